@@ -1,0 +1,1 @@
+"""The machinery: component contract, clock, kernels, metrics, journal, bus, settings, supervision."""

@@ -1,0 +1,152 @@
+"""The registry of kernels: plain loops over arrays, compiled by numba on first use or by `warm`.
+
+A kernel is a function on arrays and numbers that allocates nothing and raises nothing. It has one
+explicit signature, because a lazily specialised call would stall a tick for seconds, once per
+unseen dtype. Write `const` before each array that the kernel only reads: batches are read-only,
+and numba would otherwise refuse them.
+
+>>> @kernel("i8(const u4[::1], u4[::1])")
+... def double(value, out):
+...     for i in range(value.size):
+...         out[i] = value[i] * 2
+...     return value.size
+>>> import numpy as np
+>>> out = np.zeros(2, np.uint32)
+>>> double(np.array([3, 4], np.uint32), out), out.tolist()
+(2, [6, 8])
+
+Numba's cache does not see other files or later values of globals: keep a kernel, its inlined
+parts (`@inline`) and its constants in one file. Bounds are not checked unless
+NUMBA_BOUNDSCHECK=1 (with a NUMBA_CACHE_DIR of its own: the cache ignores that flag).
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from telemetry.errors import ConfigError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Every module that defines kernels, so that `tocsin warm` can compile all of them.
+KERNEL_MODULES: tuple[str, ...] = (
+    "collectors.receive",
+    "collectors.netflow5",
+    "collectors.templated",
+    "collectors.sflow5",
+    "collectors.packet",
+    "correlator.windows_kernels",
+    "correlator.series_index",
+    "detectors.baseline",
+    "detectors.online",
+    "detectors.calibration",
+)
+
+_registry: "list[Kernel[..., Any]]" = []
+
+
+class Kernel(Generic[P, R]):
+    """A function that is compiled for its one signature at its first call."""
+
+    def __init__(self, function: Callable[P, R], signature: str) -> None:
+        self.function = function  # the plain Python version: the test's oracle
+        self.signature = signature
+        self.name = f"{function.__module__}.{function.__name__}"
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.__module__ = function.__module__
+        self.__wrapped__ = function
+        self._compiled: Callable[P, R] | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._compiled is None:
+            self.compile()
+        return self._compiled(*args, **kwargs)  # type: ignore[misc]  # compile() has set it
+
+    def compile(self) -> None:
+        """Compile, or load from the cache. Needs numba."""
+        if self._compiled is None:
+            self._compiled = _compile(self.function, self.signature)
+
+
+def kernel(signature: str) -> Callable[[Callable[P, R]], Kernel[P, R]]:
+    """Register a function as a kernel with one explicit signature; see the module's docstring."""
+
+    def register(function: Callable[P, R]) -> Kernel[P, R]:
+        made = Kernel(function, signature)
+        _registry.append(made)
+        return made
+
+    return register
+
+
+def inline(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a part that kernels of the same file call. Compiled into each of them."""
+    try:
+        from numba import njit
+    except ImportError:
+        return function
+    made: Callable[P, R] = njit(inline="always", nogil=True)(function)
+    return made
+
+
+def subroutine(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a longer part that kernels of the same file call: compiled once, not inlined."""
+    try:
+        from numba import njit
+    except ImportError:
+        return function
+    made: Callable[P, R] = njit(nogil=True)(function)
+    return made
+
+
+def registered() -> "Iterator[Kernel[..., Any]]":
+    """Import every kernel module and yield all kernels in order."""
+    for module in KERNEL_MODULES:
+        import_module(module)
+    yield from _registry
+
+
+def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
+    try:
+        from numba import njit
+        from numba.core.errors import NumbaWarning
+    except ImportError as error:
+        raise ConfigError(
+            "numba is not installed, and this build has no compiled kernels: "
+            "pip install 'tocsin[jit]'. Nothing was started."
+        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumbaWarning)  # an unwritable cache is told by `warm`
+        compiled: Callable[P, R]
+        try:
+            compiled = njit(parse_signature(signature), cache=True, nogil=True)(function)
+        except RuntimeError as error:
+            if "cannot cache function" not in str(error):
+                raise
+            compiled = njit(parse_signature(signature), nogil=True)(function)
+    return compiled
+
+
+def parse_signature(signature: str) -> Any:
+    """Return numba's signature object for a text such as `i8(const u1[::1], f8)`."""
+    from numba import types
+    from numba.core.sigutils import normalize_signature
+
+    match = re.fullmatch(r"\s*(\w+)\((.*)\)\s*", signature, re.DOTALL)
+    if match is None:
+        raise ConfigError(f"kernel signature {signature!r} is not of the form result(arguments)")
+    result, arguments = match.groups()
+    parts = [part.strip() for part in re.split(r",(?![^\[]*\])", arguments) if part.strip()]
+    made = []
+    for part in parts:
+        read_only = part.startswith("const ")
+        kind = normalize_signature(f"void({part.removeprefix('const ')})")[0][0]
+        if read_only:
+            kind = types.Array(kind.dtype, kind.ndim, kind.layout, readonly=True)
+        made.append(kind)
+    returns = normalize_signature(f"{result}()")[1]
+    return returns(*made)

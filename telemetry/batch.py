@@ -1,0 +1,154 @@
+"""The batch: a few thousand rows of one schema, stored as columns. What every stage takes and gives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from telemetry.errors import BugError
+from telemetry.schema import Kind, Schema
+
+Column = NDArray[Any]
+NO_BLOBS: Mapping[str, Column] = {}
+NO_DICTIONARIES: Mapping[str, tuple[str, ...]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one schema as read-only columns of equal length. Slices are views.
+
+    `source` says who made it ("netflow", "view:interface"); `arrival_ns` is the arrival time of
+    its newest row, `frontier_ns` the arrival time up to which everything was decoded when it was
+    made; both ns since 1970 UTC, 0 where the batch was not made from the network.
+
+    >>> from telemetry.schema import Schema, plain
+    >>> load = Schema("load", 1, 0, (plain("time_ns", "i8", "ns"), plain("octets", "u8", "By")))
+    >>> Batch(load, {"time_ns": np.array([5]), "octets": np.array([9], "u8")}).rows
+    1
+    >>> Batch(load, {"time_ns": np.array([5])})
+    Traceback (most recent call last):
+    telemetry.errors.BugError: batch load/1.0 lacks column 'octets'
+    """
+
+    schema: Schema
+    columns: Mapping[str, Column]
+    blobs: Mapping[str, Column] = field(default_factory=dict)
+    dictionaries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source: str = ""
+    arrival_ns: int = 0
+    frontier_ns: int = 0
+
+    def __post_init__(self) -> None:
+        rows = self.rows
+        for spec in self.schema.fields:
+            column = self.columns.get(spec.name)
+            if column is None:
+                raise BugError(f"batch {self.schema.label} lacks column {spec.name!r}")
+            if column.dtype != spec.dtype:
+                raise BugError(
+                    f"batch {self.schema.label} column {spec.name!r} is {column.dtype}, "
+                    f"must be {spec.dtype}"
+                )
+            want = rows + 1 if spec.kind is Kind.TEXT else rows
+            if len(column) != want:
+                raise BugError(
+                    f"batch {self.schema.label} column {spec.name!r} has {len(column)} values, "
+                    f"not {want}"
+                )
+            if spec.kind is Kind.TEXT and spec.name not in self.blobs:
+                raise BugError(f"batch {self.schema.label} lacks the bytes of {spec.name!r}")
+            if spec.kind is Kind.CODE and spec.name not in self.dictionaries:
+                raise BugError(f"batch {self.schema.label} lacks the dictionary of {spec.name!r}")
+            column.setflags(write=False)  # a stage that edits its input would rewrite history
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        first = self.schema.fields[0]
+        return len(self.columns[first.name]) - (first.kind is Kind.TEXT)
+
+    def __getitem__(self, name: str) -> Column:
+        return self.columns[name]
+
+    def texts(self, name: str) -> list[str]:
+        """Return a text or code column as Python strings. For people and rare rows only."""
+        spec = self.schema.by_name[name]
+        if spec.kind is Kind.CODE:
+            words = self.dictionaries[name]
+            return [words[code] for code in self.columns[name].tolist()]
+        data = self.blobs[name].tobytes()
+        edges = self.columns[name].tolist()
+        return [
+            data[start:end].decode("utf-8", "replace")
+            for start, end in zip(edges[:-1], edges[1:], strict=True)
+        ]
+
+    def slice(self, start: int, stop: int) -> "Batch":
+        """Return rows [start, stop) as a batch of views; text bytes are shared whole."""
+        columns = {
+            spec.name: self.columns[spec.name][
+                start : stop + (1 if spec.kind is Kind.TEXT else 0)
+            ]
+            for spec in self.schema.fields
+        }
+        return self.with_columns(self.schema, columns)
+
+    def with_columns(self, schema: Schema, columns: Mapping[str, Column]) -> "Batch":
+        """Return a batch of `schema` with these columns and everything else as here."""
+        return Batch(
+            schema,
+            columns,
+            self.blobs,
+            self.dictionaries,
+            self.source,
+            self.arrival_ns,
+            self.frontier_ns,
+        )
+
+
+def text_column(values: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Return (offsets int32[n + 1], UTF-8 bytes) of `values`. For rare rows only."""
+    parts = [value.encode("utf-8") for value in values]
+    offsets = np.zeros(len(parts) + 1, np.int32)
+    np.cumsum([len(part) for part in parts], out=offsets[1:])
+    return offsets, np.frombuffer(b"".join(parts), np.uint8)
+
+
+def code_column(values: Sequence[str]) -> tuple[NDArray[np.uint32], tuple[str, ...]]:
+    """Return (codes uint32[n], dictionary in order of first appearance) of `values`."""
+    places: dict[str, int] = {}
+    codes = np.array([places.setdefault(value, len(places)) for value in values], np.uint32)
+    return codes, tuple(places)
+
+
+def batch_from_rows(
+    schema: Schema,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    source: str = "",
+    arrival_ns: int = 0,
+    frontier_ns: int = 0,
+) -> Batch:
+    """Build a batch from dictionaries; a missing key is 0 or "". For rare rows and tests only."""
+    columns: dict[str, Column] = {}
+    blobs: dict[str, Column] = {}
+    dictionaries: dict[str, tuple[str, ...]] = {}
+    for spec in schema.fields:
+        if spec.kind is Kind.TEXT:
+            columns[spec.name], blobs[spec.name] = text_column(
+                [str(row.get(spec.name, "")) for row in rows]
+            )
+        elif spec.kind is Kind.CODE:
+            columns[spec.name], dictionaries[spec.name] = code_column(
+                [str(row.get(spec.name, "")) for row in rows]
+            )
+        else:
+            columns[spec.name] = np.array([row.get(spec.name, 0) for row in rows], spec.dtype)
+    return Batch(schema, columns, blobs, dictionaries, source, arrival_ns, frontier_ns)
+
+
+def empty(schema: Schema, *, source: str = "") -> Batch:
+    """Return a batch of `schema` without rows."""
+    return batch_from_rows(schema, (), source=source)

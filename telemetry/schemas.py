@@ -1,0 +1,286 @@
+"""The catalogue of schemas. Field names are IANA/OpenConfig terms in snake_case; see design section 4.
+
+Addresses are two u64, high and low half of the 128-bit IPv6 form in host order; IPv4 is mapped
+(::ffff:a.b.c.d), so the high half is 0 and the low half is 0x0000ffff_aabbccdd.
+"""
+
+from telemetry.schema import Field, Schema, code, plain, text
+
+
+def address(name: str, doc: str) -> tuple[Field, Field]:
+    """Return the two halves of an address field."""
+    return plain(f"{name}_high", "u8", "", doc), plain(f"{name}_low", "u8", "", "low half")
+
+
+FLOW = Schema(
+    "flow",
+    1,
+    0,
+    (
+        plain("flow_start_ns", "i8", "ns", "first packet, corrected exporter clock; 0 = absent"),
+        plain("flow_end_ns", "i8", "ns", "last packet, corrected exporter clock; 0 = absent"),
+        plain("export_ns", "i8", "ns", "export time, corrected exporter clock"),
+        plain("arrival_ns", "i8", "ns", "when the kernel received the datagram"),
+        *address("exporter_address", "the sending router"),
+        plain("observation_domain_id", "u4", "", "v9 source id, sFlow sub-agent id"),
+        *address("source_address", "source of the flow"),
+        *address("destination_address", "destination of the flow"),
+        plain("source_port", "u2", "", "transport source port"),
+        plain("destination_port", "u2", "", "transport destination port; ICMP: type * 256 + code"),
+        plain("protocol", "u1", "", "IANA protocol number"),
+        plain("tcp_flags", "u2", "", "OR of the TCP flags"),
+        plain("ip_class_of_service", "u1", "", "TOS or traffic class"),
+        plain("ingress_interface", "u4", "", "SNMP ifIndex"),
+        plain("egress_interface", "u4", "", "SNMP ifIndex"),
+        plain("octets", "u8", "By", "as exported, not multiplied by the sampling rate"),
+        plain("packets", "u8", "{packet}", "as exported"),
+        plain("sampling_rate", "u4", "", "one packet in so many; 0 = not known (yet)"),
+        *address("next_hop_address", "next hop"),
+        plain("source_as", "u4", "", "AS number of the source"),
+        plain("destination_as", "u4", "", "AS number of the destination"),
+        plain("source_prefix_length", "u1", "", "mask bits"),
+        plain("destination_prefix_length", "u1", "", "mask bits"),
+        plain("vlan_id", "u2", "", "outermost 802.1Q id"),
+        plain("mpls_top_label", "u4", "", "20-bit label of the top of the stack"),
+        plain("direction", "u1", "", "0 ingress, 1 egress (IPFIX element 61)"),
+        plain("forwarding_status", "u1", "", "IPFIX element 89, reason in the low 6 bits"),
+        plain("nat_event", "u1", "", "IPFIX element 230"),
+        *address("post_nat_source_address", "source after translation"),
+        *address("post_nat_destination_address", "destination after translation"),
+        plain("post_nat_source_port", "u2", "", "source port after translation"),
+        plain("post_nat_destination_port", "u2", "", "destination port after translation"),
+        plain("fields_present", "u8", "", "bit i is set where field i of this schema was exported"),
+    ),
+)
+
+SAMPLE = Schema(
+    "sample",
+    1,
+    0,
+    (
+        plain("time_ns", "i8", "ns", "when it was measured"),
+        plain("arrival_ns", "i8", "ns", "when it was received"),
+        plain("series_id", "u8"),
+        plain("value", "f8", "", "in the unit of its series; NaN = missing"),
+        plain("kind", "u1", "", "0 gauge, 1 counter (u64 wrap), 2 delta"),
+    ),
+)
+
+# Rows whose key is seen for the first time; sent before the rows that use the id.
+SERIES = Schema(
+    "series",
+    1,
+    0,
+    (
+        plain("series_id", "u8"),
+        plain("entity_id", "u8", "", "the thing it belongs to: router, link, prefix, service"),
+        code("view", "view or stream that the series belongs to"),
+        text("entity", "name of the entity, as people call it: `ams1`, `ams1-fra2`"),
+        text("key", "canonical key: `exporter=127.1.0.1,interface=3,direction=in`"),
+    ),
+)
+
+# The columns every frame starts with; a view's measures follow, then context, then scores.
+FRAME = Schema(
+    "frame",
+    1,
+    0,
+    (
+        plain("tick_start_ns", "i8", "ns", "the tick is [start, start + tick_seconds)"),
+        plain("tick_seconds", "f4", "s"),
+        code("view", "name of the view; one frame holds one view"),
+        plain("series_id", "u8"),
+        plain("row", "u4", "", "dense row in this process's SeriesIndex; meaningless outside"),
+        plain("flags", "u1", "", "bits: FrameFlag"),
+        plain("lost_share", "f4", "1", "share of the exports behind this row that was lost"),
+        plain("moved_share", "f4", "1", "share of octets that belongs to ticks already closed"),
+    ),
+)
+
+# What each exporter sent since the last report, in the protocol's own unit (v5, IPFIX: records;
+# v9, sFlow: datagrams). sent = decoded + lost_wire + lost_kernel + undecodable + shed.
+LEDGER = Schema(
+    "ledger",
+    1,
+    0,
+    (
+        plain("arrival_ns", "i8", "ns", "frontier at which this report was made"),
+        *address("exporter_address", "the sending router"),
+        plain("observation_domain_id", "u4"),
+        code("protocol", "netflow5, netflow9, ipfix, sflow5"),
+        plain("sent", "u8", "", "by the exporter's sequence numbers"),
+        plain("decoded", "u8"),
+        plain("lost_wire", "i8", "", "negative when late datagrams make up for counted losses"),
+        plain("lost_kernel", "u8", "", "estimate where several exporters share the socket"),
+        plain("undecodable", "u8"),
+        plain("shed", "u8"),
+        plain("datagrams", "u8", "", "datagrams received"),
+        plain("records", "u8", "", "flow records decoded"),
+        plain("clock_offset_ns", "i8", "ns", "exporter clock minus ours, estimated"),
+    ),
+)
+
+# Options data: reference tables that exporters send about themselves.
+OPTION = Schema(
+    "option",
+    1,
+    0,
+    (
+        plain("arrival_ns", "i8", "ns"),
+        *address("exporter_address", "the sending router"),
+        plain("observation_domain_id", "u4"),
+        code("table", "interface, vrf, application, sampler"),
+        plain("key", "u8", "", "ifIndex, vrf id, application id, sampler id"),
+        text("name", "its name; empty for samplers"),
+        plain("value", "u8", "", "sampling rate for samplers, else 0"),
+    ),
+)
+
+# A detector's finding about one series and measure in one tick.
+ANOMALY = Schema(
+    "anomaly",
+    1,
+    0,
+    (
+        plain("tick_start_ns", "i8", "ns"),
+        plain("tick_seconds", "f4", "s"),
+        code("view"),
+        plain("series_id", "u8"),
+        code("measure", "octets, packets, flows, distinct_source_address, ..."),
+        code("detector", "point, level, trend, silence, attack, scan, exporter_silent, ..."),
+        code("disposition", "alert (inside the budget), hard (outside it), digest (over it)"),
+        plain("actual", "f8", "", "in the measure's unit a second where it is a rate"),
+        plain("expected", "f8"),
+        plain("lower", "f8"),
+        plain("upper", "f8"),
+        plain("score", "f8", "", ">= 0, open-ended, ordered at the top, 6 significant digits"),
+        plain("p_value", "f8", "", "calibrated; 1 = as expected"),
+        plain("since_ns", "i8", "ns", "start of the first tick of this run of findings"),
+        text("detail", "JSON: what this detector wants to say (vector, targets, ...)"),
+    ),
+)
+
+# X.733 alarm with RFC 8632 life; one row is one change of one alarm.
+ALARM = Schema(
+    "alarm",
+    1,
+    0,
+    (
+        plain("changed_ns", "i8", "ns", "when this change happened, by the arrival frontier"),
+        plain("alarm_id", "u8", "", "hash of the key: entity, kind; no severity, no state, no time"),
+        plain("raised_ns", "i8", "ns", "start of this occurrence"),
+        plain("cleared_ns", "i8", "ns", "0 while it is up"),
+        code("state", "raised, updated, cleared"),
+        code("severity", "critical, major, minor, warning, indeterminate"),
+        code("kind", "link-cut, exporter-down, volumetric-attack, port-scan, slow-leak, deviation"),
+        code("event_type", "X.733 event type"),
+        code("probable_cause", "X.733 probable cause"),
+        plain("entity_id", "u8"),
+        text("entity", "managed object, as people call it"),
+        text("specific_problem", "one line for people"),
+        text("additional_text", "longer text for people"),
+        text("source", "who says it: `tocsin`, or the foreign manager"),
+        text("foreign_id", "its id there"),
+        text("explain", "JSON of the explain block"),
+        plain("occurrence", "u4", "", "how often this key was raised"),
+    ),
+)
+
+# Every change of config, table, model or operator action, with the tick from which it counts.
+CONTROL = Schema(
+    "control",
+    1,
+    0,
+    (
+        plain("tick_start_ns", "i8", "ns", "counts from this tick boundary on"),
+        code("kind", "start, gap, config, table, model, alias, shelve, feedback, shard, stop"),
+        text("payload", "JSON"),
+    ),
+)
+
+LOG = Schema(
+    "log",
+    1,
+    0,
+    (
+        plain("time_ns", "i8", "ns"),
+        plain("arrival_ns", "i8", "ns"),
+        code("host"),
+        plain("facility", "u1"),
+        plain("severity", "u1", "", "syslog severity 0-7"),
+        code("app"),
+        plain("pattern_id", "u8", "", "mined log pattern"),
+        text("variables", "JSON list"),
+        text("message"),
+    ),
+)
+
+ROUTE = Schema(
+    "route",
+    1,
+    0,
+    (
+        plain("time_ns", "i8", "ns"),
+        plain("arrival_ns", "i8", "ns"),
+        *address("peer_address", "BGP peer"),
+        *address("prefix", "network"),
+        plain("prefix_length", "u1"),
+        plain("withdrawn", "u1", "", "1 = withdraw, 0 = announce"),
+        plain("as_path_hash", "u8"),
+        plain("as_path_length", "u2"),
+        plain("origin_as", "u4"),
+        plain("communities_hash", "u8"),
+    ),
+)
+
+USER_EVENT = Schema(
+    "user_event", 1, 0, (plain("time_ns", "i8", "ns"), code("topic"), text("body", "JSON"))
+)
+
+INCIDENT = Schema(
+    "incident",
+    1,
+    0,
+    (
+        plain("changed_ns", "i8", "ns"),
+        plain("incident_id", "u8"),
+        plain("opened_ns", "i8", "ns"),
+        plain("closed_ns", "i8", "ns", "0 while open"),
+        code("severity"),
+        text("title"),
+        text("causes", "JSON: ranked causes with evidence"),
+        text("alarms", "JSON: alarm ids"),
+    ),
+)
+
+CATALOGUE = {
+    schema.name: schema
+    for schema in (
+        FLOW,
+        SAMPLE,
+        SERIES,
+        FRAME,
+        LEDGER,
+        OPTION,
+        ANOMALY,
+        ALARM,
+        CONTROL,
+        LOG,
+        ROUTE,
+        USER_EVENT,
+        INCIDENT,
+    )
+}
+
+
+class FrameFlag:
+    """Bits of a frame's `flags` column."""
+
+    INCOMPLETE = 1  # first tick after a start: raises no volume or silence alarm
+    OTHER = 2  # the row is `__other__`: what did not fit the cap
+    SAMPLING_UNKNOWN = 4  # some records came without a known sampling rate
+
+
+# Fields of FLOW that are counts a view multiplies by the sampling rate.
+FLOW_FIELD_BIT = {field.name: bit for bit, field in enumerate(FLOW.fields)}
+assert len(FLOW.fields) <= 64, "fields_present has 64 bits"

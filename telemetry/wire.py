@@ -1,0 +1,184 @@
+"""The wire format: one batch as one Arrow IPC stream, the same on ZeroMQ, NATS, in the journal, in files.
+
+A stream is a schema message and one record batch. What Arrow has no place for travels as metadata
+of the schema: our schema's name and version, units, the dictionaries of `code` columns, source,
+arrival and frontier. Any Arrow reader sees the plain columns.
+
+Source: Apache Arrow columnar format, IPC streaming format.
+"""
+
+import io
+import json
+from functools import lru_cache
+from typing import Any
+
+import nanoarrow as na
+import numpy as np
+from nanoarrow.ipc import InputStream, StreamWriter
+
+from telemetry.batch import Batch, Column, text_column
+from telemetry.errors import DecodeError
+from telemetry.schema import Field, Kind, Schema
+from telemetry.schemas import CATALOGUE
+
+_ARROW = {
+    "i1": na.int8(),
+    "i2": na.int16(),
+    "i4": na.int32(),
+    "i8": na.int64(),
+    "u1": na.uint8(),
+    "u2": na.uint16(),
+    "u4": na.uint32(),
+    "u8": na.uint64(),
+    "f4": na.float32(),
+    "f8": na.float64(),
+}
+_FORMAT = {
+    "c": "i1",
+    "s": "i2",
+    "i": "i4",
+    "l": "i8",
+    "C": "u1",
+    "S": "u2",
+    "I": "u4",
+    "L": "u8",
+    "f": "f4",
+    "g": "f8",
+}
+
+
+def encode(batch: Batch) -> bytes:
+    """Return the Arrow IPC stream of a batch."""
+    columns = []
+    for spec in batch.schema.fields:
+        column = batch.columns[spec.name]
+        if spec.kind is Kind.TEXT:
+            start, end = int(column[0]), int(column[-1])
+            offsets = np.ascontiguousarray(column - start, np.int32)
+            data = np.ascontiguousarray(batch.blobs[spec.name][start:end])
+            columns.append(na.c_array_from_buffers(na.string(), batch.rows, [None, offsets, data]))
+        else:
+            kind = _ARROW[spec.dtype.str[1:]]
+            data = np.ascontiguousarray(column)
+            columns.append(na.c_array_from_buffers(kind, batch.rows, [None, data]))
+    metadata = {
+        "tocsin.source": batch.source,
+        "tocsin.arrival_ns": str(batch.arrival_ns),
+        "tocsin.frontier_ns": str(batch.frontier_ns),
+    }
+    codes = {f.name: batch.dictionaries[f.name] for f in batch.schema.fields if f.kind is Kind.CODE}
+    if codes:
+        metadata["tocsin.dictionaries"] = json.dumps(codes, ensure_ascii=False)
+    schema = _arrow_schema(batch.schema).modify(metadata={**_identity(batch.schema), **metadata})
+    array = na.c_array_from_buffers(schema, batch.rows, [None], children=columns)
+    out = io.BytesIO()
+    with StreamWriter.from_writable(out) as writer:
+        writer.write_array(array)
+    return out.getvalue()
+
+
+def decode(data: bytes | memoryview) -> Batch:
+    """Return the batch of one Arrow IPC stream.
+
+    A column that our version of the schema does not know is ignored when it stands after the known
+    ones; a missing one is filled with zero or "". Columns that a room added (frames) are kept.
+    Raises DecodeError: `corrupt` when it is no Arrow stream, `unknown_major` for a schema of
+    another major version (park it, do not drop it).
+    """
+    try:
+        with InputStream.from_readable(io.BytesIO(data)) as source:
+            stream = na.c_array_stream(source)
+            arrow = stream.get_schema()
+            arrays = list(stream)
+        metadata = {k.decode(): v.decode() for k, v in dict(arrow.metadata.items()).items()}
+        name = metadata["tocsin.schema"]
+        major, minor = (int(part) for part in metadata["tocsin.version"].split("."))
+    except DecodeError:
+        raise
+    except Exception as error:  # nanoarrow raises several kinds for bad bytes
+        raise DecodeError("corrupt", f"not a Tocsin Arrow stream: {error}") from error
+    known = CATALOGUE.get(name)
+    if known is not None and known.major != major:
+        raise DecodeError(
+            "unknown_major",
+            f"{name}/{major}.{minor} was written by a newer Tocsin, this one knows "
+            f"{known.label}; upgrade the core first, then sites, then sensors",
+        )
+    if len(arrays) != 1:
+        raise DecodeError("corrupt", f"{len(arrays)} record batches in one stream, must be 1")
+    return _batch(arrays[0], arrow, name, major, minor, metadata, known)
+
+
+def _batch(
+    array: Any,
+    arrow: Any,
+    name: str,
+    major: int,
+    minor: int,
+    metadata: dict[str, str],
+    known: Schema | None,
+) -> Batch:
+    dictionaries = {
+        key: tuple(words)
+        for key, words in json.loads(metadata.get("tocsin.dictionaries", "{}")).items()
+    }
+    units = json.loads(metadata.get("tocsin.units", "{}"))
+    rows = array.length
+    fields: list[Field] = []
+    columns: dict[str, Column] = {}
+    blobs: dict[str, Column] = {}
+    for child_schema, child in zip(arrow.children, array.children, strict=True):
+        label = child_schema.name
+        spec = known.by_name.get(label) if known else None
+        buffers = child.view()
+        if child_schema.format == "u":
+            offsets = np.frombuffer(buffers.buffer(1), np.int32)[: rows + 1]
+            columns[label] = offsets if offsets.size else np.zeros(1, np.int32)
+            blobs[label] = np.frombuffer(buffers.buffer(2), np.uint8)
+            fields.append(spec or Field(label, np.dtype("i4"), "", "", Kind.TEXT))
+            continue
+        dtype = np.dtype(_FORMAT[child_schema.format])
+        columns[label] = np.frombuffer(buffers.buffer(1), dtype)[:rows]
+        kind = Kind.CODE if label in dictionaries else Kind.PLAIN
+        fields.append(spec or Field(label, dtype, units.get(label, ""), "", kind))
+    for spec in known.fields if known else ():
+        if spec.name in columns:
+            continue
+        fields.append(spec)  # an older writer: fill in what it did not have
+        if spec.kind is Kind.TEXT:
+            columns[spec.name], blobs[spec.name] = text_column([""] * rows)
+        else:
+            columns[spec.name] = np.zeros(rows, spec.dtype)
+            if spec.kind is Kind.CODE:
+                dictionaries[spec.name] = ("",)
+    return Batch(
+        Schema(name, major, minor, tuple(fields)),
+        columns,
+        blobs,
+        dictionaries,
+        metadata.get("tocsin.source", ""),
+        int(metadata.get("tocsin.arrival_ns", "0")),
+        int(metadata.get("tocsin.frontier_ns", "0")),
+    )
+
+
+@lru_cache(maxsize=256)
+def _arrow_schema(schema: Schema) -> Any:
+    return na.c_schema(
+        na.struct(
+            {
+                spec.name: na.string() if spec.kind is Kind.TEXT else _ARROW[spec.dtype.str[1:]]
+                for spec in schema.fields
+            }
+        )
+    )
+
+
+@lru_cache(maxsize=256)
+def _identity(schema: Schema) -> dict[str, str]:
+    units = {spec.name: spec.unit for spec in schema.fields if spec.unit}
+    return {
+        "tocsin.schema": schema.name,
+        "tocsin.version": f"{schema.major}.{schema.minor}",
+        "tocsin.units": json.dumps(units),
+    }
