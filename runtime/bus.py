@@ -68,7 +68,7 @@ class RequestServer:
             status, answer = b"error", f"unknown verb {verb.decode(errors='replace')!r}".encode()
         else:
             try:
-                request = msgspec.msgpack.decode(body, type=kind)
+                request: Any = msgspec.msgpack.decode(body, type=kind)
                 status, answer = b"ok", msgspec.msgpack.encode(handler(request))
             except (msgspec.MsgspecError, ValueError, LookupError, OSError) as error:
                 status, answer = b"error", str(error).encode()

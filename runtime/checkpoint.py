@@ -149,9 +149,7 @@ def read_checkpoint(path: Path) -> tuple[int, int, Snapshot]:
             if record.get("end"):
                 return int(head["sequence"]), int(head["tick_end_ns"]), state
             descr = record["dtype"]
-            dtype = np.dtype(
-                [tuple(part) for part in descr] if isinstance(descr, list) else descr
-            )
+            dtype = np.dtype([tuple(part) for part in descr] if isinstance(descr, list) else descr)
             block = np.frombuffer(data, dtype).reshape(record["shape"])
             state.write(record["name"], record["first_row"], block)
 
@@ -174,7 +172,10 @@ def read_record(file: BinaryIO) -> tuple[dict[str, Any], bytes]:
     data = file.read(data_bytes)
     if len(data) < data_bytes or zlib.crc32(data, zlib.crc32(text)) != crc:
         raise DecodeError("corrupt", "checkpoint record does not match its checksum")
-    head = json.loads(text)
+    try:
+        head = json.loads(text)
+    except ValueError:
+        head = None
     if not isinstance(head, dict):
         raise DecodeError("corrupt", "checkpoint record without a head")
     return head, data

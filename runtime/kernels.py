@@ -134,7 +134,9 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
 def parse_signature(signature: str) -> Any:
     """Return numba's signature object for a text such as `i8(const u1[::1], f8)`."""
     from numba import types
-    from numba.core.sigutils import normalize_signature
+    from numba.core import sigutils
+
+    normalize: Any = sigutils.normalize_signature
 
     match = re.fullmatch(r"\s*(\w+)\((.*)\)\s*", signature, re.DOTALL)
     if match is None:
@@ -144,9 +146,9 @@ def parse_signature(signature: str) -> Any:
     made = []
     for part in parts:
         read_only = part.startswith("const ")
-        kind = normalize_signature(f"void({part.removeprefix('const ')})")[0][0]
+        kind = normalize(f"void({part.removeprefix('const ')})")[0][0]
         if read_only:
             kind = types.Array(kind.dtype, kind.ndim, kind.layout, readonly=True)
         made.append(kind)
-    returns = normalize_signature(f"{result}()")[1]
+    returns = normalize(f"{result}()")[1]
     return returns(*made)

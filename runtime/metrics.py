@@ -111,7 +111,7 @@ class Metrics:
         kept = self._families.setdefault((made.name, made.component), made)
         if type(kept) is not type(made):
             raise BugError(f"metric {made.name!r} exists as another type")
-        return kept  # type: ignore[return-value]  # same type, checked one line above
+        return kept
 
     def families(self) -> Iterable[Family]:
         """All families, in the order in which they were made."""
@@ -163,5 +163,7 @@ class _Exposition:
             else:
                 pairs = zip(family.values, family.array.tolist(), strict=True)
             for value, number in pairs:
-                made[name].add_metric([family.component] + ([value] if family.label else []), number)
+                made[name].add_metric(
+                    [family.component] + ([value] if family.label else []), number
+                )
         return made.values()

@@ -88,9 +88,7 @@ class Batch:
     def slice(self, start: int, stop: int) -> "Batch":
         """Return rows [start, stop) as a batch of views; text bytes are shared whole."""
         columns = {
-            spec.name: self.columns[spec.name][
-                start : stop + (1 if spec.kind is Kind.TEXT else 0)
-            ]
+            spec.name: self.columns[spec.name][start : stop + (1 if spec.kind is Kind.TEXT else 0)]
             for spec in self.schema.fields
         }
         return self.with_columns(self.schema, columns)

@@ -167,7 +167,9 @@ ALARM = Schema(
     0,
     (
         plain("changed_ns", "i8", "ns", "when this change happened, by the arrival frontier"),
-        plain("alarm_id", "u8", "", "hash of the key: entity, kind; no severity, no state, no time"),
+        plain(
+            "alarm_id", "u8", "", "hash of the key: entity, kind; no severity, no state, no time"
+        ),
         plain("raised_ns", "i8", "ns", "start of this occurrence"),
         plain("cleared_ns", "i8", "ns", "0 while it is up"),
         code("state", "raised, updated, cleared"),

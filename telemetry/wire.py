@@ -17,7 +17,7 @@ import numpy as np
 from nanoarrow.ipc import InputStream, StreamWriter
 
 from telemetry.batch import Batch, Column, text_column
-from telemetry.errors import DecodeError
+from telemetry.errors import BugError, DecodeError
 from telemetry.schema import Field, Kind, Schema
 from telemetry.schemas import CATALOGUE
 
@@ -93,9 +93,7 @@ def decode(data: bytes | memoryview) -> Batch:
         metadata = {k.decode(): v.decode() for k, v in dict(arrow.metadata.items()).items()}
         name = metadata["tocsin.schema"]
         major, minor = (int(part) for part in metadata["tocsin.version"].split("."))
-    except DecodeError:
-        raise
-    except Exception as error:  # nanoarrow raises several kinds for bad bytes
+    except Exception as error:  # noqa: BLE001  # nanoarrow raises several kinds for bad bytes
         raise DecodeError("corrupt", f"not a Tocsin Arrow stream: {error}") from error
     known = CATALOGUE.get(name)
     if known is not None and known.major != major:
@@ -106,7 +104,10 @@ def decode(data: bytes | memoryview) -> Batch:
         )
     if len(arrays) != 1:
         raise DecodeError("corrupt", f"{len(arrays)} record batches in one stream, must be 1")
-    return _batch(arrays[0], arrow, name, major, minor, metadata, known)
+    try:
+        return _batch(arrays[0], arrow, name, major, minor, metadata, known)
+    except (BugError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DecodeError("corrupt", f"{name} stream does not fit its schema: {error}") from error
 
 
 def _batch(

@@ -1,0 +1,1 @@
+"""Anomalies to alarms, incidents and delivered alerts."""

@@ -1,0 +1,1 @@
+"""Bytes to batches: a listener (I/O) and a pure decoder for each protocol."""

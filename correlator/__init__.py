@@ -1,0 +1,1 @@
+"""Records to frames (windows), then joins with what is known of the network."""

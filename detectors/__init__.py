@@ -1,0 +1,1 @@
+"""Frames to expected values, scores and anomalies, calibrated to an alert budget."""

@@ -1,0 +1,128 @@
+"""Keeps the processes of one Tocsin running: starts them in order, restarts the dead, stops them all.
+
+A role that dies is started again after 0.5 s, doubling to 30 s; one that ran for a minute starts
+over at 0.5 s. The death of one role stops no other. A role that says by exit code 2 that its
+configuration is wrong is not started again.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from runtime.component import Context
+
+BACK_OFF_FIRST_SECONDS = 0.5
+BACK_OFF_MOST_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+EXIT_CONFIG = 2
+
+
+@dataclass(slots=True)
+class Role:
+    """One child process: how to start it, and how it has fared."""
+
+    name: str
+    command: Sequence[str]
+    essential: bool = False  # a configuration error here ends the whole program
+    process: "subprocess.Popen[bytes] | None" = None
+    started_ns: int = 0
+    restart_at_ns: int = 0
+    back_off_seconds: float = BACK_OFF_FIRST_SECONDS
+    restarts: int = 0
+    gone: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class Supervisor:
+    """Owns the child processes. `poll` is called a few times a second."""
+
+    def __init__(
+        self,
+        roles: Sequence[Role],
+        context: Context,
+        *,
+        on_change: Callable[[Role, str], None] | None = None,
+    ) -> None:
+        self._roles = list(roles)
+        self._context = context
+        self._on_change = on_change or (lambda role, what: None)
+        self._restarts = context.metrics.counter(
+            "supervisor_restarts_total",
+            "child processes started again after they died",
+            label="role",
+            values=tuple(role.name for role in roles),
+        )
+
+    def start(self) -> None:
+        """Start every role in order."""
+        for role in self._roles:
+            self._spawn(role)
+
+    def _spawn(self, role: Role) -> None:
+        role.process = subprocess.Popen(
+            list(role.command), env={**os.environ, **role.environment}, start_new_session=True
+        )
+        role.started_ns = self._context.clock.monotonic_ns()
+        self._on_change(role, "started")
+
+    def poll(self) -> int | None:
+        """Look after the children; return an exit code when the whole program must end."""
+        now = self._context.clock.monotonic_ns()
+        for role in self._roles:
+            if role.gone:
+                continue
+            if role.process is None:
+                if now >= role.restart_at_ns:
+                    self._spawn(role)
+                continue
+            code = role.process.poll()
+            if code is None:
+                continue
+            role.process = None
+            if code == EXIT_CONFIG:
+                role.gone = True
+                self._on_change(role, "refused its configuration")
+                if role.essential:
+                    return EXIT_CONFIG
+                continue
+            if now - role.started_ns > STEADY_SECONDS * 1e9:
+                role.back_off_seconds = BACK_OFF_FIRST_SECONDS
+            role.restart_at_ns = now + round(role.back_off_seconds * 1e9)
+            self._context.log.error(
+                "process_died role=%s code=%d restart_in_seconds=%.1f",
+                role.name, code, role.back_off_seconds,
+            )  # fmt: skip
+            role.back_off_seconds = min(role.back_off_seconds * 2, BACK_OFF_MOST_SECONDS)
+            role.restarts += 1
+            self._restarts.add(role.name)
+            self._on_change(role, f"died with code {code}")
+        return None
+
+    def stop(self, *, timeout_seconds: float = 10.0) -> None:
+        """Stop all in reverse order: SIGTERM, then SIGKILL to those that do not end in time."""
+        for role in reversed(self._roles):
+            role.gone = True
+            if role.process is None:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                role.process.send_signal(signal.SIGTERM)
+                role.process.send_signal(signal.SIGCONT)  # one that was stopped must hear it too
+            try:
+                role.process.wait(timeout_seconds)
+            except subprocess.TimeoutExpired:
+                self._context.log.error("process_killed role=%s", role.name)
+                role.process.kill()
+                role.process.wait(timeout_seconds)
+            role.process = None
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of the roles that run."""
+        return {role.name: role.process.pid for role in self._roles if role.process is not None}
+
+    def health(self) -> str:
+        """Return "" or which roles are down."""
+        down = [role.name for role in self._roles if role.process is None]
+        return f"not running: {', '.join(down)}" if down else ""

@@ -1,0 +1,159 @@
+"""The journal: order, torn tails, damaged middles, full disks, cursors, trimming."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from runtime.journal import (
+    BlockKind,
+    Cursor,
+    JournalReader,
+    JournalWriter,
+    segments,
+)
+from telemetry.batch import Batch, batch_from_rows
+from telemetry.errors import DecodeError
+from telemetry.schemas import CONTROL
+from tocsin.testing import make_context
+
+
+def control(number: int) -> Batch:
+    return batch_from_rows(CONTROL, [{"tick_start_ns": number, "kind": "gap", "payload": "{}"}])
+
+
+def writer(folder: Path, **limits: float) -> JournalWriter:
+    made = JournalWriter(folder, make_context("journal"), **limits)  # type: ignore[arg-type]
+    made.start()
+    return made
+
+
+def fill(folder: Path, blocks: int, **limits: float) -> JournalWriter:
+    made = writer(folder, **limits)
+    for number in range(1, blocks + 1):
+        made.append(BlockKind.TICK, number * 10**9, [control(number)], sync=True)
+    return made
+
+
+def sequences(folder: Path, start: int = 1) -> list[int]:
+    return [block.sequence for block in JournalReader(folder, next_sequence=start).read()]
+
+
+def test_blocks_come_back_in_order_with_their_batches(tmp_path: Path) -> None:
+    fill(tmp_path, 3).stop()
+    blocks = list(JournalReader(tmp_path).read())
+    assert [block.sequence for block in blocks] == [1, 2, 3]
+    assert [block.batches[0]["tick_start_ns"][0] for block in blocks] == [1, 2, 3]
+    assert blocks[0].kind is BlockKind.TICK
+
+
+def test_a_restart_goes_on_with_the_next_number(tmp_path: Path) -> None:
+    fill(tmp_path, 3).stop()
+    again = writer(tmp_path)
+    assert again.append(BlockKind.RESULT, 4 * 10**9, [control(4)], sync=False) == 4
+    again.stop()
+    assert sequences(tmp_path) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("cut", [1, 31, 33, 200], ids=lambda cut: f"{cut}-bytes-missing")
+def test_a_torn_tail_is_set_aside_and_said(tmp_path: Path, cut: int) -> None:
+    fill(tmp_path, 3).stop()
+    (segment,) = segments(tmp_path)
+    os.truncate(segment, segment.stat().st_size - cut)
+    context = make_context("journal")
+    again = JournalWriter(tmp_path, context)
+    again.start()
+    assert again.append(BlockKind.TICK, 9, [control(9)], sync=True) == 3
+    assert context.metrics.value("journal_dropped_total", reason="damaged_tail") == 1
+    assert list(tmp_path.glob("*.damaged-3"))
+    assert sequences(tmp_path) == [1, 2, 3]
+
+
+def test_an_empty_segment_left_by_a_crash_keeps_the_numbering(tmp_path: Path) -> None:
+    fill(tmp_path, 3).stop()
+    (tmp_path / f"{4:016d}.arrows").write_bytes(b"")
+    assert writer(tmp_path).next_sequence == 4
+
+
+def test_damage_in_the_middle_is_told_and_can_be_skipped(tmp_path: Path) -> None:
+    fill(tmp_path, 6, segment_seconds=2.5).stop()
+    first, *later = segments(tmp_path)
+    data = bytearray(first.read_bytes())
+    data[60] ^= 0xFF
+    first.write_bytes(data)
+    reader = JournalReader(tmp_path)
+    with pytest.raises(DecodeError, match="is damaged at byte 16"):
+        list(reader.read())
+    reader.skip()
+    assert [block.sequence for block in reader.read()] == list(range(int(later[0].stem), 7))
+    assert reader.gap_blocks == int(later[0].stem) - 1
+
+
+def test_a_reader_follows_the_writer_over_segments(tmp_path: Path) -> None:
+    journal = writer(tmp_path, segment_seconds=1.5)
+    reader = JournalReader(tmp_path)
+    seen: list[int] = []
+    for number in range(1, 8):
+        journal.append(BlockKind.TICK, number * 10**9, [control(number)], sync=False)
+        seen += [block.sequence for block in reader.read()]
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
+    assert len(segments(tmp_path)) > 2
+
+
+def test_a_full_disk_keeps_blocks_and_writes_them_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = fill(tmp_path, 1)
+    real = os.pwrite
+
+    def full(fd: int, data: bytes, at: int) -> int:
+        real(fd, data[:7], at)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    journal.append(BlockKind.TICK, 2, [control(2)], sync=True)
+    assert "No space left on device; 1 blocks wait in memory" in journal.health()
+    assert sequences(tmp_path) == [1]
+    monkeypatch.setattr(os, "pwrite", real)
+    journal.append(BlockKind.TICK, 3, [control(3)], sync=True)
+    assert journal.health() == ""
+    assert sequences(tmp_path) == [1, 2, 3]
+
+
+def test_a_segment_is_kept_until_every_cursor_and_the_checkpoint_passed_it(tmp_path: Path) -> None:
+    journal = fill(tmp_path, 6, segment_seconds=1.5)
+    files = segments(tmp_path)
+    cursor = Cursor(tmp_path / "cursors", "history")
+    cursor.commit(int(files[1].stem))
+    journal.trim([cursor], keep_sequence=6)
+    assert segments(tmp_path) == files[1:]
+    journal.trim([cursor], keep_sequence=1)
+    assert segments(tmp_path) == files[1:]
+
+
+def test_beyond_the_budget_the_oldest_goes_and_is_counted(tmp_path: Path) -> None:
+    context = make_context("journal")
+    journal = JournalWriter(tmp_path, context, segment_seconds=1.5, budget_bytes=1500)
+    journal.start()
+    for number in range(1, 7):
+        journal.append(BlockKind.TICK, number * 10**9, [control(number)], sync=False)
+    before = len(segments(tmp_path))
+    journal.trim([Cursor(tmp_path / "c", "slow")], keep_sequence=1)
+    dropped = context.metrics.value("journal_dropped_total", reason="segment_over_budget")
+    assert dropped == before - len(segments(tmp_path)) > 0
+    reader = JournalReader(tmp_path)
+    assert next(iter(reader.read())).sequence == reader.gap_blocks + 1
+
+
+def test_a_cursor_survives_and_a_damaged_one_starts_over(tmp_path: Path) -> None:
+    cursor = Cursor(tmp_path, "history")
+    cursor.commit(41)
+    again = Cursor(tmp_path, "history")
+    again.load()
+    assert again.next_sequence == 41
+    (tmp_path / "history").write_text('{"next_sequence": 42, "crc32": 1}')
+    again = Cursor(tmp_path, "history")
+    again.load()
+    assert again.next_sequence == 1
+    assert (tmp_path / "history.damaged").exists()

@@ -1,0 +1,65 @@
+"""A wrong setting is one sentence with file, line, key, nearest known key and what happens now."""
+
+from pathlib import Path
+
+import pytest
+
+from runtime.settings import PositiveInt, Settings, known_keys, load
+from telemetry.errors import ConfigError
+
+
+class Part(Settings, frozen=True, kw_only=True):
+    state_dir: str = "x"
+    workers: PositiveInt = 1
+
+
+class Whole(Settings, frozen=True, kw_only=True):
+    node: Part = Part()
+    collectors: dict[str, Part] = {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(
+            "[node]\nstate_dri = 'a'\n",
+            r"t\.toml:2: node\.state_dri: unknown key `state_dri`; "
+            r"did you mean `node\.state_dir`\?\. The node was not started\.",
+            id="typo",
+        ),
+        pytest.param("[node]\n\nworkers = 0\n", r"t\.toml:3: node\.workers: .*>= 1", id="zero"),
+        pytest.param("[collectors.a]\nworkers = 'q'\n", r"t\.toml:2: .*got `str`", id="in-table"),
+        pytest.param("x =", "not valid TOML", id="no-toml"),
+    ],
+)
+def test_wrong_settings_say_what_to_do(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "t.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load(file, Whole, environment={})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.toml: No such file"):
+        load(tmp_path / "absent.toml", Whole, environment={})
+
+
+def test_environment_beats_file_and_flags_beat_both(tmp_path: Path) -> None:
+    file = tmp_path / "t.toml"
+    file.write_text("[node]\nworkers = 2\nstate_dir = 'file'\n")
+    made = load(
+        file,
+        Whole,
+        environment={"TOCSIN_NODE__WORKERS": "3", "TOCSIN_NODE__STATE_DIR": "env"},
+        flags={"node.state_dir": "flag", "node.workers": None},
+    )
+    assert made.node == Part(state_dir="flag", workers=3)
+
+
+def test_a_wrong_environment_variable_is_named() -> None:
+    with pytest.raises(ConfigError, match="environment TOCSIN_NODE__WORKERS"):
+        load(None, Whole, environment={"TOCSIN_NODE__WORKERS": "-1"})
+
+
+def test_every_key_is_known() -> None:
+    assert "collectors.*.workers" in known_keys(Whole)
