@@ -1,0 +1,87 @@
+"""What the node answers on its request socket: one struct a verb (runtime.bus)."""
+
+from typing import Any
+
+import msgspec
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """A request or an answer without content."""
+
+
+class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One input as seen by the node."""
+
+    name: str
+    address: str
+    datagrams: int
+    receive_buffer_bytes: int
+    kernel_drops: int
+    queue_blocks: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The node at a glance; what the demo's footer, `/health` and `doctor` show."""
+
+    version: str
+    profile: str
+    ready: bool
+    now_ns: int
+    started_ns: int
+    frontier_ns: int
+    last_tick_end_ns: int
+    ticks: int
+    records: int
+    datagrams: int
+    series: int
+    exporters: int
+    alarms_raised: int
+    budget_used: float
+    budget_per_day: float
+    journal_next_sequence: int
+    rss_bytes: int
+    health: list[str]
+    listeners: list[ListenerStatus]
+
+
+class MetricsText(msgspec.Struct, frozen=True):
+    """The node's part of the metrics page."""
+
+    text: str
+
+
+class AlarmsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which alarms."""
+
+    active_only: bool = True
+    limit: int = 1000
+
+
+class Alarms(msgspec.Struct, frozen=True):
+    """Alarm records as the API shows them."""
+
+    alarms: list[dict[str, Any]]
+
+
+class DueRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The gate asks for deliveries that are due."""
+
+    limit: int = 100
+
+
+class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Save a case around a moment."""
+
+    around_ns: int
+    before_seconds: float = 60.0
+    after_seconds: float = 10.0
+    output: str = ""
+    anonymise: bool = False
+
+
+class CaptureAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What was saved."""
+
+    path: str
+    datagrams: int
+    ticks: int
