@@ -1,0 +1,362 @@
+"""Capture files as datagram blocks: pcap, pcapng, and files that hold one payload.
+
+Link types: Ethernet (with VLAN tags), Linux cooked v1 and v2, raw IP, loopback. IPv4 fragments are
+put together within bounds. What is not UDP is counted and left out. A damaged file gives everything
+before the damage, and one sentence.
+
+Source: pcap and pcapng file formats (draft-ietf-opsawg-pcap, -pcapng); RFC 791, 768, 8200.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from collectors.block import DatagramBlock
+from telemetry.errors import DecodeError
+from telemetry.identity import V4_MAPPED, address_text
+
+DATAGRAMS_PER_BLOCK = 1024
+FRAGMENTS_MAX = 1024
+PACKET_BYTES_MAX = 1 << 20
+
+LINK_NULL, LINK_ETHERNET, LINK_RAW, LINK_COOKED, LINK_COOKED2 = 0, 1, 101, 113, 276
+_RAW_IP = {LINK_RAW, 12, 14, 228, 229}
+_VLAN = {0x8100, 0x88A8, 0x9100}
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """One UDP datagram of a capture."""
+
+    arrival_ns: int
+    source_high: int
+    source_low: int
+    source_port: int
+    destination_port: int
+    payload: bytes
+
+
+@dataclass(slots=True)
+class CaptureReport:
+    """What a capture held besides datagrams, for people."""
+
+    packets: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    damage: str = ""
+
+
+@dataclass(slots=True)
+class _Interface:
+    link_type: int
+    ticks_per_second: int = 1_000_000
+    offset_seconds: int = 0
+
+
+def read_capture(path: Path, report: CaptureReport) -> Iterator[Datagram]:
+    """Yield the UDP datagrams of a pcap or pcapng file, or the one payload of any other file.
+
+    Raises DecodeError only where nothing can be read at all.
+    """
+    data = path.read_bytes()
+    magic = data[:4]
+    if magic == b"\x0a\x0d\x0d\x0a":
+        packets = _pcapng(data, report)
+    elif magic in (
+        b"\xa1\xb2\xc3\xd4",
+        b"\xd4\xc3\xb2\xa1",
+        b"\xa1\xb2\x3c\x4d",
+        b"\x4d\x3c\xb2\xa1",
+    ):
+        packets = _pcap(data, report)
+    elif not data:
+        raise DecodeError("empty", f"{path} is empty")
+    else:
+        # A payload alone is one datagram; an RFC 5655 file is IPFIX messages one after the other.
+        parts = split_messages(data) if path.suffix == ".ipfix" else [data]
+        report.packets = len(parts)
+        yield from (Datagram(0, 0, V4_MAPPED | 0x7F000001, 0, 0, part) for part in parts)
+        return
+    fragments: dict[tuple[bytes, bytes, int, int], dict[int, tuple[bytes, bool]]] = {}
+    for link_type, arrival_ns, packet in packets:
+        report.packets += 1
+        yield from _datagrams(link_type, arrival_ns, packet, fragments, report)
+
+
+def split_messages(data: bytes) -> list[bytes]:
+    """Return the IPFIX messages of a file that holds several, else the data as one."""
+    parts, at = [], 0
+    while at + 16 <= len(data) and data[at : at + 2] == b"\x00\x0a":
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        if size < 16 or at + size > len(data):
+            break
+        parts.append(data[at : at + size])
+        at += size
+    if len(parts) < 2:
+        return [data]
+    return [*parts, data[at:]] if at < len(data) else parts
+
+
+def blocks(datagrams: Iterator[Datagram]) -> Iterator[DatagramBlock]:
+    """Pack datagrams into blocks; arrival times are made never to fall, as a socket's are."""
+    waiting: list[Datagram] = []
+    last = 0
+    for datagram in datagrams:
+        waiting.append(datagram)
+        if len(waiting) >= DATAGRAMS_PER_BLOCK:
+            made = pack(waiting, last)
+            last = int(made.arrival_ns[-1])
+            yield made
+            waiting = []
+    if waiting:
+        yield pack(waiting, last)
+
+
+def pack(datagrams: list[Datagram], not_before_ns: int = 0) -> DatagramBlock:
+    """Return one block of these datagrams."""
+    length = np.array([len(d.payload) for d in datagrams], np.int32)
+    offset = np.zeros(len(datagrams), np.int64)
+    np.cumsum(length[:-1], out=offset[1:])
+    arrival = np.maximum.accumulate(
+        np.array([max(d.arrival_ns, not_before_ns) for d in datagrams], np.int64)
+    )
+    return DatagramBlock(
+        np.frombuffer(b"".join(d.payload for d in datagrams), np.uint8),
+        offset,
+        length,
+        np.array([d.source_high for d in datagrams], np.uint64),
+        np.array([d.source_low for d in datagrams], np.uint64),
+        np.array([d.source_port for d in datagrams], np.uint16),
+        arrival,
+        0,
+        int(arrival[-1]),
+    )
+
+
+def _pcap(data: bytes, report: CaptureReport) -> Iterator[tuple[int, int, bytes]]:
+    order = ">" if data[:2] == b"\xa1\xb2" else "<"
+    nanoseconds = b"\x3c\x4d" in (data[2:4], data[0:2][::-1]) or b"\x4d\x3c" == data[:2]
+    if len(data) < 24:
+        raise DecodeError("corrupt", f"pcap header is cut at byte {len(data)}")
+    link_type = struct.unpack_from(order + "I", data, 20)[0] & 0xFFFF
+    at = 24
+    record = struct.Struct(order + "IIII")
+    while at + 16 <= len(data):
+        seconds, fraction, captured, _ = record.unpack_from(data, at)
+        if captured > PACKET_BYTES_MAX:
+            report.damage = f"packet of {captured} bytes at byte {at}: the file is damaged there"
+            return
+        if at + 16 + captured > len(data):
+            report.damage = f"the last packet is cut at byte {len(data)}"
+            return
+        ns = seconds * 1_000_000_000 + fraction * (1 if nanoseconds else 1000)
+        yield link_type, ns, data[at + 16 : at + 16 + captured]
+        at += 16 + captured
+    if at < len(data):
+        report.damage = f"the last packet header is cut at byte {len(data)}"
+
+
+def _pcapng(data: bytes, report: CaptureReport) -> Iterator[tuple[int, int, bytes]]:
+    at, order = 0, "<"
+    interfaces: list[_Interface] = []
+    while at + 12 <= len(data):
+        kind = struct.unpack_from(order + "I", data, at)[0]
+        if data[at : at + 4] == b"\x0a\x0d\x0d\x0a":
+            order = ">" if data[at + 8 : at + 12] == b"\x1a\x2b\x3c\x4d" else "<"
+            interfaces = []
+            kind = 0x0A0D0D0A
+        size = struct.unpack_from(order + "I", data, at + 4)[0]
+        if size < 12 or size % 4 or at + size > len(data):
+            report.damage = f"block of {size} bytes at byte {at}: the file is cut or damaged there"
+            return
+        body = data[at + 8 : at + size - 4]
+        at += size
+        if kind == 1 and len(body) >= 8:
+            interfaces.append(_interface(body, order))
+        elif kind == 6 and len(body) >= 20:
+            number, high, low, captured = struct.unpack_from(order + "IIII", body)
+            if number < len(interfaces) and 20 + captured <= len(body):
+                face = interfaces[number]
+                ticks = high << 32 | low
+                ns = face.offset_seconds * 1_000_000_000 + ticks * 1_000_000_000 // (
+                    face.ticks_per_second
+                )
+                yield face.link_type, ns, body[20 : 20 + captured]
+            else:
+                report.left_out["bad packet block"] += 1
+        elif kind == 3 and len(body) >= 4 and interfaces:
+            captured = min(struct.unpack_from(order + "I", body)[0], len(body) - 4)
+            yield interfaces[0].link_type, 0, body[4 : 4 + captured]
+    if at < len(data):
+        report.damage = f"the last block is cut at byte {len(data)}"
+
+
+def _interface(body: bytes, order: str) -> _Interface:
+    made = _Interface(struct.unpack_from(order + "H", body)[0])
+    at = 8
+    while at + 4 <= len(body):
+        code, size = struct.unpack_from(order + "HH", body, at)
+        value = body[at + 4 : at + 4 + size]
+        if code == 0:
+            break
+        if code == 9 and value:  # if_tsresol
+            power = value[0] & 0x7F
+            if power <= 60:
+                made.ticks_per_second = 2**power if value[0] & 0x80 else 10**power
+        elif code == 14 and size == 8:
+            made.offset_seconds = struct.unpack(order + "q", value)[0]
+        at += 4 + (size + 3) // 4 * 4
+    return made
+
+
+def _datagrams(
+    link_type: int,
+    arrival_ns: int,
+    packet: bytes,
+    fragments: dict[tuple[bytes, bytes, int, int], dict[int, tuple[bytes, bool]]],
+    report: CaptureReport,
+) -> Iterator[Datagram]:
+    ip = _network_layer(link_type, packet)
+    if ip is None or not ip:
+        report.left_out["not IP"] += 1
+        return
+    if ip[0] >> 4 == 4 and len(ip) >= 20:
+        found = _ipv4(ip, fragments, report)
+    elif ip[0] >> 4 == 6 and len(ip) >= 40:
+        found = _ipv6(ip, report)
+    else:
+        report.left_out["not IP"] += 1
+        return
+    if found is None:
+        return
+    high, low, udp = found
+    if len(udp) < 8:
+        report.left_out["cut UDP header"] += 1
+        return
+    source_port, destination_port, size = struct.unpack_from("!HHH", udp)
+    payload = udp[8 : max(size, 8)] if size else udp[8:]
+    yield Datagram(arrival_ns, high, low, source_port, destination_port, payload)
+
+
+def _network_layer(link_type: int, packet: bytes) -> bytes | None:
+    if link_type == LINK_ETHERNET:
+        at = 12
+        while at + 2 <= len(packet):
+            kind = int.from_bytes(packet[at : at + 2], "big")
+            at += 2
+            if kind in _VLAN:
+                at += 2
+                continue
+            return packet[at:] if kind in (0x0800, 0x86DD) else None
+        return None
+    if link_type == LINK_COOKED:
+        kind = packet[14:16]
+        return _network_layer(LINK_ETHERNET, bytes(12) + packet[14:]) if kind else None
+    if link_type == LINK_COOKED2:
+        return packet[20:] if packet[:2] in (b"\x08\x00", b"\x86\xdd") else None
+    if link_type == LINK_NULL:
+        return packet[4:]
+    return packet if link_type in _RAW_IP else None
+
+
+def _ipv4(
+    ip: bytes,
+    fragments: dict[tuple[bytes, bytes, int, int], dict[int, tuple[bytes, bool]]],
+    report: CaptureReport,
+) -> tuple[int, int, bytes] | None:
+    header = (ip[0] & 15) * 4
+    total = int.from_bytes(ip[2:4], "big")
+    body = ip[header : total if header <= total <= len(ip) else len(ip)]
+    if ip[9] != 17:
+        report.left_out["not UDP"] += 1
+        return None
+    flags = int.from_bytes(ip[6:8], "big")
+    more, start = bool(flags & 0x2000), (flags & 0x1FFF) * 8
+    source = V4_MAPPED | int.from_bytes(ip[12:16], "big")
+    if not more and not start:
+        return 0, source, body
+    key = (ip[12:16], ip[16:20], int.from_bytes(ip[4:6], "big"), 17)
+    if key not in fragments and len(fragments) >= FRAGMENTS_MAX:
+        fragments.pop(next(iter(fragments)))
+        report.left_out["fragments that never became whole"] += 1
+    pieces = fragments.setdefault(key, {})
+    pieces[start] = (body, more)
+    whole = b""
+    for begin in sorted(pieces):
+        piece, follows = pieces[begin]
+        if begin != len(whole):
+            return None
+        whole += piece
+        if not follows:
+            del fragments[key]
+            return 0, source, whole
+    return None
+
+
+def _ipv6(ip: bytes, report: CaptureReport) -> tuple[int, int, bytes] | None:
+    following, at = ip[6], 40
+    while following in (0, 43, 60) and at + 8 <= len(ip):
+        following, at = ip[at], at + (ip[at + 1] + 1) * 8
+    if following != 17:
+        report.left_out["IPv6 fragment" if following == 44 else "not UDP"] += 1
+        return None
+    source = int.from_bytes(ip[8:24], "big")
+    return source >> 64, source & 0xFFFF_FFFF_FFFF_FFFF, ip[at:]
+
+
+class PcapngWriter:
+    """Writes datagrams as a pcapng file of raw IP packets that any tool reads."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+        resolution = struct.pack("<HHB3x", 9, 1, 9) + struct.pack("<HH", 0, 0)
+        self._block(1, struct.pack("<HHI", LINK_RAW, 0, 0) + resolution)
+        self.datagrams = 0
+
+    def write(self, datagram: Datagram, *, destination_port: int) -> None:
+        """Append one datagram, sent to ::1 or 127.0.0.1."""
+        size = len(datagram.payload) + 8
+        udp = struct.pack("!HHHH", datagram.source_port, destination_port, size & 0xFFFF, 0)
+        if datagram.source_high == 0 and datagram.source_low >> 32 == 0xFFFF:
+            source = (datagram.source_low & 0xFFFFFFFF).to_bytes(4, "big")
+            ip = struct.pack("!BBHHHBBH", 0x45, 0, (size + 20) & 0xFFFF, 0, 0, 64, 17, 0)
+            ip += source + b"\x7f\x00\x00\x01"
+        else:
+            source = (datagram.source_high << 64 | datagram.source_low).to_bytes(16, "big")
+            ip = struct.pack("!IHBB", 6 << 28, size & 0xFFFF, 17, 64) + source + bytes(15) + b"\x01"
+        packet = ip + udp + datagram.payload
+        ns = datagram.arrival_ns
+        head = struct.pack("<IIIII", 0, ns >> 32, ns & 0xFFFFFFFF, len(packet), len(packet))
+        self._block(6, head + packet + bytes(-len(packet) % 4))
+        self.datagrams += 1
+
+    def close(self) -> None:
+        """End the file."""
+        self._file.close()
+
+    def _block(self, kind: int, body: bytes) -> None:
+        size = struct.pack("<I", len(body) + 12)
+        self._file.write(struct.pack("<I", kind) + size + body + size)
+
+
+def datagrams_of(block: DatagramBlock) -> Iterator[Datagram]:
+    """Yield a block's datagrams one by one: for files, not for the hot path."""
+    for i in range(block.datagrams):
+        start = int(block.offset[i])
+        yield Datagram(
+            int(block.arrival_ns[i]),
+            int(block.exporter_high[i]),
+            int(block.exporter_low[i]),
+            int(block.exporter_port[i]),
+            0,
+            block.payload[start : start + int(block.length[i])].tobytes(),
+        )
+
+
+def sender(datagram: Datagram) -> str:
+    """Return the sender as people read it."""
+    return f"{address_text(datagram.source_high, datagram.source_low)}:{datagram.source_port}"

@@ -1,0 +1,28 @@
+"""Settings of the collectors."""
+
+from typing import Literal
+
+from runtime.settings import PositiveFloat, PositiveInt, Settings
+
+
+class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
+    """Limits and rules of flow decoding. `[collectors.<name>.decoder]`."""
+
+    templates_per_exporter_max: PositiveInt = 1024
+    template_expiry_seconds: PositiveFloat = 86_400.0  # routers resend every 1-30 minutes
+    held_bytes_max: PositiveInt = 4 * 1024 * 1024  # data sets that wait for their template
+    held_bytes_per_exporter_max: PositiveInt = 256 * 1024
+    clock_tolerance_seconds: PositiveFloat = 300.0
+    # {"192.0.2.0/24": 1000}: for exporters that do not say their rate. Most specific wins.
+    sampling_override: dict[str, int] = {}
+
+
+class ListenerSettings(Settings, frozen=True, kw_only=True):
+    """One input. `[collectors.<name>]`: kind "flow" is NetFlow v5, v9 and IPFIX, "sflow" sFlow v5."""
+
+    kind: Literal["flow", "sflow"]
+    listen: str  # udp://host:port, host may be [::] or an IPv4 address
+    receive_buffer_bytes: PositiveInt = 32 * 1024 * 1024  # asked for; the grant is read back
+    datagrams_per_block: PositiveInt = 1024
+    queue_blocks_max: PositiveInt = 64  # between receiving and decoding; full = newest dropped
+    decoder: FlowDecoderSettings = FlowDecoderSettings()

@@ -1,0 +1,225 @@
+"""UDP inputs: sockets bound and buffering at once, one per shard, each exporter always on one of them."""
+
+import contextlib
+import ctypes
+import errno
+import queue
+import socket
+import struct
+import threading
+from urllib.parse import urlsplit
+
+from collectors.block import DatagramBlock
+from collectors.config import ListenerSettings
+from collectors.receive import SO_RXQ_OVFL, SO_TIMESTAMPNS, Receiver
+from runtime.component import Context
+from telemetry.errors import ConfigError
+
+SO_ATTACH_REUSEPORT_CBPF = 51
+WAIT_MS = 100  # the frontier is told at least every 200 ms, also when silent
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return (host, port) of `udp://host:port`, or raise ConfigError."""
+    parts = urlsplit(text)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if parts.scheme != "udp" or not parts.hostname or port is None:
+        raise ConfigError(
+            f"listen = {text!r} is not of the form udp://host:port, such as udp://[::]:2055 or "
+            f"udp://127.0.0.1:2055. The node was not started."
+        )
+    return parts.hostname, port
+
+
+def shard_of(low: int, high: int, shards: int) -> int:
+    """Return the shard of an exporter: what the socket filter computes, for replay.
+
+    The filter sees the packet from its UDP header on; the source address lies at a fixed negative
+    offset from the network header. IPv4: the address; IPv6: its last 4 bytes; modulo shards.
+    """
+    return (low & 0xFFFFFFFF) % shards if shards > 1 else 0 * high
+
+
+def bind(text: str, *, shards: int, receive_buffer_bytes: int) -> list[socket.socket]:
+    """Bind one socket for each shard, or raise ConfigError with what to do."""
+    host, port = parse_address(text)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made: list[socket.socket] = []
+    try:
+        for _ in range(shards):
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+            made.append(sock)
+            if shards > 1:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            sock.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+            _ask_for_buffer(sock, receive_buffer_bytes)
+            sock.bind((host, port))
+            if port == 0:  # the others join the one the system chose
+                port = sock.getsockname()[1]
+    except OSError as error:
+        for sock in made:
+            sock.close()
+        raise ConfigError(_why(text, error)) from error
+    if shards > 1:
+        _attach_filter(made[0], shards, family)
+    return made
+
+
+def _ask_for_buffer(sock: socket.socket, size: int) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, min(size, (1 << 31) - 1))
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, 33, size)  # SO_RCVBUFFORCE, where we may
+
+
+def _why(text: str, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        fix = "another program has this port; stop it or listen on another one"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        fix = "ports below 1024 need CAP_NET_BIND_SERVICE; use a higher one"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        fix = "this machine has no such address"
+    else:
+        fix = "choose another address"
+    return f"listen = {text!r}: {error.strerror}: {fix}. The node was not started."
+
+
+def _attach_filter(sock: socket.socket, shards: int, family: int) -> None:
+    """Pick the socket by source address, whatever the port: templates are per exporter."""
+    network = -0x100000  # SKF_NET_OFF: relative to the network header
+    load, modulo, give = 0x20, 0x94, 0x16  # ld [k]; mod #k; ret a
+    version_byte, jump, right, load_byte = 0x30, 0x15, 0x74, 0x30
+    program = [
+        (load_byte, 0, 0, network & 0xFFFFFFFF),
+        (right, 0, 0, 4),
+        (jump, 0, 2, 4),
+        (load, 0, 0, (network + 12) & 0xFFFFFFFF),
+        (0x05, 0, 0, 1),  # ja over the IPv6 load
+        (load, 0, 0, (network + 20) & 0xFFFFFFFF),
+        (modulo, 0, 0, shards),
+        (give, 0, 0, 0),
+    ]
+    assert version_byte == load_byte
+    assert family in (socket.AF_INET, socket.AF_INET6)
+    code = b"".join(struct.pack("HBBI", *one) for one in program)
+    buffer = ctypes.create_string_buffer(code)
+    fprog = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, fprog)
+
+
+class UdpListener:
+    """One input: a thread that receives into a bounded queue. Full = the newest block is dropped."""
+
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        context: Context,
+        sock: socket.socket | None = None,
+    ) -> None:
+        self._settings = settings
+        self._context = context
+        self._sock = sock
+        self._queue: queue.Queue[DatagramBlock] = queue.Queue(settings.queue_blocks_max)
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+        self._trouble = ""
+        self.granted_bytes = 0
+        self.datagrams = 0
+        self.kernel_drops = 0
+        self._lost = context.metrics.counter(
+            "listener_datagrams_lost_total",
+            "datagrams lost before decoding, by reason",
+            label="reason",
+            values=("kernel_buffer_full", "queue_full", "cut_too_long"),
+        )
+        self._received = context.metrics.counter(
+            "listener_datagrams_total", "datagrams received from the kernel"
+        )
+
+    def bind(self) -> None:
+        """Bind the socket: from here on the kernel keeps what arrives."""
+        if self._sock is None:
+            (self._sock,) = bind(
+                self._settings.listen,
+                shards=1,
+                receive_buffer_bytes=self._settings.receive_buffer_bytes,
+            )
+        self.granted_bytes = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        if self.granted_bytes < self._settings.receive_buffer_bytes:
+            self._context.log.warning(
+                "receive_buffer_small asked=%d granted=%d fix='sysctl -w net.core.rmem_max=%d'",
+                self._settings.receive_buffer_bytes,
+                self.granted_bytes,
+                self._settings.receive_buffer_bytes,
+            )
+
+    def start(self) -> None:
+        """Bind where that was not done yet, and start receiving."""
+        if self._sock is None:
+            self.bind()
+        self._thread = threading.Thread(target=self._run, name=self._context.name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop receiving and close the socket."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def health(self) -> str:
+        """Return "" or why nothing is received."""
+        return self._trouble
+
+    @property
+    def address(self) -> str:
+        """The address it is bound to, as text."""
+        if self._sock is None:
+            return self._settings.listen
+        host, port = self._sock.getsockname()[:2]
+        return f"udp://[{host}]:{port}" if ":" in host else f"udp://{host}:{port}"
+
+    @property
+    def waiting(self) -> int:
+        """Blocks that wait to be decoded."""
+        return self._queue.qsize()
+
+    def take(self) -> DatagramBlock | None:
+        """Return the next block, or None where nothing waits."""
+        with contextlib.suppress(queue.Empty):
+            return self._queue.get_nowait()
+        return None
+
+    def _run(self) -> None:
+        assert self._sock is not None
+        receiver = Receiver(
+            self._sock, self._context.clock, datagrams_max=self._settings.datagrams_per_block
+        )
+        cut_before, drops_waiting = 0, 0
+        while not self._ended.is_set():
+            block = receiver.receive(wait_ms=WAIT_MS)
+            self.datagrams += block.datagrams
+            self._received.array[0] += block.datagrams
+            if block.kernel_drops:
+                drops_waiting += block.kernel_drops
+                self.kernel_drops += block.kernel_drops
+                self._lost.add("kernel_buffer_full", block.kernel_drops)
+            if receiver.cut > cut_before:
+                self._lost.add("cut_too_long", receiver.cut - cut_before)
+                cut_before = receiver.cut
+            try:
+                self._queue.put_nowait(block)
+                self._trouble = ""
+            except queue.Full:
+                self._lost.add("queue_full", block.datagrams)
+                self._trouble = (
+                    f"{self._context.name}: decoding does not keep up, datagrams are dropped; "
+                    f"add workers or lower the exporters' rate"
+                )

@@ -1,0 +1,268 @@
+"""Receiving datagrams: poll and recvmmsg inside a kernel, so that the interpreter lock is not held.
+
+The kernel fills slots until a block is full or the time is over, then the used bytes are packed
+into one array. Kernel receive times (SO_TIMESTAMPNS) and the socket's drop counter (SO_RXQ_OVFL)
+come with each datagram.
+
+Source: recvmmsg(2), socket(7), cmsg(3); layouts of struct mmsghdr and cmsghdr on 64-bit Linux.
+"""
+
+import socket
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collectors.block import DatagramBlock
+from runtime.clock import Clock
+from runtime.kernels import inline, kernel
+
+SLOT_BYTES = 9216  # a jumbo frame; longer datagrams arrive cut and are counted
+NAME_BYTES = 28  # struct sockaddr_in6
+CONTROL_BYTES = 96
+HEADER_BYTES = 64  # struct mmsghdr
+SO_TIMESTAMPNS = 35
+SO_RXQ_OVFL = 40
+MSG_TRUNC = 0x20
+
+try:
+    from numba import types
+
+    _recvmmsg: Any = types.ExternalFunction(
+        "recvmmsg", types.int32(types.int32, types.uintp, types.uint32, types.int32, types.uintp)
+    )
+    _poll: Any = types.ExternalFunction("poll", types.int32(types.uintp, types.uint64, types.int32))
+except ImportError:  # without numba the kernel cannot be compiled, and says so when called
+    _recvmmsg = _poll = None
+
+
+@inline
+def _i64(data, at):  # type: ignore[no-untyped-def]
+    value = np.int64(0)
+    for i in range(8):
+        value |= np.int64(data[at + i]) << np.int64(8 * i)
+    return value
+
+
+@inline
+def _i32(data, at):  # type: ignore[no-untyped-def]
+    value = np.int64(0)
+    for i in range(4):
+        value |= np.int64(data[at + i]) << np.int64(8 * i)
+    return value
+
+
+@inline
+def _put(data, at, value, width):  # type: ignore[no-untyped-def]
+    for i in range(width):
+        data[at + i] = np.uint8((value >> (8 * i)) & 255)
+
+
+@inline
+def _big_u64(data, at):  # type: ignore[no-untyped-def]
+    value = np.uint64(0)
+    for i in range(8):
+        value = (value << np.uint64(8)) | np.uint64(data[at + i])
+    return value
+
+
+@kernel(
+    "i8(i4, i8, i8, i8, i8, u1[::1], u1[::1], u1[::1], u1[::1], i4[::1], u8[::1], u8[::1], u2[::1],"
+    " i8[::1], i8[::1])"
+)
+def receive(
+    fd: int,
+    count_max: int,
+    wait_ms: int,
+    headers_address: int,
+    poll_address: int,
+    headers: NDArray[np.uint8],
+    names: NDArray[np.uint8],
+    controls: NDArray[np.uint8],
+    poll_fd: NDArray[np.uint8],
+    out_length: NDArray[np.int32],
+    out_high: NDArray[np.uint64],
+    out_low: NDArray[np.uint64],
+    out_port: NDArray[np.uint16],
+    out_arrival_ns: NDArray[np.int64],
+    out_state: NDArray[np.int64],
+) -> int:
+    """Receive up to count_max datagrams, waiting at most wait_ms for the first; return how many.
+
+    In      fd, a UDP socket; the addresses of `headers` and `poll_fd`; headers uint8[N * 64], each
+            pointing at its name, slot and control bytes.
+    Out     per datagram: out_length int32[N] (negative: it was longer than its slot and is cut to
+            it), sender's address and port, out_arrival_ns int64[N] by the kernel, 0 = not stated.
+            out_state int64[3]: the socket's drop counter as last seen, 1 if the socket was then
+            read empty, errno-like failure flag.
+    Errors  none raised; a failing call ends the block.
+    """
+    got = 0
+    out_state[1] = 0
+    out_state[2] = 0
+    poll_fd[6] = 0
+    poll_fd[7] = 0
+    ready = _poll(poll_address, 1, wait_ms)
+    if ready <= 0:
+        out_state[1] = 1
+        return 0
+    while got < count_max:
+        for i in range(got, count_max):
+            # recvmmsg overwrites these lengths with what it used.
+            _put(headers, i * 64 + 8, 28, 4)
+            _put(headers, i * 64 + 40, 96, 8)
+        n = _recvmmsg(fd, headers_address + got * 64, count_max - got, 0x40, 0)
+        if n <= 0:
+            out_state[1] = 1
+            break
+        for i in range(got, got + n):
+            head = i * 64
+            flags = _i32(headers, head + 48)
+            size = _i32(headers, head + 56)
+            out_length[i] = -min(size, 9216) if flags & 0x20 else size
+            name = i * 28
+            family = np.int64(names[name]) | (np.int64(names[name + 1]) << 8)
+            out_port[i] = (np.uint16(names[name + 2]) << np.uint16(8)) | np.uint16(names[name + 3])
+            if family == 2:
+                out_high[i] = np.uint64(0)
+                out_low[i] = (
+                    (np.uint64(0xFFFF) << np.uint64(32))
+                    | (np.uint64(names[name + 4]) << np.uint64(24))
+                    | (np.uint64(names[name + 5]) << np.uint64(16))
+                    | (np.uint64(names[name + 6]) << np.uint64(8))
+                    | np.uint64(names[name + 7])
+                )
+            else:
+                out_high[i] = _big_u64(names, name + 8)
+                out_low[i] = _big_u64(names, name + 16)
+            out_arrival_ns[i] = 0
+            at = i * 96
+            end = at + min(_i64(headers, head + 40), 96)
+            while at + 16 <= end:
+                cmsg_bytes = _i64(controls, at)
+                if cmsg_bytes < 16 or at + cmsg_bytes > end:
+                    break
+                level = _i32(controls, at + 8)
+                kind = _i32(controls, at + 12)
+                if level == 1 and kind == 35 and cmsg_bytes >= 32:
+                    seconds = _i64(controls, at + 16)
+                    out_arrival_ns[i] = seconds * 1000000000 + _i64(controls, at + 24)
+                elif level == 1 and kind == 40 and cmsg_bytes >= 20:
+                    out_state[0] = _i32(controls, at + 16)
+                at += (cmsg_bytes + 7) // 8 * 8
+        got += n
+    return got
+
+
+@kernel("i8(const u1[::1], const i4[::1], i8, u1[::1], i8[::1])")
+def pack(
+    slots: NDArray[np.uint8],
+    length: NDArray[np.int32],
+    count: int,
+    out: NDArray[np.uint8],
+    out_offset: NDArray[np.int64],
+) -> int:
+    """Copy the used bytes of `count` slots one behind the other; return the bytes written.
+
+    In      slots uint8[N * 9216]; length int32[N], each at most 9216.
+    Out     out, as long as the lengths' sum; out_offset int64[count].
+    """
+    at = 0
+    for i in range(count):
+        out_offset[i] = at
+        start = i * 9216
+        for k in range(length[i]):
+            out[at + k] = slots[start + k]
+        at += length[i]
+    return at
+
+
+class Receiver:
+    """Slots and headers for one socket. Used by one thread."""
+
+    def __init__(self, sock: socket.socket, clock: Clock, *, datagrams_max: int) -> None:
+        self._sock = sock
+        self._clock = clock
+        self._max = datagrams_max
+        n = datagrams_max
+        self._slots = np.zeros(n * SLOT_BYTES, np.uint8)
+        self._names = np.zeros(n * NAME_BYTES, np.uint8)
+        self._controls = np.zeros(n * CONTROL_BYTES, np.uint8)
+        self._iovecs = np.zeros((n, 2), np.uint64)
+        self._iovecs[:, 0] = self._slots.ctypes.data + np.arange(n, dtype=np.uint64) * SLOT_BYTES
+        self._iovecs[:, 1] = SLOT_BYTES
+        head = np.zeros((n, 8), np.uint64)
+        order = np.arange(n, dtype=np.uint64)
+        head[:, 0] = self._names.ctypes.data + order * NAME_BYTES
+        head[:, 1] = NAME_BYTES
+        head[:, 2] = self._iovecs.ctypes.data + order * 16
+        head[:, 3] = 1
+        head[:, 4] = self._controls.ctypes.data + order * CONTROL_BYTES
+        head[:, 5] = CONTROL_BYTES
+        self._headers = head.view(np.uint8).reshape(-1)
+        self._poll = np.zeros(8, np.uint8)
+        self._poll[:4] = np.frombuffer(np.int32(sock.fileno()).tobytes(), np.uint8)
+        self._poll[4] = 1  # POLLIN
+        self._length = np.zeros(n, np.int32)
+        self._high = np.zeros(n, np.uint64)
+        self._low = np.zeros(n, np.uint64)
+        self._port = np.zeros(n, np.uint16)
+        self._arrival = np.zeros(n, np.int64)
+        self._state = np.zeros(3, np.int64)
+        self._drops = 0
+        self._last_ns = 0
+        self.cut = 0  # datagrams longer than a slot, since the start
+
+    def receive(self, *, wait_ms: int) -> DatagramBlock:
+        """Return what came, waiting at most wait_ms; perhaps nothing, with its frontier.
+
+        The frontier moves to now only when the socket was read empty after now (design section 5);
+        else it stands at the newest arrival.
+        """
+        before_ns = self._clock.now_ns()
+        count = receive(
+            self._sock.fileno(),
+            self._max,
+            wait_ms,
+            self._headers.ctypes.data,
+            self._poll.ctypes.data,
+            self._headers,
+            self._names,
+            self._controls,
+            self._poll,
+            self._length,
+            self._high,
+            self._low,
+            self._port,
+            self._arrival,
+            self._state,
+        )
+        length = self._length[:count]
+        cut = length < 0
+        if cut.any():
+            self.cut += int(cut.sum())
+            np.abs(length, out=length)
+        arrival = self._arrival[:count].copy()
+        arrival[arrival == 0] = before_ns
+        if count:  # never falling, whatever a clock step does
+            arrival[0] = max(int(arrival[0]), self._last_ns)
+            np.maximum.accumulate(arrival, out=arrival)
+            self._last_ns = int(arrival[-1])
+        if self._state[1]:
+            self._last_ns = max(self._last_ns, before_ns)
+        drops = (int(self._state[0]) - self._drops) & 0xFFFFFFFF
+        self._drops = int(self._state[0])
+        payload = np.empty(int(length.sum()), np.uint8)
+        offset = np.empty(count, np.int64)
+        pack(self._slots, self._length, count, payload, offset)
+        return DatagramBlock(
+            payload,
+            offset,
+            length.copy(),
+            self._high[:count].copy(),
+            self._low[:count].copy(),
+            self._port[:count].copy(),
+            arrival,
+            drops,
+            self._last_ns,
+        )

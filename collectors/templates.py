@@ -1,0 +1,200 @@
+"""Templates by exporter, transport port, observation domain and id, compiled to gather plans.
+
+A template says how a record lies in memory. It is compiled once, when it arrives, into rows of a
+few arrays that the kernel walks; the kernel finds it by hash. Bounded per exporter: an exporter can
+send anything, and its cost must not grow with its imagination.
+
+Source: RFC 7011 sections 3.4 and 8, RFC 3954 section 5.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collectors.elements import VARIABLE, Convert, target
+
+TABLE_SIZE = 1 << 14  # slots of the hash table; a power of two
+FILL_IF_ZERO = 0x80  # flag on a conversion: an earlier field of the record fills the same slot
+OPTIONS = -2  # plan value: a set of this id holds options data
+
+StreamKey = tuple[int, int, int, int]  # exporter high, exporter low, port | version << 16, domain
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field specifier."""
+
+    element: int
+    width: int  # bytes, 65535 = variable
+    enterprise: int = 0  # 0 = IANA
+
+
+@dataclass(slots=True)
+class Template:
+    """One layout of one stream."""
+
+    stream: StreamKey
+    template_id: int
+    fields: tuple[Field, ...]
+    scopes: int  # number of leading scope fields; 0 = data template
+    learned_ns: int  # arrival of the newest announcement
+    plan: int = -1
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Length of a record in bytes, -1 where a field is of variable length."""
+        widths = [f.width for f in self.fields]
+        return -1 if VARIABLE in widths else sum(widths)
+
+    @property
+    def least_bytes(self) -> int:
+        """The fewest bytes a record can have."""
+        return sum(1 if f.width == VARIABLE else f.width for f in self.fields)
+
+
+@dataclass(slots=True)
+class Plans:
+    """Compiled templates, as the kernel reads them. Rows are never moved, only replaced."""
+
+    first: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    count: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    record_bytes: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    present: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    width: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    slot: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    convert: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+    def add(self, template: Template) -> int:
+        """Compile a template, or find the plan of one with the same layout; return its row."""
+        widths, slots, converts = [], [], []
+        present = 0
+        for spec in template.fields:
+            slot, how = (-1, Convert.SKIP)
+            if spec.enterprise == 0 and spec.width != VARIABLE:
+                slot, how = target(spec.element, spec.width)
+            elif spec.enterprise == 0:
+                # An unsigned element sent with variable length is legal; the kernel checks each.
+                slot, how = target(spec.element, 8)
+                if how is not Convert.UNSIGNED:
+                    slot, how = -1, Convert.SKIP
+            flag = 0
+            if slot >= 0:
+                flag = FILL_IF_ZERO if present >> slot & 1 else 0
+                present |= 1 << slot
+                if how in (Convert.IPV4, Convert.IPV6):
+                    present |= 1 << (slot + 1)
+            widths.append(spec.width)
+            slots.append(slot)
+            converts.append(how | flag)
+        for row in range(self.first.size):
+            at, n = int(self.first[row]), int(self.count[row])
+            if (
+                n == len(widths)
+                and self.width[at : at + n].tolist() == widths
+                and self.slot[at : at + n].tolist() == slots
+                and self.convert[at : at + n].tolist() == converts
+            ):
+                return row
+        self.first = np.append(self.first, np.int32(self.width.size))
+        self.count = np.append(self.count, np.int32(len(widths)))
+        self.record_bytes = np.append(self.record_bytes, np.int32(template.fixed_bytes))
+        self.present = np.append(self.present, np.uint64(present))
+        self.width = np.append(self.width, np.array(widths, np.int32))
+        self.slot = np.append(self.slot, np.array(slots, np.int32))
+        self.convert = np.append(self.convert, np.array(converts, np.uint8))
+        return int(self.first.size) - 1
+
+
+class TemplateStore:
+    """All templates of one decoder, and the hash table through which the kernel finds them."""
+
+    def __init__(self, *, per_exporter_max: int, total_max: int = TABLE_SIZE // 2) -> None:
+        self._per_exporter_max = per_exporter_max
+        self._total_max = min(total_max, TABLE_SIZE // 2)
+        self._templates: dict[tuple[StreamKey, int], Template] = {}
+        self._per_exporter: dict[tuple[int, int], int] = {}
+        self.plans = Plans()
+        self.table_key = np.zeros((TABLE_SIZE, 4), np.uint64)
+        self.table_plan = np.full(TABLE_SIZE, -1, np.int32)
+
+    def __len__(self) -> int:
+        return len(self._templates)
+
+    def get(self, stream: StreamKey, template_id: int) -> Template | None:
+        """Return a template, or None."""
+        return self._templates.get((stream, template_id))
+
+    def all(self) -> list[Template]:
+        """All templates, in the order in which they were first learned."""
+        return list(self._templates.values())
+
+    def put(self, template: Template) -> str:
+        """Learn a template. Return `new`, `same`, `changed`, or `refused` (the bound is reached)."""
+        key = (template.stream, template.template_id)
+        known = self._templates.get(key)
+        if (
+            known is not None
+            and known.fields == template.fields
+            and known.scopes == template.scopes
+        ):
+            known.learned_ns = template.learned_ns
+            return "same"
+        exporter = template.stream[:2]
+        if known is None:
+            used = self._per_exporter.get(exporter, 0)
+            if used >= self._per_exporter_max or len(self._templates) >= self._total_max:
+                return "refused"
+            self._per_exporter[exporter] = used + 1
+        template.plan = OPTIONS if template.scopes else self.plans.add(template)
+        self._templates[key] = template
+        self._index(key, template.plan)
+        return "new" if known is None else "changed"
+
+    def withdraw(self, stream: StreamKey, template_id: int) -> int:
+        """Forget one template, or all data (id 2) or options (id 3) templates of a stream."""
+        if template_id in (2, 3):
+            gone = [
+                key
+                for key, known in self._templates.items()
+                if key[0] == stream and bool(known.scopes) == (template_id == 3)
+            ]
+        else:
+            gone = [(stream, template_id)] if (stream, template_id) in self._templates else []
+        self._remove(gone)
+        return len(gone)
+
+    def expire(self, before_ns: int) -> int:
+        """Forget templates not announced since `before_ns`; return how many."""
+        gone = [key for key, known in self._templates.items() if known.learned_ns < before_ns]
+        self._remove(gone)
+        return len(gone)
+
+    def _remove(self, keys: list[tuple[StreamKey, int]]) -> None:
+        for key in keys:
+            del self._templates[key]
+            self._per_exporter[key[0][:2]] -= 1
+        if keys:  # linear probing has no cheap removal; this is rare
+            self.table_plan[:] = -1
+            for key, known in self._templates.items():
+                self._index(key, known.plan)
+
+    def _index(self, key: tuple[StreamKey, int], plan: int) -> None:
+        (high, low, port_version, domain), template_id = key
+        words = (high, low, port_version, domain << 16 | template_id)
+        at = table_slot(*words)
+        while self.table_plan[at] != -1 and tuple(self.table_key[at].tolist()) != words:
+            at = (at + 1) & (TABLE_SIZE - 1)
+        self.table_key[at] = words
+        self.table_plan[at] = plan
+
+
+def table_slot(high: int, low: int, port_version: int, domain_id: int) -> int:
+    """Return where probing starts; the kernel's `_slot` computes the same."""
+    mask = (1 << 64) - 1
+    h = (low * 0x9E3779B97F4A7C15 + high) & mask
+    h = (
+        (h ^ (h >> 32)) + port_version * 0xC2B2AE3D27D4EB4F + domain_id * 0x165667B19E3779F9
+    ) & mask
+    h ^= h >> 29
+    return (h * 0xBF58476D1CE4E5B9 & mask) >> 50
