@@ -120,6 +120,30 @@ LEDGER = Schema(
     ),
 )
 
+# The priority sample of a tick: the records that stand behind its series, for the explain block.
+EVIDENCE = Schema(
+    "evidence",
+    1,
+    0,
+    (
+        plain("tick_start_ns", "i8", "ns"),
+        code("view"),
+        plain("series_id", "u8"),
+        *address("source_address", "source of the flow"),
+        *address("destination_address", "destination of the flow"),
+        plain("source_port", "u2"),
+        plain("destination_port", "u2"),
+        plain("protocol", "u1"),
+        plain("tcp_flags", "u2"),
+        *address("exporter_address", "the sending router"),
+        plain("ingress_interface", "u4"),
+        plain("egress_interface", "u4"),
+        plain("octets", "u8", "By", "estimate: multiplied by the sampling rate"),
+        plain("packets", "u8", "{packet}", "estimate"),
+        plain("priority", "f8", "", "weight / uniform: the largest are kept"),
+    ),
+)
+
 # Options data: reference tables that exporters send about themselves.
 OPTION = Schema(
     "option",
@@ -263,6 +287,7 @@ CATALOGUE = {
         SERIES,
         FRAME,
         LEDGER,
+        EVIDENCE,
         OPTION,
         ANOMALY,
         ALARM,

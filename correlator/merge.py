@@ -1,0 +1,573 @@
+"""The merger: partial frames of all shards become frames with dense rows, ids and zeros for silence.
+
+It also resolves series ids (ports.SeriesDirectory) and keeps the priority samples of the last
+ticks (ports.Evidence).
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from correlator.groups import Groups
+from correlator.partial import arrays_of
+from correlator.series_index import SeriesIndex
+from correlator.windows_kernels import (
+    FLOWS,
+    OCTETS,
+    OCTETS_MAX,
+    OCTETS_MIN,
+    PACKETS,
+    SQUARE_HIGH,
+    SQUARE_LOW,
+    UNSURE,
+    distinct,
+    entropy_bits,
+)
+from runtime.checkpoint import read_array, write_array
+from runtime.component import Context
+from runtime.ports import NetworkMap, SeriesKey, Talker
+from telemetry.batch import Batch, batch_from_rows
+from telemetry.identity import address_pair, address_text, stable_id
+from telemetry.schemas import EVIDENCE, FRAME, LEDGER, OPTION, SERIES, FrameFlag
+from telemetry.views import View, frame_schema
+
+NEW_SERIES_PER_TICK_MAX = 4096
+EVICT_IDLE_TICKS = 10  # when full, a row must have been silent for so long before it is given away
+EVIDENCE_TICKS = 4
+NO_ROW = 0xFFFF_FFFF
+OTHER = "__other__"
+PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 58: "icmpv6", 132: "sctp"}
+DYNAMIC_PORT = 65_536
+U64 = np.uint64
+
+
+class FrameMerger:
+    """Merge partials of `shards` shards into frames.
+
+    Frames of one tick end come out together in order of the view's name, new series before them.
+    A known series without records is present with zeros while its row lives; what has no row is in
+    the last row, `__other__`. Rows silent for `idle_seconds` are taken back.
+    """
+
+    accepts = (LEDGER, OPTION)
+    emits = (SERIES, EVIDENCE, FRAME)
+
+    def __init__(
+        self,
+        views: Sequence[View],
+        context: Context,
+        *,
+        network: NetworkMap,
+        shards: int = 1,
+        idle_seconds: float = 86_400.0,
+    ) -> None:
+        self._views = {view.name: view for view in views}
+        self._schemas = {view.name: frame_schema(view) for view in views}
+        self._network = network
+        self._shards = shards
+        self._idle_ns = round(idle_seconds * 1e9)
+        self._index = {view.name: SeriesIndex(series_max=view.series_max) for view in views}
+        self._where: dict[int, tuple[str, int]] = {}
+        self._partials: dict[tuple[int, str, int], list[Batch]] = {}
+        self._samples: dict[tuple[str, int], list[Batch]] = {}
+        self._evidence: OrderedDict[int, list[Batch]] = OrderedDict()
+        self._ledger: list[Batch] = []
+        self._incomplete_until_ns = 0
+        self._other = {name: stable_id(f"{name}|{OTHER}") for name in self._views}
+        self._dropped = context.metrics.counter(
+            "series_not_admitted_total",
+            "keys that got no row in a tick and count in __other__",
+            label="view",
+            values=tuple(self._views),
+        )
+        self._series = context.metrics.gauge(
+            "series", "series with a row", label="view", values=tuple(self._views)
+        )
+
+    # ---- ports
+
+    def key(self, series_id: int) -> SeriesKey | None:
+        """Return what a series id stands for (ports.SeriesDirectory)."""
+        for name, other in self._other.items():
+            if series_id == other:
+                return SeriesKey(series_id, series_id, name, OTHER, {})
+        view, row = self._where.get(series_id, ("", 0))
+        index = self._index.get(view)
+        if index is None or int(index.series_id[row]) != series_id:
+            return None
+        return self._describe(view, index.keys[row].tolist(), series_id)
+
+    def talkers(self, series_id: int, tick_start_ns: int, limit: int = 10) -> tuple[Talker, ...]:
+        """Return the largest sampled records behind a series in a tick (ports.Evidence)."""
+        found: list[Talker] = []
+        for batch in self._evidence.get(tick_start_ns, ()):
+            rows = np.flatnonzero(batch["series_id"] == U64(series_id))
+            if not rows.size:
+                continue
+            order = np.lexsort((rows, -batch["octets"][rows].astype(np.float64)))
+            found += [_talker(batch, int(row)) for row in rows[order][:limit]]
+        return tuple(found[:limit])
+
+    @property
+    def series(self) -> int:
+        """How many series have a row."""
+        return len(self._where)
+
+    # ---- stage
+
+    def mark_incomplete(self, until_ns: int) -> None:
+        """Flag ticks that start before `until_ns`: a restart lost what was in open windows."""
+        self._incomplete_until_ns = until_ns
+
+    def process(self, batch: Batch) -> list[Batch]:
+        """Take a partial frame, a sample, a ledger or options; frames come from `advance`."""
+        name = batch.schema.name
+        if name == "partial":
+            view = batch.texts("view")[0]
+            tick_ns = int(batch["tick_start_ns"][0])
+            end_ns = tick_ns + int(batch["tick_ns"][0])
+            self._partials.setdefault((end_ns, view, tick_ns), []).append(batch)
+        elif name == EVIDENCE.name and batch.rows:
+            key = (batch.texts("view")[0], int(batch["tick_start_ns"][0]))
+            self._samples.setdefault(key, []).append(batch)
+        elif name == LEDGER.name:
+            self._ledger.append(batch)
+        elif name == OPTION.name:
+            learn = getattr(self._network, "learn", None)
+            if learn is not None:
+                learn(batch)
+        return []
+
+    def advance(self, frontier_ns: int) -> list[Batch]:
+        """Return the frames of every tick that all shards have closed, in order."""
+        ready = sorted(
+            key
+            for key, partials in self._partials.items()
+            if len(partials) >= self._shards
+            and key[0] + round(self._views[key[1]].lateness_seconds * 1e9) <= frontier_ns
+        )
+        made: list[Batch] = []
+        if ready:
+            lost = self._lost()
+            for end_ns, view, tick_ns in ready:
+                partials = self._partials.pop((end_ns, view, tick_ns))
+                made += self._frame(self._views[view], tick_ns, end_ns, partials, lost, frontier_ns)
+        return made
+
+    def _lost(self) -> dict[tuple[int, int], tuple[int, int, int]]:
+        """Return (lost, sent, datagrams) of each exporter since the last tick."""
+        lost: dict[tuple[int, int], tuple[int, int, int]] = {}
+        for batch in self._ledger:
+            for i in range(batch.rows):
+                key = (
+                    int(batch["exporter_address_high"][i]),
+                    int(batch["exporter_address_low"][i]),
+                )
+                before = lost.get(key, (0, 0, 0))
+                lost[key] = (
+                    before[0] + int(batch["lost_wire"][i]) + int(batch["lost_kernel"][i]),
+                    before[1] + int(batch["sent"][i]),
+                    before[2] + int(batch["datagrams"][i]),
+                )
+        self._ledger = []
+        return lost
+
+    def _frame(
+        self,
+        view: View,
+        tick_ns: int,
+        end_ns: int,
+        partials: list[Batch],
+        lost: dict[tuple[int, int], tuple[int, int, int]],
+        frontier_ns: int,
+    ) -> list[Batch]:
+        keys, counters, registers, entropy = self._merged(view, partials)
+        index = self._index[view.name]
+        idle = index.evict(end_ns - self._idle_ns, len(index.keys))
+        rows = index.find(keys[1:])
+        new = self._admit(view, index, keys[1:], counters[1:], rows, end_ns)
+        for row in idle.tolist():
+            if not index.live[row]:
+                self._forget(view.name, row)
+        seen = rows >= 0
+        index.last_tick_ns[rows[seen]] = end_ns
+        live = index.live_rows
+        # Source row of each frame row: its group, or a group of zeros for the silent.
+        place = np.full(index.rows, -1, np.int64)
+        place[rows[seen]] = np.flatnonzero(seen) + 1
+        source = np.append(place[live], 0)
+        outside = np.concatenate([[0], np.flatnonzero(~seen) + 1])
+        self._dropped.add(view.name, len(outside) - 1)
+        columns = _measures(view, counters, registers, entropy, source, outside)
+        count = len(source)
+        octets_all = sum(int(p["octets_all"][0]) for p in partials)
+        moved = sum(int(p["octets_moved"][0]) for p in partials) / octets_all if octets_all else 0.0
+        flags = np.zeros(count, np.uint8)
+        if tick_ns < self._incomplete_until_ns:
+            flags |= FrameFlag.INCOMPLETE
+        flags[-1] |= FrameFlag.OTHER
+        unsure = np.append(counters[:, UNSURE], U64(0))[source] > 0
+        flags[unsure] |= FrameFlag.SAMPLING_UNKNOWN
+        share, by_exporter = self._shares(view, index.keys[live], lost)
+        for name, values in by_exporter.items():
+            if name in columns:
+                columns[name][:-1] = values
+        columns |= {
+            "tick_start_ns": np.full(count, tick_ns, np.int64),
+            "tick_seconds": np.full(count, (end_ns - tick_ns) / 1e9, np.float32),
+            "view": np.zeros(count, np.uint32),
+            "series_id": np.append(index.series_id[live], U64(self._other[view.name])),
+            "row": np.append(live, NO_ROW).astype(np.uint32),
+            "flags": flags,
+            "lost_share": np.append(share, 0.0).astype(np.float32),
+            "moved_share": np.full(count, moved, np.float32),
+        }
+        self._series.set(float(live.size), view.name)
+        made = []
+        if new:
+            made.append(batch_from_rows(SERIES, new, source=view.name, frontier_ns=frontier_ns))
+        evidence = self._merge_samples(view, tick_ns)
+        if evidence is not None:
+            made.append(evidence)
+        made.append(
+            Batch(
+                self._schemas[view.name],
+                columns,
+                {},
+                {"view": (view.name,)},
+                f"view:{view.name}",
+                0,
+                frontier_ns,
+            )
+        )
+        return made
+
+    def _merged(
+        self, view: View, partials: list[Batch]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint32]]:
+        if len(partials) == 1:
+            return arrays_of(partials[0])
+        functions = {measure.function for measure in view.measures}
+        groups = Groups(
+            keys_max=view.keys_per_tick_max,
+            registers="distinct" in functions,
+            entropy="entropy" in functions,
+        )
+        for partial in sorted(partials, key=lambda p: int(p["shard"][0])):
+            groups.merge(*arrays_of(partial))
+        groups.settle()
+        n = groups.rows
+        # Canonical order: which shard came first must not be seen.
+        order = np.concatenate([[0], 1 + np.lexsort(groups.keys[1:n].T[::-1])]).astype(np.int64)
+        return (
+            groups.keys[order],
+            groups.counters[order],
+            groups.registers[order] if len(groups.registers) else groups.registers,
+            groups.entropy[order] if len(groups.entropy) else groups.entropy,
+        )
+
+    def _admit(
+        self,
+        view: View,
+        index: SeriesIndex,
+        keys: NDArray[np.uint64],
+        counters: NDArray[np.uint64],
+        rows: NDArray[np.int64],
+        end_ns: int,
+    ) -> list[dict[str, Any]]:
+        """Give rows to new keys; fill them into `rows` and return the SERIES rows."""
+        unknown = np.flatnonzero(rows < 0)
+        if not unknown.size:
+            return []
+        weight = counters[unknown, OCTETS].astype(np.float64)
+        order = np.lexsort((keys[unknown, 2], keys[unknown, 1], keys[unknown, 0], -weight))
+        chosen = unknown[order][:NEW_SERIES_PER_TICK_MAX]
+        lacking = chosen.size - index.room()
+        if lacking > 0:
+            tick_ns = view.tick_ns
+            for row in index.evict(end_ns - EVICT_IDLE_TICKS * tick_ns, lacking).tolist():
+                self._forget(view.name, row)
+            chosen = chosen[: index.room()]
+        described = [self._describe(view.name, words, 0) for words in keys[chosen].tolist()]
+        ids = np.array([key.series_id for key in described], np.uint64)
+        rows[chosen] = index.admit(keys[chosen], ids)
+        for key, row in zip(described, rows[chosen].tolist(), strict=True):
+            self._where[key.series_id] = (view.name, row)
+        return [
+            {
+                "series_id": key.series_id,
+                "entity_id": key.entity_id,
+                "view": key.view,
+                "entity": key.entity,
+                "key": key_text(key.key),
+            }
+            for key in described
+        ]
+
+    def _forget(self, view: str, row: int) -> None:
+        gone = [sid for sid, place in self._where.items() if place == (view, row)]
+        for series_id in gone:
+            del self._where[series_id]
+
+    def _shares(
+        self,
+        view: View,
+        keys: NDArray[np.uint64],
+        lost: dict[tuple[int, int], tuple[int, int, int]],
+    ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.uint64]]]:
+        """Return (share of exports lost of each row, datagrams and lost units for `exporter`)."""
+        share = np.zeros(len(keys))
+        extra = {name: np.zeros(len(keys), np.uint64) for name in ("datagrams", "lost")}
+        if "exporter" not in view.key:
+            missing = sum(max(n, 0) for n, _, _ in lost.values())
+            sent = sum(s for _, s, _ in lost.values())
+            share[:] = missing / sent if sent else 0.0
+            return share, {}
+        for (high, low), (missing, sent, datagrams) in lost.items():
+            mine = (keys[:, 1] == U64(low)) & (keys[:, 0] == U64(high))
+            share[mine] = max(missing, 0) / sent if sent > 0 else 0.0
+            extra["datagrams"][mine] = max(datagrams, 0)
+            extra["lost"][mine] = max(missing, 0)
+        return share, extra if view.key == ("exporter",) else {}
+
+    def _merge_samples(self, view: View, tick_ns: int) -> Batch | None:
+        parts = self._samples.pop((view.name, tick_ns), [])
+        if not parts:
+            return None
+        columns = {
+            name: np.concatenate([part[name] for part in parts])
+            for name in parts[0].schema.names()
+            if name != "view"
+        }
+        keys = np.stack([columns.pop(f"key{i}") for i in range(3)], axis=1)
+        order = np.lexsort(
+            (columns["destination_address_low"], columns["source_address_low"],
+             columns["octets"], -columns["priority"])
+        )[: view.talkers]  # fmt: skip
+        index = self._index[view.name]
+        rows = index.find(keys[order])
+        made = {name: column[order] for name, column in columns.items()}
+        made["series_id"] = np.where(rows >= 0, index.series_id[rows], U64(self._other[view.name]))
+        made["view"] = np.zeros(len(order), np.uint32)
+        batch = Batch(EVIDENCE, made, {}, {"view": (view.name,)}, f"view:{view.name}")
+        self._remember(batch)
+        return batch
+
+    def _remember(self, batch: Batch) -> None:
+        tick_ns = int(batch["tick_start_ns"][0])
+        self._evidence.setdefault(tick_ns, []).append(batch)
+        while len(self._evidence) > EVIDENCE_TICKS:
+            self._evidence.popitem(last=False)
+
+    def _describe(self, view: str, words: list[int], series_id: int) -> SeriesKey:
+        key = key_of(view, self._views[view].key, words)
+        entity = self._entity(view, key)
+        made = series_id or stable_id(f"{view}|{key_text(key)}")
+        return SeriesKey(made, stable_id(entity), view, entity, key)
+
+    def _entity(self, view: str, key: dict[str, str]) -> str:
+        if "exporter" in key:
+            router = self._network.router_of(key["exporter"])
+            if "interface" not in key:
+                return router
+            known = self._network.interface(key["exporter"], int(key["interface"]))
+            return f"{router}:{known.name if known and known.name else key['interface']}"
+        return (
+            next(iter(key.values()))
+            if view != "service"
+            else f"{key['protocol']}/{key['port_class']}"
+        )
+
+    # ---- journal and checkpoint
+
+    def absorb(self, batches: Sequence[Batch]) -> NDArray[np.int64]:
+        """Take a journalled tick as if it had been merged here. Returns no rows: see forget."""
+        words: dict[int, tuple[str, list[int]]] = {}
+        for batch in batches:
+            if batch.schema.name == SERIES.name:
+                for series_id, view, text in zip(
+                    batch["series_id"].tolist(),
+                    batch.texts("view"),
+                    batch.texts("key"),
+                    strict=True,
+                ):
+                    words[series_id] = (view, words_of(text))
+            elif batch.schema.name == EVIDENCE.name:
+                self._remember(batch)
+            elif batch.schema.name == OPTION.name:
+                self.process(batch)
+        for batch in batches:
+            if batch.schema.name == FRAME.name:
+                self._absorb_frame(batch, words)
+        return np.zeros(0, np.int64)
+
+    def _absorb_frame(self, frame: Batch, words: dict[int, tuple[str, list[int]]]) -> None:
+        view = frame.texts("view")[0]
+        index = self._index[view]
+        row, series_id = frame["row"][:-1].astype(np.int64), frame["series_id"][:-1]
+        end_ns = int(frame["tick_start_ns"][0]) + round(float(frame["tick_seconds"][0]) * 1e9)
+        gone = np.setdiff1d(index.live_rows, row)
+        if gone.size:
+            index.live[gone] = 0
+            index.series_id[gone] = 0
+            index._free = sorted({*index._free, *gone.tolist()}, reverse=True)  # noqa: SLF001
+            for one in gone.tolist():
+                self._forget(view, one)
+        new = [i for i, sid in enumerate(series_id.tolist()) if sid in words]
+        if new:
+            keys = np.array([words[int(series_id[i])][1] for i in new], np.uint64)
+            index.place(row[new], keys, series_id[new])
+            for i in new:
+                self._where[int(series_id[i])] = (view, int(row[i]))
+        elif gone.size:
+            index.place(row[:0], np.zeros((0, 3), np.uint64), series_id[:0])
+        spoke = frame["records" if view == "exporter" else "flows"][:-1] > 0
+        index.last_tick_ns[row[spoke]] = end_ns
+
+    def forget(self, rows: NDArray[np.int64]) -> None:
+        """Nothing to do: the merger is who takes rows back."""
+
+    def snapshot(self, out: Any) -> None:
+        """Write the index of each view and the last samples."""
+        for name, index in self._index.items():
+            index.snapshot(out.scoped(name))
+        write_array(out, "incomplete_until_ns", np.array([self._incomplete_until_ns], np.int64))
+
+    def restore(self, state: Any) -> None:
+        """Take them back."""
+        for name, index in self._index.items():
+            index.restore(state.scoped(name))
+            for row in index.live_rows.tolist():
+                self._where[int(index.series_id[row])] = (name, row)
+        kept = read_array(state, "incomplete_until_ns")
+        if kept is not None:
+            self._incomplete_until_ns = int(kept[0])
+
+
+def key_text(key: dict[str, str] | Any) -> str:
+    """Return the canonical text of a key: `exporter=127.1.0.1,interface=3,direction=in`."""
+    return ",".join(f"{name}={value}" for name, value in key.items())
+
+
+def key_of(view: str, parts: tuple[str, ...], words: list[int]) -> dict[str, str]:
+    """Return the key that three words stand for."""
+    high, low, third = words
+    if "exporter" in parts:
+        made = {"exporter": address_text(high, low)}
+        if "interface" in parts:
+            made["interface"] = str(third >> 1)
+            made["direction"] = "out" if third & 1 else "in"
+        return made
+    if "protocol" in parts:
+        protocol, port = third >> 32, third & 0xFFFF_FFFF
+        name = PROTOCOL_NAMES.get(protocol, str(protocol))
+        return {"protocol": name, "port_class": "dynamic" if port == DYNAMIC_PORT else str(port)}
+    return {parts[0]: f"{address_text(high, low)}/{third}"}
+
+
+def words_of(text: str) -> list[int]:
+    """Return the three words of a canonical key text: the reverse of `key_of`."""
+    key = dict(part.split("=", 1) for part in text.split(","))
+    if "exporter" in key:
+        high, low = address_pair(key["exporter"])
+        way = 1 if key.get("direction") == "out" else 0
+        third = int(key["interface"]) << 1 | way if "interface" in key else 0
+        return [high, low, third]
+    if "protocol" in key:
+        numbers = {name: number for number, name in PROTOCOL_NAMES.items()}
+        protocol = numbers.get(key["protocol"], -1)
+        protocol = int(key["protocol"]) if protocol < 0 else protocol
+        port = DYNAMIC_PORT if key["port_class"] == "dynamic" else int(key["port_class"])
+        return [0, 0, protocol << 32 | port]
+    prefix, length = next(iter(key.values())).rsplit("/", 1)
+    high, low = address_pair(prefix)
+    return [high, low, int(length)]
+
+
+def _measures(
+    view: View,
+    counters: NDArray[np.uint64],
+    registers: NDArray[np.uint8],
+    entropy: NDArray[np.uint32],
+    source: NDArray[np.int64],
+    outside: NDArray[np.int64],
+) -> dict[str, NDArray[Any]]:
+    """Return the measure columns. `source` picks the group of each frame row, -1 = none (zeros);
+    the last frame row, `__other__`, is the sum of the groups in `outside`."""
+    padded = np.vstack([counters, np.zeros((1, counters.shape[1]), np.uint64)])
+    taken = padded[source]
+    other = counters[outside]
+    taken[-1] = other.sum(axis=0, dtype=np.uint64)
+    used = other[(other[:, FLOWS] > 0) | (other[:, OCTETS] > 0)]
+    taken[-1, OCTETS_MIN] = used[:, OCTETS_MIN].min() if len(used) else 0
+    taken[-1, OCTETS_MAX] = used[:, OCTETS_MAX].max() if len(used) else 0
+    flows = taken[:, FLOWS].astype(np.float64)
+    octets = taken[:, OCTETS].astype(np.float64)
+    made: dict[str, NDArray[Any]] = {}
+    for measure in view.measures:
+        name = measure.name
+        if measure.function == "count":
+            made[name] = taken[:, FLOWS].copy()
+        elif measure.function == "sum":
+            column = {"octets": OCTETS, "packets": PACKETS}.get(measure.of[0] if measure.of else "")
+            made[name] = (
+                np.zeros(len(taken), np.uint64) if column is None else taken[:, column].copy()
+            )
+        elif measure.function == "min":
+            made[name] = taken[:, OCTETS_MIN].copy()
+        elif measure.function == "max":
+            made[name] = taken[:, OCTETS_MAX].copy()
+        elif measure.function == "mean":
+            made[name] = np.divide(octets, flows, out=np.zeros(len(taken)), where=flows > 0)
+        elif measure.function == "m2":
+            squares = taken[:, SQUARE_HIGH].astype(np.float64) * 2.0**64 + taken[
+                :, SQUARE_LOW
+            ].astype(np.float64)
+            part = np.divide(octets * octets, flows, out=np.zeros(len(taken)), where=flows > 0)
+            made[name] = np.maximum(squares - part, 0.0)
+        elif measure.function == "distinct":
+            made[name] = _sketch(distinct, registers, source, outside, np.maximum)
+        elif measure.function == "entropy":
+            made[name] = _sketch(entropy_bits, entropy, source, outside, np.add)
+    return made
+
+
+def _sketch(
+    estimate: Any,
+    state: NDArray[Any],
+    source: NDArray[np.int64],
+    outside: NDArray[np.int64],
+    join: Any,
+) -> NDArray[np.float64]:
+    values = np.zeros(len(state) + 2)
+    estimate(np.ascontiguousarray(state), values[: len(state)])
+    together = np.ascontiguousarray(join.reduce(state[outside], axis=0)[None, :]).astype(
+        state.dtype
+    )
+    estimate(together, values[len(state) + 1 :])
+    picked = np.where(source < 0, len(state), source)
+    picked[-1] = len(state) + 1
+    return values[picked]
+
+
+def _talker(batch: Batch, row: int) -> Talker:
+    return Talker(
+        address_text(int(batch["source_address_high"][row]), int(batch["source_address_low"][row])),
+        address_text(
+            int(batch["destination_address_high"][row]), int(batch["destination_address_low"][row])
+        ),
+        int(batch["protocol"][row]),
+        int(batch["source_port"][row]),
+        int(batch["destination_port"][row]),
+        address_text(
+            int(batch["exporter_address_high"][row]), int(batch["exporter_address_low"][row])
+        ),
+        int(batch["ingress_interface"][row]),
+        int(batch["egress_interface"][row]),
+        int(batch["tcp_flags"][row]),
+        int(batch["octets"][row]),
+        int(batch["packets"][row]),
+    )

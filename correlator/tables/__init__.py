@@ -1,0 +1,1 @@
+"""Reference tables: what is known of the network besides its telemetry."""

@@ -1,0 +1,237 @@
+"""The demo carrier's network: routers, links, customers and prefixes, and the paths between routers."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from correlator.tables.network_map import (
+    InterfaceEntry,
+    LinkEntry,
+    NetworkFile,
+    PrefixEntry,
+    RouterEntry,
+)
+from runtime.settings import load
+from telemetry.errors import ConfigError
+from telemetry.identity import address_pair
+
+# name, latitude, longitude, weight (share of the traffic that begins or ends there)
+CITIES = (
+    ("ams1", 52.37, 4.90, 9.0), ("fra1", 50.11, 8.68, 9.0), ("fra2", 50.05, 8.60, 6.0),
+    ("lon1", 51.51, -0.13, 9.0), ("lon2", 51.50, -0.02, 5.0), ("par1", 48.86, 2.35, 8.0),
+    ("mad1", 40.42, -3.70, 5.0), ("bcn1", 41.39, 2.17, 3.0), ("lis1", 38.72, -9.14, 2.0),
+    ("mil1", 45.46, 9.19, 5.0), ("rom1", 41.90, 12.50, 3.0), ("vie1", 48.21, 16.37, 4.0),
+    ("zur1", 47.38, 8.54, 4.0), ("ber1", 52.52, 13.40, 5.0), ("ham1", 53.55, 9.99, 3.0),
+    ("cph1", 55.68, 12.57, 3.0), ("sto1", 59.33, 18.07, 4.0), ("osl1", 59.91, 10.75, 2.0),
+    ("hel1", 60.17, 24.94, 2.0), ("war1", 52.23, 21.01, 4.0), ("prg1", 50.08, 14.44, 3.0),
+    ("bud1", 47.50, 19.04, 2.0), ("bru1", 50.85, 4.35, 2.0), ("dub1", 53.35, -6.26, 2.0),
+    ("man1", 53.48, -2.24, 2.0), ("muc1", 48.14, 11.58, 3.0), ("dus1", 51.23, 6.77, 3.0),
+    ("lux1", 49.61, 6.13, 1.0), ("mrs1", 43.30, 5.37, 2.0), ("buc1", 44.43, 26.10, 2.0),
+)  # fmt: skip
+CUSTOMERS_PER_ROUTER = 3
+PREFIXES_PER_CUSTOMER = 2
+HOPS_MAX = 12
+
+
+def build() -> NetworkFile:
+    """Return the demo network: every city linked to its three nearest, and a few long links."""
+    names = [city[0] for city in CITIES]
+    place = np.array([(city[1], city[2] * 0.64) for city in CITIES])  # a degree east is shorter
+    distance = np.hypot(*(place[:, None, :] - place[None, :, :]).transpose(2, 0, 1))
+    pairs = set()
+    for i in range(len(names)):
+        for j in np.argsort(distance[i])[1:4]:
+            pairs.add((min(i, int(j)), max(i, int(j))))
+    long = (("lon1", "ams1"), ("ams1", "fra2"), ("lon2", "par1"), ("par1", "mad1"), ("mad1", "mil1"),
+            ("dub1", "lon1"), ("mil1", "rom1"), ("rom1", "vie1"), ("sto1", "ber1"), ("hel1", "war1"),
+            ("war1", "fra1"), ("buc1", "vie1"), ("lis1", "par1"), ("ham1", "fra2"), ("buc1", "war1"))  # fmt: skip
+    for a, b in long:
+        i, j = sorted((names.index(a), names.index(b)))
+        pairs.add((i, j))
+    free = dict.fromkeys(names, 1)
+    links, interfaces, prefixes = [], [], []
+    routers = [
+        RouterEntry(name=name, address=f"127.1.0.{i + 1}", site=name[:3].upper())
+        for i, name in enumerate(names)
+    ]
+    for i, j in sorted(pairs):
+        a, b = names[i], names[j]
+        link = LinkEntry(
+            name=f"{a}-{b}", a=a, a_index=free[a], b=b, b_index=free[b],
+            weight=round(1.0 + float(distance[i, j]), 2),
+        )  # fmt: skip
+        links.append(link)
+        for router, index in ((a, free[a]), (b, free[b])):
+            interfaces.append(
+                InterfaceEntry(
+                    router=router, index=index, name=f"et-0/0/{index}", link=link.name,
+                    speed=100_000_000_000,
+                )
+            )  # fmt: skip
+            free[router] += 1
+    kinds = ("access", "hosting", "enterprise")
+    for i, (name, _, _, weight) in enumerate(CITIES):
+        for c in range(CUSTOMERS_PER_ROUTER):
+            index = 100 + c
+            customer = f"{name}-{kinds[c]}"
+            interfaces.append(
+                InterfaceEntry(
+                    router=name, index=index, name=f"xe-1/0/{c}", customer=customer,
+                    speed=10_000_000_000,
+                )
+            )  # fmt: skip
+            for p in range(PREFIXES_PER_CUSTOMER):
+                prefixes.append(
+                    PrefixEntry(
+                        prefix=f"100.{64 + i}.{c * 16 + p}.0/24", router=name, customer=customer,
+                        weight=round(weight * (0.5, 0.35, 0.15)[c] * (0.65, 0.35)[p], 4),
+                        kind=kinds[c],
+                    )
+                )  # fmt: skip
+    return NetworkFile(router=routers, interface=interfaces, link=links, prefix=prefixes)
+
+
+def write(network: NetworkFile, path: Path) -> None:
+    """Write a network file as TOML."""
+    lines = ["# The demo carrier. Made by `python -m tocsin.demo.network`; edit freely."]
+    for table in ("router", "interface", "link", "prefix"):
+        for entry in getattr(network, table):
+            lines.append(f"\n[[{table}]]")
+            for name in entry.__struct_fields__:
+                value = getattr(entry, name)
+                if value not in ("", 0):
+                    text = f'"{value}"' if isinstance(value, str) else value
+                    lines.append(f"{name} = {text}")
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """For each ordered pair of routers (a * R + b) the hops of its shortest path.
+
+    `router`, `ingress`, `egress` int32[pairs, HOPS_MAX], -1 behind the last hop; the customer side
+    of the first and the last hop is 0 and filled by the traffic model. `links[pair]` bitmask rows.
+    """
+
+    router: NDArray[np.int32]
+    ingress: NDArray[np.int32]
+    egress: NDArray[np.int32]
+
+
+class DemoNetwork:
+    """The network file as arrays, and shortest paths with any set of links down."""
+
+    def __init__(self, file: NetworkFile) -> None:
+        self.file = file
+        self.names = [router.name for router in file.router]
+        self.row = {name: i for i, name in enumerate(self.names)}
+        pairs = [address_pair(router.address) for router in file.router]
+        self.address_low = np.array([low for _, low in pairs], np.uint64)
+        self.addresses = [router.address for router in file.router]
+        self.prefix_text = [prefix.prefix for prefix in file.prefix]
+        self.prefix_router = np.array([self.row[p.router] for p in file.prefix], np.int32)
+        self.prefix_weight = np.array([p.weight for p in file.prefix])
+        self.prefix_low = np.array(
+            [address_pair(p.prefix.split("/")[0])[1] for p in file.prefix], np.uint64
+        )
+        by_customer = {
+            (face.router, face.customer): face.index for face in file.interface if face.customer
+        }
+        self.prefix_interface = np.array(
+            [by_customer.get((p.router, p.customer), 0) for p in file.prefix], np.int32
+        )
+        self._cache: dict[frozenset[str], Paths] = {}
+
+    def paths(self, down: Iterable[str] = ()) -> Paths:
+        """Return all shortest paths with these links down."""
+        key = frozenset(down)
+        if key not in self._cache:
+            if len(self._cache) > 64:
+                self._cache.clear()
+            self._cache[key] = self._shortest(key)
+        return self._cache[key]
+
+    def _shortest(self, down: frozenset[str]) -> Paths:
+        count = len(self.names)
+        near: list[list[tuple[int, float, int, int]]] = [[] for _ in range(count)]
+        for link in self.file.link:
+            if link.name in down:
+                continue
+            a, b = self.row[link.a], self.row[link.b]
+            near[a].append((b, link.weight, link.a_index, link.b_index))
+            near[b].append((a, link.weight, link.b_index, link.a_index))
+        router = np.full((count * count, HOPS_MAX), -1, np.int32)
+        ingress, egress = np.zeros_like(router), np.zeros_like(router)
+        for start in range(count):
+            came = self._tree(start, near)
+            for end in range(count):
+                hops: list[tuple[int, int, int]] = []
+                at, out = end, 0
+                while at != start and at in came:
+                    before, out_before, into = came[at]
+                    hops.append((at, into, out))
+                    at, out = before, out_before
+                if at != start:
+                    continue  # cut off
+                hops.append((start, 0, out))
+                hops = hops[::-1][:HOPS_MAX]
+                pair = start * count + end
+                for h, (node, into, outward) in enumerate(hops):
+                    router[pair, h], ingress[pair, h], egress[pair, h] = node, into, outward
+        return Paths(router, ingress, egress)
+
+    @staticmethod
+    def _tree(
+        start: int, near: list[list[tuple[int, float, int, int]]]
+    ) -> dict[int, tuple[int, int, int]]:
+        """Dijkstra: node → (node before, its egress interface, our ingress interface)."""
+        best = {start: 0.0}
+        came: dict[int, tuple[int, int, int]] = {}
+        queue = [(0.0, start)]
+        while queue:
+            length, node = heapq.heappop(queue)
+            if length > best[node]:
+                continue
+            for other, weight, out, into in near[node]:
+                total = length + weight
+                if total < best.get(other, 1e18) - 1e-9:
+                    best[other] = total
+                    came[other] = (node, out, into)
+                    heapq.heappush(queue, (total, other))
+        return came
+
+    def links_used(self) -> list[str]:
+        """Return links by how many pairs of routers use them, most first: good ones to cut."""
+        paths = self.paths()
+        end_of = {
+            (self.row[link.a], link.a_index): link.name for link in self.file.link
+        } | {(self.row[link.b], link.b_index): link.name for link in self.file.link}
+        weight = np.array([city[3] for city in CITIES])
+        used: dict[str, float] = {}
+        count = len(self.names)
+        for pair in range(count * count):
+            share = float(weight[pair // count % len(weight)] * weight[pair % count % len(weight)])
+            for h in range(HOPS_MAX):
+                node = int(paths.router[pair, h])
+                if node < 0:
+                    break
+                name = end_of.get((node, int(paths.egress[pair, h])))
+                if name:
+                    used[name] = used.get(name, 0.0) + share
+        return sorted(used, key=lambda name: -used[name])
+
+
+def load_demo_network(path: Path | None = None) -> DemoNetwork:
+    """Return the network of a file, or the built-in one."""
+    network = load(path, NetworkFile, environment={}) if path else build()
+    if len(network.router) < 2:
+        raise ConfigError(f"{path}: a demo network needs two routers at least")
+    return DemoNetwork(network)
+
+
+if __name__ == "__main__":
+    write(build(), Path(__file__).parents[2] / "deploy" / "demo" / "network.toml")

@@ -1,0 +1,320 @@
+"""The traffic model: who talks to whom, how much, when, and what each fault does to it.
+
+Gravity between prefixes, a daily and weekly shape, Poisson numbers of flows and heavy-tailed sizes.
+The figures were fitted to public traffic matrices (Abilene, GEANT) and a flow sample of a research
+network, and are kept here as numbers: peak to trough of the day 2.6, weekend 0.78 of a workday,
+trough at 04:30, log-normal sizes with sigma 1.3 above a floor, 58 % of octets in TCP/443.
+
+Random numbers depend on (seed, tick) alone: any tick can be made without those before it.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from telemetry.batch import Batch
+from telemetry.identity import address_pair
+from telemetry.schemas import FLOW, FLOW_FIELD_BIT
+from tocsin.demo.network import HOPS_MAX, DemoNetwork
+
+SAMPLING_RATE = 100
+DAY_NS = 86_400_000_000_000
+SIZE_SIGMA = 1.0
+SIZE_MEAN = 60_000.0  # octets of a record as exported
+# (protocol, port, share of flows, size factor, octets a packet)
+SERVICES = (
+    (6, 443, 0.46, 1.25, 900), (17, 443, 0.20, 1.30, 1100), (6, 80, 0.07, 0.9, 850),
+    (17, 53, 0.09, 0.05, 120), (6, 22, 0.02, 0.4, 200), (6, 25, 0.02, 0.5, 500),
+    (6, 993, 0.02, 0.5, 500), (17, 123, 0.01, 0.02, 76), (17, 4500, 0.02, 1.0, 700),
+    (6, 8443, 0.02, 0.8, 700), (17, 3478, 0.03, 0.9, 400), (6, 0, 0.03, 1.2, 1000), (1, 0, 0.01, 0.02, 84),
+)  # fmt: skip
+_PRESENT = np.uint64(
+    sum(
+        1 << FLOW_FIELD_BIT[name]
+        for name in FLOW.names()
+        if not name.startswith(("post_nat", "next_hop", "nat_", "mpls", "vlan", "forwarding"))
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that happens to the network. Times in ns since 1970 UTC."""
+
+    kind: str  # as alarm kinds; flash-crowd is no fault
+    entity: str
+    start_ns: int
+    end_ns: int
+    affects: tuple[str, ...] = ()
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def active(self, at_ns: int) -> bool:
+        """Whether it goes on at this time."""
+        return self.start_ns <= at_ns < self.end_ns
+
+
+def day_shape(at_ns: int) -> float:
+    """Return the factor of the hour and day of week; 1 on the average of a workday."""
+    hour = at_ns % DAY_NS / 3.6e12
+    day = at_ns // DAY_NS  # 1970-01-01 was a Thursday
+    weekend = 0.78 if (day + 3) % 7 >= 5 else 1.0
+    phase = 2 * math.pi * (hour - 4.5) / 24
+    return weekend * (1.0 - 0.40 * math.cos(phase) - 0.08 * math.cos(2 * phase))
+
+
+class TrafficModel:
+    """Records of any tick, with the faults that go on in it."""
+
+    def __init__(
+        self,
+        network: DemoNetwork,
+        *,
+        seed: int,
+        records_per_second: float = 2400.0,
+        faults: tuple[Fault, ...] = (),
+    ) -> None:
+        self.network = network
+        self.faults = faults
+        self._seed = seed
+        weight = network.prefix_weight
+        gravity = np.outer(weight, weight)
+        gravity[network.prefix_router[:, None] == network.prefix_router[None, :]] = 0.0
+        # Not pure gravity: pairs differ by a log-normal factor, fixed for the network's life.
+        fixed = np.random.Generator(np.random.Philox(key=[seed, 2**63]))
+        gravity *= fixed.lognormal(0.0, 0.5, gravity.shape)
+        self._pair_share = (gravity / gravity.sum()).ravel()
+        self._cumulative = np.cumsum(self._pair_share)
+        self._service_cumulative = np.cumsum([s[2] for s in SERVICES])
+        self._service = np.array([(s[0], s[1], s[4]) for s in SERVICES], np.int64)
+        self._service_size = np.array([s[3] for s in SERVICES])
+        hops = self._mean_hops()
+        self._flows_per_second = records_per_second / hops
+
+    def _mean_hops(self) -> float:
+        count = len(self.network.names)
+        paths = self.network.paths()
+        hops = (paths.router >= 0).sum(axis=1)
+        prefixes = len(self.network.prefix_router)
+        a = np.repeat(self.network.prefix_router, prefixes)
+        b = np.tile(self.network.prefix_router, prefixes)
+        return float((hops[a * count + b] * self._pair_share).sum())
+
+    def records(self, start_ns: int, tick_ns: int) -> Batch:
+        """Return the flow records exported in [start, start + tick), by export time.
+
+        Every router on a flow's path exports it. Exporter times and ours agree here; arrival is the
+        export time.
+        """
+        random = np.random.Generator(np.random.Philox(key=[self._seed, start_ns]))
+        active = [fault for fault in self.faults if fault.active(start_ns)]
+        parts = [self._normal(random, start_ns, tick_ns)]
+        for fault in active:
+            made = self._extra(fault, random, start_ns, tick_ns)
+            if made is not None:
+                parts.append(made)
+        flows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        down = [fault.entity for fault in active if fault.kind == "link-cut"]
+        silent = [fault.entity for fault in active if fault.kind == "exporter-down"]
+        return self._export(flows, random, start_ns, tick_ns, down, silent)
+
+    # ---- flows, one row each
+
+    def _normal(
+        self, random: np.random.Generator, start_ns: int, tick_ns: int
+    ) -> dict[str, NDArray[Any]]:
+        mean = self._flows_per_second * day_shape(start_ns) * tick_ns / 1e9
+        n = int(random.poisson(mean))
+        pair = np.searchsorted(self._cumulative, random.random(n)).clip(0, self._cumulative.size - 1)
+        prefixes = len(self.network.prefix_router)
+        return self._flows(random, pair // prefixes, pair % prefixes)
+
+    def _flows(
+        self, random: np.random.Generator, source: NDArray[Any], destination: NDArray[Any]
+    ) -> dict[str, NDArray[Any]]:
+        n = len(source)
+        service = np.searchsorted(self._service_cumulative, random.random(n)).clip(
+            0, len(SERVICES) - 1
+        )
+        # The mean is one: sigma changes the tail, not the volume.
+        size = random.lognormal(-SIZE_SIGMA**2 / 2, SIZE_SIGMA, n) * SIZE_MEAN
+        octets = np.maximum(size * self._service_size[service], 40.0).astype(np.uint64)
+        packets = np.maximum(octets // self._service[service, 2].astype(np.uint64), 1)
+        protocol, port = self._service[service, 0], self._service[service, 1]
+        ephemeral = random.integers(32768, 60999, n)
+        port = np.where(port == 0, random.integers(1024, 60999, n), port)
+        from_server = random.random(n) < 0.62  # downloads: the server's side sends more
+        transport = protocol != 1
+        # Popular hosts: a few addresses of a prefix carry most.
+        hosts = (random.random((2, n)) ** 3 * 250).astype(np.uint64) + np.uint64(1)
+        return {
+            "source": source,
+            "destination": destination,
+            "source_low": self.network.prefix_low[source] + hosts[0],
+            "destination_low": self.network.prefix_low[destination] + hosts[1],
+            "source_port": np.where(from_server, port, ephemeral) * transport,
+            "destination_port": np.where(from_server, ephemeral, port) * transport,
+            "protocol": protocol,
+            "tcp_flags": np.where(protocol == 6, 0x1B, 0),
+            "octets": octets,
+            "packets": packets.astype(np.uint64),
+        }
+
+    def _extra(
+        self, fault: Fault, random: np.random.Generator, start_ns: int, tick_ns: int
+    ) -> dict[str, NDArray[Any]] | None:
+        seconds = tick_ns / 1e9
+        detail = fault.detail
+        if fault.kind == "volumetric-attack":
+            n = int(random.poisson(detail["flows_per_second"] * seconds))
+            return self._attack(fault, random, n)
+        if fault.kind == "port-scan":
+            n = int(random.poisson(detail["flows_per_second"] * seconds))
+            return self._scan(fault, random, n)
+        if fault.kind == "slow-leak":
+            done = (start_ns - fault.start_ns) / max(fault.end_ns - fault.start_ns, 1)
+            grown = detail["factor_at_end"] * done
+            prefix = self._prefix(fault.entity)
+            own = float(self._pair_share.reshape(len(self.network.prefix_text), -1)[prefix].sum())
+            n = int(random.poisson(self._flows_per_second * own * grown * seconds))
+            made = self._flows(random, np.full(n, prefix), np.full(n, self._prefix(detail["to"])))
+            made["destination_low"][:] = address_pair(detail["to_host"])[1]
+            made["protocol"][:], made["tcp_flags"][:] = 6, 0x18
+            made["destination_port"][:] = 443
+            return made
+        if fault.kind == "flash-crowd":
+            age = (start_ns - fault.start_ns) / 1e9
+            left = (fault.end_ns - start_ns) / 1e9
+            ramp = min(age / 300.0, left / 300.0, 1.0)
+            prefix = self._prefix(fault.entity)
+            own = float(self._pair_share.reshape(-1, len(self.network.prefix_text))[:, prefix].sum())
+            n = int(random.poisson(self._flows_per_second * own * detail["factor"] * ramp * seconds))
+            weight = self.network.prefix_weight.copy()
+            weight[self.network.prefix_router == self.network.prefix_router[prefix]] = 0.0
+            source = random.choice(len(weight), n, p=weight / weight.sum())
+            made = self._flows(random, source, np.full(n, prefix))
+            made["protocol"][:], made["tcp_flags"][:] = 6, 0x1B
+            made["destination_port"][:], made["source_port"][:] = 443, random.integers(32768, 60999, n)
+            return made
+        return None
+
+    def _prefix(self, text: str) -> int:
+        return self.network.prefix_text.index(text)
+
+    def _attack(
+        self, fault: Fault, random: np.random.Generator, n: int
+    ) -> dict[str, NDArray[Any]]:
+        vectors = {
+            "dns-amplification": (17, 53, 0, 1400, 28.0),
+            "ntp-amplification": (17, 123, 0, 468, 40.0),
+            "cldap-amplification": (17, 389, 0, 1450, 30.0),
+            "udp-flood": (17, 0, 0, 1000, 35.0),
+            "syn-flood": (6, 0, 0x02, 52, 60.0),
+        }
+        protocol, source_port, flags, packet, packets = vectors[fault.detail["vector"]]
+        target = self._prefix(fault.entity)
+        others = np.flatnonzero(self.network.prefix_router != self.network.prefix_router[target])
+        entry = random.choice(others, n)
+        sources = random.integers(0x0B000000, 0xDFFFFFFF, n).astype(np.uint64) | np.uint64(0xFFFF << 32)
+        count = np.maximum(random.poisson(packets, n), 1).astype(np.uint64)
+        return {
+            "source": entry,
+            "destination": np.full(n, target),
+            "source_low": sources,
+            "destination_low": np.full(
+                n, self.network.prefix_low[target] + np.uint64(fault.detail["host"]), np.uint64
+            ),
+            "source_port": np.full(n, source_port) if source_port else random.integers(1024, 65535, n),
+            "destination_port": np.full(n, 443) if flags else random.integers(1024, 65535, n),
+            "protocol": np.full(n, protocol),
+            "tcp_flags": np.full(n, flags),
+            "octets": count * np.uint64(packet),
+            "packets": count,
+        }
+
+    def _scan(self, fault: Fault, random: np.random.Generator, n: int) -> dict[str, NDArray[Any]]:
+        source = self._prefix(fault.entity)
+        vertical = fault.detail["vertical"]
+        others = np.flatnonzero(self.network.prefix_router != self.network.prefix_router[source])
+        target = np.full(n, int(others[fault.detail["host"] % len(others)])) if vertical else (
+            random.choice(others, n)
+        )
+        hosts = np.full(n, 7) if vertical else random.integers(1, 255, n)
+        return {
+            "source": np.full(n, source),
+            "destination": target,
+            "source_low": np.full(
+                n, self.network.prefix_low[source] + np.uint64(fault.detail["host"]), np.uint64
+            ),
+            "destination_low": self.network.prefix_low[target] + hosts.astype(np.uint64),
+            "source_port": random.integers(32768, 60999, n),
+            "destination_port": random.integers(1, 65535, n) if vertical else np.full(n, 22),
+            "protocol": np.full(n, 6),
+            "tcp_flags": np.full(n, 0x02),
+            "octets": np.full(n, 44, np.uint64),
+            "packets": np.full(n, 1, np.uint64),
+        }
+
+    # ---- records: every router on the path exports its view of the flow
+
+    def _export(
+        self,
+        flows: dict[str, NDArray[Any]],
+        random: np.random.Generator,
+        start_ns: int,
+        tick_ns: int,
+        down: list[str],
+        silent: list[str],
+    ) -> Batch:
+        network = self.network
+        count = len(network.names)
+        n = len(flows["source"])
+        paths = network.paths(down)
+        first = network.prefix_router[flows["source"]]
+        last = network.prefix_router[flows["destination"]]
+        pair = first * count + last
+        router = paths.router[pair]
+        flow, hop = np.nonzero(router >= 0)
+        node = router[flow, hop]
+        ingress, egress = paths.ingress[pair][flow, hop], paths.egress[pair][flow, hop]
+        ends = hop + 1 >= HOPS_MAX
+        after = router[flow, np.minimum(hop + 1, HOPS_MAX - 1)]
+        ends |= after < 0
+        ingress = np.where(hop == 0, network.prefix_interface[flows["source"]][flow], ingress)
+        egress = np.where(ends, network.prefix_interface[flows["destination"]][flow], egress)
+        keep = np.ones(len(flow), bool)
+        for name in silent:
+            keep &= node != network.row[name]
+        flow, node, ingress, egress = flow[keep], node[keep], ingress[keep], egress[keep]
+        export = start_ns + np.sort(random.integers(0, tick_ns, n))  # flows end all over the tick
+        export_ns = export[flow]
+        order = np.argsort(export_ns, kind="stable")
+        flow, node, ingress, egress = flow[order], node[order], ingress[order], egress[order]
+        export_ns = export_ns[order]
+        rows = len(flow)
+        v4 = np.zeros(rows, np.uint64)
+        duration = np.minimum(flows["packets"].astype(np.int64) * 20_000_000, 4_500_000_000)[flow]
+        columns: dict[str, NDArray[Any]] = {
+            "flow_start_ns": export_ns - duration,
+            "flow_end_ns": export_ns,
+            "export_ns": export_ns,
+            "arrival_ns": export_ns,
+            "exporter_address_high": v4,
+            "exporter_address_low": network.address_low[node],
+            "source_address_high": v4,
+            "source_address_low": flows["source_low"][flow],
+            "destination_address_high": v4,
+            "destination_address_low": flows["destination_low"][flow],
+            "ingress_interface": ingress.astype(np.uint32),
+            "egress_interface": egress.astype(np.uint32),
+            "sampling_rate": np.full(rows, SAMPLING_RATE, np.uint32),
+            "fields_present": np.full(rows, _PRESENT, np.uint64),
+        }
+        for name in ("source_port", "destination_port", "protocol", "tcp_flags", "octets", "packets"):
+            columns[name] = flows[name][flow].astype(FLOW.by_name[name].dtype)
+        for spec in FLOW.fields:
+            if spec.name not in columns:
+                columns[spec.name] = np.zeros(rows, spec.dtype)
+        return Batch(FLOW, columns, {}, {}, "demo", start_ns + tick_ns - 1, start_ns + tick_ns)
