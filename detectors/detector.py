@@ -1,0 +1,67 @@
+"""The detector contract: score, then learn, with the driver between them deciding what is learned."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from telemetry.batch import Batch
+
+
+@dataclass(slots=True)
+class ScoreColumns:
+    """What a detector writes for one measure of a frame: N rows, the last one is `__other__`."""
+
+    expected: NDArray[np.float32]
+    lower: NDArray[np.float32]
+    upper: NDArray[np.float32]
+    score: NDArray[np.float32]
+    p_value: NDArray[np.float64]
+    z: NDArray[np.float32]  # signed deviation, 1 = a moderate exceedance
+
+    @classmethod
+    def empty(cls, rows: int) -> "ScoreColumns":
+        """Return columns that say: as expected."""
+        return cls(
+            *(np.zeros(rows, np.float32) for _ in range(4)),
+            np.ones(rows),
+            np.zeros(rows, np.float32),
+        )
+
+
+class Detector(Protocol):
+    """Scores the values of many series. `learn` is the only writer of what counts as normal."""
+
+    def score(self, frame: Batch, measure: str, out: ScoreColumns) -> None:
+        """Write score columns for every row. NaN gives score 0 and p-value 1."""
+        ...
+
+    def learn(self, frame: Batch, measure: str, mask: NDArray[np.bool_]) -> None:
+        """Learn the rows where mask is set, in tick order."""
+        ...
+
+    def snapshot(self, out: Any) -> None:
+        """Write all state."""
+        ...
+
+    def restore(self, state: Any) -> None:
+        """Take it back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One detector's finding about one row of a frame."""
+
+    row: int  # place in the frame
+    measure: str
+    detector: str
+    hard: bool
+    actual: float
+    expected: float
+    lower: float
+    upper: float
+    score: float
+    p_value: float
+    detail: dict[str, Any]
