@@ -108,8 +108,14 @@ class FrameMerger:
             if not rows.size:
                 continue
             order = np.lexsort((rows, -batch["octets"][rows].astype(np.float64)))
-            found += [_talker(batch, int(row)) for row in rows[order][:limit]]
+            # Each record of the sample stands for max(weight, threshold) (Duffield et al. 2007).
+            by_octets = "source_prefix" not in batch.source
+            least = int(batch["priority"].min()) if by_octets and self._is_full(batch) else 0
+            found += [_talker(batch, int(row), least) for row in rows[order][:limit]]
         return tuple(found[:limit])
+
+    def _is_full(self, batch: Batch) -> bool:
+        return batch.rows >= self._views[batch.texts("view")[0]].talkers
 
     @property
     def series(self) -> int:
@@ -553,7 +559,8 @@ def _sketch(
     return values[picked]
 
 
-def _talker(batch: Batch, row: int) -> Talker:
+def _talker(batch: Batch, row: int, least: int) -> Talker:
+    octets, packets = int(batch["octets"][row]), int(batch["packets"][row])
     return Talker(
         address_text(int(batch["source_address_high"][row]), int(batch["source_address_low"][row])),
         address_text(
@@ -568,6 +575,6 @@ def _talker(batch: Batch, row: int) -> Talker:
         int(batch["ingress_interface"][row]),
         int(batch["egress_interface"][row]),
         int(batch["tcp_flags"][row]),
-        int(batch["octets"][row]),
-        int(batch["packets"][row]),
+        max(octets, least),
+        int(packets * max(1.0, least / max(octets, 1))),
     )

@@ -252,9 +252,8 @@ def _six_digits(values: NDArray[Any]) -> NDArray[Any]:
     with np.errstate(divide="ignore", invalid="ignore"):
         power = np.floor(np.log10(np.abs(wide)))
     power = np.where(np.isfinite(power), power, 0.0)
-    factor = 10.0 ** (5.0 - power)
-    rounded = np.where(np.isfinite(factor) & (wide != 0), np.rint(wide * factor) / factor, wide)
-    return rounded.astype(values.dtype)
+    factor = 10.0 ** np.clip(5.0 - power, -300.0, 300.0)
+    return (np.rint(wide * factor) / factor).astype(values.dtype)
 
 
 def _round6(value: float) -> float:

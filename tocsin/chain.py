@@ -196,11 +196,10 @@ class Back:
     def take(self, closing: Closing) -> list[Outcome]:
         """Take a shard's closing and score every tick that is now complete."""
         for batch in closing.batches:
-            if batch.schema.name == "partial":
-                self._beside.extend(self.merger.process(batch))
-            else:
-                if batch.schema.name == "option":
-                    self.merger.process(batch)
+            name = batch.schema.name
+            if name in ("partial", "evidence", "ledger", "option"):
+                self.merger.process(batch)
+            if name not in ("partial", "evidence"):  # those come back merged
                 self._beside.append(batch)
         return self.advance(closing.frontier_ns)
 

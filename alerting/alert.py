@@ -1,0 +1,39 @@
+"""What a sink sends about an alarm: one struct, and its canonical bytes."""
+
+from typing import Any
+
+import msgspec
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of one alarm, as sent. Everything here is deterministic; attempts are outside."""
+
+    id: str  # of the alarm, 16 hex digits: the same from raise to clear
+    change: str  # idempotency key of this change
+    kind: str
+    entity: str
+    state: str
+    severity: str
+    title: str
+    changed_ns: int
+    raised_ns: int
+    cleared_ns: int
+    occurrence: int
+    event_type: str
+    probable_cause: str
+    explain: dict[str, Any]
+
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+def canonical(alert: Alert) -> bytes:
+    """Return the canonical JSON of an alert: sorted keys, no white space, floats of 6 digits."""
+    return _ENCODER.encode(msgspec.to_builtins(alert))
+
+
+def human(alert: Alert, *, delay_seconds: float | None = None) -> str:
+    """Return the line people read: `FOUND major: link ams1-fra2 is down: ... (11 s)`."""
+    verb = "CLEARED" if alert.state == "cleared" else "FOUND"
+    late = f" ({delay_seconds:.0f} s)" if delay_seconds is not None else ""
+    return f"{verb} {alert.severity}: {alert.title}{late}"

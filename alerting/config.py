@@ -1,0 +1,35 @@
+"""Settings of alerting: alarm life, sinks and their delivery."""
+
+from typing import Literal
+
+from runtime.settings import PositiveFloat, PositiveInt, Settings
+
+
+class SinkSettings(Settings, frozen=True, kw_only=True):
+    """`[alerting.sinks.<name>]`"""
+
+    kind: Literal["stdout", "file", "webhook", "alertmanager", "zmq"]
+    url: str = ""  # webhook, alertmanager: http(s)://...; zmq: tcp://host:port
+    path: str = ""  # file
+    token_file: str = ""  # its content is sent as a bearer token
+    least_severity: Literal["critical", "major", "minor", "warning"] = "warning"
+    kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
+    timeout_seconds: PositiveFloat = 5.0
+
+
+class AlertingSettings(Settings, frozen=True, kw_only=True):
+    """`[alerting]`"""
+
+    clear_ticks: PositiveInt = 3  # quiet ticks before an alarm clears
+    confirm_ticks: PositiveInt = 2  # ticks a scan or an attack must last
+    deviation_ticks: PositiveInt = 6  # ticks an unexplained deviation must last
+    deviation_ratio: PositiveFloat = 2.5  # and by how much: smaller ones stay in the digest
+    reopen_seconds: PositiveFloat = 900.0  # a re-raise within this time is the same occurrence
+    flap_changes: PositiveInt = 6  # raises within flap_seconds that make an alarm a flapping one
+    flap_seconds: PositiveFloat = 3600.0
+    aftermath_seconds: PositiveFloat = 300.0  # deviations so soon after a fault belong to it
+    alarms_max: PositiveInt = 10_000
+    retry_seconds_first: PositiveFloat = 1.0
+    retry_seconds_max: PositiveFloat = 300.0
+    attempts_max: PositiveInt = 50
+    sinks: dict[str, SinkSettings] = {}
