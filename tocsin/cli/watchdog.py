@@ -1,0 +1,39 @@
+"""`tocsin watchdog`: watch the node from outside. Imports nothing heavy: its limit is 20 MB."""
+
+from pathlib import Path
+
+import click
+
+from tocsin.state import state_dir
+from tocsin.watchdog import TICK_SECONDS_FIRST, Watchdog
+
+
+@click.command()
+@click.option("--state", type=click.Path(path_type=Path), help="State folder of the node.")
+@click.option("--webhook", default="", metavar="URL", help="Also POST each notice here.")
+@click.option(
+    "--syslog", default="", metavar="ADDRESS", help="Also to syslog: /dev/log, or HOST:PORT by UDP."
+)
+@click.option(
+    "--repeat-seconds", type=click.FloatRange(min=1), default=3600.0, show_default=True,
+    help="Say it again while blind.",
+)  # fmt: skip
+@click.option(
+    "--tick-seconds", type=click.FloatRange(min=0.1), default=TICK_SECONDS_FIRST, show_default=True,
+    help="Assumed until the node says its own.",
+)  # fmt: skip
+def watchdog(
+    state: Path | None, webhook: str, syslog: str, repeat_seconds: float, tick_seconds: float
+) -> None:
+    """Watch the node from outside and say when it is blind, one JSON line a change."""
+    if webhook and not webhook.startswith(("http://", "https://")):
+        raise click.UsageError(f"--webhook {webhook!r}: must begin with http:// or https://")
+    made = Watchdog(
+        state_dir(state), webhook=webhook, syslog=syslog,
+        repeat_seconds=repeat_seconds, tick_seconds=tick_seconds,
+    )  # fmt: skip
+    made.start()
+    try:
+        made.run()
+    finally:
+        made.stop()
