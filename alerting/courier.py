@@ -95,12 +95,12 @@ class Courier:
         moved = len(verdicts)
         now_ns = self._context.clock.now_ns()
         for delivery in self._fetch(QUEUE_MAX):
-            lane = self._lanes.get(delivery.sink)
-            if lane is None:
+            if delivery.sink not in self._lanes:
                 self._report(
                     [Verdict(number=delivery.number, sent=False, answer="no such sink any more")]
                 )
                 continue
+            lane = self._lanes[delivery.sink]
             if delivery.number in lane.busy or now_ns < lane.open_until_ns or lane.queue.full():
                 continue
             lane.busy.add(delivery.number)

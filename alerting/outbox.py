@@ -227,10 +227,11 @@ class Outbox:
     def retry(self) -> int:
         """Put every delivery that was given up back on its way; return how many."""
         with self._transaction() as db:
-            return db.execute(
+            done = db.execute(
                 "update delivery set state = 'waiting', attempts = 0, due_ns = 0"
                 " where state = 'given_up'"
-            ).rowcount
+            )
+            return int(done.rowcount)
 
     def deliveries(self, limit: int = 1000) -> list[dict[str, Any]]:
         """Return deliveries, newest first."""

@@ -253,8 +253,7 @@ def _network_layer(link_type: int, packet: bytes) -> bytes | None:
             return packet[at:] if kind in (0x0800, 0x86DD) else None
         return None
     if link_type == LINK_COOKED:
-        kind = packet[14:16]
-        return _network_layer(LINK_ETHERNET, bytes(12) + packet[14:]) if kind else None
+        return _network_layer(LINK_ETHERNET, bytes(12) + packet[14:])
     if link_type == LINK_COOKED2:
         return packet[20:] if packet[:2] in (b"\x08\x00", b"\x86\xdd") else None
     if link_type == LINK_NULL:
@@ -274,16 +273,16 @@ def _ipv4(
         report.left_out["not UDP"] += 1
         return None
     flags = int.from_bytes(ip[6:8], "big")
-    more, start = bool(flags & 0x2000), (flags & 0x1FFF) * 8
+    more, begins = bool(flags & 0x2000), (flags & 0x1FFF) * 8
     source = V4_MAPPED | int.from_bytes(ip[12:16], "big")
-    if not more and not start:
+    if not more and not begins:
         return 0, source, body
     key = (ip[12:16], ip[16:20], int.from_bytes(ip[4:6], "big"), 17)
     if key not in fragments and len(fragments) >= FRAGMENTS_MAX:
         fragments.pop(next(iter(fragments)))
         report.left_out["fragments that never became whole"] += 1
     pieces = fragments.setdefault(key, {})
-    pieces[start] = (body, more)
+    pieces[begins] = (body, more)
     whole = b""
     for begin in sorted(pieces):
         piece, follows = pieces[begin]

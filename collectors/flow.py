@@ -19,6 +19,7 @@ from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from telemetry.batch import Batch
 from telemetry.identity import address_text
+from telemetry.schema import Schema
 from telemetry.schemas import FLOW, FLOW_FIELD_BIT, LEDGER, OPTION
 
 ROWS_PER_CALL = 65_536
@@ -109,7 +110,7 @@ class FlowDecoder:
     counted by reason.
     """
 
-    emits = (FLOW, OPTION, LEDGER)
+    emits: tuple[Schema, ...] = (FLOW, OPTION, LEDGER)
 
     def __init__(self, settings: FlowDecoderSettings, context: Context) -> None:
         self._settings = settings
@@ -468,12 +469,12 @@ class FlowDecoder:
             (nano, 1),
         ):
             if view.any(name):
-                value = view.slot(name).astype(np.int64) * scale
-                good = view.has(name) & (value != 0)
-                made = np.where(good, value - offset, made)
+                stated = view.slot(name).astype(np.int64) * scale
+                good = view.has(name) & (stated != 0)
+                made = np.where(good, stated - offset, made)
         if view.any(delta):
-            value = export_ns - view.slot(delta).astype(np.int64) * 1_000
-            made = np.where(view.has(delta), value, made)
+            before = export_ns - view.slot(delta).astype(np.int64) * 1_000
+            made = np.where(view.has(delta), before, made)
         return made
 
     def _exporter_in_record(self, view: "_Rows", columns: dict[str, NDArray[Any]]) -> None:
@@ -735,7 +736,8 @@ class _Rows:
         return bool(self.union >> SLOT[name] & 1)
 
     def has(self, name: str) -> NDArray[np.bool_]:
-        return (self.masks >> np.uint64(SLOT[name])) & np.uint64(1) != 0
+        found: NDArray[np.bool_] = (self.masks >> np.uint64(SLOT[name])) & np.uint64(1) != 0
+        return found
 
     def slot(self, name: str) -> NDArray[np.uint64]:
         if not self.any(name):

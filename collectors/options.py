@@ -82,7 +82,7 @@ def read_records(template: Template, data: bytes) -> list[dict[tuple[int, int], 
     The plain, slow way, for options data and for people (`decode --explain`); the kernel's oracle
     in tests. v9 scope fields are named by the element they stand for where there is one.
     """
-    records = []
+    records: list[dict[tuple[int, int], bytes]] = []
     at = 0
     version9 = template.stream[2] >> 16 == 9
     while at + max(template.least_bytes, 1) <= len(data) and len(records) < RECORDS_PER_SET_MAX:

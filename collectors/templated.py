@@ -258,7 +258,7 @@ def walk(
                 if rows > 0 or segments > 0:
                     cursor[0], cursor[1], cursor[2], cursor[3] = d, at, rows, segments
                     return 5
-                most = min(most, rows_max)  # cannot happen: a set is at most 64 KiB
+                # An empty buffer holds any set: a set is at most 64 KiB, a record at least a byte.
             first = plan_first[plan]
             fields = plan_count[plan]
             present = plan_present[plan]
@@ -270,7 +270,7 @@ def walk(
             done = 0
             if size > 0:
                 done = most
-                place_in_record = 0
+                place_in_record = np.int64(0)
                 for f in range(first, first + fields):
                     width = np.int64(field_width[f])
                     how = field_convert[f] & 0x7F
@@ -311,7 +311,7 @@ def walk(
                             _store(
                                 payload, source + r * size, width, how, False, slot, rows + r, out
                             )
-                    place_in_record += width
+                    place_in_record += np.int64(width)
             else:
                 here = body
                 while here < set_end and done < most:

@@ -95,13 +95,9 @@ class Groups:
         if self.rows - 1 >= 2 * self._keys_max:
             self._cut()
             return
-        old = (self.hashes, self.keys, self.counters, self.registers, self.entropy)
+        old = self._arrays()
         self._allocate(min(4 * self.rows, 2 * self._keys_max + 1))
-        for kept, grown in zip(
-            old,
-            (self.hashes, self.keys, self.counters, self.registers, self.entropy),
-            strict=True,
-        ):
+        for kept, grown in zip(old, self._arrays(), strict=True):
             grown[: len(kept)] = kept
         reindex(self.hashes, self.rows, self.table)
 
@@ -122,7 +118,7 @@ class Groups:
         if self._with_entropy:
             entropy[0] = 0
         keep = np.flatnonzero(stays)
-        for array in (self.hashes, self.keys, self.counters, self.registers, self.entropy):
+        for array in self._arrays():
             if len(array):
                 array[: keep.size] = array[keep]
                 array[keep.size : self.rows] = 0
@@ -131,11 +127,5 @@ class Groups:
         reindex(self.hashes, self.rows, self.table)
         self.merge(keys, counters, registers, entropy)
 
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """Return the used rows as plain columns, for a partial frame."""
-        return {
-            "keys": self.keys[: self.rows],
-            "counters": self.counters[: self.rows],
-            "registers": self.registers[: self.rows],
-            "entropy": self.entropy[: self.rows],
-        }
+    def _arrays(self) -> list[NDArray[Any]]:
+        return [self.hashes, self.keys, self.counters, self.registers, self.entropy]

@@ -114,6 +114,11 @@ class FrameMerger:
             found += [_talker(batch, int(row), least) for row in rows[order][:limit]]
         return tuple(found[:limit])
 
+    def backbone(self) -> list[tuple[int, int]]:
+        """Return (exporter low half, ifIndex) of the interfaces between routers."""
+        known = getattr(self._network, "backbone", None)
+        return known() if known is not None else []
+
     def _is_full(self, batch: Batch) -> bool:
         return batch.rows >= self._views[batch.texts("view")[0]].talkers
 

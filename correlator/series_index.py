@@ -65,7 +65,7 @@ def hash_keys(keys: NDArray[np.uint64], out: NDArray[np.uint64]) -> int:
     """Write the hash of each key to out uint64[N]."""
     for i in range(keys.shape[0]):
         out[i] = _hash(keys[i, 0], keys[i, 1], keys[i, 2])
-    return keys.shape[0]
+    return int(keys.shape[0])
 
 
 class SeriesIndex:
@@ -149,15 +149,14 @@ class SeriesIndex:
         self._reindex()
 
     def _grow(self) -> None:
-        old = (self.keys, self.hashes, self.series_id, self.last_tick_ns, self.live)
+        old: list[NDArray[Any]] = self._arrays()
         self._allocate(min(2 * len(self.keys), self._most))
-        for kept, grown in zip(
-            old,
-            (self.keys, self.hashes, self.series_id, self.last_tick_ns, self.live),
-            strict=True,
-        ):
+        for kept, grown in zip(old, self._arrays(), strict=True):
             grown[: len(kept)] = kept
         self._reindex()
+
+    def _arrays(self) -> list[NDArray[Any]]:
+        return [self.keys, self.hashes, self.series_id, self.last_tick_ns, self.live]
 
     def _reindex(self) -> None:
         self.table[:] = 0

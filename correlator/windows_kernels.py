@@ -179,7 +179,7 @@ def merge(
     state: NDArray[np.int64],
 ) -> int:
     """Add whole groups to groups, as `group` adds records; row 0 of the source is its `__other__`."""
-    n = from_keys.shape[0]
+    n = int(from_keys.shape[0])
     mask = table.size - 1
     rows_max = keys.shape[0]
     state[0] = rows
@@ -364,7 +364,7 @@ def distinct(registers: NDArray[np.uint8], out: NDArray[np.float64]) -> int:
         if estimate <= 160.0 and zeros > 0:
             estimate = 64.0 * np.log(64.0 / float(zeros))
         out[row] = estimate
-    return registers.shape[0]
+    return int(registers.shape[0])
 
 
 @kernel("i8(const u4[:,::1], f8[::1])")
@@ -381,4 +381,4 @@ def entropy_bits(buckets: NDArray[np.uint32], out: NDArray[np.float64]) -> int:
                     p = float(buckets[row, k]) / total
                     bits -= p * np.log2(p)
         out[row] = bits
-    return buckets.shape[0]
+    return int(buckets.shape[0])

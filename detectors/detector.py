@@ -23,11 +23,8 @@ class ScoreColumns:
     @classmethod
     def empty(cls, rows: int) -> "ScoreColumns":
         """Return columns that say: as expected."""
-        return cls(
-            *(np.zeros(rows, np.float32) for _ in range(4)),
-            np.ones(rows),
-            np.zeros(rows, np.float32),
-        )
+        zeros = [np.zeros(rows, np.float32) for _ in range(5)]
+        return cls(zeros[0], zeros[1], zeros[2], zeros[3], np.ones(rows), zeros[4])
 
 
 class Detector(Protocol):

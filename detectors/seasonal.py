@@ -115,7 +115,8 @@ class SeasonalBaseline:
 
     def column(self, frame: Batch, measure: str, which: int) -> NDArray[np.float32]:
         """Return one state column for the frame's rows, without `__other__`."""
-        return self.state[self.places(frame, measure), which]
+        found: NDArray[np.float32] = self.state[self.places(frame, measure), which]
+        return found
 
     def snapshot(self, out: Any) -> None:
         """Write all state."""

@@ -16,7 +16,7 @@ from detectors import online
 from detectors.budget import AlertBudget
 from detectors.config import DetectionSettings
 from detectors.detector import Finding, ScoreColumns
-from detectors.seasonal import SeasonalBaseline
+from detectors.seasonal import SeasonalBaseline, rates
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from telemetry.batch import Batch, batch_from_rows
@@ -108,7 +108,7 @@ class DetectionStage:
             if hits.size > POINT_FINDINGS_MAX:
                 order = np.lexsort((hits, -columns.score[hits]))
                 hits = np.sort(hits[order[:POINT_FINDINGS_MAX]])
-            value = online.rates(frame, measure)
+            value = rates(frame, measure)
             for i in hits.tolist():
                 found.append(
                     Finding(
@@ -242,7 +242,11 @@ class DetectionStage:
         since, ticks = read_array(state, "since"), read_array(state, "ticks")
         if since is not None and ticks is not None:
             for view, series_id, detector, measure, *rest in json.loads(since.tobytes()):
-                self._since[view, series_id, detector, measure] = tuple(rest)  # type: ignore[assignment]
+                self._since[view, series_id, detector, measure] = (
+                    int(rest[0]),
+                    int(rest[1]),
+                    str(rest[2]),
+                )
             self._ticks = int(ticks[0])
 
 

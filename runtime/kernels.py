@@ -34,15 +34,14 @@ R = TypeVar("R")
 # Every module that defines kernels, so that `tocsin warm` can compile all of them.
 KERNEL_MODULES: tuple[str, ...] = (
     "collectors.receive",
+    "collectors.streams",
     "collectors.netflow5",
     "collectors.templated",
-    "collectors.sflow5",
     "collectors.packet",
+    "collectors.sflow5",
     "correlator.windows_kernels",
     "correlator.series_index",
     "detectors.baseline",
-    "detectors.online",
-    "detectors.calibration",
 )
 
 _registry: "list[Kernel[..., Any]]" = []

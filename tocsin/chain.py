@@ -184,8 +184,8 @@ class Back:
         self.merger = merger
         self.detection = detection
         self.alerting = alerting
-        self._on_tick = on_tick
-        self._on_outcome = on_outcome
+        self.on_tick = on_tick
+        self.on_outcome = on_outcome
         self._beside: list[Batch] = []
         self._control: list[Batch] = []
 
@@ -213,7 +213,7 @@ class Back:
             control, self._control = self._control, []
             beside, self._beside = self._beside, []
             tick = Tick(tick_end_ns, (*control, *batches, *beside))
-            self._on_tick(tick)
+            self.on_tick(tick)
             outcomes.append(self.score(tick))
         return outcomes
 
@@ -239,7 +239,7 @@ class Back:
         for batch in (*outcome.frames, *outcome.anomalies):
             self._sort(self.alerting.process(batch), outcome)
         self._sort(self.alerting.advance(tick.tick_end_ns), outcome)
-        self._on_outcome(tick, outcome)
+        self.on_outcome(tick, outcome)
         return outcome
 
     def _tell(self, control: Batch) -> None:
@@ -256,6 +256,11 @@ class Back:
                 outcome.incidents.append(batch)
             else:
                 outcome.digest.append(batch)
+
+    def backbone(self) -> list[tuple[int, int]]:
+        """Return the interfaces between routers, as FlowWindows takes them."""
+        found: list[tuple[int, int]] = self.merger.backbone()
+        return found
 
     def snapshot(self, out: Any) -> None:
         """Write the state of all three stages."""
@@ -285,5 +290,3 @@ def _by_tick_end(batches: Sequence[Batch]) -> list[tuple[int, list[Batch]]]:
 def tick_end_of(frame: Batch) -> int:
     """Return the end of a frame's tick in ns; a frame has at least one row."""
     return int(frame["tick_start_ns"][0]) + round(float(frame["tick_seconds"][0]) * 1e9)
-
-

@@ -8,7 +8,7 @@ import contextlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -114,12 +114,12 @@ def _read(file: BinaryIO) -> tuple[str, DatagramBlock] | None:
     if magic != _MAGIC:
         return None
     name = file.read(name_bytes).decode(errors="replace")
-    columns = []
+    columns: list[Any] = []
     for dtype in ("i4", "u8", "u8", "u2", "i8"):
-        data = file.read(count * np.dtype(dtype).itemsize)
-        if len(data) < count * np.dtype(dtype).itemsize:
+        column = file.read(count * np.dtype(dtype).itemsize)
+        if len(column) < count * np.dtype(dtype).itemsize:
             return None
-        columns.append(np.frombuffer(data, dtype))
+        columns.append(np.frombuffer(column, dtype))
     payload = file.read(payload_bytes)
     if len(payload) < payload_bytes:
         return None

@@ -207,9 +207,9 @@ class DemoNetwork:
     def links_used(self) -> list[str]:
         """Return links by how many pairs of routers use them, most first: good ones to cut."""
         paths = self.paths()
-        end_of = {
-            (self.row[link.a], link.a_index): link.name for link in self.file.link
-        } | {(self.row[link.b], link.b_index): link.name for link in self.file.link}
+        end_of = {(self.row[link.a], link.a_index): link.name for link in self.file.link} | {
+            (self.row[link.b], link.b_index): link.name for link in self.file.link
+        }
         weight = np.array([city[3] for city in CITIES])
         used: dict[str, float] = {}
         count = len(self.names)

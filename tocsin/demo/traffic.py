@@ -127,7 +127,9 @@ class TrafficModel:
     ) -> dict[str, NDArray[Any]]:
         mean = self._flows_per_second * day_shape(start_ns) * tick_ns / 1e9
         n = int(random.poisson(mean))
-        pair = np.searchsorted(self._cumulative, random.random(n)).clip(0, self._cumulative.size - 1)
+        pair = np.searchsorted(self._cumulative, random.random(n)).clip(
+            0, self._cumulative.size - 1
+        )
         prefixes = len(self.network.prefix_router)
         return self._flows(random, pair // prefixes, pair % prefixes)
 
@@ -139,7 +141,7 @@ class TrafficModel:
             0, len(SERVICES) - 1
         )
         # The mean is one: sigma changes the tail, not the volume.
-        size = random.lognormal(-SIZE_SIGMA**2 / 2, SIZE_SIGMA, n) * SIZE_MEAN
+        size = random.lognormal(-(SIZE_SIGMA**2) / 2, SIZE_SIGMA, n) * SIZE_MEAN
         octets = np.maximum(size * self._service_size[service], 40.0).astype(np.uint64)
         packets = np.maximum(octets // self._service[service, 2].astype(np.uint64), 1)
         protocol, port = self._service[service, 0], self._service[service, 1]
@@ -189,23 +191,28 @@ class TrafficModel:
             left = (fault.end_ns - start_ns) / 1e9
             ramp = min(age / 300.0, left / 300.0, 1.0)
             prefix = self._prefix(fault.entity)
-            own = float(self._pair_share.reshape(-1, len(self.network.prefix_text))[:, prefix].sum())
-            n = int(random.poisson(self._flows_per_second * own * detail["factor"] * ramp * seconds))
+            own = float(
+                self._pair_share.reshape(-1, len(self.network.prefix_text))[:, prefix].sum()
+            )
+            n = int(
+                random.poisson(self._flows_per_second * own * detail["factor"] * ramp * seconds)
+            )
             weight = self.network.prefix_weight.copy()
             weight[self.network.prefix_router == self.network.prefix_router[prefix]] = 0.0
             source = random.choice(len(weight), n, p=weight / weight.sum())
             made = self._flows(random, source, np.full(n, prefix))
             made["protocol"][:], made["tcp_flags"][:] = 6, 0x1B
-            made["destination_port"][:], made["source_port"][:] = 443, random.integers(32768, 60999, n)
+            made["destination_port"][:], made["source_port"][:] = (
+                443,
+                random.integers(32768, 60999, n),
+            )
             return made
         return None
 
     def _prefix(self, text: str) -> int:
         return self.network.prefix_text.index(text)
 
-    def _attack(
-        self, fault: Fault, random: np.random.Generator, n: int
-    ) -> dict[str, NDArray[Any]]:
+    def _attack(self, fault: Fault, random: np.random.Generator, n: int) -> dict[str, NDArray[Any]]:
         vectors = {
             "dns-amplification": (17, 53, 0, 1400, 28.0),
             "ntp-amplification": (17, 123, 0, 468, 40.0),
@@ -217,7 +224,9 @@ class TrafficModel:
         target = self._prefix(fault.entity)
         others = np.flatnonzero(self.network.prefix_router != self.network.prefix_router[target])
         entry = random.choice(others, n)
-        sources = random.integers(0x0B000000, 0xDFFFFFFF, n).astype(np.uint64) | np.uint64(0xFFFF << 32)
+        sources = random.integers(0x0B000000, 0xDFFFFFFF, n).astype(np.uint64) | np.uint64(
+            0xFFFF << 32
+        )
         count = np.maximum(random.poisson(packets, n), 1).astype(np.uint64)
         return {
             "source": entry,
@@ -226,7 +235,9 @@ class TrafficModel:
             "destination_low": np.full(
                 n, self.network.prefix_low[target] + np.uint64(fault.detail["host"]), np.uint64
             ),
-            "source_port": np.full(n, source_port) if source_port else random.integers(1024, 65535, n),
+            "source_port": np.full(n, source_port)
+            if source_port
+            else random.integers(1024, 65535, n),
             "destination_port": np.full(n, 443) if flags else random.integers(1024, 65535, n),
             "protocol": np.full(n, protocol),
             "tcp_flags": np.full(n, flags),
@@ -238,8 +249,10 @@ class TrafficModel:
         source = self._prefix(fault.entity)
         vertical = fault.detail["vertical"]
         others = np.flatnonzero(self.network.prefix_router != self.network.prefix_router[source])
-        target = np.full(n, int(others[fault.detail["host"] % len(others)])) if vertical else (
-            random.choice(others, n)
+        target = (
+            np.full(n, int(others[fault.detail["host"] % len(others)]))
+            if vertical
+            else (random.choice(others, n))
         )
         hosts = np.full(n, 7) if vertical else random.integers(1, 255, n)
         return {
@@ -312,7 +325,14 @@ class TrafficModel:
             "sampling_rate": np.full(rows, SAMPLING_RATE, np.uint32),
             "fields_present": np.full(rows, _PRESENT, np.uint64),
         }
-        for name in ("source_port", "destination_port", "protocol", "tcp_flags", "octets", "packets"):
+        for name in (
+            "source_port",
+            "destination_port",
+            "protocol",
+            "tcp_flags",
+            "octets",
+            "packets",
+        ):
             columns[name] = flows[name][flow].astype(FLOW.by_name[name].dtype)
         for spec in FLOW.fields:
             if spec.name not in columns:

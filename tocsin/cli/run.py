@@ -1,0 +1,52 @@
+"""`tocsin run`: one instance, until it is told to stop."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+import click
+
+
+@click.command()
+@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Configuration file.")
+@click.option("--state", type=click.Path(path_type=Path), help="State folder.")
+def run(path: Path | None, state: Path | None) -> None:
+    """Start node, gate and desk, and keep them running."""
+    from runtime import logs
+    from runtime.clock import SystemClock
+    from runtime.metrics import Metrics
+    from runtime.notify import notify
+    from runtime.supervisor import Supervisor
+    from tocsin.config import load_config
+    from tocsin.node import make_context
+    from tocsin.processes import roles
+    from tocsin.state import state_dir
+
+    config = load_config(path)
+    folder = state_dir(state or (Path(config.node.state_dir) if config.node.state_dir else None))
+    folder.mkdir(parents=True, exist_ok=True)
+    clock, metrics = SystemClock(), Metrics("supervisor")
+    logs.set_up("run", metrics, clock, level=config.node.log_level)
+    supervisor = Supervisor(
+        roles(config, path, folder), make_context("supervisor", clock, metrics, config.node.seed)
+    )
+    ended = []
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        ended.append(number)
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+    supervisor.start()
+    notify("READY=1")
+    code: int | None = None
+    try:
+        while not ended and code is None:
+            code = supervisor.poll()
+            if not supervisor.health():
+                notify("WATCHDOG=1")
+            clock.sleep(0.2)
+    finally:
+        notify("STOPPING=1")
+        supervisor.stop()
+    raise SystemExit(code or 0)

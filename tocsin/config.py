@@ -1,0 +1,102 @@
+"""The whole configuration: one struct, every part of the program a table in it."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from alerting.config import AlertingSettings
+from collectors.config import ListenerSettings
+from correlator.views import views_for, windows_bytes
+from detectors.config import DetectionSettings
+from history.config import HistorySettings
+from runtime.settings import NOT_STARTED, PositiveFloat, PositiveInt, Settings, load
+from telemetry.errors import ConfigError
+from telemetry.views import View
+
+
+class NodeSettings(Settings, frozen=True, kw_only=True):
+    """`[node]`"""
+
+    profile: Literal["sensor", "site", "core"] = "site"
+    state_dir: str = ""  # default: TOCSIN_STATE_DIR, /var/lib/tocsin, ~/.local/state/tocsin
+    seed: int = 0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    journal_bytes_max: PositiveInt = 2 * 1024**3
+    journal_segment_bytes: PositiveInt = 64 * 1024**2
+    journal_segment_seconds: PositiveFloat = 600.0
+    checkpoint_seconds: PositiveFloat = 600.0
+    raw_ring_bytes: int = 64 * 1024**2  # the newest raw datagrams, for bug reports; 0 = none
+
+
+class ViewsSettings(Settings, frozen=True, kw_only=True):
+    """`[views]`"""
+
+    tick_seconds: PositiveFloat = 60.0
+    lateness_seconds: float = 30.0
+    # Per open tick and for all views together; the default views can take 62 MB.
+    windows_bytes_max: PositiveInt = 128 * 1024**2
+    idle_seconds: PositiveFloat = 86_400.0  # a series silent for so long gives its row back
+
+
+class NetworkSettings(Settings, frozen=True, kw_only=True):
+    """`[network]`"""
+
+    map: str = ""  # a file of [[router]], [[interface]], [[link]], [[prefix]] tables
+
+
+class ApiSettings(Settings, frozen=True, kw_only=True):
+    """`[api]`"""
+
+    listen: str = "127.0.0.1:8470"
+    token_file: str = ""  # one token a line; needed to listen on anything but loopback
+    metrics_listen: str = "127.0.0.1:8470"  # profile sensor: the gate serves metrics and health
+
+
+class Config(Settings, frozen=True, kw_only=True):
+    """A whole configuration file."""
+
+    node: NodeSettings = NodeSettings()
+    collectors: dict[str, ListenerSettings] = msgspec.field(
+        default_factory=lambda: {
+            "netflow": ListenerSettings(kind="flow", listen="udp://[::]:2055"),
+            "ipfix": ListenerSettings(kind="flow", listen="udp://[::]:4739"),
+            "sflow": ListenerSettings(kind="sflow", listen="udp://[::]:6343"),
+        }
+    )
+    views: ViewsSettings = ViewsSettings()
+    network: NetworkSettings = NetworkSettings()
+    detection: DetectionSettings = DetectionSettings()
+    alerting: AlertingSettings = AlertingSettings()
+    history: HistorySettings = HistorySettings()
+    api: ApiSettings = ApiSettings()
+
+    def all_views(self) -> tuple[View, ...]:
+        """Return the views with the configured tick."""
+        return views_for(
+            tick_seconds=self.views.tick_seconds, lateness_seconds=self.views.lateness_seconds
+        )
+
+
+def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
+    """Return the effective configuration, checked as a whole, or raise ConfigError."""
+    config = load(path, Config, flags=flags)
+    place = str(path) if path else "configuration"
+    need = sum(windows_bytes(config.all_views(), open_ticks=1).values())
+    if need > config.views.windows_bytes_max:
+        raise ConfigError(
+            f"{place}: views.windows_bytes_max is {config.views.windows_bytes_max}, the views need "
+            f"up to {need}; raise it. {NOT_STARTED}"
+        )
+    for name, sink in config.alerting.sinks.items():
+        if sink.kind in ("webhook", "alertmanager", "zmq") and not sink.url:
+            raise ConfigError(f"{place}: alerting.sinks.{name}.url is missing. {NOT_STARTED}")
+        if sink.kind == "file" and not sink.path:
+            raise ConfigError(f"{place}: alerting.sinks.{name}.path is missing. {NOT_STARTED}")
+    host = config.api.listen.rsplit(":", 1)[0].strip("[]")
+    if host not in ("127.0.0.1", "::1", "localhost") and not config.api.token_file:
+        raise ConfigError(
+            f"{place}: api.listen = {config.api.listen!r} can be reached from outside, so "
+            f"api.token_file must name a file of tokens. {NOT_STARTED}"
+        )
+    return config

@@ -1,0 +1,154 @@
+"""Which faults happen: the script of the live demo, or drawn at random by seed; and their truth."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tocsin.demo.network import DemoNetwork
+from tocsin.demo.traffic import Fault
+
+SECOND = 1_000_000_000
+KINDS = ("link-cut", "volumetric-attack", "port-scan", "exporter-down", "slow-leak")
+VECTORS = (
+    "dns-amplification",
+    "ntp-amplification",
+    "cldap-amplification",
+    "udp-flood",
+    "syn-flood",
+)
+NO_FAULT = ("flash-crowd",)
+
+
+def make_fault(
+    network: DemoNetwork, kind: str, random: np.random.Generator, start_ns: int, seconds: float
+) -> Fault:
+    """Return one fault of a kind with its particulars drawn at random."""
+    end_ns = start_ns + round(seconds * SECOND)
+    prefixes = network.prefix_text
+    prefix = int(random.integers(len(prefixes)))
+    if kind == "link-cut":
+        links = network.links_used()
+        name = links[int(random.integers(len(links) * 2 // 3))]  # the busier two thirds
+        return Fault(kind, name, start_ns, end_ns, tuple(name.split("-")))
+    if kind == "exporter-down":
+        router = network.names[int(random.integers(len(network.names)))]
+        return Fault(kind, router, start_ns, end_ns)
+    customer = network.file.prefix[prefix].customer
+    if kind == "volumetric-attack":
+        detail = {
+            "vector": VECTORS[int(random.integers(len(VECTORS)))],
+            "flows_per_second": float(random.uniform(60, 160)),
+            "host": int(random.integers(1, 250)),
+        }
+        return Fault(kind, prefixes[prefix], start_ns, end_ns, (customer,), detail)
+    if kind == "port-scan":
+        detail = {
+            "flows_per_second": float(random.uniform(50, 120)),
+            "vertical": bool(random.random() < 0.4),
+            "host": int(random.integers(1, 250)),
+        }
+        return Fault(kind, prefixes[prefix], start_ns, end_ns, (customer,), detail)
+    if kind == "slow-leak":
+        heavy = np.argsort(-network.prefix_weight)[: len(prefixes) // 2]
+        prefix = int(heavy[int(random.integers(len(heavy)))])
+        others = [
+            p
+            for i, p in enumerate(prefixes)
+            if network.prefix_router[i] != network.prefix_router[prefix]
+        ]
+        to = others[int(random.integers(len(others)))]
+        detail = {
+            "factor_at_end": float(random.uniform(1.0, 2.0)),
+            "to": to,
+            "to_host": to.split("/")[0].rsplit(".", 1)[0] + f".{int(random.integers(1, 250))}",
+        }
+        return Fault(
+            kind,
+            prefixes[prefix],
+            start_ns,
+            end_ns,
+            (network.file.prefix[prefix].customer,),
+            detail,
+        )
+    return Fault(
+        kind,
+        prefixes[prefix],
+        start_ns,
+        end_ns,
+        (customer,),
+        {"factor": float(random.uniform(1.0, 2.0))},
+    )
+
+
+def scripted(network: DemoNetwork, *, start_ns: int, seed: int) -> tuple[Fault, ...]:
+    """Return the faults of the live demo, counted from its start; they repeat every two minutes."""
+    random = np.random.default_rng([seed, 77])
+    script = (
+        ("link-cut", 12, 18), ("volumetric-attack", 38, 15), ("flash-crowd", 50, 60),
+        ("port-scan", 60, 14), ("exporter-down", 80, 20), ("link-cut", 112, 20),
+    )  # fmt: skip
+    made = []
+    for turn in range(60):
+        for kind, after, seconds in script:
+            at = start_ns + (turn * 140 + after) * SECOND
+            made.append(make_fault(network, kind, random, at, seconds))
+    return tuple(made)
+
+
+def drawn(
+    network: DemoNetwork, *, start_ns: int, seed: int, days: int, per_day: int = 8
+) -> tuple[Fault, ...]:
+    """Return `per_day` faults a day at random times that do not overlap, and two flash crowds."""
+    random = np.random.default_rng([seed, 78])
+    made: list[Fault] = []
+    for day in range(days):
+        first = start_ns + day * 86_400 * SECOND
+        # Slots of 2 h 40 min with a fault each leave room for a leak of two hours.
+        slots = random.permutation(9)[:per_day]
+        leaks = 0
+        for slot in sorted(slots.tolist()):
+            kind = KINDS[int(random.integers(len(KINDS)))]
+            if kind == "slow-leak":
+                leaks += 1
+                if leaks > 2:
+                    kind = "port-scan"
+            seconds = 7200.0 if kind == "slow-leak" else float(random.uniform(120, 900))
+            at = first + round((slot * 9600 + float(random.uniform(60, 1500))) * SECOND)
+            made.append(make_fault(network, kind, random, at // (5 * SECOND) * 5 * SECOND, seconds))
+        for _ in range(2):
+            at = first + round(float(random.uniform(0, 84_000)) * SECOND)
+            made.append(make_fault(network, "flash-crowd", random, at, 1800.0))
+    return tuple(made)
+
+
+def played_line(fault: Fault) -> str:
+    """Return what the demo says when a fault begins: `link ams1-fra2 cut`."""
+    vector = str(fault.detail.get("vector", ""))
+    return {
+        "link-cut": f"link {fault.entity} cut",
+        "exporter-down": f"exporter {fault.entity} silent",
+        "volumetric-attack": f"{vector} attack on {fault.entity}",
+        "port-scan": f"port scan from {fault.entity}",
+        "slow-leak": f"slow leak from {fault.entity}",
+        "flash-crowd": f"flash crowd to {fault.entity} (no fault)",
+    }[fault.kind]
+
+
+def write_truth(faults: Sequence[Fault], path: Path, *, start_ns: int, end_ns: int) -> None:
+    """Write truth.jsonl: the faults that began in [start, end), flash crowds left out."""
+    lines = [
+        json.dumps(
+            {
+                "kind": fault.kind,
+                "entity": fault.entity,
+                "start_ns": fault.start_ns,
+                "end_ns": fault.end_ns,
+                "affects": list(fault.affects),
+            }
+        )
+        for fault in faults
+        if fault.kind not in NO_FAULT and start_ns <= fault.start_ns < end_ns
+    ]
+    path.write_text("".join(line + "\n" for line in lines), "utf-8")

@@ -1,0 +1,130 @@
+"""Comparing what was found with what was played: found, cause right, false, delay."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tocsin.demo.faults import NO_FAULT
+from tocsin.demo.traffic import Fault
+
+AFTERMATH_NS = 300_000_000_000
+TICKS_TO_FIND = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One fault and the alarm that found it."""
+
+    fault: Fault
+    found: bool
+    delay_seconds: float
+    cause_right: bool
+    alarm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A whole run."""
+
+    judged: tuple[Judged, ...]
+    false: tuple[dict[str, Any], ...]
+
+    @property
+    def found(self) -> int:
+        """How many faults were found."""
+        return sum(one.found for one in self.judged)
+
+    @property
+    def cause_right(self) -> int:
+        """How many of them under the right cause."""
+        return sum(one.cause_right for one in self.judged)
+
+
+def judge(
+    faults: Sequence[Fault],
+    alerts: Sequence[dict[str, Any]],
+    *,
+    tick_ns: int,
+    lateness_ns: int,
+    until_ns: int,
+) -> Score:
+    """Score alerts (as sent) against the faults that began early enough to be found.
+
+    Found: an alarm on the fault's entity, or on one it affects, raised within 3 ticks of its start
+    (a slow leak: before its end). Cause right: the first-ranked cause names kind and entity.
+    False: an alarm that overlaps no fault nor the 5 minutes after it.
+    """
+    raised = [alert for alert in alerts if alert["state"] == "raised"]
+    judged = []
+    for fault in faults:
+        if fault.kind in NO_FAULT:
+            continue
+        latest = fault.start_ns + (TICKS_TO_FIND + 1) * tick_ns + lateness_ns
+        if fault.kind == "slow-leak":
+            latest = fault.end_ns + tick_ns
+        if latest > until_ns:
+            continue
+        hits = [
+            alert
+            for alert in raised
+            if fault.start_ns < alert["changed_ns"] <= latest and _concerns(fault, alert)
+        ]
+        hits.sort(key=lambda alert: (not _right(fault, alert), alert["changed_ns"]))
+        best = hits[0] if hits else None
+        delay = (best["changed_ns"] + lateness_ns - fault.start_ns) / 1e9 if best else 0.0
+        judged.append(
+            Judged(
+                fault, best is not None, delay, best is not None and _right(fault, best),
+                best["title"] if best else "",
+            )
+        )  # fmt: skip
+    real = [fault for fault in faults if fault.kind not in NO_FAULT]
+    false = [
+        alert
+        for alert in raised
+        if not any(
+            fault.start_ns <= alert["changed_ns"]
+            and alert["raised_ns"] <= fault.end_ns + AFTERMATH_NS
+            for fault in real
+        )
+    ]
+    return Score(tuple(judged), tuple(false))
+
+
+def _concerns(fault: Fault, alert: dict[str, Any]) -> bool:
+    entity = str(alert["entity"])
+    touched = {fault.entity, *fault.affects}
+    return entity in touched or entity.split(":")[0] in touched
+
+
+def _right(fault: Fault, alert: dict[str, Any]) -> bool:
+    causes = alert["explain"].get("causes") or [{}]
+    return bool(causes[0].get("kind") == fault.kind and causes[0].get("entity") == fault.entity)
+
+
+def table(score: Score) -> str:
+    """Return the table that the demo ends with."""
+    rows = [("fault", "entity", "found", "delay", "cause right")]
+    for one in score.judged:
+        rows.append(
+            (
+                one.fault.kind,
+                one.fault.entity,
+                "yes" if one.found else "NO",
+                f"{one.delay_seconds:.0f} s" if one.found else "",
+                ("yes" if one.cause_right else "no") if one.found else "",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = [
+        "  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines.append("")
+    lines.append(
+        f"{score.found} of {len(score.judged)} faults found, cause right for {score.cause_right}, "
+        f"{len(score.false)} false"
+    )
+    lines += [f"  false: {json.dumps(alert['title'])}" for alert in score.false]
+    return "\n".join(lines)

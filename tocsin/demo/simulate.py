@@ -1,0 +1,89 @@
+"""Simulated days: the same model, chain and settings as the live demo, without sockets."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from alerting.alert import canonical
+from alerting.stage import alerts_of
+from correlator.windows import FlowWindows
+from runtime.clock import ManualClock
+from runtime.metrics import Metrics
+from tocsin.chain import Closing
+from tocsin.demo.bootstrap import bootstrap
+from tocsin.demo.faults import drawn, write_truth
+from tocsin.demo.network import load_demo_network
+from tocsin.demo.scoring import Score, judge, table
+from tocsin.demo.settings import demo_config
+from tocsin.demo.traffic import TrafficModel
+from tocsin.node import make_context
+
+START_NS = 1_790_553_600_000_000_000  # Monday 2026-09-28 00:00 UTC
+DAY_NS = 86_400_000_000_000
+
+
+def run_days(
+    *,
+    days: int,
+    seed: int,
+    records_per_second: float,
+    hours: float | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+    alerts_to: list[bytes] | None = None,
+) -> tuple[Score, list[dict[str, Any]]]:
+    """Simulate and return (score, alerts as sent)."""
+    config = demo_config()
+    network = load_demo_network()
+    faults = drawn(network, start_ns=START_NS, seed=seed, days=days)
+    model = TrafficModel(network, seed=seed, faults=faults, records_per_second=records_per_second)
+    quiet = TrafficModel(network, seed=seed, records_per_second=records_per_second)
+    back = bootstrap(config, quiet, until_ns=START_NS, days=14)
+    clock, metrics = ManualClock(START_NS), Metrics("simulate")
+    windows = FlowWindows(
+        config.all_views(), make_context("windows", clock, metrics, 0), backbone=back.backbone()
+    )
+    tick_ns = round(config.views.tick_seconds * 1e9)
+    lateness_ns = round(config.views.lateness_seconds * 1e9)
+    length_ns = round(hours * 3.6e12) if hours else days * DAY_NS
+    alerts: list[dict[str, Any]] = []
+    at_ns = START_NS
+    while at_ns < START_NS + length_ns:
+        batch = model.records(at_ns, tick_ns)
+        # What arrives before the last tick's lateness is over belongs to the time before it closes.
+        cut = int(np.searchsorted(batch["arrival_ns"], at_ns + lateness_ns))
+        windows.process(batch.slice(0, cut))
+        closed = windows.advance(at_ns + lateness_ns)
+        windows.process(batch.slice(cut, batch.rows))
+        for outcome in back.take(Closing(at_ns + lateness_ns, tuple(closed))):
+            for alarms in outcome.alarms:
+                for alert in alerts_of(alarms):
+                    if alerts_to is not None:
+                        alerts_to.append(canonical(alert))
+                    alerts.append(msgspec.to_builtins(alert))
+        if at_ns % 3_600_000_000_000 == 0:
+            progress(f"hour {(at_ns - START_NS) // 3_600_000_000_000}")
+        at_ns += tick_ns
+    score = judge(
+        faults, alerts, tick_ns=tick_ns, lateness_ns=lateness_ns, until_ns=START_NS + length_ns
+    )
+    return score, alerts
+
+
+def simulate(
+    *, days: int, seed: int, records_per_second: float, echo: Callable[[str], None]
+) -> int:
+    """Run simulated days, print the table, write truth.jsonl and alerts.jsonl; exit code 0."""
+    alerts: list[bytes] = []
+    score, _ = run_days(
+        days=days, seed=seed, records_per_second=records_per_second, alerts_to=alerts
+    )
+    network = load_demo_network()
+    faults = drawn(network, start_ns=START_NS, seed=seed, days=days)
+    write_truth(faults, Path("truth.jsonl"), start_ns=START_NS, end_ns=START_NS + days * DAY_NS)
+    Path("alerts.jsonl").write_bytes(b"".join(line + b"\n" for line in alerts))
+    echo(table(score))
+    echo("truth.jsonl and alerts.jsonl are in this folder")
+    return 0

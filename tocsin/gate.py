@@ -1,0 +1,127 @@
+"""The gate process: what needs HTTP or slow peers, away from the node.
+
+It takes due deliveries from the node's outbox to their sinks; on profile `sensor` it also serves
+the metrics page and health, whose text the node renders.
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+
+from alerting.courier import Courier
+from alerting.outbox import Delivery, Verdict
+from runtime import logs
+from runtime.bus import RequestClient
+from runtime.clock import SystemClock
+from runtime.component import Context
+from runtime.metrics import Metrics
+from telemetry.errors import ConfigError, TransientError
+from tocsin import verbs
+from tocsin.config import Config, load_config
+from tocsin.state import state_dir
+
+IDLE_SECONDS = 0.05
+AWAY_SECONDS = 0.5
+
+
+class Gate:
+    """Moves deliveries between the node and the sinks until asked to stop."""
+
+    def __init__(self, config: Config, state: Path, context: Context) -> None:
+        self._client = RequestClient(f"ipc://{state}/node.sock")
+        self._context = context
+        self._ended = False
+        self._courier = Courier(
+            config.alerting.sinks, context, fetch=self._fetch, report=self._report
+        )
+
+    def _fetch(self, limit: int) -> Sequence[Delivery]:
+        return self._client.ask("due", verbs.DueRequest(limit=limit), list[Delivery])
+
+    def _report(self, verdicts: Sequence[Verdict]) -> None:
+        self._client.ask("mark", list(verdicts), verbs.Nothing)
+
+    def run(self) -> None:
+        """Work until asked to stop; a node that is away is waited for."""
+        while not self._ended:
+            try:
+                moved = self._courier.step()
+            except TransientError:
+                self._context.clock.sleep(AWAY_SECONDS)
+                continue
+            if not moved:
+                self._context.clock.sleep(IDLE_SECONDS)
+        self._courier.stop()
+        self._client.close()
+
+    def ask_to_stop(self, number: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002
+        """End after the current step; also a signal handler."""
+        self._ended = True
+
+
+def serve_pages(listen: str, address: str) -> ThreadingHTTPServer:
+    """Serve /metrics and /health of the node at `address` from threads; return the server."""
+    host, port = listen.rsplit(":", 1)
+    lock = threading.Lock()
+    client = RequestClient(address)
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802  # http.server's name
+            try:
+                with lock:
+                    if self.path == "/metrics":
+                        text = client.ask("metrics", verbs.Nothing(), verbs.MetricsText).text
+                    else:
+                        status = client.ask("status", verbs.Nothing(), verbs.Status)
+                        text = "\n".join(status.health) or "ok"
+                code = 200 if self.path in ("/metrics", "/health") else 404
+            except TransientError as error:
+                code, text = 503, str(error)
+            body = text.encode()
+            self.send_response(code)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing of each request."""
+
+    try:
+        server = ThreadingHTTPServer((host.strip("[]"), int(port)), Pages)
+    except OSError as error:
+        raise ConfigError(
+            f"api.metrics_listen = {listen!r}: {error.strerror}; choose another port"
+        ) from error
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def main() -> None:
+    """`python -m tocsin.gate CONFIG STATE`: the gate until SIGTERM."""
+    path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
+    clock, metrics = SystemClock(), Metrics("gate")
+    try:
+        config = load_config(path)
+        folder = state_dir(state)
+        logs.set_up("gate", metrics, clock, level=config.node.log_level)
+        random = np.random.default_rng([config.node.seed, 71])
+        gate = Gate(config, folder, Context("gate", clock, metrics, logs.child("gate"), random))
+        signal.signal(signal.SIGTERM, gate.ask_to_stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if config.node.profile == "sensor":
+            serve_pages(config.api.metrics_listen, f"ipc://{folder}/node.sock")
+        gate.run()
+    except ConfigError as error:
+        sys.stderr.write(f"tocsin: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

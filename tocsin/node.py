@@ -1,0 +1,447 @@
+"""The node process: receive, decode, windows, journal, detection, alerting, outbox.
+
+The only place besides desk.py that names concrete classes. It shares its interpreter with no web
+server, no SQL engine and no user code. Read `Node.start` from top to bottom: that is the order in
+which a node comes up.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+import numpy as np
+
+from alerting.outbox import Outbox, Verdict
+from alerting.stage import AlertingStage
+from collectors.block import Decoder
+from collectors.flow import FlowDecoder
+from collectors.listener import UdpListener
+from collectors.sflow5 import SflowDecoder
+from correlator.merge import FrameMerger
+from correlator.tables.network_map import load_network
+from correlator.windows import FlowWindows
+from detectors.stage import DetectionStage
+from runtime import logs
+from runtime.bus import Publisher, RequestServer
+from runtime.checkpoint import Checkpoints
+from runtime.clock import Clock, SystemClock
+from runtime.component import Context
+from runtime.journal import BlockKind, Cursor, JournalReader, JournalWriter
+from runtime.metrics import Metrics
+from telemetry.batch import batch_from_rows
+from telemetry.errors import ConfigError, TocsinError
+from telemetry.schemas import CONTROL
+from tocsin import __version__, verbs
+from tocsin.chain import Back, Front, Outcome, Tick
+from tocsin.config import Config, load_config
+from tocsin.raw_ring import RawRing
+from tocsin.state import state_dir
+
+HEARTBEAT_NS = 1_000_000_000
+IDLE_SECONDS = 0.01
+CURSORS = ("history",)
+
+
+def make_context(name: str, clock: Clock, metrics: Metrics, seed: int) -> Context:
+    """Return a component's context; its randomness depends on the run's seed and its name."""
+    words = [seed, *name.encode()]
+    return Context(
+        name, clock, metrics.scoped(name), logs.child(name), np.random.default_rng(words)
+    )
+
+
+def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1) -> Back:
+    """Return the node's half of the chain, as live and replay have it."""
+    seed = config.node.seed
+    network = load_network(Path(config.network.map) if config.network.map else None)
+    views = config.all_views()
+    merger = FrameMerger(
+        views,
+        make_context("correlator", clock, metrics, seed),
+        network=network,
+        shards=shards,
+        idle_seconds=config.views.idle_seconds,
+    )
+    return Back(
+        merger,
+        DetectionStage(views, config.detection, make_context("detectors", clock, metrics, seed)),
+        AlertingStage(
+            config.alerting,
+            make_context("alerting", clock, metrics, seed),
+            network=network,
+            directory=merger,
+            evidence=merger,
+        ),
+    )
+
+
+def make_front(config: Config, clock: Clock, metrics: Metrics, *, shard: int = 0) -> Front:
+    """Return one shard's half of the chain."""
+    seed = config.node.seed
+    decoders: dict[str, Decoder] = {}
+    for name, settings in config.collectors.items():
+        context = make_context(f"collectors.{name}", clock, metrics, seed)
+        if settings.kind == "flow":
+            decoders[name] = FlowDecoder(settings.decoder, context)
+        else:
+            decoders[name] = SflowDecoder(settings.decoder, context)
+    network = load_network(Path(config.network.map) if config.network.map else None)
+    windows = FlowWindows(
+        config.all_views(),
+        make_context("windows", clock, metrics, seed),
+        backbone=network.backbone(),
+        shard=shard,
+    )
+    return Front(decoders, windows)
+
+
+class Node:
+    """One running node."""
+
+    def __init__(self, config: Config, state: Path, clock: Clock | None = None) -> None:
+        self._config = config
+        self._state = state
+        self._clock = clock or SystemClock()
+        self.metrics = Metrics("node")
+        self._log = logs.child("node")
+        self._ended = False
+        self._ready = False
+        self._started_ns = self._clock.now_ns()
+        self._ticks = 0
+        self._last_tick_end_ns = 0
+        self._frontier_ns = 0
+        self._listeners: dict[str, UdpListener] = {}
+
+    def start(self) -> None:
+        """Come up: sockets first, then state, then the loop may begin."""
+        config, state = self._config, self._state
+        state.mkdir(parents=True, exist_ok=True)
+        seed = config.node.seed
+        # 1. Bind: from here on the kernel keeps what exporters send.
+        for name, settings in config.collectors.items():
+            context = make_context(f"listener.{name}", self._clock, self.metrics, seed)
+            self._listeners[name] = UdpListener(settings, context)
+            self._listeners[name].bind()
+        # 2. What must survive.
+        context = make_context("journal", self._clock, self.metrics, seed)
+        self._journal = JournalWriter(
+            state / "journal",
+            context,
+            segment_bytes=config.node.journal_segment_bytes,
+            segment_seconds=config.node.journal_segment_seconds,
+            budget_bytes=config.node.journal_bytes_max,
+        )
+        self._journal.start()
+        outbox_context = make_context("outbox", self._clock, self.metrics, seed)
+        self._outbox = Outbox(state / "node.sqlite", config.alerting, outbox_context)
+        self._outbox.start()
+        self._checkpoints = Checkpoints(state / "checkpoints", context)
+        self._checkpoint_sequence = 1
+        self._checkpoint_due_ns = 0
+        self._ring = RawRing(
+            state / "ring", context, budget_bytes=max(config.node.raw_ring_bytes, 1)
+        )
+        if config.node.raw_ring_bytes:
+            self._ring.start()
+        # 3. The chain, from the last checkpoint and the journal behind it.
+        self._front = make_front(config, self._clock, self.metrics)
+        self._back = make_back(config, self._clock, self.metrics)
+        self._recover()
+        self._back.on_tick = self._journal_tick
+        self._back.on_outcome = self._commit_outcome
+        # 4. Who may ask, and who listens.
+        self._server = RequestServer(f"ipc://{state}/node.sock")
+        self._serve_verbs()
+        self._server.start()
+        self._publisher = Publisher(f"ipc://{state}/frames.sock")
+        self._publisher.start()
+        self._heartbeat = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._heartbeat.setblocking(False)
+        self._beat_due_ns = 0
+        # 5. Receive. The first tick holds only what came since: it must raise no volume alarm.
+        tick_ns = round(self._config.views.tick_seconds * 1e9)
+        self._back.merger.mark_incomplete(self._clock.now_ns() // tick_ns * tick_ns + tick_ns)
+        for listener in self._listeners.values():
+            listener.start()
+        self._ready = True
+        self._log.info(
+            "node_ready listeners=%s state=%s", ",".join(
+                listener.address for listener in self._listeners.values()
+            ), state,
+        )  # fmt: skip
+
+    def _recover(self) -> None:
+        loaded = self._checkpoints.load()
+        after = 1
+        if loaded is not None:
+            sequence, tick_end_ns, snapshot = loaded
+            self._back.restore(snapshot.scoped("back"))
+            self._front.restore(snapshot.scoped("front"))
+            after = sequence + 1
+            self._checkpoint_sequence = after
+            self._last_tick_end_ns = tick_end_ns
+        reader = JournalReader(self._state / "journal", next_sequence=after)
+        replayed = 0
+        scored: set[int] = set()
+        waiting: list[Tick] = []
+        while True:
+            try:
+                for block in reader.read():
+                    if block.kind is BlockKind.RESULT:
+                        scored.add(block.tick_end_ns)
+                    else:
+                        waiting.append(Tick(block.tick_end_ns, block.batches))
+                break
+            except TocsinError as error:
+                self._log.error("journal_damaged error=%s", error)  # noqa: TRY400
+                reader.skip()
+        for tick in waiting:
+            outcome = self._back.absorb(tick)
+            if tick.tick_end_ns not in scored:
+                self._journal.append(
+                    BlockKind.RESULT, tick.tick_end_ns, outcome.result(), sync=False
+                )
+            self._outbox.commit(tick.tick_end_ns, outcome.alarms, self._clock.now_ns())
+            self._last_tick_end_ns = tick.tick_end_ns
+            replayed += 1
+        if self._last_tick_end_ns:
+            now_ns = self._clock.now_ns()
+            gap = max(now_ns - self._last_tick_end_ns, 0) / 1e9
+            # What lay in open windows is lost with the old process: say so, alarm about nothing.
+            tick_ns = round(self._config.views.tick_seconds * 1e9)
+            until = now_ns // tick_ns * tick_ns + tick_ns
+            payload = json.dumps({"seconds": round(gap, 3), "replayed_ticks": replayed})
+            self._back.control(
+                batch_from_rows(
+                    CONTROL, [{"tick_start_ns": until - tick_ns, "kind": "gap", "payload": payload}]
+                )
+            )
+            self._log.warning("restarted gap_seconds=%.1f replayed_ticks=%d", gap, replayed)
+
+    # ---- the loop
+
+    def run(self) -> None:
+        """Work until asked to stop."""
+        while not self._ended:
+            moved = self.step()
+            if not moved:
+                self._clock.sleep(IDLE_SECONDS)
+
+    def step(self) -> int:
+        """Do what is there to do; return how much was done."""
+        moved = 0
+        for name, listener in self._listeners.items():
+            for _ in range(8):
+                block = listener.take()
+                if block is None:
+                    break
+                moved += block.datagrams
+                if self._config.node.raw_ring_bytes:
+                    self._ring.write(name, block)
+                self._front.feed(name, block)
+        for closing in self._front.step():
+            self._frontier_ns = closing.frontier_ns
+            moved += len(self._back.take(closing))
+        moved += self._server.serve()
+        now_ns = self._clock.now_ns()
+        if now_ns >= self._beat_due_ns:
+            self._beat_due_ns = now_ns + HEARTBEAT_NS
+            self._beat(now_ns)
+        if now_ns >= self._checkpoint_due_ns and self._ticks:
+            self._save_checkpoint()
+        return moved
+
+    def _journal_tick(self, tick: Tick) -> None:
+        self._journal.append(BlockKind.TICK, tick.tick_end_ns, tick.batches, sync=True)
+
+    def _commit_outcome(self, tick: Tick, outcome: Outcome) -> None:
+        self._journal.append(BlockKind.RESULT, tick.tick_end_ns, outcome.result(), sync=False)
+        alerts = self._outbox.commit(tick.tick_end_ns, outcome.alarms, self._clock.now_ns())
+        self._ticks += 1
+        self._last_tick_end_ns = tick.tick_end_ns
+        for alert in alerts:
+            self._publisher.publish("alerts", msgspec.json.encode(alert))
+        if self._checkpoint_due_ns == 0:
+            self._schedule_checkpoint()
+
+    def _schedule_checkpoint(self) -> None:
+        self._checkpoint_due_ns = self._clock.now_ns() + round(
+            self._config.node.checkpoint_seconds * 1e9
+        )
+
+    def _save_checkpoint(self) -> None:
+        sequence = self._journal.next_sequence - 1
+        try:
+            self._checkpoints.save(
+                sequence, self._last_tick_end_ns, {"back": self._back, "front": self._front}
+            )
+            self._checkpoint_sequence = sequence + 1
+            cursors = []
+            for name in CURSORS:
+                if (self._state / "cursors" / name).exists():
+                    cursor = Cursor(self._state / "cursors", name)
+                    cursor.load()
+                    cursors.append(cursor)
+            self._journal.trim(cursors, keep_sequence=self._checkpoint_sequence)
+        except OSError as error:
+            self._log.error("checkpoint_refused error=%s", error)  # noqa: TRY400
+        self._schedule_checkpoint()
+
+    def _beat(self, now_ns: int) -> None:
+        """Tell the watchdog that frames go on, and what each stream last said."""
+        message = {
+            "time_ns": now_ns,
+            "frontier_ns": self._frontier_ns,
+            "tick_ns": round(self._config.views.tick_seconds * 1e9),
+            "last_tick_end_ns": self._last_tick_end_ns,
+            "streams": {name: listener.datagrams for name, listener in self._listeners.items()},
+            "exporters_total": self._exporters(),
+            "exporters_silent": self._silent_exporters(),
+        }
+        self._ring.flush()
+        with contextlib.suppress(OSError):
+            self._heartbeat.sendto(json.dumps(message).encode(), str(self._state / "watchdog.sock"))
+
+    def _exporters(self) -> int:
+        return int(self.metrics.value("series", view="exporter"))
+
+    def _silent_exporters(self) -> int:
+        return sum(
+            1 for alarm in self._outbox.alarms(active_only=True, limit=1000)
+            if alarm["kind"] == "exporter-down"
+        )  # fmt: skip
+
+    # ---- answers
+
+    def _serve_verbs(self) -> None:
+        serve = self._server.handle
+        serve("status", verbs.Nothing, lambda _: self.status())
+        serve("metrics", verbs.Nothing, lambda _: verbs.MetricsText(self.metrics.render().decode()))
+        serve(
+            "alarms",
+            verbs.AlarmsRequest,
+            lambda ask: verbs.Alarms(
+                self._outbox.alarms(active_only=ask.active_only, limit=ask.limit)
+            ),
+        )
+        serve(
+            "changes",
+            verbs.AlarmsRequest,
+            lambda ask: verbs.Alarms(self._outbox.changes(limit=ask.limit)),
+        )
+        serve(
+            "due",
+            verbs.DueRequest,
+            lambda ask: self._outbox.due(self._clock.now_ns(), ask.limit),
+        )
+        serve("mark", list[Verdict], self._mark)
+        serve("deliveries", verbs.Nothing, lambda _: self._outbox.deliveries())
+        serve("retry", verbs.Nothing, lambda _: self._outbox.retry())
+
+    def _mark(self, verdicts: list[Verdict]) -> verbs.Nothing:
+        self._outbox.mark(verdicts, self._clock.now_ns())
+        return verbs.Nothing()
+
+    def status(self) -> verbs.Status:
+        """Return the node at a glance."""
+        health = [
+            text
+            for text in (
+                *(listener.health() for listener in self._listeners.values()),
+                self._journal.health(),
+                self._outbox.health(),
+            )
+            if text
+        ]
+        budget = self._back.detection.budget
+        return verbs.Status(
+            version=__version__,
+            profile=self._config.node.profile,
+            ready=self._ready,
+            now_ns=self._clock.now_ns(),
+            started_ns=self._started_ns,
+            frontier_ns=self._frontier_ns,
+            last_tick_end_ns=self._last_tick_end_ns,
+            ticks=self._ticks,
+            records=self._front.records,
+            datagrams=self._front.datagrams,
+            series=self._back.merger.series,
+            exporters=self._exporters(),
+            alarms_raised=self._back.alerting.raised,
+            budget_used=budget.used,
+            budget_per_day=budget.per_day,
+            journal_next_sequence=self._journal.next_sequence,
+            rss_bytes=rss_bytes(os.getpid()),
+            health=health,
+            listeners=[
+                verbs.ListenerStatus(
+                    name=name,
+                    address=listener.address,
+                    datagrams=listener.datagrams,
+                    receive_buffer_bytes=listener.granted_bytes,
+                    kernel_drops=listener.kernel_drops,
+                    queue_blocks=listener.waiting,
+                )
+                for name, listener in self._listeners.items()
+            ],
+        )
+
+    def stop(self) -> None:
+        """Stop receiving, keep a checkpoint, close everything."""
+        self._ended = True
+        for listener in self._listeners.values():
+            listener.stop()
+        if self._ready:
+            if self._ticks:
+                self._save_checkpoint()
+            self._server.stop()
+            self._publisher.stop()
+            self._heartbeat.close()
+            self._journal.stop()
+            self._outbox.stop()
+            self._ring.stop()
+
+    def ask_to_stop(self, number: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002
+        """End the loop after the current step; also a signal handler."""
+        self._ended = True
+
+
+def rss_bytes(pid: int) -> int:
+    """Return the resident memory of a process, 0 where it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * resource.getpagesize()
+
+
+def main() -> None:
+    """`python -m tocsin.node CONFIG STATE`: one node until SIGTERM. Exit 2: configuration."""
+    sys.setswitchinterval(0.0005)
+    path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
+    clock = SystemClock()
+    try:
+        config = load_config(path)
+        node = Node(config, state_dir(state), clock)
+        logs.set_up("node", node.metrics, clock, level=config.node.log_level)
+        signal.signal(signal.SIGTERM, node.ask_to_stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            node.start()
+            node.run()
+        finally:
+            node.stop()
+    except ConfigError as error:
+        sys.stderr.write(f"tocsin: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

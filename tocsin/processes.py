@@ -1,0 +1,25 @@
+"""Which processes one Tocsin is made of, by profile, and how each is started."""
+
+import sys
+from pathlib import Path
+
+from runtime.supervisor import Role
+from tocsin.config import Config
+from tocsin.state import kernel_environment
+
+
+def roles(config: Config, config_path: Path | None, state: Path) -> list[Role]:
+    """Return the child processes of an instance in their order of start."""
+    environment, _ = kernel_environment(state)
+    # One thread each: the machinery has its own, and maths libraries would add a pool per process.
+    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    arguments = [str(config_path or ""), str(state)]
+
+    def role(name: str, *, essential: bool = False) -> Role:
+        command = [sys.executable, "-m", f"tocsin.{name}", *arguments]
+        return Role(name, command, essential, environment=environment)
+
+    made = [role("node", essential=True), role("gate")]
+    if config.node.profile != "sensor":
+        made.append(role("desk"))
+    return made
