@@ -138,7 +138,7 @@ def pack(datagrams: list[Datagram], not_before_ns: int = 0) -> DatagramBlock:
 
 def _pcap(data: bytes, report: CaptureReport) -> Iterator[tuple[int, int, bytes]]:
     order = ">" if data[:2] == b"\xa1\xb2" else "<"
-    nanoseconds = b"\x3c\x4d" in (data[2:4], data[0:2][::-1]) or b"\x4d\x3c" == data[:2]
+    nanoseconds = b"\x3c\x4d" in (data[2:4], data[0:2][::-1]) or data[:2] == b"\x4d\x3c"
     if len(data) < 24:
         raise DecodeError("corrupt", f"pcap header is cut at byte {len(data)}")
     link_type = struct.unpack_from(order + "I", data, 20)[0] & 0xFFFF

@@ -308,7 +308,7 @@ class FlowDecoder:
             d = int(cursor[templated.AT_DATAGRAM])
             at, end = int(cursor[templated.SET_AT]), int(cursor[templated.SET_END])
             data = part.payload[at:end].tobytes()
-            stream = part.stream_key(d, self._streams)
+            stream = part.stream_key(d)
             if stop == templated.Stop.UNKNOWN_TEMPLATE:
                 unsure[chosen[d]] = 1
                 self._hold(part, d, int(cursor[templated.SET_ID]), data, stream)
@@ -708,7 +708,7 @@ class _Part:
         size = templated.V9_HEADER_BYTES if version == 9 else templated.IPFIX_HEADER_BYTES
         return self.payload[start : start + size].tobytes()
 
-    def stream_key(self, d: int, known: streams.Streams) -> StreamKey:
+    def stream_key(self, d: int) -> StreamKey:
         """Return the key as the template table has it, also where streams overflowed."""
         header = self.header(d)
         domain = int.from_bytes(header[-4:], "big")

@@ -374,7 +374,7 @@ class FrameMerger:
             self._evidence.popitem(last=False)
 
     def _describe(self, view: str, words: list[int], series_id: int) -> SeriesKey:
-        key = key_of(view, self._views[view].key, words)
+        key = key_of(self._views[view].key, words)
         entity = self._entity(view, key)
         made = series_id or stable_id(f"{view}|{key_text(key)}")
         return SeriesKey(made, stable_id(entity), view, entity, key)
@@ -424,7 +424,7 @@ class FrameMerger:
         if gone.size:
             index.live[gone] = 0
             index.series_id[gone] = 0
-            index._free = sorted({*index._free, *gone.tolist()}, reverse=True)  # noqa: SLF001
+            index._free = sorted({*index._free, *gone.tolist()}, reverse=True)
             for one in gone.tolist():
                 self._forget(view, one)
         new = [i for i, sid in enumerate(series_id.tolist()) if sid in words]
@@ -463,7 +463,7 @@ def key_text(key: dict[str, str] | Any) -> str:
     return ",".join(f"{name}={value}" for name, value in key.items())
 
 
-def key_of(view: str, parts: tuple[str, ...], words: list[int]) -> dict[str, str]:
+def key_of(parts: tuple[str, ...], words: list[int]) -> dict[str, str]:
     """Return the key that three words stand for."""
     high, low, third = words
     if "exporter" in parts:

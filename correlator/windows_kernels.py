@@ -139,9 +139,9 @@ def group(
                 hashes[row] = h
                 keys[row, 0], keys[row, 1], keys[row, 2] = k0, k1, k2
         value = octets[i]
-        if counters[row, 2] == np.uint64(0) and counters[row, 0] == np.uint64(0):
-            counters[row, 3] = value
-        elif value < counters[row, 3]:
+        if (
+            counters[row, 2] == np.uint64(0) and counters[row, 0] == np.uint64(0)
+        ) or value < counters[row, 3]:
             counters[row, 3] = value
         if value > counters[row, 4]:
             counters[row, 4] = value

@@ -20,6 +20,7 @@ parts (`@inline`) and its constants in one file. Bounds are not checked unless
 NUMBA_BOUNDSCHECK=1 (with a NUMBA_CACHE_DIR of its own: the cache ignores that flag).
 """
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -122,7 +123,8 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
         warnings.simplefilter("ignore", NumbaWarning)  # an unwritable cache is told by `warm`
         compiled: Callable[P, R]
         try:
-            compiled = njit(parse_signature(signature), cache=True, nogil=True)(function)
+            keep = os.environ.get("TOCSIN_KERNELS") != "memory"
+            compiled = njit(parse_signature(signature), cache=keep, nogil=True)(function)
         except RuntimeError as error:
             if "cannot cache function" not in str(error):
                 raise

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from collectors.block import DatagramBlock, Decoder
-from runtime.component import SnapshotReader, SnapshotWriter, Stage
+from runtime.component import Stage
 from telemetry.batch import Batch
 from telemetry.schemas import FRAME
 

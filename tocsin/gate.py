@@ -72,7 +72,7 @@ def serve_pages(listen: str, address: str) -> ThreadingHTTPServer:
     client = RequestClient(address)
 
     class Pages(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  # http.server's name
+        def do_GET(self) -> None:  # http.server's name
             try:
                 with lock:
                     if self.path == "/metrics":

@@ -200,7 +200,7 @@ class Node:
                         waiting.append(Tick(block.tick_end_ns, block.batches))
                 break
             except TocsinError as error:
-                self._log.error("journal_damaged error=%s", error)  # noqa: TRY400
+                self._log.error("journal_damaged error=%s", error)
                 reader.skip()
         for tick in waiting:
             outcome = self._back.absorb(tick)
@@ -291,7 +291,7 @@ class Node:
                     cursors.append(cursor)
             self._journal.trim(cursors, keep_sequence=self._checkpoint_sequence)
         except OSError as error:
-            self._log.error("checkpoint_refused error=%s", error)  # noqa: TRY400
+            self._log.error("checkpoint_refused error=%s", error)
         self._schedule_checkpoint()
 
     def _beat(self, now_ns: int) -> None:

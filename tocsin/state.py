@@ -34,8 +34,10 @@ def kernel_environment(folder: Path) -> tuple[dict[str, str], str]:
         probe.unlink()
     except OSError as error:
         return (
-            {"NUMBA_CACHE_DIR": "/nonexistent/tocsin"},
-            f"{cache}: {error.strerror}; kernels are compiled in memory at each start (up to a "
-            f"minute). Make the folder writable or set TOCSIN_STATE_DIR",
+            {"TOCSIN_KERNELS": "memory"},
+            (
+                f"{cache}: {error.strerror}; kernels are compiled in memory at each start (up to a "
+                f"minute). Make the folder writable or set TOCSIN_STATE_DIR"
+            ),
         )
     return {"NUMBA_CACHE_DIR": str(cache)}, ""

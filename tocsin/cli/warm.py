@@ -32,7 +32,7 @@ def _compile_part(index: int, parts: int) -> None:
     for number, kernel in enumerate(registered()):
         if number % parts == index:
             kernel.compile()
-            print(kernel.name, flush=True)  # noqa: T201  # the parent reads it
+            print(kernel.name, flush=True)  # the parent reads it
 
 
 def _compile_all(environment: dict[str, str], jobs: int, folder: Path) -> None:

@@ -23,7 +23,7 @@ from runtime.bus import RequestClient
 from runtime.clock import SystemClock
 from runtime.metrics import Metrics
 from runtime.supervisor import Supervisor
-from telemetry.errors import ConfigError, TransientError
+from telemetry.errors import TransientError
 from tocsin import __version__, verbs
 from tocsin.config import load_config
 from tocsin.demo.bootstrap import prepare_state
@@ -84,10 +84,10 @@ class LiveDemo:
             self._banner(config.api.listen, status)
             start_ns = self._clock.now_ns()
             self._faults = scripted(load_demo_network(), start_ns=start_ns, seed=self._seed)
-            sender = self._send(status, start_ns)
+            sender = self._send(start_ns)
             watcher = self._watch()
             until = start_ns + round(self._seconds * 1e9) if self._seconds else 1 << 62
-            self._follow(client, supervisor, sender, watcher, until)
+            self._follow(client, supervisor, watcher, until)
             if self._alerts or self._faults:
                 self._end(start_ns)
         finally:
@@ -204,7 +204,7 @@ class LiveDemo:
 
     # ---- while it runs
 
-    def _send(self, status: verbs.Status, start_ns: int) -> "subprocess.Popen[str]":
+    def _send(self, start_ns: int) -> "subprocess.Popen[str]":
         wish = {
             "seed": self._seed,
             "start_ns": start_ns,
@@ -239,7 +239,6 @@ class LiveDemo:
         self,
         client: RequestClient,
         supervisor: Supervisor,
-        sender: "subprocess.Popen[str]",
         watcher: "zmq.Socket[bytes]",
         until_ns: int,
     ) -> None:

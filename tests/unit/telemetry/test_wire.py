@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry import wire
-from telemetry.batch import Batch, batch_from_rows, empty
+from telemetry.batch import batch_from_rows, empty
 from telemetry.errors import DecodeError
 from telemetry.schema import Schema, plain, text
 from telemetry.schemas import CATALOGUE, FRAME, SERIES
@@ -56,7 +56,7 @@ def test_a_column_that_an_older_writer_lacks_is_empty() -> None:
 
 def test_an_unknown_major_is_refused_by_name() -> None:
     later = Schema("frame", 2, 0, FRAME.fields)
-    with pytest.raises(DecodeError, match="frame/2.0 was written by a newer Tocsin") as caught:
+    with pytest.raises(DecodeError, match=r"frame/2\.0 was written by a newer Tocsin") as caught:
         wire.decode(wire.encode(batch_from_rows(later, [{}])))
     assert caught.value.reason == "unknown_major"
 
@@ -72,10 +72,12 @@ def test_a_user_schema_needs_no_catalogue() -> None:
 def test_damaged_bytes_raise_decode_error_only(at: int, value: int) -> None:
     data = bytearray(wire.encode(batch_from_rows(SERIES, [{"series_id": 1, "key": "k"}])))
     data[at % len(data)] = value
+    reason = ""
     try:
-        assert isinstance(wire.decode(bytes(data)), Batch)
+        wire.decode(bytes(data))
     except DecodeError as error:
-        assert error.reason in {"corrupt", "unknown_major"}
+        reason = error.reason
+    assert reason in {"", "corrupt", "unknown_major"}
 
 
 def test_columns_are_read_only() -> None:
