@@ -1,0 +1,148 @@
+"""Reading the history: series with the right rollup, and limited SQL for people and dashboards."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from history.store import DATABASE, Connection
+from history.writer import PERIODS
+from telemetry.errors import ConfigError
+
+AGGREGATES = {
+    "avg": ("avg(value)", "sum(sum) / sum(count)"),
+    "min": ("min(value)", "min(min)"),
+    "max": ("max(value)", "max(max)"),
+    "stdev": (
+        "stddevPop(value)",
+        "sqrt(greatest(sum(sum_squares) / sum(count) - pow(sum(sum) / sum(count), 2), 0))",
+    ),
+    "count": ("count()", "sum(count)"),
+    "last": ("argMax(value, tick_end_ns)", "argMax(last, bucket)"),
+    "p95": ("quantileExact(0.95)(value)", "max(p95)"),
+}
+POINTS_MAX = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which series: `view=interface,entity=ams1*,measure=octets`."""
+
+    view: str = ""
+    entity: str = ""
+    measure: str = ""
+
+
+def parse_match(text: str) -> Match:
+    """Return the match a text stands for, or raise ConfigError with the form."""
+    fields: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, _, value = part.partition("=")
+        if name not in ("view", "entity", "measure") or not value:
+            raise ConfigError(
+                f"series {text!r}: {part!r} is not view=, entity= or measure=; "
+                f"for example view=interface,entity=ams1*,measure=octets"
+            )
+        fields[name] = value
+    return Match(**fields)
+
+
+class HistoryReader:
+    """Queries on one read-only connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    def series(
+        self,
+        match: str,
+        *,
+        since_ns: int,
+        until_ns: int,
+        step_seconds: int = 0,
+        aggregates: Sequence[str] = ("avg",),
+        limit: int = 10_000,
+    ) -> list[dict[str, Any]]:
+        """Return rows (time_s, view, entity, measure, key, one column per aggregate) in time order.
+
+        With step 0 the step is chosen so that a series has at most a few hundred points; the
+        largest rollup that divides the step is read, ticks where none does.
+        """
+        wanted = parse_match(match)
+        unknown = [name for name in aggregates if name not in AGGREGATES]
+        if unknown:
+            raise ConfigError(f"unknown aggregate {unknown[0]!r}; known: {', '.join(AGGREGATES)}")
+        span = max((until_ns - since_ns) // 10**9, 1)
+        step = step_seconds or max(1, span // 300)
+        if span // step > POINTS_MAX:
+            raise ConfigError(f"step {step} s gives {span // step} points, at most {POINTS_MAX}")
+        period = max(
+            (p for p in PERIODS if step % p == 0 or (step_seconds == 0 and p <= step)), default=0
+        )
+        if period and not step_seconds:
+            step = step // period * period
+        raw = 0 if period else 1
+        chosen = ", ".join(f"{AGGREGATES[name][1 - raw]} as {name}" for name in aggregates)
+        if period:
+            source, time = f"{DATABASE}.rollups final", "bucket"
+            where = (
+                "period = {period:UInt32} and bucket >= {since:Int64} and bucket < {until:Int64}"
+            )
+        else:
+            source, time = f"{DATABASE}.frames", "intDiv(tick_end_ns - 1, 1000000000)"
+            where = "tick_end_ns > {since:Int64} * 1000000000 and tick_end_ns <= {until:Int64} * 1000000000"
+        values: dict[str, Any] = {
+            "since": since_ns // 10**9, "until": -(-until_ns // 10**9), "period": period,
+            "step": step, "limit": limit, "view": wanted.view, "measure": wanted.measure,
+            "entity": like(wanted.entity),
+        }  # fmt: skip
+        conditions = [where]
+        if wanted.view:
+            conditions.append("view = {view:String}")
+        if wanted.measure:
+            conditions.append("measure = {measure:String}")
+        if wanted.entity:
+            conditions.append(
+                f"series_id in (select series_id from {DATABASE}.series where entity like {{entity:String}})"
+            )
+        return self._db.rows(
+            f"select * from (select intDiv({time}, {{step:UInt32}}) * {{step:UInt32}} as time_s,"
+            f" view, measure, series_id, {chosen} from {source} where {' and '.join(conditions)}"
+            " group by time_s, view, measure, series_id) as p"
+            f" left join (select series_id, any(entity) as entity, any(key) as key from {DATABASE}.series"
+            " group by series_id) as s using series_id"
+            " order by time_s, view, measure, series_id limit {limit:UInt32}",
+            values,
+        )
+
+    def sql(self, text: str, *, form: str = "JSONCompact") -> bytes:
+        """Run a read-only query of a person; the connection has the limits."""
+        return self._db.text(strip_settings(text), form)
+
+    def digest(self, limit: int = 500) -> list[dict[str, Any]]:
+        """Return the digest, newest hour first."""
+        return self._db.rows(
+            f"select * from {DATABASE}.digest order by hour desc, findings desc limit {{limit:UInt32}}",
+            {"limit": limit},
+        )
+
+    def alarms(self, *, since_ns: int, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return alarm changes since a time, newest first."""
+        return self._db.rows(
+            f"select * from {DATABASE}.alarms final where changed_ns >= {{since:Int64}}"
+            " order by changed_ns desc limit {limit:UInt32}",
+            {"since": since_ns, "limit": limit},
+        )
+
+
+def like(pattern: str) -> str:
+    """Return a LIKE pattern for a shell pattern with `*`."""
+    safe = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return safe.replace("*", "%")
+
+
+def strip_settings(text: str) -> str:
+    """Return a query without its SETTINGS and FORMAT clauses and its closing semicolon."""
+    text = text.strip().rstrip(";").strip()
+    text = re.sub(r"(?is)\s+settings\s+[\w.]+\s*=\s*[^;]*$", "", text)
+    return re.sub(r"(?i)\s+format\s+\w+\s*$", "", text)
