@@ -22,6 +22,9 @@ KINDS = {
     "tocsin-blind": ("processingErrorAlarm", "underlyingResourceUnavailable"),
 }
 
+# Faults that explain what else was seen. The rest is what nothing explains.
+PRIMARY = ("link-cut", "exporter-down", "volumetric-attack", "port-scan", "slow-leak")
+
 
 @dataclass(slots=True)
 class Claim:
@@ -46,6 +49,7 @@ class Claim:
     talkers: list[dict[str, Any]] = field(default_factory=list)
     series: list[str] = field(default_factory=list)
     disposition: str = "alert"
+    tick_seconds: float = 0.0
 
     @property
     def alarm_id(self) -> int:
@@ -60,7 +64,11 @@ def alarm_id(kind: str, entity: str) -> int:
 
 @dataclass(slots=True)
 class Alarm:
-    """One alarm and where it stands in its life."""
+    """One alarm and where it stands in its life.
+
+    pending → raised → updated ... → cleared → (raised again | forgotten). `cleared_ns` stays while
+    it is cleared; a raise soon after it is the same occurrence, which keeps its `raised_ns`.
+    """
 
     kind: str
     entity: str
@@ -73,11 +81,14 @@ class Alarm:
     cleared_ns: int = 0
     changed_ns: int = 0
     occurrence: int = 0
+    last_ns: int = 0  # end of the last tick that showed it
     raises: list[int] = field(default_factory=list)
     flapping: bool = False
     title: str = ""
     explain: dict[str, Any] = field(default_factory=dict)
     best_score: float = 0.0
+    sizes: list[float] = field(default_factory=list)  # |actual - expected| of the last ticks
+    attached: list[str] = field(default_factory=list)  # what it explains, "view entity", sorted
 
     @property
     def up(self) -> bool:

@@ -7,12 +7,13 @@ not forty. Each claim names its evidence; causes are ranked.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alerting.alarm import Claim
 from alerting.config import AlertingSettings
-from runtime.ports import Evidence, NetworkMap, SeriesDirectory, SeriesKey, Talker
+from alerting.faces import Faces, face_name
+from runtime.ports import Evidence, Link, NetworkMap, SeriesDirectory, SeriesKey, Talker
 from telemetry.batch import Batch
 
 AMPLIFIERS = {
@@ -21,8 +22,14 @@ AMPLIFIERS = {
     5353: "mDNS", 5683: "CoAP", 10001: "Ubiquiti discovery", 11211: "memcached",
     37810: "DVR DHCPDiscover",
 }  # fmt: skip
-VECTOR_SHARE = 0.35  # of the sampled octets behind a prefix that one vector must hold
+VECTOR_SHARE = 0.35  # of the sampled octets (floods: packets) that one vector must hold
+VECTOR_SOURCES_MIN = 5
 TALKERS_LOOKED_AT = 200
+TALKERS_SHOWN = 10
+UNITS = {
+    "octets": "By/s", "packets": "{packet}/s", "flows": "{flow}/s", "records": "{record}/s",
+    "distinct_source": "{source}", "distinct_destination": "{destination}",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,7 @@ class Row:
     """One row of an anomaly batch, with its series resolved."""
 
     tick_start_ns: int
+    tick_seconds: float
     view: str
     key: SeriesKey
     measure: str
@@ -61,9 +69,10 @@ def rows_of(anomalies: Batch, directory: SeriesDirectory) -> list[Row]:
             }
             made.append(
                 Row(
-                    int(anomalies["tick_start_ns"][i]), texts["view"][i], key, texts["measure"][i],
-                    texts["detector"][i], texts["disposition"][i], **numbers,
-                    since_ns=int(anomalies["since_ns"][i]), detail=json.loads(texts["detail"][i]),
+                    int(anomalies["tick_start_ns"][i]), float(anomalies["tick_seconds"][i]),
+                    texts["view"][i], key, texts["measure"][i], texts["detector"][i],
+                    texts["disposition"][i], **numbers, since_ns=int(anomalies["since_ns"][i]),
+                    detail=json.loads(texts["detail"][i]),
                 )
             )  # fmt: skip
     return made
@@ -73,34 +82,29 @@ class CauseRules:
     """All rules, with what they may ask."""
 
     def __init__(
-        self,
-        settings: AlertingSettings,
-        network: NetworkMap,
-        evidence: Evidence,
+        self, settings: AlertingSettings, network: NetworkMap, evidence: Evidence, faces: Faces
     ) -> None:
         self._settings = settings
         self._network = network
         self._evidence = evidence
+        self._faces = faces
 
     def claims(self, rows: Sequence[Row]) -> list[Claim]:
-        """Return the claims of one tick."""
-        made: list[Claim] = []
-        down = self._exporters_down(rows)
-        made += down
+        """Return the claims of one tick: every fault that a rule can name."""
+        down = [self._exporter_down(row) for row in rows if row.detector == "exporter_silent"]
         dark = {claim.entity for claim in down}
-        rows = [r for r in rows if self._router(r) not in dark]
-        made += self._links_cut(rows, dark)
-        attacks = self._attacks(rows)
-        made += attacks
-        made += self._scans(rows, {claim.entity for claim in attacks})
-        named = {claim.entity for claim in made}
-        made += self._leaks(rows, named)
-        return made
+        rest = [row for row in rows if self._router(row) not in dark]
+        attacks = self._attacks(rest)
+        made = down + self._links_cut(rest, dark) + attacks
+        made += self._scans(rest, {claim.entity for claim in attacks})
+        made += self._leaks(rest, {claim.entity for claim in made})
+        return [replace(claim, tick_seconds=rows[0].tick_seconds) for claim in made]
 
-    def deviations(self, rows: Sequence[Row], explained: bool) -> list[Claim]:
-        """Return claims for what no rule explains: lasting, large, and admitted by the budget."""
-        if explained:
-            return []
+    def deviations(self, rows: Sequence[Row]) -> list[Claim]:
+        """Return claims for rows that nothing explains: lasting, large, admitted by the budget.
+
+        One for each entity, the strangest first.
+        """
         best: dict[str, Row] = {}
         for row in rows:
             if row.detector not in ("level", "silence") or row.disposition == "digest":
@@ -113,7 +117,8 @@ class CauseRules:
             known = best.get(row.key.entity)
             if known is None or row.score > known.score:
                 best[row.key.entity] = row
-        return [self._deviation(row) for row in best.values()]
+        ranked = sorted(best.values(), key=lambda row: (-row.score, row.key.entity))
+        return [replace(self._deviation(row), tick_seconds=row.tick_seconds) for row in ranked]
 
     # ---- rules
 
@@ -121,36 +126,43 @@ class CauseRules:
         exporter = row.key.key.get("exporter", "")
         return self._network.router_of(exporter) if exporter else ""
 
-    def _exporters_down(self, rows: Sequence[Row]) -> list[Claim]:
-        made = []
-        for row in rows:
-            if row.detector != "exporter_silent":
-                continue
-            router = row.key.entity
-            links = self._network.links_of(router)
-            made.append(
-                Claim(
-                    "exporter-down", router, "major",
-                    f"exporter {router} is silent: no record for {row.detail.get('ticks', 0)} ticks, "
-                    f"{row.expected:.0f}/s expected",
-                    row.since_ns, row.score, 1, row.actual, row.expected, row.lower, row.upper,
-                    "{record}/s",
-                    evidence=[f"{row.expected:.0f} records/s expected, none came"],
-                    causes=[
-                        {"kind": "exporter-down", "entity": router, "rank": 1,
-                         "why": "all its streams fell silent at once"},
-                    ],
-                    affects=[f"{router} and {len(links)} links are not seen from its side"],
-                    advice=f"reach {router}; check its flow export and the path to this collector",
-                    series=[f"{row.key.series_id:016x}"],
-                    disposition="hard",
-                )
-            )  # fmt: skip
-        return made
+    def _exporter_down(self, row: Row) -> Claim:
+        router = row.key.entity
+        ticks = row.detail.get("ticks", 0)
+        busy, idle = self._faces.busy_far_ends(router)
+        evidence = [f"{row.expected:.0f} records/s expected, none for {ticks} ticks"]
+        if busy:
+            evidence.append(
+                f"the far ends of {len(busy)} of its links still carry traffic: {_some(busy)}"
+            )
+            why, what = "all its streams fell silent, its neighbours still see it forward", "silent"
+        elif idle:
+            evidence.append(f"the far ends of all its {len(idle)} links are idle too")
+            why, what = "it exports nothing and its neighbours see nothing from it", "down"
+        else:
+            why, what = "all its streams fell silent at once", "silent"
+        faces = len(self._network.links_of(router))
+        return Claim(
+            "exporter-down", router, "critical" if what == "down" else "major",
+            f"exporter {router} is {what}: no record for {ticks} ticks, "
+            f"{row.expected:.0f}/s expected",
+            row.since_ns, row.score, 1, row.actual, row.expected, row.lower, row.upper,
+            "{record}/s",
+            evidence=evidence,
+            causes=[{"kind": "exporter-down", "entity": router, "rank": 1, "why": why}],
+            affects=[router, f"{faces} links are not seen from its side"],
+            advice=(
+                f"{router} itself seems down: check power, console, and who reaches it"
+                if what == "down"
+                else f"reach {router}; check its flow export and the path to this collector"
+            ),
+            series=[f"{row.key.series_id:016x}"],
+            disposition="hard",
+        )  # fmt: skip
 
     def _links_cut(self, rows: Sequence[Row], dark: set[str]) -> list[Claim]:
         silent: dict[str, dict[str, list[Row]]] = {}
-        up: set[str] = set()
+        risen: dict[str, float] = {}
         for row in rows:
             if row.view != "interface":
                 continue
@@ -160,51 +172,71 @@ class CauseRules:
             if row.detector == "silence":
                 silent.setdefault(face.link, {}).setdefault(face.router, []).append(row)
             elif row.actual > row.expected:
-                up.add(face.link)
+                gained = row.actual - row.expected if row.measure == "octets" else 0.0
+                risen[face.link] = max(risen.get(face.link, 0.0), gained)
+        gone = set()
+        for router in dark:
+            busy, idle = self._faces.busy_far_ends(router)
+            if idle and not busy:
+                gone.add(router)
+        carriers = {name: gained for name, gained in risen.items() if name not in silent}
         made = []
         for name, by_router in sorted(silent.items()):
             link = self._network.link(name)
             if link is None:
                 continue
             ends = {router for router, _ in link.ends}
+            if ends & gone:
+                continue  # the router at one end is down: that is the fault, not its links
             seen = ends - dark
-            if not seen or not seen <= set(by_router):
-                continue  # one end still carries traffic: not the link
-            own = [row for part in by_router.values() for row in part]
-            carriers = len(up - set(silent))
-            first = min(row.since_ns for row in own)
-            lost = sum(row.expected for row in own if row.key.key["direction"] == "out")
-            carried = f": {carriers} links carry its traffic" if carriers else ""
-            made.append(
-                Claim(
-                    "link-cut", name, "critical" if not carriers else "major",
-                    f"link {name} is down{carried}",
-                    first, max(row.score for row in own), 1, 0.0, lost, 0.0, 0.0, "{flow}/s",
-                    evidence=[
-                        f"{row.key.entity} {row.key.key['direction']}: no flow for "
-                        f"{row.detail.get('ticks', 0)} ticks, {row.expected:.1f}/s expected"
-                        for row in own
-                    ] + ([f"{carriers} other links rose at the same time"] if carriers else []),
-                    causes=[
-                        {"kind": "link-cut", "entity": name, "rank": 1,
-                         "why": "both ends fell silent in the same tick, their routers did not"},
-                    ],
-                    affects=[f"{router}" for router in sorted(ends)],
-                    advice=f"check the line and optics of {name}; see planned works of its carrier",
-                    series=[f"{row.key.series_id:016x}" for row in own],
-                    disposition="hard",
-                )
-            )  # fmt: skip
+            if all(end in by_router or self._faces.is_idle(link, end) for end in seen):
+                made.append(self._link_cut(link, by_router, carriers))
         return made
+
+    def _link_cut(
+        self, link: Link, by_router: dict[str, list[Row]], carriers: dict[str, float]
+    ) -> Claim:
+        own = [row for part in by_router.values() for row in part]
+        carried = f": {len(carriers)} links carry its traffic" if carriers else ""
+        if len(carriers) == 1:
+            carried = f": {next(iter(carriers))} carries its traffic"
+        evidence = [
+            f"{row.key.entity} {row.key.key['direction']}: no flow for "
+            f"{row.detail.get('ticks', 0)} ticks, {row.expected:.1f}/s expected"
+            for row in own
+        ]
+        most = sorted(carriers, key=lambda name: (-carriers[name], name))
+        if most:
+            evidence.append(f"{len(most)} other links rose at the same time, most {_some(most)}")
+        return Claim(
+            "link-cut", link.name, "major" if carriers else "critical",
+            f"link {link.name} is down{carried}",
+            min(row.since_ns for row in own), max(row.score for row in own), 1, 0.0,
+            sum(row.expected for row in own if row.key.key["direction"] == "out"), 0.0, 0.0,
+            "{flow}/s",
+            evidence=evidence,
+            causes=[
+                {"kind": "link-cut", "entity": link.name, "rank": 1,
+                 "why": "every end that we see fell silent, the routers themselves did not"},
+            ],
+            affects=[
+                face_name(self._network.interface(router, index), router, index)
+                for router, index in link.ends
+            ],
+            advice=f"check the line and optics of {link.name}; see planned works of its carrier",
+            series=[f"{row.key.series_id:016x}" for row in own],
+            disposition="hard",
+        )  # fmt: skip
+
+    def _talkers(self, row: Row) -> tuple[Talker, ...]:
+        return self._evidence.talkers(row.key.series_id, row.tick_start_ns, TALKERS_LOOKED_AT)
 
     def _attacks(self, rows: Sequence[Row]) -> list[Claim]:
         made = []
         for row in rows:
             if row.detector != "attack":
                 continue
-            talkers = self._evidence.talkers(
-                row.key.series_id, row.tick_start_ns, TALKERS_LOOKED_AT
-            )
+            talkers = self._talkers(row)
             vector, share, host = vector_of(talkers)
             if not vector:
                 continue  # many ordinary conversations: a flash crowd, or a new service
@@ -219,96 +251,121 @@ class CauseRules:
         usual = row.detail.get("expected_octets_per_second", 0.0) * 8
         owner = self._network.owner_of_prefix(prefix)
         sources = row.detail.get("distinct_sources", 0.0)
+        entries = self._entries(talkers)
+        one = f"{host}/{128 if ':' in host else 32}"
         return Claim(
             "volumetric-attack", prefix, "critical",
             f"{vector} on {host} in {prefix}: {_bits(rate)}, {_bits(usual)} expected",
             row.since_ns, row.score, self._settings.confirm_ticks, rate / 8, usual / 8,
             row.lower, row.upper, "By/s",
             evidence=[
-                f"{share:.0%} of the sampled octets are {vector}",
+                f"{share:.0%} of the sample behind {prefix} is {vector} to {host}",
                 f"about {sources:.0f} sources in this tick",
-            ],
+                f"{row.measure}: {row.actual:.4g}/s, {row.expected:.4g}/s expected",
+            ] + ([f"it enters at {_some(entries)}"] if entries else []),
             causes=[
-                {"kind": "volumetric-attack", "entity": prefix, "rank": 1, "why": f"{vector}, {share:.0%}"},
+                {"kind": "volumetric-attack", "entity": prefix, "rank": 1,
+                 "why": f"{vector}, {share:.0%} of the sample"},
                 {"kind": "deviation", "entity": prefix, "rank": 2, "why": "a legitimate surge"},
             ],
             affects=[name for name in (owner, prefix) if name],
-            advice=f"filter {vector} to {host}: FlowSpec or a blackhole route for {host}/32",
-            talkers=[_talker(t) for t in talkers[:10]],
+            advice=f"filter {vector} to {host}: FlowSpec, or a blackhole route for {one}",
+            talkers=[_talker(t) for t in talkers[:TALKERS_SHOWN]],
             series=[f"{row.key.series_id:016x}"],
+            disposition=row.disposition,
         )  # fmt: skip
+
+    def _entries(self, talkers: Sequence[Talker]) -> list[str]:
+        """Return where sampled traffic enters, most first, as interface names."""
+        octets: dict[str, int] = {}
+        for t in talkers:
+            router = self._network.router_of(t.exporter)
+            face = self._network.interface(t.exporter, t.ingress_interface)
+            name = face_name(face, router, t.ingress_interface)
+            octets[name] = octets.get(name, 0) + t.octets
+        return sorted(octets, key=lambda name: (-octets[name], name))
 
     def _scans(self, rows: Sequence[Row], attacked: set[str]) -> list[Claim]:
         made = []
         for row in rows:
             if row.detector != "scan" or row.key.entity in attacked:
                 continue
-            talkers = self._evidence.talkers(
-                row.key.series_id, row.tick_start_ns, TALKERS_LOOKED_AT
-            )
+            talkers = self._talkers(row)
             source, way = scanner_of(talkers)
             prefix = row.key.entity
+            who = source or prefix
             made.append(
                 Claim(
                     "port-scan", prefix, "minor",
-                    f"{way} scan from {source or prefix}: {row.actual:.0f} destinations in a tick, "
+                    f"{way} scan from {who}: {row.actual:.0f} destinations in a tick, "
                     f"{row.expected:.0f} expected",
-                    row.since_ns, row.score, self._settings.confirm_ticks, row.actual, row.expected,
-                    row.lower, row.upper, "{destination}",
+                    row.since_ns, row.score, self._settings.confirm_ticks, row.actual,
+                    row.expected, row.lower, row.upper, "{destination}",
                     evidence=["its extra flows are one or two small packets each"],
-                    causes=[{"kind": "port-scan", "entity": prefix, "rank": 1, "why": f"{way} scan"}],
-                    affects=[name for name in (self._network.owner_of_prefix(prefix), prefix) if name],
-                    advice=f"ask the owner of {source or prefix}; rate-limit or block it at its edge",
-                    talkers=[_talker(t) for t in talkers[:10]],
+                    causes=[
+                        {"kind": "port-scan", "entity": prefix, "rank": 1, "why": f"{way} scan"},
+                    ],
+                    affects=self._owned(prefix),
+                    advice=f"ask the owner of {who}; rate-limit or block it at its edge",
+                    talkers=[_talker(t) for t in talkers[:TALKERS_SHOWN]],
                     series=[f"{row.key.series_id:016x}"],
+                    disposition=row.disposition,
                 )
             )  # fmt: skip
         return made
+
+    def _owned(self, prefix: str) -> list[str]:
+        return [name for name in (self._network.owner_of_prefix(prefix), prefix) if name]
 
     def _leaks(self, rows: Sequence[Row], named: set[str]) -> list[Claim]:
         made = []
         for row in rows:
             if row.detector != "trend" or row.key.entity in named:
                 continue
-            talkers = self._evidence.talkers(
-                row.key.series_id, row.tick_start_ns, TALKERS_LOOKED_AT
-            )
+            talkers = self._talkers(row)
             prefix = row.key.entity
             ratio = row.detail.get("ratio", 1.0)
+            hour = row.detail.get("ratio_an_hour", 1.0)
+            minutes = row.detail.get("since_seconds", 0.0) / 60
             made.append(
                 Claim(
                     "slow-leak", prefix, "minor",
-                    f"traffic from {prefix} has been rising for {row.detail.get('since_seconds', 0) / 60:.0f} "
-                    f"minutes: {ratio:.2f} times what is expected, and growing",
-                    row.since_ns, row.score, 1, row.actual, row.expected, row.lower, row.upper, "By/s",
-                    evidence=[
-                        f"ten-minute ratio {ratio:.2f}, one-hour ratio {row.detail.get('ratio_an_hour', 1):.2f}"
-                    ],
+                    f"traffic from {prefix} has been rising for {minutes:.0f} minutes: "
+                    f"{ratio:.2f} times what is expected, and growing",
+                    row.since_ns, row.score, 1, row.actual, row.expected, row.lower, row.upper,
+                    "By/s",
+                    evidence=[f"ten-minute ratio {ratio:.2f}, one-hour ratio {hour:.2f}", *_largest_pair(talkers)],
                     causes=[
-                        {"kind": "slow-leak", "entity": prefix, "rank": 1, "why": "a steady rise, no step"},
-                        {"kind": "deviation", "entity": prefix, "rank": 2, "why": "growth of a customer"},
+                        {"kind": "slow-leak", "entity": prefix, "rank": 1,
+                         "why": "a steady rise, no step"},
+                        {"kind": "deviation", "entity": prefix, "rank": 2,
+                         "why": "growth of a customer"},
                     ],
-                    affects=[name for name in (self._network.owner_of_prefix(prefix), prefix) if name],
+                    affects=self._owned(prefix),
                     advice=f"look at who {prefix} sends to; the top talkers are below",
-                    talkers=[_talker(t) for t in talkers[:10]],
+                    talkers=[_talker(t) for t in talkers[:TALKERS_SHOWN]],
                     series=[f"{row.key.series_id:016x}"],
+                    disposition=row.disposition,
                 )
             )  # fmt: skip
         return made
 
     def _deviation(self, row: Row) -> Claim:
         way = "above" if row.actual > row.expected else "below"
-        talkers = self._evidence.talkers(row.key.series_id, row.tick_start_ns, 10)
+        talkers = self._evidence.talkers(row.key.series_id, row.tick_start_ns, TALKERS_SHOWN)
+        entity = row.key.entity
         return Claim(
-            "deviation", row.key.entity, "warning",
-            f"{row.measure} of {row.key.entity} {way} its band: {row.actual:.4g}/s, "
+            "deviation", entity, "warning",
+            f"{row.measure} of {entity} {way} its band: {row.actual:.4g}/s, "
             f"{row.expected:.4g}/s expected ({row.lower:.4g} to {row.upper:.4g})",
             row.since_ns, row.score, self._settings.deviation_ticks, row.actual, row.expected,
-            row.lower, row.upper, "1/s",
-            evidence=[f"p-value {row.p_value:.2g}, {row.detector}"],
-            causes=[{"kind": "deviation", "entity": row.key.entity, "rank": 1, "why": "not explained"}],
-            affects=[row.key.entity],
-            advice=f"compare with changes and works around {row.key.entity}",
+            row.lower, row.upper, UNITS.get(row.measure, "1/s"),
+            evidence=[f"{row.detector}: p-value {row.p_value:.2g}"],
+            causes=[
+                {"kind": "deviation", "entity": entity, "rank": 1, "why": "no rule explains it"},
+            ],
+            affects=[entity],
+            advice=f"compare with changes and works around {entity}",
             talkers=[_talker(t) for t in talkers],
             series=[f"{row.key.series_id:016x}"],
             disposition=row.disposition,
@@ -316,43 +373,41 @@ class CauseRules:
 
 
 def vector_of(talkers: Sequence[Talker]) -> tuple[str, float, str]:
-    """Return (attack vector or "", its share of the sampled octets, the host it aims at)."""
-    total = sum(t.octets for t in talkers)
-    if not total:
-        return "", 0.0, ""
-    hosts: dict[str, int] = {}
-    for t in talkers:
-        hosts[t.destination] = hosts.get(t.destination, 0) + t.octets
-    host = max(sorted(hosts), key=lambda h: hosts[h])
-    aimed = [t for t in talkers if t.destination == host]
-    named: dict[str, int] = {}
+    """Return (attack vector or "", its share of the sample, the host it aims at).
+
+    A vector is looked for on each host by itself: the target of a flood of small packets is not the
+    host with the most octets.
+    """
+    octets = sum(t.octets for t in talkers)
     packets = sum(t.packets for t in talkers)
-    for t in aimed:
-        if t.protocol == 17 and t.source_port in AMPLIFIERS:
-            name = f"{AMPLIFIERS[t.source_port]} amplification"
-        elif t.protocol == 6 and t.tcp_flags & 0x3F == 0x02:
-            name = "SYN flood"
-        elif (
-            t.protocol == 17
-            and t.destination_port not in (443, 4500)
-            and t.source_port not in (443, 4500)
-        ):
-            name = "UDP flood"
-        elif t.protocol in (1, 58):
-            name = "ICMP flood"
-        else:
-            continue
-        weight = t.packets if name == "SYN flood" else t.octets
-        named[name] = named.get(name, 0) + weight
-    best, best_share = "", 0.0
-    for name, weight in sorted(named.items()):
-        share = weight / (packets if name == "SYN flood" else total)
-        if share > best_share:
-            best, best_share = name, share
-    sources = {t.source for t in aimed}
-    if best_share < VECTOR_SHARE or len(sources) < 5:
-        return "", best_share, host
-    return best, best_share, host
+    if not octets or not packets:
+        return "", 0.0, ""
+    found: dict[tuple[str, str], float] = {}
+    sources: dict[tuple[str, str], set[str]] = {}
+    for t in talkers:
+        name = _vector(t)
+        if name:
+            small = name in ("SYN flood", "ICMP flood")
+            share = t.packets / packets if small else t.octets / octets
+            found[name, t.destination] = found.get((name, t.destination), 0.0) + share
+            sources.setdefault((name, t.destination), set()).add(t.source)
+    for name, host in sorted(found, key=lambda key: (-found[key], key)):
+        if found[name, host] < VECTOR_SHARE:
+            break
+        if len(sources[name, host]) >= VECTOR_SOURCES_MIN:
+            return name, found[name, host], host
+    return "", max(found.values(), default=0.0), ""
+
+
+def _vector(t: Talker) -> str:
+    if t.protocol == 17 and t.source_port in AMPLIFIERS:
+        return f"{AMPLIFIERS[t.source_port]} amplification"
+    if t.protocol == 17:
+        # QUIC and IPsec are what large ordinary UDP conversations are made of.
+        return "" if {443, 4500} & {t.source_port, t.destination_port} else "UDP flood"
+    if t.protocol == 6:
+        return "SYN flood" if t.tcp_flags & 0x3F == 0x02 else ""
+    return "ICMP flood" if t.protocol in (1, 58) else ""
 
 
 def scanner_of(talkers: Sequence[Talker]) -> tuple[str, str]:
@@ -368,6 +423,17 @@ def scanner_of(talkers: Sequence[Talker]) -> tuple[str, str]:
     return source, "vertical" if len(ports) > 2 * len(hosts) else "horizontal"
 
 
+def _largest_pair(talkers: Sequence[Talker]) -> list[str]:
+    octets: dict[tuple[str, str], int] = {}
+    for t in talkers:
+        octets[t.source, t.destination] = octets.get((t.source, t.destination), 0) + t.octets
+    if not octets:
+        return []
+    pair = max(sorted(octets), key=lambda p: octets[p])
+    share = octets[pair] / max(sum(octets.values()), 1)
+    return [f"{pair[0]} to {pair[1]} is {share:.0%} of the sample"]
+
+
 def _talker(t: Talker) -> dict[str, Any]:
     return {
         "source": t.source,
@@ -375,9 +441,16 @@ def _talker(t: Talker) -> dict[str, Any]:
         "protocol": t.protocol,
         "source_port": t.source_port,
         "destination_port": t.destination_port,
+        "exporter": t.exporter,
+        "ingress_interface": t.ingress_interface,
+        "egress_interface": t.egress_interface,
         "octets": t.octets,
         "packets": t.packets,
     }
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
 
 
 def _bits(rate: float) -> str:

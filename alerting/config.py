@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import msgspec
+
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 
 
@@ -25,11 +27,11 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     deviation_ticks: PositiveInt = 6  # ticks an unexplained deviation must last
     deviation_ratio: PositiveFloat = 2.5  # and by how much: smaller ones stay in the digest
     reopen_seconds: PositiveFloat = 900.0  # a re-raise within this time is the same occurrence
-    flap_changes: PositiveInt = 6  # raises within flap_seconds that make an alarm a flapping one
+    flap_changes: PositiveInt = 6  # so many raises within flap_seconds: the alarm flaps
     flap_seconds: PositiveFloat = 3600.0
     aftermath_seconds: PositiveFloat = 300.0  # deviations so soon after a fault belong to it
     alarms_max: PositiveInt = 10_000
     retry_seconds_first: PositiveFloat = 1.0
     retry_seconds_max: PositiveFloat = 300.0
     attempts_max: PositiveInt = 50
-    sinks: dict[str, SinkSettings] = {}
+    sinks: dict[str, SinkSettings] = msgspec.field(default_factory=dict)

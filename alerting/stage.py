@@ -15,21 +15,26 @@ from alerting.alarm import KINDS, SEVERITIES, Alarm, Claim, alarm_id
 from alerting.alert import Alert
 from alerting.causes import CauseRules, Row, rows_of
 from alerting.config import AlertingSettings
+from alerting.digest import Digest
+from alerting.explain import attached, explain
+from alerting.faces import Faces
+from alerting.suppress import Explanations, attach
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.ports import Evidence, NetworkMap, SeriesDirectory
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import id_text, stable_id
-from telemetry.schemas import ALARM, ANOMALY, FRAME, INCIDENT
+from telemetry.schemas import ALARM, ANOMALY, DIGEST, FRAME, INCIDENT, FrameFlag
 
-PRIMARY = ("link-cut", "exporter-down", "volumetric-attack", "port-scan", "slow-leak")
+SIZES_KEPT = 6  # ticks by which growing and shrinking are told apart
+SIBLING_TICKS = 2  # deviations that begin so close together are one event
 
 
 class AlertingStage:
     """Turn the anomalies of each tick into alarm changes; one alarm for each fault."""
 
     accepts = (FRAME, ANOMALY)
-    emits = (ALARM, INCIDENT)
+    emits = (ALARM, INCIDENT, DIGEST)
 
     def __init__(
         self,
@@ -42,10 +47,14 @@ class AlertingStage:
     ) -> None:
         self._settings = settings
         self._directory = directory
-        self._rules = CauseRules(settings, network, evidence)
+        self._faces = Faces(network, directory)
+        self._rules = CauseRules(settings, network, evidence, self._faces)
+        self._explanations = Explanations(network, aftermath_seconds=settings.aftermath_seconds)
+        self._digest = Digest(context)
         self._rows: list[Row] = []
+        self._incomplete = False
         self._alarms: dict[int, Alarm] = {}
-        self._calm_since_ns = 0
+        self._last_ns = 0
         self._changes = context.metrics.counter(
             "alarm_changes_total",
             "changes of alarms by what changed",
@@ -54,129 +63,164 @@ class AlertingStage:
         )
         self._held = context.metrics.counter(
             "alarms_held_total",
-            "raises that were not sent, by reason",
+            "claims that became no alarm, by reason",
             label="reason",
-            values=("flapping", "too_many"),
+            values=("too_many",),
         )
 
     # ---- stage
 
     def process(self, batch: Batch) -> list[Batch]:
-        """Take the anomalies of a tick; changes come from `advance`."""
+        """Take the anomalies and frames of a tick; changes come from `advance`."""
         if batch.schema.name == ANOMALY.name:
             self._rows += rows_of(batch, self._directory)
+        elif batch.schema.name == FRAME.name and batch.rows:
+            if (batch["flags"] & FrameFlag.INCOMPLETE).any():
+                self._incomplete = True
+            if batch.dictionaries["view"][0] == "interface":
+                self._faces.take(batch)
         return []
 
     def advance(self, frontier_ns: int) -> list[Batch]:
-        """The tick that ends at frontier_ns is complete: judge it and move every alarm's life on."""
-        rows, self._rows = self._rows, []
-        claims = self._rules.claims(rows)
-        primary_up = any(a.up and a.kind in PRIMARY for a in self._alarms.values())
-        if claims or primary_up:
-            self._calm_since_ns = frontier_ns
-        aftermath = round(self._settings.aftermath_seconds * 1e9)
-        explained = bool(claims) or (
-            self._calm_since_ns > 0 and frontier_ns - self._calm_since_ns < aftermath
-        )
-        claims += self._rules.deviations(rows, explained)
-        changed: list[Alarm] = []
-        claimed = set()
-        for claim in claims:
-            claimed.add(claim.alarm_id)
-            alarm = self._claim(claim, frontier_ns)
-            if alarm is not None:
-                changed.append(alarm)
-        for key, alarm in list(self._alarms.items()):
-            if key not in claimed:
-                changed += self._quiet(key, alarm, frontier_ns)
-        return self._batches(changed, frontier_ns)
+        """The tick that ends at frontier_ns is complete: judge it, move every alarm's life on.
 
-    def _claim(self, claim: Claim, now_ns: int) -> Alarm | None:
-        key = claim.alarm_id
-        alarm = self._alarms.get(key)
+        A frontier that does not move ends no tick. A tick that a restart cut short proves nothing:
+        it neither raises nor counts as quiet.
+        """
+        if frontier_ns <= self._last_ns:
+            return []
+        self._last_ns = frontier_ns
+        rows, self._rows = self._rows, []
+        incomplete, self._incomplete = self._incomplete, False
+        digest = self._digest.add(rows, frontier_ns)
+        changed: list[Alarm] = []
+        if not (incomplete and not rows):
+            changed = self._judge(rows, frontier_ns)
+        return self._batches(changed, frontier_ns) + digest
+
+    def _judge(self, rows: list[Row], now_ns: int) -> list[Alarm]:
+        claims = self._rules.claims(rows)
+        claimed: list[tuple[Alarm, Claim]] = []
+        for claim in claims:
+            if alarm := self._alarm_of(claim):
+                claimed.append((alarm, claim))
+        # The anomalies that these faults explain are attached before the alarms are told.
+        own = {series for claim in claims for series in claim.series}
+        other = [row for row in rows if id_text(row.key.series_id) not in own]
+        rest = self._explanations.rest(other, self._alarms.values(), now_ns)
+        shown = {claim.alarm_id for claim in claims}
+        for claim in self._rules.deviations(rest):
+            sibling = self._sibling(claim, shown)
+            if sibling is not None:
+                # Part of an event that has an alarm: it keeps that alarm up and raises no other.
+                attach(sibling, f"deviation {claim.entity}")
+                sibling.quiet_ticks, sibling.last_ns = 0, now_ns
+                shown.add(alarm_id(sibling.kind, sibling.entity))
+            elif alarm := self._alarm_of(claim):
+                claimed.append((alarm, claim))
+                shown.add(claim.alarm_id)
+        changed = [alarm for alarm, claim in claimed if self._claim(alarm, claim, now_ns)]
+        for key, alarm in list(self._alarms.items()):
+            if key not in shown and self._quiet(key, alarm, now_ns):
+                changed.append(alarm)
+        return changed
+
+    def _alarm_of(self, claim: Claim) -> Alarm | None:
+        """Return the claim's alarm, a new one where there is none, None where there is no room."""
+        alarm = self._alarms.get(claim.alarm_id)
         if alarm is None:
-            if len(self._alarms) >= self._settings.alarms_max:
+            if len(self._alarms) >= self._settings.alarms_max and not self._make_room():
                 self._held.add("too_many")
                 return None
-            alarm = self._alarms[key] = Alarm(claim.kind, claim.entity, first_ns=claim.since_ns)
-        alarm.quiet_ticks = 0
-        if alarm.state in ("pending", "cleared"):
-            if alarm.pending_ticks == 0:
-                alarm.first_ns = claim.since_ns
-            alarm.pending_ticks += 1
-            if alarm.pending_ticks < claim.ticks_needed:
-                return None
-            return self._raise(alarm, claim, now_ns)
-        worse = SEVERITIES.index(claim.severity) < SEVERITIES.index(alarm.severity)
-        grown = claim.score > 2.0 * alarm.best_score and claim.disposition != "hard"
-        if worse or (grown and not alarm.flapping):
-            alarm.state = "updated"
-            return self._tell(alarm, claim, now_ns)
+            alarm = Alarm(claim.kind, claim.entity, first_ns=claim.since_ns)
+            self._alarms[claim.alarm_id] = alarm
+        if alarm.state in ("pending", "cleared") and alarm.pending_ticks == 0:
+            alarm.first_ns = claim.since_ns
+        return alarm
+
+    def _make_room(self) -> bool:
+        """Forget the alarm that was cleared longest ago, if there is one."""
+        over = [(a.cleared_ns, key) for key, a in self._alarms.items() if a.state == "cleared"]
+        if over:
+            del self._alarms[min(over)[1]]
+        return bool(over)
+
+    def _sibling(self, claim: Claim, shown: set[int]) -> Alarm | None:
+        """Return the deviation alarm of another entity that began when this one did."""
+        if claim.alarm_id in self._alarms:
+            return None
+        near = round(SIBLING_TICKS * claim.tick_seconds * 1e9)
+        for key, alarm in self._alarms.items():
+            going = alarm.up or (alarm.state == "pending" and key in shown)
+            if going and alarm.kind == "deviation" and abs(alarm.first_ns - claim.since_ns) <= near:
+                return alarm
         return None
 
-    def _raise(self, alarm: Alarm, claim: Claim, now_ns: int) -> Alarm | None:
+    def _claim(self, alarm: Alarm, claim: Claim, now_ns: int) -> bool:
+        """Move an alarm on by one tick that shows it; return whether there is a change to tell."""
+        alarm.quiet_ticks, alarm.last_ns = 0, now_ns
+        alarm.sizes = [*alarm.sizes[1 - SIZES_KEPT :], _six(abs(claim.actual - claim.expected))]
+        if not alarm.up:
+            alarm.pending_ticks += 1
+            if alarm.pending_ticks < claim.ticks_needed:
+                return False
+            self._raise(alarm, claim, now_ns)
+            return True
+        if claim.disposition == "hard":
+            return False  # a hard fault is certain when it is raised; only its end is news
+        worse = SEVERITIES.index(claim.severity) < SEVERITIES.index(alarm.severity)
+        grown = claim.score > 2.0 * alarm.best_score
+        if worse or (grown and not alarm.flapping):
+            alarm.state = "updated"
+            self._tell(alarm, claim, now_ns)
+            return True
+        return False
+
+    def _raise(self, alarm: Alarm, claim: Claim, now_ns: int) -> None:
         reopen = round(self._settings.reopen_seconds * 1e9)
         if not alarm.cleared_ns or now_ns - alarm.cleared_ns > reopen:
             alarm.occurrence += 1
             alarm.raised_ns = alarm.first_ns
+            alarm.raises = [] if not alarm.cleared_ns else alarm.raises
         flap = round(self._settings.flap_seconds * 1e9)
         alarm.raises = [at for at in alarm.raises if now_ns - at < flap] + [now_ns]
-        was_flapping = alarm.flapping
         alarm.flapping = len(alarm.raises) >= self._settings.flap_changes
         alarm.state, alarm.cleared_ns, alarm.pending_ticks = "raised", 0, 0
         alarm.best_score = 0.0
-        told = self._tell(alarm, claim, now_ns)
-        if alarm.flapping and was_flapping:
-            self._held.add("flapping")  # said once when it began; the state goes on underneath
-            return None
-        return told
+        self._tell(alarm, claim, now_ns)
 
-    def _tell(self, alarm: Alarm, claim: Claim, now_ns: int) -> Alarm:
+    def _tell(self, alarm: Alarm, claim: Claim, now_ns: int) -> None:
         alarm.severity = claim.severity
         alarm.changed_ns = now_ns
         alarm.title = claim.title + (" (flapping)" if alarm.flapping else "")
-        growing = claim.score > alarm.best_score
         alarm.best_score = max(alarm.best_score, claim.score)
-        alarm.explain = {
-            "what": alarm.title,
-            "where": claim.entity,
-            "since_ns": claim.since_ns,
-            "growing": growing,
-            "sure": _sure(claim),
-            "actual": _six(claim.actual),
-            "expected": _six(claim.expected),
-            "band": [_six(claim.lower), _six(claim.upper)],
-            "unit": claim.unit,
-            "why": claim.evidence,
-            "causes": claim.causes,
-            "touches": claim.affects,
-            "do": claim.advice,
-            "top_talkers": claim.talkers,
-            "series": claim.series,
-            "disposition": claim.disposition,
-        }
-        return alarm
+        alarm.explain = explain(alarm, claim)
 
-    def _quiet(self, key: int, alarm: Alarm, now_ns: int) -> list[Alarm]:
+    def _quiet(self, key: int, alarm: Alarm, now_ns: int) -> bool:
+        """Move an alarm on by one tick that does not show it; return whether it cleared."""
+        alarm.quiet_ticks += 1
         if alarm.state == "pending":
-            alarm.quiet_ticks += 1
             if alarm.quiet_ticks > 1:
                 del self._alarms[key]
-            return []
+            return False
         if alarm.state == "cleared":
             alarm.pending_ticks = 0
             if now_ns - alarm.cleared_ns > round(self._settings.flap_seconds * 1e9):
                 del self._alarms[key]
-            return []
-        alarm.quiet_ticks += 1
+            return False
         if alarm.quiet_ticks < self._settings.clear_ticks:
-            return []
+            return False
+        # A flapping alarm is said once and stays up until it has been calm for long.
+        if alarm.flapping and now_ns - alarm.last_ns < round(self._settings.reopen_seconds * 1e9):
+            return False
         alarm.state, alarm.cleared_ns, alarm.changed_ns = "cleared", now_ns, now_ns
-        alarm.pending_ticks = 0
-        if alarm.flapping and len(alarm.raises) > self._settings.flap_changes:
-            self._held.add("flapping")
-            return []
-        return [alarm]
+        alarm.pending_ticks, alarm.sizes = 0, []
+        if alarm.flapping:
+            alarm.flapping, alarm.raises = False, []
+            alarm.title = alarm.title.removesuffix(" (flapping)")
+        alarm.explain = {**alarm.explain, "growing": False, "trend": "over"} | attached(alarm)
+        alarm.attached = []
+        return True
 
     def _batches(self, changed: Iterable[Alarm], now_ns: int) -> list[Batch]:
         alarms, incidents = [], []
@@ -204,9 +248,10 @@ class AlertingStage:
     def snapshot(self, out: Any) -> None:
         """Write every alarm."""
         data = msgspec.msgpack.encode(
-            {"alarms": list(self._alarms.values()), "calm_since_ns": self._calm_since_ns}
+            {"alarms": list(self._alarms.values()), "last_ns": self._last_ns}
         )
         write_array(out, "alarms", np.frombuffer(data, np.uint8))
+        self._digest.snapshot(out)
 
     def restore(self, state: Any) -> None:
         """Take them back."""
@@ -214,10 +259,11 @@ class AlertingStage:
         if kept is None:
             return
         data = msgspec.msgpack.decode(kept.tobytes())
-        self._calm_since_ns = int(data["calm_since_ns"])
+        self._last_ns = int(data.get("last_ns", 0))
         for fields in data["alarms"]:
             alarm = msgspec.convert(fields, Alarm)
             self._alarms[alarm_id(alarm.kind, alarm.entity)] = alarm
+        self._digest.restore(state)
 
 
 def alerts_of(alarms: Batch) -> list[Alert]:
@@ -278,7 +324,7 @@ def _incident_row(alarm: Alarm) -> dict[str, Any]:
     key = alarm_id(alarm.kind, alarm.entity)
     return {
         "changed_ns": alarm.changed_ns,
-        "incident_id": stable_id(f"incident|{key}|{alarm.occurrence}"),
+        "incident_id": stable_id(f"incident|{key}|{alarm.raised_ns}"),
         "opened_ns": alarm.raised_ns,
         "closed_ns": alarm.cleared_ns,
         "severity": alarm.severity,
@@ -286,12 +332,6 @@ def _incident_row(alarm: Alarm) -> dict[str, Any]:
         "causes": json.dumps(alarm.explain.get("causes", []), sort_keys=True),
         "alarms": json.dumps([id_text(key)]),
     }
-
-
-def _sure(claim: Claim) -> str:
-    if claim.disposition == "hard":
-        return "certain: the network itself says so"
-    return "very sure" if claim.score > 6 else "sure" if claim.score > 3 else "likely"
 
 
 def _six(value: float) -> float:

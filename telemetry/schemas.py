@@ -279,6 +279,25 @@ INCIDENT = Schema(
     ),
 )
 
+# What was found but is over the alert budget: one row an hour and class.
+DIGEST = Schema(
+    "digest",
+    1,
+    0,
+    (
+        plain("hour_start_ns", "i8", "ns"),
+        code("view"),
+        code("detector"),
+        code("measure"),
+        plain("findings", "u8", "", "how many findings of this class the hour had"),
+        text("entity", "of the strangest one"),
+        plain("score", "f8", "", "of the strangest one"),
+        plain("actual", "f8"),
+        plain("expected", "f8"),
+        plain("time_ns", "i8", "ns", "start of the tick of the strangest one"),
+    ),
+)
+
 CATALOGUE = {
     schema.name: schema
     for schema in (
@@ -296,6 +315,7 @@ CATALOGUE = {
         ROUTE,
         USER_EVENT,
         INCIDENT,
+        DIGEST,
     )
 }
 

@@ -1,0 +1,69 @@
+"""What both ends of every link carry in the current tick, read from the interface view's frame."""
+
+from runtime.ports import Interface, Link, NetworkMap, SeriesDirectory
+from telemetry.batch import Batch
+
+SERIES_KEPT_MAX = 100_000
+
+
+class Faces:
+    """The interfaces of the last frame by (router, ifIndex). Made only when a rule asks."""
+
+    def __init__(self, network: NetworkMap, directory: SeriesDirectory) -> None:
+        self._network = network
+        self._directory = directory
+        self._frame: Batch | None = None
+        self._flows: dict[tuple[str, int], int] | None = None
+        self._known: dict[int, tuple[str, int] | None] = {}
+
+    def take(self, frame: Batch) -> None:
+        """Keep the interface view's frame of this tick."""
+        self._frame, self._flows = frame, None
+
+    def flows(self, router: str, index: int) -> int | None:
+        """Return the flow records seen on an interface in this tick, None = it has no series."""
+        if self._flows is None:
+            self._flows = self._read()
+        return self._flows.get((router, index))
+
+    def busy_far_ends(self, router: str) -> tuple[list[str], list[str]]:
+        """Return the router's links whose far end carries traffic, and those where it is idle."""
+        busy: list[str] = []
+        idle: list[str] = []
+        for link in self._network.links_of(router):
+            for end, index in link.ends:
+                flows = self.flows(end, index) if end != router else None
+                if flows is not None:
+                    (busy if flows else idle).append(link.name)
+        return busy, idle
+
+    def is_idle(self, link: Link, router: str) -> bool:
+        """Whether this end of the link has a series and it shows nothing in this tick."""
+        return any(end == router and self.flows(end, index) == 0 for end, index in link.ends)
+
+    def _read(self) -> dict[tuple[str, int], int]:
+        if self._frame is None:
+            return {}
+        if len(self._known) > SERIES_KEPT_MAX:
+            self._known.clear()
+        made: dict[tuple[str, int], int] = {}
+        flows = self._frame["flows"].tolist()
+        for place, series_id in enumerate(self._frame["series_id"].tolist()):
+            if series_id not in self._known:
+                self._known[series_id] = self._place(series_id)
+            face = self._known[series_id]
+            if face is not None:
+                made[face] = made.get(face, 0) + flows[place]
+        return made
+
+    def _place(self, series_id: int) -> tuple[str, int] | None:
+        key = self._directory.key(series_id)
+        if key is None or "interface" not in key.key:
+            return None
+        router = self._network.router_of(key.key["exporter"])
+        return router, int(key.key["interface"])
+
+
+def face_name(face: Interface | None, router: str, index: int) -> str:
+    """Return an interface's name as people call it: `ams1:et-0/0/3`."""
+    return f"{router}:{face.name if face is not None and face.name else index}"

@@ -1,0 +1,214 @@
+"""Cause rules: one alarm for each fault, and the right one."""
+
+from typing import Any
+
+import pytest
+
+from alerting.causes import scanner_of, vector_of
+from tocsin.testing.alarms import LINKS, AlarmWorld, flood, talker
+
+
+def idle_and_busy(world: AlarmWorld, idle: set[str]) -> dict[int, int]:
+    return {s: 0 if link in idle else 50 for link in LINKS for s in world.ends(link)}
+
+
+def cut(world: AlarmWorld, link: str = "ams1-fra2") -> list[dict[str, Any]]:
+    rows = [world.silence(s) for s in world.ends(link)]
+    others = [s for name in LINKS if name != link for s in world.ends(name)]
+    return rows + [world.anomaly(s, "level", actual=160.0) for s in others]
+
+
+def test_a_cut_link_is_one_alarm_that_names_it_and_who_carries_its_traffic() -> None:
+    world = AlarmWorld()
+    (alert,) = world.tick(cut(world))
+    assert (alert.kind, alert.entity, alert.severity) == ("link-cut", "ams1-fra2", "major")
+    assert alert.title == "link ams1-fra2 is down: 2 links carry its traffic"
+    assert alert.explain["causes"][0]["kind"] == "link-cut"
+    assert alert.explain["causes"][0]["entity"] == "ams1-fra2"
+    assert alert.explain["touches"] == ["ams1:et-0/0/1", "fra2:et-0/0/1"]
+
+
+def test_what_a_cut_link_moves_is_attached_and_raises_nothing_however_long_it_lasts() -> None:
+    world = AlarmWorld()
+    since = world.now_ns
+    others = [s for name in LINKS[1:] for s in world.ends(name)]
+    alerts = world.tick(cut(world))
+    for _ in range(40):
+        rows = [world.silence(s) for s in world.ends("ams1-fra2")]
+        rows += [world.anomaly(s, "level", actual=900.0, since_ns=since) for s in others]
+        alerts += world.tick(rows)
+    assert [a.kind for a in alerts] == ["link-cut"]
+    assert alerts[0].explain["explains_count"] == 4
+    assert "interface ams1:et-0/0/2" in alerts[0].explain["explains"]
+
+
+def test_a_deviation_that_begins_long_after_a_fault_is_not_its_doing() -> None:
+    world = AlarmWorld()
+    alerts = world.tick(cut(world))
+    for _ in range(70):  # 350 s: the aftermath of 300 s is over, the link is still down
+        alerts += world.tick([world.silence(s) for s in world.ends("ams1-fra2")])
+    since = world.now_ns
+    other = world.interface("lon1", 7)
+    for _ in range(8):
+        rows = [world.silence(s) for s in world.ends("ams1-fra2")]
+        alerts += world.tick([*rows, world.anomaly(other, "level", since_ns=since)])
+    assert [(a.kind, a.entity) for a in alerts] == [
+        ("link-cut", "ams1-fra2"), ("deviation", "lon1:7"),
+    ]  # fmt: skip
+
+
+def test_one_silent_end_is_no_cut_while_the_other_end_carries_traffic() -> None:
+    world = AlarmWorld()
+    rows = [world.silence(world.interface("ams1", 1, way)) for way in ("in", "out")]
+    flows = idle_and_busy(world, set())
+    assert [a.kind for a in world.tick(rows, frames=[world.frame(flows)])] == []
+
+
+def test_an_end_that_is_too_quiet_for_a_finding_is_looked_at_in_the_frame() -> None:
+    world = AlarmWorld()
+    rows = [world.silence(world.interface("ams1", 1, way)) for way in ("in", "out")]
+    flows = idle_and_busy(world, {"ams1-fra2"})
+    (alert,) = world.tick(rows, frames=[world.frame(flows)])
+    assert (alert.kind, alert.entity) == ("link-cut", "ams1-fra2")
+    assert alert.severity == "critical"  # nothing rose: nobody carries its traffic
+
+
+def test_a_silent_exporter_explains_its_interfaces_and_its_neighbours_vouch_for_it() -> None:
+    world = AlarmWorld()
+    exporter = world.series("exporter", exporter="127.1.0.1")
+    own = [world.interface("ams1", i, way) for i in (1, 2) for way in ("in", "out")]
+    flows = idle_and_busy(world, set())
+    (alert,) = world.tick(
+        [world.silence(exporter), *[world.silence(s) for s in own]], frames=[world.frame(flows)]
+    )
+    assert (alert.kind, alert.entity, alert.severity) == ("exporter-down", "ams1", "major")
+    assert "still carry traffic: ams1-fra2, ams1-lon1" in " ".join(alert.explain["why"])
+
+
+def test_a_router_whose_neighbours_see_nothing_is_down_itself_and_its_links_are_not_alarmed() -> (
+    None
+):
+    world = AlarmWorld()
+    exporter = world.series("exporter", exporter="127.1.0.1")
+    ends = world.ends("ams1-fra2") + world.ends("ams1-lon1")
+    flows = idle_and_busy(world, {"ams1-fra2", "ams1-lon1"})
+    (alert,) = world.tick(
+        [world.silence(exporter), *[world.silence(s) for s in ends]], frames=[world.frame(flows)]
+    )
+    assert (alert.kind, alert.entity, alert.severity) == ("exporter-down", "ams1", "critical")
+    assert alert.title.startswith("exporter ams1 is down")
+
+
+def attack(world: AlarmWorld, series: int) -> dict[str, Any]:
+    detail = {
+        "octets_per_second": 1.5e8, "expected_octets_per_second": 1e6, "distinct_sources": 900.0,
+    }  # fmt: skip
+    return world.anomaly(series, "attack", detail=detail)
+
+
+def test_an_attack_names_vector_host_prefix_and_entry_after_two_ticks() -> None:
+    world = AlarmWorld()
+    series = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
+    world.samples[series] = flood()
+    assert world.tick([attack(world, series)]) == []
+    (alert,) = world.tick([attack(world, series)])
+    assert (alert.kind, alert.entity) == ("volumetric-attack", "198.51.100.0/24")
+    assert alert.title == (
+        "DNS amplification on 198.51.100.7 in 198.51.100.0/24: 1.2 Gbit/s, 8 Mbit/s expected"
+    )
+    assert alert.explain["touches"] == ["acme", "198.51.100.0/24"]
+    assert "it enters at ams1:et-0/0/1" in alert.explain["why"]
+    assert len(alert.explain["top_talkers"]) == 10
+
+
+def test_a_flash_crowd_is_no_attack() -> None:
+    world = AlarmWorld()
+    series = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
+    world.samples[series] = tuple(talker(source=f"203.0.113.{i}") for i in range(1, 60))
+    assert [world.tick([attack(world, series)]) for _ in range(20)] == [[]] * 20
+
+
+@pytest.mark.parametrize(
+    ("fields", "vector"),
+    [
+        ({"source_port": 123}, "NTP amplification"),
+        ({"source_port": 389}, "CLDAP amplification"),
+        ({"source_port": 11211}, "memcached amplification"),
+        ({"source_port": 1900}, "SSDP amplification"),
+        ({"source_port": 40000}, "UDP flood"),
+        ({"source_port": 443}, ""),  # QUIC
+        ({"protocol": 6, "source_port": 40000, "tcp_flags": 0x02}, "SYN flood"),
+        ({"protocol": 6, "tcp_flags": 0x1B}, ""),
+        ({"protocol": 1, "source_port": 0}, "ICMP flood"),
+        ({"protocol": 17, "source": "203.0.113.1"}, ""),  # one source is a big transfer
+    ],
+)
+def test_vectors(fields: dict[str, Any], vector: str) -> None:
+    assert vector_of(flood(**fields))[0] == vector
+
+
+def test_a_syn_flood_is_seen_beside_downloads_with_far_more_octets() -> None:
+    sample = [talker(source=f"203.0.113.{i}", destination="198.51.100.9") for i in range(30)]
+    sample += flood(60, protocol=6, tcp_flags=2, source_port=4000, octets=3000, packets=60)
+    name, share, host = vector_of(sample)
+    assert (name, host) == ("SYN flood", "198.51.100.7")
+    assert share > 0.5
+
+
+@pytest.mark.parametrize(("ports", "hosts", "way"), [(1, 50, "horizontal"), (200, 1, "vertical")])
+def test_scans_name_their_source_and_way(ports: int, hosts: int, way: str) -> None:
+    sample = [
+        talker(source="192.0.2.66", destination=f"198.51.100.{h}", destination_port=p)
+        for h in range(1, hosts + 1)
+        for p in range(20, 20 + ports)
+    ]
+    assert scanner_of([talker(source="192.0.2.1"), *sample]) == ("192.0.2.66", way)
+
+
+def test_a_scan_and_a_leak_are_claimed_on_their_prefix() -> None:
+    world = AlarmWorld()
+    scanner = world.series("source_prefix", source_prefix="192.0.2.0/24")
+    leaking = world.series("source_prefix", source_prefix="198.51.100.0/24")
+    world.samples[scanner] = tuple(
+        talker(source="192.0.2.66", destination=f"198.51.100.{i}", destination_port=22)
+        for i in range(1, 90)
+    )
+    alerts = []
+    for _ in range(2):
+        trend = world.anomaly(leaking, "trend", detail={"ratio": 1.6, "since_seconds": 1500.0})
+        alerts += world.tick([world.anomaly(scanner, "scan"), trend])
+    found = {(a.kind, a.entity, a.severity) for a in alerts}
+    assert found == {
+        ("port-scan", "192.0.2.0/24", "minor"), ("slow-leak", "198.51.100.0/24", "minor"),
+    }  # fmt: skip
+    assert any("horizontal scan from 192.0.2.66" in a.title for a in alerts)
+
+
+def test_deviations_that_begin_together_are_one_alarm() -> None:
+    world = AlarmWorld()
+    since = world.now_ns
+    series = [s for link in LINKS for s in world.ends(link)]
+    alerts = []
+    for _ in range(30):
+        alerts += world.tick(
+            [world.anomaly(s, "level", since_ns=since, score=4.0 + i) for i, s in enumerate(series)]
+        )
+    (alert,) = alerts
+    assert alert.kind == "deviation"
+    assert alert.severity == "warning"
+    assert alert.explain["explains_count"] == 5  # six interfaces of three links
+    assert alert.explain["unit"] == "By/s"
+
+
+def test_what_is_over_budget_or_too_small_or_too_short_raises_nothing() -> None:
+    world = AlarmWorld()
+    over, small, short = (world.interface("ams1", i) for i in (1, 2, 3))
+    since = world.now_ns
+    for tick in range(20):
+        rows = [
+            world.anomaly(over, "level", disposition="digest", since_ns=since),
+            world.anomaly(small, "level", actual=200.0, since_ns=since),
+        ]
+        if tick % 4 == 0:
+            rows.append(world.anomaly(short, "level"))
+        assert world.tick(rows) == []

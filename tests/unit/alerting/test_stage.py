@@ -1,0 +1,182 @@
+"""The alarm's life: confirm, raise, update, clear, re-open, flap; digest; checkpoints."""
+
+import json
+from typing import Any
+
+import pytest
+
+from alerting.alert import Alert, canonical, human
+from alerting.config import AlertingSettings
+from runtime.checkpoint import Snapshot
+from telemetry.schemas import FrameFlag
+from tocsin.testing.alarms import START_NS, TICK_NS, AlarmWorld, flood
+
+
+def down(world: AlarmWorld) -> dict[str, Any]:
+    return world.silence(world.series("exporter", exporter="127.1.0.1"))
+
+
+def test_an_alarm_is_raised_once_and_cleared_after_quiet_ticks() -> None:
+    world = AlarmWorld()
+    raised = world.tick([down(world)])
+    assert [a.state for a in raised] == ["raised"]
+    assert [world.tick([down(world)]) for _ in range(10)] == [[]] * 10
+    assert [len(world.tick()) for _ in range(3)] == [0, 0, 1]
+    assert world.stage.raised == 0
+
+
+def test_one_quiet_tick_clears_nothing() -> None:
+    world = AlarmWorld()
+    world.tick([down(world)])
+    for _ in range(10):
+        assert world.tick() == []
+        assert world.tick() == []
+        assert world.tick([down(world)]) == []
+    assert world.stage.raised == 1
+
+
+def test_the_cleared_alarm_keeps_id_and_times() -> None:
+    world = AlarmWorld()
+    (raised,) = world.tick([down(world)])
+    cleared = next(a for _ in range(3) for a in world.tick())
+    assert (cleared.id, cleared.raised_ns, cleared.occurrence) == (
+        raised.id, raised.raised_ns, raised.occurrence,
+    )  # fmt: skip
+    assert cleared.state == "cleared"
+    assert cleared.severity == raised.severity  # cleared is a state, not a severity
+    assert cleared.cleared_ns == cleared.changed_ns == START_NS + 4 * TICK_NS
+    assert raised.cleared_ns == 0
+    assert raised.change != cleared.change
+
+
+@pytest.mark.parametrize(("quiet_ticks", "occurrence"), [(10, 1), (400, 2)])
+def test_a_raise_soon_after_is_the_same_occurrence(quiet_ticks: int, occurrence: int) -> None:
+    world = AlarmWorld()
+    (first,) = world.tick([down(world)])
+    for _ in range(quiet_ticks):
+        world.tick()
+    (second,) = world.tick([down(world)])
+    assert second.id == first.id
+    assert second.occurrence == occurrence
+    assert (second.raised_ns == first.raised_ns) is (occurrence == 1)
+
+
+def test_a_flapping_alarm_is_said_once_and_cleared_when_it_has_been_calm() -> None:
+    world = AlarmWorld()
+    alerts: list[Alert] = []
+    for _ in range(30):
+        alerts += world.tick([down(world)])
+        for _ in range(5):
+            alerts += world.tick()
+    assert [a.state for a in alerts] == ["raised", "cleared"] * 5 + ["raised"]
+    assert alerts[-1].title.endswith("(flapping)")
+    calm = [a for _ in range(200) for a in world.tick()]
+    assert [a.state for a in calm] == ["cleared"]
+    assert not calm[0].title.endswith("(flapping)")
+    assert world.stage.raised == 0
+
+
+def test_an_attack_that_grows_is_updated() -> None:
+    world = AlarmWorld()
+    series = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
+    world.samples[series] = flood()
+    states = []
+    for score in (4.0, 4.0, 5.0, 9.0, 9.0):
+        row = world.anomaly(series, "attack", score=score, detail={"octets_per_second": 1e8})
+        states += [a.state for a in world.tick([row])]
+    assert states == ["raised", "updated"]
+
+
+def test_an_incomplete_tick_neither_raises_nor_counts_as_quiet() -> None:
+    world = AlarmWorld()
+    world.tick([down(world)])
+    short = [world.frame({world.interface("ams1", 1): 3}, incomplete=True)]
+    assert [world.tick(frames=short) for _ in range(20)] == [[]] * 20
+    assert world.stage.raised == 1
+    assert FrameFlag.INCOMPLETE  # what marks them
+
+
+def test_a_frontier_that_stands_still_ends_no_tick() -> None:
+    world = AlarmWorld()
+    world.tick([down(world)])
+    for _ in range(10):
+        assert list(world.stage.advance(world.now_ns)) == []
+    assert world.stage.raised == 1
+
+
+def test_alarms_are_bounded_and_what_does_not_fit_is_counted() -> None:
+    world = AlarmWorld(AlertingSettings(alarms_max=2))
+    rows = [world.silence(world.series("exporter", exporter=f"192.0.2.{i}")) for i in range(5)]
+    assert len(world.tick(rows)) == 2
+    assert world.context.metrics.value("alarms_held_total", reason="too_many") == 3
+
+
+def test_what_is_over_budget_is_in_the_hours_digest() -> None:
+    world = AlarmWorld()
+    face = world.interface("ams1", 1)
+    made = []
+    for i in range(1500):
+        row = world.anomaly(face, "point", disposition="digest", score=2.0 + (i == 7))
+        made += [b for b in world.batches([row]) if b.schema.name == "digest"]
+    total = sum(int(n) for b in made for n in b["findings"])
+    assert len(made) in (2, 3)
+    assert total < 1500  # the last hour is still open
+    assert world.context.metrics.value("digest_findings_total") == 1500
+    assert made[0].texts("entity") == ["ams1:et-0/0/1"]
+    assert made[0].texts("detector") == ["point"]
+    assert max(float(b["score"][0]) for b in made) == 3.0
+    hours = [int(b["hour_start_ns"][0]) for b in made]
+    assert all(hour % 3_600_000_000_000 == 0 for hour in hours)
+
+
+def test_the_stage_goes_on_bit_for_bit_from_a_snapshot() -> None:
+    def play(world: AlarmWorld, ticks: range) -> bytes:
+        said = b""
+        for i in ticks:
+            rows = [down(world)] if i % 7 < 4 else []
+            if i % 5 < 3:
+                rows += [
+                    world.anomaly(world.interface("lon1", 2), "level", disposition="digest"),
+                    world.anomaly(world.interface("lon1", 1), "level", since_ns=START_NS),
+                ]
+            said += b"".join(canonical(a) for a in world.tick(rows))
+        return said
+
+    whole, cut = AlarmWorld(), AlarmWorld()
+    expected = play(whole, range(900))
+    said = play(cut, range(431))
+    kept = Snapshot()
+    cut.stage.snapshot(kept)
+    cut.stage = cut.make_stage()
+    cut.stage.restore(kept)
+    assert said + play(cut, range(431, 900)) == expected
+    assert expected.count(b'"cleared"') > 3
+
+
+def test_the_alert_is_canonical_json_and_reads_well() -> None:
+    world = AlarmWorld()
+    (alert,) = world.tick([down(world)])
+    data = canonical(alert)
+    assert json.dumps(json.loads(data), sort_keys=True, separators=(",", ":")).encode() == data
+    assert human(alert, delay_seconds=11.2) == f"FOUND major: {alert.title} (11 s)"
+    explain = alert.explain
+    assert explain["what"] == alert.title
+    assert explain["where"] == "ams1"
+    assert explain["trend"] == "new"
+    assert explain["sure"].startswith("certain")
+    assert explain["do"]
+    assert explain["unit"] == "{record}/s"
+
+
+def test_incidents_name_their_root_alarm_and_are_new_for_each_occurrence() -> None:
+    world = AlarmWorld()
+    ids = []
+    for _ in range(2):
+        batches = world.batches([down(world)])
+        (incident,) = [b for b in batches if b.schema.name == "incident"]
+        (alarm,) = [b for b in batches if b.schema.name == "alarm"]
+        assert json.loads(incident.texts("alarms")[0]) == [f"{int(alarm['alarm_id'][0]):016x}"]
+        ids.append(int(incident["incident_id"][0]))
+        for _ in range(1000):
+            world.tick()
+    assert ids[0] != ids[1]
