@@ -1,0 +1,56 @@
+"""Fixtures and rules that hold for every test.
+
+A test that needs something this machine has not is left out with a reason; with CI=true that is a
+failure, so that nothing goes untested unseen.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+DEEP = bool(os.environ.get("DEEP"))
+CI = os.environ.get("CI", "") == "true"
+
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile("deep", deadline=None, max_examples=3000)
+settings.load_profile("deep" if DEEP else "ci")
+
+
+def leave_out(reason: str) -> None:
+    """Leave the running test out, or fail it where nothing may be left out."""
+    if CI:
+        pytest.fail(f"left out in CI: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Our folder of captures and data sets, beside a developer's checkout; not part of the project."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        leave_out(f"{folder.name}/ with captures and data sets is not beside this checkout")
+    return folder
+
+
+@pytest.fixture
+def needs() -> Callable[..., None]:
+    """Return a function that leaves the test out unless these programs are here (and root, if asked)."""
+
+    def check(*programs: str, root: bool = False) -> None:
+        if root and os.geteuid() != 0:
+            leave_out("needs root (network namespaces)")
+        missing = [name for name in programs if shutil.which(name) is None]
+        if missing:
+            leave_out(f"needs {', '.join(missing)}: run deploy/test.sh as root, it installs them")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def deep() -> bool:
+    """Whether the long forms are wanted (`make test-deep`)."""
+    return DEEP
