@@ -86,3 +86,33 @@ class Decoder(Protocol):
     def restore(self, state: SnapshotReader) -> None:
         """Take them back."""
         ...
+
+
+def silence(frontier_ns: int) -> DatagramBlock:
+    """Return a block without datagrams: nothing came up to `frontier_ns`."""
+    return DatagramBlock(
+        np.zeros(0, np.uint8),
+        np.zeros(0, np.int64),
+        np.zeros(0, np.int32),
+        np.zeros(0, np.uint64),
+        np.zeros(0, np.uint64),
+        np.zeros(0, np.uint16),
+        np.zeros(0, np.int64),
+        0,
+        frontier_ns,
+    )
+
+
+def choose(block: DatagramBlock, rows: NDArray[np.int64]) -> DatagramBlock:
+    """Return some datagrams of a block, in order, on the same payload and frontier."""
+    return DatagramBlock(
+        block.payload,
+        block.offset[rows],
+        block.length[rows],
+        block.exporter_high[rows],
+        block.exporter_low[rows],
+        block.exporter_port[rows],
+        block.arrival_ns[rows],
+        0,
+        block.frontier_ns,
+    )

@@ -1,0 +1,1 @@
+"""What the desk serves over HTTP: REST API, metrics page, SQL door."""

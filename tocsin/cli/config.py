@@ -1,0 +1,54 @@
+"""`tocsin config check|show|schema`."""
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def config() -> None:
+    """Check, show or describe the configuration."""
+
+
+_path = click.option(
+    "-c", "--config", "path", type=click.Path(path_type=Path), help="Configuration file."
+)
+
+
+@config.command()
+@_path
+def check(path: Path | None) -> None:
+    """Say whether the configuration is right, and what its views may take."""
+    from correlator.tables.network_map import load_network
+    from correlator.views import windows_bytes
+    from tocsin.config import load_config
+
+    made = load_config(path)
+    network = load_network(Path(made.network.map) if made.network.map else None)
+    for name, size in windows_bytes(made.all_views(), open_ticks=1).items():
+        click.echo(f"view {name}: at most {size / 1e6:.1f} MB for each open tick")
+    click.echo(f"network map: {len(network.routers())} routers")
+    click.echo(f"{path or 'built-in configuration'}: ok")
+
+
+@config.command()
+@_path
+def show(path: Path | None) -> None:
+    """Print the effective configuration (file, environment, defaults) as JSON."""
+    import msgspec
+
+    from tocsin.config import load_config
+
+    made = msgspec.json.encode(load_config(path), order="sorted")
+    click.echo(msgspec.json.format(made, indent=2).decode())
+
+
+@config.command()
+def schema() -> None:
+    """Print every key with its type and default."""
+    import msgspec
+
+    from tocsin.config import Config
+
+    made = msgspec.json.encode(msgspec.json.schema(Config))
+    click.echo(msgspec.json.format(made, indent=2).decode())

@@ -1,0 +1,212 @@
+"""Replay: the whole chain on a capture, a case or a journal, in event time, at any speed.
+
+The chain is the one of the node; only where blocks come from differs. The end of a file closes
+nothing unless asked to (`flush`); what a flush raises is marked partial.
+"""
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from alerting.stage import alerts_of
+from collectors.block import DatagramBlock, choose, silence
+from collectors.capture import CaptureReport, blocks, read_capture
+from collectors.config import ListenerSettings
+from collectors.listener import shard_of
+from runtime.checkpoint import read_checkpoint
+from runtime.clock import Clock, ManualClock
+from runtime.journal import BlockKind, JournalReader
+from runtime.metrics import Metrics
+from telemetry.errors import DecodeError
+from tocsin.chain import Back, Closing, Front, Outcome, Tick
+from tocsin.config import Config
+from tocsin.node import make_back, make_front
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a replay went through."""
+
+    packets: int = 0
+    datagrams: int = 0
+    records: int = 0
+    ticks: int = 0
+    alerts: int = 0
+    damage: list[str] = field(default_factory=list)
+
+
+class Replay:
+    """One replay. `lines` yields each alert as canonical JSON bytes."""
+
+    def __init__(self, config: Config, *, shards: int = 1) -> None:
+        # One listener of each kind, whatever ports the configuration names.
+        self._config = msgspec.structs.replace(
+            config,
+            collectors={
+                "flow": ListenerSettings(kind="flow", listen="udp://127.0.0.1:0"),
+                "sflow": ListenerSettings(kind="sflow", listen="udp://127.0.0.1:0"),
+            },
+        )
+        self._shards = shards
+        self.metrics = Metrics("replay")
+        self._clock = ManualClock()
+        self.back: Back = make_back(self._config, self._clock, self.metrics, shards=shards)
+        self.summary = Summary()
+
+    # ---- captures
+
+    def captures(
+        self,
+        paths: list[Path],
+        *,
+        flush: bool = False,
+        pace: Callable[[int], None] = lambda arrival_ns: None,
+        cut: Callable[[DatagramBlock], Iterator[DatagramBlock]] = lambda block: iter((block,)),
+    ) -> Iterator[bytes]:
+        """Replay capture files one after the other; `cut` may split blocks, which changes nothing."""
+        fronts = [
+            make_front(self._config, self._clock, self.metrics, shard=shard)
+            for shard in range(self._shards)
+        ]
+        for path in paths:
+            report = CaptureReport()
+            for whole in blocks(read_capture(path, report)):
+                for block in cut(whole):
+                    pace(int(block.arrival_ns[-1]) if block.datagrams else 0)
+                    yield from self._feed(fronts, block)
+            self.summary.packets += report.packets
+            if report.damage:
+                self.summary.damage.append(f"{path}: {report.damage}")
+        if flush:
+            closings = [front.flush() for front in fronts]
+            for step in range(max(map(len, closings), default=0)):
+                for part in closings:
+                    if step < len(part):
+                        yield from self._take(part[step], partial=True)
+        self.summary.records = sum(front.records for front in fronts)
+        self.summary.datagrams = sum(front.datagrams for front in fronts)
+
+    def _feed(self, fronts: list[Front], block: DatagramBlock) -> Iterator[bytes]:
+        kinds = _kinds(block)
+        owner = self._owners(block)
+        for number, front in enumerate(fronts):
+            for name in ("flow", "sflow"):
+                rows = np.flatnonzero((kinds == name) & (owner == number))
+                front.feed(name, choose(block, rows) if rows.size else silence(block.frontier_ns))
+        for front in fronts:
+            for closing in front.step():
+                yield from self._take(closing)
+
+    def _owners(self, block: DatagramBlock) -> NDArray[np.int64]:
+        if self._shards == 1:
+            return np.zeros(block.datagrams, np.int64)
+        pairs = zip(block.exporter_low.tolist(), block.exporter_high.tolist(), strict=True)
+        return np.array([shard_of(low, high, self._shards) for low, high in pairs], np.int64)
+
+    def _take(self, closing: Closing, *, partial: bool = False) -> Iterator[bytes]:
+        for outcome in self.back.take(closing):
+            yield from self._lines(outcome, partial=partial)
+
+    # ---- journals and cases
+
+    def journal(self, folder: Path, *, first: int = 1, last: int = 1 << 62) -> Iterator[bytes]:
+        """Replay a journal's ticks from sequence `first` to `last`."""
+        reader = JournalReader(folder, next_sequence=first)
+        while True:
+            try:
+                for block in reader.read():
+                    if block.sequence > last:
+                        return
+                    if block.kind is BlockKind.TICK:
+                        outcome = self.back.absorb(Tick(block.tick_end_ns, block.batches))
+                        yield from self._lines(outcome)
+                return
+            except DecodeError as error:
+                self.summary.damage.append(str(error))
+                before = reader.next_sequence
+                reader.skip()
+                if reader.next_sequence == before:
+                    return
+
+    def checkpoint(self, path: Path) -> int:
+        """Start from a checkpoint; return the journal sequence to go on with."""
+        sequence, _, snapshot = read_checkpoint(path)
+        self.back.restore(snapshot.scoped("back"))
+        return sequence + 1
+
+    def case(self, path: Path) -> Iterator[bytes]:
+        """Replay a case file: its checkpoint, then its ticks."""
+        with tempfile.TemporaryDirectory(prefix="tocsin-case-") as name:
+            folder = Path(name)
+            with zipfile.ZipFile(path) as archive:
+                for entry in archive.namelist():
+                    if entry.startswith("/") or ".." in entry:
+                        raise DecodeError("corrupt", f"{path}: entry {entry!r} leaves the case")
+                archive.extractall(folder)
+            checkpoints = sorted((folder / "checkpoint").glob("*.checkpoint"))
+            first = self.checkpoint(checkpoints[-1]) if checkpoints else 1
+            yield from self.journal(folder / "journal", first=first)
+
+    def _lines(self, outcome: Outcome, *, partial: bool = False) -> Iterator[bytes]:
+        self.summary.ticks += 1
+        for batch in outcome.alarms:
+            for alert in alerts_of(batch):
+                self.summary.alerts += 1
+                fields: dict[str, Any] = msgspec.to_builtins(alert)
+                if partial:
+                    fields["partial"] = True
+                yield _ENCODER.encode(fields)
+
+
+def case_config(path: Path) -> str:
+    """Return the configuration that a case carries, as TOML."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("config.toml").decode("utf-8")
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    """Return a case's manifest."""
+    with zipfile.ZipFile(path) as archive:
+        found = json.loads(archive.read("manifest.json"))
+    assert isinstance(found, dict)
+    return found
+
+
+def pace(clock: Clock, speed: float) -> Callable[[int], None]:
+    """Return a function that waits so that arrival times pass at `speed` times real time."""
+    began: list[tuple[int, int]] = []
+
+    def wait(arrival_ns: int) -> None:
+        if not arrival_ns:
+            return
+        now_ns = clock.monotonic_ns()
+        if not began:
+            began.append((arrival_ns, now_ns))
+        due = began[0][1] + (arrival_ns - began[0][0]) / speed
+        if due > now_ns:
+            clock.sleep((due - now_ns) / 1e9)
+
+    return wait
+
+
+def _kinds(block: DatagramBlock) -> NDArray[np.str_]:
+    """Return for each datagram which decoder it is for: sFlow begins with a 32-bit 5."""
+    kinds = np.full(block.datagrams, "", "<U5")
+    readable = block.length >= 4
+    at = block.offset[readable]
+    high = block.payload[at].astype(np.int64) << 8 | block.payload[at + 1]
+    low = block.payload[at + 2].astype(np.int64) << 8 | block.payload[at + 3]
+    found = np.where((high == 0) & (low == 5), "sflow", "")
+    found = np.where(np.isin(high, (5, 9, 10)), "flow", found)
+    kinds[readable] = found
+    return kinds

@@ -1,0 +1,44 @@
+"""Times as people write them: RFC 3339, `2h` ago, or the id of an alert."""
+
+import re
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+from telemetry.errors import ConfigError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def time_ns(text: str, *, now_ns: int) -> int:
+    """Return ns since 1970 of an RFC 3339 time, or of `2h` (so long ago)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if match:
+        return now_ns - round(float(match.group(1)) * _UNITS[match.group(2)] * 1e9)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{text!r} is no time: write 2026-11-24T10:00:00Z, or 2h for two hours ago"
+        ) from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1e9)
+
+
+def moment_of(text: str, state: Path) -> int:
+    """Return when an alert was raised (its id, or how it begins), or the time a text says."""
+    if re.fullmatch(r"[0-9a-f]{6,16}", text):
+        path = state / "node.sqlite"
+        if not path.exists():
+            raise ConfigError(f"{path}: no such file; --state names the folder of the instance")
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+            row = db.execute(
+                "select min(changed_ns) from change where id like ? || '%' and changed_ns ="
+                " (select max(changed_ns) from change where id like ? || '%' and state = 'raised')",
+                (text, text),
+            ).fetchone()
+        if row is None or row[0] is None:
+            raise ConfigError(f"no alert {text!r} in {path}; `tocsin trace --list` shows them")
+        return int(row[0])
+    return time_ns(text, now_ns=0)
