@@ -15,34 +15,32 @@ from telemetry.errors import DecodeError
 BYTES_MAX = 256 * 1024
 OPENERS = ("SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN")
 
+
+def _names(*lines: str) -> frozenset[str]:
+    return frozenset(name for line in lines for name in line.split())
+
+
 # Table functions that make rows out of nothing or out of our own tables.
-TABLE_FUNCTIONS = frozenset(
-    (
-        "format",
-        "generate_series",
-        "generaterandom",
-        "generateseries",
-        "merge",
-        "null",
-        "numbers",
-        "numbers_mt",
-        "primes",
-        "sqlstandardvalues",
-        "values",
-        "view",
-        "viewexplain",
-        "viewifpermitted",
-        "zeros",
-        "zeros_mt",
-    )
+TABLE_FUNCTIONS = _names(
+    "format generate_series generaterandom generateseries merge null numbers numbers_mt primes",
+    "sqlstandardvalues values view viewexplain viewifpermitted zeros zeros_mt",
 )
 # All the others that the engine has or had: files, sockets, other processes, our own memory.
-OTHER_TABLE_FUNCTIONS = frozenset(
-    ["arrowflight", "azureblobstorage", "azureblobstoragecluster", "cluster", "clusterallreplicas", "cosn", "deltalake", "deltalakecluster", "dictionary", "executable", "file", "filecluster", "filesystem", "fuzzjson", "fuzzquery", "gcs", "hdfs", "hdfscluster", "hive", "hudi", "hudicluster", "iceberg", "icebergazure", "icebergcluster", "iceberghdfs", "iceberglocal", "icebergs3", "input", "jdbc", "loop", "meilisearch", "mergetreeanalyzeindexes", "mergetreeanalyzeindexesuuid", "mergetreeindex", "mergetreeparts", "mergetreeprojection", "mergetreetextindex", "mongodb", "mysql", "odbc", "oss", "paimon", "postgresql", "prometheusquery", "prometheusqueryrange", "python", "redis", "remote", "remotesecure", "s3", "s3cluster", "sqlite", "timeseriesdata", "timeseriesmetrics", "timeseriesselector", "timeseriestags", "url", "urlcluster", "ytsaurus"]
+OTHER_TABLE_FUNCTIONS = _names(
+    "arrowflight azureblobstorage azureblobstoragecluster cluster clusterallreplicas cosn deltalake",
+    "deltalakecluster dictionary executable file filecluster filesystem fuzzjson fuzzquery gcs hdfs",
+    "hdfscluster hive hudi hudicluster iceberg icebergazure icebergcluster iceberghdfs iceberglocal",
+    "icebergs3 input jdbc loop meilisearch mergetreeanalyzeindexes mergetreeanalyzeindexesuuid",
+    "mergetreeindex mergetreeparts mergetreeprojection mergetreetextindex mongodb mysql odbc oss",
+    "paimon postgresql prometheusquery prometheusqueryrange python redis remote remotesecure s3",
+    "s3cluster sqlite timeseriesdata timeseriesmetrics timeseriesselector timeseriestags url",
+    "urlcluster ytsaurus",
 )
 # Functions that reach out, or that hold a connection for nothing.
-FUNCTIONS_REFUSED = frozenset(
-    ["addresstoline", "addresstolinewithinlines", "addresstosymbol", "catboostevaluate", "demangle", "getclienthttpheader", "hascolumnintable", "logtrace", "modelevaluate", "reversednsquery", "showcertificate", "sleep", "sleepeachrow"]
+FUNCTIONS_REFUSED = _names(
+    "addresstoline addresstolinewithinlines addresstosymbol catboostevaluate demangle",
+    "getclienthttpheader hascolumnintable logtrace modelevaluate reversednsquery showcertificate",
+    "sleep sleepeachrow",
 )
 _REFUSED_CALLS = OTHER_TABLE_FUNCTIONS | FUNCTIONS_REFUSED
 
@@ -153,7 +151,11 @@ def _refuse_reach(solid: list[_Token]) -> None:
     for token, following in zip(solid, solid[1:], strict=False):
         if token.is_word("INTO") and following.is_word("OUTFILE"):
             raise _refused("INTO OUTFILE writes files; read the answer instead")
-        if following.is_sign("(") and token.kind in ("word", "name"):
+        if not following.is_sign("("):
+            continue
+        if token.is_sign("}") or (token.kind == "number" and not token.text.isdigit()):
+            raise _refused(f"{token.text[:40]!r} cannot be called")
+        if token.kind in ("word", "name"):
             called = token.text.strip('"`').lower()
             if called in _REFUSED_CALLS or (token.kind == "name" and "\\" in called):
                 raise _refused(f"{called}() reaches outside the history and cannot be used here")

@@ -1,10 +1,10 @@
 """Reading the history: series with the right rollup, and limited SQL for people and dashboards."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from history.read_only import read_only
 from history.store import DATABASE, Connection
 from history.writer import PERIODS
 from telemetry.errors import ConfigError
@@ -116,8 +116,12 @@ class HistoryReader:
         )
 
     def sql(self, text: str, *, form: str = "JSONCompact") -> bytes:
-        """Run a read-only query of a person; the connection has the limits."""
-        return self._db.text(strip_settings(text), form)
+        """Run a read-only query of a person; the connection has the limits.
+
+        A FORMAT clause in the text wins over `form`. Raises DecodeError where it may not run.
+        """
+        statement = read_only(text)
+        return self._db.text(statement.sql, statement.form or form)
 
     def digest(self, limit: int = 500) -> list[dict[str, Any]]:
         """Return the digest, newest hour first."""
@@ -139,10 +143,3 @@ def like(pattern: str) -> str:
     """Return a LIKE pattern for a shell pattern with `*`."""
     safe = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return safe.replace("*", "%")
-
-
-def strip_settings(text: str) -> str:
-    """Return a query without its SETTINGS and FORMAT clauses and its closing semicolon."""
-    text = text.strip().rstrip(";").strip()
-    text = re.sub(r"(?is)\s+settings\s+[\w.]+\s*=\s*[^;]*$", "", text)
-    return re.sub(r"(?i)\s+format\s+\w+\s*$", "", text)
