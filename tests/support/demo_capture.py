@@ -34,9 +34,7 @@ def write_demo_capture(
             if not mine.size:
                 continue
             high, low = address_pair(exporter.address)
-            for number, data in enumerate(
-                exporter.datagrams(batch, mine, start_ns + SECOND // 2)
-            ):
+            for number, data in enumerate(exporter.datagrams(batch, mine, start_ns + SECOND // 2)):
                 # Spread over the half second, so that ticks close between datagrams.
                 arrival = start_ns + SECOND // 2 + row * 10_000_000 + number * 50_000
                 sent.append(Datagram(arrival, high, low, 40_000 + row, 0, data))
