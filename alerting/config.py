@@ -14,6 +14,7 @@ class SinkSettings(Settings, frozen=True, kw_only=True):
     url: str = ""  # webhook, alertmanager: http(s)://...; zmq: tcp://host:port
     path: str = ""  # file
     token_file: str = ""  # its content is sent as a bearer token
+    mode: Literal["structured", "batch"] = "structured"  # webhook: CloudEvents one by one or many
     least_severity: Literal["critical", "major", "minor", "warning"] = "warning"
     kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
     timeout_seconds: PositiveFloat = 5.0
@@ -34,4 +35,5 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     retry_seconds_first: PositiveFloat = 1.0
     retry_seconds_max: PositiveFloat = 300.0
     attempts_max: PositiveInt = 50
+    waiting_max: PositiveInt = 10_000  # deliveries of one sink; the oldest are given up beyond it
     sinks: dict[str, SinkSettings] = msgspec.field(default_factory=dict)

@@ -1,59 +1,164 @@
 """The courier: takes due deliveries to their sinks, in a process of its own (the gate).
 
-One thread and one bounded queue for each sink, so that one that hangs delays no other. A circuit
-breaker opens after failures in a row and lets one through again after a while; what was not sent
-stays in the outbox and comes back with back-off.
+One thread and one bounded queue for each sink, so that one that hangs delays no other. After failures
+in a row a circuit breaker opens: what waits goes back unharmed, and after a while one delivery tries
+for all. What was not sent stays in the outbox and comes back with back-off; what became of each
+delivery is told again until the node has heard it.
 """
 
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.outbox import Delivery, Verdict
-from alerting.sinks import AlertSink, make_sink
+from alerting.outbox import Delivery, Verdict, wants
+from alerting.sinks import AlertSink, Parcel, RefusedError, make_sink
 from runtime.component import Context
 from telemetry.errors import TransientError
 
 FAILURES_TO_OPEN = 3
 OPEN_SECONDS = 10.0
 QUEUE_MAX = 100
+STUCK_SECONDS = 60.0
+RESULTS = ("sent", "failed", "refused")
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeat:
+    """An order to say again what is up."""
+
+    active: tuple[Alert, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Back:
+    """A delivery that was not tried because the breaker is open: nothing to tell the node."""
+
+    number: int
 
 
 class _Lane:
-    """One sink: its queue, its thread, its breaker."""
+    """One sink: its queue, its thread, its breaker. Only `_run` and what it calls is in the thread."""
 
-    def __init__(self, name: str, sink: AlertSink, context: Context) -> None:
+    def __init__(self, name: str, settings: SinkSettings, sink: AlertSink, context: Context):
         self.name = name
+        self.settings = settings
         self.sink = sink
-        self.queue: queue.Queue[Delivery | None] = queue.Queue(QUEUE_MAX)
-        self.verdicts: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
+        self.queue: queue.Queue[Delivery | _Repeat | None] = queue.Queue(QUEUE_MAX)
+        self.answers: queue.SimpleQueue[Verdict | _Back] = queue.SimpleQueue()
         self.busy: set[int] = set()
+        self.repeat_due_ns = 0
         self.failures = 0
         self.open_until_ns = 0
+        self.sending_since_ns = 0
         self._context = context
+        self._results = context.metrics.scoped(f"sinks.{name}").counter(
+            "sink_attempts_total",
+            "attempts to deliver by what became of them",
+            label="result",
+            values=RESULTS,
+        )
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
 
-    def _run(self) -> None:
-        while (delivery := self.queue.get()) is not None:
-            self.verdicts.put(self._deliver(delivery))
+    def room(self, now_ns: int) -> int:
+        """Return how many deliveries may be handed over now; one while the breaker tries again."""
+        if now_ns < self.open_until_ns:
+            return 0
+        if self.failures >= FAILURES_TO_OPEN:
+            return 0 if self.busy else 1
+        return QUEUE_MAX - self.queue.qsize()
 
-    def _deliver(self, delivery: Delivery) -> Verdict:
+    # ---- in the thread
+
+    def _run(self) -> None:
+        while True:
+            batch, order = self._take()
+            if batch:
+                self._send(batch)
+            if isinstance(order, _Repeat):
+                self._repeat(order)
+            elif order is None:
+                return
+
+    def _take(self) -> "tuple[list[Delivery], _Repeat | _Back | None]":
+        """Return deliveries that one `send` takes, and what else came: an order, or None = end."""
+        first = self.queue.get()
+        if not isinstance(first, Delivery):
+            return [], first
+        batch = [first]
+        while len(batch) < self.sink.batch_max:
+            try:
+                more = self.queue.get_nowait()
+            except queue.Empty:
+                break
+            if not isinstance(more, Delivery):
+                return batch, more
+            batch.append(more)
+        return batch, _Back(0)
+
+    def _send(self, batch: list[Delivery]) -> None:
         now_ns = self._context.clock.now_ns()
+        if now_ns < self.open_until_ns:
+            for delivery in batch:
+                self.answers.put(_Back(delivery.number))
+            return
+        self.sending_since_ns = now_ns
         try:
-            alert = msgspec.json.decode(delivery.body, type=Alert)
-            answer = self.sink.send(alert, key=delivery.key, now_ns=now_ns)
-        except (TransientError, msgspec.MsgspecError) as error:
-            self.failures += 1
-            if self.failures >= FAILURES_TO_OPEN:
-                self.open_until_ns = now_ns + round(OPEN_SECONDS * 1e9)
-            return Verdict(number=delivery.number, sent=False, answer=str(error))
+            parcels = [
+                Parcel(msgspec.json.decode(d.body, type=Alert), d.key, d.attempts + 1)
+                for d in batch
+            ]
+            answer = self.sink.send(parcels, now_ns=now_ns)
+        except (RefusedError, msgspec.MsgspecError) as error:
+            self._refused(batch, error)
+            return
+        except TransientError as error:
+            self._failed(now_ns)
+            self._answer(batch, "failed", str(error))
+            return
+        finally:
+            self.sending_since_ns = 0
         self.failures = 0
-        return Verdict(number=delivery.number, sent=True, answer=answer)
+        self._answer(batch, "sent", answer)
+
+    def _refused(self, batch: list[Delivery], error: Exception) -> None:
+        self.failures = 0  # it answers; what is wrong is what we sent
+        if len(batch) == 1:
+            self._answer(batch, "refused", str(error))
+            return
+        for delivery in batch:  # find the one that is refused, so that it takes no other with it
+            self._send([delivery])
+
+    def _answer(self, batch: list[Delivery], result: str, text: str) -> None:
+        self._results.add(result, len(batch))
+        for delivery in batch:
+            self.answers.put(
+                Verdict(
+                    number=delivery.number, sent=result == "sent", answer=text,
+                    final=result == "refused",
+                )
+            )  # fmt: skip
+
+    def _repeat(self, order: _Repeat) -> None:
+        now_ns = self._context.clock.now_ns()
+        if now_ns < self.open_until_ns:
+            return
+        try:
+            self.sink.repeat(order.active, now_ns=now_ns)
+        except TransientError:
+            self._failed(now_ns)
+
+    def _failed(self, now_ns: int) -> None:
+        self.failures += 1
+        if self.failures >= FAILURES_TO_OPEN:
+            self.open_until_ns = now_ns + round(OPEN_SECONDS * 1e9)
+
+    # ---- end
 
     def stop(self) -> None:
         """End the thread when its current delivery ends; do not wait for a sink that hangs."""
@@ -67,7 +172,10 @@ class _Lane:
 
 
 class Courier:
-    """Fetches due deliveries, hands them to their lanes, and reports verdicts. Call `step` often."""
+    """Fetches due deliveries, hands them to their lanes, reports verdicts. Call `step` often.
+
+    `active` returns the alarms that are up, for sinks whose receivers forget.
+    """
 
     def __init__(
         self,
@@ -76,42 +184,81 @@ class Courier:
         *,
         fetch: Callable[[int], Sequence[Delivery]],
         report: Callable[[Sequence[Verdict]], None],
+        active: Callable[[], Sequence[Alert]] | None = None,
     ) -> None:
-        self._lanes = {name: _Lane(name, make_sink(sink), context) for name, sink in sinks.items()}
+        self._lanes = {
+            name: _Lane(name, sink, make_sink(sink), context) for name, sink in sinks.items()
+        }
         self._context = context
         self._fetch = fetch
         self._report = report
+        self._active = active
+        self._unreported: list[Verdict] = []
 
     def step(self) -> int:
-        """Move on; return how many deliveries were handed over or reported."""
-        verdicts: list[Verdict] = []
+        """Move on; return how many deliveries were handed over or reported.
+
+        Raises what `fetch`, `report` and `active` raise; nothing is lost by that.
+        """
         for lane in self._lanes.values():
-            while not lane.verdicts.empty():
-                verdict = lane.verdicts.get()
-                lane.busy.discard(verdict.number)
-                verdicts.append(verdict)
-        if verdicts:
-            self._report(verdicts)
-        moved = len(verdicts)
+            while not lane.answers.empty():
+                answer = lane.answers.get()
+                if isinstance(answer, Verdict):
+                    self._unreported.append(answer)  # stays busy until the node knows
+                else:
+                    lane.busy.discard(answer.number)
+        moved = self._tell()
         now_ns = self._context.clock.now_ns()
         for delivery in self._fetch(QUEUE_MAX):
             if delivery.sink not in self._lanes:
-                self._report(
-                    [Verdict(number=delivery.number, sent=False, answer="no such sink any more")]
+                said = "no such sink in the configuration any more"
+                self._unreported.append(
+                    Verdict(number=delivery.number, sent=False, answer=said, final=True)
                 )
                 continue
             lane = self._lanes[delivery.sink]
-            if delivery.number in lane.busy or now_ns < lane.open_until_ns or lane.queue.full():
-                continue
-            lane.busy.add(delivery.number)
-            lane.queue.put_nowait(delivery)
-            moved += 1
+            if delivery.number not in lane.busy and lane.room(now_ns) > 0:
+                lane.busy.add(delivery.number)
+                lane.queue.put_nowait(delivery)
+                moved += 1
+        self._repeat(now_ns)
         return moved
+
+    def _tell(self) -> int:
+        if not self._unreported:
+            return 0
+        self._report(self._unreported)
+        told, self._unreported = self._unreported, []
+        for verdict in told:
+            for lane in self._lanes.values():
+                lane.busy.discard(verdict.number)
+        return len(told)
+
+    def _repeat(self, now_ns: int) -> None:
+        if self._active is None:
+            return
+        due = [
+            lane for lane in self._lanes.values()
+            if lane.sink.repeat_seconds and now_ns >= lane.repeat_due_ns and lane.room(now_ns) > 0
+        ]  # fmt: skip
+        if not due:
+            return
+        active = self._active()
+        for lane in due:
+            lane.repeat_due_ns = now_ns + round(lane.sink.repeat_seconds * 1e9)
+            mine = tuple(alert for alert in active if wants(lane.settings, alert))
+            if mine:
+                lane.queue.put_nowait(_Repeat(mine))
 
     def health(self) -> str:
         """Return "" or which sinks do not take what we send."""
         now_ns = self._context.clock.now_ns()
-        shut = [lane.name for lane in self._lanes.values() if now_ns < lane.open_until_ns]
+        stuck = round(STUCK_SECONDS * 1e9)
+        shut = [
+            lane.name for lane in self._lanes.values()
+            if now_ns < lane.open_until_ns
+            or (lane.sending_since_ns and now_ns - lane.sending_since_ns > stuck)
+        ]  # fmt: skip
         return f"sinks that do not answer: {', '.join(shut)}" if shut else ""
 
     def stop(self) -> None:

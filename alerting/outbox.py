@@ -8,7 +8,8 @@ lost, and a tick that was committed is never committed again. Deliveries carry a
 import contextlib
 import json
 import sqlite3
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +20,45 @@ from alerting.alert import Alert, canonical
 from alerting.config import AlertingSettings, SinkSettings
 from alerting.stage import alerts_of
 from runtime.component import Context
+from runtime.settings import NOT_STARTED
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
+from telemetry.identity import id_text
 
-VERSION = 1
-_DDL = """
-create table if not exists meta (version integer not null);
-create table if not exists done (tick_end_ns integer primary key);
-create table if not exists alarm (
-    id text primary key, kind text, entity text, state text, severity text,
-    raised_ns integer, changed_ns integer, cleared_ns integer, body text);
-create table if not exists change (
-    key text primary key, id text, changed_ns integer, state text, body text);
-create table if not exists delivery (
-    number integer primary key autoincrement, key text unique, sink text, alarm text, body text,
-    created_ns integer, due_ns integer, attempts integer default 0,
-    state text default 'waiting', answer text default '');
-create index if not exists delivery_due on delivery (state, due_ns);
-create index if not exists change_time on change (changed_ns);
-"""
+# Each entry leads from the version before it to its own; only ever append.
+MIGRATIONS = (
+    """
+    create table done (tick_end_ns integer primary key);
+    create table alarm (
+        id text primary key, kind text, entity text, state text, severity text,
+        raised_ns integer, changed_ns integer, cleared_ns integer, body text, crc integer);
+    create table change (
+        key text primary key, id text, changed_ns integer, state text, body text, crc integer);
+    create index change_time on change (changed_ns);
+    create table delivery (
+        number integer primary key autoincrement, key text unique, sink text, alarm text,
+        body text, crc integer, created_ns integer, due_ns integer, attempts integer default 0,
+        state text default 'waiting', answer text default '');
+    create index delivery_waiting on delivery (sink, alarm, number) where state = 'waiting';
+    create index delivery_state on delivery (state, number);
+    create table incident (
+        id text primary key, opened_ns integer, changed_ns integer, closed_ns integer, body text);
+    create table digest (
+        hour_start_ns integer, view text, detector text, measure text, body text,
+        primary key (hour_start_ns, view, detector, measure));
+    """,
+)
+VERSION = len(MIGRATIONS)
+APPLICATION_ID = 0x544F4353  # "TOCS": another program's file is not ours to write to
 DONE_KEPT = 10_000
+CHANGES_KEPT = 100_000
+CLEARED_KEPT = 10_000  # alarms and incidents that are over
+SENT_KEPT = 10_000
+DIGEST_HOURS_KEPT = 31 * 24
+TRIM_EVERY_TICKS = 500
+ANSWER_CHARACTERS_MAX = 500
+# What SQLite says about a file that is no longer a database, as opposed to a disk that refuses.
+_DAMAGE = ("malformed", "not a database", "quick_check", "checksum", "already exists")
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +81,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     sent: bool
     answer: str = ""
+    final: bool = False  # not sent and never will be: no use in trying again
 
 
 class Outbox:
@@ -75,51 +96,92 @@ class Outbox:
             "outbox_deliveries_total",
             "deliveries by what became of them",
             label="result",
-            values=("queued", "sent", "retried", "given_up"),
+            values=("queued", "sent", "retried", "given_up", "overflowed"),
         )
+        self._damaged = context.metrics.counter(
+            "outbox_damaged_total", "outbox files set aside because they could not be read"
+        )
+        self.damaged = ""  # the name of the file that this start set aside
+        self._ticks = 0
 
     def start(self) -> None:
-        """Open the file; a damaged one is set aside, named, and a new one is begun."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        """Open the file, bring it to this version and check it.
+
+        A damaged file is set aside whole under a new name, and a new one is begun; where a disk or
+        another process refuses, or a newer Tocsin wrote it, ConfigError says what to do.
+        """
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-                raise ConfigError(
-                    f"{self._path} is in use: another Tocsin runs on this state folder; stop it or "
-                    f"set another state_dir. The node was not started."
-                ) from error
-            if isinstance(error, sqlite3.OperationalError) and "unable to open" in str(error):
-                raise ConfigError(
-                    f"{self._path}: {error}; make the state folder writable. The node was not started."
-                ) from error
-            aside = self._path.with_name(
-                f"{self._path.name}.damaged-{self._context.clock.now_ns() // 10**9}"
-            )
-            if self._db is not None:
-                self._db.close()
-            self._path.rename(aside)
-            for suffix in ("-wal", "-shm"):
-                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-            self._context.log.error("outbox_set_aside file=%s error=%s", aside, error)
+        except (sqlite3.DatabaseError, OSError) as error:
+            text = str(error)
+            if isinstance(error, OSError) or not any(word in text for word in _DAMAGE):
+                raise ConfigError(f"{self._path}: {_remedy(text)}. {NOT_STARTED}") from error
+            aside = self._set_aside(text)
             self._open()
+            self._salvage(aside)
 
     def _open(self) -> None:
-        self._db = sqlite3.connect(self._path, isolation_level=None, timeout=2.0)
-        db = self._db
-        db.execute("pragma journal_mode=wal")
-        db.execute("pragma synchronous=full")
-        db.executescript(_DDL)
-        row = db.execute("select version from meta").fetchone()
-        if row is None:
-            db.execute("insert into meta values (?)", (VERSION,))
-        elif row[0] != VERSION:
-            raise ConfigError(
-                f"{self._path} has version {row[0]}, this Tocsin knows {VERSION}; upgrade Tocsin or "
-                f"move the file away. The node was not started."
-            )
-        if db.execute("pragma quick_check").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("quick_check failed")
+        db = sqlite3.connect(self._path, isolation_level=None, timeout=2.0)
+        try:
+            db.execute("pragma journal_mode = wal")
+            db.execute("pragma synchronous = full")
+            version = int(db.execute("pragma user_version").fetchone()[0])
+            if version > VERSION:
+                raise ConfigError(
+                    f"{self._path} has version {version}, this Tocsin knows {VERSION}; upgrade "
+                    f"Tocsin or move the file away. {NOT_STARTED}"
+                )
+            if db.execute("pragma quick_check").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("quick_check found damage")
+            for number in range(version, VERSION):
+                db.executescript(
+                    f"begin; {MIGRATIONS[number]}; pragma application_id = {APPLICATION_ID};"
+                    f" pragma user_version = {number + 1}; commit;"
+                )
+            _check_bodies(db)
+        except BaseException:
+            db.close()
+            raise
+        self._db = db
+
+    def _set_aside(self, text: str) -> Path:
+        aside = f"{self._path.name}.damaged-{self._context.clock.now_ns() // 10**9}"
+        for suffix in ("", "-wal", "-shm"):
+            part = Path(f"{self._path}{suffix}")
+            if part.exists():
+                part.rename(part.with_name(aside + suffix))
+        self.damaged = aside
+        self._damaged.add()
+        self._context.log.error("outbox_set_aside file=%s error=%s", aside, text)
+        return self._path.with_name(aside)
+
+    def _salvage(self, aside: Path) -> None:
+        """Take over every row of a damaged file that can still be read and fits its checksum."""
+        kept = lost = 0
+        with contextlib.closing(sqlite3.connect(f"file:{aside}?mode=ro", uri=True)) as old:
+            for table, columns, summed in (
+                ("done", "tick_end_ns", False),
+                ("alarm", ("id, kind, entity, state, severity, raised_ns, changed_ns, cleared_ns,"
+                          " body, crc"), True),
+                ("change", "key, id, changed_ns, state, body, crc", True),
+                ("delivery", ("key, sink, alarm, created_ns, due_ns, attempts, state, answer,"
+                             " body, crc"), True),
+                ("incident", "id, opened_ns, changed_ns, closed_ns, body", False),
+                ("digest", "hour_start_ns, view, detector, measure, body", False),
+            ):  # fmt: skip
+                marks = ",".join("?" * (columns.count(",") + 1))
+                with self._transaction() as db, contextlib.suppress(sqlite3.DatabaseError):
+                    order = " order by number" if table == "delivery" else ""
+                    for row in old.execute(f"select {columns} from {table}{order}"):
+                        if summed and not _fits(row[-2], row[-1]):
+                            lost += 1
+                            continue
+                        db.execute(
+                            f"insert or ignore into {table} ({columns}) values ({marks})", row
+                        )
+                        kept += 1
+        self._context.log.error("outbox_salvaged rows=%d rows_damaged=%d", kept, lost)
 
     def stop(self) -> None:
         """Close the file."""
@@ -128,9 +190,12 @@ class Outbox:
             self._db = None
 
     def health(self) -> str:
-        """Return "" or how much is stuck."""
+        """Return "" or what is wrong: deliveries given up, or a file that was set aside."""
         stuck = self._one("select count(*) from delivery where state = 'given_up'")
-        return f"{stuck} deliveries were given up; see `tocsin outbox list`" if stuck else ""
+        said = [f"{stuck} deliveries were given up; see `tocsin outbox list`"] if stuck else []
+        if self.damaged:
+            said.append(f"the outbox was damaged and is set aside as {self.damaged}")
+        return "; ".join(said)
 
     # ---- ticks
 
@@ -142,52 +207,116 @@ class Outbox:
         """Whether a tick was committed."""
         return bool(self._one("select count(*) from done where tick_end_ns = ?", tick_end_ns))
 
-    def commit(self, tick_end_ns: int, alarms: Sequence[Batch], now_ns: int) -> list[Alert]:
-        """Commit a tick's alarm changes and their deliveries; return the alerts, none if it was done."""
-        assert self._db is not None
+    def commit(
+        self,
+        tick_end_ns: int,
+        alarms: Sequence[Batch],
+        now_ns: int,
+        *,
+        incidents: Sequence[Batch] = (),
+        digest: Sequence[Batch] = (),
+    ) -> list[Alert]:
+        """Commit a tick in one transaction; return its alerts, none if it was committed before.
+
+        Alarm changes, their deliveries, incidents, digest rows and "this tick is done" become
+        durable together or not at all. Raises sqlite3.OperationalError where the disk refuses; the
+        journal still has the tick.
+        """
         alerts = [alert for batch in alarms for alert in alerts_of(batch)]
         with self._transaction() as db:
             try:
                 db.execute("insert into done values (?)", (tick_end_ns,))
             except sqlite3.IntegrityError:
                 return []
-            if tick_end_ns // 10**9 % 997 == 0:
-                oldest = "select min(tick_end_ns) from (select tick_end_ns from done order by 1 desc limit ?)"
-                db.execute(f"delete from done where tick_end_ns < ({oldest})", (DONE_KEPT,))
             for alert in alerts:
                 self._keep(db, alert, now_ns)
+            for batch in incidents:
+                _keep_incidents(db, batch)
+            for batch in digest:
+                _keep_digest(db, batch)
+            self._ticks += 1
+            if self._ticks % TRIM_EVERY_TICKS == 0:
+                self._trim(db)
         return alerts
 
     def _keep(self, db: sqlite3.Connection, alert: Alert, now_ns: int) -> None:
         body = canonical(alert).decode()
+        crc = zlib.crc32(body.encode())
         db.execute(
-            "insert or replace into alarm values (?,?,?,?,?,?,?,?,?)",
+            "insert or replace into alarm values (?,?,?,?,?,?,?,?,?,?)",
             (alert.id, alert.kind, alert.entity, alert.state, alert.severity, alert.raised_ns,
-             alert.changed_ns, alert.cleared_ns, body),
+             alert.changed_ns, alert.cleared_ns, body, crc),
         )  # fmt: skip
         db.execute(
-            "insert or ignore into change values (?,?,?,?,?)",
-            (alert.change, alert.id, alert.changed_ns, alert.state, body),
+            "insert or ignore into change values (?,?,?,?,?,?)",
+            (alert.change, alert.id, alert.changed_ns, alert.state, body, crc),
         )
         for name, sink in self._settings.sinks.items():
             if wants(sink, alert):
                 db.execute(
-                    "insert or ignore into delivery (key, sink, alarm, body, created_ns, due_ns)"
-                    " values (?,?,?,?,?,?)",
-                    (f"{alert.change}-{name}", name, alert.id, body, now_ns, now_ns),
+                    "insert or ignore into delivery"
+                    " (key, sink, alarm, body, crc, created_ns, due_ns) values (?,?,?,?,?,?,?)",
+                    (f"{alert.change}-{name}", name, alert.id, body, crc, now_ns, now_ns),
                 )
                 self._deliveries.add("queued")
+
+    def _trim(self, db: sqlite3.Connection) -> None:
+        """Keep every table within its bound, the newest rows; what waits is trimmed last of all."""
+        db.execute(
+            "delete from done where tick_end_ns <= (select tick_end_ns from done"
+            " order by tick_end_ns desc limit 1 offset ?)", (DONE_KEPT,),
+        )  # fmt: skip
+        db.execute(
+            "delete from change where changed_ns < (select changed_ns from change"
+            " order by changed_ns desc limit 1 offset ?)", (CHANGES_KEPT,),
+        )  # fmt: skip
+        for table, over in (("alarm", "cleared_ns"), ("incident", "closed_ns")):
+            db.execute(
+                f"delete from {table} where {over} > 0 and changed_ns <"
+                f" (select changed_ns from {table} where {over} > 0"
+                f" order by changed_ns desc limit 1 offset ?)", (CLEARED_KEPT,),
+            )  # fmt: skip
+        db.execute(
+            "delete from digest where hour_start_ns <= (select max(hour_start_ns) from digest) - ?",
+            (DIGEST_HOURS_KEPT * 3_600_000_000_000,),
+        )
+        for state in ("sent", "given_up", "superseded"):
+            db.execute(
+                "delete from delivery where state = ? and number <= (select number from delivery"
+                " where state = ? order by number desc limit 1 offset ?)",
+                (state, state, SENT_KEPT),
+            )
+        for name in self._settings.sinks:
+            gone = db.execute(
+                "update delivery set state = 'given_up', answer = 'too many were waiting'"
+                " where sink = ? and state = 'waiting' and number <= (select number from delivery"
+                " where sink = ? and state = 'waiting' order by number desc limit 1 offset ?)",
+                (name, name, self._settings.waiting_max),
+            )
+            if gone.rowcount > 0:
+                self._deliveries.add("overflowed", gone.rowcount)
+                self._context.log.error(
+                    "outbox_overflow sink=%s given_up=%d waiting_max=%d", name, gone.rowcount,
+                    self._settings.waiting_max,
+                )  # fmt: skip
 
     # ---- delivery
 
     def due(self, now_ns: int, limit: int) -> list[Delivery]:
-        """Return deliveries that are due, oldest first, at most one per alarm and sink: order holds."""
+        """Return what is due: at most `limit` for each sink, oldest first, one for each alarm.
+
+        A later change of an alarm waits until the one before it went to that sink (or was given
+        up), so order holds; a sink with a long queue leaves the others theirs.
+        """
         rows = self._rows(
-            "select min(number) as number, key, sink, alarm, body, attempts, created_ns from delivery"
-            " where state = 'waiting' group by sink, alarm having due_ns <= ? order by number limit ?",
-            now_ns,
-            limit,
-        )
+            "with head as (select min(number) as number from delivery where state = 'waiting'"
+            " group by sink, alarm), ranked as (select d.*, row_number() over"
+            " (partition by d.sink order by d.number) as place"
+            " from head join delivery d using (number) where d.due_ns <= ?)"
+            " select number, key, sink, alarm, body, attempts, created_ns from ranked"
+            " where place <= ? order by number",
+            now_ns, limit,
+        )  # fmt: skip
         return [Delivery(**row) for row in rows]
 
     def mark(self, verdicts: Sequence[Verdict], now_ns: int) -> None:
@@ -195,15 +324,16 @@ class Outbox:
         with self._transaction() as db:
             for verdict in verdicts:
                 row = db.execute(
-                    "select attempts from delivery where number = ?", (verdict.number,)
+                    "select attempts from delivery where number = ? and state = 'waiting'",
+                    (verdict.number,),
                 ).fetchone()
                 if row is None:
-                    continue
+                    continue  # told twice, or trimmed meanwhile
                 attempts = row[0] + 1
                 if verdict.sent:
                     state, due = "sent", now_ns
                     self._deliveries.add("sent")
-                elif attempts >= self._settings.attempts_max:
+                elif verdict.final or attempts >= self._settings.attempts_max:
                     state, due = "given_up", now_ns
                     self._deliveries.add("given_up")
                 else:
@@ -216,17 +346,24 @@ class Outbox:
                     state, due = "waiting", now_ns + round(wait * 1e9)
                     self._deliveries.add("retried")
                 db.execute(
-                    "update delivery set state = ?, due_ns = ?, attempts = ?, answer = ? where number = ?",
-                    (state, due, attempts, verdict.answer[:500], verdict.number),
+                    "update delivery set state = ?, due_ns = ?, attempts = ?, answer = ?"
+                    " where number = ?",
+                    (state, due, attempts, verdict.answer[:ANSWER_CHARACTERS_MAX], verdict.number),
                 )
-            db.execute(
-                "delete from delivery where state = 'sent' and number < "
-                "(select max(number) from delivery) - 10000"
-            )
 
     def retry(self) -> int:
-        """Put every delivery that was given up back on its way; return how many."""
+        """Put every delivery that was given up back on its way; return how many.
+
+        Not where a later change of the same alarm reached that sink: an old raise behind its clear
+        would be a lie.
+        """
         with self._transaction() as db:
+            db.execute(
+                "update delivery set state = 'superseded' where state = 'given_up' and exists"
+                " (select 1 from delivery later where later.sink = delivery.sink"
+                " and later.alarm = delivery.alarm and later.number > delivery.number"
+                " and later.state = 'sent')"
+            )
             done = db.execute(
                 "update delivery set state = 'waiting', attempts = 0, due_ns = 0"
                 " where state = 'given_up'"
@@ -257,6 +394,23 @@ class Outbox:
         )
         return [json.loads(row["body"]) for row in rows]
 
+    def incidents(self, *, open_only: bool, limit: int) -> list[dict[str, Any]]:
+        """Return incidents, the newest change first."""
+        where = "where closed_ns = 0" if open_only else ""
+        rows = self._rows(
+            f"select body from incident {where} order by changed_ns desc limit ?", limit
+        )
+        return [json.loads(row["body"]) for row in rows]
+
+    def digest(self, *, since_ns: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return what was over the alert budget, a row an hour and class, newest first."""
+        rows = self._rows(
+            "select body from digest where hour_start_ns >= ?"
+            " order by hour_start_ns desc, view, detector, measure limit ?",
+            since_ns, limit,
+        )  # fmt: skip
+        return [json.loads(row["body"]) for row in rows]
+
     def _one(self, sql: str, *values: Any) -> Any:
         assert self._db is not None
         return self._db.execute(sql, values).fetchone()[0]
@@ -268,18 +422,76 @@ class Outbox:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     @contextlib.contextmanager
-    def _transaction(self) -> Any:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         assert self._db is not None
         self._db.execute("begin immediate")
         try:
             yield self._db
+            self._db.execute("commit")
         except BaseException:
-            self._db.execute("rollback")
+            if self._db.in_transaction:  # SQLite may have rolled back by itself
+                self._db.execute("rollback")
             raise
-        self._db.execute("commit")
 
 
 def wants(sink: SinkSettings, alert: Alert) -> bool:
     """Whether a sink's route takes this alert."""
     severe = SEVERITIES.index(alert.severity) <= SEVERITIES.index(sink.least_severity)
     return severe and (not sink.kinds or alert.kind in sink.kinds)
+
+
+def _check_bodies(db: sqlite3.Connection) -> None:
+    """Compare what may still be sent or shown with its checksum: quick_check sees no flipped bit."""
+    for sql in (
+        "select id, body, crc from alarm",
+        "select key, body, crc from delivery where state = 'waiting'",
+    ):
+        for name, body, crc in db.execute(sql):
+            if not _fits(body, crc):
+                raise sqlite3.DatabaseError(f"{name} does not match its checksum")
+
+
+def _fits(body: object, crc: object) -> bool:
+    return isinstance(body, str) and zlib.crc32(body.encode()) == crc
+
+
+def _keep_incidents(db: sqlite3.Connection, batch: Batch) -> None:
+    titles, severities = batch.texts("title"), batch.texts("severity")
+    causes, alarms = batch.texts("causes"), batch.texts("alarms")
+    for i in range(batch.rows):
+        number = id_text(int(batch["incident_id"][i]))
+        opened, closed = int(batch["opened_ns"][i]), int(batch["closed_ns"][i])
+        changed = int(batch["changed_ns"][i])
+        body = {
+            "id": number, "title": titles[i], "severity": severities[i], "opened_ns": opened,
+            "changed_ns": changed, "closed_ns": closed, "causes": json.loads(causes[i]),
+            "alarms": json.loads(alarms[i]),
+        }  # fmt: skip
+        db.execute(
+            "insert or replace into incident values (?,?,?,?,?)",
+            (number, opened, changed, closed, json.dumps(body, sort_keys=True)),
+        )
+
+
+def _keep_digest(db: sqlite3.Connection, batch: Batch) -> None:
+    texts = {name: batch.texts(name) for name in ("view", "detector", "measure", "entity")}
+    for i in range(batch.rows):
+        body: dict[str, Any] = {name: column[i] for name, column in texts.items()}
+        for name in ("hour_start_ns", "findings", "time_ns"):
+            body[name] = int(batch[name][i])
+        for name in ("score", "actual", "expected"):
+            body[name] = float(batch[name][i])
+        db.execute(
+            "insert or replace into digest values (?,?,?,?,?)",
+            (body["hour_start_ns"], body["view"], body["detector"], body["measure"],
+             json.dumps(body, sort_keys=True)),
+        )  # fmt: skip
+
+
+def _remedy(text: str) -> str:
+    """Return what SQLite or the system said with what to do about it."""
+    if "locked" in text:
+        return "in use: another Tocsin runs on this state folder; stop it, or set another state_dir"
+    if "full" in text:
+        return f"{text}; make room on that disk"
+    return f"{text}; make the state folder and this file writable, or set another state_dir"

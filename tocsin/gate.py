@@ -12,8 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
 
+import msgspec
 import numpy as np
 
+from alerting.alert import Alert
 from alerting.courier import Courier
 from alerting.outbox import Delivery, Verdict
 from runtime import logs
@@ -38,7 +40,11 @@ class Gate:
         self._context = context
         self._ended = False
         self._courier = Courier(
-            config.alerting.sinks, context, fetch=self._fetch, report=self._report
+            config.alerting.sinks,
+            context,
+            fetch=self._fetch,
+            report=self._report,
+            active=self._active,
         )
 
     def _fetch(self, limit: int) -> Sequence[Delivery]:
@@ -46,6 +52,10 @@ class Gate:
 
     def _report(self, verdicts: Sequence[Verdict]) -> None:
         self._client.ask("mark", list(verdicts), verbs.Nothing)
+
+    def _active(self) -> Sequence[Alert]:
+        found = self._client.ask("alarms", verbs.AlarmsRequest(limit=10_000), verbs.Alarms)
+        return msgspec.convert(found.alarms, list[Alert])
 
     def run(self) -> None:
         """Work until asked to stop; a node that is away is waited for."""

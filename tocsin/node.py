@@ -208,7 +208,10 @@ class Node:
                 self._journal.append(
                     BlockKind.RESULT, tick.tick_end_ns, outcome.result(), sync=False
                 )
-            self._outbox.commit(tick.tick_end_ns, outcome.alarms, self._clock.now_ns())
+            self._outbox.commit(
+                tick.tick_end_ns, outcome.alarms, self._clock.now_ns(),
+                incidents=outcome.incidents, digest=outcome.digest,
+            )  # fmt: skip
             self._last_tick_end_ns = tick.tick_end_ns
             replayed += 1
         if self._last_tick_end_ns:
@@ -263,7 +266,10 @@ class Node:
 
     def _commit_outcome(self, tick: Tick, outcome: Outcome) -> None:
         self._journal.append(BlockKind.RESULT, tick.tick_end_ns, outcome.result(), sync=False)
-        alerts = self._outbox.commit(tick.tick_end_ns, outcome.alarms, self._clock.now_ns())
+        alerts = self._outbox.commit(
+            tick.tick_end_ns, outcome.alarms, self._clock.now_ns(),
+            incidents=outcome.incidents, digest=outcome.digest,
+        )  # fmt: skip
         self._ticks += 1
         self._last_tick_end_ns = tick.tick_end_ns
         for alert in alerts:

@@ -1,20 +1,36 @@
-"""Where alerts go. A sink sends one alert, or raises TransientError with what the other side said."""
+"""Where alerts go. A sink sends alerts, or raises with what the other side said."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.alertmanager import AlertmanagerSink
 from alerting.sinks.lines import LineSink
+from alerting.sinks.parcel import Parcel, RefusedError
 from alerting.sinks.pub import PubSink
 from alerting.sinks.webhook import WebhookSink
 
+__all__ = ["AlertSink", "Parcel", "RefusedError", "make_sink"]
+
 
 class AlertSink(Protocol):
-    """One receiving end. `send` is called from one thread."""
+    """One receiving end. Everything is called from one thread.
 
-    def send(self, alert: Alert, *, key: str, now_ns: int) -> str:
-        """Send and return the other side's answer, or raise TransientError."""
+    `batch_max` is how many parcels one `send` takes; no two of them are of the same alarm.
+    `repeat_seconds` is how often `repeat` wants to be told of all alarms that are up, 0 = never.
+    """
+
+    batch_max: int
+    repeat_seconds: float
+
+    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
+        """Send all and return the other side's answer, or raise TransientError and have sent none
+        or some (a repeat is harmless); RefusedError where trying again is of no use."""
+        ...
+
+    def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
+        """Say again what is up, for receivers that forget. Raises as `send` does."""
         ...
 
     def close(self) -> None:

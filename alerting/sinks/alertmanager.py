@@ -1,55 +1,84 @@
 """Prometheus Alertmanager, API v2: labels are identity, annotations explain.
 
-An alert without endsAt is resolved by Alertmanager after its resolve_timeout, so a raise is sent
-with an endsAt far ahead, and a clear with the time it cleared. Its labels hold no severity that
-changes: severity is identity there, so the one of the raise is kept in `tocsin_severity` notes.
+Alertmanager keeps alerts in memory only and resolves each at its endsAt, so what is up is said again
+every minute with an endsAt some minutes ahead, as Prometheus does; a clear is said with the time it
+cleared. Routes there match on the label `severity`; since labels are identity, an alarm that changes
+its severity is another alert to it, and the alerts of the other severities are ended.
 
-Source: Alertmanager api/v2/openapi.yaml, postableAlerts.
+Source: Alertmanager api/v2/openapi.yaml, postableAlerts; docs/alerting/latest/clients.
 """
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.http import post
+from alerting.sinks.parcel import Parcel
 from alerting.sinks.webhook import rfc3339
 
-UP_FOR_NS = 7 * 86_400_000_000_000
+REPEAT_SECONDS = 60.0
+UP_FOR_NS = 15 * 60_000_000_000  # fifteen repeats: an outage of ours is not a clear
+LABELLED = ("critical", "major", "minor", "warning")
+BATCH_MAX = 100
 
 
 class AlertmanagerSink:
     """POST alerts to `url`/api/v2/alerts."""
 
+    batch_max = BATCH_MAX
+    repeat_seconds = REPEAT_SECONDS
+
     def __init__(self, settings: SinkSettings) -> None:
         self._settings = settings
+        self._url = settings.url.rstrip("/") + "/api/v2/alerts"
 
-    def send(self, alert: Alert, *, key: str, now_ns: int) -> str:
-        """Send one alert; a repeat changes nothing there."""
-        ends_ns = alert.cleared_ns or max(now_ns, alert.changed_ns) + UP_FOR_NS
-        body = [
-            {
-                "labels": {
-                    "alertname": alert.kind,
-                    "entity": alert.entity,
-                    "alarm_id": alert.id,
-                    "source": "tocsin",
-                },
-                "annotations": {
-                    "summary": alert.title,
-                    "severity": alert.severity,
-                    "probable_cause": alert.probable_cause,
-                    "why": "; ".join(str(reason) for reason in alert.explain.get("why", [])),
-                    "do": str(alert.explain.get("do", "")),
-                    "change": key,
-                },
-                "startsAt": rfc3339(alert.raised_ns),
-                "endsAt": rfc3339(ends_ns),
-            }
-        ]
-        url = self._settings.url.rstrip("/") + "/api/v2/alerts"
-        return post(
-            self._settings, url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
+        """Send changes; the same change again does no harm."""
+        return self._post([a for parcel in parcels for a in postable(parcel.alert, now_ns=now_ns)])
+
+    def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
+        """Say again what is up."""
+        for first in range(0, len(active), BATCH_MAX):
+            part = active[first : first + BATCH_MAX]
+            self._post([_alert(alert, alert.severity, now_ns + UP_FOR_NS) for alert in part])
+
+    def _post(self, alerts: list[dict[str, Any]]) -> str:
+        headers = {"Content-Type": "application/json"}
+        return post(self._settings, self._url, json.dumps(alerts).encode(), headers)
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def postable(alert: Alert, *, now_ns: int) -> list[dict[str, Any]]:
+    """Return the alert for Alertmanager, and the ends of those that it takes the place of."""
+    if alert.state == "cleared":
+        return [_alert(alert, alert.severity, alert.cleared_ns)]
+    made = [_alert(alert, alert.severity, max(now_ns, alert.changed_ns) + UP_FOR_NS)]
+    if alert.state == "updated":
+        others = (severity for severity in LABELLED if severity != alert.severity)
+        made += [_alert(alert, severity, alert.changed_ns) for severity in others]
+    return made
+
+
+def _alert(alert: Alert, severity: str, ends_ns: int) -> dict[str, Any]:
+    return {
+        "labels": {
+            "alertname": alert.kind,
+            "entity": alert.entity,
+            "severity": severity,
+            "alarm_id": alert.id,
+            "source": "tocsin",
+        },
+        "annotations": {
+            "summary": alert.title,
+            "probable_cause": alert.probable_cause,
+            "why": "; ".join(str(reason) for reason in alert.explain.get("why", [])),
+            "do": str(alert.explain.get("do", "")),
+            "change": alert.change,
+        },
+        "startsAt": rfc3339(alert.raised_ns),
+        "endsAt": rfc3339(ends_ns),
+    }

@@ -1,15 +1,25 @@
 """Posting JSON over HTTP with the standard library: small, and enough for webhooks."""
 
+import http.client
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from alerting.config import SinkSettings
+from alerting.sinks.parcel import RefusedError
 from telemetry.errors import TransientError
+
+# The body is what is wrong, not the moment: 400, 413, 415, 422. All else may pass (401 after a
+# new token, 404 after a deployment, 429 and 5xx by themselves).
+REFUSED = (400, 413, 415, 422)
+ANSWER_BYTES = 200
 
 
 def post(settings: SinkSettings, url: str, body: bytes, headers: dict[str, str]) -> str:
-    """POST a body and return status and the start of the answer, or raise TransientError."""
+    """POST a body and return status and the start of the answer.
+
+    Raises RefusedError where the receiver finds the body wrong, else TransientError.
+    """
     if not url.startswith(("http://", "https://")):
         raise TransientError(f"url {url!r} is not http or https")
     if settings.token_file:
@@ -21,10 +31,12 @@ def post(settings: SinkSettings, url: str, body: bytes, headers: dict[str, str])
     request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310  # checked above
     try:
         with urllib.request.urlopen(request, timeout=settings.timeout_seconds) as answer:  # noqa: S310
-            return f"{answer.status} {answer.read(200).decode(errors='replace')}".strip()
+            return f"{answer.status} {answer.read(ANSWER_BYTES).decode(errors='replace')}".strip()
     except urllib.error.HTTPError as error:
-        text = error.read(200).decode(errors="replace")
-        raise TransientError(f"{url} answered {error.code}: {text}") from error
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        with error:
+            text = error.read(ANSWER_BYTES).decode(errors="replace")
+        kind = RefusedError if error.code in REFUSED else TransientError
+        raise kind(f"{url} answered {error.code}: {text}") from error
+    except (http.client.HTTPException, OSError, ValueError) as error:  # URLError is an OSError
         reason = getattr(error, "reason", error)
         raise TransientError(f"{url}: {reason}") from error

@@ -2,34 +2,52 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from alerting.alert import Alert, canonical
 from alerting.config import SinkSettings
+from alerting.sinks.parcel import Parcel
 from telemetry.errors import TransientError
 
 
 class LineSink:
-    """Append alerts as JSON lines. A repeated line has the same `change`: readers drop it by that."""
+    """Append alerts as JSON lines. A repeated line has the same `change`: readers drop by that."""
+
+    batch_max = 100
+    repeat_seconds = 0.0
 
     def __init__(self, settings: SinkSettings) -> None:
         self._path = Path(settings.path) if settings.kind == "file" else None
 
-    def send(self, alert: Alert, *, key: str, now_ns: int) -> str:  # noqa: ARG002
-        """Write one line."""
-        line = canonical(alert) + b"\n"
+    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:  # noqa: ARG002
+        """Write a line each."""
+        lines = b"".join(canonical(parcel.alert) + b"\n" for parcel in parcels)
         try:
             if self._path is None:
-                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.write(lines)
                 sys.stdout.buffer.flush()
                 return "written"
             with self._path.open("ab") as file:
-                file.write(line)
+                # A write that a full disk cut short leaves half a line: end it, so that the next
+                # reader loses that line only.
+                if file.tell() and not _ends_in_newline(self._path):
+                    file.write(b"\n")
+                file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise TransientError(f"{self._path or 'stdout'}: {error.strerror}") from error
         return "written"
 
+    def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
+        """Lines stay: nothing to say again."""
+
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def _ends_in_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

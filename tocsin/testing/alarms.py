@@ -8,7 +8,6 @@ from typing import Any
 from alerting.alert import Alert
 from alerting.config import AlertingSettings
 from alerting.stage import AlertingStage, alerts_of
-from correlator.merge import key_text
 from correlator.tables.network_map import (
     FileNetworkMap,
     InterfaceEntry,
@@ -101,9 +100,8 @@ class AlarmWorld:
                 entity = f"{router}:{face.name if face else key['interface']}"
         elif view == "service":
             entity = f"{key['protocol']}/{key['port_class']}"
-        made = SeriesKey(
-            stable_id(f"{view}|{key_text(key)}"), stable_id(entity), view, entity, key
-        )  # fmt: skip
+        text = ",".join(f"{name}={value}" for name, value in key.items())
+        made = SeriesKey(stable_id(f"{view}|{text}"), stable_id(entity), view, entity, key)
         self._keys[made.series_id] = made
         return made.series_id
 

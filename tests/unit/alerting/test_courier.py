@@ -1,0 +1,213 @@
+"""The courier: order, back-off, breaker, and one sink that hangs delays no other."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from alerting.alert import Alert
+from alerting.config import SinkSettings
+from alerting.courier import FAILURES_TO_OPEN, Courier
+from alerting.outbox import Delivery, Verdict
+from alerting.sinks import Parcel, RefusedError
+from runtime.clock import ManualClock
+from telemetry.errors import TransientError
+from tocsin.testing import make_context
+from tocsin.testing.alarms import AlarmWorld
+
+SECOND = 1_000_000_000
+
+
+class FakeSink:
+    """Does to each send what the test says; tells when it did."""
+
+    repeat_seconds = 0.0
+
+    def __init__(self, batch_max: int = 1) -> None:
+        self.batch_max = batch_max
+        self.sent: list[list[str]] = []
+        self.repeated: list[int] = []
+        self.act: Callable[[Sequence[Parcel]], None] = lambda parcels: None
+
+    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
+        self.act(parcels)
+        self.sent.append([parcel.key for parcel in parcels])
+        return "200"
+
+    def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
+        self.repeated.append(len(active))
+
+    def close(self) -> None:
+        pass
+
+
+class Office:
+    """A courier between a list of deliveries and fake sinks. `settle` waits for the lanes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **sinks: FakeSink) -> None:
+        self.sinks = sinks
+        given = iter(sinks.values())
+        monkeypatch.setattr("alerting.courier.make_sink", lambda settings: next(given))
+        self.clock = ManualClock(1000 * SECOND)
+        self.context = make_context("courier", clock=self.clock)
+        self.waiting: dict[int, Delivery] = {}
+        self.verdicts: list[Verdict] = []
+        self.away = False
+        self.active: list[Alert] = []
+        settings = {name: SinkSettings(kind="stdout") for name in sinks}
+        self.courier = Courier(
+            settings, self.context, fetch=self._fetch, report=self._report,
+            active=lambda: self.active,
+        )  # fmt: skip
+        world = AlarmWorld()
+        (self.alert,) = world.tick([world.silence(world.series("exporter", exporter="192.0.2.1"))])
+
+    def _fetch(self, limit: int) -> Sequence[Delivery]:
+        if self.away:
+            raise TransientError("the node is away")
+        return list(self.waiting.values())[:limit]
+
+    def _report(self, verdicts: Sequence[Verdict]) -> None:
+        if self.away:
+            raise TransientError("the node is away")
+        for verdict in verdicts:
+            self.verdicts.append(verdict)
+            if verdict.sent or verdict.final:
+                del self.waiting[verdict.number]
+
+    def post(self, sink: str, count: int = 1) -> None:
+        from alerting.alert import canonical
+
+        for _ in range(count):
+            number = len(self.waiting) + len(self.verdicts) + 1
+            self.waiting[number] = Delivery(
+                number=number, key=f"k{number}", sink=sink, alarm=f"a{number}",
+                body=canonical(self.alert).decode(), attempts=0, created_ns=0,
+            )  # fmt: skip
+
+    def settle(self, done: Callable[[], Any]) -> None:
+        pause = threading.Event()
+        for _ in range(5000):
+            self.courier.step()
+            if done():
+                return
+            pause.wait(0.001)
+        raise AssertionError("the courier did not get there")
+
+
+def fails(parcels: Sequence[Parcel]) -> None:
+    raise TransientError("no")
+
+
+def test_deliveries_are_sent_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    office = Office(monkeypatch, a=FakeSink())
+    office.post("a", 5)
+    office.settle(lambda: len(office.verdicts) == 5)
+    assert office.sinks["a"].sent == [[f"k{i}"] for i in range(1, 6)]
+    assert all(v.sent and v.answer == "200" for v in office.verdicts)
+    office.courier.stop()
+
+
+def test_a_sink_that_hangs_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    office = Office(monkeypatch, slow=FakeSink(), quick=FakeSink())
+    office.sinks["slow"].act = lambda parcels: (release.wait(30), None)[1]
+    office.post("slow", 3)
+    office.post("quick", 3)
+    office.settle(lambda: len(office.sinks["quick"].sent) == 3)
+    assert office.sinks["slow"].sent == []
+    office.clock.advance(seconds=61)
+    assert "slow" in office.courier.health()
+    release.set()
+    office.settle(lambda: len(office.verdicts) == 6)
+    office.courier.stop()
+
+
+def test_the_breaker_opens_and_one_delivery_tries_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    office = Office(monkeypatch, a=FakeSink())
+    tries: list[str] = []
+
+    def failing(parcels: Sequence[Parcel]) -> None:
+        tries.extend(p.key for p in parcels)
+        raise TransientError("no")
+
+    office.sinks["a"].act = failing
+    office.post("a", 50)
+    office.settle(lambda: len(office.verdicts) == FAILURES_TO_OPEN)
+    for _ in range(50):
+        office.courier.step()
+    assert len(tries) == FAILURES_TO_OPEN
+    assert "a" in office.courier.health()
+    office.clock.advance(seconds=11)
+    office.settle(lambda: len(tries) == FAILURES_TO_OPEN + 1)
+    office.settle(lambda: len(office.verdicts) == FAILURES_TO_OPEN + 1)
+    for _ in range(50):
+        office.courier.step()
+    assert len(tries) == FAILURES_TO_OPEN + 1
+    office.sinks["a"].act = lambda parcels: None
+    office.clock.advance(seconds=11)
+    office.settle(lambda: not office.waiting)
+    assert office.courier.health() == ""
+    office.courier.stop()
+
+
+def test_what_is_refused_is_final_and_takes_no_other_of_its_batch_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    office = Office(monkeypatch, a=FakeSink(batch_max=10))
+
+    def picky(parcels: Sequence[Parcel]) -> None:
+        if any(p.key == "k3" for p in parcels):
+            raise RefusedError("400")
+
+    office.sinks["a"].act = picky
+    office.post("a", 5)
+    office.settle(lambda: len(office.verdicts) == 5)
+    assert {v.number for v in office.verdicts if v.final} == {3}
+    assert sum(v.sent for v in office.verdicts) == 4
+    office.courier.stop()
+
+
+def test_a_verdict_is_told_again_until_the_node_has_heard_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    office = Office(monkeypatch, a=FakeSink())
+    office.post("a")
+    office.courier.step()
+    office.away = True
+    pause = threading.Event()
+    for _ in range(50):
+        with pytest.raises(TransientError):
+            office.courier.step()
+        pause.wait(0.001)
+    assert office.verdicts == []
+    office.away = False
+    office.settle(lambda: office.verdicts)
+    assert office.sinks["a"].sent == [["k1"]]  # sent once, however often the node was away
+    office.courier.stop()
+
+
+def test_a_delivery_of_a_sink_that_is_gone_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    office = Office(monkeypatch, a=FakeSink())
+    office.post("removed")
+    office.settle(lambda: office.verdicts)
+    assert office.verdicts[0].final
+    assert "no such sink" in office.verdicts[0].answer
+    office.courier.stop()
+
+
+def test_sinks_whose_receivers_forget_are_told_again_what_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sink = FakeSink()
+    sink.repeat_seconds = 60.0
+    office = Office(monkeypatch, a=sink)
+    office.active = [office.alert, office.alert]
+    office.settle(lambda: sink.repeated == [2])
+    for _ in range(100):
+        office.courier.step()
+    assert sink.repeated == [2]
+    office.clock.advance(seconds=61)
+    office.settle(lambda: sink.repeated == [2, 2])
+    office.courier.stop()

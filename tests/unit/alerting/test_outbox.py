@@ -1,0 +1,317 @@
+"""The outbox: one transaction a tick, each tick once, order for each alarm and sink, damage."""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alerting.config import AlertingSettings, SinkSettings
+from alerting.outbox import Delivery, Outbox, Verdict
+from runtime.clock import ManualClock
+from telemetry.batch import Batch
+from telemetry.errors import ConfigError
+from tocsin.testing import make_context
+from tocsin.testing.alarms import AlarmWorld
+
+SECOND = 1_000_000_000
+TWO = AlertingSettings(
+    sinks={
+        "a": SinkSettings(kind="stdout"),
+        "b": SinkSettings(kind="stdout", least_severity="major"),
+    },
+    attempts_max=3,
+)
+
+
+def opened(path: Path, settings: AlertingSettings = TWO) -> Outbox:
+    made = Outbox(path, settings, make_context("outbox", clock=ManualClock(50 * SECOND)))
+    made.start()
+    return made
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "node.sqlite"
+
+
+@pytest.fixture
+def outbox(path: Path) -> Iterator[Outbox]:
+    made = opened(path)
+    yield made
+    made.stop()
+
+
+class Ticks:
+    """Commits ticks of a world in which exporters come and go."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.world = AlarmWorld()
+
+    def batches(self, *exporters: str) -> tuple[list[Batch], list[Batch], list[Batch]]:
+        rows = [self.world.silence(self.world.series("exporter", exporter=e)) for e in exporters]
+        made = self.world.batches(rows)
+        names = ("alarm", "incident", "digest")
+        return tuple([b for b in made if b.schema.name == n] for n in names)  # type: ignore[return-value]
+
+    def commit(self, *exporters: str, now_ns: int = 0) -> list[str]:
+        alarms, incidents, digest = self.batches(*exporters)
+        alerts = self.outbox.commit(
+            self.world.now_ns, alarms, now_ns, incidents=incidents, digest=digest
+        )
+        return [f"{alert.entity} {alert.state}" for alert in alerts]
+
+
+def sent(outbox: Outbox, deliveries: list[Delivery], now_ns: int = 0) -> None:
+    outbox.mark([Verdict(number=d.number, sent=True) for d in deliveries], now_ns)
+
+
+def test_a_tick_is_committed_once_and_its_alarms_are_there_after_a_restart(path: Path) -> None:
+    outbox = opened(path)
+    ticks = Ticks(outbox)
+    alarms, incidents, _ = ticks.batches("192.0.2.1")
+    end_ns = ticks.world.now_ns
+    assert outbox.last_done() == 0
+    assert len(outbox.commit(end_ns, alarms, 0, incidents=incidents)) == 1
+    assert outbox.commit(end_ns, alarms, 0, incidents=incidents) == []
+    outbox.stop()
+    again = opened(path)
+    assert again.last_done() == end_ns
+    assert again.is_done(end_ns)
+    assert not again.is_done(end_ns + 1)
+    (alarm,) = again.alarms(active_only=True, limit=10)
+    assert (alarm["entity"], alarm["state"]) == ("192.0.2.1", "raised")
+    (incident,) = again.incidents(open_only=True, limit=10)
+    assert incident["alarms"] == [alarm["id"]]
+    assert len(again.changes()) == 1
+    assert len(again.due(0, 10)) == 2
+    again.stop()
+
+
+def test_a_commit_that_fails_leaves_nothing_of_its_tick(outbox: Outbox) -> None:
+    ticks = Ticks(outbox)
+    alarms, _, _ = ticks.batches("192.0.2.1")
+    broken = alarms[0].with_columns(
+        alarms[0].schema, {**alarms[0].columns, "state": alarms[0]["state"] + 7}
+    )
+    with pytest.raises(IndexError):
+        outbox.commit(ticks.world.now_ns, [alarms[0], broken], 0)
+    assert outbox.last_done() == 0
+    assert outbox.alarms(active_only=False, limit=10) == []
+    assert len(outbox.commit(ticks.world.now_ns, alarms, 0)) == 1
+
+
+def test_routes_by_severity_and_kind(outbox: Outbox) -> None:
+    ticks = Ticks(outbox)
+    ticks.commit("192.0.2.1")
+    assert {d.sink for d in outbox.due(0, 10)} == {"a", "b"}
+    minor = AlertingSettings(sinks={"a": SinkSettings(kind="stdout", kinds=("port-scan",))})
+    other = Outbox(outbox._path.with_name("other.sqlite"), minor, make_context())
+    other.start()
+    Ticks(other).commit("192.0.2.1")
+    assert other.due(0, 10) == []
+    other.stop()
+
+
+def test_a_later_change_waits_for_the_one_before_it_at_that_sink(outbox: Outbox) -> None:
+    ticks = Ticks(outbox)
+    ticks.commit("192.0.2.1")
+    for _ in range(3):
+        ticks.commit()
+    first = outbox.due(0, 10)
+    assert [(d.sink, json.loads(d.body)["state"]) for d in first] == [
+        ("a", "raised"), ("b", "raised"),
+    ]  # fmt: skip
+    sent(outbox, first[:1])
+    assert [(d.sink, json.loads(d.body)["state"]) for d in outbox.due(0, 10)] == [
+        ("b", "raised"), ("a", "cleared"),
+    ]  # fmt: skip
+
+
+def test_a_sink_with_a_long_queue_leaves_the_others_theirs(outbox: Outbox) -> None:
+    ticks = Ticks(outbox)
+    ticks.commit(*[f"192.0.2.{i}" for i in range(1, 60)])
+    sent(outbox, [d for d in outbox.due(0, 100) if d.sink == "b"])
+    ticks.commit("198.51.100.1", *[f"192.0.2.{i}" for i in range(1, 60)])
+    due = outbox.due(0, 10)
+    assert [d.sink for d in due].count("a") == 10
+    assert [d.sink for d in due].count("b") == 1
+
+
+def test_failures_come_back_later_with_jitter_and_are_given_up_in_the_end(outbox: Outbox) -> None:
+    ticks = Ticks(outbox)
+    ticks.commit("192.0.2.1")
+    now_ns, waits = 0, []
+    for _ in range(3):
+        (delivery,) = (d for d in outbox.due(now_ns, 10) if d.sink == "a")
+        outbox.mark([Verdict(number=delivery.number, sent=False, answer="no")], now_ns)
+        before = now_ns
+        while now_ns < before + 10 * SECOND and not any(
+            d.sink == "a" for d in outbox.due(now_ns, 10)
+        ):
+            now_ns += SECOND // 20
+        waits.append((now_ns - before) / SECOND)
+    assert 0.75 <= waits[0] <= 1.3
+    assert 1.5 <= waits[1] <= 2.55
+    assert "1 deliveries were given up" in outbox.health()
+    assert outbox.retry() == 1
+    assert any(d.sink == "a" for d in outbox.due(now_ns, 10))
+    assert outbox.health() == ""
+
+
+def test_what_is_refused_for_good_is_given_up_at_once(outbox: Outbox) -> None:
+    Ticks(outbox).commit("192.0.2.1")
+    (delivery,) = (d for d in outbox.due(0, 10) if d.sink == "a")
+    outbox.mark([Verdict(number=delivery.number, sent=False, answer="400", final=True)], 0)
+    (row,) = (d for d in outbox.deliveries() if d["number"] == delivery.number)
+    assert (row["state"], row["answer"]) == ("given_up", "400")
+
+
+def test_a_retry_never_sends_a_raise_behind_its_clear(outbox: Outbox) -> None:
+    ticks = Ticks(outbox)
+    ticks.commit("192.0.2.1")
+    (raised,) = (d for d in outbox.due(0, 10) if d.sink == "a")
+    outbox.mark([Verdict(number=raised.number, sent=False, final=True)], 0)
+    for _ in range(3):
+        ticks.commit()
+    sent(outbox, [d for d in outbox.due(0, 10) if d.sink == "a"])
+    assert outbox.retry() == 0
+    assert [d for d in outbox.due(0, 10) if d.sink == "a"] == []
+
+
+def test_too_many_waiting_are_given_up_oldest_first_and_counted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerting.outbox.TRIM_EVERY_TICKS", 1)
+    small = AlertingSettings(sinks={"a": SinkSettings(kind="stdout")}, waiting_max=5)
+    context = make_context("outbox")
+    outbox = Outbox(path, small, context)
+    outbox.start()
+    Ticks(outbox).commit(*[f"192.0.2.{i}" for i in range(1, 13)])
+    assert len(outbox.due(0, 100)) == 5
+    assert context.metrics.value("outbox_deliveries_total", result="overflowed") == 7
+    outbox.stop()
+
+
+def test_every_table_stays_within_its_bound(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, bound in {
+        "TRIM_EVERY_TICKS": 1, "DONE_KEPT": 10, "CHANGES_KEPT": 20, "CLEARED_KEPT": 5,
+        "SENT_KEPT": 8,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"alerting.outbox.{name}", bound)
+    outbox = opened(path)
+    ticks = Ticks(outbox)
+    for i in range(1, 200):
+        ticks.commit(f"192.0.2.{i}")
+        sent(outbox, outbox.due(0, 100))
+    counts = {
+        table: outbox._one(f"select count(*) from {table}")
+        for table in ("done", "change", "alarm", "incident", "delivery")
+    }
+    assert counts["done"] <= 10
+    assert counts["change"] <= 22  # rows of one time go together
+    assert counts["alarm"] <= 5 + 4
+    assert counts["incident"] <= 5 + 4
+    assert counts["delivery"] <= 8 + 2 * 2
+    outbox.stop()
+
+
+def test_the_digest_is_kept_for_the_api(outbox: Outbox) -> None:
+    ticks = Ticks(outbox)
+    world = ticks.world
+    face = world.interface("ams1", 1)
+    for _ in range(800):
+        rows = [world.anomaly(face, "point", disposition="digest")]
+        digest = [b for b in world.batches(rows) if b.schema.name == "digest"]
+        outbox.commit(world.now_ns, [], 0, digest=digest)
+    found = outbox.digest()
+    assert found
+    assert found[0]["entity"] == "ams1:et-0/0/1"
+    assert found[0]["hour_start_ns"] % 3_600_000_000_000 == 0
+
+
+# ---- damage
+
+
+def filled(path: Path) -> None:
+    outbox = opened(path)
+    Ticks(outbox).commit("192.0.2.1", "192.0.2.2")
+    outbox.stop()
+
+
+def test_a_damaged_file_is_set_aside_whole_and_named(path: Path) -> None:
+    filled(path)
+    path.write_bytes(b"this is no database" * 500)
+    outbox = opened(path)
+    assert outbox.damaged == "node.sqlite.damaged-50"
+    assert path.with_name(outbox.damaged).read_bytes().startswith(b"this is no database")
+    assert "node.sqlite.damaged-50" in outbox.health()
+    assert outbox.last_done() == 0
+    outbox.stop()
+
+
+def test_a_flipped_bit_in_a_body_is_found_and_the_rest_is_taken_over(path: Path) -> None:
+    filled(path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("update alarm set body = replace(body, 'major', 'mayor') where entity = ?",
+                   ("192.0.2.1",))  # fmt: skip
+        db.commit()
+    outbox = opened(path)
+    assert outbox.damaged
+    assert outbox.last_done() > 0
+    assert [a["entity"] for a in outbox.alarms(active_only=True, limit=10)] == ["192.0.2.2"]
+    assert len(outbox.due(0, 10)) == 4  # two alarms to two sinks: their bodies are whole
+    outbox.stop()
+
+
+def test_a_torn_page_is_found(path: Path) -> None:
+    filled(path)
+    data = bytearray(path.read_bytes())
+    data[4096:8192] = bytes(4096)
+    path.write_bytes(bytes(data))
+    outbox = opened(path)
+    assert outbox.damaged
+    outbox.stop()
+
+
+@pytest.mark.parametrize("number", [2, 900])
+def test_a_file_of_a_newer_tocsin_is_refused_and_left_alone(path: Path, number: int) -> None:
+    filled(path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute(f"pragma user_version = {number}")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=f"has version {number}, this Tocsin knows 1; upgrade"):
+        opened(path)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="The node was not started"):
+        opened(tmp_path / "file" / "node.sqlite")
+
+
+def test_a_locked_file_is_one_sentence_and_left_alone(path: Path) -> None:
+    filled(path)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("pragma locking_mode = exclusive")
+        other.execute("begin exclusive")
+        with pytest.raises(ConfigError, match="another Tocsin"):
+            opened(path)
+        other.rollback()
+    assert not list(path.parent.glob("*.damaged*"))
+
+
+def test_what_is_sent_of_replayed_ticks_is_the_same_bytes(tmp_path: Path) -> None:
+    bodies: list[Any] = []
+    for name in ("one", "two"):
+        outbox = opened(tmp_path / name)
+        ticks = Ticks(outbox)
+        ticks.commit("192.0.2.1", now_ns=len(bodies))  # another host clock
+        bodies.append([(d.key, d.body) for d in outbox.due(SECOND, 10)])
+        outbox.stop()
+    assert bodies[0] == bodies[1]
