@@ -9,8 +9,8 @@ header and blocks of:
 
 all little-endian. Sequence numbers rise by one over the life of a journal. A block cut by a power
 failure is found by its checksum: what follows it in that file is set aside as
-`*.damaged-<sequence>` and said, never guessed. Readers keep a cursor each; a segment is deleted
-when every cursor has passed it, or, beyond the budget, anyway: counted and said.
+`*.damaged-<sequence>` and said, never guessed. Readers keep a cursor each; beyond the
+budget the oldest segment is deleted; one that a cursor still needs, counted and said.
 
 Design section 7. CRC-32 is zlib's (ADR 0004).
 """
@@ -238,17 +238,19 @@ class JournalWriter:
         self._first_tick_ns = tick_end_ns
 
     def trim(self, cursors: Sequence["Cursor"], *, keep_sequence: int) -> None:
-        """Delete segments nobody needs: passed by all cursors and older than the last checkpoint.
+        """Keep the journal within its budget, the oldest segments going first.
 
-        Beyond the budget the oldest go even when a cursor still needs them: counted and logged.
+        What all cursors and the last checkpoint have passed stays as long as there is room: it is
+        what `replay`, `trace` and cases read. A segment that is still needed goes only when there
+        is no other way: counted and logged.
         """
         files = segments(self._folder)
         needed = min([keep_sequence, *(cursor.next_sequence for cursor in cursors)])
         total = sum(file.stat().st_size for file in files)
         for file, following in zip(files, files[1:], strict=False):
-            passed = int(following.stem) <= needed
-            if not passed and total <= self._budget_bytes:
+            if total <= self._budget_bytes:
                 break
+            passed = int(following.stem) <= needed
             total -= file.stat().st_size
             file.unlink()
             if not passed:

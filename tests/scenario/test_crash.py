@@ -88,7 +88,7 @@ def test_a_node_killed_twice_agrees_with_the_replay_of_its_journal(
     ]
     assert len(gaps) >= 2, "each gap is stated"
     run = Replay(load_config(config))
-    replayed = sorted(run.journal(node.state / "journal"), key=lambda b: _order(b))
+    replayed = sorted(run.journal(node.state / "journal"), key=_order)
     assert replayed == sorted(alerts, key=_order)
     kinds = {(json.loads(a)["kind"], json.loads(a)["entity"]) for a in alerts}
     assert {("link-cut", links[0]), ("exporter-down", "osl1")} <= kinds

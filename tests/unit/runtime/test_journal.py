@@ -121,15 +121,25 @@ def test_a_full_disk_keeps_blocks_and_writes_them_later(
     assert sequences(tmp_path) == [1, 2, 3]
 
 
-def test_a_segment_is_kept_until_every_cursor_and_the_checkpoint_passed_it(tmp_path: Path) -> None:
+def test_within_the_budget_everything_stays(tmp_path: Path) -> None:
     journal = fill(tmp_path, 6, segment_seconds=1.5)
     files = segments(tmp_path)
+    journal.trim([], keep_sequence=6)
+    assert segments(tmp_path) == files
+
+
+def test_what_everybody_passed_goes_without_a_word(tmp_path: Path) -> None:
+    context = make_context("journal")
+    journal = JournalWriter(tmp_path, context, segment_seconds=1.5, budget_bytes=1500)
+    journal.start()
+    for number in range(1, 7):
+        journal.append(BlockKind.TICK, number * 10**9, [control(number)], sync=False)
     cursor = Cursor(tmp_path / "cursors", "history")
-    cursor.commit(int(files[1].stem))
-    journal.trim([cursor], keep_sequence=6)
-    assert segments(tmp_path) == files[1:]
-    journal.trim([cursor], keep_sequence=1)
-    assert segments(tmp_path) == files[1:]
+    cursor.commit(7)
+    before = len(segments(tmp_path))
+    journal.trim([cursor], keep_sequence=7)
+    assert len(segments(tmp_path)) < before
+    assert context.metrics.value("journal_dropped_total") == 0
 
 
 def test_beyond_the_budget_the_oldest_goes_and_is_counted(tmp_path: Path) -> None:
