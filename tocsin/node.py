@@ -143,6 +143,8 @@ class Node:
         self._outbox = Outbox(state / "node.sqlite", config.alerting, outbox_context)
         self._outbox.start()
         self._checkpoints = Checkpoints(state / "checkpoints", context)
+        self._templates = Checkpoints(state / "templates", context)
+        self._templates_kept = 0
         self._checkpoint_sequence = 1
         self._checkpoint_due_ns = 0
         self._ring = RawRing(
@@ -183,10 +185,12 @@ class Node:
         if loaded is not None:
             sequence, tick_end_ns, snapshot = loaded
             self._back.restore(snapshot.scoped("back"))
-            self._front.restore(snapshot.scoped("front"))
             after = sequence + 1
             self._checkpoint_sequence = after
             self._last_tick_end_ns = tick_end_ns
+        templates = self._templates.load()
+        if templates is not None:
+            self._front.restore(templates[2].scoped("front"))
         reader = JournalReader(self._state / "journal", next_sequence=after)
         replayed = 0
         scored: set[int] = set()
@@ -257,6 +261,7 @@ class Node:
         if now_ns >= self._beat_due_ns:
             self._beat_due_ns = now_ns + HEARTBEAT_NS
             self._beat(now_ns)
+            self._keep_templates()
         if now_ns >= self._checkpoint_due_ns and self._ticks:
             self._save_checkpoint()
         return moved
@@ -285,9 +290,7 @@ class Node:
     def _save_checkpoint(self) -> None:
         sequence = self._journal.next_sequence - 1
         try:
-            self._checkpoints.save(
-                sequence, self._last_tick_end_ns, {"back": self._back, "front": self._front}
-            )
+            self._checkpoints.save(sequence, self._last_tick_end_ns, {"back": self._back})
             self._checkpoint_sequence = sequence + 1
             cursors = []
             for name in CURSORS:
@@ -299,6 +302,20 @@ class Node:
         except OSError as error:
             self._log.error("checkpoint_refused error=%s", error)
         self._schedule_checkpoint()
+
+    def _keep_templates(self) -> None:
+        """Keep templates within a second of a change: a restart must not wait for the next refresh."""
+        changes = sum(
+            int(self.metrics.value("collector_templates_total", result=result))
+            for result in ("new", "changed", "withdrawn", "expired")
+        )
+        if changes == self._templates_kept:
+            return
+        self._templates_kept = changes
+        try:
+            self._templates.save(self._clock.now_ns() // 10**6, 0, {"front": self._front})
+        except OSError as error:
+            self._log.error("templates_refused error=%s", error)
 
     def _beat(self, now_ns: int) -> None:
         """Tell the watchdog that frames go on, and what each stream last said."""
@@ -405,6 +422,8 @@ class Node:
         for listener in self._listeners.values():
             listener.stop()
         if self._ready:
+            self._templates_kept = -1
+            self._keep_templates()
             if self._ticks:
                 self._save_checkpoint()
             self._server.stop()

@@ -54,7 +54,7 @@ def test_a_node_killed_twice_agrees_with_the_replay_of_its_journal(
     links = load_demo_network().links_used()
     faults = (
         Fault("link-cut", links[0], start_ns + 11 * SECOND, start_ns + 40 * SECOND),
-        Fault("exporter-down", "osl1", start_ns + 13 * SECOND, start_ns + 60 * SECOND),
+        Fault("exporter-down", "fra1", start_ns + 13 * SECOND, start_ns + 60 * SECOND),
     )
     stop = threading.Event()
     feeder = threading.Thread(target=feed, args=(stop, faults, ports))
@@ -91,8 +91,8 @@ def test_a_node_killed_twice_agrees_with_the_replay_of_its_journal(
     replayed = sorted(run.journal(node.state / "journal"), key=_order)
     assert replayed == sorted(alerts, key=_order)
     kinds = {(json.loads(a)["kind"], json.loads(a)["entity"]) for a in alerts}
-    assert {("link-cut", links[0]), ("exporter-down", "osl1")} <= kinds
-    assert kinds == {("link-cut", links[0]), ("exporter-down", "osl1")}, "the gap raised an alarm"
+    assert {("link-cut", links[0]), ("exporter-down", "fra1")} <= kinds
+    assert kinds == {("link-cut", links[0]), ("exporter-down", "fra1")}, "the gap raised an alarm"
 
 
 def _order(alert: bytes) -> tuple[int, str]:
