@@ -1,15 +1,20 @@
-"""The baseline: what a series should be now, how far it may stray, and whether it strays.
+"""The baseline: what a series should be now and by how much it usually strays.
 
 For each (row, measure): a daily profile of 24 hours for workdays and one for weekends, a slow level
-relative to it, a spread relative to the square root of the expectation (counts and sums of counts
-vary so), a controller of the exceedance rate, and a capped cumulative sum, so that it takes more
-than one tick to convince. 340 bytes a series.
+(a day) and a fast local level (half an hour) relative to it, and a spread relative to the square
+root of the expectation, because sums of independent flows vary so. 324 bytes a series, 352 with
+its calibration.
 
-The profile is written once per visit of a slot, from an accumulator: a quantised average per
-sample would stand still. All of it is learned only from what was not anomalous.
+The spread is kept per square root of a second, so ticks of 15 minutes teach what ticks of 5
+seconds will show. The profile is written once per visit of an hour, from an accumulator: a
+quantised average per sample would stand still. Two averages of actual / expected, of ten minutes
+and of an hour, show slow rises.
 
-Source: cumulative sum: Page (1954); rate controller and clipped spread: notes on our prototype
-(docs/adr/0005); variance proportional to the mean: compound Poisson traffic.
+Blind to seasons other than the day and the weekend, and to any rise slower than the slow level
+follows.
+
+Source: compound Poisson traffic (variance proportional to the mean); a fast local level is worth
+more than a season (notes on our prototype, docs/adr).
 """
 
 import numpy as np
@@ -18,187 +23,242 @@ from numpy.typing import NDArray
 from runtime.kernels import inline, kernel
 
 SLOTS = 48  # 24 hours of a workday, 24 of a weekend day
-# Columns of the f32 state.
-(LEVEL, SPREAD, THETA, CUSUM_UP, CUSUM_DOWN, LONG, QUIET, SEEN, ACC, ACC_N, OPEN_SLOT, RUN,
- ZERO_RUN, ZERO_RUN_MAX, MEAN) = range(15)  # fmt: skip
-STATE = 16
-CAP = 1.0  # of one tick's contribution to the cumulative sum
-RATE_PER_DAY = 2.0  # moderate exceedances a day that the controller steers to
+(
+    LEVEL, LOCAL, MEAN, SPREAD, ABSOLUTE, SEEN, ACC, ACC_N, ACC_E, SLOT, PROFILED, BASE, ZERO_RUN,
+    ZERO_RUN_MAX, FAST, SLOW, SINCE, JUMP, DOUBT, TICK, SQUARE,
+) = range(21)  # fmt: skip
+STATE = 21
+RISEN = 1.3  # ten-minute ratio that may be a slow rise
+FLOOR = 0.02  # of the expectation: no series is steadier than this
 
 
 @inline
 def _slot_of(time_s):  # type: ignore[no-untyped-def]
-    day = time_s // 86400
-    hour = (time_s % 86400) // 3600
-    weekend = (day + 3) % 7 >= 5
-    return hour + (24 if weekend else 0)
+    """Hour of the day in UTC, 24 more on weekends; 1970-01-01 was a Thursday."""
+    weekend = (time_s // 86400 + 3) % 7 >= 5
+    return (time_s % 86400) // 3600 + (24 if weekend else 0)
 
 
 @inline
-def _expected(profile, visits, state, i, time_s):  # type: ignore[no-untyped-def]
+def _base(profile, visits, state, i, time_s):  # type: ignore[no-untyped-def]
+    """Return the expectation without the local level; negative where no such hour was seen yet."""
     slot = _slot_of(time_s)
+    if visits[i, slot] == 0:
+        return -float(state[i, MEAN])
     within = (time_s % 3600) / 3600.0 - 0.5
     other = _slot_of(time_s + 3600) if within >= 0 else _slot_of(time_s - 3600)
-    here = profile[i, slot]
-    if visits[i, slot] == 0:
-        return state[i, 14]  # no such hour seen yet: the plain mean
+    here = float(profile[i, slot])
     if visits[i, other] > 0:
         share = within if within >= 0 else -within
-        here = here * (1.0 - share) + profile[i, other] * share
-    return here * state[i, 0]
+        here = here * (1.0 - share) + float(profile[i, other]) * share
+    return here * float(state[i, LEVEL])
+
+
+@inline
+def _noise(state, i, expected, span_s):  # type: ignore[no-untyped-def]
+    """Return the usual size of a deviation; never so small that a dead series could strike."""
+    root = np.sqrt(max(expected, 0.0) / span_s)
+    return max(1.25 * float(state[i, SPREAD]) * root, 0.25 * float(state[i, ABSOLUTE]))
 
 
 @kernel(
-    "i8(const i8[::1], const f8[::1], i8, f8, f8, f8, f4[:,::1], f4[:,::1], u1[:,::1],"
-    " f4[::1], f4[::1], f4[::1], f4[::1], f8[::1], f4[::1])"
+    "i8(const i8[::1], const f8[::1], const f4[::1], const f4[::1], i8, f8,"
+    " const f4[:,::1], const f4[:,::1], const u1[:,::1], f8[::1], f8[::1])"
 )
-def score(
+def expect(
     row: NDArray[np.int64],
     value: NDArray[np.float64],
+    lost_share: NDArray[np.float32],
+    moved_share: NDArray[np.float32],
     time_s: int,
-    tick_s: float,
-    widen: float,
-    warmup: float,
+    span_s: float,
     state: NDArray[np.float32],
     profile: NDArray[np.float32],
     visits: NDArray[np.uint8],
-    out_expected: NDArray[np.float32],
-    out_lower: NDArray[np.float32],
-    out_upper: NDArray[np.float32],
-    out_score: NDArray[np.float32],
-    out_p: NDArray[np.float64],
-    out_z: NDArray[np.float32],
+    out_expected: NDArray[np.float64],
+    out_scale: NDArray[np.float64],
 ) -> int:
-    """Score one value of each series; nothing is changed but the running sums of evidence.
+    """Write what each series should be and how far it usually strays; changes nothing.
 
-    In      row int64[N]; value float64[N], a rate per second, NaN = missing; time_s, middle of the
-            tick, s since 1970; tick_s its length; widen >= 1, factor on the band (lost exports);
-            warmup, ticks before a series may say anything.
-    Inout   state float32[M, 16]: CUSUM_UP, CUSUM_DOWN, LONG, ZERO_RUN are advanced.
-    Out     expected, lower, upper float32[N]; score float32[N] >= 0, 0 while warming up; p float64[N]
-            in (0, 1]; z float32[N], the signed deviation in thresholds (1 = a moderate exceedance).
+    In      row int64[N], place in the state; value float64[N]; lost_share, moved_share float32[N]
+            in [0, 1]; time_s, middle of the tick, s since 1970; span_s, length of the tick where
+            values are rates, 1 where they are not; state float32[M, 21], profile float32[M, 48],
+            visits uint8[M, 48].
+    Out     expected, scale float64[N]; both 0 where the series was never seen; scale infinite where
+            nine tenths of the exports were lost: what is left proves nothing.
+    Returns N, or -1 when a length is wrong: nothing was written.
     """
-    base = np.log(2.0 * tick_s / 86400.0)
-    for n in range(row.size):
+    n_rows = row.size
+    if value.size != n_rows or lost_share.size != n_rows or moved_share.size != n_rows:
+        return -1
+    if out_expected.size != n_rows or out_scale.size != n_rows:
+        return -1
+    for n in range(n_rows):
         i = row[n]
-        v = value[n]
-        expected = float(_expected(profile, visits, state, i, time_s))
-        root = np.sqrt(max(expected, 1e-9))
-        scale = (1.25 * float(state[i, 1]) + 0.02 * root + 1e-9) * widen
-        reach = scale * root * float(state[i, 2])
+        out_expected[n] = 0.0
+        out_scale[n] = 0.0
+        if i < 0 or i >= state.shape[0] or state[i, SEEN] == 0.0:
+            continue
+        base = _base(profile, visits, state, i, time_s)
+        expected = abs(base) * float(state[i, LOCAL])
+        noise = _noise(state, i, expected, span_s)
+        lost = min(max(float(lost_share[n]), 0.0), 1.0)
+        moved = min(max(float(moved_share[n]), 0.0), 1.0)
         out_expected[n] = expected
-        out_lower[n] = max(expected - reach, 0.0)
-        out_upper[n] = expected + reach
-        out_score[n] = 0.0
-        out_p[n] = 1.0
-        out_z[n] = 0.0
-        if not np.isfinite(v):
+        if lost >= 0.9:
+            out_scale[n] = np.inf
             continue
-        if v == 0.0:
-            state[i, 12] += 1.0
-        if state[i, 7] < warmup:
-            continue
-        deviation = (v - expected) / max(reach, 1e-12)
-        out_z[n] = deviation
-        up = min(max(deviation, -1.0), 2.0) - 1.0
-        down = min(max(-deviation, -1.0), 2.0) - 1.0
-        state[i, 3] = max(0.0, state[i, 3] + up)
-        state[i, 4] = max(0.0, state[i, 4] + down)
-        gain = tick_s / (600.0 + tick_s)
-        state[i, 5] += gain * (min(max(deviation, -3.0), 3.0) - state[i, 5])
-        best = max(float(state[i, 3]), float(state[i, 4]))
-        out_score[n] = best
-        out_p[n] = min(1.0, np.exp(base * best))
-    return row.size
+        # The loss itself is an estimate: half of it is taken as its error.
+        unsure = (0.5 * lost + moved) * expected
+        floor = FLOOR * expected
+        out_scale[n] = np.sqrt(noise * noise / (1.0 - lost) + floor * floor + unsure * unsure)
+    return n_rows
 
 
 @kernel(
-    "i8(const i8[::1], const f8[::1], const u1[::1], i8, f8, f8, f8, f4[:,::1], f4[:,::1],"
-    " u1[:,::1])"
+    "i8(const i8[::1], const f8[::1], const u1[::1], i8, f8, f8, f8, f8, f8, f8, f4[:,::1],"
+    " f4[:,::1], u1[:,::1])"
 )
 def learn(
     row: NDArray[np.int64],
     value: NDArray[np.float64],
     mask: NDArray[np.uint8],
     time_s: int,
+    span_s: float,
+    tick_s: float,
     weight_s: float,
     level_half_life_s: float,
+    local_half_life_s: float,
     spread_half_life_s: float,
     state: NDArray[np.float32],
     profile: NDArray[np.float32],
     visits: NDArray[np.uint8],
 ) -> int:
-    """Fold one value of each series into its baseline where mask is 1; return how many.
+    """Fold one value of each series into its baseline where mask is 1.
 
-    In      as for `score`; weight_s, seconds of time that this tick stands for.
-    Inout   state, profile float32[M, 48], visits uint8[M, 48].
+    Where mask is 0 only the running observations advance: the silence and the slow-rise averages.
+
+    In      as for `expect`; mask uint8[N]; weight_s, seconds of time that this tick stands for.
+    Inout   state float32[M, 21], profile float32[M, 48], visits uint8[M, 48].
+    Returns how many rows were learned, or -1 when a length is wrong.
     """
+    n_rows = row.size
+    if value.size != n_rows or mask.size != n_rows:
+        return -1
     count = 0
     slot = _slot_of(time_s)
-    for n in range(row.size):
-        v = value[n]
+    level_gain = 1.0 - 0.5 ** (3600.0 / level_half_life_s)
+    mean_gain = 1.0 - 0.5 ** (weight_s / level_half_life_s)
+    local_gain = 1.0 - 0.5 ** (tick_s / local_half_life_s)
+    spread_gain = 1.0 - 0.5 ** (weight_s / spread_half_life_s)
+    fast_gain = tick_s / (600.0 + tick_s)
+    slow_gain = tick_s / (3600.0 + tick_s)
+    for n in range(n_rows):
         i = row[n]
-        if not np.isfinite(v):
+        v = value[n]
+        if i < 0 or i >= state.shape[0] or not np.isfinite(v):
             continue
-        if v > 0.0:
-            if state[i, 12] > state[i, 13] and state[i, 7] > 0 and mask[n] != 0:
-                state[i, 13] = state[i, 12]
-            state[i, 12] = 0.0
+        seen = float(state[i, SEEN])
+        # ---- silence: the longest that is not a fault; a fault's length is not learned
+        if v == 0.0:
+            state[i, ZERO_RUN] += 1.0
+        else:
+            run, most = float(state[i, ZERO_RUN]), float(state[i, ZERO_RUN_MAX])
+            if run > most:
+                state[i, ZERO_RUN_MAX] = (
+                    run if seen < 60.0 or run <= 2.0 * most + 1.0 else most + 1.0
+                )
+            state[i, ZERO_RUN] = 0.0
+        if seen == 0.0:
+            if mask[n] == 0:
+                continue
+            state[i, LEVEL] = 1.0
+            state[i, LOCAL] = 1.0
+            state[i, MEAN] = v
+            state[i, SPREAD] = 0.3 * np.sqrt(max(v, 0.0) * span_s)
+            state[i, ABSOLUTE] = 0.3 * abs(v)
+            state[i, SLOT] = slot
+            state[i, BASE] = v
+            state[i, FAST] = 1.0
+            state[i, SLOW] = 1.0
+            state[i, TICK] = tick_s
+            state[i, DOUBT] = 1.0
+        base = _base(profile, visits, state, i, time_s)
+        profiled = 1.0 if base > 0.0 else 0.0
+        base = abs(base)
+        if profiled != state[i, PROFILED]:
+            # The first day has no profile: the local level keeps the expectation in one piece.
+            if base > 0.0 and state[i, BASE] > 0.0:
+                moved = float(state[i, LOCAL]) * float(state[i, BASE]) / base
+                state[i, LOCAL] = min(max(moved, 0.25), 4.0)
+            state[i, PROFILED] = profiled
+        state[i, BASE] = base
+        # ---- slow rise: actual / expected without the local level, every tick
+        ratio = 1.0
+        if profiled == 1.0 and base > 0.0:
+            ratio = min(v / base, 5.0)
+        if tick_s < 600.0:
+            state[i, FAST] += fast_gain * (ratio - float(state[i, FAST]))
+            state[i, SLOW] += slow_gain * (ratio - float(state[i, SLOW]))
+            if state[i, FAST] > RISEN:
+                if state[i, SINCE] == 0.0:
+                    state[i, JUMP] = state[i, FAST] - state[i, SLOW]
+                state[i, SINCE] += tick_s
+            else:
+                state[i, SINCE] = 0.0
         if mask[n] == 0:
             continue
         count += 1
-        seen = float(state[i, 7])
-        expected = float(_expected(profile, visits, state, i, time_s))
-        root = np.sqrt(max(expected, 1e-9))
-        if seen == 0.0:
-            expected = v
-            root = np.sqrt(max(v, 1e-9))
-            state[i, 14] = v
-            state[i, 0] = 1.0
-            state[i, 1] = 0.3 * root
-            state[i, 2] = 3.0
-            state[i, 10] = slot
-        residual = abs(v - expected) / root
-        gain = max(1.0 - 0.5 ** (weight_s / spread_half_life_s), 1.0 / (seen + 2.0))
-        limit = 4.0 * (1.25 * float(state[i, 1]) + 0.02 * root)
+        expected = base * float(state[i, LOCAL])
+        # ---- spread; ticks of another length are another kind of sample
+        if state[i, TICK] != tick_s:
+            state[i, TICK] = tick_s
+            seen = min(seen, 60.0)
+        gain = max(spread_gain, 1.0 / (seen + 2.0))
+        off = abs(v - expected)
+        noise = _noise(state, i, expected, span_s) + FLOOR * expected
+        square = off if seen <= 20.0 else min(off, 12.0 * noise)
         if seen > 20.0:
-            residual = min(residual, limit)
-        state[i, 1] += gain * (residual - state[i, 1])
-        # Exceedance-rate controller: up at a crossing, slowly down, so that two a day balance.
-        reach = (1.25 * float(state[i, 1]) + 0.02 * root + 1e-9) * root * float(state[i, 2])
-        crossed = abs(v - expected) > reach
-        theta = np.log(max(float(state[i, 2]), 1e-3))
-        days = weight_s / 86400.0
-        if seen > 20.0:
-            if crossed and state[i, 6] > 0.02:
-                theta += 0.1
-                state[i, 6] = 0.0
-            else:
-                state[i, 6] += days
-            theta -= 0.1 * 2.0 * days
-        state[i, 2] = np.exp(min(max(theta, np.log(2.5)), np.log(30.0)))
-        # Level relative to the profile, and the plain mean.
-        gain = max(1.0 - 0.5 ** (weight_s / level_half_life_s), 1.0 / (seen + 2.0))
-        state[i, 14] += gain * (min(v, 4.0 * float(state[i, 14]) + 1e-9) - state[i, 14])
-        if visits[i, slot] > 1 and expected > 0.0:
-            ratio = min(max(v / expected, 0.25), 4.0)
-            state[i, 0] *= 1.0 + (1.0 - 0.5 ** (weight_s / level_half_life_s)) * (ratio - 1.0)
-        # Profile: written when the hour is over.
-        if int(state[i, 10]) != slot:
-            old = int(state[i, 10])
-            if state[i, 9] > 0:
-                mean = state[i, 8] / state[i, 9]
-                if visits[i, old] == 0:
-                    profile[i, old] = mean
-                else:
-                    share = max(0.2, 1.0 / (visits[i, old] + 1.0))
-                    profile[i, old] += share * (mean / max(state[i, 0], 1e-3) - profile[i, old])
+            off = min(off, 4.0 * noise)
+        state[i, ABSOLUTE] += gain * (off - float(state[i, ABSOLUTE]))
+        root = np.sqrt(max(expected, 0.0) / span_s)
+        if root > 0.0:
+            state[i, SPREAD] += gain * (off / root - float(state[i, SPREAD]))
+            square = square / root
+            slow = max(mean_gain, 1.0 / (seen + 2.0))
+            state[i, SQUARE] += slow * (square * square - float(state[i, SQUARE]))
+        # ---- local level and plain mean
+        if base > 0.0:
+            near = min(max(v / base, 0.0), 4.0 * float(state[i, LOCAL]))
+            local = float(state[i, LOCAL]) + local_gain * (near - float(state[i, LOCAL]))
+            state[i, LOCAL] = min(max(local, 0.25), 4.0)
+        gain = max(mean_gain, 1.0 / (seen + 2.0))
+        state[i, MEAN] += gain * (
+            min(v, 4.0 * float(state[i, MEAN]) + 1e-9) - float(state[i, MEAN])
+        )
+        # ---- profile and slow level: written when the hour is over
+        if int(state[i, SLOT]) != slot:
+            old = int(state[i, SLOT])
+            if state[i, ACC_N] > 0.0:
+                mean = float(state[i, ACC]) / float(state[i, ACC_N])
+                share = max(0.2, 1.0 / (visits[i, old] + 1.0))
+                if visits[i, old] > 1 and state[i, ACC_E] > 0.0:
+                    change = min(max(float(state[i, ACC]) / float(state[i, ACC_E]), 0.25), 4.0)
+                    state[i, LEVEL] *= 1.0 + level_gain * (change - 1.0)
+                relative = mean / max(float(state[i, LEVEL]), 1e-3)
+                profile[i, old] += share * (relative - float(profile[i, old]))
+                # Variance of a slot in units of one tick's, on the average over the slots.
+                kept = 1.0 - share
+                now = kept * kept * float(state[i, DOUBT]) + share * share / float(state[i, ACC_N])
+                state[i, DOUBT] += (now - float(state[i, DOUBT])) / 24.0
                 if visits[i, old] < 255:
                     visits[i, old] += 1
-            state[i, 8] = 0.0
-            state[i, 9] = 0.0
-            state[i, 10] = slot
-        state[i, 8] += v
-        state[i, 9] += 1.0
-        state[i, 7] = min(seen + 1.0, 1e7)
+            state[i, ACC] = 0.0
+            state[i, ACC_N] = 0.0
+            state[i, ACC_E] = 0.0
+            state[i, SLOT] = slot
+        state[i, ACC] += v
+        state[i, ACC_N] += 1.0
+        state[i, ACC_E] += base
+        state[i, SEEN] = min(float(state[i, SEEN]) + 1.0, 1e7)
     return count

@@ -8,13 +8,14 @@ class DetectionSettings(Settings, frozen=True, kw_only=True):
 
     false_alerts_per_day: PositiveFloat = 10.0  # for the whole site; hard faults are outside it
     warmup_ticks: PositiveInt = 60  # a younger series raises nothing by its own baseline
+    warmup_seconds: PositiveFloat = 3_600.0  # and one that has lived for less
     silent_ticks: PositiveInt = 2  # ticks without a record before silence is a fault
     digest_rows_per_hour_max: PositiveInt = 500
     # Half-lives of what is learned, in seconds of observed time.
     level_half_life_seconds: PositiveFloat = 86_400.0
+    local_half_life_seconds: PositiveFloat = 1_800.0
     spread_half_life_seconds: PositiveFloat = 21_600.0
     # While a series is anomalous only every n-th tick is learned: an attack of an hour must not
     # become normal, a migrated customer must in the end.
     learn_every_when_anomalous: PositiveInt = 60
-    leak_ratio: PositiveFloat = 1.3  # sustained rise over the expected level that is a leak
-    leak_seconds: PositiveFloat = 1200.0
+    leak_seconds: PositiveFloat = 1200.0  # how long a rise must last to be called one

@@ -16,9 +16,9 @@ class ScoreColumns:
     expected: NDArray[np.float32]
     lower: NDArray[np.float32]
     upper: NDArray[np.float32]
-    score: NDArray[np.float32]
+    score: NDArray[np.float32]  # -log10 of the p-value; 0 = as expected, NaN = no value
     p_value: NDArray[np.float64]
-    z: NDArray[np.float32]  # signed deviation, 1 = a moderate exceedance
+    z: NDArray[np.float32]  # signed deviation, 1 = what one tick in a hundred exceeds
 
     @classmethod
     def empty(cls, rows: int) -> "ScoreColumns":
@@ -28,10 +28,16 @@ class ScoreColumns:
 
 
 class Detector(Protocol):
-    """Scores the values of many series. `learn` is the only writer of what counts as normal."""
+    """Scores the values of many series. `learn` is the only writer of state.
+
+    `score` may be called any number of times and changes nothing that `learn` has not changed. A
+    row that was never learned scores 0. `learn` gets every row of every tick, in tick order: where
+    mask is False the row is anomalous and may move no notion of normal, only counts of what is
+    going on.
+    """
 
     def score(self, frame: Batch, measure: str, out: ScoreColumns) -> None:
-        """Write score columns for every row. NaN gives score 0 and p-value 1."""
+        """Write score columns for every row. NaN gives score NaN and p-value 1."""
         ...
 
     def learn(self, frame: Batch, measure: str, mask: NDArray[np.bool_]) -> None:
@@ -39,7 +45,7 @@ class Detector(Protocol):
         ...
 
     def snapshot(self, out: Any) -> None:
-        """Write all state."""
+        """Write all state, bit for bit."""
         ...
 
     def restore(self, state: Any) -> None:

@@ -5,28 +5,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import baseline
+from detectors import baseline, calibration
 from detectors.config import DetectionSettings
 from detectors.detector import ScoreColumns
 from runtime.checkpoint import read_array, write_array
 from telemetry.batch import Batch
 
 ROWS_FIRST = 256
+MATURE_MIN = 20  # series needed before new ones start from the usual unit of their like
+BYTES_PER_SERIES = 4 * (baseline.STATE + baseline.SLOTS + calibration.STATE) + baseline.SLOTS
 
 
 class SeasonalBaseline:
     """Point deviations and level shifts against each series' own daily and weekly profile.
 
     Good for steps, collapses and surges that last two ticks or more; blind to changes slower than
-    its level's half-life (see online.rising) and to what a young series does.
+    its local level's half-life (signatures.rising looks at those) and to what a young series does.
 
-    State is at row * measures + m. A row whose series id changed starts afresh.
+    State is at row * measures + m. A row whose series id changed starts afresh, with the unit of
+    deviation that is usual among its like.
     """
 
     def __init__(self, measures: tuple[str, ...], settings: DetectionSettings) -> None:
         self._measures = measures
         self._settings = settings
         self.series_id = np.zeros(0, np.uint64)
+        self.pool = np.zeros((len(measures), 4))
         self._allocate(ROWS_FIRST)
 
     def _allocate(self, rows: int) -> None:
@@ -34,19 +38,21 @@ class SeasonalBaseline:
         self.state = np.zeros((size, baseline.STATE), np.float32)
         self.profile = np.zeros((size, baseline.SLOTS), np.float32)
         self.visits = np.zeros((size, baseline.SLOTS), np.uint8)
+        self.units = np.zeros((size, calibration.STATE), np.float32)
         kept = self.series_id
         self.series_id = np.zeros(rows, np.uint64)
         self.series_id[: len(kept)] = kept
 
     def _grow(self, rows: int) -> None:
-        state, profile, visits = self.state, self.profile, self.visits
+        kept = (self.state, self.profile, self.visits, self.units)
         size = len(self.series_id)
         while size < rows:
             size *= 2
         self._allocate(size)
-        self.state[: len(state)] = state
-        self.profile[: len(profile)] = profile
-        self.visits[: len(visits)] = visits
+        self.state[: len(kept[0])] = kept[0]
+        self.profile[: len(kept[1])] = kept[1]
+        self.visits[: len(kept[2])] = kept[2]
+        self.units[: len(kept[3])] = kept[3]
 
     def admit(self, frame: Batch) -> None:
         """Make room for the frame's rows and clear those that changed hands. Before `score`."""
@@ -58,10 +64,19 @@ class SeasonalBaseline:
         changed = rows[self.series_id[rows] != frame["series_id"][:-1]]
         if changed.size:
             width = len(self._measures)
-            places = (changed[:, None] * width + np.arange(width)).ravel()
-            self.state[places] = 0
-            self.profile[places] = 0
-            self.visits[places] = 0
+            for m in range(width):
+                places = changed * width + m
+                self.state[places] = 0
+                self.profile[places] = 0
+                self.visits[places] = 0
+                units = self.units[m::width]
+                mature = units[units[:, calibration.AGE] > self._settings.warmup_ticks]
+                self.units[places] = 0
+                if len(mature) >= MATURE_MIN:
+                    # The usual unit of its like, a little wider: a young series says nothing bold.
+                    usual = np.median(mature[:, [calibration.UP, calibration.DOWN]], axis=0)
+                    self.units[places, calibration.UP] = usual[0] + 0.2
+                    self.units[places, calibration.DOWN] = usual[1] + 0.2
             self.series_id[rows] = frame["series_id"][:-1]
 
     def places(self, frame: Batch, measure: str) -> NDArray[np.int64]:
@@ -69,23 +84,41 @@ class SeasonalBaseline:
         m = self._measures.index(measure)
         return frame["row"][:-1].astype(np.int64) * len(self._measures) + m
 
-    def score(self, frame: Batch, measure: str, out: ScoreColumns) -> None:
-        """Write score columns; see detectors.baseline.score."""
+    def _expect(
+        self, frame: Batch, measure: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         places = self.places(frame, measure)
         n = len(places)
-        tick_s = float(frame["tick_seconds"][0])
-        lost = float(np.clip(frame["lost_share"].max(initial=0.0), 0.0, 0.9))
-        moved = float(np.clip(frame["moved_share"].max(initial=0.0), 0.0, 0.9))
-        baseline.score(
+        value = rates(frame, measure)[:n]
+        expected, scale = np.zeros(n), np.zeros(n)
+        baseline.expect(
             places,
-            rates(frame, measure)[:n],
+            value,
+            frame["lost_share"][:n],
+            frame["moved_share"][:n],
             middle_s(frame),
-            tick_s,
-            1.0 + 4.0 * lost + moved,
-            float(self._settings.warmup_ticks),
+            span_s(frame, measure),
             self.state,
             self.profile,
             self.visits,
+            expected,
+            scale,
+        )
+        return places, value, expected, scale
+
+    def score(self, frame: Batch, measure: str, out: ScoreColumns) -> None:
+        """Write score columns; see detectors.baseline.expect and detectors.calibration.judge."""
+        places, value, expected, scale = self._expect(frame, measure)
+        n = len(places)
+        calibration.judge(
+            places,
+            value,
+            expected,
+            scale,
+            float(self._settings.warmup_ticks),
+            self._settings.warmup_seconds,
+            self.units,
+            self.pool[self._measures.index(measure)],
             out.expected[:n],
             out.lower[:n],
             out.upper[:n],
@@ -98,15 +131,23 @@ class SeasonalBaseline:
         self, frame: Batch, measure: str, mask: NDArray[np.bool_], *, weight_s: float = 0.0
     ) -> None:
         """Learn rows where mask is set; `weight_s` is the time a tick stands for in bootstrap."""
-        places = self.places(frame, measure)
-        n = len(places)
+        places, value, expected, scale = self._expect(frame, measure)
+        tick_s = float(frame["tick_seconds"][0])
+        bits = np.ascontiguousarray(mask[: len(places)]).view(np.uint8)
+        calibration.learn(
+            places, value, expected, scale, bits, weight_s or tick_s, self.units,
+            self.pool[self._measures.index(measure)]
+        )  # fmt: skip
         baseline.learn(
             places,
-            rates(frame, measure)[:n],
-            np.ascontiguousarray(mask[:n]).view(np.uint8),
+            value,
+            bits,
             middle_s(frame),
-            weight_s or float(frame["tick_seconds"][0]),
+            span_s(frame, measure),
+            tick_s,
+            weight_s or tick_s,
             self._settings.level_half_life_seconds,
+            self._settings.local_half_life_seconds,
             self._settings.spread_half_life_seconds,
             self.state,
             self.profile,
@@ -114,13 +155,21 @@ class SeasonalBaseline:
         )
 
     def column(self, frame: Batch, measure: str, which: int) -> NDArray[np.float32]:
-        """Return one state column for the frame's rows, without `__other__`."""
+        """Return one state column of the baseline for the frame's rows, without `__other__`."""
         found: NDArray[np.float32] = self.state[self.places(frame, measure), which]
+        return found
+
+    def mature(self, frame: Batch, measure: str) -> NDArray[np.bool_]:
+        """Return which rows have learned enough to speak for themselves, without `__other__`."""
+        units = self.units[self.places(frame, measure)]
+        found: NDArray[np.bool_] = (units[:, calibration.AGE] >= self._settings.warmup_ticks) & (
+            units[:, calibration.LIVED] >= self._settings.warmup_seconds
+        )
         return found
 
     def snapshot(self, out: Any) -> None:
         """Write all state."""
-        for name in ("series_id", "state", "profile", "visits"):
+        for name in ("series_id", "state", "profile", "visits", "units", "pool"):
             write_array(out, name, getattr(self, name))
 
     def restore(self, state: Any) -> None:
@@ -129,18 +178,28 @@ class SeasonalBaseline:
         if ids is None:
             return
         self.series_id = np.array(ids)
-        for name in ("state", "profile", "visits"):
+        for name in ("state", "profile", "visits", "units", "pool"):
             setattr(self, name, np.array(read_array(state, name)))
+
+
+def per_second(measure: str) -> bool:
+    """Whether a measure is a total that is looked at as a rate; distinct and entropy are not."""
+    return not measure.startswith(("distinct", "entropy"))
 
 
 def rates(frame: Batch, measure: str) -> NDArray[np.float64]:
     """Return a measure per second, corrected for lost exports; float64[N]."""
-    lost = np.clip(frame["lost_share"], 0.0, 0.9).astype(np.float64)
     value = frame[measure].astype(np.float64)
-    if measure.startswith(("distinct", "entropy")):
+    if not per_second(measure):
         return value
+    lost = np.clip(frame["lost_share"], 0.0, 0.9).astype(np.float64)
     result: NDArray[np.float64] = value / float(frame["tick_seconds"][0]) / (1.0 - lost)
     return result
+
+
+def span_s(frame: Batch, measure: str) -> float:
+    """Return the time over which a value averages: the tick for rates, 1 s for the others."""
+    return float(frame["tick_seconds"][0]) if per_second(measure) else 1.0
 
 
 def middle_s(frame: Batch) -> int:

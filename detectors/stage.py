@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import online
+from detectors import signatures
 from detectors.budget import AlertBudget
 from detectors.config import DetectionSettings
 from detectors.detector import Finding, ScoreColumns
@@ -23,7 +23,17 @@ from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import ANOMALY, FRAME, FrameFlag
 from telemetry.views import SCORE_COLUMNS, View, scored_schema
 
-POINT_FINDINGS_MAX = 256  # of one view and tick: a storm is summarised, its strongest are named
+POINT_FINDINGS_MAX = 256  # of one measure and tick: a storm is summarised, its strongest are named
+POINT_P_MAX = 1e-5  # rarer deviations are findings; whether they alert is the budget's decision
+LEVEL_TICKS = 3  # a deviation that goes on so long is a level shift
+CALM_Z = 1.3  # units: beyond, a tick teaches nothing
+CALM_SCORE = 2.0
+GOES_ON_TICKS = 3  # a finding that paused for fewer ticks is the same one
+KEPT_NS = 600_000_000_000
+
+Run = tuple[int, int, str]  # start of its first tick, start of its last tick, disposition
+# (tick end, view, frame, scores by measure, findings): what waits for the other views of its tick
+Waiting = tuple[int, str, Batch, dict[str, ScoreColumns], list[Finding]]
 
 
 class DetectionStage:
@@ -39,12 +49,9 @@ class DetectionStage:
         self._views = {view.name: view for view in views}
         self._schemas = {view.name: scored_schema(view) for view in views}
         self._models = {view.name: SeasonalBaseline(view.scored, settings) for view in views}
-        self._rising = {
-            name: online.Rising(settings) for name in self._views if name == "source_prefix"
-        }
         self.budget = AlertBudget(false_alerts_per_day=settings.false_alerts_per_day)
-        self._waiting: list[tuple[int, str, Batch, dict[str, ScoreColumns], list[Finding]]] = []
-        self._since: dict[tuple[str, int, str, str], tuple[int, int, str]] = {}
+        self._waiting: list[Waiting] = []
+        self._since: dict[tuple[str, int, str, str], Run] = {}
         self._ticks = 0
         self._found = context.metrics.counter(
             "detection_findings_total",
@@ -60,13 +67,7 @@ class DetectionStage:
         """Score one frame and return it with its score columns; anomalies come from `advance`."""
         view = self._views[batch.texts("view")[0]]
         model = self._models[view.name]
-        known = len(model.series_id)
-        before = model.series_id.copy()
         model.admit(batch)
-        rows = batch["row"][:-1].astype(np.int64)
-        fresh = np.ones(len(rows), bool)
-        old = rows < known
-        fresh[old] = before[rows[old]] != batch["series_id"][:-1][old]
         scores: dict[str, ScoreColumns] = {}
         added: dict[str, NDArray[Any]] = {}
         for measure in view.scored:
@@ -74,10 +75,10 @@ class DetectionStage:
             model.score(batch, measure, columns)
             scores[measure] = columns
             for name in SCORE_COLUMNS:
-                added[f"{measure}_{name}"] = _six_digits(getattr(columns, name))
+                added[f"{measure}_{name}"] = getattr(columns, name)
             self._samples.array[0] += np.uint64(batch.rows)
         incomplete = bool((batch["flags"] & FrameFlag.INCOMPLETE).any())
-        found = [] if incomplete else self._findings(view, batch, scores, model, fresh)
+        found = [] if incomplete else self._findings(view, batch, scores, model)
         tick_ns = int(batch["tick_start_ns"][0])
         end_ns = tick_ns + round(float(batch["tick_seconds"][0]) * 1e9)
         self._waiting.append((end_ns, view.name, batch, scores, found))
@@ -90,21 +91,21 @@ class DetectionStage:
         frame: Batch,
         scores: dict[str, ScoreColumns],
         model: SeasonalBaseline,
-        fresh: NDArray[np.bool_],
     ) -> list[Finding]:
         found: list[Finding] = []
         if frame.rows < 2:
             return found
         if view.name in ("exporter", "interface"):
-            found += online.silent(frame, scores, model, self._settings, view.name)
+            found += signatures.silent(frame, scores, model, self._settings, view.name)
         if view.name == "destination_prefix":
-            found += online.attack(frame, scores)
+            found += signatures.attack(frame, scores, model)
         if view.name == "source_prefix":
-            found += online.scan(frame, scores)
-        if view.name in self._rising:
-            found += self._rising[view.name].step(frame, scores, fresh)
+            found += signatures.scan(frame, scores, model)
+            found += signatures.rising(frame, scores, model, self._settings)
         for measure, columns in scores.items():
-            hits = np.flatnonzero(columns.score[:-1] >= 1.5)
+            hits = np.flatnonzero(columns.p_value[:-1] <= POINT_P_MAX)
+            if not hits.size:
+                continue
             if hits.size > POINT_FINDINGS_MAX:
                 order = np.lexsort((hits, -columns.score[hits]))
                 hits = np.sort(hits[order[:POINT_FINDINGS_MAX]])
@@ -112,10 +113,9 @@ class DetectionStage:
             for i in hits.tolist():
                 found.append(
                     Finding(
-                        i, measure, "level" if columns.score[i] > 3 else "point", False,
-                        float(value[i]), float(columns.expected[i]), float(columns.lower[i]),
-                        float(columns.upper[i]), float(columns.score[i]), float(columns.p_value[i]),
-                        {"z": _round6(float(columns.z[i]))},
+                        i, measure, "point", False, float(value[i]), float(columns.expected[i]),
+                        float(columns.lower[i]), float(columns.upper[i]), float(columns.score[i]),
+                        float(columns.p_value[i]), {"z": _round6(float(columns.z[i]))},
                     )
                 )  # fmt: skip
         return found
@@ -142,64 +142,78 @@ class DetectionStage:
     def _decide(
         self,
         end_ns: int,
-        tick: list[tuple[int, str, Batch, dict[str, ScoreColumns], list[Finding]]],
+        tick: list[Waiting],
     ) -> list[dict[str, Any]]:
         self.budget.open_tick(end_ns / 1e9)
         tests = sum((frame.rows - 1) * len(scores) for _, _, frame, scores, _ in tick)
-        rows: list[dict[str, Any]] = []
-        going: dict[tuple[str, int, str, str], tuple[int, int, str]] = {}
-        for _, view, frame, _, found in tick:
-            ids = frame["series_id"]
-            tick_s = float(frame["tick_seconds"][0])
-            level = self.budget.level(tests, tick_s)
-            start_ns = int(frame["tick_start_ns"][0])
-            for one in sorted(found, key=lambda f: (int(ids[f.row]), f.detector, f.measure)):
-                key = (view, int(ids[one.row]), one.detector, one.measure)
-                since = self._since.get(key)
-                if since is None or start_ns - since[1] > 3 * tick_s * 1e9:
-                    disposition = "hard" if one.hard else "digest"
-                    first_ns = start_ns
-                else:
-                    first_ns, _, disposition = since
-                if disposition == "digest" and one.p_value <= level and self.budget.take():
-                    disposition = "alert"
-                going[key] = (first_ns, start_ns, disposition)
-                self._found.add(disposition)
-                rows.append(
-                    {
-                        "tick_start_ns": start_ns,
-                        "tick_seconds": tick_s,
-                        "view": view,
-                        "series_id": int(ids[one.row]),
-                        "measure": one.measure,
-                        "detector": one.detector,
-                        "disposition": disposition,
-                        "actual": _round6(one.actual),
-                        "expected": _round6(one.expected),
-                        "lower": _round6(one.lower),
-                        "upper": _round6(one.upper),
-                        "score": _round6(one.score),
-                        "p_value": _round6(one.p_value),
-                        "since_ns": first_ns,
-                        "detail": json.dumps(one.detail, sort_keys=True),
-                    }
-                )
-        horizon = end_ns - 600_000_000_000
-        self._since = {k: v for k, v in self._since.items() if v[1] > horizon} | going
+        entries = [
+            (view, int(frame["series_id"][one.row]), one, frame)
+            for _, view, frame, _, found in tick
+            for one in found
+        ]
+        entries.sort(key=lambda e: (e[0], e[1], e[2].detector, e[2].measure))
+        runs = [self._run(view, series_id, one, frame) for view, series_id, one, frame in entries]
+        asking = [k for k, run in enumerate(runs) if run[2] == "digest"]
+        admitted = self.budget.admit(
+            [entries[k][2].p_value for k in asking],
+            tests=tests,
+            tick_s=float(tick[0][2]["tick_seconds"][0]),
+        )
+        for k, enters in zip(asking, admitted, strict=True):
+            if enters:
+                runs[k] = (runs[k][0], runs[k][1], "alert")
+        rows = []
+        for (view, series_id, one, frame), run in zip(entries, runs, strict=True):
+            first_ns, start_ns, disposition = run
+            self._since[view, series_id, one.detector, one.measure] = run
+            self._found.add(disposition)
+            ticks = (start_ns - first_ns) / (float(frame["tick_seconds"][0]) * 1e9)
+            lasting = one.detector == "point" and ticks >= LEVEL_TICKS - 1.5
+            rows.append(
+                {
+                    "tick_start_ns": start_ns,
+                    "tick_seconds": float(frame["tick_seconds"][0]),
+                    "view": view,
+                    "series_id": series_id,
+                    "measure": one.measure,
+                    "detector": "level" if lasting else one.detector,
+                    "disposition": disposition,
+                    "actual": _round6(one.actual),
+                    "expected": _round6(one.expected),
+                    "lower": _round6(one.lower),
+                    "upper": _round6(one.upper),
+                    "score": _round6(one.score),
+                    "p_value": _round6(one.p_value),
+                    "since_ns": first_ns,
+                    "detail": json.dumps(one.detail, sort_keys=True),
+                }
+            )
+        for key in [k for k, run in self._since.items() if run[1] < end_ns - KEPT_NS]:
+            del self._since[key]
         return rows
+
+    def _run(self, view: str, series_id: int, one: Finding, frame: Batch) -> Run:
+        """Return the run of findings that this one goes on with, or a new one."""
+        start_ns = int(frame["tick_start_ns"][0])
+        tick_ns = float(frame["tick_seconds"][0]) * 1e9
+        known = self._since.get((view, series_id, one.detector, one.measure))
+        if known is None or start_ns - known[1] > GOES_ON_TICKS * tick_ns:
+            return start_ns, start_ns, "hard" if one.hard else "digest"
+        return known[0], start_ns, known[2]
 
     def _learn(
         self, view: str, frame: Batch, scores: dict[str, ScoreColumns], found: list[Finding]
     ) -> None:
-        if (frame["flags"] & FrameFlag.INCOMPLETE).any():
+        if frame.rows < 2 or (frame["flags"] & FrameFlag.INCOMPLETE).any():
             return
         model = self._models[view]
         struck = np.zeros(frame.rows, bool)
         for one in found:
-            struck[one.row] = True
+            if one.detector != "trend":
+                struck[one.row] = True
         sometimes = self._ticks % self._settings.learn_every_when_anomalous == 0
         for measure, columns in scores.items():
-            calm = (np.abs(columns.z) < 2.0) & (columns.score < 1.0)
+            calm = (np.abs(columns.z) < CALM_Z) & (columns.score < CALM_SCORE)
             mask = (calm & ~struck) | sometimes
             model.learn(frame, measure, mask)
 
@@ -221,9 +235,6 @@ class DetectionStage:
         """Write baselines, runs of findings and the budget."""
         for name, model in self._models.items():
             model.snapshot(out.scoped(name))
-        for name, rising in self._rising.items():
-            for column in ("fast", "slow", "since_s", "jump"):
-                write_array(out.scoped(name), f"rising.{column}", getattr(rising, column))
         self.budget.snapshot(out)
         text = json.dumps([[*key, *value] for key, value in self._since.items()])
         write_array(out, "since", np.frombuffer(text.encode(), np.uint8))
@@ -233,11 +244,6 @@ class DetectionStage:
         """Take them back."""
         for name, model in self._models.items():
             model.restore(state.scoped(name))
-        for name, rising in self._rising.items():
-            for column in ("fast", "slow", "since_s", "jump"):
-                kept = read_array(state.scoped(name), f"rising.{column}")
-                if kept is not None:
-                    setattr(rising, column, np.array(kept))
         self.budget.restore(state)
         since, ticks = read_array(state, "since"), read_array(state, "ticks")
         if since is not None and ticks is not None:
@@ -248,16 +254,6 @@ class DetectionStage:
                     str(rest[2]),
                 )
             self._ticks = int(ticks[0])
-
-
-def _six_digits(values: NDArray[Any]) -> NDArray[Any]:
-    """Round to 6 significant digits, so that compared and stored scores are the same everywhere."""
-    wide = values.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        power = np.floor(np.log10(np.abs(wide)))
-    power = np.where(np.isfinite(power), power, 0.0)
-    factor = 10.0 ** np.clip(5.0 - power, -300.0, 300.0)
-    return (np.rint(wide * factor) / factor).astype(values.dtype)
 
 
 def _round6(value: float) -> float:
