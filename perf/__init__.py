@@ -1,0 +1,1 @@
+"""Measurements: each file prints one table and keeps it as JSON."""
