@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from history.read_only import read_only
+from history.read_only import check_format, read_only
 from history.store import DATABASE, Connection
 from history.writer import PERIODS
 from telemetry.errors import ConfigError
@@ -62,8 +62,8 @@ class HistoryReader:
         step_seconds: int = 0,
         aggregates: Sequence[str] = ("avg",),
         limit: int = 10_000,
-    ) -> list[dict[str, Any]]:
-        """Return rows (time_s, view, entity, measure, key, one column per aggregate) in time order.
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Return (step in s, rows of time_s, view, entity, measure, key, series_id, aggregates).
 
         With step 0 the step is chosen so that a series has at most a few hundred points; the
         largest rollup that divides the step is read, ticks where none does.
@@ -105,7 +105,7 @@ class HistoryReader:
             conditions.append(
                 f"series_id in (select series_id from {DATABASE}.series where entity like {{entity:String}})"
             )
-        return self._db.rows(
+        return step, self._db.rows(
             f"select * from (select intDiv({time}, {{step:UInt32}}) * {{step:UInt32}} as time_s,"
             f" view, measure, series_id, {chosen} from {source} where {' and '.join(conditions)}"
             " group by time_s, view, measure, series_id) as p"
@@ -115,19 +115,22 @@ class HistoryReader:
             values,
         )
 
-    def sql(self, text: str, *, form: str = "JSONCompact") -> bytes:
-        """Run a read-only query of a person; the connection has the limits.
+    def sql(self, text: str, *, form: str = "JSONCompact") -> tuple[str, bytes]:
+        """Run a read-only query of a person; return its format and its rows in it.
 
         A FORMAT clause in the text wins over `form`. Raises DecodeError where it may not run.
         """
         statement = read_only(text)
-        return self._db.text(statement.sql, statement.form or form)
+        form = statement.form or check_format(form)
+        self._db.run(f"use {DATABASE}")
+        return form, self._db.text(statement.sql, form)
 
-    def digest(self, limit: int = 500) -> list[dict[str, Any]]:
-        """Return the digest, newest hour first."""
+    def digest(self, *, since_ns: int = 0, limit: int = 500) -> list[dict[str, Any]]:
+        """Return the digest since a time, newest hour first."""
         return self._db.rows(
-            f"select * from {DATABASE}.digest order by hour desc, findings desc limit {{limit:UInt32}}",
-            {"limit": limit},
+            f"select * from {DATABASE}.digest where hour >= toDateTime({{since:Int64}}, 'UTC')"
+            " order by hour desc, findings desc limit {limit:UInt32}",
+            {"since": since_ns // 10**9 // 3600 * 3600, "limit": limit},
         )
 
     def alarms(self, *, since_ns: int, limit: int = 1000) -> list[dict[str, Any]]:
@@ -135,6 +138,22 @@ class HistoryReader:
         return self._db.rows(
             f"select * from {DATABASE}.alarms final where changed_ns >= {{since:Int64}}"
             " order by changed_ns desc limit {limit:UInt32}",
+            {"since": since_ns, "limit": limit},
+        )
+
+    def alarm_changes(self, alarm_id: int, *, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return the changes of one alarm, newest first."""
+        return self._db.rows(
+            f"select * from {DATABASE}.alarms final where alarm_id = {{id:UInt64}}"
+            " order by changed_ns desc limit {limit:UInt32}",
+            {"id": alarm_id, "limit": limit},
+        )
+
+    def incidents(self, *, since_ns: int, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return incidents that changed since a time, each as it stands, newest first."""
+        return self._db.rows(
+            f"select * from {DATABASE}.incidents where changed_ns >= {{since:Int64}}"
+            " order by changed_ns desc limit 1 by incident_id limit {limit:UInt32}",
             {"since": since_ns, "limit": limit},
         )
 

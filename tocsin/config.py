@@ -49,6 +49,7 @@ class ApiSettings(Settings, frozen=True, kw_only=True):
     """`[api]`"""
 
     listen: str = "127.0.0.1:8470"
+    sql_listen: str = "127.0.0.1:8123"  # the SQL door, ClickHouse's HTTP interface; "" = none
     token_file: str = ""  # one token a line; needed to listen on anything but loopback
     metrics_listen: str = "127.0.0.1:8470"  # profile sensor: the gate serves metrics and health
 
@@ -93,10 +94,11 @@ def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Confi
             raise ConfigError(f"{place}: alerting.sinks.{name}.url is missing. {NOT_STARTED}")
         if sink.kind == "file" and not sink.path:
             raise ConfigError(f"{place}: alerting.sinks.{name}.path is missing. {NOT_STARTED}")
-    host = config.api.listen.rsplit(":", 1)[0].strip("[]")
-    if host not in ("127.0.0.1", "::1", "localhost") and not config.api.token_file:
-        raise ConfigError(
-            f"{place}: api.listen = {config.api.listen!r} can be reached from outside, so "
-            f"api.token_file must name a file of tokens. {NOT_STARTED}"
-        )
+    for key, listen in (("listen", config.api.listen), ("sql_listen", config.api.sql_listen)):
+        host = listen.rpartition(":")[0].strip("[]")
+        if listen and host not in ("127.0.0.1", "::1", "localhost") and not config.api.token_file:
+            raise ConfigError(
+                f"{place}: api.{key} = {listen!r} can be reached from outside, so "
+                f"api.token_file must name a file of tokens. {NOT_STARTED}"
+            )
     return config

@@ -8,17 +8,12 @@ worker thread has a connection of its own, because one connection is one lock (d
 Source: ClickHouse documentation, HTTP interface.
 """
 
-import asyncio
 import base64
 import binascii
 import gzip
-import hmac
 import re
-import threading
 import zlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
 
 from starlette.applications import Starlette
 from starlette.datastructures import QueryParams
@@ -27,11 +22,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from history.read_only import BYTES_MAX, check_format, read_only
+from history.store import Connection
 from runtime.component import Context
 from telemetry.errors import DecodeError, TransientError
+from tocsin.api.access import Access
+from tocsin.api.workers import Workers
 
-T = TypeVar("T")
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 GZIP_LEVEL = 1
 SHORTEST_GZIP_BYTES = 1024
 
@@ -54,69 +50,15 @@ CONTENT_TYPES = {
 }
 
 
-class Connection(Protocol):
-    """What the door needs of the store."""
-
-    def run(self, sql: str, values: Mapping[str, Any] | None = None) -> None: ...
-    def text(self, sql: str, form: str, values: Mapping[str, Any] | None = None) -> bytes: ...
-    def close(self) -> None: ...
-
-
-class Workers:
-    """A few threads with a connection each, and a short queue before them.
-
-    `run` raises TransientError where the queue is full: a dashboard that asks faster than the engine
-    answers is told so, and does not take the desk's memory.
-    """
-
-    def __init__(
-        self, connect: Callable[[], Connection], *, threads: int = 3, waiting_max: int = 64
-    ) -> None:
-        self._connect = connect
-        self._local = threading.local()
-        self._made: list[Connection] = []
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(threads, "sql-door")
-        self._room = threads + waiting_max
-        self._inside = 0
-
-    async def run(self, call: Callable[[Connection], T]) -> T:
-        """Return what `call` makes of a connection, in one of the threads."""
-        if self._inside >= self._room:
-            raise TransientError(f"{self._inside} statements run or wait already; ask again later")
-        self._inside += 1
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, self._call, call)
-        finally:
-            self._inside -= 1
-
-    def _call(self, call: Callable[[Connection], T]) -> T:
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._connect()
-            self._local.connection = connection
-            with self._lock:
-                self._made.append(connection)
-        return call(connection)
-
-    def stop(self) -> None:
-        """Wait for what runs (it has a time limit) and close the connections."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        for connection in self._made:
-            connection.close()
-        self._made.clear()
-
-
 def sql_door(
     workers: Workers,
     context: Context,
     *,
     database: str,
-    tokens: frozenset[str] = frozenset(),
+    access: Access,
 ) -> Starlette:
     """Return the door as an ASGI application. With tokens, a client's password must be one of them."""
-    door = _Door(workers, context, database, tokens)
+    door = _Door(workers, context, database, access)
     return Starlette(
         routes=[
             Route("/ping", door.ping),
@@ -127,12 +69,10 @@ def sql_door(
 
 
 class _Door:
-    def __init__(
-        self, workers: Workers, context: Context, database: str, tokens: frozenset[str]
-    ) -> None:
+    def __init__(self, workers: Workers, context: Context, database: str, access: Access) -> None:
         self._workers = workers
         self._database = database
-        self._tokens = tokens
+        self._access = access
         self._number = 0
         self._answers = context.metrics.counter(
             "sql_statements_total",
@@ -148,7 +88,7 @@ class _Door:
 
     async def query(self, request: Request) -> Response:
         """Run one statement and return its rows in the format asked for."""
-        if not self._may_enter(request):
+        if not self._access.allows(request.url.hostname or "", _password(request)):
             self._answers.add("unauthorised")
             return _exception(
                 401,
@@ -218,13 +158,6 @@ class _Door:
             return data, ""
 
         return form, call
-
-    def _may_enter(self, request: Request) -> bool:
-        if not self._tokens:
-            # A page in the operator's browser may not read the door under a name of its own.
-            return (request.url.hostname or "") in LOOPBACK_HOSTS
-        given = _password(request)
-        return any(hmac.compare_digest(given.encode(), token.encode()) for token in self._tokens)
 
 
 def bound_values(asked: QueryParams) -> dict[str, str]:

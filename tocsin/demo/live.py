@@ -160,6 +160,7 @@ class LiveDemo:
             ("flow", 2055, socket.SOCK_DGRAM),
             ("sflow", 6343, socket.SOCK_DGRAM),
             ("api", 8470, socket.SOCK_STREAM),
+            ("sql", 8123, socket.SOCK_STREAM),
         ):
             port = free_port(wanted, kind)
             self._ports[name] = port

@@ -16,7 +16,9 @@ from history.chdb_store import ChdbStore
 from history.store import DATABASE, migrate
 from runtime.component import Context
 from telemetry.errors import TransientError
-from tocsin.api.sql_door import Workers, sql_door
+from tocsin.api.access import Access
+from tocsin.api.sql_door import sql_door
+from tocsin.api.workers import Workers
 from tocsin.testing import make_context
 
 ROWS = 3
@@ -64,7 +66,7 @@ class Door:
         self.workers = Workers(
             lambda: self._store.connect(read_only=True, seconds_max=2, rows_max=1000), threads=2
         )
-        app = sql_door(self.workers, self.context, database=DATABASE, tokens=tokens)
+        app = sql_door(self.workers, self.context, database=DATABASE, access=Access(tokens))
         self.client = Client(app)
 
     def outcomes(self, outcome: str) -> float:
@@ -231,7 +233,7 @@ def test_health_checks_of_clients_are_answered(open_door: Callable[..., Door]) -
 def test_a_full_queue_says_so(open_door: Callable[..., Door]) -> None:
     door = open_door()
     narrow = Workers(lambda: pytest.fail("must not connect"), threads=1, waiting_max=-1)
-    app = sql_door(narrow, door.context, database=DATABASE)
+    app = sql_door(narrow, door.context, database=DATABASE, access=Access())
     client = Client(app)
     answer = client.post("/", content="select 1")
     client.close()

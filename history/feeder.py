@@ -1,0 +1,149 @@
+"""From the journal into the history: a thread that tails the node's journal with its own cursor.
+
+A tick comes as two blocks: TICK (merged frames, new series) and, once it is scored, RESULT (the frames
+widened by scores, anomalies, alarms). The feeder holds a TICK until its RESULT comes; when the next
+TICK comes first, the result is lost (the node died in between) and the tick goes in unscored. The
+cursor moves only behind what was inserted and synced, so that the node may then delete the segment.
+"""
+
+import threading
+from pathlib import Path
+
+from history.writer import ROWS_PER_INSERT, HistoryWriter
+from runtime.component import Context
+from runtime.journal import Block, BlockKind, Cursor, JournalReader
+from telemetry.batch import Batch
+from telemetry.errors import DecodeError, TocsinError, TransientError
+
+IDLE_SECONDS = 0.1
+RETRY_SECONDS = 1.0
+BLOCKS_PER_TURN = 64
+TRIM_EVERY_NS = 3_600 * 10**9
+
+
+class HistoryFeeder:
+    """Owns the thread that writes."""
+
+    def __init__(self, state: Path, writer: HistoryWriter, context: Context) -> None:
+        self._folder = state / "journal"
+        self._cursor = Cursor(state / "cursors", "history")
+        self._writer = writer
+        self._context = context
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._held: Block | None = None  # a TICK whose RESULT has not come
+        self._trouble = ""
+        self._trim_due_ns = 0
+        self.behind_ns = 0  # age of the newest tick in the history when it was inserted
+        self._gaps = context.metrics.counter(
+            "history_gap_blocks_total", "journal blocks that were gone before they were stored"
+        )
+
+    def start(self) -> None:
+        """Find the place to go on from and start the thread."""
+        self._cursor.load()
+        self._cursor.commit(self._cursor.next_sequence)  # from now on the node keeps what we need
+        self._reader = JournalReader(self._folder, next_sequence=self._cursor.next_sequence)
+        self._writer.start()
+        self._thread = threading.Thread(target=self._work, name="history")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the current insert; what waits is in the journal."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def health(self) -> str:
+        """Return "" or why the history stands still."""
+        return self._trouble
+
+    @property
+    def high_water_ns(self) -> int:
+        """End of the newest tick in the history, 0 before the first."""
+        return self._writer.high_water_ns
+
+    @property
+    def next_sequence(self) -> int:
+        """The journal block that comes next."""
+        return self._cursor.next_sequence
+
+    def _work(self) -> None:
+        while not self._ended.is_set():
+            try:
+                moved = self.step()
+            except TocsinError as error:
+                self._say(f"the history stands still: {error}")
+                self._ended.wait(RETRY_SECONDS)
+                continue
+            except Exception:  # the edge of a thread: say it, and let the API tell
+                self._context.log.exception("history_thread_failed")
+                self._trouble = "the history's thread failed; restart the desk, and see its log"
+                return
+            if not moved:
+                self._ended.wait(IDLE_SECONDS)
+
+    def step(self) -> int:
+        """Take what the journal has, insert it, move the cursor; return the number of blocks."""
+        blocks = self._take()
+        if self._writer.waiting_rows or blocks:
+            self._writer.flush()
+            behind = self._held.sequence if self._held else self._reader.next_sequence
+            if behind != self._cursor.next_sequence:
+                self._cursor.commit(behind)
+            if self._trouble:
+                self._context.log.info("history_goes_on")
+                self._trouble = ""
+        now_ns = self._context.clock.now_ns()
+        if now_ns >= self._trim_due_ns:
+            self._trim_due_ns = now_ns + TRIM_EVERY_NS
+            for name in self._writer.trim(now_ns):
+                self._context.log.info("history_dropped part=%s", name)
+        return blocks
+
+    def _take(self) -> int:
+        """Hand blocks to the writer until it has an insert's worth, or there are no more."""
+        taken = 0
+        while taken < BLOCKS_PER_TURN and self._writer.waiting_rows < ROWS_PER_INSERT:
+            before = self._reader.gap_blocks
+            try:
+                block = next(self._reader.read(limit=1), None)
+            except DecodeError as error:
+                if error.reason == "unknown_major":  # parked, not dropped: an upgrade reads it
+                    self._reader = JournalReader(
+                        self._folder, next_sequence=self._reader.next_sequence - 1
+                    )
+                    raise TransientError(str(error)) from error
+                self._context.log.error("journal_damaged error=%s", error)
+                self._reader.skip()
+                block = None
+            gap = self._reader.gap_blocks - before
+            if gap:
+                self._gaps.array[0] += gap
+                self._context.log.error("history_gap blocks=%d", gap)
+            if block is None:
+                break
+            self._give(block)
+            taken += 1
+        return taken
+
+    def _give(self, block: Block) -> None:
+        held = self._held
+        if block.kind is BlockKind.TICK:
+            if held is not None:
+                self._writer.tick(held.tick_end_ns, held.batches)
+            self._held = block
+            return
+        before: tuple[Batch, ...] = ()
+        if held is not None and held.tick_end_ns == block.tick_end_ns:
+            before = tuple(batch for batch in held.batches if batch.schema.name == "series")
+            if not any(batch.schema.name == "frame" for batch in block.batches):
+                before = held.batches
+            self._held = None
+        self._writer.tick(block.tick_end_ns, (*before, *block.batches))
+
+    def _say(self, sentence: str) -> None:
+        if sentence != self._trouble:
+            self._context.log.error("history_stands_still error=%s", sentence)
+        self._trouble = sentence

@@ -1,0 +1,395 @@
+"""The REST API: alarms, series, status, SQL, a live feed, and the console page.
+
+Handlers are thin: they read a struct, ask the node or the history in a thread, and return a struct.
+Every error is a problem document (RFC 9457) with one sentence.
+"""
+
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from history.reader import HistoryReader
+from history.store import Connection
+from runtime.component import Context
+from runtime.metrics import Metrics
+from telemetry.errors import ConfigError, DecodeError, TransientError
+from tocsin import __version__, verbs
+from tocsin.api import models
+from tocsin.api.access import Access
+from tocsin.api.exposition import merged
+from tocsin.api.feed import AlertFeed
+from tocsin.api.node_client import NodeClient
+from tocsin.api.openapi import Operation, document
+from tocsin.api.workers import Workers
+from tocsin.times import time_ns
+
+T = TypeVar("T")
+A = TypeVar("A")
+CONSOLE = Path(__file__).parent / "console.html"
+BODY_BYTES_MAX = 512 * 1024
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+
+OPERATIONS = (
+    Operation("/health", "get", "health", "Whether all is well", models.Health, open=True),
+    Operation("/ready", "get", "ready", "Whether the node receives", models.Health, open=True),
+    Operation("/metrics", "get", "metrics", "Metrics of node and desk", "text/plain"),
+    Operation("/api/v1/status", "get", "status", "Node and desk at a glance", models.StatusAnswer),
+    Operation(
+        "/api/v1/alarms", "get", "alarms", "Alarms as they stand", models.AlarmsAnswer,
+        models.AlarmsQuery,
+    ),
+    Operation("/api/v1/alarms/{id}", "get", "alarm", "One alarm's life", models.AlarmAnswer),
+    Operation(
+        "/api/v1/incidents", "get", "incidents", "Incidents as they stand",
+        models.IncidentsAnswer, models.SpanQuery,
+    ),
+    Operation(
+        "/api/v1/digest", "get", "digest", "Findings over the alert budget", models.DigestAnswer,
+        models.SpanQuery,
+    ),
+    Operation(
+        "/api/v1/series", "get", "series", "Series from the history", models.SeriesAnswer,
+        models.SeriesQuery,
+    ),
+    Operation(
+        "/api/v1/query", "get", "query", "Read-only SQL", "application/json", models.SqlQuery
+    ),
+    Operation(
+        "/api/v1/query", "post", "query_body", "Read-only SQL", "application/json", models.SqlQuery
+    ),
+    Operation("/api/v1/feed", "get", "feed", "Alerts as they come", "text/event-stream"),
+    Operation(
+        "/api/v1/openapi.json", "get", "openapi", "This document", "application/json", open=True
+    ),
+)  # fmt: skip
+
+
+class HistoryState(Protocol):
+    """What the API tells of the history."""
+
+    @property
+    def high_water_ns(self) -> int: ...
+    @property
+    def next_sequence(self) -> int: ...
+    def health(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the handlers need."""
+
+    context: Context
+    access: Access
+    node: NodeClient
+    workers: Workers
+    feed: AlertFeed
+    history: HistoryState
+    metrics: Metrics
+
+
+def api(services: Services) -> Starlette:
+    """Return the API as an ASGI application."""
+    handlers = _Handlers(services)
+    routes = [Route("/", handlers.console)]
+    for op in OPERATIONS:
+        handler = getattr(handlers, op.name)
+        guarded = handler if op.open else _guarded(handler, services.access)
+        routes.append(Route(op.path, guarded, methods=[op.method.upper()]))
+    return Starlette(routes=routes, exception_handlers={
+        HTTPException: _problem_of_http,
+        ConfigError: _problem_of(HTTPStatus.BAD_REQUEST),
+        DecodeError: _problem_of(HTTPStatus.BAD_REQUEST),
+        msgspec.MsgspecError: _problem_of(HTTPStatus.BAD_REQUEST),
+        TransientError: _problem_of(HTTPStatus.SERVICE_UNAVAILABLE),
+        Exception: _problem_of(HTTPStatus.INTERNAL_SERVER_ERROR),
+    })  # fmt: skip
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def _guarded(handler: Handler, access: Access) -> Handler:
+    async def enter(request: Request) -> Response:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else ""
+        if access.allows(request.url.hostname or "", given):
+            return await handler(request)
+        return problem(
+            HTTPStatus.UNAUTHORIZED,
+            "send `Authorization: Bearer TOKEN` with a token of api.token_file"
+            if access.tokens
+            else "without api.token_file only http://127.0.0.1 and localhost are answered",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+    return enter
+
+
+class _Handlers:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._document = msgspec.json.encode(document(OPERATIONS))
+
+    async def console(self, request: Request) -> Response:
+        del request
+        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+        headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
+        return Response(CONSOLE.read_bytes(), media_type="text/html", headers=headers)
+
+    async def openapi(self, request: Request) -> Response:
+        del request
+        return Response(self._document, media_type="application/json")
+
+    async def health(self, request: Request) -> Response:
+        del request
+        problems = [self._services.history.health()]
+        try:
+            status = await self._services.node.ask("status", verbs.Nothing(), verbs.Status)
+            problems += status.health
+        except TransientError as error:
+            problems.append(f"the node does not answer: {error}")
+        return _health([text for text in problems if text])
+
+    async def ready(self, request: Request) -> Response:
+        del request
+        try:
+            status = await self._services.node.ask("status", verbs.Nothing(), verbs.Status)
+        except TransientError as error:
+            return _health([str(error)])
+        return _health([] if status.ready else ["the node is starting"])
+
+    async def metrics(self, request: Request) -> Response:
+        del request
+        texts = [self._services.metrics.render().decode()]
+        try:
+            answer = await self._services.node.ask("metrics", verbs.Nothing(), verbs.MetricsText)
+            texts.insert(0, answer.text)
+        except TransientError:
+            self._services.context.log.warning("metrics_without_node")
+        return Response(merged(texts), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def status(self, request: Request) -> Response:
+        del request
+        history = self._services.history
+        node: verbs.Status | None = None
+        try:
+            node = await self._services.node.ask("status", verbs.Nothing(), verbs.Status)
+        except TransientError:
+            self._services.context.log.debug("status_without_node")
+        return _json(
+            models.StatusAnswer(
+                version=__version__,
+                node=node,
+                desk=models.DeskStatus(
+                    rss_bytes=_rss_bytes(),
+                    history=models.HistoryStatus(
+                        high_water_ns=history.high_water_ns,
+                        next_sequence=history.next_sequence,
+                        health=history.health(),
+                    ),
+                ),
+            )
+        )
+
+    async def alarms(self, request: Request) -> Response:
+        ask = _asked(request, models.AlarmsQuery)
+        wish = verbs.AlarmsRequest(active_only=ask.state == "active", limit=ask.limit)
+        answer = await self._services.node.ask("alarms", wish, verbs.Alarms)
+        return _json({"alarms": answer.alarms})
+
+    async def alarm(self, request: Request) -> Response:
+        name = request.path_params["id"]
+        if not re.fullmatch(r"[0-9a-f]{16}", name):
+            raise HTTPException(HTTPStatus.BAD_REQUEST, "an alarm's id is 16 hex digits")
+        rows = await self._read(lambda history: history.alarm_changes(int(name, 16)))
+        if not rows:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"no alarm {name} in the history")
+        changes = [
+            models.AlarmChange(
+                changed_ns=row["changed_ns"],
+                state=row["state"],
+                severity=row["severity"],
+                raised_ns=row["raised_ns"],
+                cleared_ns=row["cleared_ns"],
+                occurrence=row["occurrence"],
+                specific_problem=row["specific_problem"],
+                explain=_object(row["explain"]),
+            )
+            for row in rows
+        ]
+        return _json(
+            models.AlarmAnswer(
+                id=name, kind=rows[0]["kind"], entity=rows[0]["entity"], changes=changes
+            )
+        )
+
+    async def incidents(self, request: Request) -> Response:
+        ask = _asked(request, models.SpanQuery)
+        since_ns = time_ns(ask.since, now_ns=self._now_ns())
+        rows = await self._read(lambda h: h.incidents(since_ns=since_ns, limit=ask.limit))
+        found = [
+            models.Incident(
+                incident_id=f"{row['incident_id']:016x}",
+                changed_ns=row["changed_ns"],
+                opened_ns=row["opened_ns"],
+                closed_ns=row["closed_ns"],
+                severity=row["severity"],
+                title=row["title"],
+                causes=_object(row["causes"]),
+                alarms=_object(row["alarms"]),
+            )
+            for row in rows
+        ]
+        return _json(models.IncidentsAnswer(incidents=found))
+
+    async def digest(self, request: Request) -> Response:
+        ask = _asked(request, models.SpanQuery)
+        since_ns = time_ns(ask.since, now_ns=self._now_ns())
+        rows = await self._read(lambda h: h.digest(since_ns=since_ns, limit=ask.limit))
+        return _json(models.DigestAnswer(digest=msgspec.convert(rows, list[models.DigestRow])))
+
+    async def series(self, request: Request) -> Response:
+        ask = _asked(request, models.SeriesQuery)
+        now_ns = self._now_ns()
+        since_ns = time_ns(ask.since, now_ns=now_ns)
+        until_ns = time_ns(ask.until, now_ns=now_ns) if ask.until else now_ns
+        aggregates = [part.strip() for part in ask.aggregates.split(",") if part.strip()]
+        step, rows = await self._read(
+            lambda history: history.series(
+                ask.match,
+                since_ns=since_ns,
+                until_ns=until_ns,
+                step_seconds=ask.step,
+                aggregates=aggregates,
+                limit=ask.limit,
+            )
+        )
+        return _json(
+            models.SeriesAnswer(
+                step_seconds=step,
+                series=_by_series(rows, aggregates),
+                truncated=len(rows) >= ask.limit,
+            )
+        )
+
+    async def query(self, request: Request) -> Response:
+        return await self._run_sql(_asked(request, models.SqlQuery))
+
+    async def query_body(self, request: Request) -> Response:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > BODY_BYTES_MAX:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
+        return await self._run_sql(msgspec.json.decode(bytes(body), type=models.SqlQuery))
+
+    async def _run_sql(self, ask: models.SqlQuery) -> Response:
+        try:
+            form, data = await self._read(lambda history: history.sql(ask.sql, form=ask.format))
+        except TransientError as error:
+            if error.__cause__ is None:  # ours: too many wait
+                raise
+            return problem(HTTPStatus.BAD_REQUEST, str(error))  # the engine's: the statement
+        kind = "application/json" if form.startswith("JSON") else "text/plain; charset=utf-8"
+        return Response(data, media_type=kind)
+
+    async def feed(self, request: Request) -> Response:
+        del request
+        if self._services.feed.full:
+            raise TransientError("too many follow the feed already; ask again later")
+        events: AsyncIterator[bytes] = self._services.feed.follow()
+        return StreamingResponse(
+            events, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
+
+    async def _read(self, call: Callable[[HistoryReader], A]) -> A:
+        def with_reader(connection: Connection) -> A:
+            return call(HistoryReader(connection))
+
+        return await self._services.workers.run(with_reader)
+
+    def _now_ns(self) -> int:
+        return self._services.context.clock.now_ns()
+
+
+def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a problem document."""
+    body = models.Problem(title=status.phrase, status=status.value, detail=detail)
+    return Response(
+        msgspec.json.encode(body), status.value, headers, media_type="application/problem+json"
+    )
+
+
+def _problem_of(status: HTTPStatus) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        del request
+        if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+            return problem(status, "an error of Tocsin itself; the desk's log has it")
+        return problem(status, str(error))
+
+    return answer
+
+
+async def _problem_of_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = error.detail
+    if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
+        detail = f"there is no {request.url.path}; /api/v1/openapi.json lists what there is"
+    return problem(HTTPStatus(error.status_code), detail, error.headers)
+
+
+def _asked(request: Request, kind: type[T]) -> T:
+    return msgspec.convert(dict(request.query_params), kind, strict=False)
+
+
+def _json(answer: Any) -> Response:
+    return Response(msgspec.json.encode(answer), media_type="application/json")
+
+
+def _health(problems: list[str]) -> Response:
+    answer = models.Health(status="degraded" if problems else "ok", problems=problems)
+    status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
+    return Response(msgspec.json.encode(answer), status.value, media_type="application/json")
+
+
+def _by_series(rows: list[dict[str, Any]], aggregates: list[str]) -> list[models.Series]:
+    found: dict[tuple[Any, ...], models.Series] = {}
+    for row in rows:
+        key = (row["view"], row["entity"], row["measure"], row["series_id"])
+        series = found.get(key)
+        if series is None:
+            series = found[key] = models.Series(
+                series_id=f"{row['series_id']:016x}",
+                view=row["view"],
+                entity=row["entity"],
+                measure=row["measure"],
+                key=row["key"],
+                time_s=[],
+                values={name: [] for name in aggregates},
+            )
+        series.time_s.append(row["time_s"])
+        for name in aggregates:
+            series.values[name].append(row[name])
+    return [found[key] for key in sorted(found)]
+
+
+def _object(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text or "{}")
+    except msgspec.DecodeError:
+        return {"text": text}
+
+
+def _rss_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * PAGE_SIZE

@@ -1,0 +1,191 @@
+"""The desk process: history, REST API, SQL door, console. The only process that opens the database.
+
+It tails the node's journal with a cursor of its own and asks the node over its request socket. Its
+death stops neither collecting nor alerting; when it comes back, it goes on where its cursor stands.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import uvicorn
+from starlette.applications import Starlette
+
+from history.chdb_store import ChdbConnection, ChdbStore
+from history.feeder import HistoryFeeder
+from history.store import DATABASE, migrate
+from history.writer import HistoryWriter
+from runtime import logs
+from runtime.clock import Clock, SystemClock
+from runtime.component import Context
+from runtime.metrics import Metrics
+from telemetry.errors import ConfigError
+from tocsin.api.access import load_access
+from tocsin.api.app import Services, api
+from tocsin.api.feed import AlertFeed
+from tocsin.api.node_client import NodeClient
+from tocsin.api.sql_door import sql_door
+from tocsin.api.workers import Workers
+from tocsin.config import Config, load_config
+from tocsin.state import state_dir
+
+API_THREADS = 2
+DOOR_THREADS = 2
+STOP_SECONDS = 3
+
+
+class Desk:
+    """One running desk. Read `run` from top to bottom: that is the order in which it comes up."""
+
+    def __init__(self, config: Config, state: Path, clock: Clock) -> None:
+        self._config = config
+        self._state = state
+        self._clock = clock
+        self.metrics = Metrics("desk")
+        self._store = ChdbStore(state / "history", memory_bytes_max=config.history.memory_bytes_max)
+        self._servers: list[_Server] = []
+
+    def _context(self, name: str) -> Context:
+        words = [self._config.node.seed, *name.encode()]
+        return Context(
+            name,
+            self._clock,
+            self.metrics.scoped(name),
+            logs.child(name),
+            np.random.default_rng(words),
+        )
+
+    def _reader(self) -> ChdbConnection:
+        settings = self._config.history
+        return self._store.connect(
+            read_only=True,
+            seconds_max=settings.query_seconds_max,
+            rows_max=settings.query_rows_max,
+        )
+
+    async def run(self) -> None:
+        """Serve until asked to stop. Raises ConfigError where something cannot be opened."""
+        settings, log = self._config.api, logs.child("desk")
+        access = load_access(settings.token_file)
+        with contextlib.ExitStack() as undo:
+            # 1. Ports first: a busy one is said before anything is written.
+            api_socket = undo.enter_context(_bound("api.listen", settings.listen))
+            door_socket = (
+                undo.enter_context(_bound("api.sql_listen", settings.sql_listen))
+                if settings.sql_listen
+                else None
+            )
+            # 2. The store, and who fills it.
+            connection = self._store.connect()
+            undo.callback(connection.close)
+            migrate(connection)
+            context = self._context("history")
+            writer = HistoryWriter(connection, self._config.history, context)
+            feeder = HistoryFeeder(self._state, writer, context)
+            feeder.start()
+            undo.callback(feeder.stop)
+            # 3. Who may ask.
+            api_workers = Workers(self._reader, threads=API_THREADS)
+            undo.callback(api_workers.stop)
+            door_workers = Workers(self._reader, threads=DOOR_THREADS)
+            undo.callback(door_workers.stop)
+            node = NodeClient(f"ipc://{self._state}/node.sock")
+            undo.callback(node.stop)
+            feed = AlertFeed(f"ipc://{self._state}/frames.sock", self._context("feed"))
+            services = Services(
+                self._context("api"), access, node, api_workers, feed, feeder, self.metrics
+            )
+            self._serve(api(services), api_socket)
+            if door_socket is not None:
+                door = sql_door(
+                    door_workers, self._context("sql"), database=DATABASE, access=access
+                )
+                self._serve(door, door_socket)
+            # 4. Serve.
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._ask_to_stop)
+            if os.getppid() != 1:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
+            listening = asyncio.create_task(feed.run())
+            log.info("desk_ready api=%s sql=%s", settings.listen, settings.sql_listen)
+            await asyncio.gather(*(server.serve_socket() for server in self._servers))
+            listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
+
+    def _serve(self, app: Starlette, listening: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            limit_concurrency=128,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+        self._servers.append(_Server(config, listening))
+
+    def _ask_to_stop(self) -> None:
+        for server in self._servers:
+            server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """A server on a socket that we bound, whose signals are ours."""
+
+    def __init__(self, config: uvicorn.Config, listening: socket.socket) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the desk, which has two servers."""
+        yield
+
+    async def serve_socket(self) -> None:
+        """Serve until `should_exit`."""
+        await self.serve(sockets=[self._listening])
+
+
+def _bound(key: str, listen: str) -> socket.socket:
+    """Return a listening socket, or raise ConfigError naming the setting."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        made.close()
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"{key} = {listen!r}: {reason}; free the port or choose another. "
+            f"The desk was not started; collecting and alerting go on."
+        ) from error
+    return made
+
+
+def main() -> None:
+    """`python -m tocsin.desk CONFIG STATE`: the desk until SIGTERM. Exit 2: configuration."""
+    path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
+    clock = SystemClock()
+    try:
+        config = load_config(path)
+        desk = Desk(config, state_dir(state), clock)
+        logs.set_up("desk", desk.metrics, clock, level=config.node.log_level)
+        asyncio.run(desk.run())
+    except ConfigError as error:
+        sys.stderr.write(f"tocsin: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
