@@ -5,7 +5,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.kernels import inline, kernel
+from runtime.kernels import inline, kernel, load_u16, load_u32
 
 HEADER_BYTES = 24
 RECORD_BYTES = 48
@@ -41,17 +41,12 @@ class Verdict(IntEnum):
 
 @inline
 def _u16(payload, at):  # type: ignore[no-untyped-def]
-    return (np.uint32(payload[at]) << np.uint32(8)) | np.uint32(payload[at + 1])
+    return np.uint32(load_u16(payload, at))
 
 
 @inline
 def _u32(payload, at):  # type: ignore[no-untyped-def]
-    return (
-        (np.uint32(payload[at]) << np.uint32(24))
-        | (np.uint32(payload[at + 1]) << np.uint32(16))
-        | (np.uint32(payload[at + 2]) << np.uint32(8))
-        | np.uint32(payload[at + 3])
-    )
+    return np.uint32(load_u32(payload, at))
 
 
 @kernel("i8(const u1[::1], const i8[::1], const i4[::1], u4[:,::1], i4[::1], u1[::1])")
