@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import baseline
+from detectors import baseline, calibration
 from detectors.config import DetectionSettings
 from detectors.detector import Finding, ScoreColumns
 from detectors.seasonal import SeasonalBaseline, rates
@@ -87,7 +87,8 @@ def attack(frame: Batch, scores: Scores, model: SeasonalBaseline) -> list[Findin
     octets = rates(frame, "octets")[:rows]
     packets = rates(frame, "packets")[:rows]
     flows = rates(frame, "flows")[:rows]
-    strong |= ~mature & (octets > _far_above_like(scores["octets"].expected[:rows], mature))
+    busy = _far_above_like(scores["octets"].expected[:rows], mature)
+    strong |= ~mature & (octets > busy)
     hits = np.flatnonzero(strong & (octets > ATTACK_OCTETS_PER_SECOND_MIN))
     found = []
     for i in hits.tolist():
@@ -99,7 +100,8 @@ def attack(frame: Batch, scores: Scores, model: SeasonalBaseline) -> list[Findin
         found.append(
             _finding(
                 frame, scores, i, best, "attack", hard=False,
-                p=_together([scores[m] for m in ("octets", "packets", "flows")], i, bool(mature[i])),
+                p=_together([scores[m] for m in ("octets", "packets", "flows")], i)
+                if mature[i] else _unlike(octets[i], busy),
                 detail={
                     "octets_per_second": _round(octets[i]),
                     "packets_per_second": _round(packets[i]),
@@ -128,7 +130,7 @@ def scan(frame: Batch, scores: Scores, model: SeasonalBaseline) -> list[Finding]
     columns = scores[measure]
     mature = model.mature(frame, measure)
     value = frame[measure][:rows].astype(np.float64)
-    expected = columns.expected[:rows].astype(np.float64)
+    expected = columns.expected[:rows].astype(np.float64) * mature
     usual = {
         name: scores[name].expected[:rows].astype(np.float64) * mature
         for name in ("octets", "packets", "flows")
@@ -138,15 +140,18 @@ def scan(frame: Batch, scores: Scores, model: SeasonalBaseline) -> list[Finding]
         value - expected > SCAN_DISTINCT_MIN
     )
     many = mature & (columns.z[:rows] > SCAN_Z) & (scores["flows"].z[:rows] > SCAN_Z)
-    many |= ~mature & (value > _far_above_like(columns.expected[:rows], mature))
-    # Each extra flow is one or two small packets; a busy host's extra flows carry payload.
+    busy = _far_above_like(columns.expected[:rows], mature)
+    many |= ~mature & (value > busy)
+    # Each extra flow is one or two small packets; a busy host's extra flows carry payload. What the
+    # series' usual traffic does beside it stays within its own band.
     rate = np.maximum(extra["flows"], 1e-9)
-    thin = (extra["packets"] < SCAN_PACKETS_PER_FLOW * rate) & (
-        extra["octets"] < 0.5 * usual["octets"] + SCAN_OCTETS_PER_FLOW * rate
+    room = {name: scores[name].upper[:rows] - scores[name].expected[:rows] for name in usual}
+    thin = (extra["packets"] < SCAN_PACKETS_PER_FLOW * rate + room["packets"] * mature) & (
+        extra["octets"] < SCAN_OCTETS_PER_FLOW * rate + room["octets"] * mature
     )
     return [
         _finding(frame, scores, i, measure, "scan", hard=False,
-                 p=_together([columns, scores["flows"]], i, bool(mature[i])),
+                 p=_together([columns, scores["flows"]], i) if mature[i] else _unlike(value[i], busy),
                  detail={"distinct_destinations": _round(value[i]),
                          "expected_destinations": _round(expected[i]),
                          "flows_per_second": _round(rates(frame, "flows")[i]),
@@ -210,11 +215,16 @@ def _far_above_like(expected: NDArray[np.float32], mature: NDArray[np.bool_]) ->
     return YOUNG_FACTOR * float(np.quantile(expected[mature], 0.99))
 
 
-def _together(columns: list[ScoreColumns], i: int, mature: bool) -> float:
+def _together(columns: list[ScoreColumns], i: int) -> float:
     """Return one p-value of several measures of one row: Bonferroni over the smallest."""
-    if not mature:
-        return 1e-9  # four times the busiest of its like, by construction of the rule
     return min(1.0, len(columns) * min(float(one.p_value[i]) for one in columns))
+
+
+def _unlike(value: float, busy: float) -> float:
+    """Return how rarely a series of this kind is so busy: the prior tail beyond the busiest 1 %."""
+    over: float = YOUNG_FACTOR * value / max(busy, 1e-9)
+    rarity: float = 0.01 * max(over, 1.0) ** -calibration.TAIL_FIRST
+    return rarity
 
 
 def _finding(

@@ -48,7 +48,7 @@ def frame(
             if field.name in measures:
                 values[:-1] = measures[field.name]
             columns[field.name] = values.astype(field.dtype)
-    return Batch(schema, columns, {"view": names}, {}, "test", 0, start_ns)
+    return Batch(schema, columns, {}, {"view": names}, "test", 0, start_ns)
 
 
 def day_factor(time_s: float) -> float:

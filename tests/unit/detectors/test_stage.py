@@ -1,0 +1,273 @@
+"""The detection stage: barrier, findings, what is learned, and that a restart changes nothing."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from correlator.views import views_for
+from detectors.config import DetectionSettings
+from detectors.stage import DetectionStage
+from runtime.checkpoint import Snapshot
+from telemetry.batch import Batch
+from telemetry.schemas import ANOMALY, FrameFlag
+from tests.support.frames import MONDAY_S, SECOND, frame
+from tocsin.testing import make_context
+
+VIEWS = {v.name: v for v in views_for(tick_seconds=5, lateness_seconds=1)}
+SETTINGS = DetectionSettings(warmup_ticks=60, warmup_seconds=300.0, false_alerts_per_day=10.0)
+SIZE = 60_000.0
+
+
+def make_stage() -> DetectionStage:
+    return DetectionStage(list(VIEWS.values()), SETTINGS, make_context("detectors"))
+
+
+def values(view: str, k: int, rows: int = 40) -> dict[str, Any]:
+    random = np.random.default_rng([11, k])
+    flows = random.poisson(60.0, rows)
+    made: dict[str, Any] = {
+        "octets": flows * SIZE * random.lognormal(0, 0.1, rows),
+        "packets": flows * 80,
+        "flows": flows,
+    }
+    if view == "exporter":
+        made = {"records": flows, "octets": made["octets"]}
+    if view.endswith("prefix"):
+        name = "distinct_source" if view.startswith("destination") else "distinct_destination"
+        made[name] = np.minimum(flows * 0.8, 60.0)
+    return made
+
+
+def tick(stage: DetectionStage, view: str, k: int, made: dict[str, Any], **more: Any) -> list[dict]:
+    start = (MONDAY_S + 36_000 + 5 * k) * SECOND
+    stage.process(frame(VIEWS[view], start, made, **more))
+    return rows_of(stage.advance(start + 5 * SECOND))
+
+
+def rows_of(batches: list[Batch]) -> list[dict]:
+    found = []
+    for batch in batches:
+        assert batch.schema is ANOMALY
+        texts = {
+            n: batch.texts(n) for n in ("view", "detector", "disposition", "measure", "detail")
+        }
+        for i in range(batch.rows):
+            row = {name: column[i] for name, column in texts.items()}
+            for name in ("series_id", "p_value", "since_ns", "tick_start_ns", "score", "expected"):
+                row[name] = batch[name][i]
+            found.append(row)
+    return found
+
+
+def trained(view: str, ticks: int = 120) -> DetectionStage:
+    stage = make_stage()
+    for k in range(ticks):
+        assert not [
+            r for r in tick(stage, view, k, values(view, k)) if r["disposition"] != "digest"
+        ]
+    return stage
+
+
+def test_silent_exporter_is_hard_within_three_ticks() -> None:
+    stage = trained("exporter")
+    for k in (120, 121, 122):
+        made = values("exporter", k)
+        made["records"][3], made["octets"][3] = 0, 0
+        found = [r for r in tick(stage, "exporter", k, made) if r["detector"] == "exporter_silent"]
+        if found:
+            break
+    assert k <= 122
+    assert [(r["series_id"], r["disposition"]) for r in found] == [(1003, "hard")]
+    assert json.loads(found[0]["detail"])["ticks"] == k - 119
+
+
+def test_silence_with_lost_exports_is_not_the_networks() -> None:
+    stage = trained("exporter")
+    for k in range(120, 126):
+        made = values("exporter", k)
+        made["records"][3], made["octets"][3] = 0, 0
+        lost = np.zeros(40)
+        lost[3] = 1.0
+        assert not tick(stage, "exporter", k, made, lost_share=lost)
+
+
+def test_lost_exports_do_not_look_like_lost_traffic() -> None:
+    stage = trained("interface")
+    for k in range(120, 160):
+        made = {name: column * 0.6 for name, column in values("interface", k).items()}
+        assert not tick(stage, "interface", k, made, lost_share=0.4)
+
+
+def test_an_incomplete_tick_raises_nothing_and_teaches_nothing() -> None:
+    stage = trained("interface")
+    state = stage._models["interface"].state.copy()
+    made = {name: column * 0 for name, column in values("interface", 120).items()}
+    for k in (120, 121, 122):
+        assert not tick(stage, "interface", k, made, flags=FrameFlag.INCOMPLETE)
+    assert stage._models["interface"].state.tobytes() == state.tobytes()
+
+
+def test_attack_is_found_in_two_ticks_and_goes_on_under_one_start() -> None:
+    stage = trained("destination_prefix")
+    first = 0
+    for k in range(120, 140):
+        made = values("destination_prefix", k)
+        made["octets"][5] *= 12
+        made["packets"][5] *= 20
+        made["flows"][5] *= 6
+        found = [r for r in tick(stage, "destination_prefix", k, made) if r["detector"] == "attack"]
+        if found and not first:
+            first = k
+        for row in found:
+            assert row["series_id"] == 1005
+            assert row["since_ns"] == (MONDAY_S + 36_000 + 5 * first) * SECOND
+    assert first <= 121
+    assert found[0]["disposition"] == "alert"
+    assert json.loads(found[0]["detail"])["extra_packets_per_flow"] > 100
+
+
+def test_an_attack_of_ten_minutes_does_not_become_normal() -> None:
+    stage = trained("destination_prefix")
+    for k in range(120, 240):
+        made = values("destination_prefix", k)
+        made["octets"][5] *= 10
+        found = tick(stage, "destination_prefix", k, made)
+    row = next(r for r in found if r["detector"] == "attack")
+    usual = 60 * SIZE / 5
+    assert row["expected"] < 1.5 * usual
+
+
+def test_scan_is_thin_and_wide_and_a_busy_server_is_not() -> None:
+    stage = trained("source_prefix")
+    scanning, busy = [], []
+    for k in range(120, 124):
+        made = values("source_prefix", k)
+        made["flows"][2] += 400
+        made["packets"][2] += 400
+        made["octets"][2] += 400 * 44
+        made["distinct_destination"][2] += 400
+        made["flows"][8] += 400
+        made["packets"][8] += 400 * 400 * 4
+        made["octets"][8] += 400 * SIZE * 4
+        made["distinct_destination"][8] += 400
+        for row in tick(stage, "source_prefix", k, made):
+            if row["detector"] == "scan":
+                (scanning if row["series_id"] == 1002 else busy).append(row)
+    assert len(scanning) >= 3
+    assert not busy
+
+
+def test_a_new_prefix_alone_alerts_nobody_but_a_new_scanner_does() -> None:
+    stage = trained("source_prefix")
+    for k in range(120, 190):
+        made = {name: np.append(column, column[:2]) for name, column in
+                values("source_prefix", k).items()}  # fmt: skip
+        made["flows"] = made["flows"].astype(float)
+        for name, extra in (("flows", 900), ("packets", 900), ("octets", 900 * 44),
+                            ("distinct_destination", 900)):  # fmt: skip
+            made[name] = made[name].astype(float)
+            made[name][41] = extra
+        found = tick(stage, "source_prefix", k, made)
+        assert {r["series_id"] for r in found} <= {1041}
+        assert {r["detector"] for r in found} == {"scan"}
+
+
+def test_slow_rise_is_a_trend_and_a_step_is_not() -> None:
+    stage = make_stage()
+    for k in range(7 * 96):
+        start = (MONDAY_S - 7 * 86_400 + 900 * k) * SECOND
+        stage.bootstrap(
+            frame(VIEWS["source_prefix"], start, values("source_prefix", k)), stands_for_seconds=900
+        )
+    rising, stepping = [], []
+    for k in range(1_100):
+        made = values("source_prefix", k)
+        made["octets"][1] *= 1.0 + 1.5 * k / 1_440
+        if k > 300:
+            made["octets"][4] *= 2.0
+        start = (MONDAY_S + 5 * k) * SECOND
+        stage.process(frame(VIEWS["source_prefix"], start, made))
+        for row in rows_of(stage.advance(start + 5 * SECOND)):
+            if row["detector"] == "trend":
+                (rising if row["series_id"] == 1001 else stepping).append(row)
+    assert rising
+    assert rising[0]["disposition"] == "alert"
+    assert not stepping
+
+
+def test_all_views_of_a_tick_pass_the_barrier_together() -> None:
+    one, two = make_stage(), make_stage()
+    for k in range(130):
+        start = (MONDAY_S + 5 * k) * SECOND
+        frames = [frame(VIEWS[v], start, values(v, k)) for v in ("exporter", "interface")]
+        if k > 120:
+            frames = [
+                f.with_columns(f.schema, {**f.columns, "octets": f["octets"] // np.uint64(50)})
+                for f in frames
+            ]
+        for batch in frames:
+            one.process(batch)
+        for batch in reversed(frames):
+            two.process(batch)
+        assert one.advance(start) == []
+        first, second = (rows_of(s.advance(start + 5 * SECOND)) for s in (one, two))
+        assert first == second
+    assert {r["view"] for r in first} == {"exporter", "interface"}
+
+
+def test_restart_goes_on_bit_for_bit() -> None:
+    def run(stage: DetectionStage, ks: range) -> list[dict]:
+        found = []
+        for k in ks:
+            made = values("destination_prefix", k)
+            if k > 130:
+                made["octets"][5] *= 9
+            found += tick(stage, "destination_prefix", k, made)
+        return found
+
+    whole = trained("destination_prefix")
+    expected = run(whole, range(120, 160))
+    first = trained("destination_prefix")
+    begun = run(first, range(120, 140))
+    kept = Snapshot()
+    first.snapshot(kept)
+    again = make_stage()
+    again.restore(kept)
+    assert begun + run(again, range(140, 160)) == expected
+    assert len(expected) > 10
+
+
+def test_frames_come_back_widened_and_unchanged() -> None:
+    stage = make_stage()
+    batch = frame(VIEWS["interface"], MONDAY_S * SECOND, values("interface", 0))
+    (widened,) = stage.process(batch)
+    for name in batch.schema.names():
+        assert widened[name].tobytes() == batch[name].tobytes()
+    assert widened["octets_p_value"].dtype == np.float64
+    assert widened["flows_score"].shape == (41,)
+
+
+def test_nothing_over_budget_is_muted() -> None:
+    """With next to no budget every finding is still told, as digest or, where hard, as hard."""
+    tight = DetectionSettings(warmup_ticks=60, warmup_seconds=300.0, false_alerts_per_day=1e-30)
+    stage = DetectionStage(list(VIEWS.values()), tight, make_context("detectors"))
+    for k in range(120):
+        tick(stage, "interface", k, values("interface", k))
+    found = []
+    for k in range(120, 130):
+        made = values("interface", k)
+        made["octets"][5] *= 20
+        for name in made:
+            made[name][9] = 0
+        found += tick(stage, "interface", k, made)
+    assert {r["disposition"] for r in found if r["series_id"] == 1005} == {"digest"}
+    assert "hard" in {r["disposition"] for r in found if r["series_id"] == 1009}
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_frames_of_no_series(rows: int) -> None:
+    stage = make_stage()
+    made = {name: column[:rows] for name, column in values("interface", 0).items()}
+    assert tick(stage, "interface", 0, made) == []
