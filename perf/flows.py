@@ -139,7 +139,7 @@ def in_process() -> list[dict[str, object]]:
     context = make_context()
     made, count = datagrams("v5")
     parts = to_blocks(made)
-    out = np.empty((len(COLUMNS), 30 * 1024), np.uint32)
+    out = np.empty((len(COLUMNS), 30 * 1024 + 16), np.uint32)
     owner = np.empty(30 * 1024, np.int32)
     verdict = np.empty(1024, np.uint8)
 
