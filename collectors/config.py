@@ -13,6 +13,10 @@ class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
     held_bytes_max: PositiveInt = 4 * 1024 * 1024  # data sets that wait for their template
     held_bytes_per_exporter_max: PositiveInt = 256 * 1024
     clock_tolerance_seconds: PositiveFloat = 300.0
+    # "exported" takes the exporter's times as they stand, right or wrong: for `tocsin decode`.
+    clock: Literal["corrected", "exported"] = "corrected"
+    # Sampled headers: the packet the interface carried, or the innermost one of its tunnels.
+    tunnels: Literal["outer", "inner"] = "outer"
     # {"192.0.2.0/24": 1000}: for exporters that do not say their rate. Most specific wins.
     sampling_override: dict[str, int] = {}
 

@@ -22,7 +22,8 @@ from telemetry.identity import address_text
 from telemetry.schema import Schema
 from telemetry.schemas import FLOW, FLOW_FIELD_BIT, LEDGER, OPTION
 
-ROWS_PER_CALL = 65_536
+# Not a power of two: columns a multiple of 4 KiB apart would share one set of the cache.
+ROWS_PER_CALL = 65_536 + 8
 SEGMENTS_PER_CALL = 16_384
 VERSIONS = {5: "netflow5", 9: "netflow9", 10: "ipfix"}
 
@@ -87,6 +88,17 @@ class Held:
     arrival_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class SetSeen:
+    """A decoded set, for people: its template, its bytes, where they lie, how many rows it gave."""
+
+    template: Template
+    data: bytes
+    offset: int  # of `data` in its datagram
+    arrival_ns: int
+    rows: int  # flow rows; 0 for options data
+
+
 def _present_in_schema(slots: int) -> int:
     """Return the `fields_present` mask of a plan whose slots are these bits."""
     present = _ALWAYS
@@ -116,6 +128,11 @@ class FlowDecoder:
         self._settings = settings
         self._context = context
         self._streams = streams.Streams()
+        exported = settings.clock == "exported"
+        self._tolerance_ns = -1 if exported else round(settings.clock_tolerance_seconds * 1e9)
+        # For people (`tocsin decode`): where a list is put here, each decoded set is noted in it,
+        # in the order of the rows that `decode` returns. None on the data path.
+        self.sets_seen: list[SetSeen] | None = None
         self.templates = TemplateStore(per_exporter_max=settings.templates_per_exporter_max)
         self._sampling = SamplingRates(settings.sampling_override)
         self._options = OptionReader(self._sampling)
@@ -204,7 +221,7 @@ class FlowDecoder:
             block.exporter_low,
             block.exporter_port,
             block.arrival_ns,
-            round(self._settings.clock_tolerance_seconds * 1e9),
+            self._tolerance_ns,
             self._streams.table,
             self._streams.key,
             self._streams.state,
@@ -226,7 +243,7 @@ class FlowDecoder:
         units: NDArray[np.int64],
         undecodable: NDArray[np.uint8],
     ) -> list[Batch]:
-        capacity = 30 * chosen.size
+        capacity = 30 * chosen.size + 16  # see ROWS_PER_CALL
         out = np.empty((len(netflow5.COLUMNS), capacity), np.uint32)
         datagram = np.empty(capacity, np.int32)
         verdict = np.empty(chosen.size, np.uint8)
@@ -318,12 +335,14 @@ class FlowDecoder:
                 first_segment = int(cursor[templated.SEGMENTS])
                 set_id = int(cursor[templated.SET_ID])
                 records[d] += self._read_options(part, d, set_id, data, stream, options)
+                self._note(part, d, set_id, at, data, 0)
             else:
                 ready = self._learn(
                     data, stream, stop == templated.Stop.OPTIONS_TEMPLATE_SET, part.arrival(d)
                 )
                 old_active = buffers.active
-                if ready or bool((self._active() & ~old_active.astype(bool)).any()):
+                noting = self.sets_seen is not None  # a set is noted under the template it had
+                if noting or ready or bool((self._active() & ~old_active.astype(bool)).any()):
                     # The new plan may fill slots that earlier rows never wrote: close them first.
                     batches += self._finish(part, buffers, cursor, first_segment)
                     cursor[templated.ROWS] = cursor[templated.SEGMENTS] = first_segment = 0
@@ -351,7 +370,7 @@ class FlowDecoder:
     def _buffers(self) -> "_Buffers":
         return _Buffers(
             np.empty((len(SLOTS), ROWS_PER_CALL), np.uint64),
-            np.empty((SEGMENTS_PER_CALL, 4), np.int32),
+            np.empty((SEGMENTS_PER_CALL, 6), np.int32),
             self._active().astype(np.uint8),
             np.zeros(SEGMENTS_PER_CALL, np.uint32),
         )
@@ -408,6 +427,10 @@ class FlowDecoder:
         np.add.at(by_stream, part.stream[decoded[:, 0]], decoded[:, 3])
         self._rates(part, buffers, cursor, first)
         segment = buffers.segment[:segments]
+        if self.sets_seen is not None:
+            for d0, _, _, count, at, end in segment.tolist():
+                set_id = int.from_bytes(part.payload[at - 4 : at - 2].tobytes(), "big")
+                self._note(part, d0, set_id, at, part.payload[at:end].tobytes(), count)
         per_row = segment[:, 3]
         d = np.repeat(segment[:, 0], per_row)
         masks = self.templates.plans.present[segment[:, 1]]
@@ -442,6 +465,14 @@ class FlowDecoder:
         columns["fields_present"] = present
         version = int(self._streams.key[part.stream[d[0]], 2]) >> 16
         return [self._flow_batch(columns, rows, part.block, VERSIONS.get(version, "ipfix"))]
+
+    def _note(self, part: "_Part", d: int, set_id: int, at: int, data: bytes, rows: int) -> None:
+        if self.sets_seen is None:
+            return
+        template = self.templates.get(part.stream_key(d), set_id)
+        assert template is not None  # its set was decoded a moment ago
+        place = at - int(part.offset[d])
+        self.sets_seen.append(SetSeen(template, data, place, part.arrival(d), rows))
 
     def _times(self, view: "_Rows", names: tuple[str, ...]) -> NDArray[np.int64]:
         """Return ns since 1970 by our clock from whichever time base each row has; 0 = absent."""
@@ -616,6 +647,10 @@ class FlowDecoder:
         batch = ledger_batch(self._streams, VERSIONS, frontier_ns)
         return [batch] if batch.rows else []
 
+    def waiting_sets(self) -> list[tuple[str, int, int]]:
+        """Return (stream as people read it, set id, sets) of what waits for a template."""
+        return [(describe(key[0]), key[1], len(sets)) for key, sets in self._held.items() if sets]
+
     def waiting_bytes(self) -> int:
         """Return how many bytes of data sets wait for a template."""
         return self._held_total
@@ -676,7 +711,7 @@ class _Located:
 @dataclass(frozen=True, slots=True)
 class _Buffers:
     out: NDArray[np.uint64]  # one row a slot
-    segment: NDArray[np.int32]  # datagram, plan, first row, rows
+    segment: NDArray[np.int32]  # datagram, plan, first row, rows, first byte, end
     active: NDArray[np.uint8]
     rate: NDArray[np.uint32]  # stream-wide sampling rate of each segment
 

@@ -1,15 +1,18 @@
 """Sampled packet headers: from the first bytes of a frame to addresses, ports and tags.
 
-Ethernet with VLAN tags and MPLS, IPv4 and IPv6 with extension headers. The outer packet is what the
-interface carried, so the outer addresses are the flow's; the inner ones of tunnels are left alone.
+Ethernet with VLAN tags, PPPoE and MPLS, IPv4 and IPv6 with extension headers. The outer packet is
+what the interface carried, so by default its addresses are the flow's; on request the innermost
+packet of tunnels is taken (GRE, IP in IP, VXLAN, Geneve, MPLS in UDP, SRv6).
 
-Source: IEEE 802.1Q, RFC 3032 (MPLS), RFC 791, RFC 8200 section 4, RFC 9293, RFC 768.
+Source: IEEE 802.1Q, RFC 3032 (MPLS), RFC 791, RFC 8200 section 4, RFC 9293, RFC 768, RFC 2516
+(PPPoE), RFC 2784 and 2890 (GRE), RFC 2003, RFC 7348 (VXLAN), RFC 8926 (Geneve), RFC 7510
+(MPLS in UDP), RFC 8986 (SRv6).
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.kernels import inline, kernel
+from runtime.kernels import inline, kernel, load_u16, load_u32, load_u64, subroutine
 
 # Rows of the output matrix.
 FIELDS = (
@@ -24,134 +27,237 @@ FIELDS = (
     "ip_class_of_service",
     "vlan_id",
     "mpls_top_label",
-    "is_ip",
+    "found",
 )
-LINK_ETHERNET, LINK_IPV4, LINK_IPV6 = 1, 11, 12
+# Bits of `found`.
+IS_IP, HAS_PORTS, HAS_TCP_FLAGS, HAS_VLAN, HAS_MPLS = 1, 2, 4, 8, 16
+LINK_ETHERNET, LINK_IPV4, LINK_IPV6, LINK_MPLS = 1, 11, 12, 13  # sFlow header_protocol
+TUNNELS_MAX = 4  # how deep "inner" goes; deeper ones are left closed
 
 
 @inline
 def _u16(payload, at):  # type: ignore[no-untyped-def]
-    return (np.uint64(payload[at]) << np.uint64(8)) | np.uint64(payload[at + 1])
+    return load_u16(payload, at)
 
 
 @inline
 def _u32(payload, at):  # type: ignore[no-untyped-def]
-    return (_u16(payload, at) << np.uint64(16)) | _u16(payload, at + 2)
+    return load_u32(payload, at)
 
 
 @inline
 def _u64(payload, at):  # type: ignore[no-untyped-def]
-    return (_u32(payload, at) << np.uint64(32)) | _u32(payload, at + 4)
+    return load_u64(payload, at)
 
 
-@kernel("i8(const u1[::1], const i8[::1], const i4[::1], const i4[::1], u8[:,::1])")
+@subroutine
+def _labels(payload, at, end, n, out):  # type: ignore[no-untyped-def]
+    """Walk a label stack; return (link of what is below, its place)."""
+    first = out[11, n] & np.uint64(16) == np.uint64(0)
+    while at + 4 <= end:
+        label = _u32(payload, at)
+        at += 4
+        if first:
+            out[10, n] = label >> np.uint64(12)
+            out[11, n] |= np.uint64(16)
+            first = False
+        if label & np.uint64(0x100) != np.uint64(0):
+            if at < end:
+                version = payload[at] >> 4
+                if version == 4:
+                    return np.int64(11), np.int64(at)
+                if version == 6:
+                    return np.int64(12), np.int64(at)
+            break
+    return np.int64(0), np.int64(at)
+
+
+@subroutine
+def _ethernet(payload, at, end, n, out):  # type: ignore[no-untyped-def]
+    """Walk a frame's tags; return (link of what is below, its place)."""
+    at += 12
+    while at + 2 <= end:
+        kind = _u16(payload, at)
+        at += 2
+        if kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
+            if at + 2 > end:
+                break
+            if out[11, n] & np.uint64(8) == np.uint64(0):
+                out[9, n] = _u16(payload, at) & np.uint64(0xFFF)
+                out[11, n] |= np.uint64(8)
+            at += 2
+            continue
+        if kind == 0x0800:
+            return np.int64(11), np.int64(at)
+        if kind == 0x86DD:
+            return np.int64(12), np.int64(at)
+        if kind == 0x8847 or kind == 0x8848:
+            return _labels(payload, at, end, n, out)
+        if kind == 0x8864 and at + 8 <= end:
+            inside = _u16(payload, at + 6)
+            if inside == 0x0021:
+                return np.int64(11), np.int64(at + 8)
+            if inside == 0x0057:
+                return np.int64(12), np.int64(at + 8)
+        break
+    return np.int64(0), np.int64(at)
+
+
+@subroutine
+def _by_ether_type(kind):  # type: ignore[no-untyped-def]
+    if kind == 0x0800:
+        return np.int64(11)
+    if kind == 0x86DD:
+        return np.int64(12)
+    if kind == 0x6558:
+        return np.int64(1)
+    if kind == 0x8847 or kind == 0x8848:
+        return np.int64(13)
+    return np.int64(0)
+
+
+@subroutine
+def _inside(payload, protocol, at, end):  # type: ignore[no-untyped-def]
+    """Return (link, place) of the packet that a tunnel carries; link 0: it is none."""
+    if protocol == 4:
+        return np.int64(11), np.int64(at)
+    if protocol == 41:
+        return np.int64(12), np.int64(at)
+    if protocol == 143:
+        return np.int64(1), np.int64(at)
+    if protocol == 137:
+        return np.int64(13), np.int64(at)
+    if protocol == 47 and at + 4 <= end:
+        flags = _u16(payload, at)
+        kind = _u16(payload, at + 2)
+        inner = at + 4
+        for bit in (0x8000, 0x2000, 0x1000):
+            if flags & np.uint64(bit) != np.uint64(0):
+                inner += 4
+        if kind == 0x88BE:  # ERSPAN: with a sequence number it has a header of its own
+            if flags & np.uint64(0x1000) != np.uint64(0):
+                inner += 8
+            return np.int64(1), np.int64(inner)
+        if flags & np.uint64(7) == np.uint64(0):
+            return _by_ether_type(kind), np.int64(inner)
+    if protocol == 17 and at + 16 <= end:
+        port = _u16(payload, at + 2)
+        inner = at + 16
+        if port == 4789 or port == 8472:
+            return np.int64(1), np.int64(inner)
+        if port == 4790:
+            following = payload[at + 11]
+            if following == 1:
+                return np.int64(11), np.int64(inner)
+            if following == 2:
+                return np.int64(12), np.int64(inner)
+            if following == 3:
+                return np.int64(1), np.int64(inner)
+        if port == 6081:
+            options = np.int64(payload[at + 8] & 0x3F) * 4
+            return _by_ether_type(_u16(payload, at + 10)), np.int64(inner + options)
+        if port == 6635:
+            return np.int64(13), np.int64(at + 8)
+    return np.int64(0), np.int64(at)
+
+
+@kernel("i8(const u1[::1], const i8[::1], const i4[::1], const i4[::1], i8, u8[:,::1])")
 def parse_headers(
     payload: NDArray[np.uint8],
     start: NDArray[np.int64],
     length: NDArray[np.int32],
     link: NDArray[np.int32],
+    tunnels: int,
     out: NDArray[np.uint64],
 ) -> int:
     """Parse N sampled headers; return how many were IP.
 
     In      payload; header n is payload[start[n] : start[n] + length[n]]; link int32[N]: 1 Ethernet,
-            11 IPv4, 12 IPv6 (sFlow header_protocol). The caller guarantees the range.
-    Out     out uint64[12, N], rows as in FIELDS; what a cut header does not hold is 0.
+            11 IPv4, 12 IPv6, 13 MPLS (sFlow header_protocol); tunnels: how many to look into, 0 =
+            the outer packet. The caller guarantees the range.
+    Out     out uint64[12, N], rows as in FIELDS; what a cut header does not hold is 0, and its bit
+            in `found` too. Tags are the outermost, addresses and ports of the innermost packet that
+            was reached.
     """
-    found = 0
+    count = 0
     for n in range(start.size):
         for f in range(12):
             out[f, n] = np.uint64(0)
         at = start[n]
         end = at + length[n]
-        kind = np.uint64(0)
-        if link[n] == 1:
-            at += 12
-            while at + 2 <= end:
-                kind = _u16(payload, at)
-                at += 2
-                if kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
-                    if at + 2 > end:
-                        break
-                    if out[9, n] == np.uint64(0):
-                        out[9, n] = _u16(payload, at) & np.uint64(0xFFF)
-                    at += 2
-                    kind = np.uint64(0)
-                    continue
-                break
-            if kind == 0x8847 or kind == 0x8848:
-                first = True
-                kind = np.uint64(0)
-                while at + 4 <= end:
-                    label = _u32(payload, at)
-                    at += 4
-                    if first:
-                        out[10, n] = label >> np.uint64(12)
-                        first = False
-                    if label & np.uint64(0x100) != np.uint64(0):
-                        if at < end:
-                            version = payload[at] >> 4
-                            kind = np.uint64(0x0800) if version == 4 else np.uint64(0)
-                            if version == 6:
-                                kind = np.uint64(0x86DD)
-                        break
-        elif link[n] == 11:
-            kind = np.uint64(0x0800)
-        elif link[n] == 12:
-            kind = np.uint64(0x86DD)
-        transport = np.int64(-1)
-        protocol = np.uint64(255)
-        if kind == 0x0800:
-            if at + 20 > end or payload[at] >> 4 != 4:
-                continue
-            header = np.int64(payload[at] & 15) * 4
-            out[8, n] = np.uint64(payload[at + 1])
-            protocol = np.uint64(payload[at + 9])
-            mapped = np.uint64(0xFFFF) << np.uint64(32)
-            out[1, n] = _u32(payload, at + 12) | mapped
-            out[3, n] = _u32(payload, at + 16) | mapped
-            if _u16(payload, at + 6) & np.uint64(0x1FFF) == np.uint64(0) and header >= 20:
-                transport = at + header
-        elif kind == 0x86DD:
-            if at + 40 > end or payload[at] >> 4 != 6:
-                continue
-            out[8, n] = (_u16(payload, at) >> np.uint64(4)) & np.uint64(0xFF)
-            protocol = np.uint64(payload[at + 6])
-            out[0, n] = _u64(payload, at + 8)
-            out[1, n] = _u64(payload, at + 16)
-            out[2, n] = _u64(payload, at + 24)
-            out[3, n] = _u64(payload, at + 32)
-            transport = at + 40
-            for _ in range(8):
-                if protocol == 44:
-                    if transport + 8 > end:
-                        transport = np.int64(-1)
-                        break
-                    later = _u16(payload, transport + 2) & np.uint64(0xFFF8)
-                    protocol = np.uint64(payload[transport])
-                    transport = transport + 8 if later == np.uint64(0) else np.int64(-1)
-                    if transport < 0:
-                        break
-                elif protocol == 0 or protocol == 43 or protocol == 60:
-                    if transport + 8 > end:
-                        transport = np.int64(-1)
-                        break
-                    protocol = np.uint64(payload[transport])
-                    transport += (np.int64(payload[transport + 1]) + 1) * 8
-                else:
+        layer = np.int64(link[n])
+        for _ in range(tunnels + 1):
+            if layer == 1:
+                layer, at = _ethernet(payload, at, end, n, out)
+            elif layer == 13:
+                layer, at = _labels(payload, at, end, n, out)
+            transport = np.int64(-1)
+            if layer == 11:
+                if at + 20 > end or payload[at] >> 4 != 4:
                     break
-        else:
-            continue
-        found += 1
-        out[11, n] = np.uint64(1)
-        out[4, n] = protocol
-        if transport >= 0:
-            if protocol == 6 or protocol == 17 or protocol == 132 or protocol == 33:
-                if transport + 4 <= end:
-                    out[5, n] = _u16(payload, transport)
-                    out[6, n] = _u16(payload, transport + 2)
-                if protocol == 6 and transport + 14 <= end:
-                    out[7, n] = _u16(payload, transport + 12) & np.uint64(0x1FF)
-            elif (protocol == 1 or protocol == 58) and transport + 2 <= end:
-                out[6, n] = _u16(payload, transport)
-    return found
+                header = np.int64(payload[at] & 15) * 4
+                out[8, n] = np.uint64(payload[at + 1])
+                protocol = np.uint64(payload[at + 9])
+                mapped = np.uint64(0xFFFF) << np.uint64(32)
+                out[0, n] = np.uint64(0)
+                out[1, n] = _u32(payload, at + 12) | mapped
+                out[2, n] = np.uint64(0)
+                out[3, n] = _u32(payload, at + 16) | mapped
+                if _u16(payload, at + 6) & np.uint64(0x1FFF) == np.uint64(0) and header >= 20:
+                    transport = at + header
+            elif layer == 12:
+                if at + 40 > end or payload[at] >> 4 != 6:
+                    break
+                out[8, n] = (_u16(payload, at) >> np.uint64(4)) & np.uint64(0xFF)
+                protocol = np.uint64(payload[at + 6])
+                out[0, n] = _u64(payload, at + 8)
+                out[1, n] = _u64(payload, at + 16)
+                out[2, n] = _u64(payload, at + 24)
+                out[3, n] = _u64(payload, at + 32)
+                transport = at + 40
+                for _ in range(8):
+                    if protocol == 44 and transport + 8 <= end:
+                        later = _u16(payload, transport + 2) & np.uint64(0xFFF8)
+                        protocol = np.uint64(payload[transport])
+                        if later != np.uint64(0):
+                            transport = np.int64(-1)
+                            break
+                        transport += 8
+                    elif (
+                        protocol == 0 or protocol == 43 or protocol == 60 or protocol == 51
+                    ) and transport + 8 <= end:
+                        words = np.int64(payload[transport + 1])
+                        following = np.uint64(payload[transport])
+                        transport += (words + 2) * 4 if protocol == 51 else (words + 1) * 8
+                        protocol = following
+                    elif protocol == 0 or protocol == 43 or protocol == 44 or protocol == 60:
+                        transport = np.int64(-1)
+                        break
+                    else:
+                        break
+            else:
+                break
+            out[4, n] = protocol
+            out[5, n] = out[6, n] = out[7, n] = np.uint64(0)
+            seen = (out[11, n] & np.uint64(0xF8)) | np.uint64(1)
+            if transport >= 0:
+                if protocol == 6 or protocol == 17 or protocol == 132 or protocol == 33:
+                    if transport + 4 <= end:
+                        out[5, n] = _u16(payload, transport)
+                        out[6, n] = _u16(payload, transport + 2)
+                        seen |= np.uint64(2)
+                    if protocol == 6 and transport + 14 <= end:
+                        out[7, n] = _u16(payload, transport + 12) & np.uint64(0x1FF)
+                        seen |= np.uint64(4)
+                elif (protocol == 1 or protocol == 58) and transport + 2 <= end:
+                    out[6, n] = _u16(payload, transport)
+                    seen |= np.uint64(2)
+            out[11, n] = seen
+            if transport < 0:
+                break
+            layer, at = _inside(payload, protocol, transport, end)
+            if layer == 0:
+                break
+        if out[11, n] & np.uint64(1) != np.uint64(0):
+            count += 1
+    return count

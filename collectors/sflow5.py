@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collectors import packet, streams
 from collectors.block import DatagramBlock
 from collectors.config import FlowDecoderSettings
-from collectors.packet import FIELDS, parse_headers
+from collectors.ledger import ledger_batch
 from collectors.sampling import SamplingRates
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
-from runtime.kernels import inline, kernel
+from runtime.kernels import inline, kernel, load_u32, load_u64
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_text, stable_id
 from telemetry.schema import Schema
 from telemetry.schemas import FLOW, FLOW_FIELD_BIT, LEDGER, SAMPLE, SERIES
 
 ROWS_PER_BYTES = 40  # the smallest sample with a record is longer than this
-AGENTS_MAX = 8192
 
 
 class Verdict(IntEnum):
@@ -61,7 +61,19 @@ FLOW_ROWS = (
     "source_address_low",
     "destination_address_high",
     "destination_address_low",
+    "ip_class_of_service",
+    "next_hop_address_high",
+    "next_hop_address_low",
+    "source_prefix_length",
+    "destination_prefix_length",
+    "source_as",
+    "destination_as",
+    "found",
+    "sequence",
+    "drops",
 )
+# Bits of `found`: which structures the sample had.
+_HEADER, _SAMPLED_IP, _SWITCH, _ROUTER, _GATEWAY, _DROPPED, _LENGTH = 1, 2, 4, 8, 16, 32, 64
 # Rows of the kernel's counter matrix: generic interface counters, in the order of the standard.
 COUNTER_ROWS = (
     "datagram",
@@ -69,28 +81,29 @@ COUNTER_ROWS = (
     "speed",
     "in_octets",
     "in_unicast",
+    "in_multicast",
+    "in_broadcast",
     "in_discards",
     "in_errors",
     "out_octets",
     "out_unicast",
+    "out_multicast",
+    "out_broadcast",
     "out_discards",
     "out_errors",
 )
+_SERIES_MAX = 1 << 18
+_WIDE = {"in_octets", "out_octets"}  # 64 bits; the others 32
 
 
 @inline
 def _u32(payload, at):  # type: ignore[no-untyped-def]
-    return (
-        (np.uint64(payload[at]) << np.uint64(24))
-        | (np.uint64(payload[at + 1]) << np.uint64(16))
-        | (np.uint64(payload[at + 2]) << np.uint64(8))
-        | np.uint64(payload[at + 3])
-    )
+    return load_u32(payload, at)
 
 
 @inline
 def _u64(payload, at):  # type: ignore[no-untyped-def]
-    return (_u32(payload, at) << np.uint64(32)) | _u32(payload, at + 4)
+    return load_u64(payload, at)
 
 
 @kernel(
@@ -110,9 +123,9 @@ def decode_sflow(
     """Decode D datagrams and return the number of flow rows.
 
     In      D datagrams as in DatagramBlock.
-    Out     flows uint64[20, R], rows as in FLOW_ROWS, a sampled header given by its place in
+    Out     flows uint64[30, R], rows as in FLOW_ROWS, a sampled header given by its place in
             payload (length 0: addresses were in a sampled-IP record instead); counters
-            uint64[11, C]; head uint64[5, D]: agent high, low, sub-agent, sequence, samples;
+            uint64[15, C]; head uint64[5, D]: agent high, low, sub-agent, sequence, samples;
             verdict uint8[D]; tally int64[3]: counter rows, unknown samples, unknown records.
     Errors  none raised; a length beyond the datagram ends it, what came before is kept.
     """
@@ -155,7 +168,7 @@ def decode_sflow(
             if at + 8 > end:
                 verdict[d] = 3
                 break
-            tag = _u32(payload, at)
+            tag = _u32(payload, at)  # enterprise in the top 20 bits, 0 = the standard
             size = np.int64(_u32(payload, at + 4))
             body = at + 8
             stop = body + size
@@ -169,40 +182,59 @@ def decode_sflow(
                     verdict[d] = 3
                     continue
                 rate = np.uint64(1)
+                drops = np.uint64(0)
                 reason = np.uint64(0)
+                found = np.uint64(0)
                 if tag == 1:
-                    source = _u32(payload, body + 4) & np.uint64(0xFFFFFF)
+                    source = _u32(payload, body + 4)
                     rate = _u32(payload, body + 8)
+                    drops = _u32(payload, body + 16)
                     into = _u32(payload, body + 20)
                     out = _u32(payload, body + 24)
-                    # The top two bits say what kind of number it is; 0 is an ifIndex.
-                    into = into & np.uint64(0x3FFFFFFF)
-                    if out >> np.uint64(30) == np.uint64(0):
-                        out = out & np.uint64(0x3FFFFFFF)
-                    else:
+                    # The top two bits say what kind of number it is: 0 an ifIndex, 1 the packet
+                    # was dropped and why, 2 sent out of so many interfaces.
+                    if out >> np.uint64(30) == np.uint64(1):
+                        found |= np.uint64(32)
+                        reason = out & np.uint64(0x3FFFFFFF)
+                    if out >> np.uint64(30) != np.uint64(0):
+                        out = np.uint64(0)
+                    if into >> np.uint64(30) != np.uint64(0):
+                        into = np.uint64(0)
+                    # All ones: the box itself is the other end (akvorado issue 153).
+                    if into == np.uint64(0x3FFFFFFF):
+                        into = np.uint64(0)
+                    if out == np.uint64(0x3FFFFFFF):
                         out = np.uint64(0)
                     count = np.int64(_u32(payload, body + 28))
                     record = body + 32
                 elif tag == 3:
                     source = _u32(payload, body + 8)
                     rate = _u32(payload, body + 12)
+                    drops = _u32(payload, body + 20)
                     into = _u32(payload, body + 28)
                     out = _u32(payload, body + 36)
-                    if _u32(payload, body + 32) != np.uint64(0):
+                    if _u32(payload, body + 32) == np.uint64(1):
+                        found |= np.uint64(32)
+                        reason = out
+                    if _u32(payload, body + 32) != np.uint64(0) or out == np.uint64(0x3FFFFFFF):
                         out = np.uint64(0)
+                    if _u32(payload, body + 24) != np.uint64(0) or into == np.uint64(0x3FFFFFFF):
+                        into = np.uint64(0)
                     count = np.int64(_u32(payload, body + 40))
                     record = body + 44
                 else:
                     source = _u32(payload, body + 8)
+                    drops = _u32(payload, body + 12)
                     into = _u32(payload, body + 16)
                     out = _u32(payload, body + 20)
-                    reason = _u32(payload, body + 24) + np.uint64(1)
+                    reason = _u32(payload, body + 24)
+                    found |= np.uint64(32)
                     count = np.int64(_u32(payload, body + 28))
                     record = body + 32
                 if rows >= rows_max:
                     verdict[d] = 3
                     break
-                for k in range(20):
+                for k in range(30):
                     flows[k, rows] = np.uint64(0)
                 used = False  # a record has said how long the packet was
                 for _ in range(count):
@@ -222,7 +254,12 @@ def decode_sflow(
                         flows[2, rows] = np.uint64(header)
                         flows[3, rows] = _u32(payload, data)
                         flows[4, rows] = _u32(payload, data + 4)
+                        found |= np.uint64(1)
                         used = True
+                    elif kind == 2 and part >= 4:
+                        if not used:
+                            flows[4, rows] = _u32(payload, data)
+                            used = True
                     elif kind == 3 and part >= 32:
                         mapped = np.uint64(0xFFFF) << np.uint64(32)
                         if not used:
@@ -233,6 +270,8 @@ def decode_sflow(
                         flows[13, rows] = _u32(payload, data + 16)
                         flows[14, rows] = _u32(payload, data + 20)
                         flows[15, rows] = _u32(payload, data + 24)
+                        flows[20, rows] = _u32(payload, data + 28) & np.uint64(0xFF)
+                        found |= np.uint64(2)
                         used = True
                     elif kind == 4 and part >= 56:
                         if not used:
@@ -245,10 +284,55 @@ def decode_sflow(
                         flows[13, rows] = _u32(payload, data + 40)
                         flows[14, rows] = _u32(payload, data + 44)
                         flows[15, rows] = _u32(payload, data + 48)
+                        flows[20, rows] = _u32(payload, data + 52) & np.uint64(0xFF)
+                        found |= np.uint64(2)
                         used = True
                     elif kind == 1001 and part >= 16:
                         flows[10, rows] = _u32(payload, data)
-                    elif kind != 1002 and kind != 1003 and kind != 2:
+                        if flows[10, rows] < np.uint64(0xFFF):  # all ones: not known
+                            found |= np.uint64(4)
+                        else:
+                            flows[10, rows] = np.uint64(0)
+                    elif (kind == 1002 or kind == 1003) and part >= 8:
+                        hop = _u32(payload, data)
+                        behind = data + 4
+                        if hop == 1:
+                            behind += 4
+                        elif hop == 2:
+                            behind += 16
+                        if behind + 8 > data + part:
+                            tally[2] += 1
+                            continue
+                        if hop == 1:
+                            flows[21, rows] = np.uint64(0)
+                            mapped = np.uint64(0xFFFF) << np.uint64(32)
+                            flows[22, rows] = _u32(payload, data + 4) | mapped
+                        elif hop == 2:
+                            flows[21, rows] = _u64(payload, data + 4)
+                            flows[22, rows] = _u64(payload, data + 12)
+                        if kind == 1002:
+                            flows[23, rows] = _u32(payload, behind) & np.uint64(0xFF)
+                            flows[24, rows] = _u32(payload, behind + 4) & np.uint64(0xFF)
+                            found |= np.uint64(8)
+                        elif behind + 16 <= data + part:
+                            own = _u32(payload, behind)
+                            flows[25, rows] = _u32(payload, behind + 4)
+                            if flows[25, rows] == np.uint64(0):
+                                flows[25, rows] = own  # 0: the source is in the router's own AS
+                            flows[26, rows] = own
+                            segments = np.int64(_u32(payload, behind + 12))
+                            path = behind + 16
+                            for _ in range(segments):
+                                if path + 8 > data + part:
+                                    break
+                                hops = np.int64(_u32(payload, path + 4))
+                                path += 8 + hops * 4
+                                if hops > 65535 or path > data + part:
+                                    break
+                                if hops > 0:  # the last one of the path is the destination's
+                                    flows[26, rows] = _u32(payload, path - 4)
+                            found |= np.uint64(16)
+                    else:
                         tally[2] += 1
                 flows[0, rows] = np.uint64(d)
                 flows[5, rows] = rate
@@ -257,6 +341,9 @@ def decode_sflow(
                 flows[8, rows] = reason
                 flows[9, rows] = source
                 flows[11, rows] = np.uint64(1)
+                flows[27, rows] = found | np.uint64(64) if used else found
+                flows[28, rows] = _u32(payload, body)
+                flows[29, rows] = drops
                 rows += 1
             elif tag == 2 or tag == 4:
                 skip = 12 if tag == 2 else 16
@@ -281,75 +368,148 @@ def decode_sflow(
                         counters[1, c] = _u32(payload, data)
                         counters[2, c] = _u64(payload, data + 8)
                         counters[3, c] = _u64(payload, data + 24)
-                        counters[4, c] = _u32(payload, data + 32)
-                        counters[5, c] = _u32(payload, data + 44)
-                        counters[6, c] = _u32(payload, data + 48)
-                        counters[7, c] = _u64(payload, data + 56)
-                        counters[8, c] = _u32(payload, data + 64)
-                        counters[9, c] = _u32(payload, data + 76)
-                        counters[10, c] = _u32(payload, data + 80)
+                        counters[9, c] = _u64(payload, data + 56)
+                        for k in range(5):
+                            counters[4 + k, c] = _u32(payload, data + 32 + 4 * k)
+                            counters[10 + k, c] = _u32(payload, data + 64 + 4 * k)
                         tally[0] += 1
+                    else:
+                        tally[2] += 1
             else:
                 tally[1] += 1
     return rows
 
 
-_PRESENT = sum(
-    1 << FLOW_FIELD_BIT[name]
-    for name in (
-        "export_ns",
-        "arrival_ns",
-        "exporter_address_high",
-        "exporter_address_low",
-        "observation_domain_id",
-        "ingress_interface",
-        "egress_interface",
-        "octets",
-        "packets",
-        "sampling_rate",
-    )
+@inline
+def _place(high, low, sub):  # type: ignore[no-untyped-def]
+    h = low * np.uint64(0x9E3779B97F4A7C15) + high
+    h = (h ^ (h >> np.uint64(32))) + sub * np.uint64(0x165667B19E3779F9)
+    h ^= h >> np.uint64(29)
+    return np.int64((h * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(49))
+
+
+@kernel("i8(const u8[:,::1], const u1[::1], i4[::1], u8[:,::1], i8, i4[::1], i8[::1])")
+def find_agents(
+    head: NDArray[np.uint64],
+    verdict: NDArray[np.uint8],
+    table: NDArray[np.int32],
+    key: NDArray[np.uint64],
+    agents: int,
+    out_agent: NDArray[np.int32],
+    out_sequence: NDArray[np.int64],
+) -> int:
+    """Find each datagram's agent and sub-agent, admit new ones, return the number of agents.
+
+    In      head uint64[5, D] and verdict uint8[D] of `decode_sflow`; agents: rows of key in use.
+    Inout   table int32[2^15], row + 1 or 0; key uint64[N, 4]: high, low, version << 16, sub-agent.
+    Out     out_agent int32[D], 0 for what is no sFlow or beyond the bound; out_sequence int64[D].
+    """
+    for d in range(verdict.size):
+        out_agent[d] = 0
+        out_sequence[d] = np.int64(head[3, d])
+        if verdict[d] == 1 or verdict[d] == 2:
+            continue
+        place = _place(head[0, d], head[1, d], head[2, d])
+        row = 0
+        while table[place] != 0:
+            r = table[place] - 1
+            if key[r, 1] == head[1, d] and key[r, 3] == head[2, d] and key[r, 0] == head[0, d]:
+                row = r
+                break
+            place = (place + 1) & (table.size - 1)
+        if row == 0 and agents < key.shape[0]:
+            row = agents
+            agents += 1
+            table[place] = row + 1
+            key[row, 0] = head[0, d]
+            key[row, 1] = head[1, d]
+            key[row, 2] = np.uint64(5 << 16)
+            key[row, 3] = head[2, d]
+        out_agent[d] = row
+    return agents
+
+
+def _bits(*names: str) -> np.uint64:
+    return np.uint64(sum(1 << FLOW_FIELD_BIT[name] for name in names))
+
+
+_ALWAYS = _bits(
+    "export_ns",
+    "arrival_ns",
+    "exporter_address_high",
+    "exporter_address_low",
+    "observation_domain_id",
+    "ingress_interface",
+    "egress_interface",
+    "packets",
+    "sampling_rate",
 )
-_IP_PRESENT = sum(
-    1 << FLOW_FIELD_BIT[name]
-    for name in (
-        "source_address_high",
-        "source_address_low",
-        "destination_address_high",
-        "destination_address_low",
-        "protocol",
-        "source_port",
-        "destination_port",
-        "tcp_flags",
-        "ip_class_of_service",
-    )
+_IP = _bits(
+    "source_address_high",
+    "source_address_low",
+    "destination_address_high",
+    "destination_address_low",
+    "protocol",
+    "ip_class_of_service",
 )
+_NEXT_HOP = _bits("next_hop_address_high", "next_hop_address_low")
+# What each bit of the header parser's, and of the sample's `found` says is there.
+_BY_HEADER = {
+    packet.IS_IP: _IP,
+    packet.HAS_PORTS: _bits("source_port", "destination_port"),
+    packet.HAS_TCP_FLAGS: _bits("tcp_flags"),
+    packet.HAS_VLAN: _bits("vlan_id"),
+    packet.HAS_MPLS: _bits("mpls_top_label"),
+}
+_BY_SAMPLE = {
+    _SWITCH: _bits("vlan_id"),
+    _ROUTER: _NEXT_HOP | _bits("source_prefix_length", "destination_prefix_length"),
+    _GATEWAY: _NEXT_HOP | _bits("source_as", "destination_as"),
+    _DROPPED: _bits("forwarding_status"),
+    _LENGTH: _bits("octets"),
+}
+_SAMPLED_IP_HAS = _IP | _bits("source_port", "destination_port", "tcp_flags")
+_DROPPED_STATUS = 128  # IPFIX element 89: dropped, reason unknown; sFlow's reasons have no twin
+_NAMES = {5: "sflow5"}
 
 
 class SflowDecoder:
-    """Turn sFlow datagrams into `flow`, `sample` and `ledger` batches. Owns no socket."""
+    """Turn sFlow datagrams into `flow`, `sample`, `series` and `ledger` batches. Owns no socket.
+
+    Rows keep the order of arrival. Blind to what agents did not sample; what an agent dropped
+    before sending is in `collector_sflow5_agent_drops_total`.
+    """
 
     emits: tuple[Schema, ...] = (FLOW, SAMPLE, SERIES, LEDGER)
 
     def __init__(self, settings: FlowDecoderSettings, context: Context) -> None:
-        self._settings = settings
-        self._sampling = SamplingRates(settings.sampling_override)
-        # (agent high, low, sub-agent) → [expected sequence, sent, decoded, lost, undecodable,
-        # datagrams, records]; sequence numbers count datagrams of a sub-agent.
-        self._agents: dict[tuple[int, int, int], list[int]] = {}
+        self._tunnels = packet.TUNNELS_MAX if settings.tunnels == "inner" else 0
+        self._overrides = SamplingRates(settings.sampling_override)
+        self._agents = streams.Streams()
+        # (agent row, source) → drops as last stated; at most as many as series.
+        self._drops: dict[tuple[int, int], int] = {}
         self._known: set[int] = set()
-        self._verdict = context.metrics.counter(
+        metrics = context.metrics
+        self._verdict = metrics.counter(
             "collector_sflow5_datagrams_total",
             "sFlow datagrams by what the decoder thought of them",
             label="verdict",
             values=tuple(v.name.lower() for v in Verdict),
         )
-        self._unknown = context.metrics.counter(
+        self._unknown = metrics.counter(
             "collector_sflow5_skipped_total",
-            "sFlow structures skipped by their length",
+            "sFlow structures skipped by their length, and series beyond the bound",
             label="structure",
-            values=("sample", "record"),
+            values=("sample", "record", "series"),
         )
-        self._records = context.metrics.counter("collector_records_total", "flow records decoded")
+        self._agent_drops = metrics.counter(
+            "collector_sflow5_agent_drops_total",
+            "samples that agents say they dropped for lack of resources",
+        )
+        self._resets = metrics.counter(
+            "collector_sequence_resets_total", "sequence numbers that jumped: an exporter restarted"
+        )
+        self._records = metrics.counter("collector_records_total", "flow records decoded")
 
     def decode(self, block: DatagramBlock) -> list[Batch]:
         """Decode all datagrams; see the class."""
@@ -366,11 +526,13 @@ class SflowDecoder:
             block.payload, block.offset, block.length, flows, counters, head, verdict, tally
         )
         self._verdict.array += np.bincount(verdict, minlength=len(Verdict)).astype("u8")
-        self._unknown.array += tally[1:].astype("u8")
+        self._unknown.array[:2] += tally[1:].astype("u8")
         self._records.array[0] += np.uint64(rows)
-        self._account(head, verdict, np.bincount(flows[0, :rows].astype("i8"), minlength=count))
+        datagram = flows[0, :rows].astype(np.int64)
+        agent = self._account(head, verdict, np.bincount(datagram, minlength=count))
         batches = []
         if rows:
+            self._count_drops(agent[datagram], flows[:, :rows])
             batches.append(self._flow_batch(block, head, flows[:, :rows]))
         if tally[0]:
             batches += self._counter_batches(block, head, counters[:, : int(tally[0])])
@@ -378,28 +540,44 @@ class SflowDecoder:
 
     def _account(
         self, head: NDArray[np.uint64], verdict: NDArray[np.uint8], records: NDArray[np.int64]
-    ) -> None:
-        for d in range(len(verdict)):
-            if verdict[d] in (Verdict.TRUNCATED, Verdict.NOT_VERSION_5):
+    ) -> NDArray[np.int32]:
+        """Keep the ledger: sequence numbers count the datagrams of a sub-agent."""
+        known = self._agents
+        agent = np.zeros(verdict.size, np.int32)
+        sequence = np.zeros(verdict.size, np.int64)
+        known.rows = find_agents(head, verdict, known.table, known.key, known.rows, agent, sequence)
+        nothing = np.zeros(verdict.size, np.uint8)
+        self._resets.array[0] += np.uint64(
+            streams.account(
+                agent,
+                sequence,
+                np.ones(verdict.size, np.int64),
+                nothing,
+                nothing,
+                known.state,
+                known.counts,
+            )
+        )
+        np.add.at(known.counts[:, streams.RECORDS], agent, records)
+        return agent
+
+    def _count_drops(self, agent: NDArray[np.int32], flows: NDArray[np.uint64]) -> None:
+        """Add up by how much each source's drop counter grew."""
+        source = flows[FLOW_ROWS.index("source_id")]
+        drops = flows[FLOW_ROWS.index("drops")]
+        key = agent.astype(np.uint64) << np.uint64(32) | source
+        # The last sample of each source holds its newest count.
+        newest, last = np.unique(key[::-1], return_index=True)
+        for word, place in zip(newest.tolist(), last.tolist(), strict=True):
+            of = (word >> 32, word & 0xFFFFFFFF)
+            now = int(drops[drops.size - 1 - place])
+            before = self._drops.get(of)
+            if before is None and len(self._drops) >= _SERIES_MAX:
                 continue
-            key = (int(head[0, d]), int(head[1, d]), int(head[2, d]))
-            sequence = int(head[3, d])
-            state = self._agents.get(key)
-            if state is None:
-                if len(self._agents) >= AGENTS_MAX:
-                    continue
-                state = self._agents[key] = [sequence, 0, 0, 0, 0, 0, 0]
-            gap = (sequence - state[0] + 2**31) % 2**32 - 2**31
-            if 0 <= gap < 1 << 20:
-                state[3] += gap
-                state[0] = (sequence + 1) % 2**32
-            elif -4096 < gap < 0:
-                state[3] -= 1
-            else:
-                state[0] = (sequence + 1) % 2**32
-            state[2] += 1
-            state[5] += 1
-            state[6] += int(records[d])
+            self._drops[of] = now
+            grown = (now - before) & 0xFFFFFFFF if before is not None else 0
+            if grown < 1 << 31:  # else the agent restarted
+                self._agent_drops.array[0] += np.uint64(grown)
 
     def _flow_batch(
         self, block: DatagramBlock, head: NDArray[np.uint64], flows: NDArray[np.uint64]
@@ -407,33 +585,39 @@ class SflowDecoder:
         raw = dict(zip(FLOW_ROWS, flows, strict=True))
         rows = flows.shape[1]
         d = raw["datagram"].astype(np.int64)
-        parsed = np.zeros((len(FIELDS), rows), np.uint64)
-        parse_headers(
+        parsed = np.empty((len(packet.FIELDS), rows), np.uint64)
+        packet.parse_headers(
             block.payload,
             raw["header_start"].astype(np.int64),
             raw["header_length"].astype(np.int32),
             raw["header_protocol"].astype(np.int32),
+            self._tunnels,
             parsed,
         )
-        seen = dict(zip(FIELDS, parsed, strict=True))
+        seen = dict(zip(packet.FIELDS, parsed, strict=True))
         arrival = block.arrival_ns[d]
-        by_header = raw["header_length"] > 0
-        is_ip = (seen["is_ip"] > 0) | (~by_header & (raw["source_address_low"] > 0))
+        # A sampled-IP structure counts where no header could be read.
+        by_header = (seen["found"] & np.uint64(packet.IS_IP)) != 0
+        by_sample = ~by_header & ((raw["found"] & np.uint64(_SAMPLED_IP)) != 0)
+        present = np.full(rows, _ALWAYS, np.uint64)
+        for found, meanings in ((seen["found"], _BY_HEADER), (raw["found"], _BY_SAMPLE)):
+            for bit, fields in meanings.items():
+                present[(found & np.uint64(bit)) != 0] |= fields
+        present[by_sample] |= _SAMPLED_IP_HAS
+        dropped = (raw["found"] & np.uint64(_DROPPED)) != 0
         columns: dict[str, NDArray[Any]] = {
-            "flow_start_ns": np.zeros(rows, np.int64),
-            "flow_end_ns": np.zeros(rows, np.int64),
             "export_ns": arrival,
             "arrival_ns": arrival,
             "exporter_address_high": head[0, d],
             "exporter_address_low": head[1, d],
             "observation_domain_id": head[2, d].astype(np.uint32),
-            "vlan_id": np.where(seen["vlan_id"] > 0, seen["vlan_id"], raw["vlan_id"]).astype("u2"),
+            # The tag in the packet, else the VLAN that the switch says it put it into.
+            "vlan_id": np.where(
+                (seen["found"] & np.uint64(packet.HAS_VLAN)) != 0, seen["vlan_id"], raw["vlan_id"]
+            ).astype("u2"),
             "mpls_top_label": seen["mpls_top_label"].astype(np.uint32),
-            "ip_class_of_service": seen["ip_class_of_service"].astype(np.uint8),
-            "forwarding_status": np.where(raw["drop_reason"] > 0, 128, 0).astype(np.uint8),
-            "fields_present": np.where(
-                is_ip, np.uint64(_PRESENT | _IP_PRESENT), np.uint64(_PRESENT)
-            ),
+            "forwarding_status": np.where(dropped, _DROPPED_STATUS, 0).astype(np.uint8),
+            "fields_present": present,
         }
         for name in (
             "source_address_high",
@@ -444,15 +628,30 @@ class SflowDecoder:
             "source_port",
             "destination_port",
             "tcp_flags",
+            "ip_class_of_service",
         ):
-            value = np.where(by_header, seen[name], raw[name])
+            value = np.where(by_sample, raw[name], seen[name])
             columns[name] = value.astype(FLOW.by_name[name].dtype)
-        for name in ("octets", "packets", "sampling_rate", "ingress_interface", "egress_interface"):
-            columns[name] = raw[name].astype(FLOW.by_name[name].dtype)
+        rate = raw["sampling_rate"].astype(np.uint32)
+        if self._overrides.has_overrides:
+            self._fill_override(rate, head, d)
+        columns["sampling_rate"] = rate
         for spec in FLOW.fields:
             if spec.name not in columns:
-                columns[spec.name] = np.zeros(rows, spec.dtype)
+                columns[spec.name] = (
+                    raw[spec.name].astype(spec.dtype)
+                    if spec.name in raw
+                    else np.zeros(rows, spec.dtype)
+                )
         return Batch(FLOW, columns, {}, {}, "sflow5", int(arrival[-1]), block.frontier_ns)
+
+    def _fill_override(
+        self, rate: NDArray[np.uint32], head: NDArray[np.uint64], d: NDArray[np.int64]
+    ) -> None:
+        unknown = rate == 0
+        for high, low in np.unique(head[:2, d[unknown]], axis=1).T.tolist():
+            same = unknown & (head[0, d] == high) & (head[1, d] == low)
+            rate[same] = self._overrides.override(high, low)
 
     def _counter_batches(
         self, block: DatagramBlock, head: NDArray[np.uint64], counters: NDArray[np.uint64]
@@ -464,9 +663,15 @@ class SflowDecoder:
             index = int(counters[1, c])
             time_ns = int(block.arrival_ns[d])
             for k, name in enumerate(COUNTER_ROWS[3:], 3):
+                value = int(counters[k, c])
+                if value == (0xFFFFFFFFFFFFFFFF if name in _WIDE else 0xFFFFFFFF):
+                    continue  # all ones: the agent does not keep this counter
                 key = f"exporter={agent},interface={index},metric={name}"
                 series_id = stable_id(f"interface_counters|{key}")
                 if series_id not in self._known:
+                    if len(self._known) >= _SERIES_MAX:
+                        self._unknown.add("series")
+                        continue
                     self._known.add(series_id)
                     series.append(
                         {
@@ -482,7 +687,7 @@ class SflowDecoder:
                         "time_ns": time_ns,
                         "arrival_ns": time_ns,
                         "series_id": series_id,
-                        "value": float(counters[k, c]),
+                        "value": float(value),
                         "kind": 1,
                     }
                 )
@@ -490,40 +695,45 @@ class SflowDecoder:
         return [*made, batch_from_rows(SAMPLE, samples, source="sflow5")]
 
     def advance(self, frontier_ns: int) -> list[Batch]:
-        """Return a ledger row for each agent heard of since the last call."""
-        rows = []
-        for (high, low, sub), state in self._agents.items():
-            if not any(state[2:]):
-                continue
-            rows.append(
-                {
-                    "arrival_ns": frontier_ns,
-                    "exporter_address_high": high,
-                    "exporter_address_low": low,
-                    "observation_domain_id": sub,
-                    "protocol": "sflow5",
-                    "sent": max(state[2] + state[3] + state[4], 0),
-                    "decoded": state[2],
-                    "lost_wire": state[3],
-                    "undecodable": state[4],
-                    "datagrams": state[5],
-                    "records": state[6],
-                }
-            )
-            state[1:] = [0] * 6
-        return (
-            [batch_from_rows(LEDGER, rows, source="ledger", frontier_ns=frontier_ns)]
-            if rows
-            else []
-        )
+        """Return a ledger row for each sub-agent heard of since the last call."""
+        batch = ledger_batch(self._agents, _NAMES, frontier_ns)
+        return [batch] if batch.rows else []
 
     def snapshot(self, out: Any) -> None:
-        """Write the sequence state."""
-        rows = [(*key, state[0]) for key, state in self._agents.items()]
-        write_array(out, "agents", np.array(rows, np.uint64).reshape(-1, 4))
+        """Write the sequence state. Series are announced again after a restart."""
+        rows = self._agents.rows
+        for name in ("key", "state", "counts", "reported"):
+            write_array(out, f"agents.{name}", getattr(self._agents, name)[:rows])
+        drops = [(*of, now) for of, now in self._drops.items()]
+        write_array(out, "drops", np.array(drops, np.uint64).reshape(-1, 3))
 
     def restore(self, state: Any) -> None:
         """Take it back."""
-        rows = read_array(state, "agents")
-        for high, low, sub, expected in [] if rows is None else rows.tolist():
-            self._agents[high, low, sub] = [expected, 0, 0, 0, 0, 0, 0]
+        key = read_array(state, "agents.key")
+        if key is None:
+            return
+        known = self._agents
+        known.rows = len(key)
+        for name in ("key", "state", "counts", "reported"):
+            kept = read_array(state, f"agents.{name}")
+            if kept is not None:
+                getattr(known, name)[: len(kept)] = kept
+        known.table[:] = 0
+        for row in range(1, known.rows):
+            high, low, _, sub = known.key[row].tolist()
+            place = _python_place(high, low, sub)
+            while known.table[place]:
+                place = (place + 1) & (known.table.size - 1)
+            known.table[place] = row + 1
+        drops = read_array(state, "drops")
+        for agent, source, now in [] if drops is None else drops.tolist():
+            self._drops[agent, source] = now
+
+
+def _python_place(high: int, low: int, sub: int) -> int:
+    """Return what the kernel's `_place` does."""
+    mask = (1 << 64) - 1
+    h = (low * 0x9E3779B97F4A7C15 + high) & mask
+    h = ((h ^ (h >> 32)) + sub * 0x165667B19E3779F9) & mask
+    h ^= h >> 29
+    return (h * 0xBF58476D1CE4E5B9 & mask) >> 49

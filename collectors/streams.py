@@ -72,7 +72,8 @@ def locate(
 ) -> int:
     """Find each datagram's stream, learn its clock, and return the number of streams.
 
-    In      D datagrams; tolerance_ns: a corrected clock further off than this is not believed.
+    In      D datagrams; tolerance_ns: a corrected clock further off than this is not believed;
+            negative: clocks are taken as they are, whatever they say (`tocsin decode`).
     Inout   table int32[2^15], row + 1 or 0; key uint64[N, 4]; state, counts int64[N, *].
     Out     out_stream int32[D] (0 for what is no export); out_export_ns int64[D], the header's time
             by our clock; out_offset_ns int64[D], what was subtracted; out_sequence int64[D];
@@ -143,8 +144,11 @@ def locate(
             state[row, 3] = sample
         best = max(state[row, 3], state[row, 4])
         correction = best if best > 2000000000 or best < -2000000000 else 0
+        if tolerance_ns < 0:
+            correction = 0
         export_ns = sent_ns - correction
-        if export_ns - arrival_ns[d] > tolerance_ns or arrival_ns[d] - export_ns > tolerance_ns:
+        off = abs(export_ns - arrival_ns[d])
+        if tolerance_ns >= 0 and off > tolerance_ns:
             export_ns = arrival_ns[d]
             counts[row, 7] += 1
         state[row, 6] = best

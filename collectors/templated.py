@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.kernels import inline, kernel, subroutine
+from runtime.kernels import inline, kernel, load_u16, load_u32, load_u64, subroutine
 
 TABLE_BITS = 14  # of the template hash table, see templates.TABLE_SIZE
 V9_HEADER_BYTES = 20
@@ -51,22 +51,17 @@ CURSOR_SIZE = 8
 
 @inline
 def _u16(payload, at):  # type: ignore[no-untyped-def]
-    return (np.int64(payload[at]) << 8) | np.int64(payload[at + 1])
+    return np.int64(load_u16(payload, at))
 
 
 @inline
 def _u32(payload, at):  # type: ignore[no-untyped-def]
-    return (
-        (np.uint64(payload[at]) << np.uint64(24))
-        | (np.uint64(payload[at + 1]) << np.uint64(16))
-        | (np.uint64(payload[at + 2]) << np.uint64(8))
-        | np.uint64(payload[at + 3])
-    )
+    return load_u32(payload, at)
 
 
 @inline
 def _u64(payload, at):  # type: ignore[no-untyped-def]
-    return (_u32(payload, at) << np.uint64(32)) | _u32(payload, at + 4)
+    return load_u64(payload, at)
 
 
 @inline
@@ -162,9 +157,10 @@ def walk(
     In      D datagrams as in DatagramBlock; the template table (keys uint64[T, 4], plans int32[T],
             -1 empty, -2 options); plans by row; fields by index; slot_active uint8[S], slots that
             some plan fills (the others are never written).
-    Out     out uint64[S, R], row r of slot s; segment int32[G, 4]: datagram, plan, first row, rows
-            of each decoded set; cursor int64[8], where to go on; verdict uint8[D], a Verdict;
-            records int32[D], data records decoded of each datagram.
+    Out     out uint64[S, R], row r of slot s; segment int32[G, 6]: datagram, plan, first row,
+            rows, first byte and end in payload of each decoded set; cursor int64[8], where to go
+            on; verdict uint8[D], a Verdict; records int32[D],
+            data records decoded of each datagram.
     Errors  none raised: bad lengths give a verdict, what is whole before and inside is decoded.
     Source  RFC 7011 section 3.3.2: a set's length includes its header and padding; 3.3.1: padding
             is shorter than a record.
@@ -351,6 +347,8 @@ def walk(
             segment[segments, 1] = plan
             segment[segments, 2] = rows
             segment[segments, 3] = done
+            segment[segments, 4] = body
+            segment[segments, 5] = set_end
             segments += 1
             rows += done
             records[d] += done

@@ -1,0 +1,390 @@
+"""`tocsin decode`: the records of captures, one a row, and what could not be decoded, by reason."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+PROTOCOLS = ("auto", "flow", "netflow5", "netflow9", "ipfix", "sflow", "sflow5")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default="auto",
+    show_default=True,
+    help="auto: by content; else every UDP datagram is taken for it.",
+)
+@click.option("--all", "everything", is_flag=True, help="Also templates, options, series, ledger.")
+@click.option("--explain", is_flag=True, help="Where each field came from, with its raw bytes.")
+@click.option(
+    "--tunnels", type=click.Choice(["outer", "inner"]), default="outer", show_default=True
+)
+@click.option(
+    "-o", "output", type=click.Choice(["jsonl", "csv", "table"]), default="table", show_default=True
+)
+def decode(
+    files: tuple[Path, ...],
+    protocol: str,
+    everything: bool,
+    explain: bool,
+    tunnels: str,
+    output: str,
+) -> None:
+    """Print the records of FILES: pcap, pcapng, .arrows, or files that hold one payload.
+
+    Files share their templates in the order given. Times are the exporter's own. Exit code 3 where
+    something could not be decoded; what and why is on stderr.
+    """
+    import logging
+    import sys
+
+    import numpy as np
+
+    from collectors.present import csv_lines, json_line, table_lines
+    from runtime.clock import ManualClock
+    from runtime.component import Context
+    from runtime.metrics import Metrics
+    from telemetry.errors import ConfigError
+
+    for file in files:
+        if not file.is_file():
+            what = "is a folder" if file.is_dir() else "no such file"
+            raise ConfigError(f"{file}: {what}; give capture files (pcap, pcapng, payload files)")
+    context = Context(
+        "decode",
+        ManualClock(),
+        Metrics("decode"),
+        logging.getLogger(__name__),
+        np.random.default_rng(0),
+    )
+    run = Decoding(context, protocol=protocol, everything=everything, tunnels=tunnels)
+    run.explain = explain
+    made = run.rows(files)
+    if explain and output == "table":
+        lines: Iterator[str] = explained_lines(made)
+    elif output == "jsonl":
+        lines = (json_line(row) for row in made)
+    else:
+        lines = csv_lines(made) if output == "csv" else table_lines(made)
+    out = sys.stdout
+    for line in lines:
+        out.write(line + "\n")
+    out.flush()
+    for line in run.told():
+        click.echo(line, err=True)
+    if run.undecoded:
+        raise click.exceptions.Exit(3)
+
+
+def explained_lines(made: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """Yield each record with the origin of its fields below it, for people."""
+    from collectors.present import table_lines
+
+    for row in made:
+        yield from table_lines(iter([{k: v for k, v in row.items() if k != "explain"}]))
+        for field in row.get("explain", ()):
+            where = f"template {field['template']}" if field["template"] is not None else ""
+            yield (
+                f"    {field['field'] or '-':<28} byte {field['offset']:<6} {where:<15} "
+                f"{field['element'] or '':<12} {field['bytes']}  {field['rule']}"
+            )
+
+
+class Decoding:
+    """One run over several files with one decoder each for NetFlow/IPFIX and sFlow."""
+
+    def __init__(
+        self,
+        context: Any,
+        *,
+        protocol: str = "auto",
+        everything: bool = False,
+        tunnels: str = "outer",
+    ) -> None:
+        from collectors.config import FlowDecoderSettings
+        from collectors.flow import FlowDecoder
+        from collectors.sflow5 import SflowDecoder
+
+        settings = FlowDecoderSettings(
+            clock="exported",
+            tunnels="inner" if tunnels == "inner" else "outer",
+            template_expiry_seconds=1e12,
+            held_bytes_max=256 << 20,
+            held_bytes_per_exporter_max=256 << 20,
+        )
+        self._flow = FlowDecoder(settings, context)
+        self._flow.sets_seen = []
+        self._sflow = SflowDecoder(settings, context)
+        self._metrics = context.metrics
+        self._protocol = protocol
+        self._everything = everything
+        self._series: dict[int, tuple[str, str]] = {}
+        self._templates: dict[tuple[Any, int], Any] = {}
+        self.explain = False
+        self.datagrams = 0
+        self.records = 0
+        self.undecoded: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
+
+    def rows(self, files: tuple[Path, ...]) -> Iterator[dict[str, Any]]:
+        """Yield the rows of all files; afterwards `undecoded` and `left_out` are complete."""
+        for path in files:
+            yield from self._file(path)
+        for text, set_id, sets in self._flow.waiting_sets():
+            self.undecoded[f"data sets without their template ({set_id} of {text})"] += sets
+        self._count_verdicts()
+        if self._everything:
+            for decoder in (self._flow, self._sflow):
+                for batch in decoder.advance(0):
+                    yield from self._present(batch)
+
+    def _file(self, path: Path) -> Iterator[dict[str, Any]]:
+        from collectors.capture import CaptureReport, Datagram, pack, read_capture
+        from telemetry.errors import DecodeError
+
+        if path.suffix == ".arrows":
+            yield from self._arrows(path)
+            return
+        report = CaptureReport()
+        waiting: list[Datagram] = []
+        kind = ""
+        most = 1 if self.explain else 1024
+        try:
+            for datagram in read_capture(path, report):
+                found = self._kind(datagram)
+                if not found:
+                    continue
+                if waiting and (found != kind or len(waiting) >= most):
+                    yield from self._decode(kind, waiting, pack(waiting))
+                    waiting = []
+                kind = found
+                waiting.append(_timed(datagram))
+        except DecodeError as error:
+            self.undecoded[f"{path}: {error}"] += 1
+        if waiting:
+            yield from self._decode(kind, waiting, pack(waiting))
+        if report.damage:
+            self.undecoded[f"{path}: {report.damage}; what came before it was read"] += 1
+        self.left_out.update(report.left_out)
+
+    def _kind(self, datagram: Any) -> str:
+        """Return which decoder a datagram goes to, "" where none; count those that are none."""
+        from collectors.detect import FLOW_PORTS, protocol_of
+
+        self.datagrams += 1
+        if self._protocol in ("sflow", "sflow5"):
+            return "sflow5"
+        if self._protocol != "auto":
+            return "netflow5" if datagram.payload[:2] == b"\x00\x05" else "templated"
+        found = protocol_of(datagram.payload)
+        if found is None:
+            if datagram.destination_port in FLOW_PORTS or not datagram.destination_port:
+                self.undecoded["datagrams of no flow protocol (NetFlow 5, 9, IPFIX, sFlow 5)"] += 1
+            else:
+                self.left_out["UDP that is no flow export"] += 1
+            return ""
+        return found if found in ("netflow5", "sflow5") else "templated"
+
+    def _decode(self, kind: str, datagrams: list[Any], block: Any) -> Iterator[dict[str, Any]]:
+        decoder = self._sflow if kind == "sflow5" else self._flow
+        seen = self._flow.sets_seen
+        assert seen is not None
+        seen.clear()
+        batches = decoder.decode(block)
+        if self._everything:
+            yield from self._new_templates()
+        origins: Iterator[dict[str, Any]] = iter(())
+        if kind == "templated":
+            origins = self._origins()
+        elif self.explain:
+            origins = _fixed_origins(kind, datagrams[0].payload)
+        for batch in batches:
+            for row in self._present(batch):
+                if row["schema"] == "flow":
+                    self.records += 1
+                    row.update(next(origins, {}))
+                yield row
+        if self._everything:
+            yield from self._options()
+
+    def _present(self, batch: Any) -> Iterator[dict[str, Any]]:
+        from collectors.present import rows
+
+        name = batch.schema.name
+        if name == "series":
+            keys = zip(
+                batch["series_id"].tolist(), batch.texts("entity"), batch.texts("key"), strict=True
+            )
+            self._series.update({series: (entity, key) for series, entity, key in keys})
+        if name in ("series", "option", "ledger") and not self._everything:
+            return
+        for row in rows(batch):
+            if name == "sample":
+                entity, key = self._series.get(row["series_id"], ("", ""))
+                row["entity"] = entity
+                row["metric"] = key.rpartition("metric=")[2]
+                self.records += 1
+            for time in ("arrival_ns", "export_ns", "time_ns"):
+                if row.get(time) == 0:
+                    row[time] = None  # a payload file does not say when it came
+            yield row
+
+    def _origins(self) -> Iterator[dict[str, Any]]:
+        """Yield what each templated flow row has besides its columns, in the rows' order."""
+        from collectors.explain import has_unmapped, records_of, unmapped
+
+        for one in self._flow.sets_seen or ():
+            if one.template.scopes:
+                continue
+            if not self.explain and not has_unmapped(one.template):
+                yield from ({} for _ in range(one.rows))
+                continue
+            for fields in records_of(one):
+                extra: dict[str, Any] = {}
+                raw = unmapped(fields)
+                if raw:
+                    extra["elements"] = raw
+                if self.explain:
+                    number = one.template.template_id
+                    extra["explain"] = [field.plain(number) for field in fields]
+                yield extra
+
+    def _options(self) -> Iterator[dict[str, Any]]:
+        from collectors.explain import records_of
+        from telemetry.identity import address_text
+
+        for one in self._flow.sets_seen or ():
+            if not one.template.scopes:
+                continue
+            high, low, _, domain = one.template.stream
+            for fields in records_of(one):
+                row: dict[str, Any] = {
+                    "schema": "options_record",
+                    "arrival_ns": one.arrival_ns,
+                    "exporter_address": address_text(high, low),
+                    "observation_domain_id": domain,
+                    "template_id": one.template.template_id,
+                    "scope": {f.key: f.data.hex() for f in fields if f.scope},
+                    "elements": {f.key: f.data.hex() for f in fields if not f.scope},
+                }
+                if self.explain:
+                    row["explain"] = [f.plain(one.template.template_id) for f in fields]
+                yield row
+
+    def _new_templates(self) -> Iterator[dict[str, Any]]:
+        from telemetry.identity import address_text
+
+        for template in self._flow.templates.all():
+            key = (template.stream, template.template_id)
+            if self._templates.get(key) == template.fields:
+                continue
+            self._templates[key] = template.fields
+            high, low, port_version, domain = template.stream
+            yield {
+                "schema": "template",
+                "arrival_ns": template.learned_ns,
+                "exporter_address": address_text(high, low),
+                "exporter_port": port_version & 0xFFFF,
+                "version": port_version >> 16,
+                "observation_domain_id": domain,
+                "template_id": template.template_id,
+                "scopes": template.scopes,
+                "fields": [
+                    {"element": f"{f.enterprise}:{f.element}", "length": f.width}
+                    for f in template.fields
+                ],
+            }
+
+    def _arrows(self, path: Path) -> Iterator[dict[str, Any]]:
+        from collectors.present import rows
+        from telemetry import wire
+        from telemetry.errors import DecodeError
+
+        try:
+            batch = wire.decode(path.read_bytes())
+        except DecodeError as error:
+            self.undecoded[f"{path}: {error}"] += 1
+            return
+        self.records += batch.rows
+        yield from rows(batch)
+
+    def _count_verdicts(self) -> None:
+        for name, reasons in _REASONS.items():
+            for family in self._metrics.families():
+                if family.name != name:
+                    continue
+                for label, amount in zip(family.values, family.array.tolist(), strict=True):
+                    if amount and label in reasons:
+                        self.undecoded[reasons[label]] += int(amount)
+                    elif amount and label in _SKIPPED:
+                        self.left_out[_SKIPPED[label]] += int(amount)
+
+    def told(self) -> Iterator[str]:
+        """Yield what to say on stderr."""
+        yield f"{self.datagrams} datagrams, {self.records} records"
+        for reason, amount in sorted(self.undecoded.items()):
+            yield (
+                f"not decoded: {amount} {reason}"
+                if ": " not in reason
+                else f"not decoded: {reason}"
+            )
+        for reason, amount in sorted(self.left_out.items()):
+            yield f"left out: {amount} {reason}"
+
+
+def _timed(datagram: Any) -> Any:
+    """Payload files do not say when they came: the header's own time stands in for it."""
+    from dataclasses import replace
+
+    from collectors.detect import export_ns
+
+    if datagram.arrival_ns:
+        return datagram
+    return replace(datagram, arrival_ns=export_ns(datagram.payload))
+
+
+def _fixed_origins(kind: str, payload: bytes) -> Iterator[dict[str, Any]]:
+    from collectors.explain import explain_v5, sflow_samples
+
+    if kind == "netflow5":
+        yield from ({"explain": explain_v5(payload, i)} for i in range((len(payload) - 24) // 48))
+    else:
+        for sample_format, structures in sflow_samples(payload):
+            if sample_format in (1, 3, 5):
+                yield {"explain": structures}
+
+
+_TEMPLATED = {
+    "truncated_header": "datagrams shorter than their header",
+    "unknown_version": "datagrams of a version that is none of 5, 9, 10",
+    "length_beyond_datagram": "datagrams whose lengths go beyond their end (what is whole was read)",
+    "bad_set_length": "datagrams with a set shorter than its header (what came before was read)",
+}
+_REASONS = {
+    "collector_templated_datagrams_total": _TEMPLATED,
+    "collector_netflow5_datagrams_total": {
+        "truncated": "NetFlow 5 datagrams with a record cut off",
+        "wrong_count": "NetFlow 5 datagrams with a wrong count (their whole records were read)",
+    },
+    "collector_templates_total": {
+        "malformed": "malformed templates",
+        "refused": "templates beyond the limit for an exporter",
+    },
+    "collector_sets_total": {"held_dropped": "data sets without template, over the limit"},
+    "collector_sflow5_datagrams_total": {
+        "truncated": "sFlow datagrams shorter than their header",
+        "not_version_5": "sFlow datagrams of another version",
+        "bad_length": "sFlow datagrams whose lengths go beyond their end (what is whole was read)",
+    },
+    "collector_sflow5_skipped_total": {},
+}
+_SKIPPED = {
+    "sample": "sFlow samples of a format we do not read, skipped by their length",
+    "record": "sFlow structures of a format we do not read, skipped by their length",
+    "reserved_id": "sets with a reserved id",
+}
