@@ -27,6 +27,7 @@ from telemetry.identity import id_text, stable_id
 from telemetry.schemas import ALARM, ANOMALY, DIGEST, FRAME, INCIDENT, FrameFlag
 
 SIZES_KEPT = 6  # ticks by which growing and shrinking are told apart
+CLEARED_KEPT_NS = 86_400_000_000_000  # so long its occurrences are counted on
 SIBLING_TICKS = 2  # deviations that begin so close together are one event
 
 
@@ -100,15 +101,15 @@ class AlertingStage:
 
     def _judge(self, rows: list[Row], now_ns: int) -> list[Alarm]:
         claims = self._rules.claims(rows)
+        shown = {claim.alarm_id for claim in claims}
         claimed: list[tuple[Alarm, Claim]] = []
         for claim in claims:
-            if alarm := self._alarm_of(claim):
+            if alarm := self._alarm_of(claim, shown):
                 claimed.append((alarm, claim))
         # The anomalies that these faults explain are attached before the alarms are told.
         own = {series for claim in claims for series in claim.series}
         other = [row for row in rows if id_text(row.key.series_id) not in own]
         rest = self._explanations.rest(other, self._alarms.values(), now_ns)
-        shown = {claim.alarm_id for claim in claims}
         for claim in self._rules.deviations(rest):
             sibling = self._sibling(claim, shown)
             if sibling is not None:
@@ -116,7 +117,7 @@ class AlertingStage:
                 attach(sibling, f"deviation {claim.entity}")
                 sibling.quiet_ticks, sibling.last_ns = 0, now_ns
                 shown.add(alarm_id(sibling.kind, sibling.entity))
-            elif alarm := self._alarm_of(claim):
+            elif alarm := self._alarm_of(claim, shown):
                 claimed.append((alarm, claim))
                 shown.add(claim.alarm_id)
         changed = [alarm for alarm, claim in claimed if self._claim(alarm, claim, now_ns)]
@@ -125,11 +126,11 @@ class AlertingStage:
                 changed.append(alarm)
         return changed
 
-    def _alarm_of(self, claim: Claim) -> Alarm | None:
+    def _alarm_of(self, claim: Claim, shown: set[int]) -> Alarm | None:
         """Return the claim's alarm, a new one where there is none, None where there is no room."""
         alarm = self._alarms.get(claim.alarm_id)
         if alarm is None:
-            if len(self._alarms) >= self._settings.alarms_max and not self._make_room():
+            if len(self._alarms) >= self._settings.alarms_max and not self._make_room(shown):
                 self._held.add("too_many")
                 return None
             alarm = Alarm(claim.kind, claim.entity, first_ns=claim.since_ns)
@@ -138,9 +139,13 @@ class AlertingStage:
             alarm.first_ns = claim.since_ns
         return alarm
 
-    def _make_room(self) -> bool:
-        """Forget the alarm that was cleared longest ago, if there is one."""
-        over = [(a.cleared_ns, key) for key, a in self._alarms.items() if a.state == "cleared"]
+    def _make_room(self, shown: set[int]) -> bool:
+        """Forget the alarm that was cleared longest ago, if there is one that this tick has not."""
+        over = [
+            (alarm.cleared_ns, key)
+            for key, alarm in self._alarms.items()
+            if alarm.state == "cleared" and key not in shown
+        ]
         if over:
             del self._alarms[min(over)[1]]
         return bool(over)
@@ -205,7 +210,7 @@ class AlertingStage:
             return False
         if alarm.state == "cleared":
             alarm.pending_ticks = 0
-            if now_ns - alarm.cleared_ns > round(self._settings.flap_seconds * 1e9):
+            if now_ns - alarm.cleared_ns > CLEARED_KEPT_NS:
                 del self._alarms[key]
             return False
         if alarm.quiet_ticks < self._settings.clear_ticks:

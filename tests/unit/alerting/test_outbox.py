@@ -224,14 +224,17 @@ def test_the_digest_is_kept_for_the_api(outbox: Outbox) -> None:
     ticks = Ticks(outbox)
     world = ticks.world
     face = world.interface("ams1", 1)
-    for _ in range(800):
+    hour = 3_600_000_000_000
+    world.now_ns = world.now_ns // hour * hour + hour - 25_000_000_000
+    for _ in range(10):
         rows = [world.anomaly(face, "point", disposition="digest")]
         digest = [b for b in world.batches(rows) if b.schema.name == "digest"]
         outbox.commit(world.now_ns, [], 0, digest=digest)
     found = outbox.digest()
     assert found
     assert found[0]["entity"] == "ams1:et-0/0/1"
-    assert found[0]["hour_start_ns"] % 3_600_000_000_000 == 0
+    assert found[0]["hour_start_ns"] % hour == 0
+    assert found[0]["findings"] == 5
 
 
 # ---- damage

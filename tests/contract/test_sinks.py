@@ -1,0 +1,306 @@
+"""Every sink against one list of checks, and against peers that fail, hang, refuse and vanish."""
+
+import http.server
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from alerting.alert import Alert, canonical
+from alerting.config import SinkSettings
+from alerting.sinks import AlertSink, Parcel, RefusedError, make_sink
+from telemetry.errors import TransientError
+from tocsin.testing.alarms import AlarmWorld
+
+NOW_NS = 1_700_000_100_000_000_000
+
+
+class Peer:
+    """An HTTP receiver on loopback that does as it is told and keeps what it got."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.hang = threading.Event()
+        self.hangs = False
+        self.got: list[tuple[dict[str, str], Any]] = []
+        peer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if peer.hangs:
+                    peer.hang.wait(30)
+                    return
+                peer.got.append(({**self.headers, "path": self.path}, json.loads(body)))
+                self.send_response(peer.status)
+                self.end_headers()
+                self.wfile.write(b"what the peer says")
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self.hang.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    made = Peer()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def alerts() -> list[Alert]:
+    """A raise and the clear of it, and a raise of another alarm."""
+    world = AlarmWorld()
+    one, two = (world.series("exporter", exporter=f"192.0.2.{i}") for i in (1, 2))
+    made = world.tick([world.silence(one)])
+    made += world.tick([world.silence(two)])
+    for _ in range(2):
+        made += world.tick([world.silence(two)])
+    assert [(a.entity, a.state) for a in made] == [
+        ("192.0.2.1", "raised"), ("192.0.2.2", "raised"), ("192.0.2.1", "cleared"),
+    ]  # fmt: skip
+    return made
+
+
+def parcel(alert: Alert, attempt: int = 1) -> Parcel:
+    return Parcel(alert, f"{alert.change}-test", attempt)
+
+
+def http_sink(kind: str, peer: Peer, **more: Any) -> AlertSink:
+    return make_sink(SinkSettings(kind=kind, url=peer.url, timeout_seconds=0.3, **more))  # type: ignore[arg-type]
+
+
+HTTP = [
+    pytest.param({"kind": "webhook"}, id="webhook"),
+    pytest.param({"kind": "webhook", "mode": "batch"}, id="webhook-batch"),
+    pytest.param({"kind": "alertmanager"}, id="alertmanager"),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(params=["stdout", "file", "webhook", "webhook-batch", "alertmanager", "zmq"])
+def any_sink(request: pytest.FixtureRequest, peer: Peer, tmp_path: Path) -> Iterator[AlertSink]:
+    made = make_sink(
+        {
+            "stdout": SinkSettings(kind="stdout"),
+            "file": SinkSettings(kind="file", path=str(tmp_path / "alerts.jsonl")),
+            "webhook": SinkSettings(kind="webhook", url=peer.url),
+            "webhook-batch": SinkSettings(kind="webhook", url=peer.url, mode="batch"),
+            "alertmanager": SinkSettings(kind="alertmanager", url=peer.url),
+            "zmq": SinkSettings(kind="zmq", url=f"tcp://127.0.0.1:{free_port()}"),
+        }[request.param]
+    )
+    yield made
+    made.close()
+
+
+def test_every_sink_sends_its_largest_batch_repeats_and_closes_twice(
+    any_sink: AlertSink, alerts: list[Alert]
+) -> None:
+    assert any_sink.batch_max >= 1
+    batch = [parcel(alert) for alert in alerts[:2]][: any_sink.batch_max]
+    assert any_sink.send(batch, now_ns=NOW_NS)
+    assert any_sink.send(batch, now_ns=NOW_NS)  # the same again is harmless
+    any_sink.repeat(alerts[:2], now_ns=NOW_NS)
+    any_sink.close()
+    any_sink.close()
+
+
+@pytest.mark.parametrize("settings", HTTP)
+@pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
+def test_a_failing_peer_is_worth_another_try(
+    peer: Peer, alerts: list[Alert], settings: dict[str, Any], status: int
+) -> None:
+    peer.status = status
+    with pytest.raises(TransientError, match=f"answered {status}: what the peer says") as error:
+        http_sink(peer=peer, **settings).send([parcel(alerts[0])], now_ns=NOW_NS)
+    assert not isinstance(error.value, RefusedError)
+
+
+@pytest.mark.parametrize("settings", HTTP)
+def test_a_peer_that_refuses_the_body_is_not_asked_again(
+    peer: Peer, alerts: list[Alert], settings: dict[str, Any]
+) -> None:
+    peer.status = 422
+    with pytest.raises(RefusedError, match="422"):
+        http_sink(peer=peer, **settings).send([parcel(alerts[0])], now_ns=NOW_NS)
+
+
+@pytest.mark.parametrize("settings", HTTP)
+def test_a_hanging_peer_is_left_after_the_timeout(
+    peer: Peer, alerts: list[Alert], settings: dict[str, Any]
+) -> None:
+    peer.hangs = True
+    with pytest.raises(TransientError, match="timed out"):
+        http_sink(peer=peer, **settings).send([parcel(alerts[0])], now_ns=NOW_NS)
+
+
+@pytest.mark.parametrize("settings", HTTP)
+def test_a_peer_that_is_not_there(alerts: list[Alert], settings: dict[str, Any]) -> None:
+    sink = make_sink(SinkSettings(url=f"http://127.0.0.1:{free_port()}", **settings))
+    with pytest.raises(TransientError, match="refused"):
+        sink.send([parcel(alerts[0])], now_ns=NOW_NS)
+
+
+def garbage(answer: bytes) -> Callable[[socket.socket], None]:
+    def serve(listener: socket.socket) -> None:
+        made, _ = listener.accept()
+        with made:
+            made.recv(65536)
+            made.sendall(answer)
+
+    return serve
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x00" * 50, b"HTTP/1.1 abc\r\n\r\n"])
+def test_a_peer_that_does_not_speak_http(alerts: list[Alert], answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=garbage(answer), args=(listener,), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        with pytest.raises(TransientError):
+            make_sink(SinkSettings(kind="webhook", url=url)).send(
+                [parcel(alerts[0])], now_ns=NOW_NS
+            )
+        thread.join(5)
+
+
+def test_the_webhook_sends_cloudevents_whose_data_is_the_alert(
+    peer: Peer, alerts: list[Alert], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    sink = http_sink("webhook", peer, token_file=str(tmp_path / "token"))
+    sink.send([parcel(alerts[0], attempt=3)], now_ns=NOW_NS)
+    ((headers, event),) = peer.got
+    # CloudEvents 1.0.2 section 3.1: required attributes; names are lower-case letters and digits.
+    assert event["specversion"] == "1.0"
+    assert event["id"] == f"{alerts[0].change}-test"
+    assert event["source"]
+    assert event["type"] == "tocsin.alarm.raised"
+    assert event["subject"] == "192.0.2.1"
+    assert all(name.isalnum() and name == name.lower() for name in event)
+    assert event["attempt"] == 3
+    assert json.dumps(event["data"], sort_keys=True, separators=(",", ":")).encode() == (
+        canonical(alerts[0])
+    )
+    assert headers["Content-Type"] == "application/cloudevents+json; charset=UTF-8"
+    assert headers["Idempotency-Key"] == event["id"]
+    assert headers["Authorization"] == "Bearer s3cret"
+
+
+def test_the_webhook_batches_when_asked_to(peer: Peer, alerts: list[Alert]) -> None:
+    sink = http_sink("webhook", peer, mode="batch")
+    sink.send([parcel(alert) for alert in alerts], now_ns=NOW_NS)
+    ((headers, events),) = peer.got
+    assert headers["Content-Type"] == "application/cloudevents-batch+json; charset=UTF-8"
+    assert [event["id"] for event in events] == [f"{a.change}-test" for a in alerts]
+
+
+def test_alertmanager_gets_labels_that_stay_from_raise_to_clear(
+    peer: Peer, alerts: list[Alert]
+) -> None:
+    sink = http_sink("alertmanager", peer)
+    sink.send([parcel(alerts[0])], now_ns=NOW_NS)
+    sink.repeat([alerts[0]], now_ns=NOW_NS + 60_000_000_000)
+    sink.send([parcel(alerts[2])], now_ns=NOW_NS)
+    raised, again, cleared = (body[0] for _, body in peer.got)
+    assert {h["path"] for h, _ in peer.got} == {"/api/v2/alerts"}
+    assert raised["labels"] == again["labels"] == cleared["labels"]
+    assert raised["labels"]["alertname"] == "exporter-down"
+    assert raised["labels"]["severity"] == "major"
+    assert raised["startsAt"] == cleared["startsAt"] == "2023-11-14T22:13:20.000Z"
+    assert raised["endsAt"] < again["endsAt"]  # the repeat keeps it up
+    assert cleared["endsAt"] == "2023-11-14T22:13:40.000Z"
+
+
+def test_alertmanager_ends_the_alert_of_the_severity_that_was(
+    peer: Peer, alerts: list[Alert]
+) -> None:
+    import msgspec
+
+    worse = msgspec.structs.replace(alerts[0], state="updated", severity="critical")
+    http_sink("alertmanager", peer).send([parcel(worse)], now_ns=NOW_NS)
+    ((_, body),) = peer.got
+    ends = {a["labels"]["severity"]: a["endsAt"] for a in body}
+    assert set(ends) == {"critical", "major", "minor", "warning"}
+    assert ends["critical"] > ends["major"] == ends["minor"] == ends["warning"]
+
+
+def test_lines_are_canonical_and_a_torn_line_costs_no_other(
+    tmp_path: Path, alerts: list[Alert]
+) -> None:
+    path = tmp_path / "alerts.jsonl"
+    path.write_bytes(b'{"torn": ')
+    sink = make_sink(SinkSettings(kind="file", path=str(path)))
+    sink.send([parcel(alert) for alert in alerts], now_ns=NOW_NS)
+    lines = path.read_bytes().splitlines()
+    assert lines == [b'{"torn": ', *[canonical(alert) for alert in alerts]]
+
+
+def test_a_file_that_cannot_be_written_is_worth_another_try(
+    tmp_path: Path, alerts: list[Alert]
+) -> None:
+    sink = make_sink(SinkSettings(kind="file", path=str(tmp_path / "no" / "such" / "folder")))
+    with pytest.raises(TransientError, match="No such file"):
+        sink.send([parcel(alerts[0])], now_ns=NOW_NS)
+
+
+def test_stdout_gets_one_line_each(
+    capfdbinary: pytest.CaptureFixture[bytes], alerts: list[Alert]
+) -> None:
+    make_sink(SinkSettings(kind="stdout")).send([parcel(a) for a in alerts], now_ns=NOW_NS)
+    assert capfdbinary.readouterr().out.splitlines() == [canonical(a) for a in alerts]
+
+
+def test_pub_numbers_what_it_says_and_a_busy_port_is_worth_another_try(
+    alerts: list[Alert],
+) -> None:
+    url = f"tcp://127.0.0.1:{free_port()}"
+    sink = make_sink(SinkSettings(kind="zmq", url=url))
+    sink.send([parcel(alerts[0])], now_ns=NOW_NS)  # number 1: nobody listens yet
+    second = make_sink(SinkSettings(kind="zmq", url=url))
+    with pytest.raises(TransientError, match="in use"):
+        second.send([parcel(alerts[0])], now_ns=NOW_NS)
+    context = zmq.Context()
+    watcher = context.socket(zmq.SUB)
+    watcher.setsockopt(zmq.LINGER, 0)
+    watcher.subscribe("alerts")
+    watcher.connect(url)
+    got: list[tuple[int, bytes]] = []
+    for _ in range(200):  # a subscription takes a moment; what is said meanwhile is lost
+        sink.send([parcel(alerts[1])], now_ns=NOW_NS)
+        while watcher.poll(20):
+            topic, number, body = watcher.recv_multipart()
+            assert topic == b"alerts"
+            got.append((struct.unpack("<Q", number)[0], body))
+        if len(got) >= 3:
+            break
+    numbers = [number for number, _ in got]
+    assert len(numbers) >= 3
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert numbers[0] > 1
+    assert all(body == canonical(alerts[1]) for _, body in got)
+    watcher.close()
+    context.term()
+    sink.close()
