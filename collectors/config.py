@@ -28,5 +28,5 @@ class ListenerSettings(Settings, frozen=True, kw_only=True):
     listen: str  # udp://host:port, host may be [::] or an IPv4 address
     receive_buffer_bytes: PositiveInt = 32 * 1024 * 1024  # asked for; the grant is read back
     datagrams_per_block: PositiveInt = 1024
-    queue_blocks_max: PositiveInt = 64  # between receiving and decoding; full = newest dropped
+    queue_blocks_max: PositiveInt = 512  # between receiving and decoding; full = the kernel buffers
     decoder: FlowDecoderSettings = FlowDecoderSettings()

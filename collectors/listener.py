@@ -113,7 +113,7 @@ def _attach_filter(sock: socket.socket, shards: int, family: int) -> None:
 
 
 class UdpListener:
-    """One input: a thread that receives into a bounded queue. Full = the newest block is dropped."""
+    """One input: a thread that receives into a bounded queue. Full = it waits, the kernel buffers."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class UdpListener:
             "listener_datagrams_lost_total",
             "datagrams lost before decoding, by reason",
             label="reason",
-            values=("kernel_buffer_full", "queue_full", "cut_too_long"),
+            values=("kernel_buffer_full", "cut_too_long"),
         )
         self._received = context.metrics.counter(
             "listener_datagrams_total", "datagrams received from the kernel"
@@ -197,29 +197,35 @@ class UdpListener:
             return self._queue.get_nowait()
         return None
 
+    def _hand_over(self, block: DatagramBlock) -> None:
+        """Wait for room: meanwhile the kernel's buffer keeps what comes, and counts what it drops."""
+        if not block.datagrams and self._queue.qsize() > 1:
+            return  # its frontier is behind that of blocks still to come
+        while not self._ended.is_set():
+            try:
+                self._queue.put(block, timeout=0.2)
+                self._trouble = ""
+                return
+            except queue.Full:
+                self._trouble = (
+                    f"{self._context.name}: decoding does not keep up, the kernel's buffer fills; "
+                    f"add workers or lower the exporters' rate"
+                )
+
     def _run(self) -> None:
         assert self._sock is not None
         receiver = Receiver(
             self._sock, self._context.clock, datagrams_max=self._settings.datagrams_per_block
         )
-        cut_before, drops_waiting = 0, 0
+        cut_before = 0
         while not self._ended.is_set():
             block = receiver.receive(wait_ms=WAIT_MS)
             self.datagrams += block.datagrams
             self._received.array[0] += block.datagrams
             if block.kernel_drops:
-                drops_waiting += block.kernel_drops
                 self.kernel_drops += block.kernel_drops
                 self._lost.add("kernel_buffer_full", block.kernel_drops)
             if receiver.cut > cut_before:
                 self._lost.add("cut_too_long", receiver.cut - cut_before)
                 cut_before = receiver.cut
-            try:
-                self._queue.put_nowait(block)
-                self._trouble = ""
-            except queue.Full:
-                self._lost.add("queue_full", block.datagrams)
-                self._trouble = (
-                    f"{self._context.name}: decoding does not keep up, datagrams are dropped; "
-                    f"add workers or lower the exporters' rate"
-                )
+            self._hand_over(block)

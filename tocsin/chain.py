@@ -18,6 +18,9 @@ from telemetry.batch import Batch
 from telemetry.schemas import FRAME
 
 
+BLIND_SHARE = 0.2  # of a tick's datagrams lost in our own socket: it is flagged incomplete
+
+
 class Windows(Protocol):
     """What a Front needs of the shard's windows."""
 
@@ -34,6 +37,7 @@ class Closing:
 
     frontier_ns: int
     batches: tuple[Batch, ...]  # partial frames, and records that are not aggregated
+    blind: bool = False  # we ourselves lost much of what was sent: quiet proves nothing
 
 
 class Front:
@@ -49,11 +53,15 @@ class Front:
         self._waiting: dict[str, deque[DatagramBlock]] = {name: deque() for name in decoders}
         self._frontier = dict.fromkeys(decoders, 0)
         self._loose: list[Batch] = []
+        self._lost = 0
+        self._came = 0
         self.records = 0
         self.datagrams = 0
 
     def feed(self, listener: str, block: DatagramBlock) -> None:
         """Take a block; also an empty one, whose frontier says that nothing came."""
+        self._lost += block.kernel_drops
+        self._came += block.datagrams
         if block.datagrams:
             self._waiting[listener].append(block)
         self._frontier[listener] = max(self._frontier[listener], block.frontier_ns)
@@ -121,7 +129,9 @@ class Front:
                 )
         made, self._loose = self._loose, []
         made.extend(self._windows.advance(deadline_ns))
-        return Closing(deadline_ns, tuple(made))
+        blind = self._lost > BLIND_SHARE * (self._lost + self._came)
+        self._lost = self._came = 0
+        return Closing(deadline_ns, tuple(made), blind)
 
     def snapshot(self, out: Any) -> None:
         """Write the decoders' state (templates); open windows are lost with a crash by design."""
@@ -195,6 +205,8 @@ class Back:
 
     def take(self, closing: Closing) -> list[Outcome]:
         """Take a shard's closing and score every tick that is now complete."""
+        if closing.blind:
+            self.merger.mark_incomplete(closing.frontier_ns)
         for batch in closing.batches:
             name = batch.schema.name
             if name in ("partial", "evidence", "ledger", "option"):
