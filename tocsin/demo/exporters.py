@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.clock import Clock, SystemClock
 from telemetry.batch import Batch
 from tocsin.demo.faults import played_line, scripted
-from tocsin.demo.network import DemoNetwork, load_demo_network
+from tocsin.demo.network import NETWORK_FILE, DemoNetwork, load_demo_network
 from tocsin.demo.traffic import SAMPLING_RATE, Fault, TrafficModel
 
 SLICE_NS = 500_000_000
@@ -42,6 +43,25 @@ _V9 = np.dtype(
 _V9_ELEMENTS = ((8, 4), (12, 4), (7, 2), (11, 2), (4, 1), (6, 1), (10, 4), (14, 4), (1, 4), (2, 4),
                 (22, 4), (21, 4))  # fmt: skip
 
+# One flow sample with one raw packet header record: sFlow v5, structures flow_sample (0:1) and
+# sampled_header (0:1). The 54 octets of header are Ethernet, IPv4 and 20 octets of transport.
+_SFLOW = np.dtype(
+    [("sample_type", ">u4"), ("sample_length", ">u4"), ("number", ">u4"), ("source_id", ">u4"),
+     ("rate", ">u4"), ("pool", ">u4"), ("drops", ">u4"), ("input", ">u4"), ("output", ">u4"),
+     ("records", ">u4"), ("record_type", ">u4"), ("record_length", ">u4"), ("header_protocol", ">u4"),
+     ("frame", ">u4"), ("stripped", ">u4"), ("header_length", ">u4"),
+     ("macs", "V12"), ("ethertype", ">u2"), ("version", "u1"), ("tos", "u1"), ("total_length", ">u2"),
+     ("id_fragment", ">u4"), ("ttl_protocol", ">u2"), ("checksum", ">u2"), ("source", ">u4"),
+     ("destination", ">u4"), ("source_port", ">u2"), ("destination_port", ">u2"),
+     ("udp_length", ">u2"), ("sequence", "V6"), ("offset", "u1"), ("flags", "u1"), ("window", "V6"),
+     ("padding", "V2")]
+)  # fmt: skip
+_SFLOW_FIXED = {
+    "sample_type": 1, "sample_length": _SFLOW.itemsize - 8, "records": 1, "record_type": 1,
+    "record_length": _SFLOW.itemsize - 48, "header_protocol": 1, "stripped": 4, "header_length": 54,
+    "ethertype": 0x0800, "version": 0x45,
+}  # fmt: skip
+
 
 class Exporter:
     """One router's exporting process: sequence numbers, templates, uptime."""
@@ -54,6 +74,7 @@ class Exporter:
         self._boot_ns = boot_ns
         self._sequence = 0
         self._template_due_ns = 0
+        self._sampled: dict[int, tuple[int, int]] = {}  # sFlow: samples and pool by interface
         self._interfaces = [
             (face.index, face.name) for face in network.file.interface if face.router == self.name
         ]
@@ -170,39 +191,59 @@ class Exporter:
 
     def _sflow(self, batch: Batch, rows: NDArray[np.int64], now_ns: int) -> Iterator[bytes]:
         """One sampled packet stands for a whole flow: its rate is the flow's packets times ours."""
-        samples: list[bytes] = []
+        data = np.zeros(len(rows), _SFLOW)
+        for name, value in _SFLOW_FIXED.items():
+            data[name] = value
+        packets = batch["packets"][rows]
+        frame = np.clip(batch["octets"][rows] // packets, 64, 9000)
+        rate = np.maximum(batch["octets"][rows] * np.uint64(SAMPLING_RATE) // frame, 1)
+        ingress = batch["ingress_interface"][rows]
+        data["source_id"] = data["input"] = ingress
+        data["output"] = batch["egress_interface"][rows]
+        data["rate"] = np.minimum(rate, 0xFFFFFFFF)
+        data["frame"] = frame
+        for face in np.unique(ingress).tolist():  # sample numbers and pools count per source
+            mine = np.flatnonzero(ingress == face)
+            number, pool = self._sampled.get(face, (0, 0))
+            data["number"][mine] = number + 1 + np.arange(mine.size)
+            pools = pool + np.cumsum(rate[mine].astype(np.int64))
+            data["pool"][mine] = pools & 0xFFFFFFFF
+            self._sampled[face] = (number + mine.size, int(pools[-1]))
+        protocol = batch["protocol"][rows]
+        data["total_length"] = frame - 18  # without Ethernet header and frame check sequence
+        data["ttl_protocol"] = (64 << 8) | protocol.astype(np.uint16)
+        data["source"] = batch["source_address_low"][rows] & np.uint64(0xFFFFFFFF)
+        data["destination"] = batch["destination_address_low"][rows] & np.uint64(0xFFFFFFFF)
+        data["checksum"] = _header_checksum(data)
+        data["source_port"] = batch["source_port"][rows]
+        data["destination_port"] = batch["destination_port"][rows]
+        tcp = protocol == 6
+        data["offset"] = np.where(tcp, 0x50, 0)
+        data["flags"] = np.where(tcp, batch["tcp_flags"][rows] & 0xFF, 0)
+        data["udp_length"] = np.where(protocol == 17, data["total_length"] - 20, 0)
         agent = socket.inet_aton(self.address)
         uptime = (now_ns - self._boot_ns) // 1_000_000 & 0xFFFFFFFF
-        names = ("source_address_low", "destination_address_low", "source_port", "destination_port",
-                 "protocol", "tcp_flags", "octets", "packets", "ingress_interface", "egress_interface")  # fmt: skip
-        columns = [batch[name][rows].tolist() for name in names]
-        for source, destination, sport, dport, protocol, flags, octets, packets, into, out in zip(
-            *columns, strict=True
-        ):
-            frame = min(max(octets // packets, 64), 9000)
-            rate = max(octets * SAMPLING_RATE // frame, 1)
-            ip = struct.pack(
-                "!BBHHHBBHII", 0x45, 0, (frame - 14) & 0xFFFF, 0, 0, 64, protocol, 0,
-                source & 0xFFFFFFFF, destination & 0xFFFFFFFF,
-            )  # fmt: skip
-            transport = struct.pack("!HHIIBBHHH", sport, dport, 0, 0, 0x50, flags & 0xFF, 0, 0, 0)
-            header = bytes(12) + b"\x08\x00" + ip + transport
-            header += bytes(-len(header) % 4)
-            record = struct.pack("!IIIIII", 1, 16 + len(header), 1, frame, 4, 54) + header
-            body = struct.pack("!IIIIIIII", 0, into, rate & 0xFFFFFFFF, 0, 0, into, out, 1) + record
-            samples.append(struct.pack("!II", 1, len(body)) + body)
-            if len(samples) == 10:
-                yield self._sflow_datagram(agent, uptime, samples)
-                samples = []
-        if samples:
-            yield self._sflow_datagram(agent, uptime, samples)
+        each = (PAYLOAD_MAX - 28) // _SFLOW.itemsize
+        for first in range(0, len(rows), each):
+            part = data[first : first + each]
+            self._sequence += 1
+            yield (
+                struct.pack(
+                    "!II4sIIII", 5, 1, agent, 0, self._sequence & 0xFFFFFFFF, uptime, len(part)
+                )
+                + part.tobytes()
+            )
 
-    def _sflow_datagram(self, agent: bytes, uptime: int, samples: list[bytes]) -> bytes:
-        self._sequence += 1
-        head = struct.pack(
-            "!II4sIIII", 5, 1, agent, 0, self._sequence & 0xFFFFFFFF, uptime, len(samples)
-        )
-        return head + b"".join(samples)
+
+def _header_checksum(data: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the IPv4 header checksum of each row (RFC 791, 3.1): no options, no fragments."""
+    total = np.full(len(data), 0x4500, np.int64)
+    total += data["total_length"].astype(np.int64) + data["ttl_protocol"]
+    for name in ("source", "destination"):
+        address = data[name].astype(np.int64)
+        total += (address >> 16) + (address & 0xFFFF)
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
 
 
 class Sender:
@@ -266,19 +307,46 @@ def _say(fields: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def main() -> None:
-    """`python -m tocsin.demo.exporters JSON`: the sender process of `tocsin demo`."""
-    wish = json.loads(sys.argv[1])
+@click.command()
+@click.option("--seed", type=int, default=1, show_default=True, help="Draws traffic and faults.")
+@click.option("--for", "seconds", type=click.FloatRange(min=0.1), help="Stop after so long.")
+@click.option("--start-ns", type=int, help="When the script begins, ns since 1970; default: now.")
+@click.option("--flow-port", type=click.IntRange(1, 65535), default=2055, show_default=True)
+@click.option("--sflow-port", type=click.IntRange(1, 65535), default=6343, show_default=True)
+@click.option("--records-per-second", type=click.FloatRange(50, 1e6), default=2400.0)
+@click.option(
+    "--network",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=NETWORK_FILE,
+    help="Another carrier than the demo's.",
+)
+def main(
+    seed: int,
+    seconds: float | None,
+    start_ns: int | None,
+    flow_port: int,
+    sflow_port: int,
+    records_per_second: float,
+    network: Path,
+) -> None:
+    """Export the demo carrier's flows to 127.0.0.1 and play the scripted faults, in real time.
+
+    Each fault is said as one JSON line on stdout when it begins.
+    """
     clock = SystemClock()
-    network = load_demo_network(Path(wish["network"]) if wish.get("network") else None)
-    start_ns = int(wish["start_ns"])
-    faults = scripted(network, start_ns=start_ns, seed=wish["seed"])
-    model = TrafficModel(network, seed=wish["seed"], faults=faults)
+    carrier = load_demo_network(network)
+    start_ns = clock.now_ns() if start_ns is None else start_ns
+    faults = scripted(carrier, start_ns=start_ns, seed=seed)
+    model = TrafficModel(carrier, seed=seed, faults=faults, records_per_second=records_per_second)
     sender = Sender(
-        model, ports=wish["ports"], host="127.0.0.1", boot_ns=start_ns - 86_400_000_000_000
+        model,
+        ports={"flow": flow_port, "sflow": sflow_port},
+        host="127.0.0.1",
+        boot_ns=start_ns - 86_400_000_000_000,
     )
+    until_ns = start_ns + round(seconds * 1e9) if seconds else 1 << 62
     try:
-        play(sender, faults, clock, until_ns=start_ns + round(wish["seconds"] * 1e9))
+        play(sender, faults, clock, until_ns=until_ns)
     except KeyboardInterrupt:
         pass
     finally:

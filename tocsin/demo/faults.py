@@ -1,8 +1,19 @@
-"""Which faults happen: the script of the live demo, or drawn at random by seed; and their truth."""
+"""Which faults happen: the script of the live demo, or drawn at random by seed; and their truth.
+
+link-cut            a link carries nothing; its traffic takes the next shortest path
+exporter-down       a router forwards but exports nothing
+volumetric-attack   many spoofed or reflecting sources, one vector, one host; starts at once
+port-scan           one host sends single small SYNs, to one port of many hosts or to many of one
+slow-leak           one customer's prefix sends more and more to a single host: from nothing to one or
+                    two times the prefix's own volume, evenly over its two hours
+flash-crowd         no fault: ordinary clients from everywhere want one prefix, over five minutes up to
+                    one or two times its own volume
+"""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,60 +37,48 @@ def make_fault(
 ) -> Fault:
     """Return one fault of a kind with its particulars drawn at random."""
     end_ns = start_ns + round(seconds * SECOND)
-    prefixes = network.prefix_text
-    prefix = int(random.integers(len(prefixes)))
     if kind == "link-cut":
         links = network.links_used()
         name = links[int(random.integers(len(links) * 2 // 3))]  # the busier two thirds
-        return Fault(kind, name, start_ns, end_ns, tuple(name.split("-")))
+        return Fault(kind, name, start_ns, end_ns, (*name.split("-"), *network.ends(name)))
     if kind == "exporter-down":
         router = network.names[int(random.integers(len(network.names)))]
         return Fault(kind, router, start_ns, end_ns)
-    customer = network.file.prefix[prefix].customer
+    candidates = np.arange(len(network.prefix_text))
+    if kind == "slow-leak":  # the busier half: what leaks slowly is lost in a handful of flows
+        candidates = np.argsort(-network.prefix_weight, kind="stable")[: len(candidates) // 2]
+    row = int(candidates[int(random.integers(len(candidates)))])
+    prefix = network.prefix_text[row]
+    affects = (network.file.prefix[row].customer, network.customer_interface(prefix))
+    detail = _detail(network, kind, random, row)
+    return Fault(kind, prefix, start_ns, end_ns, affects, detail)
+
+
+def _detail(
+    network: DemoNetwork, kind: str, random: np.random.Generator, row: int
+) -> dict[str, Any]:
+    """Return the particulars of a fault at the prefix of this row."""
     if kind == "volumetric-attack":
-        detail = {
+        return {
             "vector": VECTORS[int(random.integers(len(VECTORS)))],
             "flows_per_second": float(random.uniform(60, 160)),
             "host": int(random.integers(1, 250)),
         }
-        return Fault(kind, prefixes[prefix], start_ns, end_ns, (customer,), detail)
     if kind == "port-scan":
-        detail = {
+        return {
             "flows_per_second": float(random.uniform(50, 120)),
             "vertical": bool(random.random() < 0.4),
             "host": int(random.integers(1, 250)),
         }
-        return Fault(kind, prefixes[prefix], start_ns, end_ns, (customer,), detail)
     if kind == "slow-leak":
-        heavy = np.argsort(-network.prefix_weight)[: len(prefixes) // 2]
-        prefix = int(heavy[int(random.integers(len(heavy)))])
-        others = [
-            p
-            for i, p in enumerate(prefixes)
-            if network.prefix_router[i] != network.prefix_router[prefix]
-        ]
-        to = others[int(random.integers(len(others)))]
-        detail = {
+        others = np.flatnonzero(network.prefix_router != network.prefix_router[row])
+        to = network.prefix_text[int(others[int(random.integers(len(others)))])]
+        return {
             "factor_at_end": float(random.uniform(1.0, 2.0)),
             "to": to,
             "to_host": to.split("/")[0].rsplit(".", 1)[0] + f".{int(random.integers(1, 250))}",
         }
-        return Fault(
-            kind,
-            prefixes[prefix],
-            start_ns,
-            end_ns,
-            (network.file.prefix[prefix].customer,),
-            detail,
-        )
-    return Fault(
-        kind,
-        prefixes[prefix],
-        start_ns,
-        end_ns,
-        (customer,),
-        {"factor": float(random.uniform(1.0, 2.0))},
-    )
+    return {"factor": float(random.uniform(1.0, 2.0))}
 
 
 def scripted(network: DemoNetwork, *, start_ns: int, seed: int) -> tuple[Fault, ...]:

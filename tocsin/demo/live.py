@@ -208,12 +208,15 @@ class LiveDemo:
     def _send(self, start_ns: int) -> "subprocess.Popen[str]":
         wish = {
             "seed": self._seed,
-            "start_ns": start_ns,
-            "seconds": (self._seconds or 86_400.0) + 5.0,
-            "ports": {"flow": self._ports["flow"], "sflow": self._ports["sflow"]},
+            "start-ns": start_ns,
+            "for": (self._seconds or 86_400.0) + 5.0,
+            "flow-port": self._ports["flow"],
+            "sflow-port": self._ports["sflow"],
+            "records-per-second": self._rate,
         }
+        flags = [f"--{name}={value}" for name, value in wish.items()]
         made = subprocess.Popen(
-            [sys.executable, "-m", "tocsin.demo.exporters", json.dumps(wish)],
+            [sys.executable, "-m", "tocsin.demo.exporters", *flags],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -35,6 +35,7 @@ CITIES = (
 CUSTOMERS_PER_ROUTER = 3
 PREFIXES_PER_CUSTOMER = 2
 HOPS_MAX = 12
+NETWORK_FILE = Path(__file__).parents[2] / "deploy" / "demo" / "network.toml"
 
 
 def build() -> NetworkFile:
@@ -114,7 +115,7 @@ class Paths:
     """For each ordered pair of routers (a * R + b) the hops of its shortest path.
 
     `router`, `ingress`, `egress` int32[pairs, HOPS_MAX], -1 behind the last hop; the customer side
-    of the first and the last hop is 0 and filled by the traffic model. `links[pair]` bitmask rows.
+    of the first and the last hop is 0 and filled by the traffic model.
     """
 
     router: NDArray[np.int32]
@@ -204,17 +205,32 @@ class DemoNetwork:
                     heapq.heappush(queue, (total, other))
         return came
 
+    def ends(self, link: str) -> tuple[str, str]:
+        """Return the interfaces at both ends of a link, as `ams1:et-0/0/1`."""
+        a, b = (f"{face.router}:{face.name}" for face in self.file.interface if face.link == link)
+        return a, b
+
+    def customer_interface(self, prefix: str) -> str:
+        """Return the interface that a prefix is reached by, as `ams1:xe-1/0/0`."""
+        row = self.prefix_text.index(prefix)
+        entry = self.file.prefix[row]
+        return next(
+            f"{face.router}:{face.name}"
+            for face in self.file.interface
+            if (face.router, face.customer) == (entry.router, entry.customer)
+        )
+
     def links_used(self) -> list[str]:
         """Return links by how many pairs of routers use them, most first: good ones to cut."""
         paths = self.paths()
         end_of = {(self.row[link.a], link.a_index): link.name for link in self.file.link} | {
             (self.row[link.b], link.b_index): link.name for link in self.file.link
         }
-        weight = np.array([city[3] for city in CITIES])
-        used: dict[str, float] = {}
         count = len(self.names)
+        weight = np.bincount(self.prefix_router, self.prefix_weight, minlength=count)
+        used: dict[str, float] = {}
         for pair in range(count * count):
-            share = float(weight[pair // count % len(weight)] * weight[pair % count % len(weight)])
+            share = float(weight[pair // count] * weight[pair % count])
             for h in range(HOPS_MAX):
                 node = int(paths.router[pair, h])
                 if node < 0:
@@ -225,13 +241,13 @@ class DemoNetwork:
         return sorted(used, key=lambda name: -used[name])
 
 
-def load_demo_network(path: Path | None = None) -> DemoNetwork:
-    """Return the network of a file, or the built-in one."""
-    network = load(path, NetworkFile, environment={}) if path else build()
+def load_demo_network(path: Path = NETWORK_FILE) -> DemoNetwork:
+    """Return the network of a file; the demo's own one unless told otherwise."""
+    network = load(path, NetworkFile, environment={})
     if len(network.router) < 2:
         raise ConfigError(f"{path}: a demo network needs two routers at least")
     return DemoNetwork(network)
 
 
 if __name__ == "__main__":
-    write(build(), Path(__file__).parents[2] / "deploy" / "demo" / "network.toml")
+    write(build(), NETWORK_FILE)

@@ -51,19 +51,21 @@ def judge(
 ) -> Score:
     """Score alerts (as sent) against the faults that began early enough to be found.
 
-    Found: an alarm on the fault's entity, or on one it affects, raised within 3 ticks of its start
-    (a slow leak: before its end). Cause right: the first-ranked cause names kind and entity.
-    False: an alarm that overlaps no fault nor the 5 minutes after it.
+    Found: an alarm on the fault's entity, or on one it affects, raised by the end of the third whole
+    tick after its start (a slow leak: before its end). Cause right: the first-ranked cause names kind
+    and entity. False: an alarm that overlaps no fault nor the 5 minutes after it. The delay counts
+    until the alert leaves: the end of its tick and the lateness.
     """
     raised = [alert for alert in alerts if alert["state"] == "raised"]
     judged = []
     for fault in faults:
         if fault.kind in NO_FAULT:
             continue
-        latest = fault.start_ns + (TICKS_TO_FIND + 1) * tick_ns + lateness_ns
+        first_whole_tick_ns = -(-fault.start_ns // tick_ns) * tick_ns
+        latest = first_whole_tick_ns + TICKS_TO_FIND * tick_ns
         if fault.kind == "slow-leak":
-            latest = fault.end_ns + tick_ns
-        if latest > until_ns:
+            latest = fault.end_ns
+        if latest + lateness_ns > until_ns:
             continue
         hits = [
             alert
@@ -94,8 +96,7 @@ def judge(
 
 def _concerns(fault: Fault, alert: dict[str, Any]) -> bool:
     entity = str(alert["entity"])
-    touched = {fault.entity, *fault.affects}
-    return entity in touched or entity.split(":")[0] in touched
+    return entity == fault.entity or entity in fault.affects
 
 
 def _right(fault: Fault, alert: dict[str, Any]) -> bool:

@@ -1,9 +1,17 @@
 """The traffic model: who talks to whom, how much, when, and what each fault does to it.
 
-Gravity between prefixes, a daily and weekly shape, Poisson numbers of flows and heavy-tailed sizes.
-The figures were fitted to public traffic matrices (Abilene, GEANT) and a flow sample of a research
-network, and are kept here as numbers: peak to trough of the day 2.6, weekend 0.78 of a workday,
-trough at 04:30, log-normal sizes with sigma 1.3 above a floor, 58 % of octets in TCP/443.
+Gravity between prefixes, a daily and weekly shape, wander of whole routers, Poisson numbers of flows
+and heavy-tailed sizes. The figures are fitted by tests/support/fit_demo_traffic.py, which prints:
+
+day       GEANT matrices, two harmonics: 0.28 with its peak at 15:00 UTC and 0.077 with peaks at 11:15
+          and 23:15; peak to trough 1.9 (Abilene 1.6, one subscriber address of CESNET 8)
+week      weekend over workday 0.77 (Abilene), 0.83 (Germany50); here 0.80
+pairs     log of matrix over gravity model, weighted by volume: sd 0.50 (Abilene), 0.90 (GEANT); here 0.50
+wander    log of a node's egress around its two-hour mean: sd 0.087 (Abilene), 0.064 (GEANT) at steps of
+          5 and 15 minutes; here 0.07, with a new value every 5 minutes
+octets    TCP holds 0.745 of them and a packet has 971 (CESNET); here 0.72 and 860
+sizes     log-normal, sd of the log 1.9 for whole flows (captured IPFIX of 3,979 flows). Here a record is
+          a slice of a flow (active timeout 5 s), which cuts the tail of long flows: 1.0
 
 Random numbers depend on (seed, tick) alone: any tick can be made without those before it.
 """
@@ -23,6 +31,14 @@ from tocsin.demo.network import HOPS_MAX, DemoNetwork
 SAMPLING_RATE = 100
 DAY_NS = 86_400_000_000_000
 SIZE_SIGMA = 1.0
+PAIR_SIGMA = 0.5
+WANDER_SIGMA = 0.07
+WANDER_STEP_NS = 300_000_000_000
+DAY_HARMONICS = ((1, 0.28, 15.0), (2, 0.077, 11.25))  # number, amplitude, hour of a peak, UTC
+WEEKEND = 0.80
+# Hour of the week from Monday 00:00: the change to the weekend and back takes four hours.
+_WEEK = ((0.0, 2.0, 118.0, 122.0, 166.0, 168.0),
+         ((1 + WEEKEND) / 2, 1.0, 1.0, WEEKEND, WEEKEND, (1 + WEEKEND) / 2))  # fmt: skip
 SIZE_MEAN = 60_000.0  # octets of a record as exported
 # (protocol, port, share of flows, size factor, octets a packet)
 SERVICES = (
@@ -59,10 +75,12 @@ class Fault:
 def day_shape(at_ns: int) -> float:
     """Return the factor of the hour and day of week; 1 on the average of a workday."""
     hour = at_ns % DAY_NS / 3.6e12
-    day = at_ns // DAY_NS  # 1970-01-01 was a Thursday
-    weekend = 0.78 if (day + 3) % 7 >= 5 else 1.0
-    phase = 2 * math.pi * (hour - 4.5) / 24
-    return weekend * (1.0 - 0.40 * math.cos(phase) - 0.08 * math.cos(2 * phase))
+    week_hour = (at_ns // DAY_NS + 3) % 7 * 24 + hour  # 1970-01-01 was a Thursday
+    swing = sum(
+        amplitude * math.cos(2 * math.pi * number * (hour - peak) / 24)
+        for number, amplitude, peak in DAY_HARMONICS
+    )
+    return float(np.interp(week_hour, *_WEEK)) * (1.0 + swing)
 
 
 class TrafficModel:
@@ -84,7 +102,7 @@ class TrafficModel:
         gravity[network.prefix_router[:, None] == network.prefix_router[None, :]] = 0.0
         # Not pure gravity: pairs differ by a log-normal factor, fixed for the network's life.
         fixed = np.random.Generator(np.random.Philox(key=[seed, 2**63]))
-        gravity *= fixed.lognormal(0.0, 0.5, gravity.shape)
+        gravity *= fixed.lognormal(0.0, PAIR_SIGMA, gravity.shape)
         self._pair_share = (gravity / gravity.sum()).ravel()
         self._cumulative = np.cumsum(self._pair_share)
         self._service_cumulative = np.cumsum([s[2] for s in SERVICES])
@@ -125,13 +143,34 @@ class TrafficModel:
     def _normal(
         self, random: np.random.Generator, start_ns: int, tick_ns: int
     ) -> dict[str, NDArray[Any]]:
-        mean = self._flows_per_second * day_shape(start_ns) * tick_ns / 1e9
+        # Drawn for the router that wanders highest, then thinned for the others.
+        wander = self.wander(start_ns)
+        highest = float(wander.max())
+        mean = self._flows_per_second * day_shape(start_ns) * highest * tick_ns / 1e9
         n = int(random.poisson(mean))
         pair = np.searchsorted(self._cumulative, random.random(n)).clip(
             0, self._cumulative.size - 1
         )
         prefixes = len(self.network.prefix_router)
+        router = self.network.prefix_router[pair // prefixes]
+        pair = pair[random.random(n) * highest < wander[router]]
         return self._flows(random, pair // prefixes, pair % prefixes)
+
+    def wander(self, at_ns: int) -> NDArray[np.float64]:
+        """Return the factor, float64[routers], by which each router's own traffic is off its shape now.
+
+        Independent values every five minutes, mixed so that the variance between them is the same.
+        """
+        step, within = divmod(at_ns, WANDER_STEP_NS)
+        angle = math.pi / 2 * within / WANDER_STEP_NS
+        knots = [
+            np.random.Generator(
+                np.random.Philox(key=[self._seed, 2**62 + step + k])
+            ).standard_normal(len(self.network.names))
+            for k in (0, 1)
+        ]
+        mixed = math.cos(angle) * knots[0] + math.sin(angle) * knots[1]
+        return np.exp(WANDER_SIGMA * mixed - WANDER_SIGMA**2 / 2)
 
     def _flows(
         self, random: np.random.Generator, source: NDArray[Any], destination: NDArray[Any]
