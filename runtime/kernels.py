@@ -45,6 +45,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "correlator.windows_kernels",
     "correlator.series_index",
     "detectors.baseline",
+    "detectors.calibration",
 )
 
 _registry: "list[Kernel[..., Any]]" = []

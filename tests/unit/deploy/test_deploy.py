@@ -1,0 +1,62 @@
+"""What is shipped for operations loads, verifies, and notifies."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runtime.notify import notify
+from tocsin.config import load_config
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy").rglob("*.toml")), ids=lambda p: p.name)
+def test_every_configuration_loads(path: Path) -> None:
+    if path.name == "network.toml":
+        from correlator.tables.network_map import load_network
+
+        assert len(load_network(path).routers()) == 30
+        return
+    assert load_config(path).collectors
+
+
+@pytest.mark.parametrize("unit", ["tocsin.service", "tocsin-watchdog.service"])
+def test_units_verify(unit: str, tmp_path: Path, needs: Callable[..., None]) -> None:
+    if os.environ.get("TIER") == "fast":
+        pytest.skip("TIER=fast uses the environment alone")
+    needs("systemd-analyze")
+    text = (ROOT / "deploy" / "systemd" / unit).read_text("utf-8")
+    # The program is not installed here: verify the unit with one that is.
+    copy = tmp_path / unit
+    copy.write_text(text.replace("/opt/tocsin/bin/tocsin", sys.executable), "utf-8")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    complaints = [line for line in done.stderr.splitlines() if unit in line]
+    assert complaints == []
+
+
+def test_the_service_says_ready_and_watchdog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        assert notify("READY=1")
+        assert notify("WATCHDOG=1")
+        assert [listener.recv(100), listener.recv(100)] == [b"READY=1", b"WATCHDOG=1"]
+
+
+def test_nobody_listening_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not notify("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "absent"))
+    assert not notify("READY=1")
