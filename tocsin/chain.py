@@ -17,7 +17,6 @@ from runtime.component import Stage
 from telemetry.batch import Batch
 from telemetry.schemas import FRAME
 
-
 BLIND_SHARE = 0.2  # of a tick's datagrams lost in our own socket: it is flagged incomplete
 
 
