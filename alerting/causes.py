@@ -163,8 +163,12 @@ class CauseRules:
     def _links_cut(self, rows: Sequence[Row], dark: set[str]) -> list[Claim]:
         silent: dict[str, dict[str, list[Row]]] = {}
         risen: dict[str, float] = {}
+        # Of an exporter that sends nothing at all (it is down, its path is, or its templates are
+        # not here yet after a restart) no interface proves anything.
+        mute = self._faces.mute_routers() if any(r.detector == "silence" for r in rows) else set()
+        blind = dark | mute
         for row in rows:
-            if row.view != "interface":
+            if row.view != "interface" or self._router(row) in mute:
                 continue
             face = self._network.interface(row.key.key["exporter"], int(row.key.key["interface"]))
             if face is None or not face.link:
@@ -175,7 +179,7 @@ class CauseRules:
                 gained = row.actual - row.expected if row.measure == "octets" else 0.0
                 risen[face.link] = max(risen.get(face.link, 0.0), gained)
         gone = set()
-        for router in dark:
+        for router in sorted(blind):
             busy, idle = self._faces.busy_far_ends(router)
             if idle and not busy:
                 gone.add(router)
@@ -188,8 +192,8 @@ class CauseRules:
             ends = {router for router, _ in link.ends}
             if ends & gone:
                 continue  # the router at one end is down: that is the fault, not its links
-            seen = ends - dark
-            if all(end in by_router or self._faces.is_idle(link, end) for end in seen):
+            seen = ends - blind
+            if seen and all(end in by_router or self._faces.is_idle(link, end) for end in seen):
                 made.append(self._link_cut(link, by_router, carriers))
         return made
 

@@ -1,4 +1,7 @@
-"""What both ends of every link carry in the current tick, read from the interface view's frame."""
+"""What both ends of every link carry in the current tick, and which exporters say nothing at all.
+
+Read from the frames of the views `interface` and `exporter`, and only when a rule asks.
+"""
 
 from runtime.ports import Interface, Link, NetworkMap, SeriesDirectory
 from telemetry.batch import Batch
@@ -7,7 +10,7 @@ SERIES_KEPT_MAX = 100_000
 
 
 class Faces:
-    """The interfaces of the last frame by (router, ifIndex). Made only when a rule asks."""
+    """The interfaces of the last frame by (router, ifIndex), and the exporters without records."""
 
     def __init__(self, network: NetworkMap, directory: SeriesDirectory) -> None:
         self._network = network
@@ -15,10 +18,26 @@ class Faces:
         self._frame: Batch | None = None
         self._flows: dict[tuple[str, int], int] | None = None
         self._known: dict[int, tuple[str, int] | None] = {}
+        self._exporters: Batch | None = None
 
     def take(self, frame: Batch) -> None:
-        """Keep the interface view's frame of this tick."""
-        self._frame, self._flows = frame, None
+        """Keep a frame of this tick if it is one that the rules look at."""
+        view = frame.dictionaries["view"][0]
+        if view == "interface":
+            self._frame, self._flows = frame, None
+        elif view == "exporter":
+            self._exporters = frame
+
+    def mute_routers(self) -> set[str]:
+        """Return the routers of which no record came in this tick: they prove no silence."""
+        mute: set[str] = set()
+        if self._exporters is not None:
+            records = self._exporters["records"]
+            for series_id in self._exporters["series_id"][records == 0].tolist():
+                key = self._directory.key(series_id)
+                if key is not None and "exporter" in key.key:
+                    mute.add(self._network.router_of(key.key["exporter"]))
+        return mute
 
     def flows(self, router: str, index: int) -> int | None:
         """Return the flow records seen on an interface in this tick, None = it has no series."""

@@ -78,8 +78,7 @@ class AlertingStage:
         elif batch.schema.name == FRAME.name and batch.rows:
             if (batch["flags"] & FrameFlag.INCOMPLETE).any():
                 self._incomplete = True
-            if batch.dictionaries["view"][0] == "interface":
-                self._faces.take(batch)
+            self._faces.take(batch)
         return []
 
     def advance(self, frontier_ns: int) -> list[Batch]:

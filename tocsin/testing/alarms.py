@@ -157,7 +157,7 @@ class AlarmWorld:
             {
                 "tick_start_ns": self.now_ns, "tick_seconds": TICK_NS / 1e9, "view": view,
                 "series_id": series_id, "row": i + 1, "flags": flags, "flows": count,
-                "octets": count * 1000, "packets": count * 2,
+                "octets": count * 1000, "packets": count * 2, "records": count,
             }
             for i, (series_id, count) in enumerate(flows.items())
         ]  # fmt: skip

@@ -99,6 +99,23 @@ def test_a_router_whose_neighbours_see_nothing_is_down_itself_and_its_links_are_
     assert alert.title.startswith("exporter ams1 is down")
 
 
+@pytest.mark.parametrize(("mute", "alarms"), [(set(), 1), ({"ams1"}, 1), ({"ams1", "fra2"}, 0)])
+def test_interfaces_of_an_exporter_that_sends_nothing_at_all_prove_no_cut(
+    mute: set[str], alarms: int
+) -> None:
+    world = AlarmWorld()
+    records = {
+        world.series("exporter", exporter=world.network.address_of(r)): 0 if r in mute else 900
+        for r in ("ams1", "fra2", "lon1")
+    }
+    rows = [world.silence(s) for s in world.ends("ams1-fra2")]
+    said = world.tick(rows, frames=[world.frame(records, view="exporter")])
+    assert [a.kind for a in said] == ["link-cut"] * alarms
+    if mute and said:
+        # What is known comes from the end that speaks.
+        assert not any("ams1:" in why for why in said[0].explain["why"])
+
+
 def attack(world: AlarmWorld, series: int) -> dict[str, Any]:
     detail = {
         "octets_per_second": 1.5e8, "expected_octets_per_second": 1e6, "distinct_sources": 900.0,
