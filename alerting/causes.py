@@ -7,7 +7,7 @@ not forty. Each claim names its evidence; causes are ranked.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from alerting.alarm import Claim
@@ -98,7 +98,9 @@ class CauseRules:
         made = down + self._links_cut(rest, dark) + attacks
         made += self._scans(rest, {claim.entity for claim in attacks})
         made += self._leaks(rest, {claim.entity for claim in made})
-        return [replace(claim, tick_seconds=rows[0].tick_seconds) for claim in made]
+        for claim in made:
+            claim.tick_seconds = rows[0].tick_seconds
+        return made
 
     def deviations(self, rows: Sequence[Row]) -> list[Claim]:
         """Return claims for rows that nothing explains: lasting, large, admitted by the budget.
@@ -118,7 +120,10 @@ class CauseRules:
             if known is None or row.score > known.score:
                 best[row.key.entity] = row
         ranked = sorted(best.values(), key=lambda row: (-row.score, row.key.entity))
-        return [replace(self._deviation(row), tick_seconds=row.tick_seconds) for row in ranked]
+        made = [self._deviation(row) for row in ranked]
+        for claim, row in zip(made, ranked, strict=True):
+            claim.tick_seconds = row.tick_seconds
+        return made
 
     # ---- rules
 

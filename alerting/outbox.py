@@ -40,6 +40,7 @@ MIGRATIONS = (
         body text, crc integer, created_ns integer, due_ns integer, attempts integer default 0,
         state text default 'waiting', answer text default '');
     create index delivery_waiting on delivery (sink, alarm, number) where state = 'waiting';
+    create index delivery_next on delivery (sink, number) where state = 'waiting';
     create index delivery_state on delivery (state, number);
     create table incident (
         id text primary key, opened_ns integer, changed_ns integer, closed_ns integer, body text);
@@ -103,6 +104,7 @@ class Outbox:
         )
         self.damaged = ""  # the name of the file that this start set aside
         self._ticks = 0
+        self._sinks: tuple[str, ...] = ()  # those of the configuration, and those of old deliveries
 
     def start(self) -> None:
         """Open the file, bring it to this version and check it.
@@ -140,9 +142,11 @@ class Outbox:
                     f" pragma user_version = {number + 1}; commit;"
                 )
             _check_bodies(db)
+            old = db.execute("select distinct sink from delivery where state != 'sent'").fetchall()
         except BaseException:
             db.close()
             raise
+        self._sinks = tuple(sorted({*self._settings.sinks, *(row[0] for row in old)}))
         self._db = db
 
     def _set_aside(self, text: str) -> Path:
@@ -228,8 +232,8 @@ class Outbox:
                 db.execute("insert into done values (?)", (tick_end_ns,))
             except sqlite3.IntegrityError:
                 return []
-            for alert in alerts:
-                self._keep(db, alert, now_ns)
+            if alerts:
+                self._keep(db, alerts, now_ns)
             for batch in incidents:
                 _keep_incidents(db, batch)
             for batch in digest:
@@ -239,26 +243,29 @@ class Outbox:
                 self._trim(db)
         return alerts
 
-    def _keep(self, db: sqlite3.Connection, alert: Alert, now_ns: int) -> None:
-        body = canonical(alert).decode()
-        crc = zlib.crc32(body.encode())
-        db.execute(
-            "insert or replace into alarm values (?,?,?,?,?,?,?,?,?,?)",
-            (alert.id, alert.kind, alert.entity, alert.state, alert.severity, alert.raised_ns,
-             alert.changed_ns, alert.cleared_ns, body, crc),
-        )  # fmt: skip
-        db.execute(
-            "insert or ignore into change values (?,?,?,?,?,?)",
-            (alert.change, alert.id, alert.changed_ns, alert.state, body, crc),
+    def _keep(self, db: sqlite3.Connection, alerts: Sequence[Alert], now_ns: int) -> None:
+        states, changes, deliveries = [], [], []
+        for alert in alerts:
+            data = canonical(alert)
+            body, crc = data.decode(), zlib.crc32(data)
+            states.append(
+                (alert.id, alert.kind, alert.entity, alert.state, alert.severity, alert.raised_ns,
+                 alert.changed_ns, alert.cleared_ns, body, crc)
+            )  # fmt: skip
+            changes.append((alert.change, alert.id, alert.changed_ns, alert.state, body, crc))
+            deliveries += [
+                (f"{alert.change}-{name}", name, alert.id, body, crc, now_ns, now_ns)
+                for name, sink in self._settings.sinks.items()
+                if wants(sink, alert)
+            ]
+        db.executemany("insert or replace into alarm values (?,?,?,?,?,?,?,?,?,?)", states)
+        db.executemany("insert or ignore into change values (?,?,?,?,?,?)", changes)
+        db.executemany(
+            "insert or ignore into delivery (key, sink, alarm, body, crc, created_ns, due_ns)"
+            " values (?,?,?,?,?,?,?)",
+            deliveries,
         )
-        for name, sink in self._settings.sinks.items():
-            if wants(sink, alert):
-                db.execute(
-                    "insert or ignore into delivery"
-                    " (key, sink, alarm, body, crc, created_ns, due_ns) values (?,?,?,?,?,?,?)",
-                    (f"{alert.change}-{name}", name, alert.id, body, crc, now_ns, now_ns),
-                )
-                self._deliveries.add("queued")
+        self._deliveries.add("queued", len(deliveries))
 
     def _trim(self, db: sqlite3.Connection) -> None:
         """Keep every table within its bound, the newest rows; what waits is trimmed last of all."""
@@ -308,16 +315,17 @@ class Outbox:
         A later change of an alarm waits until the one before it went to that sink (or was given
         up), so order holds; a sink with a long queue leaves the others theirs.
         """
-        rows = self._rows(
-            "with head as (select min(number) as number from delivery where state = 'waiting'"
-            " group by sink, alarm), ranked as (select d.*, row_number() over"
-            " (partition by d.sink order by d.number) as place"
-            " from head join delivery d using (number) where d.due_ns <= ?)"
-            " select number, key, sink, alarm, body, attempts, created_ns from ranked"
-            " where place <= ? order by number",
-            now_ns, limit,
-        )  # fmt: skip
-        return [Delivery(**row) for row in rows]
+        made: list[Delivery] = []
+        for sink in self._sinks:
+            rows = self._rows(
+                "select number, key, sink, alarm, body, attempts, created_ns from delivery d"
+                " where state = 'waiting' and sink = ? and due_ns <= ? and not exists"
+                " (select 1 from delivery e indexed by delivery_waiting where e.state = 'waiting' and e.sink = d.sink"
+                " and e.alarm = d.alarm and e.number < d.number) order by number limit ?",
+                sink, now_ns, limit,
+            )  # fmt: skip
+            made += [Delivery(**row) for row in rows]
+        return sorted(made, key=lambda delivery: delivery.number)
 
     def mark(self, verdicts: Sequence[Verdict], now_ns: int) -> None:
         """Record what became of deliveries: done, to be tried again later, or given up."""
