@@ -132,7 +132,7 @@ def pack(datagrams: list[Datagram], not_before_ns: int = 0) -> DatagramBlock:
         np.array([d.source_port for d in datagrams], np.uint16),
         arrival,
         0,
-        int(arrival[-1]),
+        int(arrival[-1]) if datagrams else not_before_ns,
     )
 
 

@@ -304,6 +304,8 @@ class FlowDecoder:
         units: NDArray[np.int64],
         undecodable: NDArray[np.uint8],
         unsure: NDArray[np.uint8],
+        *,
+        again: bool = False,
     ) -> list[Batch]:
         part = _Part(block, chosen, located)
         cursor = np.zeros(templated.CURSOR_SIZE, np.int64)
@@ -352,7 +354,10 @@ class FlowDecoder:
         if options:
             batches.append(self._options.batch(options))
         self._sets.add("reserved_id", int(cursor[templated.RESERVED_SETS]))
-        self._verdict.array += np.bincount(verdict, minlength=len(templated.Verdict)).astype("u8")
+        if not again:  # a set that waited was counted with the datagram it came in
+            self._verdict.array += np.bincount(verdict, minlength=len(templated.Verdict)).astype(
+                "u8"
+            )
         versions = self._streams.key[part.stream, 2] >> np.uint64(16)
         units[chosen] = np.where(versions == 9, 1, records)
         bad = (verdict != templated.Verdict.OK) & (
@@ -601,7 +606,7 @@ class FlowDecoder:
         nothing = np.zeros(1, np.int64)
         flags = np.zeros(1, np.uint8)
         return self._decode_templated(
-            block, np.zeros(1, np.int64), located, nothing, flags, flags.copy()
+            block, np.zeros(1, np.int64), located, nothing, flags, flags.copy(), again=True
         )
 
     def _read_options(
