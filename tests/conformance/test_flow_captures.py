@@ -81,8 +81,8 @@ def source_of(shared: Path, dump: Path, rows: list[list[str]]) -> Path:
     label = str(dump.relative_to(shared / "captures"))
     what = next(row[5] for row in rows if row[0] == label)
     name = re.search(r"messages?, of (.*)", what).group(1).split(",")[0].strip()  # type: ignore[union-attr]
-    kind = dump.parts[-3]
-    path = next(row[0] for row in rows if row[0].startswith(kind) and row[0].endswith("/" + name))
+    folder = label.removeprefix("derived/").rsplit("/", 1)[0]
+    path = next(row[0] for row in rows if row[0] == f"{folder}/{name}")
     return shared / "captures" / path
 
 
