@@ -326,6 +326,7 @@ class FrameFlag:
     INCOMPLETE = 1  # first tick after a start: raises no volume or silence alarm
     OTHER = 2  # the row is `__other__`: what did not fit the cap
     SAMPLING_UNKNOWN = 4  # some records came without a known sampling rate
+    CAPPED = 8  # the key cap was full: this series counts in `__other__`, its zeros say nothing
 
 
 # Fields of FLOW that are counts a view multiplies by the sampling rate.

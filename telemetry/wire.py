@@ -93,7 +93,7 @@ def decode(data: bytes | memoryview) -> Batch:
         metadata = {k.decode(): v.decode() for k, v in dict(arrow.metadata.items()).items()}
         name = metadata["tocsin.schema"]
         major, minor = (int(part) for part in metadata["tocsin.version"].split("."))
-    except Exception as error:  # noqa: BLE001  # nanoarrow raises several kinds for bad bytes
+    except Exception as error:  # nanoarrow raises several kinds for bad bytes
         raise DecodeError("corrupt", f"not a Tocsin Arrow stream: {error}") from error
     known = CATALOGUE.get(name)
     if known is not None and known.major != major:

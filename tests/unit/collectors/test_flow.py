@@ -204,8 +204,9 @@ def test_v9_uptime_stamps_survive_the_wrap_of_49_days() -> None:
 
 def test_a_wrong_exporter_clock_is_corrected() -> None:
     made = decoder()
+    old = SECONDS - 7200
     message = ipfix(template_set(256, [(152, 8), (1, 4)]),
-                    data_set(256, struct.pack("!QI", (SECONDS - 7200) * 1000, 5)), seconds=SECONDS - 7200)  # fmt: skip
+                    data_set(256, struct.pack("!QI", old * 1000, 5)), seconds=old)  # fmt: skip
     (batch,) = flows(made.decode(block(message)))
     assert abs(int(batch["export_ns"][0]) - ARRIVAL_NS) < 2 * 10**9
     assert abs(int(batch["flow_start_ns"][0]) - ARRIVAL_NS) < 2 * 10**9
