@@ -157,7 +157,7 @@ def in_process() -> list[dict[str, object]]:
 
         def decoder() -> FlowDecoder | SflowDecoder:
             settings = FlowDecoderSettings(clock_tolerance_seconds=5e9)
-            return (SflowDecoder if protocol == "sflow" else FlowDecoder)(settings, context)  # noqa: B023
+            return (SflowDecoder if protocol == "sflow" else FlowDecoder)(settings, context)
 
         def decode() -> int:
             one = decoder()
@@ -168,7 +168,7 @@ def in_process() -> list[dict[str, object]]:
         def with_views() -> None:
             one = decoder()
             windows = FlowWindows(views, context, backbone=network.backbone())
-            for part in parts:  # noqa: B023
+            for part in parts:
                 for batch in one.decode(part):
                     if batch.schema.name == "flow":
                         windows.process(batch)
