@@ -30,6 +30,9 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     reopen_seconds: PositiveFloat = 900.0  # a re-raise within this time is the same occurrence
     flap_changes: PositiveInt = 6  # so many raises within flap_seconds: the alarm flaps
     flap_seconds: PositiveFloat = 3600.0
+    update_seconds: PositiveFloat = (
+        60.0  # growth is told at most so often; a worse severity at once
+    )
     aftermath_seconds: PositiveFloat = 300.0  # deviations so soon after a fault belong to it
     alarms_max: PositiveInt = 10_000
     retry_seconds_first: PositiveFloat = 1.0

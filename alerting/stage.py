@@ -173,7 +173,8 @@ class AlertingStage:
         if claim.disposition == "hard":
             return False  # a hard fault is certain when it is raised; only its end is news
         worse = SEVERITIES.index(claim.severity) < SEVERITIES.index(alarm.severity)
-        grown = claim.score > 2.0 * alarm.best_score
+        again = now_ns - alarm.changed_ns >= round(self._settings.update_seconds * 1e9)
+        grown = again and claim.score > 2.0 * alarm.best_score
         if worse or (grown and not alarm.flapping):
             alarm.state = "updated"
             self._tell(alarm, claim, now_ns)

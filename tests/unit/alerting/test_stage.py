@@ -80,11 +80,14 @@ def test_an_attack_that_grows_is_updated() -> None:
     world = AlarmWorld()
     series = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
     world.samples[series] = flood()
-    states = []
-    for score in (4.0, 4.0, 5.0, 9.0, 9.0):
+    states: list[str] = []
+    when: list[int] = []
+    for score in (4.0, 4.0, 5.0, 9.0, *[9.0] * 30):
         row = world.anomaly(series, "attack", score=score, detail={"octets_per_second": 1e8})
         states += [a.state for a in world.tick([row])]
+        when += [world.now_ns] * (len(states) - len(when))
     assert states == ["raised", "updated"]
+    assert when[1] - when[0] == 60_000_000_000  # growth is told once a minute at most
 
 
 def test_an_incomplete_tick_neither_raises_nor_counts_as_quiet() -> None:
