@@ -173,3 +173,13 @@ def target(element: int, width: int) -> tuple[int, Convert]:
     if element == 70 and width == 3:
         return SLOT["mpls_top_label"], Convert.MPLS
     return -1, Convert.SKIP
+
+
+def superseded(elements: set[int]) -> set[int]:
+    """Return the IANA elements of a template that another one of it makes void.
+
+    Where a template has delta counts, its running totals (85, 86) and layer-2 octets (352) are other
+    quantities: a delta of 0 must not be filled from them (Open vSwitch sends all of them).
+    """
+    void = {85, 352} if 1 in elements else set()
+    return void | ({86} if 2 in elements else set())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from collectors.elements import SLOTS, VARIABLE, Convert, target
+from collectors.elements import SLOTS, VARIABLE, Convert, superseded, target
 from collectors.flow import SetSeen
 from collectors.templates import Template
 
@@ -78,12 +78,14 @@ class FieldSeen:
 def records_of(seen: SetSeen) -> Iterator[list[FieldSeen]]:
     """Yield the fields of each record of a set; for data sets as many records as gave rows."""
     at, data = 0, seen.data
+    specs = seen.template.fields
+    void = superseded({spec.element for spec in specs if not spec.enterprise})
     wanted = seen.rows if not seen.template.scopes else RECORDS_PER_SET_MAX
     for _ in range(min(wanted, RECORDS_PER_SET_MAX)):
         fields: list[FieldSeen] = []
         begin = at
         filled: set[int] = set()
-        for index, spec in enumerate(seen.template.fields):
+        for index, spec in enumerate(specs):
             width = spec.width
             if width == VARIABLE:
                 if at + 1 > len(data):
@@ -95,6 +97,8 @@ def records_of(seen: SetSeen) -> Iterator[list[FieldSeen]]:
                 return
             scope = index < seen.template.scopes
             column, rule = _mapping(spec.element, spec.enterprise, width, spec.width, scope)
+            if not spec.enterprise and spec.element in void:
+                column, rule = "", "another quantity than the delta counts beside it, kept raw"
             slot = target(spec.element, width)[0] if column else -1
             if slot >= 0 and slot in filled:
                 rule += "; fills in where an earlier one was 0"
@@ -145,7 +149,8 @@ def unmapped(fields: list[FieldSeen]) -> dict[str, str]:
 
 def has_unmapped(template: Template) -> bool:
     """Whether some field of a template has no column (or may have none: variable length)."""
-    return any(
+    elements = {spec.element for spec in template.fields if not spec.enterprise}
+    return bool(superseded(elements) & elements) or any(
         spec.enterprise or spec.width == VARIABLE or target(spec.element, spec.width)[0] < 0
         for spec in template.fields
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.elements import VARIABLE, Convert, target
+from collectors.elements import VARIABLE, Convert, superseded, target
 
 TABLE_SIZE = 1 << 14  # slots of the hash table; a power of two
 FILL_IF_ZERO = 0x80  # flag on a conversion: an earlier field of the record fills the same slot
@@ -69,9 +69,12 @@ class Plans:
         """Compile a template, or find the plan of one with the same layout; return its row."""
         widths, slots, converts = [], [], []
         present = 0
+        void = superseded({spec.element for spec in template.fields if not spec.enterprise})
         for spec in template.fields:
             slot, how = (-1, Convert.SKIP)
-            if spec.enterprise == 0 and spec.width != VARIABLE:
+            if spec.enterprise == 0 and spec.element in void:
+                pass
+            elif spec.enterprise == 0 and spec.width != VARIABLE:
                 slot, how = target(spec.element, spec.width)
             elif spec.enterprise == 0:
                 # An unsigned element sent with variable length is legal; the kernel checks each.

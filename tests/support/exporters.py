@@ -281,8 +281,6 @@ class Wire:
                 "obs_domain_id=7",
                 "cache_active_timeout=1",
                 "cache_max_flows=1000",
-                # A packet is seen going in and going out; once is enough.
-                "other_config:enable-output-sampling=false",
             ),
         }[kind]
         vsctl("set", "bridge", "br0", f"{kind}=@new", "--", "--id=@new", "create", *table)
