@@ -6,7 +6,7 @@ PY=.venv/bin/python
 TIER="${TIER:-all}"
 DEEP="${DEEP:-}"
 PACKAGES=(softflowd pmacct nfdump openvswitch-switch iperf3 tshark tcpdump iproute2 prometheus
-  prometheus-alertmanager systemd)
+  prometheus-alertmanager strace systemd)
 export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$PWD/.cache/numba}"
 export TOCSIN_STATE_DIR="$PWD/.cache/state"
 mkdir -p .cache
