@@ -36,6 +36,7 @@ lateness_seconds = 0.3
 map = "{network}"
 [detection]
 warmup_ticks = 6
+warmup_seconds = 6.0
 silent_ticks = 2
 [alerting.sinks.file]
 kind = "file"
