@@ -6,7 +6,7 @@ not forty. Each claim names its evidence; causes are ranked.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ AMPLIFIERS = {
 }  # fmt: skip
 VECTOR_SHARE = 0.35  # of the sampled octets (floods: packets) that one vector must hold
 VECTOR_SOURCES_MIN = 5
+DEVIATION_RECORDS_MIN = 30.0  # in a tick, seen or expected
 TALKERS_LOOKED_AT = 200
 TALKERS_SHOWN = 10
 UNITS = {
@@ -89,12 +90,15 @@ class CauseRules:
         self._evidence = evidence
         self._faces = faces
 
-    def claims(self, rows: Sequence[Row]) -> list[Claim]:
-        """Return the claims of one tick: every fault that a rule can name."""
+    def claims(self, rows: Sequence[Row], under_attack: Set[str] = frozenset()) -> list[Claim]:
+        """Return the claims of one tick: every fault that a rule can name.
+
+        `under_attack` are prefixes whose attack alarm is up: there the vector is known.
+        """
         down = [self._exporter_down(row) for row in rows if row.detector == "exporter_silent"]
         dark = {claim.entity for claim in down}
         rest = [row for row in rows if self._router(row) not in dark]
-        attacks = self._attacks(rest)
+        attacks = self._attacks(rest, under_attack)
         made = down + self._links_cut(rest, dark) + attacks
         made += self._scans(rest, {claim.entity for claim in attacks})
         made += self._leaks(rest, {claim.entity for claim in made})
@@ -113,6 +117,9 @@ class CauseRules:
                 continue
             if row.view not in ("interface", "exporter", "service"):
                 continue
+            most = max(row.actual, row.expected) * row.tick_seconds
+            if row.measure in ("flows", "records") and most < DEVIATION_RECORDS_MIN:
+                continue  # a handful of records: nobody gets up for it
             ratio = (row.actual + 1e-9) / (row.expected + 1e-9)
             if abs(math.log(ratio)) < math.log(self._settings.deviation_ratio):
                 continue
@@ -240,16 +247,18 @@ class CauseRules:
     def _talkers(self, row: Row) -> tuple[Talker, ...]:
         return self._evidence.talkers(row.key.series_id, row.tick_start_ns, TALKERS_LOOKED_AT)
 
-    def _attacks(self, rows: Sequence[Row]) -> list[Claim]:
+    def _attacks(self, rows: Sequence[Row], under_attack: Set[str]) -> list[Claim]:
         made = []
         for row in rows:
             if row.detector != "attack":
                 continue
             talkers = self._talkers(row)
             vector, share, host = vector_of(talkers)
-            if not vector:
-                continue  # many ordinary conversations: a flash crowd, or a new service
-            made.append(self._attack(row, vector, share, host, talkers))
+            if vector:
+                made.append(self._attack(row, vector, share, host, talkers))
+            elif row.key.entity in under_attack:
+                made.append(_goes_on(row))  # this tick's sample missed it, the volume did not end
+            # Else many ordinary conversations: a flash crowd, or a new service.
         return made
 
     def _attack(
@@ -260,7 +269,8 @@ class CauseRules:
         usual = row.detail.get("expected_octets_per_second", 0.0) * 8
         owner = self._network.owner_of_prefix(prefix)
         sources = row.detail.get("distinct_sources", 0.0)
-        entries = self._entries(talkers)
+        aimed = [t for t in talkers if t.destination == host and vector == _vector(t)]
+        entries = self._entries(aimed)
         one = f"{host}/{128 if ':' in host else 32}"
         return Claim(
             "volumetric-attack", prefix, "critical",
@@ -279,7 +289,7 @@ class CauseRules:
             ],
             affects=[name for name in (owner, prefix) if name],
             advice=f"filter {vector} to {host}: FlowSpec, or a blackhole route for {one}",
-            talkers=[_talker(t) for t in talkers[:TALKERS_SHOWN]],
+            talkers=[_talker(t) for t in aimed[:TALKERS_SHOWN]],
             series=[f"{row.key.series_id:016x}"],
             disposition=row.disposition,
         )  # fmt: skip
@@ -379,6 +389,15 @@ class CauseRules:
             series=[f"{row.key.series_id:016x}"],
             disposition=row.disposition,
         )  # fmt: skip
+
+
+def _goes_on(row: Row) -> Claim:
+    """Return a claim that keeps an attack's alarm up and has nothing new to tell."""
+    return Claim(
+        "volumetric-attack", row.key.entity, "indeterminate", "", row.since_ns, 0.0,
+        actual=row.actual, expected=row.expected, series=[f"{row.key.series_id:016x}"],
+        disposition=row.disposition,
+    )  # fmt: skip
 
 
 def vector_of(talkers: Sequence[Talker]) -> tuple[str, float, str]:

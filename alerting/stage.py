@@ -99,7 +99,8 @@ class AlertingStage:
         return self._batches(changed, frontier_ns) + digest
 
     def _judge(self, rows: list[Row], now_ns: int) -> list[Alarm]:
-        claims = self._rules.claims(rows)
+        attacks = (a for a in self._alarms.values() if a.up and a.kind == "volumetric-attack")
+        claims = self._rules.claims(rows, {alarm.entity for alarm in attacks})
         shown = {claim.alarm_id for claim in claims}
         claimed: list[tuple[Alarm, Claim]] = []
         for claim in claims:

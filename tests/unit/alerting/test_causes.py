@@ -138,6 +138,39 @@ def test_an_attack_names_vector_host_prefix_and_entry_after_two_ticks() -> None:
     assert len(alert.explain["top_talkers"]) == 10
 
 
+def test_an_attack_that_a_tick_of_the_sample_misses_goes_on() -> None:
+    world = AlarmWorld()
+    series = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
+    world.samples[series] = flood()
+    alerts = [a for _ in range(2) for a in world.tick([attack(world, series)])]
+    world.samples[series] = (talker(),)
+    alerts += [a for _ in range(30) for a in world.tick([attack(world, series)])]
+    assert [a.state for a in alerts] == ["raised"]
+    assert [a.state for _ in range(3) for a in world.tick()] == ["cleared"]
+
+
+def test_the_talkers_of_an_attack_are_those_who_attack() -> None:
+    world = AlarmWorld()
+    series = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
+    loud = [talker(source=f"192.0.2.{i}", destination="198.51.100.9") for i in range(30)]
+    syn = flood(60, protocol=6, tcp_flags=2, source_port=4000, octets=3000, packets=60)
+    world.samples[series] = (*loud, *syn)
+    (alert,) = [a for _ in range(2) for a in world.tick([attack(world, series)])]
+    assert alert.title.startswith("SYN flood on 198.51.100.7 ")
+    assert {t["destination"] for t in alert.explain["top_talkers"]} == {"198.51.100.7"}
+
+
+def test_a_handful_of_records_is_no_deviation() -> None:
+    world = AlarmWorld()
+    series = world.series("service", protocol="tcp", port_class="53")
+    since = world.now_ns
+    few = {"measure": "flows", "actual": 0.0, "expected": 1.1, "since_ns": since}
+    many = {"measure": "flows", "actual": 0.0, "expected": 11.0, "since_ns": since}
+    assert [world.tick([world.anomaly(series, "level", **few)]) for _ in range(9)] == [[]] * 9
+    said = [a for _ in range(9) for a in world.tick([world.anomaly(series, "level", **many)])]
+    assert [(a.kind, a.entity) for a in said] == [("deviation", "tcp/53")]
+
+
 def test_a_flash_crowd_is_no_attack() -> None:
     world = AlarmWorld()
     series = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
