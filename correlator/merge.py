@@ -11,15 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from correlator.groups import Groups
-from correlator.partial import arrays_of
+from correlator.groups import EVERYTHING, SALT, Groups, Layout, above_bound, layout_of
+from correlator.partial import cells_of
 from correlator.series_index import SeriesIndex
 from correlator.windows_kernels import (
+    DYNAMIC_PORT,
     FLOWS,
+    HEAD_WORDS,
+    KEY_WORDS,
+    MOVED,
     OCTETS,
-    OCTETS_MAX,
-    OCTETS_MIN,
     PACKETS,
+    SIZE_MAX,
+    SIZE_MIN,
+    SIZE_SUM,
+    SIZE_WORDS,
     SQUARE_HIGH,
     SQUARE_LOW,
     UNSURE,
@@ -29,6 +35,7 @@ from correlator.windows_kernels import (
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.ports import NetworkMap, SeriesKey, Talker
+from telemetry import wire
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_pair, address_text, stable_id
 from telemetry.schemas import EVIDENCE, FRAME, LEDGER, OPTION, SERIES, FrameFlag
@@ -36,11 +43,11 @@ from telemetry.views import View, frame_schema
 
 NEW_SERIES_PER_TICK_MAX = 4096
 EVICT_IDLE_TICKS = 10  # when full, a row must have been silent for so long before it is given away
+TRAINED_TICKS = 30  # and have spoken in fewer ticks than this: what was learned is not displaced
 EVIDENCE_TICKS = 4
 NO_ROW = 0xFFFF_FFFF
 OTHER = "__other__"
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 58: "icmpv6", 132: "sctp"}
-DYNAMIC_PORT = 65_536
 U64 = np.uint64
 
 
@@ -63,8 +70,11 @@ class FrameMerger:
         network: NetworkMap,
         shards: int = 1,
         idle_seconds: float = 86_400.0,
+        salt: int = SALT,
     ) -> None:
         self._views = {view.name: view for view in views}
+        self._layouts = {view.name: layout_of(view) for view in views}
+        self._salt = salt
         self._schemas = {view.name: frame_schema(view) for view in views}
         self._network = network
         self._shards = shards
@@ -75,6 +85,8 @@ class FrameMerger:
         self._samples: dict[tuple[str, int], list[Batch]] = {}
         self._evidence: OrderedDict[int, list[Batch]] = OrderedDict()
         self._ledger: list[Batch] = []
+        self._told: dict[str, int] = dict.fromkeys(self._views, 0)  # ledgers up to here were used
+        self._closed: dict[str, dict[int, int]] = {name: {} for name in self._views}
         self._incomplete_until_ns = 0
         self._other = {name: stable_id(f"{name}|{OTHER}") for name in self._views}
         self._dropped = context.metrics.counter(
@@ -141,6 +153,8 @@ class FrameMerger:
             tick_ns = int(batch["tick_start_ns"][0])
             end_ns = tick_ns + int(batch["tick_ns"][0])
             self._partials.setdefault((end_ns, view, tick_ns), []).append(batch)
+            shard, closed = int(batch["shard"][0]), self._closed[view]
+            closed[shard] = max(closed.get(shard, 0), end_ns)
         elif name == EVIDENCE.name and batch.rows:
             key = (batch.texts("view")[0], int(batch["tick_start_ns"][0]))
             self._samples.setdefault(key, []).append(batch)
@@ -153,26 +167,43 @@ class FrameMerger:
         return []
 
     def advance(self, frontier_ns: int) -> list[Batch]:
-        """Return the frames of every tick that all shards have closed, in order."""
+        """Return the frames of every tick that all shards have closed, in order.
+
+        A shard closes its ticks in order, also empty ones: a later partial of it says that this
+        tick is closed too.
+        """
+        passed = {
+            name: min(closed.values()) if len(closed) >= self._shards else 0
+            for name, closed in self._closed.items()
+        }
         ready = sorted(
             key
-            for key, partials in self._partials.items()
-            if len(partials) >= self._shards
+            for key in self._partials
+            if key[0] <= passed[key[1]]
             and key[0] + round(self._views[key[1]].lateness_seconds * 1e9) <= frontier_ns
         )
         made: list[Batch] = []
+        for end_ns, view, tick_ns in ready:
+            partials = self._partials.pop((end_ns, view, tick_ns))
+            lost = self._lost(self._views[view], end_ns)
+            made += self._frame(self._views[view], tick_ns, end_ns, partials, lost, frontier_ns)
         if ready:
-            lost = self._lost()
-            for end_ns, view, tick_ns in ready:
-                partials = self._partials.pop((end_ns, view, tick_ns))
-                made += self._frame(self._views[view], tick_ns, end_ns, partials, lost, frontier_ns)
+            oldest = min(self._told.values())
+            self._ledger = [one for one in self._ledger if int(one["arrival_ns"].max()) > oldest]
         return made
 
-    def _lost(self) -> dict[tuple[int, int], tuple[int, int, int]]:
-        """Return (lost, sent, datagrams) of each exporter since the last tick."""
+    def _lost(self, view: View, end_ns: int) -> dict[tuple[int, int], tuple[int, int, int]]:
+        """Return (lost, sent, datagrams) of each exporter since this view's last tick.
+
+        Which tick a report belongs to is decided by the frontier at which it was made, so that
+        neither the order of shards nor when they were heard changes a frame.
+        """
+        since, until = self._told[view.name], end_ns + round(view.lateness_seconds * 1e9)
+        self._told[view.name] = until
         lost: dict[tuple[int, int], tuple[int, int, int]] = {}
         for batch in self._ledger:
-            for i in range(batch.rows):
+            times = batch["arrival_ns"]
+            for i in np.flatnonzero((times > since) & (times <= until)).tolist():
                 key = (
                     int(batch["exporter_address_high"][i]),
                     int(batch["exporter_address_low"][i]),
@@ -183,7 +214,6 @@ class FrameMerger:
                     before[1] + int(batch["sent"][i]),
                     before[2] + int(batch["datagrams"][i]),
                 )
-        self._ledger = []
         return lost
 
     def _frame(
@@ -195,16 +225,15 @@ class FrameMerger:
         lost: dict[tuple[int, int], tuple[int, int, int]],
         frontier_ns: int,
     ) -> list[Batch]:
-        keys, counters, registers, entropy = self._merged(view, partials)
+        cells, bound = self._merged(view, partials)
+        keys = cells[:, :KEY_WORDS]
         index = self._index[view.name]
-        idle = index.evict(end_ns - self._idle_ns, len(index.keys))
+        gone = index.evict(end_ns - self._idle_ns)
+        self._forget(gone)
         rows = index.find(keys[1:])
-        new = self._admit(view, index, keys[1:], counters[1:], rows, end_ns)
-        for row in idle.tolist():
-            if not index.live[row]:
-                self._forget(view.name, row)
+        new = self._admit(view, index, keys[1:], cells[1:, OCTETS], rows, end_ns)
         seen = rows >= 0
-        index.last_tick_ns[rows[seen]] = end_ns
+        index.saw(rows[seen & (cells[1:, FLOWS] > 0)], end_ns)
         live = index.live_rows
         # Source row of each frame row: its group, or a group of zeros for the silent.
         place = np.full(index.rows, -1, np.int64)
@@ -212,20 +241,25 @@ class FrameMerger:
         source = np.append(place[live], 0)
         outside = np.concatenate([[0], np.flatnonzero(~seen) + 1])
         self._dropped.add(view.name, len(outside) - 1)
-        columns = _measures(view, counters, registers, entropy, source, outside)
+        taken = _pick(cells, source, outside)
+        columns = _measures(view, self._layouts[view.name], cells, taken, source, outside)
         count = len(source)
-        octets_all = sum(int(p["octets_all"][0]) for p in partials)
-        moved = sum(int(p["octets_moved"][0]) for p in partials) / octets_all if octets_all else 0.0
+        octets_all = int(taken[:, OCTETS].sum(dtype=np.uint64))
+        moved = int(taken[:, MOVED].sum(dtype=np.uint64)) / octets_all if octets_all else 0.0
         flags = np.zeros(count, np.uint8)
         if tick_ns < self._incomplete_until_ns:
             flags |= FrameFlag.INCOMPLETE
         flags[-1] |= FrameFlag.OTHER
-        unsure = np.append(counters[:, UNSURE], U64(0))[source] > 0
-        flags[unsure] |= FrameFlag.SAMPLING_UNKNOWN
+        flags[taken[:, UNSURE] > 0] |= FrameFlag.SAMPLING_UNKNOWN
         share, by_exporter = self._shares(view, index.keys[live], lost)
         for name, values in by_exporter.items():
             if name in columns:
                 columns[name][:-1] = values
+        if bound < EVERYTHING:
+            # The cap sent this key's records to `__other__`: its zero is no silence.
+            capped = (source[:-1] < 0) & above_bound(index.keys[live], bound, self._salt)
+            flags[:-1][capped] |= FrameFlag.CAPPED
+            share[capped] = 1.0
         columns |= {
             "tick_start_ns": np.full(count, tick_ns, np.int64),
             "tick_seconds": np.full(count, (end_ns - tick_ns) / 1e9, np.float32),
@@ -256,36 +290,22 @@ class FrameMerger:
         )
         return made
 
-    def _merged(
-        self, view: View, partials: list[Batch]
-    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint32]]:
+    def _merged(self, view: View, partials: list[Batch]) -> tuple[NDArray[np.uint64], int]:
+        """Return (rows of groups, row 0 being `__other__`; bound above which keys are in row 0)."""
         if len(partials) == 1:
-            return arrays_of(partials[0])
-        functions = {measure.function for measure in view.measures}
-        groups = Groups(
-            keys_max=view.keys_per_tick_max,
-            registers="distinct" in functions,
-            entropy="entropy" in functions,
-        )
-        for partial in sorted(partials, key=lambda p: int(p["shard"][0])):
-            groups.merge(*arrays_of(partial))
+            return cells_of(partials[0]), int(partials[0]["bound"][0])
+        groups = Groups(self._layouts[view.name], keys_max=view.keys_per_tick_max, salt=self._salt)
+        for partial in partials:
+            groups.merge(cells_of(partial), int(partial["bound"][0]))
         groups.settle()
-        n = groups.rows
-        # Canonical order: which shard came first must not be seen.
-        order = np.concatenate([[0], 1 + np.lexsort(groups.keys[1:n].T[::-1])]).astype(np.int64)
-        return (
-            groups.keys[order],
-            groups.counters[order],
-            groups.registers[order] if len(groups.registers) else groups.registers,
-            groups.entropy[order] if len(groups.entropy) else groups.entropy,
-        )
+        return groups.cells, groups.bound
 
     def _admit(
         self,
         view: View,
         index: SeriesIndex,
         keys: NDArray[np.uint64],
-        counters: NDArray[np.uint64],
+        octets: NDArray[np.uint64],
         rows: NDArray[np.int64],
         end_ns: int,
     ) -> list[dict[str, Any]]:
@@ -293,18 +313,17 @@ class FrameMerger:
         unknown = np.flatnonzero(rows < 0)
         if not unknown.size:
             return []
-        weight = counters[unknown, OCTETS].astype(np.float64)
+        weight = octets[unknown].astype(np.float64)
         order = np.lexsort((keys[unknown, 2], keys[unknown, 1], keys[unknown, 0], -weight))
         chosen = unknown[order][:NEW_SERIES_PER_TICK_MAX]
         lacking = chosen.size - index.room()
         if lacking > 0:
-            tick_ns = view.tick_ns
-            for row in index.evict(end_ns - EVICT_IDLE_TICKS * tick_ns, lacking).tolist():
-                self._forget(view.name, row)
+            before_ns = end_ns - EVICT_IDLE_TICKS * view.tick_ns
+            self._forget(index.evict(before_ns, lacking, seen_below=TRAINED_TICKS))
             chosen = chosen[: index.room()]
         described = [self._describe(view.name, words, 0) for words in keys[chosen].tolist()]
         ids = np.array([key.series_id for key in described], np.uint64)
-        rows[chosen] = index.admit(keys[chosen], ids)
+        rows[chosen] = index.admit(keys[chosen], ids, end_ns)
         for key, row in zip(described, rows[chosen].tolist(), strict=True):
             self._where[key.series_id] = (view.name, row)
         return [
@@ -318,10 +337,9 @@ class FrameMerger:
             for key in described
         ]
 
-    def _forget(self, view: str, row: int) -> None:
-        gone = [sid for sid, place in self._where.items() if place == (view, row)]
-        for series_id in gone:
-            del self._where[series_id]
+    def _forget(self, series_ids: NDArray[np.uint64]) -> None:
+        for series_id in series_ids.tolist():
+            self._where.pop(series_id, None)
 
     def _shares(
         self,
@@ -420,23 +438,19 @@ class FrameMerger:
         index = self._index[view]
         row, series_id = frame["row"][:-1].astype(np.int64), frame["series_id"][:-1]
         end_ns = int(frame["tick_start_ns"][0]) + round(float(frame["tick_seconds"][0]) * 1e9)
-        gone = np.setdiff1d(index.live_rows, row)
-        if gone.size:
-            index.live[gone] = 0
-            index.series_id[gone] = 0
-            index._free = sorted({*index._free, *gone.tolist()}, reverse=True)
-            for one in gone.tolist():
-                self._forget(view, one)
-        new = [i for i, sid in enumerate(series_id.tolist()) if sid in words]
+        self._forget(index.take_back(np.setdiff1d(index.live_rows, row)))
+        known = index.series_id[np.minimum(row, len(index.series_id) - 1)]
+        changed = np.flatnonzero((row >= index.rows) | (known != series_id))
+        new = [i for i in changed.tolist() if int(series_id[i]) in words]
         if new:
+            reused = row[new][row[new] < index.rows]
+            self._forget(index.series_id[reused][index.live[reused] > 0])
             keys = np.array([words[int(series_id[i])][1] for i in new], np.uint64)
-            index.place(row[new], keys, series_id[new])
+            index.place(row[new], keys, series_id[new], end_ns)
             for i in new:
                 self._where[int(series_id[i])] = (view, int(row[i]))
-        elif gone.size:
-            index.place(row[:0], np.zeros((0, 3), np.uint64), series_id[:0])
-        spoke = frame["records" if view == "exporter" else "flows"][:-1] > 0
-        index.last_tick_ns[row[spoke]] = end_ns
+        count = next(m.name for m in self._views[view].measures if m.function == "count")
+        index.saw(row[frame[count][:-1] > 0], end_ns)
 
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Nothing to do: the merger is who takes rows back."""
@@ -446,6 +460,15 @@ class FrameMerger:
         for name, index in self._index.items():
             index.snapshot(out.scoped(name))
         write_array(out, "incomplete_until_ns", np.array([self._incomplete_until_ns], np.int64))
+        told = [self._told[name] for name in sorted(self._told)]
+        write_array(out, "told", np.array(told, np.int64))
+        for name, closed in self._closed.items():
+            pairs = np.array(sorted(closed.items()), np.int64).reshape(-1, 2)
+            write_array(out.scoped(name), "closed", pairs)
+        write_batches(out, "partials", [b for _, bs in sorted(self._partials.items()) for b in bs])
+        write_batches(out, "samples", [b for _, bs in sorted(self._samples.items()) for b in bs])
+        write_batches(out, "ledgers", self._ledger)
+        write_batches(out, "evidence", [b for bs in self._evidence.values() for b in bs])
 
     def restore(self, state: Any) -> None:
         """Take them back."""
@@ -456,6 +479,18 @@ class FrameMerger:
         kept = read_array(state, "incomplete_until_ns")
         if kept is not None:
             self._incomplete_until_ns = int(kept[0])
+        told = read_array(state, "told")
+        if told is not None and len(told) == len(self._told):
+            self._told = dict(zip(sorted(self._told), told.tolist(), strict=True))
+        for batch in read_batches(state, "partials") + read_batches(state, "samples"):
+            self.process(batch)
+        for name in self._closed:
+            pairs = read_array(state.scoped(name), "closed")
+            if pairs is not None:
+                self._closed[name] = {int(shard): int(end_ns) for shard, end_ns in pairs}
+        self._ledger = read_batches(state, "ledgers")
+        for batch in read_batches(state, "evidence"):
+            self._remember(batch)
 
 
 def key_text(key: dict[str, str] | Any) -> str:
@@ -498,70 +533,104 @@ def words_of(text: str) -> list[int]:
     return [high, low, int(length)]
 
 
+def write_batches(out: Any, name: str, batches: Sequence[Batch]) -> None:
+    """Write batches as their wire form."""
+    parts = [np.frombuffer(wire.encode(batch), np.uint8) for batch in batches]
+    sizes = np.array([len(part) for part in parts], np.int64)
+    write_array(out, f"{name}.sizes", sizes)
+    write_array(out, f"{name}.bytes", np.concatenate([*parts, np.zeros(0, np.uint8)]))
+
+
+def read_batches(state: Any, name: str) -> list[Batch]:
+    """Return the batches that `write_batches` wrote; none where it was never called."""
+    sizes, data = read_array(state, f"{name}.sizes"), read_array(state, f"{name}.bytes")
+    if sizes is None or data is None:
+        return []
+    ends = np.cumsum(sizes)
+    return [
+        wire.decode(data[end - size : end].tobytes())
+        for end, size in zip(ends.tolist(), sizes.tolist(), strict=True)
+    ]
+
+
+def _pick(
+    cells: NDArray[np.uint64], source: NDArray[np.int64], outside: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """Return the counters of each frame row. `source` picks its group, -1 = none (zeros).
+
+    The last frame row, `__other__`, is the sum of the groups in `outside`.
+    """
+    words = min(cells.shape[1], HEAD_WORDS + SIZE_WORDS)
+    taken = np.zeros((len(source), words), np.uint64)
+    found = source >= 0
+    taken[found] = cells[source[found], :words]
+    other = cells[outside, :words]
+    taken[-1] = other.sum(axis=0, dtype=np.uint64)
+    if words > HEAD_WORDS:
+        used = other[other[:, FLOWS] > 0]
+        taken[-1, SIZE_MIN] = used[:, SIZE_MIN].min() if len(used) else 0
+        taken[-1, SIZE_MAX] = used[:, SIZE_MAX].max() if len(used) else 0
+        # The low halves of the 128-bit sums carry into the high ones.
+        half = np.uint64(32)
+        low = int((other[:, SQUARE_LOW] & np.uint64(0xFFFF_FFFF)).sum())
+        low += int((other[:, SQUARE_LOW] >> half).sum()) << 32
+        high = int(taken[-1, SQUARE_HIGH]) + (low >> 64)
+        taken[-1, SQUARE_LOW], taken[-1, SQUARE_HIGH] = low % 2**64, high % 2**64
+    return taken
+
+
 def _measures(
     view: View,
-    counters: NDArray[np.uint64],
-    registers: NDArray[np.uint8],
-    entropy: NDArray[np.uint32],
+    layout: Layout,
+    cells: NDArray[np.uint64],
+    taken: NDArray[np.uint64],
     source: NDArray[np.int64],
     outside: NDArray[np.int64],
 ) -> dict[str, NDArray[Any]]:
-    """Return the measure columns. `source` picks the group of each frame row, -1 = none (zeros);
-    the last frame row, `__other__`, is the sum of the groups in `outside`."""
-    padded = np.vstack([counters, np.zeros((1, counters.shape[1]), np.uint64)])
-    taken = padded[source]
-    other = counters[outside]
-    taken[-1] = other.sum(axis=0, dtype=np.uint64)
-    used = other[(other[:, FLOWS] > 0) | (other[:, OCTETS] > 0)]
-    taken[-1, OCTETS_MIN] = used[:, OCTETS_MIN].min() if len(used) else 0
-    taken[-1, OCTETS_MAX] = used[:, OCTETS_MAX].max() if len(used) else 0
+    """Return the measure columns of a frame; see `_pick`."""
     flows = taken[:, FLOWS].astype(np.float64)
-    octets = taken[:, OCTETS].astype(np.float64)
     made: dict[str, NDArray[Any]] = {}
     for measure in view.measures:
         name = measure.name
         if measure.function == "count":
             made[name] = taken[:, FLOWS].copy()
         elif measure.function == "sum":
-            column = {"octets": OCTETS, "packets": PACKETS}.get(measure.of[0] if measure.of else "")
-            made[name] = (
-                np.zeros(len(taken), np.uint64) if column is None else taken[:, column].copy()
-            )
+            word = {"octets": OCTETS, "packets": PACKETS}.get(measure.of[0] if measure.of else "")
+            made[name] = np.zeros(len(taken), np.uint64) if word is None else taken[:, word].copy()
         elif measure.function == "min":
-            made[name] = taken[:, OCTETS_MIN].copy()
+            made[name] = taken[:, SIZE_MIN].copy()
         elif measure.function == "max":
-            made[name] = taken[:, OCTETS_MAX].copy()
+            made[name] = taken[:, SIZE_MAX].copy()
         elif measure.function == "mean":
-            made[name] = np.divide(octets, flows, out=np.zeros(len(taken)), where=flows > 0)
+            size = taken[:, SIZE_SUM].astype(np.float64)
+            made[name] = np.divide(size, flows, out=np.zeros(len(taken)), where=flows > 0)
         elif measure.function == "m2":
-            squares = taken[:, SQUARE_HIGH].astype(np.float64) * 2.0**64 + taken[
-                :, SQUARE_LOW
-            ].astype(np.float64)
-            part = np.divide(octets * octets, flows, out=np.zeros(len(taken)), where=flows > 0)
+            size = taken[:, SIZE_SUM].astype(np.float64)
+            squares = taken[:, SQUARE_HIGH].astype(np.float64) * 2.0**64
+            squares += taken[:, SQUARE_LOW].astype(np.float64)
+            part = np.divide(size * size, flows, out=np.zeros(len(taken)), where=flows > 0)
             made[name] = np.maximum(squares - part, 0.0)
         elif measure.function == "distinct":
-            made[name] = _sketch(distinct, registers, source, outside, np.maximum)
+            registers = layout.registers_of(cells)
+            joined = registers[outside].max(axis=0)
+            made[name] = _estimate(distinct, registers, joined, source)
         elif measure.function == "entropy":
-            made[name] = _sketch(entropy_bits, entropy, source, outside, np.add)
+            buckets = layout.buckets_of(cells)
+            total = buckets[outside].sum(axis=0, dtype=np.uint64)
+            joined = np.minimum(total, np.uint64(0xFFFF_FFFF)).astype(np.uint32)
+            made[name] = _estimate(entropy_bits, buckets, joined, source)
     return made
 
 
-def _sketch(
-    estimate: Any,
-    state: NDArray[Any],
-    source: NDArray[np.int64],
-    outside: NDArray[np.int64],
-    join: Any,
+def _estimate(
+    estimate: Any, state: NDArray[Any], other: NDArray[Any], source: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    values = np.zeros(len(state) + 2)
-    estimate(np.ascontiguousarray(state), values[: len(state)])
-    together = np.ascontiguousarray(join.reduce(state[outside], axis=0)[None, :]).astype(
-        state.dtype
-    )
-    estimate(together, values[len(state) + 1 :])
-    picked = np.where(source < 0, len(state), source)
-    picked[-1] = len(state) + 1
-    return values[picked]
+    """Return the estimate of each frame row from the sketches of its group; 0 without one."""
+    values = np.zeros(len(state) + 1)
+    estimate(np.ascontiguousarray(state), values[:-1])
+    picked = values[source]  # -1, no group, picks the zero at the end
+    estimate(np.ascontiguousarray(other[None, :]), picked[-1:])
+    return picked
 
 
 def _talker(batch: Batch, row: int, least: int) -> Talker:

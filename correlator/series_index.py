@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from correlator.windows_kernels import reindex
 from runtime.checkpoint import read_array, write_array
 from runtime.kernels import inline, kernel
 
@@ -60,12 +59,21 @@ def find(
     return missing
 
 
-@kernel("i8(const u8[:,::1], u8[::1])")
-def hash_keys(keys: NDArray[np.uint64], out: NDArray[np.uint64]) -> int:
-    """Write the hash of each key to out uint64[N]."""
-    for i in range(keys.shape[0]):
-        out[i] = _hash(keys[i, 0], keys[i, 1], keys[i, 2])
-    return int(keys.shape[0])
+@kernel("i8(const u8[:,::1], const i8[::1], i4[::1])")
+def index_rows(keys: NDArray[np.uint64], rows: NDArray[np.int64], table: NDArray[np.int32]) -> int:
+    """Enter rows of keys uint64[M, 3] into the hash table; return how many.
+
+    In      rows int64[N], each < M and not in the table yet. Inout table int32[T], row + 1 or 0, T
+            a power of two greater than the rows it holds.
+    """
+    mask = table.size - 1
+    for i in range(rows.size):
+        row = rows[i]
+        place = np.int64(_hash(keys[row, 0], keys[row, 1], keys[row, 2])) & mask
+        while table[place] != 0:
+            place = (place + 1) & mask
+        table[place] = np.int32(row + 1)
+    return int(rows.size)
 
 
 class SeriesIndex:
@@ -79,9 +87,9 @@ class SeriesIndex:
 
     def _allocate(self, size: int) -> None:
         self.keys = np.zeros((size, 3), np.uint64)
-        self.hashes = np.zeros(size, np.uint64)
         self.series_id = np.zeros(size, np.uint64)
         self.last_tick_ns = np.zeros(size, np.int64)
+        self.ticks_seen = np.zeros(size, np.uint32)
         self.live = np.zeros(size, np.uint8)
         self.table = np.zeros(1 << max(4, (4 * size - 1).bit_length() - 1), np.int32)
 
@@ -100,92 +108,109 @@ class SeriesIndex:
         """Return how many keys can be admitted without eviction."""
         return self._most - self.rows + len(self._free)
 
-    def evict(self, before_ns: int, most: int) -> NDArray[np.int64]:
-        """Take back up to `most` rows last seen before `before_ns`, the longest silent first."""
+    def evict(
+        self, before_ns: int, most: int | None = None, *, seen_below: int | None = None
+    ) -> NDArray[np.uint64]:
+        """Take back rows last seen before `before_ns`, the longest silent first; return their ids.
+
+        At most `most` of them, and only of series seen in fewer than `seen_below` ticks.
+        """
         rows = self.live_rows
         rows = rows[self.last_tick_ns[rows] < before_ns]
+        if seen_below is not None:
+            rows = rows[self.ticks_seen[rows] < seen_below]
+        if not rows.size:
+            return np.zeros(0, np.uint64)
         order = np.lexsort((rows, self.last_tick_ns[rows]))[:most]
-        gone = np.sort(rows[order])
-        if gone.size:
-            self.live[gone] = 0
-            self.series_id[gone] = 0
-            self._free = sorted({*self._free, *gone.tolist()}, reverse=True)
-            self._reindex()
-        return gone
+        return self.take_back(np.sort(rows[order]))
 
-    def admit(self, keys: NDArray[np.uint64], series_ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def take_back(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Free these rows; return the ids they had."""
+        ids = self.series_id[rows].copy()
+        if rows.size:
+            self.live[rows] = 0
+            self.series_id[rows] = 0
+            self._free = sorted({*self._free, *rows.tolist()}, reverse=True)
+            self._reindex()
+        return ids
+
+    def saw(self, rows: NDArray[np.int64], end_ns: int) -> None:
+        """Note that these series had records in the tick that ends at `end_ns`."""
+        self.last_tick_ns[rows] = end_ns
+        self.ticks_seen[rows] += np.uint32(1)
+
+    def admit(
+        self, keys: NDArray[np.uint64], series_ids: NDArray[np.uint64], end_ns: int
+    ) -> NDArray[np.int64]:
         """Give rows to new keys, in their order; there must be room. Return the rows."""
+        reused = min(len(keys), len(self._free))
         rows = np.empty(len(keys), np.int64)
-        for i in range(len(keys)):
-            if self._free:
-                rows[i] = self._free.pop()
-            else:
-                rows[i] = self.rows
-                self.rows += 1
-                if self.rows > len(self.keys):
-                    self._grow()
-        self.place(rows, keys, series_ids)
+        rows[:reused] = [self._free[-1 - i] for i in range(reused)]
+        rows[reused:] = np.arange(self.rows, self.rows + len(keys) - reused)
+        self.place(rows, keys, series_ids, end_ns)
         return rows
 
     def place(
-        self, rows: NDArray[np.int64], keys: NDArray[np.uint64], series_ids: NDArray[np.uint64]
+        self,
+        rows: NDArray[np.int64],
+        keys: NDArray[np.uint64],
+        series_ids: NDArray[np.uint64],
+        end_ns: int,
     ) -> None:
-        """Put keys into given rows, as a journal says they were."""
+        """Put keys into given rows, as a journal says they were, first seen at `end_ns`."""
         if not len(rows):
             return
-        while int(rows.max()) >= len(self.keys):
-            self.rows = max(self.rows, len(self.keys))
-            self._grow()
-        self.rows = max(self.rows, int(rows.max()) + 1)
+        if int(rows.max()) >= len(self.keys):
+            self._grow(int(rows.max()) + 1)
+        before, self.rows = self.rows, max(self.rows, int(rows.max()) + 1)
         taken = set(rows.tolist())
-        if self._free:
-            self._free = [row for row in self._free if row not in taken]
+        between = [row for row in range(before, self.rows) if row not in taken]
+        if self._free or between:
+            free = [row for row in self._free if row not in taken] + between
+            self._free = sorted(free, reverse=True)
+        moved = bool(self.live[rows].any())
         self.keys[rows] = keys
-        hashes = np.empty(len(keys), np.uint64)
-        hash_keys(np.ascontiguousarray(keys), hashes)
-        self.hashes[rows] = hashes
         self.series_id[rows] = series_ids
+        self.last_tick_ns[rows] = end_ns
+        self.ticks_seen[rows] = 0
         self.live[rows] = 1
-        self._reindex()
+        if moved:
+            self._reindex()
+        else:
+            index_rows(self.keys, rows, self.table)
 
-    def _grow(self) -> None:
+    def _grow(self, rows: int) -> None:
         old: list[NDArray[Any]] = self._arrays()
-        self._allocate(min(2 * len(self.keys), self._most))
+        self._allocate(max(min(2 * len(self.keys), self._most), rows))
         for kept, grown in zip(old, self._arrays(), strict=True):
             grown[: len(kept)] = kept
         self._reindex()
 
     def _arrays(self) -> list[NDArray[Any]]:
-        return [self.keys, self.hashes, self.series_id, self.last_tick_ns, self.live]
+        return [self.keys, self.series_id, self.last_tick_ns, self.ticks_seen, self.live]
 
     def _reindex(self) -> None:
         self.table[:] = 0
-        rows = self.live_rows
-        if rows.size == self.rows - 1:
-            reindex(self.hashes, self.rows, self.table)
-            return
-        packed = np.concatenate([np.zeros(1, np.uint64), self.hashes[rows]])
-        table = np.zeros_like(self.table)
-        reindex(packed, len(packed), table)
-        used = table > 0
-        self.table[used] = rows[table[used] - 2] + 1
+        index_rows(self.keys, self.live_rows, self.table)
 
     def snapshot(self, out: Any) -> None:
         """Write the used rows."""
-        for name in ("keys", "series_id", "last_tick_ns", "live"):
+        for name in _STATE:
             write_array(out, name, getattr(self, name)[: self.rows])
 
     def restore(self, state: Any) -> None:
         """Take them back."""
-        live, keys = read_array(state, "live"), read_array(state, "keys")
-        ids, last = read_array(state, "series_id"), read_array(state, "last_tick_ns")
-        if live is None or keys is None or ids is None or last is None:
+        found = {name: read_array(state, name) for name in _STATE}
+        kept = {name: array for name, array in found.items() if array is not None}
+        if len(kept) != len(_STATE):
             return
-        rows = np.flatnonzero(live)
-        self.place(rows, keys[rows], ids[rows])
-        while len(self.keys) < len(live):
-            self._grow()
-        self.rows = max(self.rows, len(live))
-        self.last_tick_ns[: len(last)] = last
-        free = np.flatnonzero(live == 0).tolist()
+        self.rows = len(kept["live"])
+        self._allocate(min(max(ROWS_FIRST, self.rows), max(self._most, self.rows)))
+        for name, array in kept.items():
+            getattr(self, name)[: self.rows] = array
+        free = np.flatnonzero(kept["live"] == 0).tolist()
         self._free = sorted((row for row in free if row > 0), reverse=True)
+        self._reindex()
+
+
+_STATE = ("keys", "series_id", "last_tick_ns", "ticks_seen", "live")

@@ -16,8 +16,6 @@ _SIZE = (
     Measure(name="octets_m2", function="m2", of=("octets",), weighted=True),
 )
 
-PREFIX_LENGTHS = (24, 48)  # IPv4, IPv6
-
 
 def views_for(*, tick_seconds: float = 60.0, lateness_seconds: float = 30.0) -> tuple[View, ...]:
     """Return the default flow views with this tick and lateness."""
@@ -96,24 +94,10 @@ def views_for(*, tick_seconds: float = 60.0, lateness_seconds: float = 30.0) -> 
     )
 
 
-def bytes_per_row(view: View) -> int:
-    """Return the window state of one key in one open tick, in bytes."""
-    functions = {measure.function for measure in view.measures}
-    return (
-        24
-        + 64
-        + 8
-        + 8
-        + (64 if "distinct" in functions else 0)
-        + (1024 if "entropy" in functions else 0)
-    )
-
-
 def windows_bytes(
     views: tuple[View, ...], *, shards: int = 1, open_ticks: int = 2
 ) -> dict[str, int]:
     """Return the most bytes that each view's windows can take."""
-    return {
-        view.name: bytes_per_row(view) * view.keys_per_tick_max * open_ticks * shards
-        for view in views
-    }
+    from correlator.groups import bytes_most  # not at the top: it loads numba, the CLI needs none
+
+    return {view.name: bytes_most(view) * open_ticks * shards for view in views}

@@ -12,21 +12,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from correlator.groups import Groups
+from correlator.groups import SALT, Groups, Layout, Pieces, Way, layout_of
 from correlator.partial import evidence_batch, partial_batch
-from correlator.views import PREFIX_LENGTHS
-from correlator.windows_kernels import spread
+from correlator.windows_kernels import (
+    BY_EXPORTER,
+    BY_INTERFACE,
+    BY_PREFIX,
+    BY_SERVICE,
+    by_tick,
+    prepare,
+    spread,
+)
+from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from telemetry.batch import Batch
-from telemetry.schemas import FLOW, LEDGER
+from telemetry.errors import ConfigError
+from telemetry.schemas import EVIDENCE, FLOW, LEDGER
 from telemetry.views import View
 
 SPANS_MAX = 64  # a record is spread over at most so many open ticks
 OPEN_TICKS_MAX = 64
-DYNAMIC_PORT = 65_536  # port class of two high ports: an ephemeral conversation
+ROWS_PER_PASS = 16_384  # records taken together: what they need beside the groups stays in cache
 U64 = np.uint64
-_NO_ITEM = np.zeros(0, np.uint64)
-_NO_BUCKET = np.zeros(0, np.uint8)
 # Ports above 1023 that name a service all the same (IANA registrations, amplification vectors).
 NAMED_PORTS = np.array(
     [1194, 1433, 1521, 1701, 1723, 1900, 3074, 3128, 3306, 3389, 3478, 3702, 4500, 4789, 5004, 5060,
@@ -36,13 +43,31 @@ NAMED_PORTS = np.array(
 )  # fmt: skip
 
 
+_IS_NAMED = np.zeros(65_536, np.uint8)
+_IS_NAMED[NAMED_PORTS] = 1
+_NO_U8: NDArray[np.uint8] = np.zeros(0, np.uint8)
+_NO_U32: NDArray[np.uint32] = np.zeros(0, np.uint32)
+_NO_U64: NDArray[np.uint64] = np.zeros(0, np.uint64)
+_KINDS = {
+    ("exporter",): BY_EXPORTER,
+    ("exporter", "interface", "direction"): BY_INTERFACE,
+    ("protocol", "port_class"): BY_SERVICE,
+    ("source_prefix",): BY_PREFIX,
+    ("destination_prefix",): BY_PREFIX,
+}
+# What `distinct` counts, by key: the other side, and for sources of scans also its port.
+_ITEMS = {
+    ("protocol", "port_class"): ("source_address",),
+    ("source_prefix",): ("destination_address", "destination_port"),
+    ("destination_prefix",): ("source_address",),
+}
+
+
 @dataclass(slots=True)
 class _Open:
     """One open tick of one view."""
 
     groups: Groups
-    octets_all: int = 0
-    octets_moved: int = 0
     sample: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     threshold: float = 0.0
     sampled: int = 0
@@ -53,10 +78,12 @@ class FlowWindows:
 
     `backbone` names the interfaces, as (exporter low half, ifIndex), that lead to other routers of
     the network: a record counts in service and prefix views only where it enters, so that transit
-    routers do not count it again. Without it every record counts.
+    routers do not count it again. Without it every record counts. All shards must be given the same
+    `salt`, and the same first frontier (`open`): a record is spread over the ticks that are open.
     """
 
     accepts = (FLOW, LEDGER)
+    emits = (EVIDENCE, LEDGER)  # beside partial frames, whose columns depend on the view
 
     def __init__(
         self,
@@ -65,19 +92,33 @@ class FlowWindows:
         *,
         backbone: Iterable[tuple[int, int]] = (),
         shard: int = 0,
+        salt: int = SALT,
     ) -> None:
+        for view in views:
+            _check(view)
         self._views = tuple(views)
+        self._layouts: dict[str, Layout] = {view.name: layout_of(view) for view in views}
         self._shard = shard
+        self._salt = salt
         self._open: dict[str, dict[int, _Open]] = {view.name: {} for view in views}
         self._oldest: dict[str, int] = dict.fromkeys((view.name for view in views), 0)
+        self._spare: dict[str, list[Groups]] = {view.name: [] for view in views}
+        self._scratch = _Scratch()
         self._backbone = np.unique(
             np.array([_interface_word(low, index) for low, index in backbone], np.uint64)
         )
-        self._late = context.metrics.counter(
+        self._records = context.metrics.counter(
             "windows_records_total",
             "records by how their time stood to the open ticks",
             label="time",
             values=("in_time", "moved_to_oldest"),
+        )
+        self._left_out = context.metrics.counter(
+            "windows_left_out_total",
+            "records that a kind of view does not count: no interface number (by direction), or "
+            "counted where they entered the network",
+            label="why",
+            values=("no_ingress_interface", "no_egress_interface", "over_backbone"),
         )
 
     # ---- time
@@ -91,12 +132,20 @@ class FlowWindows:
         ]
         return min(deadlines, default=0)
 
-    def advance(self, frontier_ns: int) -> list[Batch]:
-        """Close what is due; one partial for each closed tick of each view, also empty ones."""
-        made: list[Batch] = []
+    def open(self, frontier_ns: int) -> None:
+        """Begin with the ticks that hold `frontier_ns`; does nothing once ticks are open.
+
+        Without it the first record, or the first frontier, begins.
+        """
         for view in self._views:
             if not self._oldest[view.name]:
                 self._oldest[view.name] = frontier_ns // view.tick_ns * view.tick_ns
+
+    def advance(self, frontier_ns: int) -> list[Batch]:
+        """Close what is due; one partial for each closed tick of each view, also empty ones."""
+        self.open(frontier_ns)
+        made: list[Batch] = []
+        for view in self._views:
             lateness = round(view.lateness_seconds * 1e9)
             while self._oldest[view.name] + view.tick_ns + lateness <= frontier_ns:
                 made += self._close(view, self._oldest[view.name], frontier_ns)
@@ -110,28 +159,28 @@ class FlowWindows:
     def _close(self, view: View, tick_ns: int, frontier_ns: int) -> list[Batch]:
         state = self._open[view.name].pop(tick_ns, None) or self._new(view)
         state.groups.settle()
-        partial = partial_batch(
-            view,
-            state.groups,
-            tick_start_ns=tick_ns,
-            shard=self._shard,
-            octets_all=state.octets_all,
-            octets_moved=state.octets_moved,
-            frontier_ns=frontier_ns,
-        )
-        made = [partial]
+        made = [
+            partial_batch(
+                view,
+                state.groups,
+                tick_start_ns=tick_ns,
+                shard=self._shard,
+                frontier_ns=frontier_ns,
+            )
+        ]
         if view.talkers and state.sample:
             made.append(evidence_batch(view, _top(state.sample, view.talkers), tick_ns))
+        if len(self._spare[view.name]) < 2:
+            state.groups.clear()
+            self._spare[view.name].append(state.groups)
         return made
 
     def _new(self, view: View) -> _Open:
-        functions = {measure.function for measure in view.measures}
+        spare = self._spare[view.name]
+        if spare:
+            return _Open(spare.pop())
         return _Open(
-            Groups(
-                keys_max=view.keys_per_tick_max,
-                registers="distinct" in functions,
-                entropy="entropy" in functions,
-            )
+            Groups(self._layouts[view.name], keys_max=view.keys_per_tick_max, salt=self._salt)
         )
 
     def _tick(self, view: View, tick_ns: int) -> _Open:
@@ -148,70 +197,70 @@ class FlowWindows:
             return [batch]
         if not batch.rows:
             return []
-        records = _Records(batch, self._backbone)
-        for view in self._views:
-            oldest = self._oldest[view.name] or (
-                int(batch["arrival_ns"].min()) // view.tick_ns * view.tick_ns
-            )
-            self._oldest[view.name] = oldest
-            self._add(view, records, oldest)
+        self.open(int(batch["arrival_ns"].min()))
+        for first in range(0, batch.rows, ROWS_PER_PASS):
+            part = batch
+            if batch.rows > ROWS_PER_PASS:
+                part = batch.slice(first, min(first + ROWS_PER_PASS, batch.rows))
+            self._process(_Records(part, self._backbone, self._scratch))
         return []
 
-    def _add(self, view: View, records: "_Records", oldest_ns: int) -> None:
-        pieces = records.pieces(view.tick_ns, oldest_ns)
-        self._late.array[1] += pieces.late
-        self._late.array[0] += records.rows - pieces.late
-        for key, chosen, item, bucket in records.keys(view):
-            for index in pieces.ticks.tolist():
-                here = pieces.tick == index
-                if chosen is not None:
-                    here &= chosen[pieces.record]
+    def _process(self, records: "_Records") -> None:
+        late = 0
+        for number, view in enumerate(self._views):
+            oldest_ns = self._oldest[view.name]
+            cut = records.cut(view.tick_ns, oldest_ns)
+            if number == 0:
+                late = records.late(oldest_ns)
+            ways = records.ways(view)
+            for index, pieces in cut:
                 state = self._tick(view, oldest_ns + index * view.tick_ns)
-                state.octets_all += pieces.octets_all
-                state.octets_moved += pieces.octets_moved
-                record = pieces.record[here]
-                if not record.size:
-                    continue
-                octets, packets = pieces.octets[here], pieces.packets[here]
-                flows = pieces.flows[here]
-                state.groups.add(key, record, octets, packets, flows, records.unsure, item, bucket)
-                if view.talkers:
-                    self._sample(view, state, records, key, record, octets, packets, flows)
+                for way in ways:
+                    self._add(view, state, records, way, pieces)
+        self._records.array += np.array([records.rows - late, late], np.uint64)
+        self._left_out.array += records.left_out
+
+    def _add(self, view: View, state: _Open, records: "_Records", way: Way, pieces: Pieces) -> None:
+        by_flows = -1 if not view.talkers else int(view.key == ("source_prefix",))
+        heavy = self._scratch.take("heavy", np.int32, pieces.record.size)
+        found = state.groups.add(way, pieces, heavy, state.threshold, by_flows)
+        if found:
+            self._sample(view, state, records, way, pieces, heavy[:found])
 
     def _sample(
         self,
         view: View,
         state: _Open,
         records: "_Records",
-        key: NDArray[np.uint64],
-        record: NDArray[np.int32],
-        octets: NDArray[np.uint64],
-        packets: NDArray[np.uint64],
-        flows: NDArray[np.uint64],
+        way: Way,
+        pieces: Pieces,
+        heavy: NDArray[np.int32],
     ) -> None:
         """Priority sample (Duffield, Lund, Thorup 2007): keep the largest weight / uniform.
 
         The uniform number is a hash of the record's content: no order, no cut changes the sample.
         A scan is many small flows, so where distinct peers are the point each flow weighs the same.
         """
-        weight = flows if view.name == "source_prefix" else octets
-        uniform = (records.content[record] >> U64(11)).astype(np.float64) + 1.0
+        record, octets = pieces.record[heavy], pieces.octets[heavy]
+        weight = pieces.flows[heavy] if view.key == ("source_prefix",) else octets
+        content = way.content[record] * U64(2 * way.way + 1)
+        uniform = (content >> U64(11)).astype(np.float64) + 1.0
         priority = weight.astype(np.float64) * 2.0**53 / uniform
-        good = np.flatnonzero((priority > state.threshold) & (weight > 0))
+        least = state.threshold
+        if priority.size > view.talkers:
+            least = max(least, float(np.partition(priority, -view.talkers)[-view.talkers]))
+        good = np.flatnonzero(priority >= least)
         if not good.size:
             return
-        if good.size > view.talkers:
-            best = np.partition(priority[good], -view.talkers)[-view.talkers]
-            good = good[priority[good] >= best]
         rows = record[good]
         state.sample.append(
             {
                 "record": records.evidence(rows),
-                "key": key[rows],
+                "key": _key_words(way, rows),
                 "octets": octets[good],
-                "packets": packets[good],
+                "packets": pieces.packets[heavy][good],
                 "priority": priority[good],
-                "content": records.content[rows],
+                "content": content[good],
             }
         )
         state.sampled += good.size
@@ -232,13 +281,51 @@ class FlowWindows:
             self._open[view.name].clear()
             self._oldest[view.name] = 0
 
+    def snapshot(self, out: Any) -> None:
+        """Write the open ticks, so that `restore` goes on bit for bit."""
+        for view in self._views:
+            scope = out.scoped(view.name)
+            ticks = sorted(self._open[view.name])
+            write_array(scope, "ticks", np.array([self._oldest[view.name], *ticks], np.int64))
+            for tick_ns in ticks:
+                state, own = self._open[view.name][tick_ns], scope.scoped(str(tick_ns))
+                write_array(own, "cells", state.groups.cells)
+                write_array(own, "bound", np.array([state.groups.bound], np.uint64))
+                write_array(own, "threshold", np.array([state.threshold]))
+                if state.sample:
+                    for name, column in _top(state.sample, state.sampled).items():
+                        write_array(own, f"sample.{name}", column)
+
+    def restore(self, state: Any) -> None:
+        """Take the open ticks back."""
+        self.restart()
+        for view in self._views:
+            scope = state.scoped(view.name)
+            ticks = read_array(scope, "ticks")
+            if ticks is None:
+                continue
+            self._oldest[view.name] = int(ticks[0])
+            for tick_ns in ticks[1:].tolist():
+                own, made = scope.scoped(str(tick_ns)), self._tick(view, tick_ns)
+                cells, bound = read_array(own, "cells"), read_array(own, "bound")
+                threshold = read_array(own, "threshold")
+                if cells is None or bound is None or threshold is None:
+                    continue
+                made.groups.restore(cells, int(bound[0]))
+                made.threshold = float(threshold[0])
+                sample = {name: read_array(own, f"sample.{name}") for name in _SAMPLE}
+                kept = {name: column for name, column in sample.items() if column is not None}
+                if len(kept) == len(_SAMPLE):
+                    made.sample = [kept]
+                    made.sampled = len(kept["priority"])
+
+
+_SAMPLE = ("key", "octets", "packets", "priority", "content", "record")
+
 
 def _top(parts: list[dict[str, Any]], limit: int) -> dict[str, Any]:
     """Return the rows of the largest priority, in an order that depends on content alone."""
-    columns = {
-        name: np.concatenate([part[name] for part in parts])
-        for name in ("key", "octets", "packets", "priority", "content", "record")
-    }
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in _SAMPLE}
     order = np.lexsort((columns["octets"], columns["content"], -columns["priority"]))[:limit]
     return {name: column[order] for name, column in columns.items()}
 
@@ -259,168 +346,202 @@ EVIDENCE_FIELDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Pieces:
-    record: NDArray[np.int32]
-    tick: NDArray[np.int64]
-    octets: NDArray[np.uint64]
-    packets: NDArray[np.uint64]
-    flows: NDArray[np.uint64]
-    ticks: NDArray[np.int64]  # the distinct tick indexes
-    octets_all: int
-    octets_moved: int
-    late: int
+class _Scratch:
+    """Arrays that are used again for every batch: fresh memory costs a page fault each 4 KB."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def take(self, name: str, kind: Any, size: int) -> NDArray[Any]:
+        """Return `size` places with anything in them."""
+        kept = self._arrays.get(name)
+        if kept is None or len(kept) < size:
+            kept = self._arrays[name] = np.empty(max(size, 4096), kind)
+        return kept[:size]
 
 
 class _Records:
-    """A batch of flow records with what the views need of it, each computed once."""
+    """One batch as all views see it: weighted counts, keys, hashes and cuts made once.
 
-    def __init__(self, batch: Batch, backbone: NDArray[np.uint64]) -> None:
+    Lives until the next one is made: both use the same scratch memory.
+    """
+
+    def __init__(self, batch: Batch, backbone: NDArray[np.uint64], scratch: _Scratch) -> None:
         self._batch = batch
-        self.rows = batch.rows
-        rate = batch["sampling_rate"].astype(np.uint64)
-        self.unsure = (rate == 0).astype(np.uint8)
-        factor = np.maximum(rate, U64(1))
-        self._octets = batch["octets"] * factor
-        self._packets = batch["packets"] * factor
-        self._cut: dict[tuple[int, int], _Pieces] = {}
-        words = _interface_words(batch["exporter_address_low"], batch["ingress_interface"])
-        self._enters = ~np.isin(words, backbone) if backbone.size else None
-        self.content = _content(batch)
+        self._scratch = scratch
+        self._cuts: dict[tuple[int, int], list[tuple[int, Pieces]]] = {}
+        self._backbone = backbone
+        n = self.rows = batch.rows
+
+        def room(name: str, kind: Any) -> NDArray[Any]:
+            return scratch.take(name, kind, n)
+
+        self._octets, self._packets = room("octets", np.uint64), room("packets", np.uint64)
+        self._unsure, self._enters = room("unsure", np.uint8), room("enters", np.uint8)
+        self._port_class = room("port_class", np.uint32)
+        self._source, self._target = room("source", np.uint64), room("target", np.uint64)
+        self._bucket, self._content = room("bucket", np.uint8), room("content", np.uint64)
+        column = self.column
+        prepare(
+            column("source_address_high"), column("source_address_low"),
+            column("destination_address_high"), column("destination_address_low"),
+            column("source_port"), column("destination_port"), column("protocol"),
+            column("tcp_flags"), column("exporter_address_high"), column("exporter_address_low"),
+            column("ingress_interface"), column("egress_interface"), column("octets"),
+            column("packets"), column("sampling_rate"), column("flow_start_ns"),
+            column("export_ns"), _IS_NAMED, backbone, n,
+            self._octets, self._packets, self._unsure, self._enters, self._port_class,
+            self._source, self._target, self._bucket, self._content,
+        )  # fmt: skip
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column as kernels want it: contiguous."""
+        return np.ascontiguousarray(self._batch[name])
+
+    @property
+    def left_out(self) -> NDArray[np.uint64]:
+        """Records without ingress interface, without egress interface, in over the backbone."""
+        b = self._batch
+        return np.array(
+            [
+                self.rows - np.count_nonzero(b["ingress_interface"]),
+                self.rows - np.count_nonzero(b["egress_interface"]),
+                self.rows - np.count_nonzero(self._enters),
+            ],
+            np.uint64,
+        )
+
+    def late(self, oldest_ns: int) -> int:
+        """Return how many records were exported before the oldest open tick."""
+        b = self._batch
+        return int(np.count_nonzero((b["export_ns"] < oldest_ns) & (b["export_ns"] > 0)))
 
     def evidence(self, rows: NDArray[np.int32]) -> NDArray[np.uint64]:
         """Return uint64[R, 12]: the fields of EVIDENCE_FIELDS."""
         return np.stack([self._batch[name][rows].astype(np.uint64) for name in EVIDENCE_FIELDS], 1)
 
-    def pieces(self, tick_ns: int, oldest_ns: int) -> _Pieces:
-        """Cut the records at tick borders."""
+    def cut(self, tick_ns: int, oldest_ns: int) -> list[tuple[int, Pieces]]:
+        """Return (tick index from the oldest open, its pieces) for every tick that has pieces."""
         key = (tick_ns, oldest_ns)
-        if key not in self._cut:
-            self._cut[key] = self._pieces(tick_ns, oldest_ns)
-        return self._cut[key]
+        if key not in self._cuts:
+            self._cuts[key] = self._cut(tick_ns, oldest_ns, f"{len(self._cuts)}.")
+        return self._cuts[key]
 
-    def _pieces(self, tick_ns: int, oldest_ns: int) -> _Pieces:
-        batch = self._batch
-        newest = int(batch["arrival_ns"].max())
-        spans = min(SPANS_MAX, max(2, (newest - oldest_ns) // tick_ns + 2))
-        room = self.rows * (spans + 1)
-        record, tick = np.empty(room, np.int32), np.empty(room, np.int64)
-        octets, packets = np.empty(room, np.uint64), np.empty(room, np.uint64)
-        flows, moved = np.empty(room, np.uint64), np.zeros(2, np.uint64)
+    def _cut(self, tick_ns: int, oldest_ns: int, prefix: str) -> list[tuple[int, Pieces]]:
+        scratch = self._scratch
+        newest = int(self._batch["arrival_ns"].max())
+        ticks = max(1, (newest - oldest_ns) // tick_ns + 1)
+        spans = min(SPANS_MAX, ticks)
+        size = self.rows * (spans + 1)
+        counts = np.zeros(ticks, np.int64)
+
+        def room(order: str) -> tuple[NDArray[Any], ...]:
+            kinds = (np.int32, np.uint64, np.uint64, np.uint8, np.uint64)
+            return tuple(
+                scratch.take(f"{prefix}{order}{i}", kind, size) for i, kind in enumerate(kinds)
+            )
+
+        record, octets, packets, flows, moved = found = room("found")
+        tick = scratch.take(f"{prefix}tick", np.int32, size)
         n = spread(
-            batch["flow_start_ns"], batch["flow_end_ns"], batch["export_ns"], batch["arrival_ns"],
-            self._octets, self._packets, tick_ns, oldest_ns, spans,
-            record, tick, octets, packets, flows, moved,
+            self.column("flow_start_ns"), self.column("flow_end_ns"), self.column("export_ns"),
+            self.column("arrival_ns"), self._octets, self._packets, self.rows, tick_ns, oldest_ns,
+            spans, record, tick, octets, packets, flows, moved, counts,
         )  # fmt: skip
-        tick = tick[:n]
-        late = int((np.minimum(batch["export_ns"], batch["arrival_ns"]) < oldest_ns).sum())
-        return _Pieces(
-            record[:n], tick, octets[:n], packets[:n], flows[:n], np.unique(tick),
-            int(moved[0]), int(moved[1]), late,
-        )  # fmt: skip
+        used = np.flatnonzero(counts)
+        if used.size == 1:
+            return [(int(used[0]), Pieces(*(array[:n] for array in found)))]
+        ends = np.cumsum(counts)
+        place = ends - counts
+        sorted_ = room("sorted")
+        by_tick(n, record, tick, octets, packets, flows, moved, place, *sorted_)
+        return [
+            (index, Pieces(*(a[ends[index] - counts[index] : ends[index]] for a in sorted_)))
+            for index in used.tolist()
+        ]
 
-    def keys(
-        self, view: View
-    ) -> list[tuple[NDArray[np.uint64], NDArray[np.bool_] | None, NDArray[Any], NDArray[Any]]]:
-        """Return (key words, which records, distinct item, entropy bucket) for each way in."""
-        b = self._batch
-        if view.key == ("exporter",):
-            key = _words(b["exporter_address_high"], b["exporter_address_low"], None)
-            return [(key, None, _NO_ITEM, _NO_BUCKET)]
-        if view.key == ("exporter", "interface", "direction"):
-            made = []
-            for way, name in ((0, "ingress_interface"), (1, "egress_interface")):
-                index = b[name].astype(np.uint64)
-                word = index << U64(1) | U64(way)
-                key = _words(b["exporter_address_high"], b["exporter_address_low"], word)
-                made.append((key, index != 0, _NO_ITEM, _NO_BUCKET))
-            return made
-        if view.key == ("protocol", "port_class"):
-            word = b["protocol"].astype(np.uint64) << U64(32) | self._port_class()
-            bucket = (_mix(b["destination_address_low"]) >> U64(56)).astype(np.uint8)
-            item = _item(b["source_address_high"], b["source_address_low"])
-            return [(_words(None, None, word, self.rows), self._enters, item, bucket)]
-        source = view.key == ("source_prefix",)
-        side = "source" if source else "destination"
-        key = _prefix(b[f"{side}_address_high"], b[f"{side}_address_low"])
-        if source:
-            item = _item(b["destination_address_high"], b["destination_address_low"])
-            item = _mix(item ^ b["destination_port"].astype(np.uint64))
-        else:
-            item = _item(b["source_address_high"], b["source_address_low"])
-        return [(key, self._enters, item, _NO_BUCKET)]
+    def ways(self, view: View) -> list[Way]:
+        """Return how the records get their key in this view, once for each direction."""
+        kind = _KINDS[view.key]
+        chosen = self._enters if self._backbone.size else _NO_U8
+        if kind == BY_EXPORTER:
+            return [self._way(kind, "exporter")]
+        if kind == BY_INTERFACE:
+            return [
+                self._way(kind, "exporter", way=0, number=self.column("ingress_interface")),
+                self._way(kind, "exporter", way=1, number=self.column("egress_interface")),
+            ]
+        if kind == BY_SERVICE:
+            number = self._port_class
+            return [self._way(kind, "exporter", number=number, chosen=chosen, item=self._source)]
+        if view.key == ("source_prefix",):
+            return [self._way(kind, "source", chosen=chosen, item=self._target)]
+        return [self._way(kind, "destination", chosen=chosen, item=self._source)]
 
-    def _port_class(self) -> NDArray[np.uint64]:
-        b = self._batch
-        low = np.minimum(b["source_port"], b["destination_port"])
-        named = low < 1024
-        for side in ("destination_port", "source_port"):
-            port = b[side]
-            hit = np.isin(port, NAMED_PORTS) & ~named
-            low = np.where(hit, port, low)
-            named = named | hit
-        transport = np.isin(b["protocol"], np.array([6, 17, 132, 33], np.uint8))
-        made = np.where(named, low.astype(np.uint64), U64(DYNAMIC_PORT))
-        result: NDArray[np.uint64] = np.where(transport, made, U64(0))
-        return result
-
-
-def _words(
-    first: NDArray[Any] | None,
-    second: NDArray[Any] | None,
-    third: NDArray[Any] | None,
-    rows: int = 0,
-) -> NDArray[np.uint64]:
-    rows = rows or len(second if second is not None else third if third is not None else ())
-    key = np.zeros((rows, 3), np.uint64)
-    for column, word in enumerate((first, second, third)):
-        if word is not None:
-            key[:, column] = word
-    return key
+    def _way(
+        self,
+        kind: int,
+        address: str,
+        *,
+        way: int = 0,
+        number: NDArray[np.uint32] = _NO_U32,
+        chosen: NDArray[np.uint8] = _NO_U8,
+        item: NDArray[np.uint64] = _NO_U64,
+    ) -> Way:
+        return Way(
+            kind,
+            way,
+            self.column(f"{address}_address_high"),
+            self.column(f"{address}_address_low"),
+            number,
+            self.column("protocol"),
+            chosen,
+            item,
+            self._bucket,
+            self._octets,
+            self._unsure,
+            self._content,
+        )
 
 
-def _prefix(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return key words of /24 (IPv4) and /48 (IPv6); the last word is the prefix length."""
-    four = (high == 0) & (low >> U64(32) == U64(0xFFFF))
-    v4_length, v6_length = PREFIX_LENGTHS
-    key = np.zeros((len(low), 3), np.uint64)
-    key[:, 0] = np.where(
-        four, U64(0), high & U64((0xFFFF_FFFF_FFFF_FFFF << (64 - v6_length)) % 2**64)
-    )
-    key[:, 1] = np.where(
-        four, low & U64((0xFFFF_FFFF_FFFF_FFFF << (32 - v4_length)) % 2**64), U64(0)
-    )
-    key[:, 2] = np.where(four, U64(v4_length), U64(v6_length))
-    return key
+def _check(view: View) -> None:
+    """Refuse a view that these windows cannot make."""
+    if view.key not in _KINDS:
+        known = ", ".join("+".join(key) for key in _KINDS)
+        raise ConfigError(f"view {view.name}: key {'+'.join(view.key)} is none of {known}")
+    for measure in view.measures:
+        of = _ITEMS.get(view.key)
+        if measure.function == "distinct" and measure.of != of:
+            raise ConfigError(
+                f"view {view.name}: {measure.name} counts distinct {measure.of}, "
+                f"this key allows {of}"
+            )
+        if measure.function == "entropy" and measure.of != ("destination_address",):
+            raise ConfigError(
+                f"view {view.name}: {measure.name}: entropy is of destination_address only"
+            )
 
 
-def _mix(h: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    h = (h ^ (h >> U64(30))) * U64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> U64(27))) * U64(0x94D049BB133111EB)
-    return h ^ (h >> U64(31))
-
-
-def _item(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    return _mix(low ^ _mix(high + U64(0x9E3779B97F4A7C15)))
-
-
-def _content(batch: Batch) -> NDArray[np.uint64]:
-    """Return a 64-bit hash of each record's content: its deterministic random number."""
-    h = _item(batch["source_address_high"], batch["source_address_low"])
-    h = _mix(
-        h ^ _item(batch["destination_address_high"], batch["destination_address_low"]) * U64(3)
-    )
-    ports = batch["source_port"].astype(np.uint64) << U64(16) | batch["destination_port"]
-    h = _mix(h ^ (ports << U64(8) | batch["protocol"]))
-    h = _mix(h ^ batch["octets"] ^ (batch["packets"] << U64(40)))
-    h = _mix(h ^ batch["export_ns"].astype(np.uint64) ^ batch["exporter_address_low"])
-    return _mix(h ^ batch["flow_start_ns"].astype(np.uint64) ^ batch["ingress_interface"])
+def _key_words(way: Way, rows: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """Return uint64[R, 3], the key that windows_kernels.group gives these records."""
+    high, low = way.high[rows], way.low[rows]
+    zero = np.zeros(len(rows), np.uint64)
+    if way.kind == BY_EXPORTER:
+        words = (high, low, zero)
+    elif way.kind == BY_INTERFACE:
+        words = (high, low, way.number[rows].astype(np.uint64) << U64(1) | U64(way.way))
+    elif way.kind == BY_SERVICE:
+        protocol = way.protocol[rows].astype(np.uint64)
+        words = (zero, zero, protocol << U64(32) | way.number[rows].astype(np.uint64))
+    else:
+        four = (high == 0) & (low >> U64(32) == U64(0xFFFF))
+        words = (
+            np.where(four, zero, high & U64(0xFFFF_FFFF_FFFF_0000)),
+            np.where(four, low & U64(0xFFFF_FFFF_FFFF_FF00), zero),
+            np.where(four, U64(24), U64(48)),
+        )
+    return np.stack(words, axis=1)
 
 
 def _interface_word(exporter_low: int, index: int) -> int:
     return (exporter_low << 32 | index) & 0xFFFF_FFFF_FFFF_FFFF
-
-
-def _interface_words(low: NDArray[np.uint64], index: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    result: NDArray[np.uint64] = low << U64(32) | index.astype(np.uint64)
-    return result

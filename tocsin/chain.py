@@ -71,18 +71,23 @@ class Front:
         frontier = min(self._frontier.values())
         while True:
             deadline = self._windows.next_deadline_ns()
-            if deadline == 0 and frontier:
-                # The first frontier opens the first tick; nothing can be due before it.
-                self._decode_until(frontier)
-                closings.append(self._close(frontier))
-                if self._windows.next_deadline_ns() == 0:
-                    break
+            if not frontier:
+                break
+            if not deadline:
+                # The first arrival opens the first tick, however much came in the first block.
+                firsts = [int(blocks[0].arrival_ns[0]) for blocks in self._waiting.values() if blocks]
+                self.open(min(firsts, default=frontier))
                 continue
             self._decode_until(deadline)
-            if not frontier or frontier < deadline:
+            if frontier < deadline:
                 break
             closings.append(self._close(deadline))
         return closings
+
+    def open(self, first_ns: int) -> None:
+        """Open the first tick at `first_ns`; shards that work together open at the same time."""
+        if not self._windows.next_deadline_ns():
+            self._loose.extend(self._windows.advance(first_ns))
 
     def flush(self) -> list[Closing]:
         """Decode everything and close every open tick, as `replay --flush` does."""

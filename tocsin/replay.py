@@ -104,6 +104,8 @@ class Replay:
                 rows = np.flatnonzero((kinds == name) & (owner == number))
                 front.feed(name, choose(block, rows) if rows.size else silence(block.frontier_ns))
         for front in fronts:
+            if block.datagrams:
+                front.open(int(block.arrival_ns[0]))
             for closing in front.step():
                 yield from self._take(closing)
 

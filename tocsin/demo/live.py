@@ -265,8 +265,7 @@ class LiveDemo:
                 status = client.ask("status", verbs.Nothing(), verbs.Status)
                 rate = (status.records - before[0]) / (now - before[1]) * 1e9 if before else 0.0
                 before = (status.records, now)
-                pids = [*supervisor.pids().values(), os.getpid()]
-                memory = sum(rss_bytes(pid) for pid in pids)
+                memory = sum(rss_bytes(pid) for pid in supervisor.pids().values())
                 click.echo(
                     f"{_stamp()} {rate:,.0f} records/s, {status.series} series, alerts "
                     f"{status.budget_used:.0f} of {status.budget_per_day:g} a day used, "
