@@ -24,6 +24,7 @@ FAILURES_TO_OPEN = 3
 OPEN_SECONDS = 10.0
 QUEUE_MAX = 100
 STUCK_SECONDS = 60.0
+PROMPT_NS = 100_000_000  # a sink that answers later than that is not waited for in a hurry
 RESULTS = ("sent", "failed", "refused")
 
 
@@ -249,6 +250,17 @@ class Courier:
             mine = tuple(alert for alert in active if wants(lane.settings, alert))
             if mine:
                 lane.queue.put_nowait(_Repeat(mine))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a sink is at work that may answer any moment; not one that has long hung."""
+        now_ns = self._context.clock.now_ns()
+        return any(
+            lane.busy
+            and now_ns >= lane.open_until_ns
+            and (not lane.sending_since_ns or now_ns - lane.sending_since_ns < PROMPT_NS)
+            for lane in self._lanes.values()
+        )
 
     def health(self) -> str:
         """Return "" or which sinks do not take what we send."""

@@ -4,6 +4,7 @@ It takes due deliveries from the node's outbox to their sinks; on profile `senso
 the metrics page and health, whose text the node renders.
 """
 
+import contextlib
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from types import FrameType
 
 import msgspec
 import numpy as np
+import zmq
 
 from alerting.alert import Alert
 from alerting.courier import Courier
@@ -30,6 +32,7 @@ from tocsin.state import state_dir
 
 IDLE_SECONDS = 0.05
 AWAY_SECONDS = 0.5
+BUSY_SECONDS = 0.002  # while a sink is at work: its answer is told to the node soon
 
 
 class Gate:
@@ -37,6 +40,13 @@ class Gate:
 
     def __init__(self, config: Config, state: Path, context: Context) -> None:
         self._client = RequestClient(f"ipc://{state}/node.sock")
+        # The node publishes each alert after its commit: that wakes us, the outbox says what to do.
+        self._zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._news = self._zmq.socket(zmq.SUB)
+        self._news.setsockopt(zmq.LINGER, 0)
+        self._news.setsockopt(zmq.RCVHWM, 1000)
+        self._news.subscribe("alerts")
+        self._news.connect(f"ipc://{state}/frames.sock")
         self._context = context
         self._ended = False
         self._courier = Courier(
@@ -66,9 +76,20 @@ class Gate:
                 self._context.clock.sleep(AWAY_SECONDS)
                 continue
             if not moved:
-                self._context.clock.sleep(IDLE_SECONDS)
+                self._wait()
         self._courier.stop()
         self._client.close()
+        self._news.close()
+        self._zmq.term()
+
+    def _wait(self) -> None:
+        """Wait for news of the node, or for what is due again, whichever is first."""
+        if self._courier.busy:
+            self._context.clock.sleep(BUSY_SECONDS)
+        elif self._news.poll(round(IDLE_SECONDS * 1000)):
+            with contextlib.suppress(zmq.Again):
+                while True:
+                    self._news.recv_multipart(zmq.NOBLOCK)
 
     def ask_to_stop(self, number: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002
         """End after the current step; also a signal handler."""

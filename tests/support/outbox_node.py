@@ -1,0 +1,70 @@
+"""The node as the gate sees it: a real outbox behind a real request socket, and no flows."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from alerting.alert import canonical
+from alerting.outbox import Outbox, Verdict
+from runtime.bus import Publisher, RequestServer
+from runtime.clock import SystemClock
+from telemetry.batch import Batch
+from tocsin import verbs
+from tocsin.config import load_config
+from tocsin.testing import make_context
+
+FOLDER = Path(__file__).parents[2]
+
+
+class OutboxNode:
+    """Owns `<state>/node.sqlite`, `node.sock` and `frames.sock`. Call `serve` often."""
+
+    def __init__(self, config: Path, state: Path) -> None:
+        self.clock = SystemClock()
+        self.outbox = Outbox(
+            state / "node.sqlite", load_config(config).alerting, make_context("outbox")
+        )
+        self._server = RequestServer(f"ipc://{state}/node.sock")
+        self._publisher = Publisher(f"ipc://{state}/frames.sock")
+
+    def start(self) -> None:
+        self.outbox.start()
+        serve = self._server.handle
+        serve("due", verbs.DueRequest, lambda ask: self.outbox.due(self.clock.now_ns(), ask.limit))
+        serve("mark", list[Verdict], self._mark)
+        serve(
+            "alarms", verbs.AlarmsRequest,
+            lambda ask: verbs.Alarms(
+                self.outbox.alarms(active_only=ask.active_only, limit=ask.limit)
+            ),
+        )  # fmt: skip
+        self._server.start()
+        self._publisher.start()
+
+    def _mark(self, verdicts: list[Verdict]) -> verbs.Nothing:
+        self.outbox.mark(verdicts, self.clock.now_ns())
+        return verbs.Nothing()
+
+    def commit(self, tick_end_ns: int, batches: list[Batch]) -> int:
+        """Commit the alarms among these batches and wake the gate; return how many changes."""
+        alarms = [b for b in batches if b.schema.name == "alarm"]
+        incidents = [b for b in batches if b.schema.name == "incident"]
+        alerts = self.outbox.commit(tick_end_ns, alarms, self.clock.now_ns(), incidents=incidents)
+        for alert in alerts:
+            self._publisher.publish("alerts", canonical(alert))
+        return len(alerts)
+
+    def serve(self) -> int:
+        return self._server.serve()
+
+    def stop(self) -> None:
+        self._server.stop()
+        self._publisher.stop()
+        self.outbox.stop()
+
+
+def start_gate(config: Path, state: Path) -> "subprocess.Popen[bytes]":
+    """Start the gate process as the supervisor does."""
+    command: list[Any] = [sys.executable, "-m", "tocsin.gate", str(config), str(state)]
+    return subprocess.Popen(command, cwd=FOLDER)
