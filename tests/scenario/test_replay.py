@@ -23,7 +23,9 @@ def config() -> Config:
     return Config(
         views=ViewsSettings(tick_seconds=5.0, lateness_seconds=1.0),
         network=NetworkSettings(map=str(FOLDER / "network.toml")),
-        detection=DetectionSettings(warmup_ticks=10, warmup_seconds=50.0, false_alerts_per_day=100.0),
+        detection=DetectionSettings(
+            warmup_ticks=10, warmup_seconds=50.0, false_alerts_per_day=100.0
+        ),
     )
 
 
