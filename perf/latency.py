@@ -1,0 +1,134 @@
+"""Tick close → alert in the sink: 10,000 series scored, 100 alerts raised, one tick after another.
+
+Counted from the frames of the tick to the last line in a file sink: journal with fdatasync,
+detection, alerting, result block, SQLite commit, and the gate process with its request socket and an
+fsync of the sink's file. The merge of partial frames is in `flows`. Beside it the disk's fdatasync.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from correlator.views import views_for
+from detectors.config import DetectionSettings
+from detectors.stage import DetectionStage
+from perf.measure import report, row
+from runtime.journal import BlockKind, JournalWriter
+from telemetry.batch import Batch, batch_from_rows
+from telemetry.schemas import ANOMALY
+from telemetry.views import View, frame_schema
+from tests.support.outbox_node import OutboxNode, start_gate
+from tocsin.testing import make_context
+from tocsin.testing.alarms import START_NS, TICK_NS, AlarmWorld
+
+SERIES = 10_000
+ALERTS = 100
+TICKS = 40
+CONFIG = '[alerting.sinks.file]\nkind = "file"\npath = "{file}"\n'
+
+
+def frame_of(view: View, tick_ns: int, random: np.random.Generator) -> Batch:
+    """Return a frame of 10,000 interfaces and `__other__`."""
+    rows = SERIES + 1
+    flows = random.poisson(40.0, rows).astype(np.uint64)
+    columns = {f.name: np.zeros(rows, f.dtype) for f in frame_schema(view).fields}
+    columns["tick_start_ns"][:] = tick_ns
+    columns["tick_seconds"][:] = TICK_NS / 1e9
+    columns["series_id"][:] = np.arange(1, rows + 1)
+    columns["row"][:] = np.arange(1, rows + 1)
+    for name, factor in (("octets", 60_000), ("packets", 60), ("flows", 1)):
+        columns[name][:] = flows * np.uint64(factor)
+    return Batch(frame_schema(view), columns, {}, {"view": (view.name,)})
+
+
+def disk(folder: Path) -> list[float]:
+    """Return how long fdatasync of 4 KB takes here, in ms."""
+    took = []
+    with (folder / "probe").open("wb", buffering=0) as file:
+        for _ in range(200):
+            file.write(bytes(4096))
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            took.append((time.perf_counter() - began) * 1e3)
+    return took
+
+
+def measure(folder: Path) -> list[dict[str, object]]:
+    """Run the ticks and return the table."""
+    sink, config = folder / "alerts.jsonl", folder / "tocsin.toml"
+    config.write_text(CONFIG.format(file=sink))
+    node = OutboxNode(config, folder)
+    node.start()
+    gate = start_gate(config, folder)
+    while not node.serve():  # it asks for the first time
+        time.sleep(0.01)
+    (view,) = (
+        v for v in views_for(tick_seconds=5.0, lateness_seconds=1.0) if v.name == "interface"
+    )
+    detection = DetectionStage([view], DetectionSettings(), make_context("detection"))
+    journal = JournalWriter(folder / "journal", make_context("journal"))
+    journal.start()
+    world = AlarmWorld()
+    exporters = [world.series("exporter", exporter=f"10.0.0.{i}") for i in range(ALERTS)]
+    random = np.random.default_rng(7)
+    took: list[float] = []
+    parts: dict[str, list[float]] = {"journal": [], "detection": [], "alerting": [], "commit": []}
+    lines = 0
+    for tick in range(5 * TICKS):
+        frame = frame_of(view, START_NS + tick * TICK_NS, random)
+        rows = [world.silence(s) for s in exporters] if tick % 5 == 0 else []
+        times = [time.perf_counter()]
+        end_ns = world.now_ns + TICK_NS
+        journal.append(BlockKind.TICK, end_ns, [frame], sync=True)
+        times.append(time.perf_counter())
+        widened = list(detection.process(frame))
+        found = list(detection.advance(end_ns))
+        times.append(time.perf_counter())
+        for batch in [*widened, *found]:
+            world.stage.process(batch)
+        if rows:
+            world.stage.process(batch_from_rows(ANOMALY, rows))
+        world.now_ns = end_ns
+        changes = list(world.stage.advance(end_ns))
+        times.append(time.perf_counter())
+        journal.append(BlockKind.RESULT, end_ns, [*widened, *changes], sync=False)
+        lines += node.commit(end_ns, changes)
+        times.append(time.perf_counter())
+        while lines and (not sink.exists() or sink.read_bytes().count(b"\n") < lines):
+            if not node.serve():
+                time.sleep(0.0005)
+        if rows:
+            took.append((time.perf_counter() - times[0]) * 1e3)
+            for name, first, last in zip(parts, times[:-1], times[1:], strict=True):
+                parts[name].append((last - first) * 1e3)
+    gate.terminate()
+    while gate.poll() is None:
+        node.serve()
+        time.sleep(0.01)
+    node.stop()
+    journal.stop()
+    probe = disk(folder)
+    table = [
+        row("tick close → 100 alerts in the sink, p50", float(np.median(took)), "ms", 10, "lower"),
+        row("tick close → 100 alerts in the sink, p99", float(np.percentile(took, 99)), "ms", 25,
+            "lower"),
+    ]  # fmt: skip
+    table += [
+        row(f"  of it {name}, p50", float(np.median(values)), "ms", None, "lower")
+        for name, values in parts.items()
+    ]
+    for share, name in ((50, "p50"), (99, "p99")):
+        value = float(np.percentile(probe, share))
+        table.append(row(f"fdatasync of this disk, {name}", value, "ms", None, "lower"))
+    return table
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        report("latency", measure(Path(name)))
