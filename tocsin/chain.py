@@ -75,7 +75,9 @@ class Front:
                 break
             if not deadline:
                 # The first arrival opens the first tick, however much came in the first block.
-                firsts = [int(blocks[0].arrival_ns[0]) for blocks in self._waiting.values() if blocks]
+                firsts = [
+                    int(blocks[0].arrival_ns[0]) for blocks in self._waiting.values() if blocks
+                ]
                 self.open(min(firsts, default=frontier))
                 continue
             self._decode_until(deadline)
