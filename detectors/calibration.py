@@ -121,11 +121,9 @@ def judge(
         out_upper[n] = out_expected[n]
         if i < 0 or i >= state.shape[0]:
             continue
+        up = scale[n] * np.exp(float(state[i, UP]))
+        down = scale[n] * np.exp(float(state[i, DOWN]))
         if state[i, AGE] > 0.0:
-            up, down = (
-                scale[n] * np.exp(float(state[i, UP])),
-                scale[n] * np.exp(float(state[i, DOWN])),
-            )
             out_lower[n] = _round20(max(expected[n] - down, 0.0))
             out_upper[n] = _round20(expected[n] + up)
         if not np.isfinite(value[n]):
