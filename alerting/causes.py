@@ -24,6 +24,10 @@ AMPLIFIERS = {
 }  # fmt: skip
 VECTOR_SHARE = 0.35  # of the sampled octets (floods: packets) that one vector must hold
 VECTOR_SOURCES_MIN = 5
+SMALL_FLOODS = ("SYN flood", "ICMP flood")  # measured in packets, not in octets
+SMALL_PACKET_OCTETS_MAX = 200.0
+MANY_SOURCES_MIN = 50.0
+MANY_SOURCES_RATIO = 3.0
 DEVIATION_RECORDS_MIN = 30.0  # in a tick, seen or expected
 TALKERS_LOOKED_AT = 200
 TALKERS_SHOWN = 10
@@ -253,7 +257,7 @@ class CauseRules:
             if row.detector != "attack":
                 continue
             talkers = self._talkers(row)
-            vector, share, host = vector_of(talkers)
+            vector, share, host = vector_of(talkers, small_and_many=_small_and_many(row))
             if vector:
                 made.append(self._attack(row, vector, share, host, talkers))
             elif row.key.entity in under_attack:
@@ -400,11 +404,24 @@ def _goes_on(row: Row) -> Claim:
     )  # fmt: skip
 
 
-def vector_of(talkers: Sequence[Talker]) -> tuple[str, float, str]:
+def _small_and_many(row: Row) -> bool:
+    """Whether the frame itself says: far more sources than usual, with small packets."""
+    sources = row.detail.get("distinct_sources", 0.0)
+    usual = row.detail.get("expected_distinct_sources", math.inf)
+    packet = row.detail.get("extra_octets_per_packet", math.inf)
+    return bool(
+        sources >= MANY_SOURCES_MIN
+        and sources >= MANY_SOURCES_RATIO * usual
+        and packet <= SMALL_PACKET_OCTETS_MAX
+    )
+
+
+def vector_of(talkers: Sequence[Talker], *, small_and_many: bool = False) -> tuple[str, float, str]:
     """Return (attack vector or "", its share of the sample, the host it aims at).
 
     A vector is looked for on each host by itself: the target of a flood of small packets is not the
-    host with the most octets.
+    host with the most octets. Its records are rare in a sample drawn by octets, so where the frame
+    says `small_and_many`, one of them is enough; else several sources must be seen.
     """
     octets = sum(t.octets for t in talkers)
     packets = sum(t.packets for t in talkers)
@@ -415,14 +432,15 @@ def vector_of(talkers: Sequence[Talker]) -> tuple[str, float, str]:
     for t in talkers:
         name = _vector(t)
         if name:
-            small = name in ("SYN flood", "ICMP flood")
+            small = name in SMALL_FLOODS
             share = t.packets / packets if small else t.octets / octets
             found[name, t.destination] = found.get((name, t.destination), 0.0) + share
             sources.setdefault((name, t.destination), set()).add(t.source)
     for name, host in sorted(found, key=lambda key: (-found[key], key)):
         if found[name, host] < VECTOR_SHARE:
             break
-        if len(sources[name, host]) >= VECTOR_SOURCES_MIN:
+        least = 1 if small_and_many and name in SMALL_FLOODS else VECTOR_SOURCES_MIN
+        if len(sources[name, host]) >= least:
             return name, found[name, host], host
     return "", max(found.values(), default=0.0), ""
 

@@ -205,6 +205,17 @@ def test_a_syn_flood_is_seen_beside_downloads_with_far_more_octets() -> None:
     assert share > 0.5
 
 
+def test_one_sampled_syn_is_enough_where_the_frame_says_small_packets_from_many_sources() -> None:
+    sample = flood(1, protocol=6, tcp_flags=2, source_port=4000, octets=350_000, packets=6700)
+    assert vector_of((*sample, talker()))[0] == ""
+    assert vector_of((*sample, talker()), small_and_many=True)[0] == "SYN flood"
+    # A crowd of ordinary clients is many as well, but its vector is none.
+    crowd = tuple(talker(source=f"203.0.113.{i}") for i in range(1, 60))
+    assert vector_of(crowd, small_and_many=True)[0] == ""
+    big = flood(1, source_port=40000)
+    assert vector_of(big, small_and_many=True)[0] == ""  # one source of large packets
+
+
 @pytest.mark.parametrize(("ports", "hosts", "way"), [(1, 50, "horizontal"), (200, 1, "vertical")])
 def test_scans_name_their_source_and_way(ports: int, hosts: int, way: str) -> None:
     sample = [
