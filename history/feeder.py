@@ -9,6 +9,7 @@ cursor moves only behind what was inserted and synced, so that the node may then
 import threading
 from pathlib import Path
 
+from history.retention import Retention
 from history.writer import ROWS_PER_INSERT, HistoryWriter
 from runtime.component import Context
 from runtime.journal import Block, BlockKind, Cursor, JournalReader
@@ -17,24 +18,26 @@ from telemetry.errors import DecodeError, TocsinError, TransientError
 
 IDLE_SECONDS = 0.1
 RETRY_SECONDS = 1.0
-BLOCKS_PER_TURN = 64
+BLOCKS_PER_TURN = 32
 TRIM_EVERY_NS = 3_600 * 10**9
 
 
 class HistoryFeeder:
     """Owns the thread that writes."""
 
-    def __init__(self, state: Path, writer: HistoryWriter, context: Context) -> None:
+    def __init__(
+        self, state: Path, writer: HistoryWriter, retention: Retention, context: Context
+    ) -> None:
         self._folder = state / "journal"
         self._cursor = Cursor(state / "cursors", "history")
         self._writer = writer
+        self._retention = retention
         self._context = context
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._held: Block | None = None  # a TICK whose RESULT has not come
         self._trouble = ""
         self._trim_due_ns = 0
-        self.behind_ns = 0  # age of the newest tick in the history when it was inserted
         self._gaps = context.metrics.counter(
             "history_gap_blocks_total", "journal blocks that were gone before they were stored"
         )
@@ -98,7 +101,7 @@ class HistoryFeeder:
         now_ns = self._context.clock.now_ns()
         if now_ns >= self._trim_due_ns:
             self._trim_due_ns = now_ns + TRIM_EVERY_NS
-            for name in self._writer.trim(now_ns):
+            for name in self._retention.trim(now_ns):
                 self._context.log.info("history_dropped part=%s", name)
         return blocks
 

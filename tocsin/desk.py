@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 
 from history.chdb_store import ChdbConnection, ChdbStore
 from history.feeder import HistoryFeeder
+from history.retention import Retention
 from history.store import DATABASE, migrate
 from history.writer import HistoryWriter
 from runtime import logs
@@ -86,8 +87,9 @@ class Desk:
             undo.callback(connection.close)
             migrate(connection)
             context = self._context("history")
-            writer = HistoryWriter(connection, self._config.history, context)
-            feeder = HistoryFeeder(self._state, writer, context)
+            writer = HistoryWriter(connection, context)
+            retention = Retention(connection, self._config.history)
+            feeder = HistoryFeeder(self._state, writer, retention, context)
             feeder.start()
             undo.callback(feeder.stop)
             # 3. Who may ask.

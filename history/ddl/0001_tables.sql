@@ -45,7 +45,7 @@ create table series (
     key String
 ) engine = ReplacingMergeTree
 order by (view, series_id)
-settings fsync_after_insert = 1;
+settings non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Every change of every alarm.
 create table alarms (
@@ -69,7 +69,7 @@ create table alarms (
 ) engine = ReplacingMergeTree
 partition by toYYYYMM(toDateTime(intDiv(changed_ns, 1000000000)))
 order by (alarm_id, changed_ns, state)
-settings fsync_after_insert = 1;
+settings non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 create table incidents (
     changed_ns Int64,
@@ -82,7 +82,7 @@ create table incidents (
     alarms String
 ) engine = ReplacingMergeTree
 order by (incident_id, changed_ns)
-settings fsync_after_insert = 1;
+settings non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- What detectors found, also what did not fit the alert budget.
 create table anomalies (
@@ -104,7 +104,7 @@ create table anomalies (
 ) engine = ReplacingMergeTree
 partition by toDate(intDiv(tick_start_ns, 1000000000))
 order by (tick_start_ns, view, series_id, detector, measure)
-settings fsync_after_insert = 1;
+settings non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- The digest: findings over the budget, one row per hour and class.
 create view digest as

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import history.writer
-from history.chdb_store import ChdbConnection, ChdbStore
+from history.chdb_store import ChdbStore
 from history.store import DATABASE, migrate
 from history.writer import HistoryWriter
 from runtime.clock import ManualClock
@@ -191,7 +191,7 @@ def test_a_writer_that_dies_anywhere_leaves_each_tick_once(
 
     first = store.writer(Dying())
     feed(first, range(20))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # where it dies is the parameter
         first.flush()
         feed(first, range(20, 40))
         first.flush()
@@ -221,7 +221,11 @@ def test_a_tick_cut_off_in_the_middle_is_written_whole(
     feed(again, range(1, 4))
     again.flush()
     assert rows_of(store) == 4 * ROWS_PER_TICK
-    assert store.one(f"select max(n) from (select count() n from {DATABASE}.frames group by view, measure, series_id, tick_end_ns)") == 1  # fmt: skip
+    most = store.one(
+        f"select max(n) from (select count() as n from {DATABASE}.frames"
+        " group by view, measure, series_id, tick_end_ns)"
+    )
+    assert most == 1
 
 
 def test_a_rollup_cut_off_in_the_middle_is_built_again(store: Store) -> None:
