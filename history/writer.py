@@ -233,6 +233,7 @@ class HistoryWriter:
         if int(self._db.rows(COUNT_TICK, values)[0]["rows"]) == tick.rows:
             return False
         self._db.run(DELETE_TICK, values)
+        self._run += "x"  # the tokens of the rows just deleted are spent
         self._mended.array[0] += 1
         self._context.log.warning("history_tick_mended tick_end_ns=%d", tick.end_ns)
         return True
