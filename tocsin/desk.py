@@ -33,6 +33,7 @@ from tocsin.api.feed import AlertFeed
 from tocsin.api.node_client import NodeClient
 from tocsin.api.sql_door import sql_door
 from tocsin.api.workers import Workers
+from tocsin.ask import ADDRESS_FILE
 from tocsin.config import Config, load_config
 from tocsin.state import state_dir
 
@@ -115,6 +116,9 @@ class Desk:
                 loop.add_signal_handler(number, self._ask_to_stop)
             if os.getppid() != 1:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
+            address = self._state / ADDRESS_FILE
+            address.write_text(settings.listen, "ascii")
+            undo.callback(address.unlink, missing_ok=True)
             listening = asyncio.create_task(feed.run())
             log.info("desk_ready api=%s sql=%s", settings.listen, settings.sql_listen)
             await asyncio.gather(*(server.serve_socket() for server in self._servers))

@@ -1,0 +1,31 @@
+"""`tocsin query`: read-only SQL on the history."""
+
+from pathlib import Path
+
+import click
+
+FORMATS = {
+    "table": "PrettyCompactNoEscapes",
+    "json": "JSON",
+    "jsonl": "JSONEachRow",
+    "csv": "CSVWithNames",
+}
+
+
+@click.command()
+@click.argument("sql")
+@click.option(
+    "-o", "--output", type=click.Choice(list(FORMATS)), default="table", show_default=True
+)
+@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Configuration file.")
+@click.option("--state", type=click.Path(path_type=Path), help="State folder.")
+def query(sql: str, output: str, path: Path | None, state: Path | None) -> None:
+    """Run SQL on the history (tables frames, rollups, series, alarms, incidents, anomalies)."""
+    import sys
+
+    from tocsin import ask
+    from tocsin.config import load_config
+    from tocsin.state import state_dir
+
+    data = ask.query(load_config(path), state_dir(state), sql, FORMATS[output])
+    sys.stdout.buffer.write(data)

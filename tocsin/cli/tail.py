@@ -1,0 +1,49 @@
+"""`tocsin tail alerts`: the live feed of a running node."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["alerts"]), default="alerts")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "jsonl"]), default="table", show_default=True
+)
+@click.option("--state", type=click.Path(path_type=Path), help="State folder.")
+def tail(what: str, output: str, state: Path | None) -> None:  # noqa: ARG001
+    """Follow alerts as the node raises them; gaps of the feed are told. Ctrl-C ends it."""
+    import struct
+
+    import msgspec
+    import zmq
+
+    from alerting.alert import Alert, human
+    from telemetry.errors import TransientError
+    from tocsin.state import state_dir
+
+    folder = state_dir(state)
+    if not (folder / "frames.sock").exists():
+        raise TransientError(f"no node runs on {folder}; --state names another state folder")
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    listening = context.socket(zmq.SUB)
+    listening.setsockopt(zmq.SUBSCRIBE, b"alerts")
+    listening.setsockopt(zmq.LINGER, 0)
+    listening.connect(f"ipc://{folder}/frames.sock")
+    last = 0
+    try:
+        while True:
+            _, number, body = listening.recv_multipart()
+            (sequence,) = struct.unpack("<Q", number)
+            if last and sequence > last + 1:
+                click.echo(f"{sequence - last - 1} alerts were missed", err=True)
+            last = sequence
+            line = (
+                body.decode() if output == "jsonl" else human(msgspec.json.decode(body, type=Alert))
+            )
+            click.echo(line)
+    except KeyboardInterrupt:
+        return
+    finally:
+        listening.close()
+        context.term()
