@@ -9,17 +9,20 @@ from history.store import DATABASE, Connection
 from history.writer import PERIODS
 from telemetry.errors import ConfigError
 
+# aggregate: (over ticks, over rollups). Columns carry their table's name, because an alias such as
+# `min` would else be taken for the column. p95 over several buckets is the highest of theirs: exact
+# where the step is a rollup's period, an upper bound where it is longer.
 AGGREGATES = {
-    "avg": ("avg(value)", "sum(sum) / sum(count)"),
-    "min": ("min(value)", "min(min)"),
-    "max": ("max(value)", "max(max)"),
+    "avg": ("avg(t.value)", "sum(t.sum) / sum(t.count)"),
+    "min": ("min(t.value)", "min(t.min)"),
+    "max": ("max(t.value)", "max(t.max)"),
     "stdev": (
-        "stddevPop(value)",
-        "sqrt(greatest(sum(sum_squares) / sum(count) - pow(sum(sum) / sum(count), 2), 0))",
+        "stddevPop(t.value)",
+        "sqrt(greatest(sum(t.sum_squares) / sum(t.count) - pow(sum(t.sum) / sum(t.count), 2), 0))",
     ),
-    "count": ("count()", "sum(count)"),
-    "last": ("argMax(value, tick_end_ns)", "argMax(last, bucket)"),
-    "p95": ("quantileExact(0.95)(value)", "max(p95)"),
+    "count": ("count()", "sum(t.count)"),
+    "last": ("argMax(t.value, t.tick_end_ns)", "argMax(t.last, t.bucket)"),
+    "p95": ("quantileExact(0.95)(t.value)", "max(t.p95)"),
 }
 POINTS_MAX = 5_000
 
@@ -79,17 +82,19 @@ class HistoryReader:
         period = max(
             (p for p in PERIODS if step % p == 0 or (step_seconds == 0 and p <= step)), default=0
         )
+        if period == PERIODS[0] and not self._has_minutes(since_ns, until_ns):
+            period = 0
         if period and not step_seconds:
             step = step // period * period
         raw = 0 if period else 1
         chosen = ", ".join(f"{AGGREGATES[name][1 - raw]} as {name}" for name in aggregates)
         if period:
-            source, time = f"{DATABASE}.rollups final", "bucket"
+            source, time = f"{DATABASE}.rollups as t final", "bucket"
             where = (
                 "period = {period:UInt32} and bucket >= {since:Int64} and bucket < {until:Int64}"
             )
         else:
-            source, time = f"{DATABASE}.frames", "intDiv(tick_end_ns - 1, 1000000000)"
+            source, time = f"{DATABASE}.frames as t", "intDiv(tick_end_ns - 1, 1000000000)"
             where = "tick_end_ns > {since:Int64} * 1000000000 and tick_end_ns <= {until:Int64} * 1000000000"
         values: dict[str, Any] = {
             "since": since_ns // 10**9, "until": -(-until_ns // 10**9), "period": period,
@@ -113,6 +118,16 @@ class HistoryReader:
             " group by series_id) as s using series_id"
             " order by time_s, view, measure, series_id limit {limit:UInt32}",
             values,
+        )
+
+    def _has_minutes(self, since_ns: int, until_ns: int) -> bool:
+        """Return whether there are 1-minute rollups: not where ticks are a minute long themselves."""
+        return bool(
+            self._db.rows(
+                f"select 1 from {DATABASE}.rollups where period = {PERIODS[0]}"
+                " and bucket >= {since:Int64} and bucket < {until:Int64} limit 1",
+                {"since": since_ns // 10**9, "until": -(-until_ns // 10**9)},
+            )
         )
 
     def sql(self, text: str, *, form: str = "JSONCompact") -> tuple[str, bytes]:

@@ -1,0 +1,274 @@
+"""The REST API over a real store and a real request socket."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from history.chdb_store import ChdbStore
+from history.store import migrate
+from history.writer import HistoryWriter
+from runtime.bus import RequestServer
+from runtime.clock import ManualClock
+from runtime.metrics import Metrics
+from telemetry.batch import batch_from_rows
+from telemetry.errors import ConfigError
+from telemetry.schema import plain
+from telemetry.schemas import ALARM, FRAME, SERIES
+from tocsin import verbs
+from tocsin.api import models
+from tocsin.api.access import Access, load_access
+from tocsin.api.app import OPERATIONS, Services, api
+from tocsin.api.feed import AlertFeed
+from tocsin.api.node_client import NodeClient
+from tocsin.api.workers import Workers
+from tocsin.testing import make_context
+
+SECOND = 10**9
+START_S = 1_795_478_400
+NOW_NS = (START_S + 600) * SECOND
+
+
+class History:
+    high_water_ns = NOW_NS
+    next_sequence = 7
+
+    def health(self) -> str:
+        return ""
+
+
+class Api:
+    """The application, a store with ten minutes of two series, and a node that may be away."""
+
+    def __init__(self, folder: Path, access: Access, *, node: bool) -> None:
+        self._store = ChdbStore(folder / "history", memory_bytes_max=400 * 1024**2)
+        self._connection = self._store.connect()
+        migrate(self._connection)
+        self._fill()
+        address = f"ipc://{folder}/node.sock"
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._answer, args=(address,))
+        if node:
+            self._thread.start()
+        context = make_context("api", clock=ManualClock(NOW_NS))
+        self._workers = Workers(
+            lambda: self._store.connect(read_only=True, seconds_max=5, rows_max=1000), threads=1
+        )
+        self._node = NodeClient(address)
+        feed = AlertFeed(f"ipc://{folder}/frames.sock", context)
+        app = api(
+            Services(context, access, self._node, self._workers, feed, History(), Metrics("desk"))
+        )
+        self._runner = asyncio.Runner()
+        self._client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url="http://127.0.0.1:8470",
+        )
+
+    def _fill(self) -> None:
+        writer = HistoryWriter(self._connection, make_context("history"))
+        writer.start()
+        schema = FRAME.wider(plain("octets", "u8"))
+        names = [{"series_id": i, "entity": name, "view": "exporter", "key": f"exporter={name}"}
+                 for i, name in enumerate(("ams1", "fra2"), 1)]  # fmt: skip
+        alarm = {"changed_ns": NOW_NS, "alarm_id": 0xABC, "state": "raised", "severity": "major",
+                 "kind": "link-cut", "entity": "ams1-fra2", "explain": '{"actual": 1}'}  # fmt: skip
+        for tick in range(120):
+            rows = [
+                {
+                    "tick_start_ns": (START_S + tick * 5) * SECOND,
+                    "tick_seconds": 5,
+                    "view": "exporter",
+                    "series_id": i,
+                    "octets": 500 * i,
+                }
+                for i in (1, 2)
+            ]
+            batches = [batch_from_rows(schema, rows)]
+            if tick == 0:
+                batches += [batch_from_rows(SERIES, names), batch_from_rows(ALARM, [alarm])]
+            writer.tick((START_S + tick * 5 + 5) * SECOND, batches)
+        writer.flush()
+
+    def _answer(self, address: str) -> None:
+        server = RequestServer(address)
+        server.start()
+        server.handle(
+            "alarms",
+            verbs.AlarmsRequest,
+            lambda ask: verbs.Alarms([{"id": "0abc", "limit": ask.limit}]),
+        )
+        server.handle(
+            "metrics",
+            verbs.Nothing,
+            lambda _: verbs.MetricsText("# HELP n x\n# TYPE n gauge\nn 1\n"),
+        )
+        while not self._ended.wait(0.005):
+            server.serve()
+        server.stop()
+
+    def get(self, path: str, **how: Any) -> httpx.Response:
+        return self._runner.run(self._client.get(path, **how))
+
+    def post(self, path: str, **how: Any) -> httpx.Response:
+        return self._runner.run(self._client.post(path, **how))
+
+    def close(self) -> None:
+        self._runner.run(self._client.aclose())
+        self._runner.close()
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._workers.stop()
+        self._node.stop()
+        self._connection.close()
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Api]:
+    made = Api(tmp_path, Access(), node=True)
+    yield made
+    made.close()
+
+
+def test_series_come_as_columns_with_their_names(client: Api) -> None:
+    answer = client.get(
+        "/api/v1/series",
+        params={
+            "match": "entity=ams*,measure=octets",
+            "since": "10m",
+            "step": 60,
+            "aggregates": "avg,count",
+        },
+    )
+    found = msgspec.json.decode(answer.content, type=models.SeriesAnswer)
+    (series,) = found.series
+    assert (series.entity, series.key, found.step_seconds) == ("ams1", "exporter=ams1", 60)
+    assert series.values == {"avg": [100.0] * 10, "count": [12] * 10}
+    assert series.time_s == list(range(START_S, START_S + 600, 60))
+
+
+def test_ticks_and_rollups_say_the_same(client: Api) -> None:
+    ask = {
+        "match": "measure=octets",
+        "since": "10m",
+        "aggregates": "avg,min,max,count,last,stdev,p95",
+    }
+    fine = client.get("/api/v1/series", params={**ask, "step": 5}).json()["series"]
+    coarse = client.get("/api/v1/series", params={**ask, "step": 300}).json()["series"]
+    assert [len(series["time_s"]) for series in fine] == [120, 120]
+    assert [series["values"]["count"] for series in coarse] == [[60, 60], [60, 60]]
+    assert coarse[1]["values"]["avg"] == coarse[1]["values"]["p95"] == [200.0, 200.0]
+
+
+def test_alarms_come_from_the_node_and_their_life_from_the_history(client: Api) -> None:
+    assert client.get("/api/v1/alarms?limit=5").json() == {"alarms": [{"id": "0abc", "limit": 5}]}
+    one = client.get(f"/api/v1/alarms/{0xABC:016x}").json()
+    assert (one["kind"], one["entity"]) == ("link-cut", "ams1-fra2")
+    assert one["changes"][0]["explain"] == {"actual": 1}
+
+
+def test_sql_is_answered_by_get_and_post_and_only_read(client: Api) -> None:
+    sql = "select count() as n from frames"
+    assert client.get("/api/v1/query", params={"sql": sql}).json()["data"] == [[240]]
+    body = {"sql": sql, "format": "CSV"}
+    assert client.post("/api/v1/query", json=body).text == "240\n"
+    refused = client.post("/api/v1/query", json={"sql": "drop table frames"})
+    assert refused.status_code == 400
+    assert "'drop' cannot be used here" in refused.json()["detail"]
+    wrong = client.post("/api/v1/query", json={"sql": "select nothing from frames"})
+    assert (wrong.status_code, wrong.headers["content-type"]) == (400, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/api/v1/series?match=entity", 400, "not view=, entity= or measure="),
+        ("/api/v1/series?since=yesterday", 400, "is no time"),
+        ("/api/v1/series?aggregates=median", 400, "unknown aggregate"),
+        ("/api/v1/series?step=-1", 400, "step"),
+        ("/api/v1/alarms?state=loud", 400, "state"),
+        ("/api/v1/alarms/xyz", 400, "16 hex digits"),
+        ("/api/v1/alarms/00000000000000ff", 404, "no alarm"),
+        ("/api/v2/alarms", 404, "openapi.json"),
+    ],
+)
+def test_a_wrong_question_is_a_problem_document(
+    client: Api, path: str, status: int, words: str
+) -> None:
+    answer = client.get(path)
+    problem = msgspec.json.decode(answer.content, type=models.Problem)
+    assert (answer.status_code, problem.status) == (status, status)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert words in problem.detail
+
+
+def test_metrics_of_node_and_desk_are_one_page(client: Api) -> None:
+    text = client.get("/metrics").text
+    assert "n 1\n" in text
+    assert text.count("# TYPE n ") == 1
+
+
+def test_the_document_names_every_route_and_the_routes_follow_it(client: Api) -> None:
+    document = client.get("/api/v1/openapi.json").json()
+    assert {
+        (path, method) for path, methods in document["paths"].items() for method in methods
+    } == {(operation.path, operation.method) for operation in OPERATIONS}
+    schemas = document["components"]["schemas"]
+    for struct in (models.SeriesAnswer, models.AlarmsAnswer, models.Problem):
+        names = {field.encode_name for field in msgspec.structs.fields(struct)}
+        assert schemas[struct.__name__]["properties"].keys() == names
+    asked = document["paths"]["/api/v1/series"]["get"]["parameters"]
+    assert {parameter["name"] for parameter in asked} == {
+        field.encode_name for field in msgspec.structs.fields(models.SeriesQuery)
+    }
+
+
+def test_the_console_is_one_page_that_loads_nothing_from_elsewhere(client: Api) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "src=" not in page.text
+
+
+def test_a_page_under_another_name_is_not_answered(client: Api) -> None:
+    answer = client.get("/api/v1/alarms", headers={"host": "attacker.example:8470"})
+    assert answer.status_code == 401
+
+
+def test_a_node_that_is_away_is_said_and_the_history_goes_on(tmp_path: Path) -> None:
+    away = Api(tmp_path, Access(), node=False)
+    try:
+        health = away.get("/health")
+        assert health.status_code == 503
+        assert "does not answer" in health.json()["problems"][0]
+        assert away.get("/api/v1/alarms").status_code == 503
+        assert len(away.get("/api/v1/series?since=10m").json()["series"]) == 2
+    finally:
+        away.close()
+
+
+def test_with_tokens_only_their_holders_enter(tmp_path: Path) -> None:
+    guarded = Api(tmp_path, Access(frozenset({"a-token-of-enough-signs"})), node=False)
+    try:
+        assert guarded.get("/api/v1/series").status_code == 401
+        wrong = {"Authorization": "Bearer a-token-of-enough-sign"}
+        assert guarded.get("/api/v1/series", headers=wrong).status_code == 401
+        right = {"Authorization": "Bearer a-token-of-enough-signs"}
+        assert guarded.get("/api/v1/series", headers=right).status_code == 200
+        assert guarded.get("/api/v1/openapi.json").status_code == 200
+    finally:
+        guarded.close()
+
+
+@pytest.mark.parametrize("content", ["", "# none\n", "short\n"])
+def test_a_token_file_without_good_tokens_stops_the_desk(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="16 characters"):
+        load_access(str(path))
