@@ -176,6 +176,7 @@ class FlowDecoder:
         count = block.datagrams
         if not count:
             return []
+        self.templates.drop_unused_plans()
         located = self._locate(block)
         version = np.zeros(count, np.int32)
         readable = block.length >= 2

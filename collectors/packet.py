@@ -5,7 +5,7 @@ what the interface carried, so by default its addresses are the flow's; on reque
 packet of tunnels is taken (GRE, IP in IP, VXLAN, Geneve, MPLS in UDP, SRv6).
 
 Source: IEEE 802.1Q, RFC 3032 (MPLS), RFC 791, RFC 8200 section 4, RFC 9293, RFC 768, RFC 2516
-(PPPoE), RFC 2784 and 2890 (GRE), RFC 2003, RFC 7348 (VXLAN), RFC 8926 (Geneve), RFC 7510
+(PPPoE), RFC 2784 and 2890 (GRE), RFC 2637 (PPTP), RFC 2003, RFC 7348 (VXLAN), RFC 8926 (Geneve), RFC 7510
 (MPLS in UDP), RFC 8986 (SRv6).
 """
 
@@ -140,6 +140,16 @@ def _inside(payload, protocol, at, end):  # type: ignore[no-untyped-def]
             return np.int64(1), np.int64(inner)
         if flags & np.uint64(7) == np.uint64(0):
             return _by_ether_type(kind), np.int64(inner)
+        if flags & np.uint64(7) == np.uint64(1) and kind == 0x880B:  # PPTP: a PPP frame
+            if flags & np.uint64(0x80) != np.uint64(0):
+                inner += 4
+            if inner + 2 <= end and _u16(payload, inner) == 0xFF03:
+                inner += 2
+            if inner + 2 <= end:
+                if _u16(payload, inner) == 0x0021:
+                    return np.int64(11), np.int64(inner + 2)
+                if _u16(payload, inner) == 0x0057:
+                    return np.int64(12), np.int64(inner + 2)
     if protocol == 17 and at + 16 <= end:
         port = _u16(payload, at + 2)
         inner = at + 16

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from collectors.elements import VARIABLE, Convert, superseded, target
 
 TABLE_SIZE = 1 << 14  # slots of the hash table; a power of two
+PLANS_SPARE_MAX = 1024  # plans that no template uses any more; beyond, they are thrown out
 FILL_IF_ZERO = 0x80  # flag on a conversion: an earlier field of the record fills the same slot
 OPTIONS = -2  # plan value: a set of this id holds options data
 
@@ -64,6 +65,7 @@ class Plans:
     width: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     slot: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     convert: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    known: dict[bytes, int] = field(default_factory=dict)  # layout → row
 
     def add(self, template: Template) -> int:
         """Compile a template, or find the plan of one with the same layout; return its row."""
@@ -90,15 +92,10 @@ class Plans:
             widths.append(spec.width)
             slots.append(slot)
             converts.append(how | flag)
-        for row in range(self.first.size):
-            at, n = int(self.first[row]), int(self.count[row])
-            if (
-                n == len(widths)
-                and self.width[at : at + n].tolist() == widths
-                and self.slot[at : at + n].tolist() == slots
-                and self.convert[at : at + n].tolist() == converts
-            ):
-                return row
+        layout = np.array([widths, slots, converts], np.int32).tobytes()
+        row = self.known.setdefault(layout, self.first.size)
+        if row < self.first.size:
+            return row
         self.first = np.append(self.first, np.int32(self.width.size))
         self.count = np.append(self.count, np.int32(len(widths)))
         self.record_bytes = np.append(self.record_bytes, np.int32(template.fixed_bytes))
@@ -106,7 +103,7 @@ class Plans:
         self.width = np.append(self.width, np.array(widths, np.int32))
         self.slot = np.append(self.slot, np.array(slots, np.int32))
         self.convert = np.append(self.convert, np.array(converts, np.uint8))
-        return int(self.first.size) - 1
+        return row
 
 
 class TemplateStore:
@@ -173,14 +170,31 @@ class TemplateStore:
         self._remove(gone)
         return len(gone)
 
+    def drop_unused_plans(self) -> None:
+        """Throw out plans that no template uses, where there are many; rows change by it.
+
+        An exporter whose layout changes for ever would grow them without bound. Call it between
+        blocks only: decoded segments name their plan by row.
+        """
+        if self.plans.first.size <= len(self._templates) + PLANS_SPARE_MAX:
+            return
+        self.plans = Plans()
+        for known in self._templates.values():
+            if not known.scopes:
+                known.plan = self.plans.add(known)
+        self._reindex()
+
     def _remove(self, keys: list[tuple[StreamKey, int]]) -> None:
         for key in keys:
             del self._templates[key]
             self._per_exporter[key[0][:2]] -= 1
         if keys:  # linear probing has no cheap removal; this is rare
-            self.table_plan[:] = -1
-            for key, known in self._templates.items():
-                self._index(key, known.plan)
+            self._reindex()
+
+    def _reindex(self) -> None:
+        self.table_plan[:] = -1
+        for key, known in self._templates.items():
+            self._index(key, known.plan)
 
     def _index(self, key: tuple[StreamKey, int], plan: int) -> None:
         (high, low, port_version, domain), template_id = key

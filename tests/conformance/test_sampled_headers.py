@@ -21,9 +21,7 @@ FILES = [
     "akvorado/mpls-ipv6.pcap",
     "akvorado/vlan-ipv6.pcap",
     "tcpdump/geneve.pcap",
-    "tcpdump/mpls-ldp-hello.pcap",
     "tcpdump/mpls-over-udp.pcap",
-    "tcpdump/mpls-traceroute.pcap",
     "tcpdump/nsh-over-vxlan-gpe.pcap",
 ]
 ASKED = ("ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "vlan.id", "mpls.label", "frame.protocols")

@@ -74,7 +74,8 @@ def test_a_gate_killed_at_random_delivers_every_change_in_order_beside_a_sink_th
         while gate.poll() is None:  # it asks the node once more before it ends
             node.serve()
             node.clock.sleep(0.002)
-        assert gate.returncode == 0
+        # SIGTERM may come before a gate that was just started listens for it.
+        assert gate.returncode in (0, -15)
     finally:
         if gate.poll() is None:
             gate.kill()

@@ -1,0 +1,109 @@
+"""Our own captures of real exporters, field by field against tshark on the same file at test time."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.decoding import decoded
+
+FOLDER = Path(__file__).parents[1] / "captures"
+# Our field: tshark's, which gives every value of a packet in order.
+CFLOW = {
+    "source_port": "cflow.srcport",
+    "destination_port": "cflow.dstport",
+    "protocol": "cflow.protocol",
+    "octets": "cflow.octets",
+    "packets": "cflow.packets",
+    "source_address": "cflow.srcaddr",
+    "destination_address": "cflow.dstaddr",
+    "ingress_interface": "cflow.inputint",
+    "direction": "cflow.direction",
+}
+SFLOW = {
+    "sampling_rate": "sflow.flow_sample.sampling_rate",
+    "octets": "sflow_245.header.frame_length",
+}
+
+
+def tshark(path: Path, field: str, how: str) -> list[str]:
+    ports = [word for port in (2055, 4739, 6343) for word in ("-d", f"udp.port=={port},{how}")]
+    done = subprocess.run(
+        ["tshark", "-n", "-r", str(path), *ports, "-T", "fields", "-e", field],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return [part for line in done.stdout.splitlines() for part in line.split(",") if part]
+
+
+def text(value: Any) -> str:
+    return value if isinstance(value, str) else str(int(value))
+
+
+def ours(rows: list[dict[str, Any]], field: str) -> list[str]:
+    return [text(row[field]) for row in rows if row["schema"] == "flow" and row[field] is not None]
+
+
+def theirs(values: list[str]) -> list[str]:
+    return [str(int(v, 0)) if not v.count(".") else v for v in values]
+
+
+# softflowd-v9 is not here: tshark 4.0 stops at its options set of odd length and shows no record
+# (RFC 3954 section 6 asks for padding but obliges nobody); tests/live compares it with counters.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "softflowd-v5",
+        "softflowd-ipfix",
+        "pmacct-v9",
+        "pmacct-ipfix",
+        "openvswitch-v5",
+    ],
+)
+@pytest.mark.parametrize("field", CFLOW)
+def test_flows_agree_with_tshark(needs: Callable[..., None], name: str, field: str) -> None:
+    needs("tshark")
+    path = FOLDER / f"{name}.pcapng"
+    rows, undecoded = decoded(path)
+    assert not undecoded
+    assert len(rows) > 0
+    want = theirs(tshark(path, CFLOW[field], "cflow"))
+    if name.endswith("v5") and field == "direction":
+        return  # v5 has none
+    assert sorted(ours(rows, field)) == sorted(want)
+
+
+@pytest.mark.parametrize("field", ["source_port", "destination_port", "ingress_interface"])
+def test_openvswitch_ipfix_agrees_with_tshark(needs: Callable[..., None], field: str) -> None:
+    """Variable-length names, two domains, both directions."""
+    needs("tshark")
+    path = FOLDER / "openvswitch-ipfix.pcapng"
+    rows, undecoded = decoded(path)
+    assert not undecoded
+    names = {
+        "source_port": ("cflow.srcport", "cflow.udp_srcport", "cflow.tcp_srcport"),
+        "destination_port": ("cflow.dstport", "cflow.udp_dstport", "cflow.tcp_dstport"),
+        "ingress_interface": ("cflow.inputint",),
+    }[field]
+    want: list[str] = []
+    for one in names:
+        try:
+            want += theirs(tshark(path, one, "cflow"))
+        except subprocess.CalledProcessError:
+            continue  # this tshark has no such field
+    assert sorted(ours(rows, field)) == sorted(want)
+
+
+@pytest.mark.parametrize("name", ["pmacct-sflow", "openvswitch-sflow"])
+@pytest.mark.parametrize("field", SFLOW)
+def test_samples_agree_with_tshark(needs: Callable[..., None], name: str, field: str) -> None:
+    needs("tshark")
+    path = FOLDER / f"{name}.pcapng"
+    rows, undecoded = decoded(path)
+    assert not undecoded
+    assert ours(rows, field) == theirs(tshark(path, SFLOW[field], "sflow"))
+    assert len(ours(rows, field)) > 100
