@@ -107,3 +107,16 @@ def test_samples_agree_with_tshark(needs: Callable[..., None], name: str, field:
     assert not undecoded
     assert ours(rows, field) == theirs(tshark(path, SFLOW[field], "sflow"))
     assert len(ours(rows, field)) > 100
+
+
+def test_softflowd_v9_header_counts_flows_alone() -> None:
+    """RFC 3954 5.1: count is of all records, templates too. softflowd counts flows, tshark stops there."""
+    rows, undecoded = decoded(FOLDER / "softflowd-v9.pcapng")
+    assert not undecoded
+    flows = [row for row in rows if row["schema"] == "flow"]
+    assert sorted((row["octets"], row["packets"]) for row in flows) == [
+        (32, 1),
+        (376, 7),
+        (606, 8),
+        (239492, 196),
+    ]
