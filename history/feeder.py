@@ -101,7 +101,8 @@ class HistoryFeeder:
         now_ns = self._context.clock.now_ns()
         if now_ns >= self._trim_due_ns:
             self._trim_due_ns = now_ns + TRIM_EVERY_NS
-            for name in self._retention.trim(now_ns):
+            # Age counts from the newest tick stored: while it catches up, nothing goes unrolled.
+            for name in self._retention.trim(min(now_ns, self._writer.high_water_ns)):
                 self._context.log.info("history_dropped part=%s", name)
         return blocks
 

@@ -303,3 +303,15 @@ def test_migrations_run_once_and_forward(store: Store) -> None:
     version = migrate(store.connection)
     assert version == store.one(f"select max(version) from {DATABASE}.migrations")
     assert store.one(f"select count() from {DATABASE}.migrations") == version
+
+
+def test_rollups_outlive_the_ticks_they_were_built_from(store: Store) -> None:
+    feed(first := store.writer(), range(60))
+    first.flush()
+    rolled = store.one(f"select count() from {DATABASE}.rollups")
+    store.connection.run(
+        f"alter table {DATABASE}.frames delete where tick_end_ns < {end_ns(40)}"
+        " settings mutations_sync = 2"
+    )
+    store.writer().flush()
+    assert store.one(f"select count() from {DATABASE}.rollups") == rolled > 0
