@@ -40,7 +40,7 @@ SCORE_ENDINGS = ("_expected", "_lower", "_upper", "_score", "_p_value")
 RARE = {"series": "series", "alarm": "alarms", "incident": "incidents", "anomaly": "anomalies"}
 
 # What one rollup statement may look at and make: its memory follows from these.
-ROLLUP_ROWS_READ = 4_000_000
+ROLLUP_ROWS_READ = 1_000_000
 ROLLUP_SPAN_SECONDS = 3_600
 
 WHAT_IS_THERE = (
