@@ -104,6 +104,8 @@ class FlowWindows:
         self._oldest: dict[str, int] = dict.fromkeys((view.name for view in views), 0)
         self._spare: dict[str, list[Groups]] = {view.name: [] for view in views}
         self._scratch = _Scratch()
+        self._waiting: list[Batch] = []
+        self._waiting_rows = 0
         self._backbone = np.unique(
             np.array([_interface_word(low, index) for low, index in backbone], np.uint64)
         )
@@ -144,6 +146,8 @@ class FlowWindows:
     def advance(self, frontier_ns: int) -> list[Batch]:
         """Close what is due; one partial for each closed tick of each view, also empty ones."""
         self.open(frontier_ns)
+        if self.next_deadline_ns() <= frontier_ns:
+            self._work_off()
         made: list[Batch] = []
         for view in self._views:
             lateness = round(view.lateness_seconds * 1e9)
@@ -192,18 +196,39 @@ class FlowWindows:
     # ---- records
 
     def process(self, batch: Batch) -> list[Batch]:
-        """Add flow records to the open ticks; an exporter ledger is passed on to the merger."""
+        """Add flow records to the open ticks; an exporter ledger is passed on to the merger.
+
+        Small batches wait for one another until a pass is worth its calls, or a tick closes: what
+        they count in depends on the ticks open now, and those stay open until then.
+        """
         if batch.schema.name == LEDGER.name:
             return [batch]
         if not batch.rows:
             return []
         self.open(int(batch["arrival_ns"].min()))
-        for first in range(0, batch.rows, ROWS_PER_PASS):
-            part = batch
-            if batch.rows > ROWS_PER_PASS:
-                part = batch.slice(first, min(first + ROWS_PER_PASS, batch.rows))
-            self._process(_Records(part, self._backbone, self._scratch))
+        self._waiting.append(batch)
+        self._waiting_rows += batch.rows
+        if self._waiting_rows >= ROWS_PER_PASS:
+            self._work_off()
         return []
+
+    def _work_off(self) -> None:
+        """Group the records that wait."""
+        waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
+        together: list[Batch] = []
+        rows = 0
+        for batch in waiting:
+            for first in range(0, batch.rows, ROWS_PER_PASS):
+                part = batch
+                if batch.rows > ROWS_PER_PASS:
+                    part = batch.slice(first, min(first + ROWS_PER_PASS, batch.rows))
+                if rows + part.rows > ROWS_PER_PASS and together:
+                    self._process(_Records(together, self._backbone, self._scratch))
+                    together, rows = [], 0
+                together.append(part)
+                rows += part.rows
+        if together:
+            self._process(_Records(together, self._backbone, self._scratch))
 
     def _process(self, records: "_Records") -> None:
         late = 0
@@ -280,9 +305,11 @@ class FlowWindows:
         for view in self._views:
             self._open[view.name].clear()
             self._oldest[view.name] = 0
+        self._waiting, self._waiting_rows = [], 0
 
     def snapshot(self, out: Any) -> None:
         """Write the open ticks, so that `restore` goes on bit for bit."""
+        self._work_off()
         for view in self._views:
             scope = out.scoped(view.name)
             ticks = sorted(self._open[view.name])
@@ -361,17 +388,20 @@ class _Scratch:
 
 
 class _Records:
-    """One batch as all views see it: weighted counts, keys, hashes and cuts made once.
+    """Batches as all views see them: weighted counts, keys, hashes and cuts made once.
 
     Lives until the next one is made: both use the same scratch memory.
     """
 
-    def __init__(self, batch: Batch, backbone: NDArray[np.uint64], scratch: _Scratch) -> None:
-        self._batch = batch
+    def __init__(
+        self, batches: Sequence[Batch], backbone: NDArray[np.uint64], scratch: _Scratch
+    ) -> None:
+        self._batches = batches
+        self._columns: dict[str, NDArray[Any]] = {}
         self._scratch = scratch
         self._cuts: dict[tuple[int, int], list[tuple[int, Pieces]]] = {}
         self._backbone = backbone
-        n = self.rows = batch.rows
+        n = self.rows = sum(batch.rows for batch in batches)
 
         def room(name: str, kind: Any) -> NDArray[Any]:
             return scratch.take(name, kind, n)
@@ -395,30 +425,35 @@ class _Records:
         )  # fmt: skip
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return a column as kernels want it: contiguous."""
-        return np.ascontiguousarray(self._batch[name])
+        """Return a column of all batches as kernels want it: contiguous."""
+        found = self._columns.get(name)
+        if found is None:
+            parts = [batch[name] for batch in self._batches]
+            if len(parts) == 1:
+                found = np.ascontiguousarray(parts[0])
+            else:
+                found = self._scratch.take(f"column.{name}", parts[0].dtype, self.rows)
+                np.concatenate(parts, out=found)
+            self._columns[name] = found
+        return found
 
     @property
     def left_out(self) -> NDArray[np.uint64]:
         """Records without ingress interface, without egress interface, in over the backbone."""
-        b = self._batch
-        return np.array(
-            [
-                self.rows - np.count_nonzero(b["ingress_interface"]),
-                self.rows - np.count_nonzero(b["egress_interface"]),
-                self.rows - np.count_nonzero(self._enters),
-            ],
-            np.uint64,
-        )
+        seen = (self.column("ingress_interface"), self.column("egress_interface"), self._enters)
+        return np.array([self.rows - np.count_nonzero(one) for one in seen], np.uint64)
 
     def late(self, oldest_ns: int) -> int:
         """Return how many records were exported before the oldest open tick."""
-        b = self._batch
-        return int(np.count_nonzero((b["export_ns"] < oldest_ns) & (b["export_ns"] > 0)))
+        exported = self.column("export_ns")
+        return int(np.count_nonzero((exported < oldest_ns) & (exported > 0)))
 
     def evidence(self, rows: NDArray[np.int32]) -> NDArray[np.uint64]:
         """Return uint64[R, 12]: the fields of EVIDENCE_FIELDS."""
-        return np.stack([self._batch[name][rows].astype(np.uint64) for name in EVIDENCE_FIELDS], 1)
+        fields = np.empty((len(rows), len(EVIDENCE_FIELDS)), np.uint64)
+        for i, name in enumerate(EVIDENCE_FIELDS):
+            fields[:, i] = self.column(name)[rows]
+        return fields
 
     def cut(self, tick_ns: int, oldest_ns: int) -> list[tuple[int, Pieces]]:
         """Return (tick index from the oldest open, its pieces) for every tick that has pieces."""
@@ -429,7 +464,7 @@ class _Records:
 
     def _cut(self, tick_ns: int, oldest_ns: int, prefix: str) -> list[tuple[int, Pieces]]:
         scratch = self._scratch
-        newest = int(self._batch["arrival_ns"].max())
+        newest = int(self.column("arrival_ns").max())
         ticks = max(1, (newest - oldest_ns) // tick_ns + 1)
         spans = min(SPANS_MAX, ticks)
         size = self.rows * (spans + 1)
