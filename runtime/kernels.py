@@ -37,6 +37,7 @@ R = TypeVar("R")
 # Every module that defines kernels, so that `tocsin warm` can compile all of them.
 KERNEL_MODULES: tuple[str, ...] = (
     "collectors.receive",
+    "collectors.gather",
     "collectors.streams",
     "collectors.netflow5",
     "collectors.templated",

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from collectors.block import DatagramBlock
+from collectors.gather import gather
 from runtime.component import Context
 
 SEGMENT_BYTES = 4 * 1024 * 1024
@@ -93,16 +94,13 @@ def read_ring(folder: Path, *, since_ns: int, until_ns: int) -> Iterator[tuple[s
 
 def _framed(listener: str, block: DatagramBlock) -> bytes:
     name = listener.encode()
-    length = block.length.astype(np.int32)
-    # Copy only the bytes that datagrams use: a receive ring's slots are mostly empty.
-    starts = np.zeros(block.datagrams, np.int64)
-    np.cumsum(length[:-1], out=starts[1:])
-    place = np.repeat(block.offset - starts, length) + np.arange(int(length.sum()))
-    payload = block.payload[place].tobytes()
-    head = _BLOCK.pack(_MAGIC, len(name), 0, block.datagrams, len(payload), block.frontier_ns)
+    length = np.ascontiguousarray(block.length, np.int32)
+    payload = np.empty(int(length.sum()), np.uint8)
+    gather(block.payload, np.ascontiguousarray(block.offset), length, payload)
+    head = _BLOCK.pack(_MAGIC, len(name), 0, block.datagrams, payload.size, block.frontier_ns)
     columns = (length, block.exporter_high, block.exporter_low, block.exporter_port)
     return b"".join(
-        [head, name, *(c.tobytes() for c in columns), block.arrival_ns.tobytes(), payload]
+        [head, name, *(c.tobytes() for c in columns), block.arrival_ns.tobytes(), payload.data]
     )
 
 
