@@ -29,6 +29,7 @@ ENTROPY_WORDS = 128
 # Kinds of key, as `group` makes them from a record.
 BY_EXPORTER, BY_INTERFACE, BY_SERVICE, BY_PREFIX = 0, 1, 2, 3
 
+_POWERS = 2.0 ** -np.arange(256.0)  # 2^-r of a register r
 DYNAMIC_PORT = 65_536  # port class of two high ports: an ephemeral conversation
 WEIGHTED_OCTETS_MAX = 1 << 56  # one record cannot say more: sums of a tick must not wrap
 
@@ -610,7 +611,7 @@ def distinct(registers: NDArray[np.uint8], out: NDArray[np.float64]) -> int:
         total = 0.0
         zeros = 0
         for k in range(64):
-            total += 2.0 ** -float(registers[row, k])
+            total += _POWERS[registers[row, k]]
             if registers[row, k] == 0:
                 zeros += 1
         estimate = 0.709 * 64.0 * 64.0 / total
