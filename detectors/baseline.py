@@ -40,16 +40,21 @@ def _slot_of(time_s):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _base(profile, visits, state, i, time_s):  # type: ignore[no-untyped-def]
+def _hours(time_s):  # type: ignore[no-untyped-def]
+    """Return (slot of this hour, slot of the nearer neighbour, the neighbour's share)."""
+    within = (time_s % 3600) / 3600.0 - 0.5
+    if within >= 0:
+        return _slot_of(time_s), _slot_of(time_s + 3600), within
+    return _slot_of(time_s), _slot_of(time_s - 3600), -within
+
+
+@inline
+def _base(profile, visits, state, i, slot, other, share):  # type: ignore[no-untyped-def]
     """Return the expectation without the local level; negative where no such hour was seen yet."""
-    slot = _slot_of(time_s)
     if visits[i, slot] == 0:
         return -float(state[i, MEAN])
-    within = (time_s % 3600) / 3600.0 - 0.5
-    other = _slot_of(time_s + 3600) if within >= 0 else _slot_of(time_s - 3600)
     here = float(profile[i, slot])
     if visits[i, other] > 0:
-        share = within if within >= 0 else -within
         here = here * (1.0 - share) + float(profile[i, other]) * share
     return here * float(state[i, LEVEL])
 
@@ -93,13 +98,14 @@ def expect(
         return -1
     if out_expected.size != n_rows or out_scale.size != n_rows:
         return -1
+    slot, other, share = _hours(time_s)
     for n in range(n_rows):
         i = row[n]
         out_expected[n] = 0.0
         out_scale[n] = 0.0
         if i < 0 or i >= state.shape[0] or state[i, SEEN] == 0.0:
             continue
-        base = _base(profile, visits, state, i, time_s)
+        base = _base(profile, visits, state, i, slot, other, share)
         expected = abs(base) * float(state[i, LOCAL])
         noise = _noise(state, i, expected, span_s)
         lost = min(max(float(lost_share[n]), 0.0), 1.0)
@@ -146,7 +152,7 @@ def learn(
     if value.size != n_rows or mask.size != n_rows:
         return -1
     count = 0
-    slot = _slot_of(time_s)
+    slot, other, nearness = _hours(time_s)
     level_gain = 1.0 - 0.5 ** (3600.0 / level_half_life_s)
     mean_gain = 1.0 - 0.5 ** (weight_s / level_half_life_s)
     local_gain = 1.0 - 0.5 ** (tick_s / local_half_life_s)
@@ -183,7 +189,7 @@ def learn(
             state[i, SLOW] = 1.0
             state[i, TICK] = tick_s
             state[i, DOUBT] = 1.0
-        base = _base(profile, visits, state, i, time_s)
+        base = _base(profile, visits, state, i, slot, other, nearness)
         profiled = 1.0 if base > 0.0 else 0.0
         base = abs(base)
         if profiled != state[i, PROFILED]:

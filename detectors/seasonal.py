@@ -16,6 +16,12 @@ MATURE_MIN = 20  # series needed before new ones start from the usual unit of th
 BYTES_PER_SERIES = 4 * (baseline.STATE + baseline.SLOTS + calibration.STATE) + baseline.SLOTS
 
 
+# Places in the state, values, expectations and scales of a frame's rows without `__other__`.
+Expectation = tuple[
+    NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
+]
+
+
 class SeasonalBaseline:
     """Point deviations and level shifts against each series' own daily and weekly profile.
 
@@ -31,6 +37,7 @@ class SeasonalBaseline:
         self._settings = settings
         self.series_id = np.zeros(0, np.uint64)
         self.pool = np.zeros((len(measures), 4))
+        self._scored: dict[str, tuple[Batch, Expectation]] = {}  # what `learn` need not work out
         self._allocate(ROWS_FIRST)
 
     def _allocate(self, rows: int) -> None:
@@ -84,9 +91,7 @@ class SeasonalBaseline:
         m = self._measures.index(measure)
         return frame["row"][:-1].astype(np.int64) * len(self._measures) + m
 
-    def _expect(
-        self, frame: Batch, measure: str
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def _expect(self, frame: Batch, measure: str) -> Expectation:
         places = self.places(frame, measure)
         n = len(places)
         value = rates(frame, measure)[:n]
@@ -108,7 +113,8 @@ class SeasonalBaseline:
 
     def score(self, frame: Batch, measure: str, out: ScoreColumns) -> None:
         """Write score columns; see detectors.baseline.expect and detectors.calibration.judge."""
-        places, value, expected, scale = self._expect(frame, measure)
+        places, value, expected, scale = found = self._expect(frame, measure)
+        self._scored[measure] = (frame, found)
         n = len(places)
         calibration.judge(
             places,
@@ -131,7 +137,10 @@ class SeasonalBaseline:
         self, frame: Batch, measure: str, mask: NDArray[np.bool_], *, weight_s: float = 0.0
     ) -> None:
         """Learn rows where mask is set; `weight_s` is the time a tick stands for in bootstrap."""
-        places, value, expected, scale = self._expect(frame, measure)
+        frame_scored, found = self._scored.pop(measure, (None, None))
+        if frame_scored is not frame or found is None:  # never scored, or another tick came between
+            found = self._expect(frame, measure)
+        places, value, expected, scale = found
         tick_s = float(frame["tick_seconds"][0])
         bits = np.ascontiguousarray(mask[: len(places)]).view(np.uint8)
         calibration.learn(
