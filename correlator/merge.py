@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from correlator.groups import EVERYTHING, SALT, Groups, Layout, above_bound, layout_of
+from correlator.keys import is_address, key_of, key_text, words_of
 from correlator.partial import cells_of
 from correlator.series_index import SeriesIndex
 from correlator.windows_kernels import (
-    DYNAMIC_PORT,
     FLOWS,
     HEAD_WORDS,
     KEY_WORDS,
@@ -37,7 +37,7 @@ from runtime.component import Context
 from runtime.ports import NetworkMap, SeriesKey, Talker
 from telemetry import wire
 from telemetry.batch import Batch, batch_from_rows
-from telemetry.identity import address_pair, address_text, stable_id
+from telemetry.identity import address_text, stable_id
 from telemetry.schemas import EVIDENCE, FRAME, LEDGER, OPTION, SERIES, FrameFlag
 from telemetry.views import View, frame_schema
 
@@ -47,7 +47,6 @@ TRAINED_TICKS = 30  # and have spoken in fewer ticks than this: what was learned
 EVIDENCE_TICKS = 4
 NO_ROW = 0xFFFF_FFFF
 OTHER = "__other__"
-PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 58: "icmpv6", 132: "sctp"}
 U64 = np.uint64
 
 
@@ -121,7 +120,7 @@ class FrameMerger:
                 continue
             order = np.lexsort((rows, -batch["octets"][rows].astype(np.float64)))
             # Each record of the sample stands for max(weight, threshold) (Duffield et al. 2007).
-            by_octets = "source_prefix" not in batch.source
+            by_octets = self._views[batch.texts("view")[0]].key != ("source_prefix",)
             least = int(batch["priority"].min()) if by_octets and self._is_full(batch) else 0
             found += [_talker(batch, int(row), least) for row in rows[order][:limit]]
         return tuple(found[:limit])
@@ -400,17 +399,27 @@ class FrameMerger:
     def _entity(self, view: str, key: dict[str, str]) -> str:
         if "exporter" in key:
             router = self._network.router_of(key["exporter"])
-            if "interface" not in key:
+            rest = {name: value for name, value in key.items() if name != "exporter"}
+            if not rest:
                 return router
+            if "interface" not in key:
+                return f"{router} {key_text(rest)}"
             known = self._network.interface(key["exporter"], int(key["interface"]))
             return f"{router}:{known.name if known and known.name else key['interface']}"
-        return (
-            next(iter(key.values()))
-            if view != "service"
-            else f"{key['protocol']}/{key['port_class']}"
-        )
+        if view == "service":
+            return f"{key['protocol']}/{key['port_class']}"
+        return next(iter(key.values())) if len(key) == 1 and is_address(key) else key_text(key)
 
     # ---- journal and checkpoint
+
+    def knows(self, batch: Batch) -> bool:
+        """Return whether a journalled batch is of a view as it is configured now."""
+        if batch.schema.name not in (FRAME.name, EVIDENCE.name) or not batch.rows:
+            return True
+        view = batch.texts("view")[0]
+        if batch.schema.name == EVIDENCE.name:
+            return view in self._views
+        return view in self._views and batch.schema == self._schemas[view]
 
     def absorb(self, batches: Sequence[Batch]) -> NDArray[np.int64]:
         """Take a journalled tick as if it had been merged here. Returns no rows: see forget."""
@@ -423,7 +432,8 @@ class FrameMerger:
                     batch.texts("key"),
                     strict=True,
                 ):
-                    words[series_id] = (view, words_of(text))
+                    if view in self._views:
+                        words[series_id] = (view, words_of(text))
             elif batch.schema.name == EVIDENCE.name:
                 self._remember(batch)
             elif batch.schema.name == OPTION.name:
@@ -491,46 +501,6 @@ class FrameMerger:
         self._ledger = read_batches(state, "ledgers")
         for batch in read_batches(state, "evidence"):
             self._remember(batch)
-
-
-def key_text(key: dict[str, str] | Any) -> str:
-    """Return the canonical text of a key: `exporter=127.1.0.1,interface=3,direction=in`."""
-    return ",".join(f"{name}={value}" for name, value in key.items())
-
-
-def key_of(parts: tuple[str, ...], words: list[int]) -> dict[str, str]:
-    """Return the key that three words stand for."""
-    high, low, third = words
-    if "exporter" in parts:
-        made = {"exporter": address_text(high, low)}
-        if "interface" in parts:
-            made["interface"] = str(third >> 1)
-            made["direction"] = "out" if third & 1 else "in"
-        return made
-    if "protocol" in parts:
-        protocol, port = third >> 32, third & 0xFFFF_FFFF
-        name = PROTOCOL_NAMES.get(protocol, str(protocol))
-        return {"protocol": name, "port_class": "dynamic" if port == DYNAMIC_PORT else str(port)}
-    return {parts[0]: f"{address_text(high, low)}/{third}"}
-
-
-def words_of(text: str) -> list[int]:
-    """Return the three words of a canonical key text: the reverse of `key_of`."""
-    key = dict(part.split("=", 1) for part in text.split(","))
-    if "exporter" in key:
-        high, low = address_pair(key["exporter"])
-        way = 1 if key.get("direction") == "out" else 0
-        third = int(key["interface"]) << 1 | way if "interface" in key else 0
-        return [high, low, third]
-    if "protocol" in key:
-        numbers = {name: number for number, name in PROTOCOL_NAMES.items()}
-        protocol = numbers.get(key["protocol"], -1)
-        protocol = int(key["protocol"]) if protocol < 0 else protocol
-        port = DYNAMIC_PORT if key["port_class"] == "dynamic" else int(key["port_class"])
-        return [0, 0, protocol << 32 | port]
-    prefix, length = next(iter(key.values())).rsplit("/", 1)
-    high, low = address_pair(prefix)
-    return [high, low, int(length)]
 
 
 def write_batches(out: Any, name: str, batches: Sequence[Batch]) -> None:

@@ -1,5 +1,10 @@
-"""The views that ship: what Tocsin looks at with no configuration at all."""
+"""The views that ship, what Tocsin looks at with no configuration at all; and those of users."""
 
+import msgspec
+
+from correlator.keys import SHIPPED, packing_of
+from runtime.settings import PositiveInt, Settings
+from telemetry.errors import ConfigError
 from telemetry.views import Measure, View
 
 _OCTETS = Measure(
@@ -15,6 +20,73 @@ _SIZE = (
     Measure(name="octets_mean", function="mean", of=("octets",), weighted=True, unit="By"),
     Measure(name="octets_m2", function="m2", of=("octets",), weighted=True),
 )
+
+
+_MEASURES = {
+    measure.name: measure
+    for measure in (
+        _OCTETS,
+        _PACKETS,
+        _FLOWS,
+        *_SIZE,
+        Measure(name="distinct_source", function="distinct", of=("source_address",), scored=True),
+        Measure(
+            name="distinct_destination",
+            function="distinct",
+            of=("destination_address", "destination_port"),
+            scored=True,
+        ),
+        Measure(name="entropy_destination", function="entropy", of=("destination_address",)),
+    )
+}
+WIDE_KEYS_MAX = 4_096  # of a view whose rows hold more than 64 bytes of sketches
+
+
+class OwnViewSettings(Settings, frozen=True, kw_only=True):
+    """`[views.own.NAME]`: a view of the user's own, over flow records."""
+
+    key: tuple[str, ...]  # such as ["source_as", "destination_as"], ["exporter", "vlan_id"]
+    measures: tuple[str, ...] = ("octets", "packets", "flows")
+    keys_per_tick_max: PositiveInt = 4096
+    talkers: int = 0  # size of the sample of records kept as evidence for each tick
+
+
+def own_view(
+    name: str, settings: OwnViewSettings, *, tick_seconds: float, lateness_seconds: float
+) -> View:
+    """Return a user's view, or raise ConfigError that says what is wrong with it."""
+    place = f"views.own.{name}"
+    if settings.key in SHIPPED:
+        raise ConfigError(f"{place}: a view with this key ships with Tocsin; give it no second one")
+    try:
+        packing_of(settings.key)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
+    unknown = [measure for measure in settings.measures if measure not in _MEASURES]
+    if unknown or not settings.measures:
+        raise ConfigError(
+            f"{place}: measure {', '.join(unknown) or '(none)'} is none of {', '.join(_MEASURES)}"
+        )
+    measures = [_MEASURES[measure] for measure in dict.fromkeys(settings.measures)]
+    if not any(measure.function == "count" for measure in measures):
+        measures.append(msgspec.structs.replace(_FLOWS, scored=False))
+    if len([measure for measure in measures if measure.function == "distinct"]) > 1:
+        raise ConfigError(f"{place}: distinct is counted of one thing only")
+    wide = any(measure.function == "entropy" for measure in measures)
+    if wide and settings.keys_per_tick_max > WIDE_KEYS_MAX:
+        raise ConfigError(
+            f"{place}: entropy takes 1 KB a row, so keys_per_tick_max may be {WIDE_KEYS_MAX} at most"
+        )
+    return View(
+        name=name,
+        key=settings.key,
+        measures=tuple(measures),
+        tick_seconds=tick_seconds,
+        lateness_seconds=lateness_seconds,
+        keys_per_tick_max=settings.keys_per_tick_max,
+        series_max=settings.keys_per_tick_max,
+        talkers=settings.talkers,
+    )
 
 
 def views_for(*, tick_seconds: float = 60.0, lateness_seconds: float = 30.0) -> tuple[View, ...]:

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from correlator.groups import SALT, Groups, Layout, Pieces, Way, layout_of
+from correlator.keys import ADDRESSES, packing_of
 from correlator.partial import evidence_batch, partial_batch
 from correlator.windows_kernels import (
     BY_EXPORTER,
     BY_INTERFACE,
     BY_PREFIX,
     BY_SERVICE,
+    BY_WORDS,
     by_tick,
     prepare,
     spread,
@@ -56,12 +58,8 @@ _KINDS = {
     ("source_prefix",): BY_PREFIX,
     ("destination_prefix",): BY_PREFIX,
 }
-# What `distinct` counts, by key: the other side, and for sources of scans also its port.
-_ITEMS = {
-    ("protocol", "port_class"): ("source_address",),
-    ("source_prefix",): ("destination_address", "destination_port"),
-    ("destination_prefix",): ("source_address",),
-}
+# What `distinct` can count: the other side, and for sources of scans also its port.
+_ITEMS = (("source_address",), ("destination_address", "destination_port"))
 
 
 @dataclass(slots=True)
@@ -498,8 +496,12 @@ class _Records:
 
     def ways(self, view: View) -> list[Way]:
         """Return how the records get their key in this view, once for each direction."""
-        kind = _KINDS[view.key]
+        kind = _KINDS.get(view.key, BY_WORDS)
         chosen = self._enters if self._backbone.size else _NO_U8
+        item = _NO_U64
+        for measure in view.measures:
+            if measure.function == "distinct":
+                item = self._source if measure.of == _ITEMS[0] else self._target
         if kind == BY_EXPORTER:
             return [self._way(kind, "exporter")]
         if kind == BY_INTERFACE:
@@ -509,10 +511,39 @@ class _Records:
             ]
         if kind == BY_SERVICE:
             number = self._port_class
-            return [self._way(kind, "exporter", number=number, chosen=chosen, item=self._source)]
-        if view.key == ("source_prefix",):
-            return [self._way(kind, "source", chosen=chosen, item=self._target)]
-        return [self._way(kind, "destination", chosen=chosen, item=self._source)]
+            return [self._way(kind, "exporter", number=number, chosen=chosen, item=item)]
+        if kind == BY_WORDS:
+            if "exporter" in view.key:  # each router counts for itself
+                chosen = _NO_U8
+            return [self._packed(view, chosen, item)]
+        address = "source" if view.key == ("source_prefix",) else "destination"
+        return [self._way(kind, address, chosen=chosen, item=item)]
+
+    def _packed(self, view: View, chosen: NDArray[np.uint8], item: NDArray[np.uint64]) -> Way:
+        """Return the way of a packed key (correlator.keys)."""
+        packing = packing_of(view.key)
+        words = [
+            self._scratch.take(f"{view.name}.word{i}", kind, self.rows)
+            for i, kind in enumerate((np.uint64, np.uint64, np.uint32))
+        ]
+        for word in words:
+            word[:] = 0
+        if packing.address:
+            name = ADDRESSES[packing.address]
+            words[0][:] = self.column(f"{name}_high")
+            words[1][:] = self.column(f"{name}_low")
+            if packing.address.endswith("_prefix"):
+                four = (words[0] == 0) & (words[1] >> U64(32) == U64(0xFFFF))
+                words[0] &= U64(0xFFFF_FFFF_FFFF_0000)
+                words[1][:] = np.where(four, words[1] & U64(0xFFFF_FFFF_FFFF_FF00), U64(0))
+        for place in packing.places:
+            column = self._port_class if place.part == "port_class" else self.column(place.part)
+            word = words[place.word]
+            word |= column.astype(word.dtype) << word.dtype.type(place.shift)
+        return Way(
+            BY_WORDS, 0, words[0], words[1], words[2], self.column("protocol"), chosen, item,
+            self._bucket, self._octets, self._unsure, self._content,
+        )  # fmt: skip
 
     def _way(
         self,
@@ -543,15 +574,16 @@ class _Records:
 def _check(view: View) -> None:
     """Refuse a view that these windows cannot make."""
     if view.key not in _KINDS:
-        known = ", ".join("+".join(key) for key in _KINDS)
-        raise ConfigError(f"view {view.name}: key {'+'.join(view.key)} is none of {known}")
+        packing_of(view.key)
+    distinct = {measure.of for measure in view.measures if measure.function == "distinct"}
+    if len(distinct) > 1:
+        raise ConfigError(f"view {view.name}: distinct is counted of one thing only")
+    if distinct - set(_ITEMS):
+        known = " or ".join(",".join(of) for of in _ITEMS)
+        raise ConfigError(
+            f"view {view.name}: distinct is counted of {known}, not of {','.join(distinct.pop())}"
+        )
     for measure in view.measures:
-        of = _ITEMS.get(view.key)
-        if measure.function == "distinct" and measure.of != of:
-            raise ConfigError(
-                f"view {view.name}: {measure.name} counts distinct {measure.of}, "
-                f"this key allows {of}"
-            )
         if measure.function == "entropy" and measure.of != ("destination_address",):
             raise ConfigError(
                 f"view {view.name}: {measure.name}: entropy is of destination_address only"
@@ -564,6 +596,8 @@ def _key_words(way: Way, rows: NDArray[np.int32]) -> NDArray[np.uint64]:
     zero = np.zeros(len(rows), np.uint64)
     if way.kind == BY_EXPORTER:
         words = (high, low, zero)
+    elif way.kind == BY_WORDS:
+        words = (high, low, way.number[rows].astype(np.uint64))
     elif way.kind == BY_INTERFACE:
         words = (high, low, way.number[rows].astype(np.uint64) << U64(1) | U64(way.way))
     elif way.kind == BY_SERVICE:

@@ -12,6 +12,7 @@ beyond linear counting. Duffield, Lund, Thorup (2007), Priority sampling.
 import numpy as np
 from numpy.typing import NDArray
 
+from correlator.keys import DYNAMIC_PORT
 from runtime.kernels import inline, kernel
 
 # Words of a row. All views have the first eight.
@@ -27,10 +28,9 @@ BUCKETS = 256  # uint32 each
 ENTROPY_WORDS = 128
 
 # Kinds of key, as `group` makes them from a record.
-BY_EXPORTER, BY_INTERFACE, BY_SERVICE, BY_PREFIX = 0, 1, 2, 3
+BY_EXPORTER, BY_INTERFACE, BY_SERVICE, BY_PREFIX, BY_WORDS = 0, 1, 2, 3, 4
 
 _POWERS = 2.0 ** -np.arange(256.0)  # 2^-r of a register r
-DYNAMIC_PORT = 65_536  # port class of two high ports: an ephemeral conversation
 WEIGHTED_OCTETS_MAX = 1 << 56  # one record cannot say more: sums of a tick must not wrap
 
 
@@ -438,6 +438,8 @@ def group(
             k2 = np.uint64(number[r]) << np.uint64(1) | np.uint64(way)
         elif kind == BY_SERVICE:
             k2 = np.uint64(protocol[r]) << np.uint64(32) | np.uint64(number[r])
+        elif kind == BY_WORDS:
+            k0, k1, k2 = high[r], low[r], np.uint64(number[r])
         else:
             k0, k1 = high[r], low[r]
         h = _hash(k0, k1, k2, salt)

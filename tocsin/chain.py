@@ -57,6 +57,16 @@ class Front:
         self.records = 0
         self.datagrams = 0
 
+    @property
+    def frontier_ns(self) -> int:
+        """The arrival time up to which everything was fed; after `step` also decoded."""
+        return min(self._frontier.values(), default=0)
+
+    @property
+    def deadline_ns(self) -> int:
+        """The frontier at which the next tick closes; 0 before the first."""
+        return self._windows.next_deadline_ns()
+
     def feed(self, listener: str, block: DatagramBlock) -> None:
         """Take a block; also an empty one, whose frontier says that nothing came."""
         self._lost += block.kernel_drops
@@ -68,7 +78,7 @@ class Front:
     def step(self) -> list[Closing]:
         """Decode what can be decoded and return every closing that is due, in order."""
         closings = []
-        frontier = min(self._frontier.values())
+        frontier = self.frontier_ns
         while True:
             deadline = self._windows.next_deadline_ns()
             if not frontier:
@@ -177,6 +187,10 @@ class Outcome:
 class Merger(Stage, Protocol):
     """What a Back needs of the correlator's merger, beside being a stage."""
 
+    def knows(self, batch: Batch) -> bool:
+        """Return whether a journalled batch is of a view as it is configured now."""
+        ...
+
     def absorb(self, batches: Sequence[Batch]) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Take a journalled tick as if it had been merged here; return the rows that changed hands."""
         ...
@@ -236,7 +250,12 @@ class Back:
         return outcomes
 
     def absorb(self, tick: Tick) -> Outcome:
-        """Take a tick from the journal instead of from windows, and score it."""
+        """Take a tick from the journal instead of from windows, and score it.
+
+        What it holds of views that are configured otherwise by now is left out.
+        """
+        known = tuple(batch for batch in tick.batches if self.merger.knows(batch))
+        tick = Tick(tick.tick_end_ns, known)
         gone = self.merger.absorb(tick.batches)
         if len(gone):
             self.detection.forget(gone)

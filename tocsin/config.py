@@ -7,7 +7,7 @@ import msgspec
 
 from alerting.config import AlertingSettings
 from collectors.config import ListenerSettings
-from correlator.views import views_for, windows_bytes
+from correlator.views import OwnViewSettings, own_view, views_for, windows_bytes
 from detectors.config import DetectionSettings
 from history.config import HistorySettings
 from runtime.settings import NOT_STARTED, PositiveFloat, PositiveInt, Settings, load
@@ -21,6 +21,7 @@ class NodeSettings(Settings, frozen=True, kw_only=True):
     profile: Literal["sensor", "site", "core"] = "site"
     state_dir: str = ""  # default: TOCSIN_STATE_DIR, /var/lib/tocsin, ~/.local/state/tocsin
     seed: int = 0
+    workers: PositiveInt = 1  # processes that receive and decode; an exporter is always on one
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     journal_bytes_max: PositiveInt = 2 * 1024**3
     journal_segment_bytes: PositiveInt = 64 * 1024**2
@@ -37,6 +38,8 @@ class ViewsSettings(Settings, frozen=True, kw_only=True):
     # Per open tick and for all views together; the default views can take 62 MB.
     windows_bytes_max: PositiveInt = 128 * 1024**2
     idle_seconds: PositiveFloat = 86_400.0  # a series silent for so long gives its row back
+    keys_per_tick_max: dict[str, PositiveInt] = {}  # of shipped views by name, instead of theirs
+    own: dict[str, OwnViewSettings] = {}  # views beside those that ship
 
 
 class NetworkSettings(Settings, frozen=True, kw_only=True):
@@ -73,17 +76,39 @@ class Config(Settings, frozen=True, kw_only=True):
     api: ApiSettings = ApiSettings()
 
     def all_views(self) -> tuple[View, ...]:
-        """Return the views with the configured tick."""
-        return views_for(
-            tick_seconds=self.views.tick_seconds, lateness_seconds=self.views.lateness_seconds
-        )
+        """Return the shipped views and the user's own; raise ConfigError for one that cannot be."""
+        times = {
+            "tick_seconds": self.views.tick_seconds,
+            "lateness_seconds": self.views.lateness_seconds,
+        }
+        shipped = {view.name: view for view in views_for(**times)}
+        for name, most in self.views.keys_per_tick_max.items():
+            if name not in shipped:
+                known = ", ".join(shipped)
+                raise ConfigError(
+                    f"views.keys_per_tick_max.{name}: no view has this name ({known})"
+                )
+            shipped[name] = msgspec.structs.replace(
+                shipped[name], keys_per_tick_max=most, series_max=most
+            )
+        for name, settings in self.views.own.items():
+            if name in shipped:
+                raise ConfigError(
+                    f"views.own.{name}: a view that ships has this name; pick another"
+                )
+            shipped[name] = own_view(name, settings, **times)
+        return tuple(shipped.values())
 
 
 def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
     """Return the effective configuration, checked as a whole, or raise ConfigError."""
     config = load(path, Config, flags=flags)
     place = str(path) if path else "configuration"
-    need = sum(windows_bytes(config.all_views(), open_ticks=1).values())
+    try:
+        views = config.all_views()
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}. {NOT_STARTED}") from error
+    need = sum(windows_bytes(views, open_ticks=1).values())
     if need > config.views.windows_bytes_max:
         raise ConfigError(
             f"{place}: views.windows_bytes_max is {config.views.windows_bytes_max}, the views need "
