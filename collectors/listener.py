@@ -7,6 +7,8 @@ import queue
 import socket
 import struct
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from collectors.block import DatagramBlock
@@ -16,7 +18,7 @@ from runtime.component import Context
 from telemetry.errors import ConfigError
 
 SO_ATTACH_REUSEPORT_CBPF = 51
-WAIT_MS = 100  # the frontier is told at least every 200 ms, also when silent
+WAIT_MS = 90  # with GATHER_MS: the frontier is told at least every 200 ms, also when silent
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -49,13 +51,16 @@ def bind(text: str, *, shards: int, receive_buffer_bytes: int) -> list[socket.so
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made: list[socket.socket] = []
     try:
+        if shards > 1 and port:
+            # Sockets of a group share a port with whoever of the same user asks: look first whether
+            # it is free, else another Tocsin would take every other datagram and nobody would know.
+            with _unbound(family) as probe:
+                probe.bind((host, port))
         for _ in range(shards):
-            sock = socket.socket(family, socket.SOCK_DGRAM)
+            sock = _unbound(family)
             made.append(sock)
             if shards > 1:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             sock.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
             _ask_for_buffer(sock, receive_buffer_bytes)
@@ -65,10 +70,17 @@ def bind(text: str, *, shards: int, receive_buffer_bytes: int) -> list[socket.so
     except OSError as error:
         for sock in made:
             sock.close()
-        raise ConfigError(_why(text, error)) from error
+        raise ConfigError(_why(text, port, error)) from error
     if shards > 1:
         _attach_filter(made[0], shards, family)
     return made
+
+
+def _unbound(family: socket.AddressFamily) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return sock
 
 
 def _ask_for_buffer(sock: socket.socket, size: int) -> None:
@@ -77,9 +89,15 @@ def _ask_for_buffer(sock: socket.socket, size: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, 33, size)  # SO_RCVBUFFORCE, where we may
 
 
-def _why(text: str, error: OSError) -> str:
+def buffer_fix(asked: int) -> str:
+    """Return the command that lets a receive buffer of `asked` bytes be granted."""
+    return f"sysctl -w net.core.rmem_max={asked}"
+
+
+def _why(text: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        fix = "another program has this port; stop it or listen on another one"
+        who = holder_of(port)
+        fix = f"{who or 'another program'} has this port; stop it or listen on another one"
     elif error.errno in (errno.EACCES, errno.EPERM):
         fix = "ports below 1024 need CAP_NET_BIND_SERVICE; use a higher one"
     elif error.errno == errno.EADDRNOTAVAIL:
@@ -87,6 +105,26 @@ def _why(text: str, error: OSError) -> str:
     else:
         fix = "choose another address"
     return f"listen = {text!r}: {error.strerror}: {fix}. The node was not started."
+
+
+def holder_of(port: int) -> str:
+    """Return `name (pid 123)` of the process that has a UDP port, "" where we may not see it.
+
+    Source: proc(5), /proc/net/udp and /proc/<pid>/fd.
+    """
+    inodes = set()
+    for table in ("/proc/net/udp", "/proc/net/udp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text("ascii").splitlines()[1:]:
+                fields = line.split()
+                if int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.add(f"socket:[{fields[9]}]")
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        with contextlib.suppress(OSError):
+            if any(str(fd.readlink()) in inodes for fd in (process / "fd").iterdir()):
+                name = (process / "comm").read_text("utf-8", "replace").strip()
+                return f"{name} (pid {process.name})"
+    return ""
 
 
 def _attach_filter(sock: socket.socket, shards: int, family: int) -> None:
@@ -120,7 +158,11 @@ class UdpListener:
         settings: ListenerSettings,
         context: Context,
         sock: socket.socket | None = None,
+        *,
+        on_block: Callable[[], None] = lambda: None,
     ) -> None:
+        """`sock` is bound already where a shard was handed it; `on_block` is called by the thread."""
+        self._on_block = on_block
         self._settings = settings
         self._context = context
         self._sock = sock
@@ -131,6 +173,8 @@ class UdpListener:
         self.granted_bytes = 0
         self.datagrams = 0
         self.kernel_drops = 0
+        self.socket_drops = 0  # the kernel's own counter, since the socket was made
+        self.deadline_ns = 0  # set by the owner: when the next tick closes, blocks are handed over
         self._lost = context.metrics.counter(
             "listener_datagrams_lost_total",
             "datagrams lost before decoding, by reason",
@@ -152,16 +196,20 @@ class UdpListener:
         self.granted_bytes = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         if self.granted_bytes < self._settings.receive_buffer_bytes:
             self._context.log.warning(
-                "receive_buffer_small asked=%d granted=%d fix='sysctl -w net.core.rmem_max=%d'",
+                "receive_buffer_small asked=%d granted=%d fix='%s'",
                 self._settings.receive_buffer_bytes,
                 self.granted_bytes,
-                self._settings.receive_buffer_bytes,
+                buffer_fix(self._settings.receive_buffer_bytes),
             )
 
-    def start(self) -> None:
-        """Bind where that was not done yet, and start receiving."""
+    def start(self, *, drops_before: int = 0) -> None:
+        """Bind where that was not done yet, and start receiving.
+
+        `drops_before`: what an earlier owner of the socket has counted already.
+        """
         if self._sock is None:
             self.bind()
+        self.socket_drops = drops_before
         self._thread = threading.Thread(target=self._run, name=self._context.name, daemon=True)
         self._thread.start()
 
@@ -199,12 +247,13 @@ class UdpListener:
 
     def _hand_over(self, block: DatagramBlock) -> None:
         """Wait for room: meanwhile the kernel's buffer keeps what comes, and counts what it drops."""
-        if not block.datagrams and self._queue.qsize() > 1:
+        if not block.datagrams and not block.kernel_drops and self._queue.qsize() > 1:
             return  # its frontier is behind that of blocks still to come
         while not self._ended.is_set():
             try:
                 self._queue.put(block, timeout=0.2)
                 self._trouble = ""
+                self._on_block()
                 return
             except queue.Full:
                 self._trouble = (
@@ -215,11 +264,15 @@ class UdpListener:
     def _run(self) -> None:
         assert self._sock is not None
         receiver = Receiver(
-            self._sock, self._context.clock, datagrams_max=self._settings.datagrams_per_block
+            self._sock,
+            self._context.clock,
+            datagrams_max=self._settings.datagrams_per_block,
+            drops_before=self.socket_drops,
         )
         cut_before = 0
         while not self._ended.is_set():
-            block = receiver.receive(wait_ms=WAIT_MS)
+            block = receiver.receive(wait_ms=WAIT_MS, until_ns=self.deadline_ns)
+            self.socket_drops = receiver.drops
             self.datagrams += block.datagrams
             self._received.array[0] += block.datagrams
             if block.kernel_drops:

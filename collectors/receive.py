@@ -7,7 +7,10 @@ come with each datagram.
 Source: recvmmsg(2), socket(7), cmsg(3); layouts of struct mmsghdr and cmsghdr on 64-bit Linux.
 """
 
+import ctypes
+import os
 import socket
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,27 +18,41 @@ from numpy.typing import NDArray
 
 from collectors.block import DatagramBlock
 from runtime.clock import Clock
-from runtime.kernels import inline, kernel
+from runtime.kernels import inline, kernel, subroutine
 
 SLOT_BYTES = 9216  # a jumbo frame; longer datagrams arrive cut and are counted
 NAME_BYTES = 28  # struct sockaddr_in6
 CONTROL_BYTES = 96
 HEADER_BYTES = 64  # struct mmsghdr
-GATHER_MS = 20
-BUSY_DATAGRAMS = 48  # in one drain: Debian's default buffer holds about 90 of full size
+GATHER_MS = 100  # blocks are gathered for so long at most, never past a tick's deadline
+ROUND_MS = 10  # between two drains of the socket while gathering
+DATAGRAM_TRUESIZE_MAX = (
+    4352  # what one of 1,500 bytes takes of a receive buffer (sk_buff's truesize)
+)
 SO_TIMESTAMPNS = 35
 SO_RXQ_OVFL = 40
-MSG_TRUNC = 0x20
+SO_MEMINFO = 55  # nine u32 about the socket's memory; the last counts its drops
 
-try:
-    from numba import types
+_recvmmsg: Any
+_poll: Any
+if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):  # the kernels run as plain Python
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _recvmmsg, _poll = _libc.recvmmsg, _libc.poll
+    _recvmmsg.argtypes = (
+        ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p
+    )  # fmt: skip
+    _poll.argtypes = (ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int)
+else:
+    try:
+        from numba import types
 
-    _recvmmsg: Any = types.ExternalFunction(
-        "recvmmsg", types.int32(types.int32, types.uintp, types.uint32, types.int32, types.uintp)
-    )
-    _poll: Any = types.ExternalFunction("poll", types.int32(types.uintp, types.uint64, types.int32))
-except ImportError:  # without numba the kernel cannot be compiled, and says so when called
-    _recvmmsg = _poll = None
+        _recvmmsg = types.ExternalFunction(
+            "recvmmsg",
+            types.int32(types.int32, types.uintp, types.uint32, types.int32, types.uintp),
+        )
+        _poll = types.ExternalFunction("poll", types.int32(types.uintp, types.uint64, types.int32))
+    except ImportError:  # without numba the kernel cannot be compiled, and says so when called
+        _recvmmsg = _poll = None
 
 
 @inline
@@ -68,52 +85,13 @@ def _big_u64(data, at):  # type: ignore[no-untyped-def]
     return value
 
 
-@kernel(
-    "i8(i4, i8, i8, i8, i8, i8, u1[::1], u1[::1], u1[::1], u1[::1], i4[::1], u8[::1], u8[::1], u2[::1],"
-    " i8[::1], i8[::1])"
-)
-def receive(
-    fd: int,
-    count_max: int,
-    wait_ms: int,
-    gather_ms: int,
-    headers_address: int,
-    poll_address: int,
-    headers: NDArray[np.uint8],
-    names: NDArray[np.uint8],
-    controls: NDArray[np.uint8],
-    poll_fd: NDArray[np.uint8],
-    out_length: NDArray[np.int32],
-    out_high: NDArray[np.uint64],
-    out_low: NDArray[np.uint64],
-    out_port: NDArray[np.uint16],
-    out_arrival_ns: NDArray[np.int64],
-    out_state: NDArray[np.int64],
-) -> int:
-    """Receive up to count_max datagrams, waiting at most wait_ms for the first; return how many.
-
-    When something is there, gather_ms more are waited before the socket is drained: blocks of a few
-    datagrams would cost more in the interpreter than in the kernel.
-
-    In      fd, a UDP socket; the addresses of `headers` and `poll_fd`; headers uint8[N * 64], each
-            pointing at its name, slot and control bytes.
-    Out     per datagram: out_length int32[N] (negative: it was longer than its slot and is cut to
-            it), sender's address and port, out_arrival_ns int64[N] by the kernel, 0 = not stated.
-            out_state int64[3]: the socket's drop counter as last seen, 1 if the socket was then
-            read empty, errno-like failure flag.
-    Errors  none raised; a failing call ends the block.
-    """
-    got = 0
+@subroutine
+def _drain(  # type: ignore[no-untyped-def]
+    fd, first, count_max, headers_address, headers, names, controls,
+    out_length, out_high, out_low, out_port, out_arrival_ns, out_state,
+):  # fmt: skip
+    got = first
     out_state[1] = 0
-    out_state[2] = 0
-    poll_fd[6] = 0
-    poll_fd[7] = 0
-    ready = _poll(poll_address, 1, wait_ms)
-    if ready <= 0:
-        out_state[1] = 1
-        return 0
-    if gather_ms > 0:
-        _poll(poll_address, 0, gather_ms)  # no descriptor: a plain wait
     while got < count_max:
         for i in range(got, count_max):
             # recvmmsg overwrites these lengths with what it used.
@@ -162,6 +140,81 @@ def receive(
     return got
 
 
+@kernel("i8(i8, u1[::1], i8)")
+def wait(poll_address: int, poll_fd: NDArray[np.uint8], wait_ms: int) -> int:
+    """Wait up to wait_ms for a datagram; return 1 when one is there.
+
+    In      poll_fd uint8[8], a struct pollfd for POLLIN, and its address.
+    """
+    poll_fd[6] = 0
+    poll_fd[7] = 0
+    return 1 if _poll(poll_address, 1, wait_ms) > 0 else 0
+
+
+@kernel(
+    "i8(i4, i8, i8, i8, i8, i8, i8, i8, u1[::1], u1[::1], u1[::1], i4[::1], u8[::1], u8[::1],"
+    " u2[::1], i8[::1], i8[::1])"
+)
+def receive(
+    fd: int,
+    first: int,
+    count_max: int,
+    rounds: int,
+    round_ms: int,
+    busy_datagrams: int,
+    headers_address: int,
+    poll_address: int,
+    headers: NDArray[np.uint8],
+    names: NDArray[np.uint8],
+    controls: NDArray[np.uint8],
+    out_length: NDArray[np.int32],
+    out_high: NDArray[np.uint64],
+    out_low: NDArray[np.uint64],
+    out_port: NDArray[np.uint16],
+    out_arrival_ns: NDArray[np.int64],
+    out_state: NDArray[np.int64],
+) -> int:
+    """Fill slots [first, count_max) from the socket; return the number of slots then in use.
+
+    Drains what is there, then pauses round_ms and drains again, `rounds` times or until the slots
+    are full: a block of a few datagrams costs more in the interpreter than in the kernel, and
+    datagrams wait better here than in the socket's buffer. A drain of `busy_datagrams` or more says
+    that this buffer fills quickly: the next one follows without a pause.
+
+    In      fd, a UDP socket; the addresses of `headers` and of a struct pollfd; headers
+            uint8[N * 64], each pointing at its name, slot and control bytes.
+    Out     per datagram: out_length int32[N] (negative: it was longer than its slot and is cut to
+            it), sender's address and port, out_arrival_ns int64[N] by the kernel, 0 = not stated.
+            out_state int64[2]: the socket's drop counter as last seen, 1 if the socket was then
+            read empty.
+    Errors  none raised; a failing call ends the drain.
+    """
+    got = first
+    left = rounds
+    while True:
+        before = got
+        got = _drain(
+            fd,
+            got,
+            count_max,
+            headers_address,
+            headers,
+            names,
+            controls,
+            out_length,
+            out_high,
+            out_low,
+            out_port,
+            out_arrival_ns,
+            out_state,
+        )
+        if left <= 0 or got >= count_max:
+            return int(got)
+        if got - before < busy_datagrams:
+            _poll(poll_address, 0, round_ms)  # no descriptor: a plain wait
+            left -= 1
+
+
 @kernel("i8(const u1[::1], const i4[::1], i8, u1[::1], i8[::1])")
 def pack(
     slots: NDArray[np.uint8],
@@ -188,7 +241,10 @@ def pack(
 class Receiver:
     """Slots and headers for one socket. Used by one thread."""
 
-    def __init__(self, sock: socket.socket, clock: Clock, *, datagrams_max: int) -> None:
+    def __init__(
+        self, sock: socket.socket, clock: Clock, *, datagrams_max: int, drops_before: int = 0
+    ) -> None:
+        """`drops_before`: what is known of the socket's drop counter, where it is no new socket."""
         self._sock = sock
         self._clock = clock
         self._max = datagrams_max
@@ -211,59 +267,64 @@ class Receiver:
         self._poll = np.zeros(8, np.uint8)
         self._poll[:4] = np.frombuffer(np.int32(sock.fileno()).tobytes(), np.uint8)
         self._poll[4] = 1  # POLLIN
+        self._headers_address = self._headers.ctypes.data
+        self._poll_address = self._poll.ctypes.data
         self._length = np.zeros(n, np.int32)
         self._high = np.zeros(n, np.uint64)
         self._low = np.zeros(n, np.uint64)
         self._port = np.zeros(n, np.uint16)
         self._arrival = np.zeros(n, np.int64)
-        self._state = np.zeros(3, np.int64)
-        self._drops = 0
-        self._busy = False
+        self._state = np.zeros(2, np.int64)
+        self._state[0] = drops_before
+        # A drain of a quarter of the buffer: it may be the system's small one, so no pause.
+        granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self._busy_datagrams = max(8, granted // (4 * DATAGRAM_TRUESIZE_MAX))
+        self._drops = drops_before
         self._last_ns = 0
         self.cut = 0  # datagrams longer than a slot, since the start
 
-    def receive(self, *, wait_ms: int) -> DatagramBlock:
+    @property
+    def drops(self) -> int:
+        """The socket's drop counter as last read, modulo 2**32."""
+        return self._drops
+
+    def receive(self, *, wait_ms: int, until_ns: int = 0) -> DatagramBlock:
         """Return what came, waiting at most wait_ms; perhaps nothing, with its frontier.
 
-        The frontier moves to now only when the socket was read empty after now (design section 5);
-        else it stands at the newest arrival.
+        Once a datagram is there, others are gathered, but not past `until_ns` (the deadline of a
+        tick; 0 = none). The frontier moves to now only when the socket was read empty after now
+        (design section 5); else it stands at the newest arrival.
         """
-        before_ns = self._clock.now_ns()
-        count = receive(
-            self._sock.fileno(),
-            self._max,
-            wait_ms,
-            0 if self._busy else GATHER_MS,
-            self._headers.ctypes.data,
-            self._poll.ctypes.data,
-            self._headers,
-            self._names,
-            self._controls,
-            self._poll,
-            self._length,
-            self._high,
-            self._low,
-            self._port,
-            self._arrival,
-            self._state,
-        )
-        # A socket that fills quickly is drained at once: its buffer may be the system's small one.
-        self._busy = count >= BUSY_DATAGRAMS
+        now_ns = self._clock.now_ns()
+        if until_ns > now_ns:
+            wait_ms = min(wait_ms, _ms_up(until_ns - now_ns))
+        count = 0
+        if wait(self._poll_address, self._poll, wait_ms):
+            now_ns = self._clock.now_ns()
+            gather_ms = GATHER_MS
+            if until_ns > now_ns:
+                gather_ms = min(gather_ms, _ms_up(until_ns - now_ns))
+            round_ms = min(ROUND_MS, gather_ms)
+            count = self._fill(0, gather_ms // round_ms, round_ms)
+        now_ns = self._clock.now_ns()
+        if count < self._max:
+            count = self._fill(count, 0, 0)
         length = self._length[:count]
         cut = length < 0
         if cut.any():
             self.cut += int(cut.sum())
             np.abs(length, out=length)
         arrival = self._arrival[:count].copy()
-        arrival[arrival == 0] = before_ns
+        arrival[arrival == 0] = now_ns
         if count:  # never falling, whatever a clock step does
             arrival[0] = max(int(arrival[0]), self._last_ns)
             np.maximum.accumulate(arrival, out=arrival)
             self._last_ns = int(arrival[-1])
         if self._state[1]:
-            self._last_ns = max(self._last_ns, before_ns)
-        drops = (int(self._state[0]) - self._drops) & 0xFFFFFFFF
-        self._drops = int(self._state[0])
+            self._last_ns = max(self._last_ns, now_ns)
+        seen = self._dropped()
+        drops = (seen - self._drops) & 0xFFFFFFFF
+        self._drops = seen
         payload = np.empty(int(length.sum()), np.uint8)
         offset = np.empty(count, np.int64)
         pack(self._slots, self._length, count, payload, offset)
@@ -278,3 +339,40 @@ class Receiver:
             drops,
             self._last_ns,
         )
+
+    def _fill(self, first: int, rounds: int, round_ms: int) -> int:
+        return receive(
+            self._sock.fileno(),
+            first,
+            self._max,
+            rounds,
+            round_ms,
+            self._busy_datagrams,
+            self._headers_address,
+            self._poll_address,
+            self._headers,
+            self._names,
+            self._controls,
+            self._length,
+            self._high,
+            self._low,
+            self._port,
+            self._arrival,
+            self._state,
+        )
+
+    def _dropped(self) -> int:
+        """Return the socket's drop counter.
+
+        With each datagram comes what the counter was when that datagram was queued (SO_RXQ_OVFL): a
+        burst's last losses would be told only with the next burst. SO_MEMINFO says it now.
+        """
+        try:
+            about = self._sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
+        except OSError:  # Linux before 4.12
+            return int(self._state[0])
+        return int.from_bytes(about[32:36], sys.byteorder)
+
+
+def _ms_up(ns: int) -> int:
+    return -(-ns // 1_000_000)

@@ -6,6 +6,7 @@ carry a sequence number per topic, so that a watcher knows what it missed (desig
 """
 
 import contextlib
+import os
 import struct
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,6 +19,39 @@ from telemetry.errors import TransientError
 T = TypeVar("T")
 MESSAGE_BYTES_MAX = 256 * 1024 * 1024
 Handler = Callable[[Any], Any]
+
+
+class Doorbell:
+    """Ends the wait of a loop: other threads ring, sockets it watches have a message, or time is over.
+
+    `ring` may be called from any thread and from signal handlers; the rest from the loop's thread.
+    """
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poller = zmq.Poller()
+        self._poller.register(self._fd, zmq.POLLIN)
+
+    def watch(self, socket: "zmq.Socket[bytes]") -> None:
+        """End the wait also when this socket has a message."""
+        self._poller.register(socket, zmq.POLLIN)
+
+    def ring(self) -> None:
+        """End the present wait, or the next one."""
+        with contextlib.suppress(OSError):  # closed, or rung 2**64 times
+            os.eventfd_write(self._fd, 1)
+
+    def wait(self, timeout_ms: int) -> None:
+        """Return when rung, when a watched socket has a message, or after timeout_ms."""
+        self._poller.poll(timeout_ms)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._fd)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class RequestServer:
@@ -40,6 +74,12 @@ class RequestServer:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
         self._socket.bind(self._address)
+
+    @property
+    def socket(self) -> "zmq.Socket[bytes]":
+        """The socket, for a loop that waits for several. Only after `start`."""
+        assert self._socket is not None
+        return self._socket
 
     def stop(self) -> None:
         """Close the socket."""

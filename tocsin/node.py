@@ -16,45 +16,30 @@ from pathlib import Path
 from types import FrameType
 
 import msgspec
-import numpy as np
 
 from alerting.outbox import Outbox, Verdict
 from alerting.stage import AlertingStage
-from collectors.block import Decoder
-from collectors.flow import FlowDecoder
-from collectors.listener import UdpListener
-from collectors.sflow5 import SflowDecoder
 from correlator.merge import FrameMerger
 from correlator.tables.network_map import load_network
-from correlator.windows import FlowWindows
 from detectors.stage import DetectionStage
 from runtime import logs
-from runtime.bus import Publisher, RequestServer
+from runtime.bus import Doorbell, Publisher, RequestServer
 from runtime.checkpoint import Checkpoints
 from runtime.clock import Clock, SystemClock
-from runtime.component import Context
 from runtime.journal import BlockKind, Cursor, JournalReader, JournalWriter
 from runtime.metrics import Metrics
 from telemetry.batch import batch_from_rows
 from telemetry.errors import ConfigError, TocsinError
 from telemetry.schemas import CONTROL
 from tocsin import __version__, verbs
-from tocsin.chain import Back, Front, Outcome, Tick
+from tocsin.chain import Back, Outcome, Tick
 from tocsin.config import Config, load_config
-from tocsin.raw_ring import RawRing
+from tocsin.intake import Intake, make_context
 from tocsin.state import state_dir
 
 HEARTBEAT_NS = 1_000_000_000
-IDLE_SECONDS = 0.01
+IDLE_MS = 200  # a listener, a shard or a request wakes the loop before that
 CURSORS = ("history",)
-
-
-def make_context(name: str, clock: Clock, metrics: Metrics, seed: int) -> Context:
-    """Return a component's context; its randomness depends on the run's seed and its name."""
-    words = [seed, *name.encode()]
-    return Context(
-        name, clock, metrics.scoped(name), logs.child(name), np.random.default_rng(words)
-    )
 
 
 def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1) -> Back:
@@ -82,26 +67,6 @@ def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1
     )
 
 
-def make_front(config: Config, clock: Clock, metrics: Metrics, *, shard: int = 0) -> Front:
-    """Return one shard's half of the chain."""
-    seed = config.node.seed
-    decoders: dict[str, Decoder] = {}
-    for name, settings in config.collectors.items():
-        context = make_context(f"collectors.{name}", clock, metrics, seed)
-        if settings.kind == "flow":
-            decoders[name] = FlowDecoder(settings.decoder, context)
-        else:
-            decoders[name] = SflowDecoder(settings.decoder, context)
-    network = load_network(Path(config.network.map) if config.network.map else None)
-    windows = FlowWindows(
-        config.all_views(),
-        make_context("windows", clock, metrics, seed),
-        backbone=network.backbone(),
-        shard=shard,
-    )
-    return Front(decoders, windows)
-
-
 class Node:
     """One running node."""
 
@@ -117,7 +82,8 @@ class Node:
         self._ticks = 0
         self._last_tick_end_ns = 0
         self._frontier_ns = 0
-        self._listeners: dict[str, UdpListener] = {}
+        self._bell = Doorbell()
+        self._intake = Intake(config, state, self._clock, self.metrics, on_block=self._bell.ring)
 
     def start(self) -> None:
         """Come up: sockets first, then state, then the loop may begin."""
@@ -125,10 +91,7 @@ class Node:
         state.mkdir(parents=True, exist_ok=True)
         seed = config.node.seed
         # 1. Bind: from here on the kernel keeps what exporters send.
-        for name, settings in config.collectors.items():
-            context = make_context(f"listener.{name}", self._clock, self.metrics, seed)
-            self._listeners[name] = UdpListener(settings, context)
-            self._listeners[name].bind()
+        self._intake.bind()
         # 2. What must survive.
         context = make_context("journal", self._clock, self.metrics, seed)
         self._journal = JournalWriter(
@@ -143,17 +106,10 @@ class Node:
         self._outbox = Outbox(state / "node.sqlite", config.alerting, outbox_context)
         self._outbox.start()
         self._checkpoints = Checkpoints(state / "checkpoints", context)
-        self._templates = Checkpoints(state / "templates", context)
-        self._templates_kept = 0
         self._checkpoint_sequence = 1
         self._checkpoint_due_ns = 0
-        self._ring = RawRing(
-            state / "ring", context, budget_bytes=max(config.node.raw_ring_bytes, 1)
-        )
-        if config.node.raw_ring_bytes:
-            self._ring.start()
         # 3. The chain, from the last checkpoint and the journal behind it.
-        self._front = make_front(config, self._clock, self.metrics)
+        self._intake.start()
         self._back = make_back(config, self._clock, self.metrics)
         self._recover()
         self._back.on_tick = self._journal_tick
@@ -162,6 +118,7 @@ class Node:
         self._server = RequestServer(f"ipc://{state}/node.sock")
         self._serve_verbs()
         self._server.start()
+        self._bell.watch(self._server.socket)
         self._publisher = Publisher(f"ipc://{state}/frames.sock")
         self._publisher.start()
         self._heartbeat = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -170,14 +127,13 @@ class Node:
         # 5. Receive. The first tick holds only what came since: it must raise no volume alarm.
         tick_ns = round(self._config.views.tick_seconds * 1e9)
         self._back.merger.mark_incomplete(self._clock.now_ns() // tick_ns * tick_ns + tick_ns)
-        for listener in self._listeners.values():
-            listener.start()
+        self._intake.receive()
         self._ready = True
         self._log.info(
-            "node_ready listeners=%s state=%s", ",".join(
-                listener.address for listener in self._listeners.values()
-            ), state,
-        )  # fmt: skip
+            "node_ready listeners=%s state=%s",
+            ",".join(listener.address for listener in self._intake.listeners()),
+            state,
+        )
 
     def _recover(self) -> None:
         loaded = self._checkpoints.load()
@@ -188,9 +144,6 @@ class Node:
             after = sequence + 1
             self._checkpoint_sequence = after
             self._last_tick_end_ns = tick_end_ns
-        templates = self._templates.load()
-        if templates is not None:
-            self._front.restore(templates[2].scoped("front"))
         reader = JournalReader(self._state / "journal", next_sequence=after)
         replayed = 0
         scored: set[int] = set()
@@ -237,23 +190,13 @@ class Node:
     def run(self) -> None:
         """Work until asked to stop."""
         while not self._ended:
-            moved = self.step()
-            if not moved:
-                self._clock.sleep(IDLE_SECONDS)
+            if not self.step():
+                self._bell.wait(IDLE_MS)
 
     def step(self) -> int:
         """Do what is there to do; return how much was done."""
-        moved = 0
-        for name, listener in self._listeners.items():
-            for _ in range(8):
-                block = listener.take()
-                if block is None:
-                    break
-                moved += block.datagrams
-                if self._config.node.raw_ring_bytes:
-                    self._ring.write(name, block)
-                self._front.feed(name, block)
-        for closing in self._front.step():
+        moved, closings = self._intake.step()
+        for closing in closings:
             self._frontier_ns = closing.frontier_ns
             moved += len(self._back.take(closing))
         moved += self._server.serve()
@@ -261,7 +204,7 @@ class Node:
         if now_ns >= self._beat_due_ns:
             self._beat_due_ns = now_ns + HEARTBEAT_NS
             self._beat(now_ns)
-            self._keep_templates()
+            self._intake.keep()
         if now_ns >= self._checkpoint_due_ns and self._ticks:
             self._save_checkpoint()
         return moved
@@ -303,20 +246,6 @@ class Node:
             self._log.error("checkpoint_refused error=%s", error)
         self._schedule_checkpoint()
 
-    def _keep_templates(self) -> None:
-        """Keep templates within a second of a change: a restart must not wait for the next refresh."""
-        changes = sum(
-            int(self.metrics.value("collector_templates_total", result=result))
-            for result in ("new", "changed", "withdrawn", "expired")
-        )
-        if changes == self._templates_kept:
-            return
-        self._templates_kept = changes
-        try:
-            self._templates.save(self._clock.now_ns() // 10**6, 0, {"front": self._front})
-        except OSError as error:
-            self._log.error("templates_refused error=%s", error)
-
     def _beat(self, now_ns: int) -> None:
         """Tell the watchdog that frames go on, and what each stream last said."""
         message = {
@@ -324,11 +253,10 @@ class Node:
             "frontier_ns": self._frontier_ns,
             "tick_ns": round(self._config.views.tick_seconds * 1e9),
             "last_tick_end_ns": self._last_tick_end_ns,
-            "streams": {name: listener.datagrams for name, listener in self._listeners.items()},
+            "streams": {one.name: one.datagrams for one in self._intake.listeners()},
             "exporters_total": self._exporters(),
             "exporters_silent": self._silent_exporters(),
         }
-        self._ring.flush()
         with contextlib.suppress(OSError):
             self._heartbeat.sendto(json.dumps(message).encode(), str(self._state / "watchdog.sock"))
 
@@ -377,7 +305,7 @@ class Node:
         health = [
             text
             for text in (
-                *(listener.health() for listener in self._listeners.values()),
+                *self._intake.health(),
                 self._journal.health(),
                 self._outbox.health(),
             )
@@ -393,8 +321,8 @@ class Node:
             frontier_ns=self._frontier_ns,
             last_tick_end_ns=self._last_tick_end_ns,
             ticks=self._ticks,
-            records=self._front.records,
-            datagrams=self._front.datagrams,
+            records=self._intake.records,
+            datagrams=self._intake.datagrams,
             series=self._back.merger.series,
             exporters=self._exporters(),
             alarms_raised=self._back.alerting.raised,
@@ -403,27 +331,14 @@ class Node:
             journal_next_sequence=self._journal.next_sequence,
             rss_bytes=rss_bytes(os.getpid()),
             health=health,
-            listeners=[
-                verbs.ListenerStatus(
-                    name=name,
-                    address=listener.address,
-                    datagrams=listener.datagrams,
-                    receive_buffer_bytes=listener.granted_bytes,
-                    kernel_drops=listener.kernel_drops,
-                    queue_blocks=listener.waiting,
-                )
-                for name, listener in self._listeners.items()
-            ],
+            listeners=self._intake.listeners(),
         )
 
     def stop(self) -> None:
         """Stop receiving, keep a checkpoint, close everything."""
         self._ended = True
-        for listener in self._listeners.values():
-            listener.stop()
+        self._intake.stop()
         if self._ready:
-            self._templates_kept = -1
-            self._keep_templates()
             if self._ticks:
                 self._save_checkpoint()
             self._server.stop()
@@ -431,11 +346,12 @@ class Node:
             self._heartbeat.close()
             self._journal.stop()
             self._outbox.stop()
-            self._ring.stop()
+            self._bell.close()
 
     def ask_to_stop(self, number: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002
         """End the loop after the current step; also a signal handler."""
         self._ended = True
+        self._bell.ring()
 
 
 def rss_bytes(pid: int) -> int:

@@ -28,7 +28,8 @@ from runtime.metrics import Metrics
 from telemetry.errors import DecodeError
 from tocsin.chain import Back, Closing, Front, Outcome, Tick
 from tocsin.config import Config
-from tocsin.node import make_back, make_front
+from tocsin.intake import make_front
+from tocsin.node import make_back
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 

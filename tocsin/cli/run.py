@@ -18,7 +18,7 @@ def run(path: Path | None, state: Path | None) -> None:
     from runtime.notify import notify
     from runtime.supervisor import Supervisor
     from tocsin.config import load_config
-    from tocsin.node import make_context
+    from tocsin.intake import make_context
     from tocsin.processes import roles
     from tocsin.state import state_dir
 

@@ -18,7 +18,8 @@ from telemetry.schemas import FRAME
 from tocsin.chain import Back
 from tocsin.config import Config
 from tocsin.demo.traffic import TrafficModel
-from tocsin.node import make_back, make_context
+from tocsin.intake import make_context
+from tocsin.node import make_back
 
 QUARTER_NS = 900_000_000_000
 

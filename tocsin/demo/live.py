@@ -32,7 +32,8 @@ from tocsin.demo.network import load_demo_network
 from tocsin.demo.scoring import judge, table
 from tocsin.demo.settings import FOLDER, demo_config, free_port
 from tocsin.demo.traffic import Fault, TrafficModel
-from tocsin.node import make_context, rss_bytes
+from tocsin.intake import make_context
+from tocsin.node import rss_bytes
 from tocsin.processes import roles
 
 DAYS = 14

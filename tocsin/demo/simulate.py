@@ -19,7 +19,7 @@ from tocsin.demo.network import load_demo_network
 from tocsin.demo.scoring import Score, judge, table
 from tocsin.demo.settings import demo_config
 from tocsin.demo.traffic import TrafficModel
-from tocsin.node import make_context
+from tocsin.intake import make_context
 
 START_NS = 1_790_553_600_000_000_000  # Monday 2026-09-28 00:00 UTC
 DAY_NS = 86_400_000_000_000

@@ -1,0 +1,217 @@
+"""Where datagrams come in: sockets, decoders and windows of one shard, with what it keeps on disk.
+
+The node owns one where `workers = 1`; else each shard process does (tocsin.shard).
+"""
+
+import contextlib
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from collectors.block import Decoder
+from collectors.flow import FlowDecoder
+from collectors.listener import UdpListener
+from collectors.sflow5 import SflowDecoder
+from correlator.tables.network_map import load_network
+from correlator.windows import FlowWindows
+from runtime import logs
+from runtime.checkpoint import Checkpoints
+from runtime.clock import Clock
+from runtime.component import Context
+from runtime.metrics import Metrics
+from tocsin.chain import Closing, Front
+from tocsin.config import Config
+from tocsin.raw_ring import RawRing
+from tocsin.verbs import ListenerStatus
+
+BLOCKS_PER_STEP = 8  # of each listener, so that none waits for another's flood
+TEMPLATE_CHANGES = ("new", "changed", "withdrawn", "expired")
+
+
+def make_context(name: str, clock: Clock, metrics: Metrics, seed: int) -> Context:
+    """Return a component's context; its randomness depends on the run's seed and its name."""
+    words = [seed, *name.encode()]
+    return Context(
+        name, clock, metrics.scoped(name), logs.child(name), np.random.default_rng(words)
+    )
+
+
+def make_front(config: Config, clock: Clock, metrics: Metrics, *, shard: int = 0) -> Front:
+    """Return one shard's half of the chain."""
+    seed = config.node.seed
+    decoders: dict[str, Decoder] = {}
+    for name, settings in config.collectors.items():
+        context = make_context(f"collectors.{name}", clock, metrics, seed)
+        if settings.kind == "flow":
+            decoders[name] = FlowDecoder(settings.decoder, context)
+        else:
+            decoders[name] = SflowDecoder(settings.decoder, context)
+    network = load_network(Path(config.network.map) if config.network.map else None)
+    windows = FlowWindows(
+        config.all_views(),
+        make_context("windows", clock, metrics, seed),
+        backbone=network.backbone(),
+        shard=shard,
+    )
+    return Front(decoders, windows)
+
+
+def part_of(shard: int, shards: int) -> str:
+    """Return the name under which a shard keeps its files; "" where there is one only."""
+    return f"shard-{shard}-of-{shards}" if shards > 1 else ""
+
+
+class Intake:
+    """One shard: listeners (a thread each), decoders, windows, raw ring, kept templates."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: Path,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        shard: int = 0,
+        shards: int = 1,
+        on_block: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_block` is called from listeners' threads whenever there is something to `step` for."""
+        self._config = config
+        self._clock = clock
+        self._metrics = metrics
+        self._on_block = on_block
+        self._shard = shard
+        self._state = state
+        self._part = part_of(shard, shards)
+        self._listeners: dict[str, UdpListener] = {}
+        self._templates_kept = 0
+        self._started = False
+
+    def bind(self, sockets: Mapping[str, socket.socket] | None = None) -> None:
+        """Bind every input, or take the sockets that the node has bound: the kernel buffers now."""
+        for name, settings in self._config.collectors.items():
+            context = self._context(f"listener.{name}")
+            sock = sockets[name] if sockets is not None else None
+            self._listeners[name] = UdpListener(settings, context, sock, on_block=self._on_block)
+            self._listeners[name].bind()
+
+    def start(self) -> None:
+        """Make decoders and windows; take back the templates that were known."""
+        ring_bytes = self._config.node.raw_ring_bytes
+        self._ring = RawRing(
+            self._state / "ring" / self._part,
+            self._context("ring"),
+            budget_bytes=max(ring_bytes // self._config.node.workers, 1),
+        )
+        if ring_bytes:
+            self._ring.start()
+        self._front = make_front(self._config, self._clock, self._metrics, shard=self._shard)
+        # What another number of shards has left comes first: what it knows of exporters that are
+        # now ours helps, the rest expires.
+        folder = self._state / "templates"
+        own = folder / self._part
+        for other in sorted([folder, *folder.glob("shard-*")]):
+            if other != own and other.is_dir():
+                self._restore(other)
+        self._restore(own)
+        self._templates = Checkpoints(own, self._context("templates"))
+        self._started = True
+
+    def _restore(self, folder: Path) -> None:
+        kept = Checkpoints(folder, self._context("templates")).load()
+        if kept is not None:
+            self._front.restore(kept[2].scoped("front"))
+
+    def receive(self, drops: Mapping[str, int] | None = None) -> None:
+        """Begin to receive. `drops`: what each socket lost that was counted before."""
+        for name, listener in self._listeners.items():
+            listener.start(drops_before=(drops or {}).get(name, 0))
+
+    def open(self, first_ns: int) -> None:
+        """Open the first tick; shards that work together open the same one."""
+        self._front.open(first_ns)
+
+    def step(self) -> tuple[int, list[Closing]]:
+        """Decode what came; return (how many datagrams, every closing that is due)."""
+        moved = 0
+        for name, listener in self._listeners.items():
+            for _ in range(BLOCKS_PER_STEP):
+                block = listener.take()
+                if block is None:
+                    break
+                moved += block.datagrams
+                if self._config.node.raw_ring_bytes:
+                    self._ring.write(name, block)
+                self._front.feed(name, block)
+        closings = self._front.step()
+        deadline_ns = self._front.deadline_ns
+        for listener in self._listeners.values():
+            listener.deadline_ns = deadline_ns
+        return moved, closings
+
+    def keep(self, *, always: bool = False) -> None:
+        """Keep templates within a second of a change: a restart must not wait for the next refresh."""
+        self._ring.flush()
+        changes = sum(
+            int(self._metrics.value("collector_templates_total", result=result))
+            for result in TEMPLATE_CHANGES
+        )
+        if changes == self._templates_kept and not always:
+            return
+        self._templates_kept = changes
+        try:
+            self._templates.save(self._clock.now_ns() // 10**6, 0, {"front": self._front})
+        except OSError as error:
+            logs.child("node").error("templates_refused error=%s", error)
+
+    @property
+    def frontier_ns(self) -> int:
+        """The arrival time up to which everything is decoded."""
+        return self._front.frontier_ns
+
+    @property
+    def records(self) -> int:
+        """Flow records decoded since the start."""
+        return self._front.records
+
+    @property
+    def datagrams(self) -> int:
+        """Datagrams decoded since the start."""
+        return self._front.datagrams
+
+    @property
+    def socket_drops(self) -> dict[str, int]:
+        """The kernel's drop counter of each input."""
+        return {name: listener.socket_drops for name, listener in self._listeners.items()}
+
+    def listeners(self) -> list[ListenerStatus]:
+        """Return each input at a glance."""
+        return [
+            ListenerStatus(
+                name=name,
+                address=listener.address,
+                datagrams=listener.datagrams,
+                receive_buffer_bytes=listener.granted_bytes,
+                kernel_drops=listener.kernel_drops,
+                queue_blocks=listener.waiting,
+            )
+            for name, listener in self._listeners.items()
+        ]
+
+    def health(self) -> list[str]:
+        """Return one sentence for each thing that is wrong."""
+        return [text for listener in self._listeners.values() if (text := listener.health())]
+
+    def stop(self) -> None:
+        """Stop receiving, keep the templates, close everything."""
+        for listener in self._listeners.values():
+            listener.stop()
+        if self._started:
+            with contextlib.suppress(OSError):
+                self.keep(always=True)
+            self._ring.stop()
+
+    def _context(self, name: str) -> Context:
+        return make_context(name, self._clock, self._metrics, self._config.node.seed)
