@@ -12,6 +12,10 @@ class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
     template_expiry_seconds: PositiveFloat = 86_400.0  # routers resend every 1-30 minutes
     held_bytes_max: PositiveInt = 4 * 1024 * 1024  # data sets that wait for their template
     held_bytes_per_exporter_max: PositiveInt = 256 * 1024
+    held_seconds: PositiveFloat = 1800.0  # longer than that they do not wait
+    # One stream (exporter, port, domain) may send so many datagrams a second, more are shed and
+    # counted: a bound on what one exporter can cost the others. 0 = no limit.
+    datagrams_per_second_max: int = 0
     clock_tolerance_seconds: PositiveFloat = 300.0
     # "exported" takes the exporter's times as they stand, right or wrong: for `tocsin decode`.
     clock: Literal["corrected", "exported"] = "corrected"

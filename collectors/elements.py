@@ -9,6 +9,8 @@ Source: IANA IPFIX information elements registry; RFC 7012; RFC 8158 (NAT); RFC 
 
 from enum import IntEnum
 
+from collectors.columns import PLACE, WIDE
+
 ENTERPRISE_REVERSE = 29305  # RFC 5103: the same elements, seen in the other direction
 VARIABLE = 65535
 
@@ -22,9 +24,12 @@ class Convert(IntEnum):
     IPV6 = 3  # 16 bytes into two slots
     MPLS = 4  # 3 bytes: label 20, experimental 3, bottom of stack 1
     NTP = 5  # 8 bytes: seconds since 1900 and fraction, into ns since 1970
+    FRAME = 6  # the start of a link-layer frame: its place and length go to two slots
+    PACKET = 7  # the start of an IP packet, the same way
 
 
-# Names of raw slots; `x_high`, `x_low` stand side by side.
+# What an element can fill; `x_high`, `x_low` stand side by side. First the columns of the schema,
+# then what is turned into columns behind the kernel that reads records.
 SLOTS: tuple[str, ...] = (
     "octets",
     "packets",
@@ -56,7 +61,10 @@ SLOTS: tuple[str, ...] = (
     "post_nat_destination_address_low",
     "post_nat_source_port",
     "post_nat_destination_port",
-    # Below: turned into schema columns after decoding.
+    "ingress_vrf_id",
+    "egress_vrf_id",
+    "application_id",
+    # Raw: the kernel `finish` knows them by these places, in this order.
     "start_uptime_ms",
     "end_uptime_ms",
     "start_s",
@@ -77,28 +85,45 @@ SLOTS: tuple[str, ...] = (
     "icmp_type_code",
     "icmp_type",
     "icmp_code",
-    "exporter_address_high",
-    "exporter_address_low",
-    "observation_time_ms",
+    "mediated_exporter_high",
+    "mediated_exporter_low",
+    "observation",
+    "frame_at",
+    "frame_bytes",
+    "frame_octets",
+    "reverse_octets",
+    "reverse_packets",
+    "reverse_tcp_flags",
+    "duration_ms",
 )
 SLOT = {name: index for index, name in enumerate(SLOTS)}
 assert len(SLOTS) <= 64, "a record's presence mask has 64 bits"
+DIRECT = tuple(name for name in SLOTS if name in PLACE)
+RAW = SLOTS[len(DIRECT) :]
+assert SLOTS[: len(DIRECT)] == DIRECT
+# Where each slot lies in memory: width class and row, see collectors.columns.
+SLOT_CLASS = tuple(PLACE[name][0] if name in PLACE else 0 for name in SLOTS)
+SLOT_ROW = tuple(PLACE[name][1] if name in PLACE else len(WIDE) + RAW.index(name) for name in SLOTS)
 
 _UNSIGNED = {
     1: "octets",
     85: "octets",
     352: "octets",
     231: "octets",
+    23: "octets",
     2: "packets",
     86: "packets",
     298: "packets",
+    24: "packets",
     4: "protocol",
     5: "ip_class_of_service",
     6: "tcp_flags",
     7: "source_port",
     11: "destination_port",
     10: "ingress_interface",
+    252: "ingress_interface",
     14: "egress_interface",
+    253: "egress_interface",
     16: "source_as",
     17: "destination_as",
     9: "source_prefix_length",
@@ -112,6 +137,9 @@ _UNSIGNED = {
     230: "nat_event",
     227: "post_nat_source_port",
     228: "post_nat_destination_port",
+    234: "ingress_vrf_id",
+    235: "egress_vrf_id",
+    95: "application_id",
     22: "start_uptime_ms",
     21: "end_uptime_ms",
     150: "start_s",
@@ -121,6 +149,7 @@ _UNSIGNED = {
     158: "start_delta_us",
     159: "end_delta_us",
     160: "boot_ms",
+    161: "duration_ms",
     34: "sampling_interval",
     50: "sampling_interval",
     48: "sampler_id",
@@ -133,35 +162,75 @@ _UNSIGNED = {
     178: "icmp_type",
     177: "icmp_code",
     179: "icmp_code",
-    323: "observation_time_ms",
+    258: "observation",
+    322: "observation",
+    323: "observation",
+    312: "frame_octets",
+    224: "frame_octets",
+    # RFC 5103 by other means: what came back is a flow of its own.
+    232: "reverse_octets",
+    299: "reverse_packets",
+    # Cisco ASA before 8.4, in v9 alone: what 225 to 228 became.
+    40003: "post_nat_source_port",
+    40004: "post_nat_destination_port",
 }
-_NTP = {154: "start_us_ntp", 155: "end_us_ntp", 156: "start_ns_ntp", 157: "end_ns_ntp"}
+_NTP = {
+    154: "start_us_ntp",
+    155: "end_us_ntp",
+    156: "start_ns_ntp",
+    157: "end_ns_ntp",
+    324: "observation",
+    325: "observation",
+}
 _IPV4 = {
     8: "source_address",
     12: "destination_address",
+    44: "source_address",
+    45: "destination_address",
     15: "next_hop_address",
     18: "next_hop_address",
     225: "post_nat_source_address",
     226: "post_nat_destination_address",
-    130: "exporter_address",
+    130: "mediated_exporter",
+    40001: "post_nat_source_address",
+    40002: "post_nat_destination_address",
 }
 _IPV6 = {
     27: "source_address",
     28: "destination_address",
+    170: "source_address",
+    169: "destination_address",
     62: "next_hop_address",
     63: "next_hop_address",
     281: "post_nat_source_address",
     282: "post_nat_destination_address",
-    131: "exporter_address",
+    131: "mediated_exporter",
+}
+# Starts of packets: PSAMP's 315 and 313, and 104, its forerunner in Cisco's v9.
+_SECTIONS = {315: Convert.FRAME, 104: Convert.FRAME, 313: Convert.PACKET}
+# RFC 5103 section 6.1: the counts of the other direction. Other reverse elements are kept raw.
+_REVERSE = {
+    1: "reverse_octets",
+    85: "reverse_octets",
+    2: "reverse_packets",
+    86: "reverse_packets",
+    6: "reverse_tcp_flags",
 }
 
 
-def target(element: int, width: int) -> tuple[int, Convert]:
-    """Return (slot, conversion) of an IANA element of this width; SKIP where it has no place here.
+def target(element: int, width: int, enterprise: int = 0) -> tuple[int, Convert]:
+    """Return (slot, conversion) of an element of this width; SKIP where it has no place here.
 
     A width that contradicts the element's type (an IPv4 address in 2 bytes has been seen) is
-    skipped: guessing would invent addresses.
+    skipped: guessing would invent addresses. Of enterprises only RFC 5103's reverse elements are
+    known; an enterprise's element never stands for IANA's of that number.
     """
+    if enterprise:
+        if enterprise == ENTERPRISE_REVERSE and element in _REVERSE and 1 <= width <= 8:
+            return SLOT[_REVERSE[element]], Convert.UNSIGNED
+        return -1, Convert.SKIP
+    if element in _SECTIONS:
+        return SLOT["frame_at"], _SECTIONS[element]
     if element in _UNSIGNED and 1 <= width <= 8:
         return SLOT[_UNSIGNED[element]], Convert.UNSIGNED
     if element in _NTP and width == 8:
@@ -178,8 +247,16 @@ def target(element: int, width: int) -> tuple[int, Convert]:
 def superseded(elements: set[int]) -> set[int]:
     """Return the IANA elements of a template that another one of it makes void.
 
-    Where a template has delta counts, its running totals (85, 86) and layer-2 octets (352) are other
-    quantities: a delta of 0 must not be filled from them (Open vSwitch sends all of them).
+    Where a template has delta counts, its running totals (85, 86), layer-2 octets (352) and counts
+    behind the router (23, 24) are other quantities: a delta of 0 must not be filled from them (Open
+    vSwitch and FortiGate send both). The same holds for a bundle's interface and its member's.
     """
-    void = {85, 352} if 1 in elements else set()
-    return void | ({86} if 2 in elements else set())
+    void = {85, 352, 23} if 1 in elements else set()
+    if 85 in elements or 231 in elements:
+        void |= {23, 352}
+    void |= {86, 24} if 2 in elements else set()
+    if 86 in elements or 298 in elements:
+        void |= {24}
+    void |= {252} if 10 in elements else set()
+    void |= {253} if 14 in elements else set()
+    return void

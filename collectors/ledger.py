@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from collectors import streams
 from telemetry.batch import Batch, empty
@@ -12,10 +13,11 @@ from telemetry.schemas import LEDGER
 def ledger_batch(known: streams.Streams, names: Mapping[int, str], frontier_ns: int) -> Batch:
     """Return a row for each stream with news since the last call, and mark it as reported.
 
-    The counts are deltas in the protocol's own unit; sent = decoded + lost_wire + lost_kernel +
-    undecodable + shed holds for every row.
+    The counts are deltas in the stream's own unit. `sent` is how far the sequence numbers went, and
+    sent = decoded + lost_wire + lost_kernel + undecodable + shed holds for every row.
     """
     rows = known.rows
+    _blame_kernel(known)
     delta = known.counts[:rows] - known.reported[:rows]
     news = np.flatnonzero(delta.any(axis=1))
     news = news[news > 0]
@@ -27,8 +29,10 @@ def ledger_batch(known: streams.Streams, names: Mapping[int, str], frontier_ns: 
     versions = (key[:, 2] >> np.uint64(16)).astype(np.int64)
     words = tuple(names.values())
     codes = np.array([list(names).index(v) if v in names else 0 for v in versions], np.uint32)
-    zeros = np.zeros(news.size, np.uint64)
-    lost = delta[:, streams.LOST]
+
+    def unsigned(column: int) -> NDArray[np.uint64]:
+        return delta[:, column].clip(0).astype(np.uint64)
+
     return Batch(
         LEDGER,
         {
@@ -37,17 +41,20 @@ def ledger_batch(known: streams.Streams, names: Mapping[int, str], frontier_ns: 
             "exporter_address_low": key[:, 1],
             "observation_domain_id": key[:, 3].astype(np.uint32),
             "protocol": codes,
-            "sent": (delta[:, streams.DECODED] + delta[:, streams.UNDECODABLE] + lost)
-            .clip(0)
-            .astype(np.uint64),
-            "decoded": delta[:, streams.DECODED].clip(0).astype(np.uint64),
-            "lost_wire": lost,
-            "lost_kernel": zeros,
-            "undecodable": delta[:, streams.UNDECODABLE].clip(0).astype(np.uint64),
-            "shed": zeros,
-            "datagrams": delta[:, streams.DATAGRAMS].astype(np.uint64),
-            "records": delta[:, streams.RECORDS].clip(0).astype(np.uint64),
+            "sent": unsigned(streams.SENT),
+            "decoded": unsigned(streams.DECODED),
+            "lost_wire": delta[:, streams.LOST],
+            "lost_kernel": unsigned(streams.KERNEL),
+            "undecodable": delta[:, streams.NO_TEMPLATE] + delta[:, streams.MALFORMED],
+            "shed": unsigned(streams.SHED),
+            "datagrams": unsigned(streams.DATAGRAMS),
+            "records": unsigned(streams.RECORDS),
             "clock_offset_ns": known.state[news, streams.OFFSET],
+            "no_template": delta[:, streams.NO_TEMPLATE],
+            "malformed": unsigned(streams.MALFORMED),
+            "duplicate": unsigned(streams.DUPLICATE),
+            "restarts": unsigned(streams.RESETS),
+            "uptime_drift_ppm": (known.state[news, streams.DRIFT] / 1000).astype(np.float32),
         },
         {},
         {"protocol": words},
@@ -55,3 +62,31 @@ def ledger_batch(known: streams.Streams, names: Mapping[int, str], frontier_ns: 
         frontier_ns,
         frontier_ns,
     )
+
+
+def _blame_kernel(known: streams.Streams) -> None:
+    """Share out what the socket lost among the streams that miss something.
+
+    The socket says how many datagrams it dropped, not whose. A stream's hole is turned into
+    datagrams by the mean units of those that came; the kernel is blamed for holes in proportion,
+    never for more than it dropped. Exact where one stream uses the socket and all its datagrams
+    hold the same number of units. Drops that nobody misses yet wait for the next report.
+    """
+    drops = known.kernel_drops
+    if drops <= 0:
+        return
+    rows = known.rows
+    delta = known.counts[:rows] - known.reported[:rows]
+    missing = delta[:, streams.LOST].clip(0)
+    came = known.counts[:rows, streams.DATAGRAMS].clip(1)
+    units = known.counts[:rows, streams.DECODED] + known.counts[:rows, streams.MALFORMED]
+    each = np.maximum(units / came, 1.0)
+    datagrams = missing / each
+    total = float(datagrams.sum())
+    if not total:
+        return
+    blamed = np.floor(missing * min(1.0, drops / total) + 0.5).astype(np.int64)
+    blamed[0] = 0
+    known.counts[:rows, streams.LOST] -= blamed
+    known.counts[:rows, streams.KERNEL] += blamed
+    known.kernel_drops = max(0, drops - round(float((blamed / each).sum())))

@@ -5,6 +5,7 @@ Recognised tables: interface (element 10 or scope interface → name 82), vrf (2
 (160). v9 scope types are 1 system, 2 interface, 3 line card, 4 cache, 5 template (RFC 3954 6.1).
 """
 
+import struct
 from typing import Any
 
 from collectors.elements import VARIABLE
@@ -67,6 +68,9 @@ class OptionReader:
             interval=_number(values.get((0, 34), b"")) or _number(values.get((0, 50), b"")),
             packet_interval=_number(values.get((0, 305), b"")),
             packet_space=_number(values.get((0, 306), b"")),
+            size=_number(values.get((0, 309), b"")),
+            population=_number(values.get((0, 310), b"")),
+            probability=_float(values.get((0, 311), b"")),
         )
         if rate:
             sampler = values.get((0, 48)) or values.get((0, 302))
@@ -109,6 +113,14 @@ def read_records(template: Template, data: bytes) -> list[dict[tuple[int, int], 
             return records
         records.append(values)
     return records
+
+
+def _float(data: bytes) -> float:
+    """Return an IEEE float of 4 or 8 bytes (RFC 7011 section 6.2 lets a float64 be reduced)."""
+    if len(data) not in (4, 8):
+        return 0.0
+    value: float = struct.unpack("!d" if len(data) == 8 else "!f", data)[0]
+    return value
 
 
 def _number(data: bytes) -> int:

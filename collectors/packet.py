@@ -28,6 +28,7 @@ FIELDS = (
     "vlan_id",
     "mpls_top_label",
     "found",
+    "ip_octets",
 )
 # Bits of `found`.
 IS_IP, HAS_PORTS, HAS_TCP_FLAGS, HAS_VLAN, HAS_MPLS = 1, 2, 4, 8, 16
@@ -185,13 +186,13 @@ def parse_headers(
     In      payload; header n is payload[start[n] : start[n] + length[n]]; link int32[N]: 1 Ethernet,
             11 IPv4, 12 IPv6, 13 MPLS (sFlow header_protocol); tunnels: how many to look into, 0 =
             the outer packet. The caller guarantees the range.
-    Out     out uint64[12, N], rows as in FIELDS; what a cut header does not hold is 0, and its bit
-            in `found` too. Tags are the outermost, addresses and ports of the innermost packet that
-            was reached.
+    Out     out uint64[13, N], rows as in FIELDS; what a cut header does not hold is 0, and its bit
+            in `found` too; ip_octets is the length that the outer IP header states. Tags are the
+            outermost, addresses and ports of the innermost packet that was reached.
     """
     count = 0
     for n in range(start.size):
-        for f in range(12):
+        for f in range(13):
             out[f, n] = np.uint64(0)
         at = start[n]
         end = at + length[n]
@@ -206,6 +207,8 @@ def parse_headers(
                 if at + 20 > end or payload[at] >> 4 != 4:
                     break
                 header = np.int64(payload[at] & 15) * 4
+                if out[12, n] == np.uint64(0):
+                    out[12, n] = _u16(payload, at + 2)
                 out[8, n] = np.uint64(payload[at + 1])
                 protocol = np.uint64(payload[at + 9])
                 mapped = np.uint64(0xFFFF) << np.uint64(32)
@@ -218,6 +221,8 @@ def parse_headers(
             elif layer == 12:
                 if at + 40 > end or payload[at] >> 4 != 6:
                     break
+                if out[12, n] == np.uint64(0):
+                    out[12, n] = _u16(payload, at + 4) + np.uint64(40)
                 out[8, n] = (_u16(payload, at) >> np.uint64(4)) & np.uint64(0xFF)
                 protocol = np.uint64(payload[at + 6])
                 out[0, n] = _u64(payload, at + 8)

@@ -9,7 +9,7 @@ out, so the rate is (interval + space) / interval; Nokia sends 1 and 999 for 100
 """
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,28 @@ from runtime.checkpoint import read_array, write_array
 from telemetry.identity import address_text
 
 SAMPLERS_MAX = 65_536
+_TABLE = 1 << 17  # the kernel's hash table; at most half full
 
 
-def rate_of(*, interval: int, packet_interval: int, packet_space: int) -> int:
-    """Return the rate that option fields state together; 0 where they state none."""
+def rate_of(
+    *,
+    interval: int = 0,
+    packet_interval: int = 0,
+    packet_space: int = 0,
+    size: int = 0,
+    population: int = 0,
+    probability: float = 0.0,
+) -> int:
+    """Return the rate that option fields state together; 0 where they state none.
+
+    Elements 305 with 306, 309 with 310 (n out of N), 311 (probability), 34 or 50. RFC 5477.
+    """
     if packet_interval:
         return (packet_interval + packet_space) // packet_interval
+    if size and population:
+        return max(population // size, 1)
+    if 0.0 < probability <= 1.0:
+        return round(1.0 / probability)
     return interval
 
 
@@ -34,11 +50,13 @@ class SamplingRates:
 
     def __init__(self, overrides: Mapping[str, int]) -> None:
         self._samplers: dict[tuple[int, int, int, int], int] = {}
+        # The same for the kernel `finish`: samplers by hash; a rate of 0 is a free place.
+        self.table_key = np.zeros((_TABLE, 4), np.uint64)
+        self.table_rate = np.zeros(_TABLE, np.uint32)
         networks = [
             (ipaddress.ip_network(net, strict=False), rate) for net, rate in overrides.items()
         ]
         self._overrides = sorted(networks, key=lambda pair: -pair[0].prefixlen)
-        self._touched: tuple[int, int, int] | None = None
 
     @property
     def has_overrides(self) -> bool:
@@ -53,7 +71,17 @@ class SamplingRates:
         if key not in self._samplers and len(self._samplers) >= SAMPLERS_MAX:
             return False
         self._samplers[key] = rate
+        self._index(key, rate)
         return True
+
+    def _index(self, key: tuple[int, int, int, int], rate: int) -> None:
+        if key[3] < 0:
+            return
+        at = _sampler_place(*key)
+        while self.table_rate[at] and tuple(self.table_key[at].tolist()) != key:
+            at = (at + 1) & (_TABLE - 1)
+        self.table_key[at] = key
+        self.table_rate[at] = rate
 
     def refresh(self, known: Streams, row: int, rows: NDArray[np.int64]) -> None:
         """Write the domain's rate to its streams: the stated one, or that of its only sampler."""
@@ -71,35 +99,6 @@ class SamplingRates:
                 return rate
         return 0
 
-    def of_rows(
-        self,
-        slot: Callable[[str], NDArray[np.uint64]],
-        has: Callable[[str], NDArray[np.bool_]],
-        stream_rate: NDArray[np.uint32],
-        known: Streams,
-        stream: NDArray[np.int32],
-    ) -> NDArray[np.uint32]:
-        """Return uint32[R], the rate of each row; 0 = not known."""
-        rate = stream_rate.astype(np.uint64)
-        with_id = has("sampler_id")
-        if with_id.any():
-            sampler = slot("sampler_id")
-            pairs = np.stack([stream[with_id].astype(np.uint64), sampler[with_id]], axis=1)
-            unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-            found = np.zeros(len(unique), np.uint64)
-            for i, (row, sampler_id) in enumerate(unique.tolist()):
-                high, low, _, domain = known.key_of(row)
-                found[i] = self._samplers.get((high, low, domain, sampler_id), int(known.rate[row]))
-            rate[with_id] = found[inverse.reshape(-1)]
-        packet_interval = slot("sampling_packet_interval")
-        stated = has("sampling_packet_interval") & (packet_interval > 0)
-        if stated.any():
-            total = packet_interval + slot("sampling_packet_space")
-            rate = np.where(stated, total // np.maximum(packet_interval, np.uint64(1)), rate)
-        interval = slot("sampling_interval")
-        rate = np.where(has("sampling_interval") & (interval > 0), interval, rate)
-        return np.minimum(rate, np.uint64(0xFFFFFFFF)).astype(np.uint32)
-
     def snapshot(self, out: Any) -> None:
         """Write the table."""
         rows = [
@@ -111,4 +110,13 @@ class SamplingRates:
         """Take it back."""
         rows = read_array(state, "samplers")
         for high, low, domain, sampler, rate in [] if rows is None else rows.tolist():
-            self._samplers[(high, low, domain, -1 if sampler >> 63 else sampler)] = rate
+            self.learn(high, low, domain, -1 if sampler == (1 << 64) - 1 else sampler, rate)
+
+
+def _sampler_place(high: int, low: int, domain: int, sampler: int) -> int:
+    """Return where probing starts; the kernel's `_sampler_place` computes the same."""
+    mask = (1 << 64) - 1
+    h = (low * 0x9E3779B97F4A7C15 + high) & mask
+    h = ((h ^ (h >> 32)) + domain * 0xC2B2AE3D27D4EB4F + sampler * 0x165667B19E3779F9) & mask
+    h ^= h >> 29
+    return (h * 0xBF58476D1CE4E5B9 & mask) >> 47

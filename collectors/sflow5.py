@@ -19,7 +19,6 @@ from collectors.block import DatagramBlock
 from collectors.config import FlowDecoderSettings
 from collectors.ledger import ledger_batch
 from collectors.sampling import SamplingRates
-from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.kernels import inline, kernel, load_u32, load_u64
 from telemetry.batch import Batch, batch_from_rows
@@ -382,8 +381,13 @@ def decode_sflow(
 
 @inline
 def _place(high, low, sub):  # type: ignore[no-untyped-def]
+    """As in collectors.streams, with port 0 and version 5."""
     h = low * np.uint64(0x9E3779B97F4A7C15) + high
-    h = (h ^ (h >> np.uint64(32))) + sub * np.uint64(0x165667B19E3779F9)
+    h = (
+        (h ^ (h >> np.uint64(32)))
+        + np.uint64(5 << 16) * np.uint64(0xC2B2AE3D27D4EB4F)
+        + sub * np.uint64(0x165667B19E3779F9)
+    )
     h ^= h >> np.uint64(29)
     return np.int64((h * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(49))
 
@@ -513,6 +517,7 @@ class SflowDecoder:
 
     def decode(self, block: DatagramBlock) -> list[Batch]:
         """Decode all datagrams; see the class."""
+        self._agents.kernel_drops += block.kernel_drops
         count = block.datagrams
         if not count:
             return []
@@ -529,7 +534,7 @@ class SflowDecoder:
         self._unknown.array[:2] += tally[1:].astype("u8")
         self._records.array[0] += np.uint64(rows)
         datagram = flows[0, :rows].astype(np.int64)
-        agent = self._account(head, verdict, np.bincount(datagram, minlength=count))
+        agent = self._account(block, head, verdict, np.bincount(datagram, minlength=count))
         batches = []
         if rows:
             self._count_drops(agent[datagram], flows[:, :rows])
@@ -539,26 +544,35 @@ class SflowDecoder:
         return batches
 
     def _account(
-        self, head: NDArray[np.uint64], verdict: NDArray[np.uint8], records: NDArray[np.int64]
+        self,
+        block: DatagramBlock,
+        head: NDArray[np.uint64],
+        verdict: NDArray[np.uint8],
+        records: NDArray[np.int64],
     ) -> NDArray[np.int32]:
         """Keep the ledger: sequence numbers count the datagrams of a sub-agent."""
         known = self._agents
-        agent = np.zeros(verdict.size, np.int32)
-        sequence = np.zeros(verdict.size, np.int64)
+        count = verdict.size
+        agent = np.zeros(count, np.int32)
+        sequence = np.zeros(count, np.int64)
         known.rows = find_agents(head, verdict, known.table, known.key, known.rows, agent, sequence)
-        nothing = np.zeros(verdict.size, np.uint8)
+        known.state[agent, streams.HEARD_NS] = block.arrival_ns
+        # A datagram cut or mangled before its first sample gave nothing.
+        bad = (verdict == Verdict.BAD_LENGTH) & (records == 0) & (head[4] > 0)
         self._resets.array[0] += np.uint64(
             streams.account(
                 agent,
                 sequence,
-                np.ones(verdict.size, np.int64),
-                nothing,
-                nothing,
+                np.ones((count, 3), np.int32),
+                np.where(bad, streams.Fate.MALFORMED, streams.Fate.GOOD).astype(np.uint8),
+                np.zeros(count, np.uint8),
+                records.astype(np.int32),
+                np.zeros(count, np.int64),
                 known.state,
                 known.counts,
+                known.gaps,
             )
         )
-        np.add.at(known.counts[:, streams.RECORDS], agent, records)
         return agent
 
     def _count_drops(self, agent: NDArray[np.int32], flows: NDArray[np.uint64]) -> None:
@@ -697,43 +711,14 @@ class SflowDecoder:
     def advance(self, frontier_ns: int) -> list[Batch]:
         """Return a ledger row for each sub-agent heard of since the last call."""
         batch = ledger_batch(self._agents, _NAMES, frontier_ns)
+        if self._agents.make_room(frontier_ns):
+            self._drops.clear()  # they are by row; the next sample states the count anew
         return [batch] if batch.rows else []
 
     def snapshot(self, out: Any) -> None:
         """Write the sequence state. Series are announced again after a restart."""
-        rows = self._agents.rows
-        for name in ("key", "state", "counts", "reported"):
-            write_array(out, f"agents.{name}", getattr(self._agents, name)[:rows])
-        drops = [(*of, now) for of, now in self._drops.items()]
-        write_array(out, "drops", np.array(drops, np.uint64).reshape(-1, 3))
+        self._agents.snapshot(out, "agents")
 
     def restore(self, state: Any) -> None:
         """Take it back."""
-        key = read_array(state, "agents.key")
-        if key is None:
-            return
-        known = self._agents
-        known.rows = len(key)
-        for name in ("key", "state", "counts", "reported"):
-            kept = read_array(state, f"agents.{name}")
-            if kept is not None:
-                getattr(known, name)[: len(kept)] = kept
-        known.table[:] = 0
-        for row in range(1, known.rows):
-            high, low, _, sub = known.key[row].tolist()
-            place = _python_place(high, low, sub)
-            while known.table[place]:
-                place = (place + 1) & (known.table.size - 1)
-            known.table[place] = row + 1
-        drops = read_array(state, "drops")
-        for agent, source, now in [] if drops is None else drops.tolist():
-            self._drops[agent, source] = now
-
-
-def _python_place(high: int, low: int, sub: int) -> int:
-    """Return what the kernel's `_place` does."""
-    mask = (1 << 64) - 1
-    h = (low * 0x9E3779B97F4A7C15 + high) & mask
-    h = ((h ^ (h >> 32)) + sub * 0x165667B19E3779F9) & mask
-    h ^= h >> 29
-    return (h * 0xBF58476D1CE4E5B9 & mask) >> 49
+        self._agents.restore(state, "agents")

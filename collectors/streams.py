@@ -1,26 +1,48 @@
-"""Export streams: who sends, what its sequence numbers say is missing, and how its clock stands.
+"""Export streams: who sends, what its sequence numbers say is missing, and how its clocks stand.
 
 A stream is (exporter address, transport port, version, observation domain). Kept as arrays, found
 by the kernel through a hash table of its own; at most STREAMS_MAX, the rest shares row 0.
 
 Sequence units (RFC 3954 section 5.1, RFC 7011 section 3.1, Cisco v5): v5 counts flows, v9 counts
-datagrams, IPFIX counts data records (options included, templates not).
+datagrams, IPFIX counts data records (options included, templates not). Exporters err: Open
+vSwitch's v5 and some IPFIX count datagrams, others count templates too; `account` learns which.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.checkpoint import read_array, write_array
 from runtime.kernels import inline, kernel
 
 STREAMS_MAX = 8192
+STREAMS_PER_EXPORTER_MAX = 1024  # kept when room is made; an exporter can invent domains
+SILENT_NS = 3_600_000_000_000  # streams silent for so long make room first
+GAPS = 16  # holes in the sequence that a late datagram may still fill
 _TABLE = 1 << 15
 
-# Columns of `counts`.
-SENT, DECODED, LOST, UNDECODABLE, DATAGRAMS, RECORDS, RESETS, CLOCK_BAD = range(8)
-COUNTS = 8
-# Columns of `state`.
-SEEN, EXPECTED, UNSURE, OFFSET_NOW, OFFSET_BEFORE, EPOCH, OFFSET = range(7)
-STATE = 7
+# Columns of `counts`, in the stream's own unit but for DATAGRAMS, RECORDS, RESETS, CLOCK_BAD.
+# SENT = DECODED + LOST + KERNEL + NO_TEMPLATE + MALFORMED + SHED.
+(
+    SENT, DECODED, LOST, KERNEL, NO_TEMPLATE, MALFORMED, SHED, DUPLICATE,
+    DATAGRAMS, RECORDS, RESETS, CLOCK_BAD,
+) = range(12)  # fmt: skip
+COUNTS = 12
+# Columns of `state`: see `account` and `locate`.
+(
+    SEEN, MODE, EXPECTED, EXPECTED_OTHER, OTHER_AGE, LAST_SEQUENCE, LAST_UNITS, LAST_UNITS_1,
+    LAST_UNITS_2, EVIDENCE, EVIDENCE_1, EVIDENCE_2, UNSURE, RUN, RUN_NEXT, RUN_UNITS, RUN_GOOD,
+    BOOTED_MS, OFFSET_NOW, OFFSET_BEFORE, EPOCH, OFFSET, UPTIME_NOW, UPTIME_BEFORE, DRIFT,
+    HEARD_NS, SECOND, IN_SECOND,
+) = range(28)  # fmt: skip
+STATE = 28
+
+
+class Fate:
+    """What became of a datagram, or of the part of it whose units are not known."""
+
+    GOOD, NO_TEMPLATE, MALFORMED, SHED = range(4)
 
 
 @inline
@@ -47,8 +69,8 @@ def _place(high, low, port_version, domain):  # type: ignore[no-untyped-def]
 
 @kernel(
     "i8(const u1[::1], const i8[::1], const i4[::1], const u8[::1], const u8[::1], const u2[::1],"
-    " const i8[::1], i8, i4[::1], u8[:,::1], i8[:,::1], i8[:,::1], i8,"
-    " i4[::1], i8[::1], i8[::1], i8[::1], u4[::1])"
+    " const i8[::1], i8, i8, i4[::1], u8[:,::1], i8[:,::1], i8[:,::1], i8,"
+    " i4[::1], u1[::1], i8[::1], i8[::1], i8[::1], u4[::1], i4[::1], i8[::1])"
 )
 def locate(
     payload: NDArray[np.uint8],
@@ -59,43 +81,62 @@ def locate(
     exporter_port: NDArray[np.uint16],
     arrival_ns: NDArray[np.int64],
     tolerance_ns: int,
+    second_max: int,
     table: NDArray[np.int32],
     key: NDArray[np.uint64],
     state: NDArray[np.int64],
     counts: NDArray[np.int64],
     streams: int,
     out_stream: NDArray[np.int32],
+    out_kind: NDArray[np.uint8],
     out_export_ns: NDArray[np.int64],
     out_offset_ns: NDArray[np.int64],
     out_sequence: NDArray[np.int64],
     out_uptime_ms: NDArray[np.uint32],
+    out_drift: NDArray[np.int32],
+    out_booted_ms: NDArray[np.int64],
 ) -> int:
-    """Find each datagram's stream, learn its clock, and return the number of streams.
+    """Find each datagram's stream, learn its clocks, and return the number of streams.
 
     In      D datagrams; tolerance_ns: a corrected clock further off than this is not believed;
-            negative: clocks are taken as they are, whatever they say (`tocsin decode`).
+            negative: clocks are taken as they are, whatever they say (`tocsin decode`); second_max:
+            datagrams a second of one stream, more are shed; 0 = no limit.
     Inout   table int32[2^15], row + 1 or 0; key uint64[N, 4]; state, counts int64[N, *].
-    Out     out_stream int32[D] (0 for what is no export); out_export_ns int64[D], the header's time
-            by our clock; out_offset_ns int64[D], what was subtracted; out_sequence int64[D];
-            out_uptime_ms uint32[D] (v5, v9).
+    Out     out_stream int32[D] (0 for what is no export); out_kind uint8[D]: the version 5, 9, 10,
+            else 0, plus 128 where it is to be shed; out_export_ns int64[D], the header's time by
+            our clock; out_offset_ns int64[D], what was subtracted; out_sequence int64[D];
+            out_uptime_ms uint32[D] (v5, v9); out_drift int32[D], how much longer a second of its
+            uptime is than one of its wall clock, ns; out_booted_ms int64[D], ms since 1970, 0 =
+            not stated.
     Method  offset = the largest (header - arrival) of this and the last ten minutes: the datagram
-            with the least delay. Below 2 s it is taken as 0: headers count whole seconds.
+            with the least delay. Below 2 s it is taken as 0: headers count whole seconds. Drift:
+            by how much (header - uptime) moved from one ten minutes to the next, smoothed; steps
+            of more than a minute are a reboot or a clock that was set.
     """
     for d in range(length.size):
         out_stream[d] = 0
+        out_kind[d] = 0
         out_export_ns[d] = arrival_ns[d]
         out_offset_ns[d] = 0
         out_sequence[d] = 0
         out_uptime_ms[d] = 0
+        out_drift[d] = 0
+        out_booted_ms[d] = 0
+        start = offset[d]
+        if length[d] >= 2:
+            version = _u16(payload, start)
+            if version == 5 or version == 9 or version == 10:
+                out_kind[d] = version
         if length[d] < 16:
             continue
-        start = offset[d]
-        version = _u16(payload, start)
+        version = np.int64(out_kind[d])
+        uptime_ns = np.int64(0)
         if version == 9 and length[d] >= 20:
             sent_ns = _u32(payload, start + 8) * 1000000000
             sequence = _u32(payload, start + 12)
             domain = _u32(payload, start + 16)
             out_uptime_ms[d] = _u32(payload, start + 4)
+            uptime_ns = _u32(payload, start + 4) * 1000000
         elif version == 10:
             sent_ns = _u32(payload, start + 4) * 1000000000
             sequence = _u32(payload, start + 8)
@@ -108,6 +149,7 @@ def locate(
             sequence = _u32(payload, start + 16)
             domain = _u16(payload, start + 20)  # engine type and id
             out_uptime_ms[d] = _u32(payload, start + 4)
+            uptime_ns = _u32(payload, start + 4) * 1000000
         else:
             continue
         port_version = np.uint64(exporter_port[d]) | (np.uint64(version) << np.uint64(16))
@@ -134,90 +176,250 @@ def locate(
             key[row, 3] = np.uint64(domain)
         out_stream[d] = row
         out_sequence[d] = sequence
+        state[row, 25] = max(state[row, 25], arrival_ns[d])
+        if second_max > 0:
+            second = arrival_ns[d] // 1000000000
+            if state[row, 26] != second:
+                state[row, 26] = second
+                state[row, 27] = 0
+            state[row, 27] += 1
+            if state[row, 27] > second_max:
+                out_kind[d] |= 128
         sample = sent_ns - arrival_ns[d]
+        booted = sent_ns - uptime_ns
         epoch = arrival_ns[d] // 600000000000
-        if state[row, 5] != epoch:
-            state[row, 4] = state[row, 3] if state[row, 5] == epoch - 1 else sample
-            state[row, 3] = sample
-            state[row, 5] = epoch
-        elif sample > state[row, 3]:
-            state[row, 3] = sample
-        best = max(state[row, 3], state[row, 4])
+        if state[row, 20] < epoch:
+            if state[row, 20] == epoch - 1:
+                moved = state[row, 22] - state[row, 23]
+                if state[row, 23] != 0 and abs(moved) < 60000000000:
+                    # ns that the wall clock gained in 600 s of uptime, a second
+                    state[row, 24] += (moved // 600 - state[row, 24]) // 4
+                state[row, 19] = state[row, 18]
+                state[row, 23] = state[row, 22]
+            else:
+                state[row, 19] = sample
+                state[row, 23] = 0
+            state[row, 18] = sample
+            state[row, 22] = booted
+            state[row, 20] = epoch
+        else:
+            state[row, 18] = max(state[row, 18], sample)
+            if abs(booted - state[row, 22]) > 60000000000:
+                state[row, 23] = 0  # a reboot, a wrapped uptime: nothing to compare with
+                state[row, 22] = booted
+            state[row, 22] = max(state[row, 22], booted)
+        best = max(state[row, 18], state[row, 19])
         correction = best if best > 2000000000 or best < -2000000000 else 0
+        if uptime_ns != 0:
+            out_booted_ms[d] = booted // 1000000
+            if tolerance_ns >= 0:
+                out_drift[d] = state[row, 24]
         if tolerance_ns < 0:
             correction = 0
         export_ns = sent_ns - correction
         off = abs(export_ns - arrival_ns[d])
         if tolerance_ns >= 0 and off > tolerance_ns:
             export_ns = arrival_ns[d]
-            counts[row, 7] += 1
-        state[row, 6] = best
+            counts[row, 11] += 1
+        state[row, 21] = best
         out_export_ns[d] = export_ns
         out_offset_ns[d] = correction
     return streams
 
 
+@inline
+def _ahead(a, b):  # type: ignore[no-untyped-def]
+    """Return a - b of sequence numbers modulo 2^32, signed."""
+    gap = (a - b) & 0xFFFFFFFF
+    return gap - 0x100000000 if gap >= 0x80000000 else gap
+
+
+@inline
+def _put(counts, row, n, fate):  # type: ignore[no-untyped-def]
+    if fate == 0:
+        counts[row, 1] += n
+    elif fate == 1:
+        counts[row, 4] += n
+    elif fate == 2:
+        counts[row, 5] += n
+    else:
+        counts[row, 6] += n
+
+
 @kernel(
-    "i8(const i4[::1], const i8[::1], const i8[::1], const u1[::1], const u1[::1],"
-    " i8[:,::1], i8[:,::1])"
+    "i8(const i4[::1], const i8[::1], const i4[:,::1], const u1[::1], const u1[::1],"
+    " const i4[::1], const i8[::1], i8[:,::1], i8[:,::1], i8[:,:,::1])"
 )
 def account(
     stream: NDArray[np.int32],
     sequence: NDArray[np.int64],
-    units: NDArray[np.int64],
-    undecodable: NDArray[np.uint8],
+    units: NDArray[np.int32],
+    fate: NDArray[np.uint8],
     unsure: NDArray[np.uint8],
+    records: NDArray[np.int32],
+    booted_ms: NDArray[np.int64],
     state: NDArray[np.int64],
     counts: NDArray[np.int64],
+    gaps: NDArray[np.int64],
 ) -> int:
-    """Compare sequence numbers with what came, in order; return the number of resets.
+    """Compare sequence numbers with what came, in order; return the number of restarts.
 
-    In      per datagram: its stream, sequence, how many units of that sequence it holds, whether it
-            could not be decoded, and whether `units` is a guess (a set without its template).
-    Inout   state, counts int64[N, *].
-    Method  a gap of less than 2^20 ahead is loss; up to 4096 behind is a late datagram, which
-            takes its units back out of the loss; anything else is a restart of the exporter.
-            The first number seen proves nothing (goflow2 issue 116).
+    In      per datagram: its stream and sequence; units int32[D, 3], how many it holds as the
+            standard counts, and as two other ways of counting do; its Fate; unsure, a Fate where it
+            may hold more units than stated (a set without its template), else 0; its flow records;
+            when the exporter booted, 0 = not stated.
+    Inout   state, counts int64[N, *]; gaps int64[N, 16, 2]: start and length of open holes.
+    Method  A hole of less than 2^20 ahead is loss. What lies behind is a late datagram if it fills
+            a hole, then its units come back out of the loss; else it came twice. Four in a row
+            behind, or one after a reboot, or a jump further than that, is a restart of the
+            exporter; the old number stays known for a while, as two processes may share one
+            stream. The first number seen proves nothing (goflow2 issue 116). Which unit the numbers
+            count is learned: three datagrams that only another way of counting explains, without
+            one that speaks for the present way.
     """
-    resets = 0
+    restarts = 0
     for d in range(stream.size):
         row = stream[d]
-        counts[row, 4] += 1
+        counts[row, 8] += 1
+        counts[row, 9] += records[d]
         if row == 0:
             continue
-        n = units[d]
+        number = sequence[d]
+        mode = state[row, 1]
+        n = np.int64(units[d, mode])
         if state[row, 0] == 0:
             state[row, 0] = 1
+            state[row, 3] = -1
             counts[row, 0] += n
-            state[row, 1] = (sequence[d] + n) & 0xFFFFFFFF
+            _put(counts, row, n, fate[d])
+            state[row, 2] = (number + n) & 0xFFFFFFFF
         else:
-            gap = (sequence[d] - state[row, 1]) & 0xFFFFFFFF
-            if gap >= 0x80000000:
-                gap -= 0x100000000
+            if state[row, 12] == 0:
+                good = number == ((state[row, 5] + state[row, 6 + mode]) & 0xFFFFFFFF)
+                for k in range(3):
+                    other = number == ((state[row, 5] + state[row, 6 + k]) & 0xFFFFFFFF)
+                    if other and not good:
+                        state[row, 9 + k] += 1
+                        if state[row, 9 + k] >= 3:
+                            mode = k
+                    elif good and not other:
+                        state[row, 9 + k] = 0
+                if mode != state[row, 1]:
+                    state[row, 1] = mode
+                    state[row, 2] = number
+                    state[row, 3] = -1
+                    state[row, 13] = 0
+                    for k in range(3):
+                        state[row, 9 + k] = 0
+                    for g in range(gaps.shape[1]):
+                        gaps[row, g, 1] = 0
+                    n = np.int64(units[d, mode])
+            gap = _ahead(number, state[row, 2])
+            if state[row, 3] >= 0:
+                other_gap = _ahead(number, state[row, 3])
+                state[row, 4] += 1
+                if abs(other_gap) < abs(gap):
+                    state[row, 2], state[row, 3] = state[row, 3], state[row, 2]
+                    state[row, 4] = 0
+                    gap = other_gap
+                elif state[row, 4] > 64:
+                    state[row, 3] = -1
+            fresh = True  # what it holds has not been counted yet
             if gap >= 0 and gap < 1048576:
+                if gap > 0:
+                    if state[row, 12] != 0:
+                        _put(counts, row, gap, state[row, 12])
+                    else:
+                        counts[row, 2] += gap
+                        worst = 0  # a free place, else the shortest hole's
+                        for g in range(gaps.shape[1]):
+                            if gaps[row, g, 1] < gaps[row, worst, 1]:
+                                worst = g
+                        gaps[row, worst, 0] = state[row, 2]
+                        gaps[row, worst, 1] = gap
                 counts[row, 0] += gap + n
-                if state[row, 2] != 0:
-                    counts[row, 3] += gap
-                else:
-                    counts[row, 2] += gap
-                state[row, 1] = (sequence[d] + n) & 0xFFFFFFFF
-            elif gap < 0 and gap > -4096:
-                counts[row, 2] -= n
-            else:
-                counts[row, 6] += 1
-                resets += 1
+                _put(counts, row, n, fate[d])
+                state[row, 2] = (number + n) & 0xFFFFFFFF
+                state[row, 13] = 0
+                fresh = False
+            elif gap < 0 and gap > -1048576:
+                for g in range(gaps.shape[1]):
+                    inside = (number - gaps[row, g, 0]) & 0xFFFFFFFF
+                    if inside >= gaps[row, g, 1]:
+                        continue
+                    rest = gaps[row, g, 1] - inside
+                    taken = min(n, rest)
+                    if unsure[d] != 0:  # how much of the hole it fills is not known
+                        counts[row, 2] -= rest - taken
+                        _put(counts, row, rest - taken, unsure[d])
+                        rest = taken
+                    counts[row, 2] -= taken
+                    _put(counts, row, taken, fate[d])
+                    counts[row, 7] += n - taken
+                    gaps[row, g, 1] = inside
+                    if rest > taken:
+                        if inside == 0:
+                            gaps[row, g, 0] = (number + taken) & 0xFFFFFFFF
+                            gaps[row, g, 1] = rest - taken
+                        else:
+                            for free in range(gaps.shape[1]):
+                                if gaps[row, free, 1] == 0:
+                                    gaps[row, free, 0] = (number + taken) & 0xFFFFFFFF
+                                    gaps[row, free, 1] = rest - taken
+                                    break
+                    fresh = False
+                    break
+                if fresh:
+                    rebooted = (
+                        booted_ms[d] != 0
+                        and state[row, 17] != 0
+                        and booted_ms[d] - state[row, 17] > 60000
+                    )
+                    follows = state[row, 13] > 0 and number == state[row, 14]
+                    if n > 0 and not follows:
+                        state[row, 13] = state[row, 15] = state[row, 16] = 0
+                    if n > 0:
+                        state[row, 13] += 1
+                        state[row, 14] = (number + n) & 0xFFFFFFFF
+                        state[row, 15] += n
+                        state[row, 16] += n if fate[d] == 0 else 0
+                    counts[row, 7] += n
+                    fresh = False
+                    if rebooted or state[row, 13] >= 4:
+                        # These were taken for duplicates until now.
+                        counts[row, 7] -= state[row, 15]
+                        counts[row, 0] += state[row, 15]
+                        counts[row, 1] += state[row, 16]
+                        counts[row, 5] += state[row, 15] - state[row, 16]
+                        state[row, 3] = state[row, 2]
+                        state[row, 4] = 0
+                        state[row, 2] = state[row, 14]
+                        state[row, 13] = 0
+                        counts[row, 10] += 1
+                        restarts += 1
+            if fresh:
+                state[row, 3] = state[row, 2]
+                state[row, 4] = 0
+                state[row, 13] = 0
                 counts[row, 0] += n
-                state[row, 1] = (sequence[d] + n) & 0xFFFFFFFF
-        state[row, 2] = unsure[d]
-        if undecodable[d] != 0:
-            counts[row, 3] += n
-        else:
-            counts[row, 1] += n
-    return resets
+                _put(counts, row, n, fate[d])
+                state[row, 2] = (number + n) & 0xFFFFFFFF
+                counts[row, 10] += 1
+                restarts += 1
+        state[row, 5] = number
+        for k in range(3):
+            state[row, 6 + k] = units[d, k]
+        # Who counts datagrams knows what this one counts for.
+        state[row, 12] = unsure[d] if state[row, 1] != 1 else 0
+        if booted_ms[d] != 0:
+            state[row, 17] = booted_ms[d]
+    return restarts
 
 
 class Streams:
     """The state of all export streams of one decoder."""
+
+    _KEPT = ("key", "state", "counts", "reported", "gaps", "boot", "rate")
 
     def __init__(self, *, streams_max: int = STREAMS_MAX) -> None:
         rows = min(streams_max, STREAMS_MAX) + 1
@@ -226,23 +428,115 @@ class Streams:
         self.state = np.zeros((rows, STATE), np.int64)
         self.counts = np.zeros((rows, COUNTS), np.int64)
         self.reported = np.zeros((rows, COUNTS), np.int64)
-        self.boot_ns = np.zeros(rows, np.int64)  # systemInitTimeMilliseconds from options
+        self.gaps = np.zeros((rows, GAPS, 2), np.int64)
+        self.boot = np.zeros((rows, 4), np.int64)  # see collectors.templated.finish
         self.rate = np.zeros(rows, np.uint32)  # sampling rate that holds for the whole stream
         self.rows = 1  # row 0: datagrams that belong to no stream
+        self.kernel_drops = 0  # datagrams that the socket lost and no stream has missed yet
 
     def key_of(self, row: int) -> tuple[int, int, int, int]:
         """Return (exporter high, low, port | version << 16, domain)."""
         high, low, port_version, domain = self.key[row].tolist()
         return high, low, port_version, domain
 
+    def find(self, key: tuple[int, int, int, int]) -> int:
+        """Return the row of a stream, 0 where it is not known."""
+        place = _python_place(*key)
+        while self.table[place]:
+            row = int(self.table[place]) - 1
+            if self.key_of(row) == key:
+                return row
+            place = (place + 1) & (_TABLE - 1)
+        return 0
+
+    def found_later(self, row: int, sequence: int, units: int, *, last: bool) -> None:
+        """Count units of an unsure datagram that could be decoded after all.
+
+        Its units were unknown when it came. While it is the newest of its stream they are still
+        ahead of the sequence; else what came next has told how many they were. `last`: nothing of
+        it is unknown any more.
+        """
+        state, counts = self.state[row], self.counts[row]
+        counts[DECODED] += units
+        if state[UNSURE] and int(state[LAST_SEQUENCE]) == sequence and state[MODE] != 1:
+            counts[SENT] += units
+            state[EXPECTED] = (int(state[EXPECTED]) + units) & 0xFFFFFFFF
+            state[LAST_UNITS] += units
+            state[LAST_UNITS_2] += units
+            if last:
+                state[UNSURE] = 0
+        else:
+            counts[NO_TEMPLATE] -= units
+
+    def snapshot(self, out: Any, name: str) -> None:
+        """Write everything, under names that begin with `name`."""
+        for part in self._KEPT:
+            write_array(out, f"{name}.{part}", getattr(self, part)[: self.rows])
+
+    def restore(self, state: Any, name: str) -> bool:
+        """Take it back, beside what is there; False where there is nothing of this shape."""
+        kept = {part: read_array(state, f"{name}.{part}") for part in self._KEPT}
+        for part, array in kept.items():
+            if array is None or array.shape[1:] != getattr(self, part).shape[1:]:
+                return False
+        keys = kept["key"]
+        assert keys is not None
+        for source in range(1, len(keys)):
+            high, low, port_version, domain = keys[source].tolist()
+            row = self._admit((high, low, port_version, domain))
+            for part, array in kept.items():
+                assert array is not None
+                if row:
+                    getattr(self, part)[row] = array[source]
+        return True
+
+    def _admit(self, key: tuple[int, int, int, int]) -> int:
+        """Return the row of a stream, a new one where it is not known; 0 where there is no room."""
+        row = self.find(key)
+        if not row and self.rows < self.key.shape[0]:
+            row = self.rows
+            self.rows += 1
+            self.key[row] = key
+            self._index(row)
+        return row
+
+    def make_room(self, now_ns: int) -> int:
+        """Forget silent streams and those beyond an exporter's share where few places are left.
+
+        Return how many. Rows move: call it between blocks only.
+        """
+        if self.rows < self.key.shape[0] * 3 // 4:
+            return 0
+        rows = np.arange(1, self.rows)
+        heard = self.state[rows, HEARD_NS]
+        keep = heard > now_ns - SILENT_NS
+        order = np.lexsort((-heard, self.key[rows, 1], self.key[rows, 0]))
+        same = np.ones(rows.size, bool)
+        same[1:] = (np.diff(self.key[rows[order], :2].astype(np.int64), axis=0) == 0).all(axis=1)
+        same[0] = False
+        began = np.maximum.accumulate(np.where(same, 0, np.arange(rows.size)))
+        keep[order[np.arange(rows.size) - began >= STREAMS_PER_EXPORTER_MAX]] = False
+        kept = np.concatenate([[0], rows[keep]])
+        gone = self.rows - kept.size
+        for name in self._KEPT:
+            array = getattr(self, name)
+            array[: kept.size] = array[kept]
+            array[kept.size : self.rows] = 0
+        self.rows = int(kept.size)
+        self.reindex()
+        return int(gone)
+
     def reindex(self) -> None:
-        """Rebuild the hash table after a restore."""
+        """Rebuild the hash table after rows moved."""
         self.table[:] = 0
         for row in range(1, self.rows):
-            place = _python_place(*self.key_of(row))
-            while self.table[place]:
-                place = (place + 1) & (_TABLE - 1)
-            self.table[place] = row + 1
+            self._index(row)
+
+    def _index(self, row: int) -> None:
+        place = _python_place(*self.key_of(row))
+        while self.table[place]:
+            place = (place + 1) & (_TABLE - 1)
+        self.table[place] = row + 1
 
 
 def _python_place(high: int, low: int, port_version: int, domain: int) -> int:

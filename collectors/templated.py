@@ -12,7 +12,10 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from collectors.columns import WIDE
+from collectors.elements import DIRECT, RAW, SLOT
 from runtime.kernels import inline, kernel, load_u16, load_u32, load_u64, subroutine
+from telemetry.schemas import FLOW_FIELD_BIT
 
 TABLE_BITS = 14  # of the template hash table, see templates.TABLE_SIZE
 V9_HEADER_BYTES = 20
@@ -95,39 +98,95 @@ def _slot(high, low, port_version, domain_id):  # type: ignore[no-untyped-def]
 
 
 @subroutine
-def _store(payload, at, width, how, fill, slot, row, out):  # type: ignore[no-untyped-def]
-    if how == 1:
-        if not fill or out[slot, row] == np.uint64(0):
-            out[slot, row] = _unsigned(payload, at, width)
-    elif how == 2:
-        if not fill or (out[slot, row] | out[slot + 1, row]) == np.uint64(0):
-            value = _u32(payload, at)
-            if not fill or value != np.uint64(0):
-                out[slot, row] = np.uint64(0)
-                out[slot + 1, row] = value | (np.uint64(0xFFFF) << np.uint64(32))
-    elif how == 3:
-        mapped_zero = np.uint64(0xFFFF) << np.uint64(32)
-        empty = out[slot, row] == np.uint64(0) and (
-            out[slot + 1, row] == np.uint64(0) or out[slot + 1, row] == mapped_zero
-        )
-        if not fill or empty:
+def _gather(payload, source, size, count, width, out):  # type: ignore[no-untyped-def]
+    """Copy one field of `count` records of `size` bytes into a column."""
+    if width == 4:
+        for r in range(count):
+            out[r] = load_u32(payload, source + r * size)
+    elif width == 2:
+        for r in range(count):
+            out[r] = load_u16(payload, source + r * size)
+    elif width == 1:
+        for r in range(count):
+            out[r] = payload[source + r * size]
+    elif width == 8:
+        for r in range(count):
+            out[r] = load_u64(payload, source + r * size)
+    else:
+        for r in range(count):
+            out[r] = _unsigned(payload, source + r * size, width)
+
+
+@inline
+def _keep(out, row, r, value, fill):  # type: ignore[no-untyped-def]
+    if not fill or out[row, r] == 0:
+        out[row, r] = value
+
+
+@subroutine
+def _store(payload, at, width, how, fill, kind, row, r, wide, words, halves, octets):  # type: ignore[no-untyped-def]
+    """Convert one field of one record; `fill`: an earlier one of the record goes first."""
+    if how == 1 or how == 4:
+        value = _unsigned(payload, at, width)
+        if how == 4:
+            value = value >> np.uint64(4)
+        if kind == 0:
+            _keep(wide, row, r, value, fill)
+        elif kind == 1:
+            _keep(words, row, r, value, fill)
+        elif kind == 2:
+            _keep(halves, row, r, value, fill)
+        else:
+            _keep(octets, row, r, value, fill)
+    elif how == 2 or how == 3:
+        mapped = np.uint64(0xFFFF) << np.uint64(32)
+        if how == 2:
+            high = np.uint64(0)
+            low = _u32(payload, at)
+            said = low
+            low |= mapped
+        else:
             high = _u64(payload, at)
             low = _u64(payload, at + 8)
-            if not fill or (high | low) != np.uint64(0):
-                out[slot, row] = high
-                out[slot + 1, row] = low
-    elif how == 4:
-        if not fill or out[slot, row] == np.uint64(0):
-            out[slot, row] = _unsigned(payload, at, 3) >> np.uint64(4)
-    elif how == 5 and (not fill or out[slot, row] == np.uint64(0)):
-        out[slot, row] = _ntp(payload, at)
+            said = high | low
+        empty = wide[row, r] == np.uint64(0) and (
+            wide[row + 1, r] == np.uint64(0) or wide[row + 1, r] == mapped
+        )
+        if not fill or (empty and said != np.uint64(0)):
+            wide[row, r] = high
+            wide[row + 1, r] = low
+    elif how == 5:
+        _keep(wide, row, r, _ntp(payload, at), fill)
+    elif (how == 6 or how == 7) and not fill:
+        wide[row, r] = np.uint64(at)
+        wide[row + 1, r] = np.uint64(width) | (np.uint64(how == 6) << np.uint64(32))
+
+
+@subroutine
+def _clear(slot_active, slot_kind, slot_row, present, whole, a, b, wide, words, halves, octets):  # type: ignore[no-untyped-def]
+    """Write zeros to rows [a, b) of the columns that this plan does not fill, others do."""
+    for s in range(slot_active.size):
+        if slot_active[s] == 0:
+            continue
+        if not whole and (present >> np.uint64(s)) & np.uint64(1) != np.uint64(0):
+            continue
+        row = slot_row[s]
+        if slot_kind[s] == 0:
+            wide[row, a:b] = np.uint64(0)
+        elif slot_kind[s] == 1:
+            words[row, a:b] = np.uint32(0)
+        elif slot_kind[s] == 2:
+            halves[row, a:b] = np.uint16(0)
+        else:
+            octets[row, a:b] = np.uint8(0)
 
 
 @kernel(
     "i8(const u1[::1], const i8[::1], const i4[::1], const u8[::1], const u8[::1], const u2[::1],"
     " const u8[:,::1], const i4[::1], const i4[::1], const i4[::1], const i4[::1], const u8[::1],"
-    " const i4[::1], const i4[::1], const u1[::1], const u1[::1],"
-    " u8[:,::1], i4[:,::1], i8[::1], u1[::1], i4[::1])"
+    " const i4[::1], const u1[::1], const i4[::1], const u1[::1],"
+    " const u1[::1], const u1[::1], const u1[::1], const i4[::1],"
+    " u8[:,::1], u4[:,::1], u2[:,::1], u1[:,::1], i4[:,::1], i8[::1], u1[::1], i4[::1])"
 )
 def walk(
     payload: NDArray[np.uint8],
@@ -143,10 +202,17 @@ def walk(
     plan_bytes: NDArray[np.int32],
     plan_present: NDArray[np.uint64],
     field_width: NDArray[np.int32],
-    field_slot: NDArray[np.int32],
+    field_kind: NDArray[np.uint8],
+    field_row: NDArray[np.int32],
     field_convert: NDArray[np.uint8],
     slot_active: NDArray[np.uint8],
-    out: NDArray[np.uint64],
+    high_active: NDArray[np.uint8],
+    slot_kind: NDArray[np.uint8],
+    slot_row: NDArray[np.int32],
+    wide: NDArray[np.uint64],
+    words: NDArray[np.uint32],
+    halves: NDArray[np.uint16],
+    octets: NDArray[np.uint8],
     segment: NDArray[np.int32],
     cursor: NDArray[np.int64],
     verdict: NDArray[np.uint8],
@@ -155,19 +221,21 @@ def walk(
     """Decode data sets from `cursor` on and return a Stop.
 
     In      D datagrams as in DatagramBlock; the template table (keys uint64[T, 4], plans int32[T],
-            -1 empty, -2 options); plans by row; fields by index; slot_active uint8[S], slots that
-            some plan fills (the others are never written).
-    Out     out uint64[S, R], row r of slot s; segment int32[G, 6]: datagram, plan, first row,
-            rows, first byte and end in payload of each decoded set; cursor int64[8], where to go
-            on; verdict uint8[D], a Verdict; records int32[D],
-            data records decoded of each datagram.
+            -1 empty, -2 options); plans by row; fields by index: width in bytes, where they go
+            (width class and row, see collectors.columns), how; the same of slots, with
+            slot_active uint8[S], those that some plan fills (the others are never written);
+            high_active uint8[W]: rows of `wide` that some plan fills.
+    Out     wide, words, halves, octets: [*, R], columns as rows; segment int32[G, 6]: datagram,
+            plan, first row, rows, first byte and end in payload of each decoded set; cursor
+            int64[8], where to go on; verdict uint8[D], a Verdict; records int32[D], data records
+            decoded of each datagram.
     Errors  none raised: bad lengths give a verdict, what is whole before and inside is decoded.
     Source  RFC 7011 section 3.3.2: a set's length includes its header and padding; 3.3.1: padding
             is shorter than a record.
     """
     rows = cursor[2]
     segments = cursor[3]
-    rows_max = out.shape[1]
+    rows_max = wide.shape[1]
     segments_max = segment.shape[0]
     d = cursor[0]
     resume = cursor[1]
@@ -254,64 +322,57 @@ def walk(
                 if rows > 0 or segments > 0:
                     cursor[0], cursor[1], cursor[2], cursor[3] = d, at, rows, segments
                     return 5
-                # An empty buffer holds any set: a set is at most 64 KiB, a record at least a byte.
+                # An empty buffer holds any set: its caller made it for all bytes of the block.
             first = plan_first[plan]
             fields = plan_count[plan]
             present = plan_present[plan]
-            for s in range(slot_active.size):
-                missing = (present >> np.uint64(s)) & np.uint64(1) == np.uint64(0)
-                if slot_active[s] != 0 and (missing or size < 0):
-                    for r in range(rows, rows + most):
-                        out[s, r] = np.uint64(0)
+            _clear(
+                slot_active, slot_kind, slot_row, present, size < 0, rows, rows + most,
+                wide, words, halves, octets,
+            )  # fmt: skip
             done = 0
             if size > 0:
                 done = most
-                place_in_record = np.int64(0)
+                source = np.int64(body)
                 for f in range(first, first + fields):
                     width = np.int64(field_width[f])
                     how = field_convert[f] & 0x7F
                     fill = (field_convert[f] & 0x80) != 0
-                    slot = field_slot[f]
-                    source = body + place_in_record
+                    row = field_row[f]
+                    kind = field_kind[f]
                     if how == 0:
                         pass
-                    elif fill:
+                    elif how == 1 and not fill:
+                        if kind == 0:
+                            _gather(payload, source, size, done, width, wide[row, rows:])
+                        elif kind == 1:
+                            _gather(payload, source, size, done, width, words[row, rows:])
+                        elif kind == 2:
+                            _gather(payload, source, size, done, width, halves[row, rows:])
+                        else:
+                            _gather(payload, source, size, done, width, octets[row, rows:])
+                    elif how == 2 and not fill:
+                        # The high half is zero: written only where some plan has IPv6 there too.
+                        if high_active[row] != 0:
+                            wide[row, rows : rows + done] = np.uint64(0)
                         for r in range(done):
-                            _store(
-                                payload, source + r * size, width, how, True, slot, rows + r, out
-                            )
-                    elif how == 1 and width == 4:
-                        for r in range(done):
-                            out[slot, rows + r] = _u32(payload, source + r * size)
-                    elif how == 1 and width == 2:
-                        for r in range(done):
-                            out[slot, rows + r] = np.uint64(_u16(payload, source + r * size))
-                    elif how == 1 and width == 1:
-                        for r in range(done):
-                            out[slot, rows + r] = np.uint64(payload[source + r * size])
-                    elif how == 1 and width == 8:
-                        for r in range(done):
-                            out[slot, rows + r] = _u64(payload, source + r * size)
-                    elif how == 2:
-                        for r in range(done):
-                            out[slot, rows + r] = np.uint64(0)
-                            out[slot + 1, rows + r] = _u32(payload, source + r * size) | (
+                            wide[row + 1, rows + r] = _u32(payload, source + r * size) | (
                                 np.uint64(0xFFFF) << np.uint64(32)
                             )
-                    elif how == 3:
-                        for r in range(done):
-                            out[slot, rows + r] = _u64(payload, source + r * size)
-                            out[slot + 1, rows + r] = _u64(payload, source + r * size + 8)
+                    elif how == 3 and not fill:
+                        _gather(payload, source, size, done, 8, wide[row, rows:])
+                        _gather(payload, source + 8, size, done, 8, wide[row + 1, rows:])
                     else:
                         for r in range(done):
                             _store(
-                                payload, source + r * size, width, how, False, slot, rows + r, out
-                            )
-                    place_in_record += np.int64(width)
+                                payload, source + r * size, width, how, fill, kind, row, rows + r,
+                                wide, words, halves, octets,
+                            )  # fmt: skip
+                    source += width
             else:
                 here = body
                 while here < set_end and done < most:
-                    row = rows + done
+                    r = rows + done
                     whole = True
                     begin = here
                     for f in range(first, first + fields):
@@ -334,13 +395,16 @@ def walk(
                         how = field_convert[f] & 0x7F
                         if how != 0 and (how != 1 or (width >= 1 and width <= 8)):
                             fill = (field_convert[f] & 0x80) != 0
-                            _store(payload, here, width, how, fill, field_slot[f], row, out)
+                            _store(
+                                payload, here, width, how, fill, field_kind[f], field_row[f], r,
+                                wide, words, halves, octets,
+                            )  # fmt: skip
                         here += width
                     if not whole or here == begin:
-                        if whole is False:
-                            for s in range(slot_active.size):
-                                if slot_active[s] != 0:
-                                    out[s, row] = np.uint64(0)
+                        _clear(
+                            slot_active, slot_kind, slot_row, present, True, r, r + 1,
+                            wide, words, halves, octets,
+                        )  # fmt: skip
                         break
                     done += 1
             segment[segments, 0] = d
@@ -356,3 +420,259 @@ def walk(
         d += 1
     cursor[0], cursor[1], cursor[2], cursor[3] = d, 0, rows, segments
     return 0
+
+
+# ---- from what a record says to what the schema wants
+
+# Rows of `wide`, and behind them the raw ones; bits of a plan's slots. Numbers, for the kernel's
+# compile cache does not see other files change; the assertions do.
+assert WIDE[:6] == (
+    "flow_start_ns", "flow_end_ns", "export_ns", "arrival_ns",
+    "exporter_address_high", "exporter_address_low",
+)  # fmt: skip
+assert len(WIDE) == 20
+assert WIDE[19] == "fields_present"
+assert len(DIRECT) == 33
+assert SLOT["destination_port"] == 6
+assert FLOW_FIELD_BIT["sampling_rate"] == 20
+assert RAW == (
+    "start_uptime_ms", "end_uptime_ms", "start_s", "end_s", "start_ms", "end_ms",
+    "start_us_ntp", "end_us_ntp", "start_ns_ntp", "end_ns_ntp", "start_delta_us", "end_delta_us",
+    "boot_ms", "sampling_interval", "sampler_id", "sampling_packet_interval",
+    "sampling_packet_space", "icmp_type_code", "icmp_type", "icmp_code", "mediated_exporter_high",
+    "mediated_exporter_low", "observation", "frame_at", "frame_bytes", "frame_octets",
+    "reverse_octets", "reverse_packets", "reverse_tcp_flags", "duration_ms",
+)  # fmt: skip
+
+# What `finish` returns, as bits: there is something for the slow paths.
+HAS_FRAMES, HAS_REVERSE, RATE_UNKNOWN, HAS_ICMP = 1, 2, 4, 8
+# Columns of `boot`, per stream: boot time from options; largest (end - export) of this and the last
+# ten minutes; that epoch.
+BOOT_NS, LATEST_NOW, LATEST_BEFORE, LATEST_EPOCH = range(4)
+
+
+@inline
+def _has(present, bit):  # type: ignore[no-untyped-def]
+    return (present >> np.uint64(bit)) & np.uint64(1) != np.uint64(0)
+
+
+@inline
+def _sampler_place(high, low, domain, sampler):  # type: ignore[no-untyped-def]
+    h = low * np.uint64(0x9E3779B97F4A7C15) + high
+    h = (
+        (h ^ (h >> np.uint64(32)))
+        + domain * np.uint64(0xC2B2AE3D27D4EB4F)
+        + sampler * np.uint64(0x165667B19E3779F9)
+    )
+    h ^= h >> np.uint64(29)
+    return np.int64((h * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(47))
+
+
+@subroutine
+def _boot_times(wide, a, b, raw, side, boot_in_record, boot_ns, lag_ns):  # type: ignore[no-untyped-def]
+    """IPFIX: uptime stamps count from a boot time in the record or in options data."""
+    for r in range(a, b):
+        boot = boot_ns
+        if boot_in_record and wide[32, r] != np.uint64(0):
+            boot = np.int64(wide[32, r]) * 1000000
+        wide[side, r] = np.uint64(boot + np.int64(wide[raw, r]) * 1000000 - lag_ns)
+
+
+@kernel(
+    "i8(const i4[:,::1], i8, const i8[::1], const i8[::1], const i8[::1], const u4[::1],"
+    " const i4[::1], const u8[::1], const u8[::1], const i4[::1], const u8[:,::1], i8[:,::1], i8,"
+    " const u4[::1], const u8[:,::1], const u4[::1], const u8[::1], const u8[::1],"
+    " u8[:,::1], u4[:,::1], u2[:,::1])"
+)
+def finish(
+    segment: NDArray[np.int32],
+    segments: int,
+    export_ns: NDArray[np.int64],
+    arrival_ns: NDArray[np.int64],
+    offset_ns: NDArray[np.int64],
+    uptime_ms: NDArray[np.uint32],
+    drift: NDArray[np.int32],
+    exporter_high: NDArray[np.uint64],
+    exporter_low: NDArray[np.uint64],
+    stream: NDArray[np.int32],
+    stream_key: NDArray[np.uint64],
+    boot: NDArray[np.int64],
+    tolerance_ns: int,
+    segment_rate: NDArray[np.uint32],
+    sampler_key: NDArray[np.uint64],
+    sampler_rate: NDArray[np.uint32],
+    plan_present: NDArray[np.uint64],
+    plan_schema: NDArray[np.uint64],
+    wide: NDArray[np.uint64],
+    words: NDArray[np.uint32],
+    halves: NDArray[np.uint16],
+) -> int:
+    """Fill the columns that a record does not hold as they are; return what is left, as bits.
+
+    In      the segments of `walk`; per datagram: corrected export time, arrival, what was subtracted
+            from its clock, uptime of its header, drift of that uptime in ns a second, exporter,
+            stream row; stream_key uint64[N, 4]; tolerance_ns, negative: no clock is corrected;
+            segment_rate uint32[G], the rate that holds for the whole stream, 0 = not known; samplers
+            by hash (exporter high, low, domain, id) to rate; plans by row.
+    Inout   boot int64[N, 4], see BOOT_NS and following.
+    Out     rows 0 to 5 and 19 of wide, 0 and 3 of words, the port of ICMP flows; bits HAS_FRAMES,
+            HAS_REVERSE, RATE_UNKNOWN.
+    Method  Times, the later one wins where both are stated: uptime, seconds, milliseconds, NTP
+            microseconds, NTP nanoseconds, delta to the export. v9 uptime stamps are differences to
+            the header's uptime, so that only the drift in between matters. IPFIX has none there:
+            stamps count from the boot time (160), and the largest (end - export) of ten minutes
+            says how far that has drifted; beyond 2 s ahead or the tolerance behind it is
+            subtracted. Where no boot time is known, flows are taken to end when they are exported.
+    Source  RFC 7011 section 6.1, RFC 7012, RFC 3954 section 8, RFC 5477 section 8.2.
+    """
+    left = 0
+    for g in range(segments):
+        d = segment[g, 0]
+        plan = segment[g, 1]
+        a = np.int64(segment[g, 2])
+        b = a + segment[g, 3]
+        present = plan_present[plan]
+        row = stream[d]
+        high = exporter_high[d]
+        low = exporter_low[d]
+        exported = export_ns[d]
+        off = offset_ns[d]
+        wide[2, a:b] = np.uint64(exported)
+        wide[3, a:b] = np.uint64(arrival_ns[d])
+        wide[4, a:b] = high
+        wide[5, a:b] = low
+        words[0, a:b] = np.uint32(stream_key[row, 3])
+        if _has(present, 53):  # a mediator names the true exporter
+            for r in range(a, b):
+                mapped = np.uint64(0xFFFF) << np.uint64(32)
+                if (wide[40, r] | wide[41, r]) != np.uint64(0) and wide[41, r] != mapped:
+                    wide[4, r] = wide[40, r]
+                    wide[5, r] = wide[41, r]
+        # Times.
+        nine = (stream_key[row, 2] >> np.uint64(16)) == np.uint64(9)
+        lag = np.int64(0)
+        in_record = _has(present, 45)
+        known = np.int64(0)
+        timed = True
+        if not nine and (_has(present, 33) or _has(present, 34)):
+            known = boot[row, 0]
+            stamp = 21 if _has(present, 34) else 20
+            latest = np.int64(-0x7FFFFFFFFFFFFFFF)
+            sure = known > 0
+            for r in range(a, b):
+                start = known
+                if in_record and wide[32, r] != np.uint64(0):
+                    start = np.int64(wide[32, r]) * 1000000
+                    sure = True
+                latest = max(latest, start + np.int64(wide[stamp, r]) * 1000000 - off - exported)
+            if b > a and tolerance_ns >= 0:
+                epoch = arrival_ns[d] // 600000000000
+                if boot[row, 3] < epoch:
+                    boot[row, 2] = boot[row, 1] if boot[row, 3] == epoch - 1 else latest
+                    boot[row, 1] = latest
+                    boot[row, 3] = epoch
+                elif latest > boot[row, 1]:
+                    boot[row, 1] = latest
+                best = max(boot[row, 1], boot[row, 2])
+                if not sure or best > 2000000000 or best < -tolerance_ns:
+                    lag = best
+            elif not sure:
+                timed = False
+        for side in range(2):
+            if not _has(present, 33 + side) or not timed:
+                wide[side, a:b] = np.uint64(0)
+            elif nine:
+                for r in range(a, b):
+                    # Uptime wraps every 49.7 days: only the difference counts, modulo 2^32.
+                    ago = np.int64(np.int32(uptime_ms[d] - np.uint32(wide[20 + side, r])))
+                    wide[side, r] = np.uint64(
+                        exported - ago * 1000000 - ago * np.int64(drift[d]) // 1000
+                    )
+            else:
+                _boot_times(wide, a, b, 20 + side, side, in_record, known, lag + off)
+            for base in range(4):
+                if not _has(present, 35 + 2 * base + side):
+                    continue
+                raw = 22 + 2 * base + side
+                scale = np.uint64(1)
+                if base == 0:
+                    scale = np.uint64(1000000000)
+                elif base == 1:
+                    scale = np.uint64(1000000)
+                for r in range(a, b):
+                    if wide[raw, r] != np.uint64(0):
+                        wide[side, r] = wide[raw, r] * scale - np.uint64(off)
+            if _has(present, 43 + side):
+                for r in range(a, b):
+                    wide[side, r] = np.uint64(exported) - wide[30 + side, r] * np.uint64(1000)
+        if _has(present, 62):
+            for r in range(a, b):
+                if wide[1, r] == np.uint64(0) and wide[0, r] != np.uint64(0):
+                    wide[1, r] = wide[0, r] + wide[49, r] * np.uint64(1000000)
+        if _has(present, 55):  # an event has one time: in s, ms or, converted, ns
+            for r in range(a, b):
+                value = wide[42, r]
+                if value == np.uint64(0):
+                    continue
+                if value < np.uint64(100000000000):
+                    value = value * np.uint64(1000000000)
+                elif value < np.uint64(100000000000000):
+                    value = value * np.uint64(1000000)
+                if wide[0, r] == np.uint64(0):
+                    wide[0, r] = value - np.uint64(off)
+                if wide[1, r] == np.uint64(0):
+                    wide[1, r] = value - np.uint64(off)
+        # ICMP type and code stand in the destination port, as v5 has them.
+        if _has(present, 50) or _has(present, 51):
+            left |= 8
+            for r in range(a, b):
+                if not _has(present, 6):
+                    halves[1, r] = np.uint16(0)
+                if halves[1, r] != 0:
+                    continue
+                both = np.uint64(0)
+                if _has(present, 50):
+                    both = wide[37, r]
+                if _has(present, 51):
+                    both |= wide[38, r] << np.uint64(8)
+                    if _has(present, 52):
+                        both |= wide[39, r]
+                halves[1, r] = np.uint16(both)
+        # Sampling.
+        whole = segment_rate[g]
+        if _has(present, 46) or _has(present, 47) or _has(present, 48):
+            for r in range(a, b):
+                rate = np.uint64(whole)
+                if _has(present, 47):
+                    domain = stream_key[row, 3]
+                    place = _sampler_place(high, low, domain, wide[34, r])
+                    while sampler_rate[place] != 0:
+                        if (
+                            sampler_key[place, 3] == wide[34, r]
+                            and sampler_key[place, 1] == low
+                            and sampler_key[place, 2] == domain
+                            and sampler_key[place, 0] == high
+                        ):
+                            rate = np.uint64(sampler_rate[place])
+                            break
+                        place = (place + 1) & (sampler_rate.size - 1)
+                if _has(present, 48) and wide[35, r] != np.uint64(0):
+                    space = wide[36, r] if _has(present, 49) else np.uint64(0)
+                    rate = (wide[35, r] + space) // wide[35, r]
+                if _has(present, 46) and wide[33, r] != np.uint64(0):
+                    rate = wide[33, r]
+                if rate > np.uint64(0xFFFFFFFF):
+                    rate = np.uint64(0xFFFFFFFF)
+                words[3, r] = np.uint32(rate)
+        else:
+            words[3, a:b] = whole
+        stated = plan_schema[plan]
+        for r in range(a, b):
+            wide[19, r] = stated | (np.uint64(words[3, r] != 0) << np.uint64(20))
+            if words[3, r] == 0:
+                left |= 4
+        if _has(present, 56):
+            left |= 1
+        if _has(present, 59) or _has(present, 60):
+            left |= 2
+    return left

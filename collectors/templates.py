@@ -12,7 +12,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.elements import VARIABLE, Convert, superseded, target
+from collectors.columns import bit, bits
+from collectors.elements import (
+    DIRECT,
+    RAW,
+    SLOT,
+    SLOT_CLASS,
+    SLOT_ROW,
+    SLOTS,
+    VARIABLE,
+    Convert,
+    superseded,
+    target,
+)
 
 TABLE_SIZE = 1 << 14  # slots of the hash table; a power of two
 PLANS_SPARE_MAX = 1024  # plans that no template uses any more; beyond, they are thrown out
@@ -54,41 +66,75 @@ class Template:
         return sum(1 if f.width == VARIABLE else f.width for f in self.fields)
 
 
+_ALWAYS = bits("export_ns", "arrival_ns", "exporter_address", "observation_domain_id")
+# Raw slots that become columns.
+_BECOMES = {
+    "flow_start_ns": (*(n for n in RAW if n.startswith("start_")), "observation"),
+    "flow_end_ns": (*(n for n in RAW if n.startswith("end_")), "observation", "duration_ms"),
+    "destination_port": ("icmp_type_code", "icmp_type"),
+}
+
+
+def schema_present(slots: int) -> int:
+    """Return the `fields_present` mask of records that fill these slots."""
+    present = _ALWAYS
+    for name in DIRECT:
+        if slots >> SLOT[name] & 1:
+            present |= bit(name)
+    for column, names in _BECOMES.items():
+        if any(slots >> SLOT[name] & 1 for name in names):
+            present |= bit(column)
+    return present
+
+
 @dataclass(slots=True)
 class Plans:
-    """Compiled templates, as the kernel reads them. Rows are never moved, only replaced."""
+    """Compiled templates, as the kernels read them. Rows are never moved, only replaced."""
 
-    first: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    count: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    record_bytes: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    present: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
-    width: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    slot: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    convert: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    first: NDArray[np.int32] = field(
+        default_factory=lambda: np.zeros(0, "i4")
+    )  # of a plan's fields
+    count: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, "i4"))
+    record_bytes: NDArray[np.int32] = field(
+        default_factory=lambda: np.zeros(0, "i4")
+    )  # -1 = a field is of variable length
+    present: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, "u8"))  # slots
+    schema: NDArray[np.uint64] = field(
+        default_factory=lambda: np.zeros(0, "u8")
+    )  # bits of fields_present
+    width: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, "i4"))
+    kind: NDArray[np.uint8] = field(
+        default_factory=lambda: np.zeros(0, "u1")
+    )  # width class of the slot
+    row: NDArray[np.int32] = field(
+        default_factory=lambda: np.zeros(0, "i4")
+    )  # its row in that matrix
+    convert: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, "u1"))
+    high: int = 0  # slots that some plan writes: v4 alone leaves the high half of an address
+    least: int = 64  # bytes of the smallest record of any plan
     known: dict[bytes, int] = field(default_factory=dict)  # layout → row
 
     def add(self, template: Template) -> int:
         """Compile a template, or find the plan of one with the same layout; return its row."""
         widths, slots, converts = [], [], []
-        present = 0
+        present = written = 0
         void = superseded({spec.element for spec in template.fields if not spec.enterprise})
         for spec in template.fields:
             slot, how = (-1, Convert.SKIP)
-            if spec.enterprise == 0 and spec.element in void:
-                pass
-            elif spec.enterprise == 0 and spec.width != VARIABLE:
-                slot, how = target(spec.element, spec.width)
-            elif spec.enterprise == 0:
+            if spec.enterprise or spec.element not in void:
                 # An unsigned element sent with variable length is legal; the kernel checks each.
-                slot, how = target(spec.element, 8)
-                if how is not Convert.UNSIGNED:
-                    slot, how = -1, Convert.SKIP
+                width = 8 if spec.width == VARIABLE else spec.width
+                slot, how = target(spec.element, width, spec.enterprise)
+            if spec.width == VARIABLE and how not in _ANY_WIDTH:
+                slot, how = -1, Convert.SKIP
             flag = 0
             if slot >= 0:
                 flag = FILL_IF_ZERO if present >> slot & 1 else 0
-                present |= 1 << slot
-                if how in (Convert.IPV4, Convert.IPV6):
-                    present |= 1 << (slot + 1)
+                pair = how in _PAIRS
+                present |= (3 if pair else 1) << slot
+                # An IPv4 address that may be filled by an IPv6 one needs its high half cleared.
+                alone = how is Convert.IPV4 and not flag
+                written |= (2 if alone else 3 if pair else 1) << slot
             widths.append(spec.width)
             slots.append(slot)
             converts.append(how | flag)
@@ -96,14 +142,34 @@ class Plans:
         row = self.known.setdefault(layout, self.first.size)
         if row < self.first.size:
             return row
+        self.high |= written
         self.first = np.append(self.first, np.int32(self.width.size))
         self.count = np.append(self.count, np.int32(len(widths)))
         self.record_bytes = np.append(self.record_bytes, np.int32(template.fixed_bytes))
+        self.least = min(self.least, max(template.least_bytes, 1))
         self.present = np.append(self.present, np.uint64(present))
+        self.schema = np.append(self.schema, np.uint64(schema_present(present)))
         self.width = np.append(self.width, np.array(widths, np.int32))
-        self.slot = np.append(self.slot, np.array(slots, np.int32))
+        self.kind = np.append(self.kind, np.array([_class(slot) for slot in slots], np.uint8))
+        self.row = np.append(self.row, np.array([_row(slot) for slot in slots], np.int32))
         self.convert = np.append(self.convert, np.array(converts, np.uint8))
         return row
+
+    def active(self) -> NDArray[np.uint8]:
+        """Return uint8[slots]: 1 where some plan writes the slot."""
+        return np.array([self.high >> slot & 1 for slot in range(len(SLOTS))], np.uint8)
+
+
+_ANY_WIDTH = (Convert.UNSIGNED, Convert.FRAME, Convert.PACKET)
+_PAIRS = (Convert.IPV4, Convert.IPV6, Convert.FRAME, Convert.PACKET)
+
+
+def _class(slot: int) -> int:
+    return SLOT_CLASS[slot] if slot >= 0 else 0
+
+
+def _row(slot: int) -> int:
+    return SLOT_ROW[slot] if slot >= 0 else 0
 
 
 class TemplateStore:

@@ -46,8 +46,13 @@ EVICT_IDLE_TICKS = 10  # when full, a row must have been silent for so long befo
 TRAINED_TICKS = 30  # and have spoken in fewer ticks than this: what was learned is not displaced
 EVIDENCE_TICKS = 4
 NO_ROW = 0xFFFF_FFFF
+NEVER_NS = 1 << 62
 OTHER = "__other__"
 U64 = np.uint64
+
+
+# What an exporter sent and no view has seen, whoever lost it.
+_LOSSES = ("lost_wire", "lost_kernel", "undecodable", "shed")
 
 
 class FrameMerger:
@@ -142,7 +147,24 @@ class FrameMerger:
 
     def mark_incomplete(self, until_ns: int) -> None:
         """Flag ticks that start before `until_ns`: a restart lost what was in open windows."""
-        self._incomplete_until_ns = until_ns
+        self._incomplete_until_ns = max(self._incomplete_until_ns, until_ns)
+
+    def start_over(self) -> None:
+        """Forget what shards said to an earlier process of this node: it is lost with their windows."""
+        self._partials.clear()
+        self._samples.clear()
+        for closed in self._closed.values():
+            closed.clear()
+
+    def leave(self, shard: int) -> None:
+        """Wait for a shard no more."""
+        for closed in self._closed.values():
+            closed[shard] = NEVER_NS
+
+    def join(self, shard: int, first_ns: int) -> None:
+        """Wait for a shard again, from the tick on that holds `first_ns`."""
+        for closed in self._closed.values():
+            closed[shard] = first_ns
 
     def process(self, batch: Batch) -> list[Batch]:
         """Take a partial frame, a sample, a ledger or options; frames come from `advance`."""
@@ -209,7 +231,7 @@ class FrameMerger:
                 )
                 before = lost.get(key, (0, 0, 0))
                 lost[key] = (
-                    before[0] + int(batch["lost_wire"][i]) + int(batch["lost_kernel"][i]),
+                    before[0] + sum(int(batch[name][i]) for name in _LOSSES),
                     before[1] + int(batch["sent"][i]),
                     before[2] + int(batch["datagrams"][i]),
                 )

@@ -23,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from collectors.block import DatagramBlock
 from collectors.capture import Datagram, pack
+from collectors.columns import FlowMemory
 from collectors.config import FlowDecoderSettings
 from collectors.flow import FlowDecoder
-from collectors.netflow5 import COLUMNS, decode_v5
+from collectors.netflow5 import PRESENT, decode_v5
 from collectors.sflow5 import SflowDecoder
 from correlator.tables.network_map import FileNetworkMap
 from correlator.views import views_for
@@ -139,13 +140,18 @@ def in_process() -> list[dict[str, object]]:
     context = make_context()
     made, count = datagrams("v5")
     parts = to_blocks(made)
-    out = np.empty((len(COLUMNS), 30 * 1024 + 16), np.uint32)
-    owner = np.empty(30 * 1024, np.int32)
-    verdict = np.empty(1024, np.uint8)
+    out = FlowMemory.room(30 * 1024)
+    records, verdict = np.empty(1024, np.int32), np.empty(1024, np.uint8)
+    engine, drift = np.zeros(1024, np.uint16), np.zeros(1024, np.int32)
+    uptime = np.full(1024, 86_400_000, np.uint32)
 
     def kernel_only() -> None:
         for part in parts:
-            decode_v5(part.payload, part.offset, part.length, out, owner, verdict)
+            decode_v5(
+                part.payload, part.offset, part.length, engine, part.arrival_ns, part.arrival_ns,
+                uptime, drift, part.exporter_high, part.exporter_low, PRESENT,
+                out.wide, out.words, out.halves, out.octets, records, verdict,
+            )  # fmt: skip
 
     kernel_only()
     rows.append(row("v5 kernel", count / best_seconds(kernel_only) / 1e6, "M records/s", 50))

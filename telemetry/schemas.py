@@ -15,7 +15,7 @@ def address(name: str, doc: str) -> tuple[Field, Field]:
 FLOW = Schema(
     "flow",
     1,
-    0,
+    1,
     (
         plain("flow_start_ns", "i8", "ns", "first packet, corrected exporter clock; 0 = absent"),
         plain("flow_end_ns", "i8", "ns", "last packet, corrected exporter clock; 0 = absent"),
@@ -50,6 +50,9 @@ FLOW = Schema(
         plain("post_nat_source_port", "u2", "", "source port after translation"),
         plain("post_nat_destination_port", "u2", "", "destination port after translation"),
         plain("fields_present", "u8", "", "bit i is set where field i of this schema was exported"),
+        plain("ingress_vrf_id", "u4", "", "IPFIX element 234; names come as options"),
+        plain("egress_vrf_id", "u4", "", "IPFIX element 235"),
+        plain("application_id", "u8", "", "IPFIX element 95: engine and selector, as one number"),
     ),
 )
 
@@ -101,7 +104,7 @@ FRAME = Schema(
 # v9, sFlow: datagrams). sent = decoded + lost_wire + lost_kernel + undecodable + shed.
 LEDGER = Schema(
     "ledger",
-    1,
+    2,
     0,
     (
         plain("arrival_ns", "i8", "ns", "frontier at which this report was made"),
@@ -112,11 +115,16 @@ LEDGER = Schema(
         plain("decoded", "u8"),
         plain("lost_wire", "i8", "", "negative when late datagrams make up for counted losses"),
         plain("lost_kernel", "u8", "", "estimate where several exporters share the socket"),
-        plain("undecodable", "u8"),
-        plain("shed", "u8"),
+        plain("undecodable", "i8", "", "negative when sets that waited for a template were decoded"),
+        plain("shed", "u8", "", "not looked at: over the limit of datagrams a second"),
         plain("datagrams", "u8", "", "datagrams received"),
         plain("records", "u8", "", "flow records decoded"),
         plain("clock_offset_ns", "i8", "ns", "exporter clock minus ours, estimated"),
+        plain("no_template", "i8", "", "part of undecodable: its template has not come (yet)"),
+        plain("malformed", "u8", "", "part of undecodable: lengths or counts that cannot be"),
+        plain("duplicate", "u8", "", "came twice; not part of the sum"),
+        plain("restarts", "u8", "", "times the sequence began anew"),
+        plain("uptime_drift_ppm", "f4", "1e-6", "exporter's uptime clock against its wall clock"),
     ),
 )
 

@@ -15,7 +15,7 @@ import pytest
 
 from collectors.capture import CaptureReport, blocks, read_capture
 from collectors.config import FlowDecoderSettings
-from collectors.flow import FlowDecoder
+from collectors.flow import REVERSE, FlowDecoder
 from telemetry.batch import Batch
 from telemetry.identity import address_text
 from telemetry.schemas import FLOW_FIELD_BIT
@@ -155,7 +155,8 @@ def test_counts_agree_with_an_independent_walk(shared: Path) -> None:
         if "akvorado" in group or "ipfix-bmp" in group or "pcap_processing" in group:
             continue  # there data comes before its template, and we decode it later: see below
         files.sort(key=lambda p: (not re.search(r"tpl|template", p.name), p.name))
-        got = sum(batch.rows for batch in decode(*files))
+        # Biflow records (RFC 5103) give a second row for the way back.
+        got = sum(b.rows for b in decode(*files) if not b.source.endswith(REVERSE))
         if got != count:
             wrong.append(f"{group}: {got}, counted {count}")
     assert wrong == []

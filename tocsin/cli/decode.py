@@ -191,6 +191,8 @@ class Decoding:
         return found if found in ("netflow5", "sflow5") else "templated"
 
     def _decode(self, kind: str, datagrams: list[Any], block: Any) -> Iterator[dict[str, Any]]:
+        from collectors.flow import REVERSE
+
         decoder = self._sflow if kind == "sflow5" else self._flow
         seen = self._flow.sets_seen
         assert seen is not None
@@ -207,7 +209,8 @@ class Decoding:
             for row in self._present(batch):
                 if row["schema"] == "flow":
                     self.records += 1
-                    row.update(next(origins, {}))
+                    if not batch.source.endswith(REVERSE):  # a way back stands in the same record
+                        row.update(next(origins, {}))
                 yield row
         if self._everything:
             yield from self._options()
@@ -375,7 +378,10 @@ _REASONS = {
         "malformed": "malformed templates",
         "refused": "templates beyond the limit for an exporter",
     },
-    "collector_sets_total": {"held_dropped": "data sets without template, over the limit"},
+    "collector_sets_total": {
+        "held_dropped": "data sets without template, over the limit",
+        "held_expired": "data sets whose template did not come in time",
+    },
     "collector_sflow5_datagrams_total": {
         "truncated": "sFlow datagrams shorter than their header",
         "not_version_5": "sFlow datagrams of another version",
