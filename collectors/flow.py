@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from collectors import netflow5, sections, streams, templated
 from collectors.block import DatagramBlock
 from collectors.columns import ROWS_MAX, WIDE, FlowMemory, bit
-from collectors.config import FlowDecoderSettings
+from collectors.config import FlowDecoderSettings, ListenerSettings
 from collectors.elements import DIRECT, RAW, SLOT, SLOT_CLASS, SLOT_ROW
 from collectors.held import Held, HeldSets, Message
 from collectors.ledger import ledger_batch
@@ -20,6 +20,7 @@ from collectors.template_sets import VERSIONS, describe, read_templates
 from collectors.templates import Field, StreamKey, Template, TemplateStore
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
+from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch
 from telemetry.schema import Schema
 from telemetry.schemas import FLOW, LEDGER, OPTION
@@ -787,3 +788,10 @@ def _message(header: bytes, set_id: int, body: bytes) -> bytes:
     if header[1] == 10:
         header = header[:2] + (16 + len(one)).to_bytes(2, "big") + header[4:]
     return header + one
+
+
+def _make(settings: ListenerSettings, options: NoOptions, context: Context) -> FlowDecoder:  # noqa: ARG001
+    return FlowDecoder(settings.decoder, context)
+
+
+COLLECTOR = Part("NetFlow v5, v9 and IPFIX over UDP", _make)

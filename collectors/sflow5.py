@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from collectors import packet, streams
 from collectors.block import DatagramBlock
-from collectors.config import FlowDecoderSettings
+from collectors.config import FlowDecoderSettings, ListenerSettings
 from collectors.ledger import ledger_batch
 from collectors.sampling import SamplingRates
 from runtime.component import Context
 from runtime.kernels import inline, kernel, load_u32, load_u64
+from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_text, stable_id
 from telemetry.schema import Schema
@@ -722,3 +723,10 @@ class SflowDecoder:
     def restore(self, state: Any) -> None:
         """Take it back."""
         self._agents.restore(state, "agents")
+
+
+def _make(settings: ListenerSettings, options: NoOptions, context: Context) -> SflowDecoder:  # noqa: ARG001
+    return SflowDecoder(settings.decoder, context)
+
+
+COLLECTOR = Part("sFlow v5 over UDP", _make)
