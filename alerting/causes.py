@@ -28,6 +28,9 @@ SMALL_FLOODS = ("SYN flood", "ICMP flood")  # measured in packets, not in octets
 SMALL_PACKET_OCTETS_MAX = 200.0
 MANY_SOURCES_MIN = 50.0
 MANY_SOURCES_RATIO = 3.0
+# Detectors whose findings a rule reads, or that claim nothing: lone points are the digest's.
+SIGNATURES = ("point", "exporter_silent", "attack", "scan", "trend")
+OWN_DEVIATIONS = ("level", "silence")  # of the baseline; others were set beside it by the operator
 DEVIATION_RECORDS_MIN = 30.0  # in a tick, seen or expected
 TALKERS_LOOKED_AT = 200
 TALKERS_SHOWN = 10
@@ -117,15 +120,9 @@ class CauseRules:
         """
         best: dict[str, Row] = {}
         for row in rows:
-            if row.detector not in ("level", "silence") or row.disposition == "digest":
+            if row.detector in SIGNATURES or row.disposition == "digest":
                 continue
-            if row.view not in ("interface", "exporter", "service"):
-                continue
-            most = max(row.actual, row.expected) * row.tick_seconds
-            if row.measure in ("flows", "records") and most < DEVIATION_RECORDS_MIN:
-                continue  # a handful of records: nobody gets up for it
-            ratio = (row.actual + 1e-9) / (row.expected + 1e-9)
-            if abs(math.log(ratio)) < math.log(self._settings.deviation_ratio):
+            if row.detector in OWN_DEVIATIONS and not self._is_worth_saying(row):
                 continue
             known = best.get(row.key.entity)
             if known is None or row.score > known.score:
@@ -135,6 +132,16 @@ class CauseRules:
         for claim, row in zip(made, ranked, strict=True):
             claim.tick_seconds = row.tick_seconds
         return made
+
+    def _is_worth_saying(self, row: Row) -> bool:
+        """Whether a deviation from a baseline is large, and of something that people look after."""
+        if row.view not in ("interface", "exporter", "service"):
+            return False
+        most = max(row.actual, row.expected) * row.tick_seconds
+        if row.measure in ("flows", "records") and most < DEVIATION_RECORDS_MIN:
+            return False  # a handful of records: nobody gets up for it
+        ratio = (row.actual + 1e-9) / (row.expected + 1e-9)
+        return abs(math.log(ratio)) >= math.log(self._settings.deviation_ratio)
 
     # ---- rules
 
@@ -377,11 +384,13 @@ class CauseRules:
         way = "above" if row.actual > row.expected else "below"
         talkers = self._evidence.talkers(row.key.series_id, row.tick_start_ns, TALKERS_SHOWN)
         entity = row.key.entity
+        own = row.detector in OWN_DEVIATIONS
+        ticks = self._settings.deviation_ticks if own else self._settings.confirm_ticks
         return Claim(
             "deviation", entity, "warning",
             f"{row.measure} of {entity} {way} its band: {row.actual:.4g}/s, "
             f"{row.expected:.4g}/s expected ({row.lower:.4g} to {row.upper:.4g})",
-            row.since_ns, row.score, self._settings.deviation_ticks, row.actual, row.expected,
+            row.since_ns, row.score, ticks, row.actual, row.expected,
             row.lower, row.upper, UNITS.get(row.measure, "1/s"),
             evidence=[f"{row.detector}: p-value {row.p_value:.2g}"],
             causes=[

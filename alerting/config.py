@@ -1,6 +1,6 @@
 """Settings of alerting: alarm life, sinks and their delivery."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -10,7 +10,7 @@ from runtime.settings import PositiveFloat, PositiveInt, Settings
 class SinkSettings(Settings, frozen=True, kw_only=True):
     """`[alerting.sinks.<name>]`"""
 
-    kind: Literal["stdout", "file", "webhook", "alertmanager", "zmq"]
+    kind: str  # "stdout", "file", "webhook", "alertmanager", "zmq", or a plug-in's
     url: str = ""  # webhook, alertmanager: http(s)://...; zmq: tcp://host:port
     path: str = ""  # file
     token_file: str = ""  # its content is sent as a bearer token
@@ -18,6 +18,7 @@ class SinkSettings(Settings, frozen=True, kw_only=True):
     least_severity: Literal["critical", "major", "minor", "warning"] = "warning"
     kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
     timeout_seconds: PositiveFloat = 5.0
+    options: dict[str, Any] = {}  # a plug-in's own settings
 
 
 class AlertingSettings(Settings, frozen=True, kw_only=True):

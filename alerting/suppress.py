@@ -8,12 +8,11 @@ when the fault began or ended. What merely happens while some fault is up elsewh
 from collections.abc import Iterable, Sequence
 
 from alerting.alarm import PRIMARY, Alarm
-from alerting.causes import Row
+from alerting.causes import SIGNATURES, Row
 from runtime.ports import NetworkMap
 
 BEFORE_TICKS = 2  # a detector may be faster than the rule that names the fault
 ATTACHED_MAX = 200  # of one alarm
-DETECTORS = ("level", "silence")  # lone points are the digest's: they claim nothing
 
 
 class Explanations:
@@ -28,7 +27,7 @@ class Explanations:
         faults = [alarm for alarm in alarms if self._counts(alarm, now_ns)]
         left = []
         for row in rows:
-            if row.detector not in DETECTORS:
+            if row.detector in SIGNATURES:
                 continue
             for fault in faults:
                 if self._explains(fault, row):

@@ -1,6 +1,6 @@
 """Settings of the collectors."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 
@@ -28,9 +28,10 @@ class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
 class ListenerSettings(Settings, frozen=True, kw_only=True):
     """One input. `[collectors.<name>]`: kind "flow" is NetFlow v5, v9 and IPFIX, "sflow" sFlow v5."""
 
-    kind: Literal["flow", "sflow"]
+    kind: str  # "flow", "sflow", or a plug-in's
     listen: str  # udp://host:port, host may be [::] or an IPv4 address
     receive_buffer_bytes: PositiveInt = 32 * 1024 * 1024  # asked for; the grant is read back
     datagrams_per_block: PositiveInt = 1024
     queue_blocks_max: PositiveInt = 512  # between receiving and decoding; full = the kernel buffers
     decoder: FlowDecoderSettings = FlowDecoderSettings()
+    options: dict[str, Any] = {}  # a plug-in's own settings

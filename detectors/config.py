@@ -1,6 +1,15 @@
 """Settings of detection."""
 
+from typing import Any
+
 from runtime.settings import PositiveFloat, PositiveInt, Settings
+
+
+class AlsoSettings(Settings, frozen=True, kw_only=True):
+    """`[detection.also.<name>]`: a detector beside the baseline, on every view."""
+
+    kind: str  # "threshold", or a plug-in's
+    options: dict[str, Any] = {}  # its own settings
 
 
 class DetectionSettings(Settings, frozen=True, kw_only=True):
@@ -19,3 +28,4 @@ class DetectionSettings(Settings, frozen=True, kw_only=True):
     # become normal, a migrated customer must in the end.
     learn_every_when_anomalous: PositiveInt = 60
     leak_seconds: PositiveFloat = 1200.0  # how long a rise must last to be called one
+    also: dict[str, AlsoSettings] = {}

@@ -36,6 +36,10 @@ class Detector(Protocol):
     going on.
     """
 
+    def admit(self, frame: Batch) -> None:
+        """Make room for the frame's rows and forget what rows that changed hands had. Before `score`."""
+        ...
+
     def score(self, frame: Batch, measure: str, out: ScoreColumns) -> None:
         """Write score columns for every row. NaN gives score NaN and p-value 1."""
         ...

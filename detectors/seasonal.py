@@ -9,7 +9,9 @@ from detectors import baseline, calibration
 from detectors.config import DetectionSettings
 from detectors.detector import ScoreColumns
 from runtime.checkpoint import read_array, write_array
+from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch
+from telemetry.views import View
 
 ROWS_FIRST = 256
 MATURE_MIN = 20  # series needed before new ones start from the usual unit of their like
@@ -215,3 +217,10 @@ def middle_s(frame: Batch) -> int:
     """Return the middle of the frame's tick in s since 1970."""
     start = int(frame["tick_start_ns"][0])
     return (start + round(float(frame["tick_seconds"][0]) * 5e8)) // 1_000_000_000
+
+
+def _make(view: View, settings: DetectionSettings, options: NoOptions) -> SeasonalBaseline:  # noqa: ARG001
+    return SeasonalBaseline(view.scored, settings)
+
+
+DETECTOR = Part("each series against its own day and week", _make)

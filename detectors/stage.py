@@ -16,6 +16,7 @@ from detectors import signatures
 from detectors.budget import AlertBudget
 from detectors.config import DetectionSettings
 from detectors.detector import Finding, ScoreColumns
+from detectors.registry import make_detector
 from detectors.seasonal import SeasonalBaseline, rates
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
@@ -49,6 +50,11 @@ class DetectionStage:
         self._views = {view.name: view for view in views}
         self._schemas = {view.name: scored_schema(view) for view in views}
         self._models = {view.name: SeasonalBaseline(view.scored, settings) for view in views}
+        # Detectors set beside the baseline, by name and view.
+        self._also = {
+            name: {view.name: make_detector(also, view, settings) for view in views}
+            for name, also in settings.also.items()
+        }
         self.budget = AlertBudget(false_alerts_per_day=settings.false_alerts_per_day)
         self._waiting: list[Waiting] = []
         self._since: dict[tuple[str, int, str, str], Run] = {}
@@ -79,6 +85,13 @@ class DetectionStage:
             self._samples.array[0] += np.uint64(batch.rows)
         incomplete = bool((batch["flags"] & FrameFlag.INCOMPLETE).any())
         found = [] if incomplete else self._findings(view, batch, scores, model)
+        for name, models in self._also.items():
+            models[view.name].admit(batch)
+            for measure in view.scored:
+                columns = ScoreColumns.empty(batch.rows)
+                models[view.name].score(batch, measure, columns)
+                if not incomplete and batch.rows > 1:
+                    found += _points(batch, measure, columns, name)
         tick_ns = int(batch["tick_start_ns"][0])
         end_ns = tick_ns + round(float(batch["tick_seconds"][0]) * 1e9)
         self._waiting.append((end_ns, view.name, batch, scores, found))
@@ -103,21 +116,7 @@ class DetectionStage:
             found += signatures.scan(frame, scores, model)
             found += signatures.rising(frame, scores, model, self._settings)
         for measure, columns in scores.items():
-            hits = np.flatnonzero(columns.p_value[:-1] <= POINT_P_MAX)
-            if not hits.size:
-                continue
-            if hits.size > POINT_FINDINGS_MAX:
-                order = np.lexsort((hits, -columns.score[hits]))
-                hits = np.sort(hits[order[:POINT_FINDINGS_MAX]])
-            value = rates(frame, measure)
-            for i in hits.tolist():
-                found.append(
-                    Finding(
-                        i, measure, "point", False, float(value[i]), float(columns.expected[i]),
-                        float(columns.lower[i]), float(columns.upper[i]), float(columns.score[i]),
-                        float(columns.p_value[i]), {"z": _round6(float(columns.z[i]))},
-                    )
-                )  # fmt: skip
+            found += _points(frame, measure, columns, "point")
         return found
 
     def advance(self, frontier_ns: int) -> list[Batch]:
@@ -216,6 +215,8 @@ class DetectionStage:
             calm = (np.abs(columns.z) < CALM_Z) & (columns.score < CALM_SCORE)
             mask = (calm & ~struck) | sometimes
             model.learn(frame, measure, mask)
+            for models in self._also.values():
+                models[view].learn(frame, measure, mask)
 
     def bootstrap(self, frame: Batch, *, stands_for_seconds: float) -> None:
         """Learn a frame of history that stands for a longer time; nothing is scored or raised."""
@@ -235,6 +236,9 @@ class DetectionStage:
         """Write baselines, runs of findings and the budget."""
         for name, model in self._models.items():
             model.snapshot(out.scoped(name))
+        for also, models in self._also.items():
+            for name, one in models.items():
+                one.snapshot(out.scoped(f"also.{also}.{name}"))
         self.budget.snapshot(out)
         text = json.dumps([[*key, *value] for key, value in self._since.items()])
         write_array(out, "since", np.frombuffer(text.encode(), np.uint8))
@@ -244,6 +248,9 @@ class DetectionStage:
         """Take them back."""
         for name, model in self._models.items():
             model.restore(state.scoped(name))
+        for also, models in self._also.items():
+            for name, one in models.items():
+                one.restore(state.scoped(f"also.{also}.{name}"))
         self.budget.restore(state)
         since, ticks = read_array(state, "since"), read_array(state, "ticks")
         if since is not None and ticks is not None:
@@ -254,6 +261,25 @@ class DetectionStage:
                     str(rest[2]),
                 )
             self._ticks = int(ticks[0])
+
+
+def _points(frame: Batch, measure: str, columns: ScoreColumns, detector: str) -> list[Finding]:
+    """Return a finding for each row that is rare enough by one detector's columns."""
+    hits = np.flatnonzero(columns.p_value[:-1] <= POINT_P_MAX)
+    if hits.size > POINT_FINDINGS_MAX:
+        order = np.lexsort((hits, -columns.score[hits]))
+        hits = np.sort(hits[order[:POINT_FINDINGS_MAX]])
+    if not hits.size:
+        return []
+    value = rates(frame, measure)
+    return [
+        Finding(
+            i, measure, detector, False, float(value[i]), float(columns.expected[i]),
+            float(columns.lower[i]), float(columns.upper[i]), float(columns.score[i]),
+            float(columns.p_value[i]), {"z": _round6(float(columns.z[i]))},
+        )
+        for i in hits.tolist()
+    ]  # fmt: skip
 
 
 def _round6(value: float) -> float:

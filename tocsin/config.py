@@ -1,15 +1,20 @@
 """The whole configuration: one struct, every part of the program a table in it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from alerting.config import AlertingSettings
+from alerting.sinks import SINKS
 from collectors.config import ListenerSettings
+from collectors.registry import COLLECTORS
 from correlator.views import OwnViewSettings, own_view, views_for, windows_bytes
 from detectors.config import DetectionSettings
+from detectors.registry import DETECTORS
 from history.config import HistorySettings
+from runtime.registry import Registry
 from runtime.settings import NOT_STARTED, PositiveFloat, PositiveInt, Settings, load
 from telemetry.errors import ConfigError
 from telemetry.views import View
@@ -114,11 +119,7 @@ def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Confi
             f"{place}: views.windows_bytes_max is {config.views.windows_bytes_max}, the views need "
             f"up to {need}; raise it. {NOT_STARTED}"
         )
-    for name, sink in config.alerting.sinks.items():
-        if sink.kind in ("webhook", "alertmanager", "zmq") and not sink.url:
-            raise ConfigError(f"{place}: alerting.sinks.{name}.url is missing. {NOT_STARTED}")
-        if sink.kind == "file" and not sink.path:
-            raise ConfigError(f"{place}: alerting.sinks.{name}.path is missing. {NOT_STARTED}")
+    _check_parts(config, place)
     for key, listen in (("listen", config.api.listen), ("sql_listen", config.api.sql_listen)):
         host = listen.rpartition(":")[0].strip("[]")
         if listen and host not in ("127.0.0.1", "::1", "localhost") and not config.api.token_file:
@@ -127,3 +128,23 @@ def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Confi
                 f"api.token_file must name a file of tokens. {NOT_STARTED}"
             )
     return config
+
+
+def _check_parts(config: Config, place: str) -> None:
+    """Refuse tables whose kind is not known, whose options are wrong or that lack what it needs."""
+    tables: tuple[tuple[str, Mapping[str, Any], Registry[Any]], ...] = (
+        ("collectors", config.collectors, COLLECTORS),
+        ("detection.also", config.detection.also, DETECTORS),
+        ("alerting.sinks", config.alerting.sinks, SINKS),
+    )
+    for table, entries, registry in tables:
+        for name, settings in entries.items():
+            where = f"{place}: {table}.{name}"
+            try:
+                part = registry.get(settings.kind)
+                part.read(settings.options)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}. {NOT_STARTED}") from error
+            for need in part.needs:
+                if not getattr(settings, need):
+                    raise ConfigError(f"{where}.{need} is missing. {NOT_STARTED}")

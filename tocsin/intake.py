@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from collectors.block import Decoder
-from collectors.flow import FlowDecoder
 from collectors.listener import UdpListener
-from collectors.sflow5 import SflowDecoder
+from collectors.registry import make_decoder
 from correlator.tables.network_map import load_network
 from correlator.windows import FlowWindows
 from runtime import logs
@@ -24,7 +23,7 @@ from runtime.metrics import Metrics
 from tocsin.chain import Closing, Front
 from tocsin.config import Config
 from tocsin.raw_ring import RawRing
-from tocsin.verbs import ListenerStatus
+from tocsin.verbs import ListenerStatus, WorkerStatus
 
 BLOCKS_PER_STEP = 8  # of each listener, so that none waits for another's flood
 TEMPLATE_CHANGES = ("new", "changed", "withdrawn", "expired")
@@ -44,10 +43,7 @@ def make_front(config: Config, clock: Clock, metrics: Metrics, *, shard: int = 0
     decoders: dict[str, Decoder] = {}
     for name, settings in config.collectors.items():
         context = make_context(f"collectors.{name}", clock, metrics, seed)
-        if settings.kind == "flow":
-            decoders[name] = FlowDecoder(settings.decoder, context)
-        else:
-            decoders[name] = SflowDecoder(settings.decoder, context)
+        decoders[name] = make_decoder(settings, context)
     network = load_network(Path(config.network.map) if config.network.map else None)
     windows = FlowWindows(
         config.all_views(),
@@ -164,7 +160,7 @@ class Intake:
         try:
             self._templates.save(self._clock.now_ns() // 10**6, 0, {"front": self._front})
         except OSError as error:
-            logs.child("node").error("templates_refused error=%s", error)
+            self._context("templates").log.error("templates_refused error=%s", error)
 
     @property
     def frontier_ns(self) -> int:
@@ -199,6 +195,10 @@ class Intake:
             )
             for name, listener in self._listeners.items()
         ]
+
+    def workers(self) -> list[WorkerStatus]:
+        """Return no shards: this process receives itself."""
+        return []
 
     def health(self) -> list[str]:
         """Return one sentence for each thing that is wrong."""

@@ -1,17 +1,17 @@
-"""Where alerts go. A sink sends alerts, or raises with what the other side said."""
+"""Where alerts go. A sink sends alerts, or raises with what the other side said.
 
-from collections.abc import Sequence
-from typing import Protocol
+A sink is one module: a class that keeps the contract (`AlertSink`), and a `Part` that makes it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.sinks.alertmanager import AlertmanagerSink
-from alerting.sinks.lines import LineSink
 from alerting.sinks.parcel import Parcel, RefusedError
-from alerting.sinks.pub import PubSink
-from alerting.sinks.webhook import WebhookSink
+from runtime.registry import Registry
 
-__all__ = ["AlertSink", "Parcel", "RefusedError", "make_sink"]
+__all__ = ["SINKS", "AlertSink", "Parcel", "RefusedError", "make_sink"]
 
 
 class AlertSink(Protocol):
@@ -38,12 +38,21 @@ class AlertSink(Protocol):
         ...
 
 
+MakeSink = Callable[[SinkSettings, Any], AlertSink]
+
+SINKS: Registry[MakeSink] = Registry(
+    "tocsin.sinks",
+    {
+        "stdout": "alerting.sinks.lines:STDOUT",
+        "file": "alerting.sinks.lines:FILE",
+        "webhook": "alerting.sinks.webhook:SINK",
+        "alertmanager": "alerting.sinks.alertmanager:SINK",
+        "zmq": "alerting.sinks.pub:SINK",
+    },
+)
+
+
 def make_sink(settings: SinkSettings) -> AlertSink:
-    """Return the sink that the settings describe."""
-    if settings.kind in ("stdout", "file"):
-        return LineSink(settings)
-    if settings.kind == "webhook":
-        return WebhookSink(settings)
-    if settings.kind == "alertmanager":
-        return AlertmanagerSink(settings)
-    return PubSink(settings)
+    """Return the sink that the settings describe, or raise ConfigError."""
+    part = SINKS.get(settings.kind)
+    return part.make(settings, part.read(settings.options))

@@ -17,6 +17,7 @@ from alerting.config import SinkSettings
 from alerting.sinks.http import post
 from alerting.sinks.parcel import Parcel
 from alerting.sinks.webhook import rfc3339
+from runtime.registry import NoOptions, Part
 
 REPEAT_SECONDS = 60.0
 UP_FOR_NS = 15 * 60_000_000_000  # fifteen repeats: an outage of ours is not a clear
@@ -82,3 +83,10 @@ def _alert(alert: Alert, severity: str, ends_ns: int) -> dict[str, Any]:
         "startsAt": rfc3339(alert.raised_ns),
         "endsAt": rfc3339(ends_ns),
     }
+
+
+def _make(settings: SinkSettings, options: NoOptions) -> AlertmanagerSink:  # noqa: ARG001
+    return AlertmanagerSink(settings)
+
+
+SINK = Part("Prometheus Alertmanager, API v2", _make, needs=("url",))

@@ -8,6 +8,7 @@ from pathlib import Path
 from alerting.alert import Alert, canonical
 from alerting.config import SinkSettings
 from alerting.sinks.parcel import Parcel
+from runtime.registry import NoOptions, Part
 from telemetry.errors import TransientError
 
 
@@ -51,3 +52,11 @@ def _ends_in_newline(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
+
+
+def _make(settings: SinkSettings, options: NoOptions) -> LineSink:  # noqa: ARG001
+    return LineSink(settings)
+
+
+STDOUT = Part("JSON lines on standard output", _make)
+FILE = Part("JSON lines in a file, synced", _make, needs=("path",))

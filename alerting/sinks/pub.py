@@ -8,6 +8,7 @@ from alerting.alert import Alert, canonical
 from alerting.config import SinkSettings
 from alerting.sinks.parcel import Parcel
 from runtime.bus import Publisher
+from runtime.registry import NoOptions, Part
 from telemetry.errors import TransientError
 
 
@@ -43,3 +44,10 @@ class PubSink:
         if self._publisher is not None:
             self._publisher.stop()
             self._publisher = None
+
+
+def _make(settings: SinkSettings, options: NoOptions) -> PubSink:  # noqa: ARG001
+    return PubSink(settings)
+
+
+SINK = Part("ZeroMQ PUB, for watchers", _make, needs=("url",))

@@ -15,6 +15,7 @@ from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.http import post
 from alerting.sinks.parcel import Parcel
+from runtime.registry import NoOptions, Part
 
 BATCH_MAX = 100
 
@@ -72,3 +73,10 @@ def rfc3339(ns: int) -> str:
     seconds, rest = divmod(ns, 1_000_000_000)
     stamp = datetime.fromtimestamp(seconds, UTC)
     return f"{stamp:%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
+
+
+def _make(settings: SinkSettings, options: NoOptions) -> WebhookSink:  # noqa: ARG001
+    return WebhookSink(settings)
+
+
+SINK = Part("CloudEvents over HTTP", _make, needs=("url",))

@@ -14,11 +14,10 @@ import zmq
 
 from alerting.alert import Alert, canonical
 from alerting.config import SinkSettings
-from alerting.sinks import AlertSink, Parcel, RefusedError, make_sink
+from alerting.sinks import SINKS, AlertSink, RefusedError, make_sink
 from telemetry.errors import TransientError
-from tocsin.testing.alarms import AlarmWorld
-
-NOW_NS = 1_700_000_100_000_000_000
+from tocsin.testing import checks_sink
+from tocsin.testing.checks_sink import NOW_NS, parcel
 
 
 class Peer:
@@ -66,24 +65,11 @@ def peer() -> Iterator[Peer]:
 @pytest.fixture(scope="module")
 def alerts() -> list[Alert]:
     """A raise and the clear of it, and a raise of another alarm."""
-    world = AlarmWorld()
-    one, two = (world.series("exporter", exporter=f"192.0.2.{i}") for i in (1, 2))
-    made = world.tick([world.silence(one)])
-    made += world.tick([world.silence(two)])
-    for _ in range(2):
-        made += world.tick([world.silence(two)])
-    assert [(a.entity, a.state) for a in made] == [
-        ("192.0.2.1", "raised"), ("192.0.2.2", "raised"), ("192.0.2.1", "cleared"),
-    ]  # fmt: skip
-    return made
-
-
-def parcel(alert: Alert, attempt: int = 1) -> Parcel:
-    return Parcel(alert, f"{alert.change}-test", attempt)
+    return checks_sink.alerts()
 
 
 def http_sink(kind: str, peer: Peer, **more: Any) -> AlertSink:
-    return make_sink(SinkSettings(kind=kind, url=peer.url, timeout_seconds=0.3, **more))  # type: ignore[arg-type]
+    return make_sink(SinkSettings(kind=kind, url=peer.url, timeout_seconds=0.3, **more))
 
 
 HTTP = [
@@ -99,32 +85,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(params=["stdout", "file", "webhook", "webhook-batch", "alertmanager", "zmq"])
-def any_sink(request: pytest.FixtureRequest, peer: Peer, tmp_path: Path) -> Iterator[AlertSink]:
-    made = make_sink(
-        {
-            "stdout": SinkSettings(kind="stdout"),
-            "file": SinkSettings(kind="file", path=str(tmp_path / "alerts.jsonl")),
-            "webhook": SinkSettings(kind="webhook", url=peer.url),
-            "webhook-batch": SinkSettings(kind="webhook", url=peer.url, mode="batch"),
-            "alertmanager": SinkSettings(kind="alertmanager", url=peer.url),
-            "zmq": SinkSettings(kind="zmq", url=f"tcp://127.0.0.1:{free_port()}"),
-        }[request.param]
-    )
-    yield made
-    made.close()
-
-
-def test_every_sink_sends_its_largest_batch_repeats_and_closes_twice(
-    any_sink: AlertSink, alerts: list[Alert]
+@pytest.mark.parametrize("kind", [*SINKS.kinds(), "webhook in batches"])
+@pytest.mark.parametrize("check", checks_sink.CHECKS, ids=lambda c: c.__name__)
+def test_exam(
+    kind: str, check: Callable[[checks_sink.MakeSink], None], peer: Peer, tmp_path: Path
 ) -> None:
-    assert any_sink.batch_max >= 1
-    batch = [parcel(alert) for alert in alerts[:2]][: any_sink.batch_max]
-    assert any_sink.send(batch, now_ns=NOW_NS)
-    assert any_sink.send(batch, now_ns=NOW_NS)  # the same again is harmless
-    any_sink.repeat(alerts[:2], now_ns=NOW_NS)
-    any_sink.close()
-    any_sink.close()
+    needs = {
+        "file": {"path": str(tmp_path / "alerts.jsonl")},
+        "webhook": {"url": peer.url},
+        "webhook in batches": {"kind": "webhook", "url": peer.url, "mode": "batch"},
+        "alertmanager": {"url": peer.url},
+        "zmq": {"url": f"tcp://127.0.0.1:{free_port()}"},
+    }
+    settings = {"kind": kind, **needs.get(kind, {})}
+    check(lambda: make_sink(SinkSettings(**settings)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("settings", HTTP)

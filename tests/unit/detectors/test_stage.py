@@ -12,7 +12,7 @@ from detectors.stage import DetectionStage
 from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch
 from telemetry.schemas import ANOMALY, FrameFlag
-from tests.support.frames import MONDAY_S, SECOND, frame
+from tocsin.testing.frames import MONDAY_S, SECOND, frame
 from tocsin.testing import make_context
 
 VIEWS = {v.name: v for v in views_for(tick_seconds=5, lateness_seconds=1)}

@@ -1,0 +1,28 @@
+"""The collectors that ship, by the `kind` of their table in the configuration.
+
+A collector is one module: a pure decoder (`collectors.block.Decoder`), and a `Part` that makes it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from collectors.block import Decoder
+from collectors.config import ListenerSettings
+from runtime.component import Context
+from runtime.registry import Registry
+
+MakeDecoder = Callable[[ListenerSettings, Any, Context], Decoder]
+
+COLLECTORS: Registry[MakeDecoder] = Registry(
+    "tocsin.collectors",
+    {
+        "flow": "collectors.flow:COLLECTOR",
+        "sflow": "collectors.sflow5:COLLECTOR",
+    },
+)
+
+
+def make_decoder(settings: ListenerSettings, context: Context) -> Decoder:
+    """Return the decoder that a collector's settings describe, or raise ConfigError."""
+    part = COLLECTORS.get(settings.kind)
+    return part.make(settings, part.read(settings.options), context)

@@ -1,0 +1,29 @@
+"""The detectors that can be set beside the baseline, by the `kind` of their table `[detection.also.NAME]`.
+
+A detector is one module: a class that keeps the contract (`detectors.detector.Detector`), and a
+`Part` that makes one for each view.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from detectors.config import AlsoSettings, DetectionSettings
+from detectors.detector import Detector
+from runtime.registry import Registry
+from telemetry.views import View
+
+MakeDetector = Callable[[View, DetectionSettings, Any], Detector]
+
+DETECTORS: Registry[MakeDetector] = Registry(
+    "tocsin.detectors",
+    {
+        "seasonal": "detectors.seasonal:DETECTOR",
+        "threshold": "detectors.threshold:DETECTOR",
+    },
+)
+
+
+def make_detector(also: AlsoSettings, view: View, settings: DetectionSettings) -> Detector:
+    """Return the detector that the settings describe for one view, or raise ConfigError."""
+    part = DETECTORS.get(also.kind)
+    return part.make(view, settings, part.read(also.options))

@@ -1,0 +1,88 @@
+"""Registration of parts: collectors, detectors and sinks by kind, ours and those of plug-ins.
+
+Ours are rows in one table for each sort (`collectors.registry` and its like); a plug-in names its
+own in the entry points `tocsin.collectors`, `tocsin.detectors`, `tocsin.sinks`. Nothing is imported
+before it is asked for, and importing registers nothing.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from runtime.settings import Settings
+from telemetry.errors import ConfigError
+
+M = TypeVar("M")
+
+
+class NoOptions(Settings, frozen=True, kw_only=True):
+    """A part that has no options of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[M]):
+    """One part: how it is made, what people call it, and its own options.
+
+    `options` is the struct of the table `options` in its settings; `needs` names fields of its
+    settings that must not be empty.
+    """
+
+    title: str
+    make: M
+    options: type[Settings] = NoOptions
+    needs: tuple[str, ...] = ()
+
+    def read(self, options: Mapping[str, Any]) -> Any:
+        """Return the options as their struct, or raise ConfigError that names the key."""
+        try:
+            return msgspec.convert(dict(options), self.options)
+        except msgspec.ValidationError as error:
+            known = ", ".join(f.encode_name for f in msgspec.structs.fields(self.options))
+            raise ConfigError(f"options: {error} (it knows: {known or 'none'})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Registry(Generic[M]):
+    """Parts of one sort. `ours` gives "module:name" of each `Part` by kind."""
+
+    group: str
+    ours: Mapping[str, str]
+    _found: dict[str, Part[M]] = field(default_factory=dict, compare=False)
+
+    def kinds(self) -> list[str]:
+        """Return every kind, ours first, then those of plug-ins."""
+        return [*self.ours, *sorted(set(self._plugins()) - set(self.ours))]
+
+    def get(self, kind: str) -> Part[M]:
+        """Return the part, or raise ConfigError: no such kind, or its plug-in does not load."""
+        if kind not in self._found:
+            self._found[kind] = self._load(kind)
+        return self._found[kind]
+
+    def _load(self, kind: str) -> Part[M]:
+        if kind in self.ours:
+            module, _, name = self.ours[kind].partition(":")
+            part: Part[M] = getattr(import_module(module), name)
+            return part
+        plugin = self._plugins().get(kind)
+        if plugin is None:
+            near = difflib.get_close_matches(kind, self.kinds(), 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.kinds())}"
+            raise ConfigError(f"kind {kind!r} is not known; {hint}")
+        try:
+            found = plugin.load()
+        except Exception as error:  # a stranger's module may raise anything
+            raise ConfigError(
+                f"kind {kind!r}: plug-in {plugin.value} does not load: {error!r}"
+            ) from error
+        if not isinstance(found, Part):
+            raise ConfigError(f"kind {kind!r}: plug-in {plugin.value} is no runtime.registry.Part")
+        return found
+
+    def _plugins(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.group)}
