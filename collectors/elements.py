@@ -26,7 +26,11 @@ class Convert(IntEnum):
     NTP = 5  # 8 bytes: seconds since 1900 and fraction, into ns since 1970
     FRAME = 6  # the start of a link-layer frame: its place and length go to two slots
     PACKET = 7  # the start of an IP packet, the same way
+    NTP_MICRO = 8  # as NTP, to the microsecond: the low bits of the fraction say nothing
 
+
+# Conversions of elements that may come with variable length.
+ANY_WIDTH = (Convert.UNSIGNED, Convert.FRAME, Convert.PACKET)
 
 # What an element can fill; `x_high`, `x_low` stand side by side. First the columns of the schema,
 # then what is turned into columns behind the kernel that reads records.
@@ -234,7 +238,8 @@ def target(element: int, width: int, enterprise: int = 0) -> tuple[int, Convert]
     if element in _UNSIGNED and 1 <= width <= 8:
         return SLOT[_UNSIGNED[element]], Convert.UNSIGNED
     if element in _NTP and width == 8:
-        return SLOT[_NTP[element]], Convert.NTP
+        micro = element in (154, 155, 324)
+        return SLOT[_NTP[element]], Convert.NTP_MICRO if micro else Convert.NTP
     if element in _IPV4 and width == 4:
         return SLOT[_IPV4[element] + "_high"], Convert.IPV4
     if element in _IPV6 and width == 16:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from collectors.elements import SLOTS, VARIABLE, Convert, superseded, target
+from collectors.elements import ANY_WIDTH, SLOTS, VARIABLE, Convert, superseded, target
 from collectors.flow import SetSeen
 from collectors.templates import Template
 
@@ -22,6 +22,9 @@ _RULES = {
     Convert.IPV6: "IPv6",
     Convert.MPLS: "label: the top 20 of 24 bits",
     Convert.NTP: "NTP seconds and fraction to ns since 1970",
+    Convert.NTP_MICRO: "NTP seconds and fraction to ns since 1970, to the microsecond",
+    Convert.FRAME: "sampled frame: addresses, ports, tags where the record has none itself",
+    Convert.PACKET: "sampled packet: addresses, ports where the record has none itself",
 }
 # Name, offset in the record, width; Cisco table B-4.
 _V5_FIELDS = (
@@ -99,7 +102,7 @@ def records_of(seen: SetSeen) -> Iterator[list[FieldSeen]]:
             column, rule = _mapping(spec.element, spec.enterprise, width, spec.width, scope)
             if not spec.enterprise and spec.element in void:
                 column, rule = "", "another quantity than the delta counts beside it, kept raw"
-            slot = target(spec.element, width)[0] if column else -1
+            slot = target(spec.element, width, spec.enterprise)[0] if column else -1
             if slot >= 0 and slot in filled:
                 rule += "; fills in where an earlier one was 0"
             filled.add(slot)
@@ -118,19 +121,18 @@ def records_of(seen: SetSeen) -> Iterator[list[FieldSeen]]:
 def _mapping(
     element: int, enterprise: int, width: int, stated: int, scope: bool
 ) -> tuple[str, str]:
-    if enterprise:
-        return "", f"enterprise {enterprise}: no column, kept raw"
     if scope:
         return "", "scope of the options data"
-    slot, how = target(element, width)
-    if stated == VARIABLE and how is not Convert.UNSIGNED:
+    slot, how = target(element, width, enterprise)
+    if stated == VARIABLE and how not in ANY_WIDTH:
         slot, how = -1, Convert.SKIP
     if slot < 0:
-        return "", _RULES[Convert.SKIP]
+        return "", f"enterprise {enterprise}: {_RULES[how]}" if enterprise else _RULES[how]
+    if how in (Convert.FRAME, Convert.PACKET):
+        return "packet", _RULES[how]
     name = SLOTS[slot]
-    return (name.removesuffix("_high") if how in (Convert.IPV4, Convert.IPV6) else name), _RULES[
-        how
-    ]
+    rule = _RULES[how] + ("; a flow record of its own" if name.startswith("reverse_") else "")
+    return (name.removesuffix("_high") if how in (Convert.IPV4, Convert.IPV6) else name), rule
 
 
 def unmapped(fields: list[FieldSeen]) -> dict[str, str]:
@@ -151,7 +153,7 @@ def has_unmapped(template: Template) -> bool:
     """Whether some field of a template has no column (or may have none: variable length)."""
     elements = {spec.element for spec in template.fields if not spec.enterprise}
     return bool(superseded(elements) & elements) or any(
-        spec.enterprise or spec.width == VARIABLE or target(spec.element, spec.width)[0] < 0
+        spec.width == VARIABLE or target(spec.element, spec.width, spec.enterprise)[0] < 0
         for spec in template.fields
     )
 

@@ -14,9 +14,10 @@ from collectors.elements import DIRECT, RAW, SLOT, SLOT_CLASS, SLOT_ROW
 from collectors.held import Held, HeldSets, Message
 from collectors.ledger import ledger_batch
 from collectors.options import OptionReader
+from collectors.reference import ReferenceTables
 from collectors.sampling import SamplingRates
 from collectors.streams import Fate
-from collectors.template_sets import VERSIONS, describe, read_templates
+from collectors.template_sets import VERSIONS, Malformed, describe, read_templates
 from collectors.templates import Field, StreamKey, Template, TemplateStore
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
@@ -79,7 +80,9 @@ class FlowDecoder:
         self.sets_seen: list[SetSeen] | None = None
         self.templates = TemplateStore(per_exporter_max=settings.templates_per_exporter_max)
         self._sampling = SamplingRates(settings.sampling_override)
-        self._options = OptionReader(self._sampling)
+        self.reference = ReferenceTables()
+        self._options = OptionReader(self._sampling, self.reference)
+        self._names_expired_ns = 0
         self._tunnels = settings.tunnels
         metrics = context.metrics
         self._verdict5 = metrics.counter(
@@ -470,8 +473,11 @@ class FlowDecoder:
         version = stream[2] >> 16
         found = read_templates(data, stream, version, options, arrival_ns)
         for template in found:
-            if template is None:
+            if isinstance(template, Malformed):
+                # Data of that id has a layout that we do not know: the old one would invent values.
                 self._templates_seen.add("malformed")
+                if template.template_id >= templated.FIRST_DATA_ID:
+                    self.templates.withdraw(stream, template.template_id)
             elif not template.fields:
                 gone = self.templates.withdraw(stream, template.template_id)
                 self._templates_seen.add("withdrawn", max(gone, 1))
@@ -598,11 +604,18 @@ class FlowDecoder:
         expired = self.templates.expire(horizon)
         if expired:
             self._templates_seen.add("expired", expired)
+        self._expire_names(horizon)
         self._held.expire(frontier_ns - round(self._settings.held_seconds * 1e9))
         self._waiting.set(self._held.bytes)
         batch = ledger_batch(self._streams, VERSIONS, frontier_ns)
         self._streams.make_room(frontier_ns)
         return [batch] if batch.rows else []
+
+    def _expire_names(self, horizon_ns: int) -> None:
+        """Forget old names, an hour's worth at a time: it looks at all of them."""
+        if horizon_ns - self._names_expired_ns > 3_600_000_000_000:
+            self._names_expired_ns = horizon_ns
+            self.reference.expire(horizon_ns)
 
     def waiting_sets(self) -> list[tuple[str, int, int]]:
         """Return (stream as people read it, set id, sets) of what waits for a template."""
@@ -630,6 +643,7 @@ class FlowDecoder:
         write_array(out, "templates", np.array(heads, np.uint64).reshape(-1, 8))
         write_array(out, "template_fields", np.array(fields, np.uint32).reshape(-1, 3))
         self._sampling.snapshot(out)
+        self.reference.snapshot(out)
         self._held.snapshot(out)
 
     def restore(self, state: Any) -> None:
@@ -646,6 +660,7 @@ class FlowDecoder:
                     Template((high, low, port, domain), template_id, specs, scopes, learned)
                 )
         self._sampling.restore(state)
+        self.reference.restore(state)
         self._held.restore(state)
 
 

@@ -9,6 +9,7 @@ import struct
 from typing import Any
 
 from collectors.elements import VARIABLE
+from collectors.reference import ReferenceTables
 from collectors.sampling import SamplingRates, rate_of
 from collectors.templates import Template
 from telemetry.batch import Batch, batch_from_rows
@@ -24,8 +25,9 @@ _NAMES = {"interface": (10, (82, 83)), "vrf": (234, (236,)), "application": (95,
 class OptionReader:
     """Reads options data sets into `option` rows and sampling rates."""
 
-    def __init__(self, sampling: SamplingRates) -> None:
+    def __init__(self, sampling: SamplingRates, reference: ReferenceTables) -> None:
         self._sampling = sampling
+        self._reference = reference
         self.boot_ms = 0  # of the last set read, 0 = it said nothing
 
     def read(
@@ -60,7 +62,9 @@ class OptionReader:
             name = next((values[0, e] for e in name_elements if (0, e) in values), None)
             if key is not None and name is not None:
                 text = name[:NAME_BYTES_MAX].rstrip(b"\0").decode("utf-8", "replace")
-                found.append({**base, "table": table, "key": _number(key), "name": text})
+                number = _number(key)
+                self._reference.learn(high, low, table, number, text, arrival_ns)
+                found.append({**base, "table": table, "key": number, "name": text})
         boot = _number(values.get((0, 160), b""))
         if boot:
             self.boot_ms = boot

@@ -1,21 +1,34 @@
 """Reading template sets: rare, so plain Python; what they announce is compiled in collectors.templates."""
 
+from dataclasses import dataclass
+
 from collectors.templates import Field, StreamKey, Template
 from telemetry.identity import address_text
 
 VERSIONS = {5: "netflow5", 9: "netflow9", 10: "ipfix"}
 
 
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """An announcement that cannot be read. What its id stood for does not hold any more."""
+
+    template_id: int  # 0 = not known either
+
+
 def read_templates(
     data: bytes, stream: StreamKey, version: int, options: bool, arrival_ns: int
-) -> list[Template | None]:
-    """Return the templates of a set body; one without fields is a withdrawal, None is malformed.
+) -> list[Template | Malformed]:
+    """Return the templates of a set body in order; one without fields is a withdrawal.
+
+    Lenient where a set stays readable: an options template without a scope field (the standard
+    wants one) still announces options data; the v9 option length need not be a multiple of 4
+    (pmacct issue 473).
 
     Source: RFC 7011 sections 3.4.1 to 3.4.3 and 8.1; RFC 3954 sections 5.2 and 6.1 (there the
     scope and option lengths are in bytes, and there is no enterprise bit: ids above 32767 are
     plain ids).
     """
-    found: list[Template | None] = []
+    found: list[Template | Malformed] = []
     at = 0
     while at + 4 <= len(data):
         template_id = int.from_bytes(data[at : at + 2], "big")
@@ -24,19 +37,22 @@ def read_templates(
         scopes = 0
         if template_id < 256 and not (version == 10 and count == 0 and template_id in (2, 3)):
             if template_id or count:
-                found.append(None)
+                found.append(Malformed(0))
             break  # zeros are padding; anything else has lost us
         if options and count and version == 10:
             scopes = int.from_bytes(data[at : at + 2], "big")
             at += 2
-            if scopes == 0 or scopes > count:
-                found.append(None)
+            if scopes > count:
+                found.append(Malformed(template_id))
                 break
+            scopes = max(scopes, 1)
         elif options and version == 9:
             scope_bytes, option_bytes = count, int.from_bytes(data[at : at + 2], "big")
             at += 2
-            scopes, count = scope_bytes // 4, (scope_bytes + option_bytes) // 4
-            scopes = max(scopes, 1)  # an options template without scope is still no data
+            if scope_bytes % 4:
+                found.append(Malformed(template_id))
+                break
+            scopes, count = max(scope_bytes // 4, 1), (scope_bytes + option_bytes) // 4
         fields = []
         for _ in range(count):
             if at + 4 > len(data):
@@ -53,10 +69,10 @@ def read_templates(
                 at += 4
             fields.append(Field(element, width, enterprise))
         if len(fields) < count:
-            found.append(None)
+            found.append(Malformed(template_id))
             break
         if version == 9 and not fields:
-            found.append(None)
+            found.append(Malformed(template_id))
             continue
         found.append(Template(stream, template_id, tuple(fields), scopes, arrival_ns))
     return found

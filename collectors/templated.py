@@ -76,13 +76,19 @@ def _unsigned(payload, at, width):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _ntp(payload, at):  # type: ignore[no-untyped-def]
+def _ntp(payload, at, micro):  # type: ignore[no-untyped-def]
+    """Rounded, as a fraction of 32 bits hits no decimal place. RFC 7011 sections 6.1.9, 6.1.10."""
     seconds = _u32(payload, at)
     fraction = _u32(payload, at + 4)
     if seconds < np.uint64(2208988800):
         return np.uint64(0)
     whole = (seconds - np.uint64(2208988800)) * np.uint64(1000000000)
-    return whole + ((fraction * np.uint64(1000000000)) >> np.uint64(32))
+    half = np.uint64(0x80000000)
+    if micro:
+        part = ((fraction * np.uint64(1000000) + half) >> np.uint64(32)) * np.uint64(1000)
+    else:
+        part = (fraction * np.uint64(1000000000) + half) >> np.uint64(32)
+    return whole + part
 
 
 @inline
@@ -155,8 +161,8 @@ def _store(payload, at, width, how, fill, kind, row, r, wide, words, halves, oct
         if not fill or (empty and said != np.uint64(0)):
             wide[row, r] = high
             wide[row + 1, r] = low
-    elif how == 5:
-        _keep(wide, row, r, _ntp(payload, at), fill)
+    elif how == 5 or how == 8:
+        _keep(wide, row, r, _ntp(payload, at, how == 8), fill)
     elif (how == 6 or how == 7) and not fill:
         wide[row, r] = np.uint64(at)
         wide[row + 1, r] = np.uint64(width) | (np.uint64(how == 6) << np.uint64(32))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from collectors.columns import bit, bits
 from collectors.elements import (
+    ANY_WIDTH,
     DIRECT,
     RAW,
     SLOT,
@@ -125,7 +126,7 @@ class Plans:
                 # An unsigned element sent with variable length is legal; the kernel checks each.
                 width = 8 if spec.width == VARIABLE else spec.width
                 slot, how = target(spec.element, width, spec.enterprise)
-            if spec.width == VARIABLE and how not in _ANY_WIDTH:
+            if spec.width == VARIABLE and how not in ANY_WIDTH:
                 slot, how = -1, Convert.SKIP
             flag = 0
             if slot >= 0:
@@ -160,7 +161,6 @@ class Plans:
         return np.array([self.high >> slot & 1 for slot in range(len(SLOTS))], np.uint8)
 
 
-_ANY_WIDTH = (Convert.UNSIGNED, Convert.FRAME, Convert.PACKET)
 _PAIRS = (Convert.IPV4, Convert.IPV6, Convert.FRAME, Convert.PACKET)
 
 

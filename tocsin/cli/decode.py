@@ -226,7 +226,11 @@ class Decoding:
             self._series.update({series: (entity, key) for series, entity, key in keys})
         if name in ("series", "option", "ledger") and not self._everything:
             return
-        for row in rows(batch):
+        names = self._names(batch) if name == "flow" else {}
+        for place, row in enumerate(rows(batch)):
+            known = {column: texts[place] for column, texts in names.items() if texts[place]}
+            if known:
+                row["names"] = known
             if name == "sample":
                 entity, key = self._series.get(row["series_id"], ("", ""))
                 row["entity"] = entity
@@ -236,6 +240,13 @@ class Decoding:
                 if row.get(time) == 0:
                     row[time] = None  # a payload file does not say when it came
             yield row
+
+    def _names(self, batch: Any) -> dict[str, list[str]]:
+        """Return the names that the exporter's options data gave to the numbers of its flows."""
+        from collectors.reference import COLUMNS
+
+        tables = self._flow.reference
+        return {column: tables.join(batch, column) for column in COLUMNS} if len(tables) else {}
 
     def _origins(self) -> Iterator[dict[str, Any]]:
         """Yield what each templated flow row has besides its columns, in the rows' order."""
