@@ -272,7 +272,9 @@ class FlowWindows:
         priority = weight.astype(np.float64) * 2.0**53 / uniform
         least = state.threshold
         if priority.size > view.talkers:
+            # So many records reach this: what lies below is in no sample of this tick.
             least = max(least, float(np.partition(priority, -view.talkers)[-view.talkers]))
+            state.threshold = least
         good = np.flatnonzero(priority >= least)
         if not good.size:
             return
