@@ -64,6 +64,20 @@ def options_set(
     return struct.pack("!HH", 3, len(body) + 4) + body
 
 
+def v9_options_set(
+    template_id: int,
+    scopes: Sequence[tuple[int, int]],
+    fields: Sequence[tuple[int, int]],
+    *,
+    padding: int | None = None,
+) -> bytes:
+    """Build a v9 options template set: lengths in bytes, padded to 4 bytes where not told otherwise."""
+    body = struct.pack("!HHH", template_id, 4 * len(scopes), 4 * len(fields))
+    body += b"".join(struct.pack("!HH", *field) for field in (*scopes, *fields))
+    body += bytes(-(len(body) + 4) % 4 if padding is None else padding)
+    return struct.pack("!HH", 1, len(body) + 4) + body
+
+
 def data_set(set_id: int, body: bytes) -> bytes:
     """Build a data set."""
     return struct.pack("!HH", set_id, len(body) + 4) + body
