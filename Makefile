@@ -3,43 +3,67 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PROFILE ?= site
 PY := .venv/bin/python
-STAMP := .venv/.made-$(PROFILE)
+# What an environment is made of. A stamp carries this mark in its name, so that nothing is installed
+# again for a new date on a file, and everything is when a pin, the interpreter or the folder changed.
+MARK := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; pwd; } 2>&1 | sha256sum | cut -c1-12)
+RUNS := .venv/.made-$(PROFILE)-$(MARK)
+TESTS := .venv/.made-dev-$(MARK)
+comma := ,
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --only-binary=:all: --constraint constraints.txt
 export TOCSIN_STATE_DIR ?= $(HOME)/.local/state/tocsin
 
-.PHONY: setup setup-dev run check test test-deep perf
+.PHONY: setup setup-dev run check test test-deep perf plan clean
 
-$(STAMP): pyproject.toml constraints.txt
-	@echo "Making the environment in .venv (profile $(PROFILE)): about $(if $(filter sensor,$(PROFILE)),120,350) MB are downloaded once."
-	@echo "For less: make run PROFILE=sensor (no SQL history, about 120 MB)."
+# The tests' environment and `site` have all that `sensor` needs.
+ifneq ($(wildcard $(TESTS)),)
+RUNS := $(TESTS)
+else ifneq ($(wildcard .venv/.made-site-$(MARK)),)
+RUNS := .venv/.made-site-$(MARK)
+endif
+
+.venv/.made-%-$(MARK):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; PYTHON=/path/to/python3 names another."; exit 2; }
-	@[ -x $(PY) ] || $(PYTHON) -m venv .venv || { echo "python3-venv is missing: apt install python3-venv"; exit 2; }
-	@$(PY) -m pip install --quiet --disable-pip-version-check --only-binary=:all: --constraint constraints.txt --editable '.[$(if $(filter sensor,$(PROFILE)),jit,site)]'
-	@touch $@
+	@case $* in \
+	  sensor) echo "Making the environment in .venv for PROFILE=sensor: about 120 MB are downloaded, once." ;; \
+	  site)   echo "Making the environment in .venv: about 350 MB are downloaded, once."; \
+	          echo "For less: make run PROFILE=sensor (no SQL history, about 120 MB)." ;; \
+	  dev)    echo "Making the environment for tests and checks in .venv: at most 400 MB are downloaded, once." ;; \
+	  *)      echo "PROFILE=$* is unknown: sensor or site."; exit 2 ;; \
+	esac
+	@# A checkout that was moved needs a new environment: its scripts name the old folder.
+	@[ -x $(PY) ] && [ "$$(cat .venv/.place 2>/dev/null || pwd -P)" = "$$(pwd -P)" ] \
+	  || $(PYTHON) -m venv --clear .venv || { echo "python3-venv is missing: apt install python3-venv"; exit 2; }
+	@pwd -P >.venv/.place
+	@$(PIP) --editable '.[$(if $(filter sensor,$*),jit,$(if $(filter dev,$*),site$(comma)dev,site))]' \
+	  || { echo "The packages could not be installed; see the lines above. Nothing was started."; exit 1; }
+	@rm -f .venv/.made-$*-* && touch $@
 
-setup: $(STAMP)
+setup: $(RUNS)
 	@$(PY) -m tocsin warm
 
-.venv/.made-dev: $(STAMP)
-	@echo "Adding the tools for tests and checks: about 60 MB."
-	@$(PY) -m pip install --quiet --disable-pip-version-check --only-binary=:all: --constraint constraints.txt --editable '.[site,dev]'
-	@touch $@
+setup-dev: $(TESTS)
 
-setup-dev: .venv/.made-dev
-
-run: $(STAMP)
+run: $(RUNS)
 	@$(PY) -m tocsin demo $(if $(FOR),--for $(FOR)) $(if $(SEED),--seed $(SEED)) --profile $(PROFILE)
 
-check: setup-dev
+check: $(TESTS)
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: setup-dev
+test: plan $(TESTS)
 	@deploy/test.sh
 
-test-deep: setup-dev
-	@DEEP=1 deploy/test.sh
+test-deep: export DEEP := 1
+test-deep: plan $(TESTS)
+	@deploy/test.sh
 
-perf: setup-dev
+plan:
+	@deploy/test.sh --plan
+
+perf: $(TESTS)
 	@for part in perf/[a-z]*.py; do $(PY) $$part || exit 1; done
+
+clean:
+	rm -rf .venv .cache

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests in tiers. TIER=fast: the environment alone, two minutes. DEEP=1: the long forms.
+# --plan says what would run and ends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PY=.venv/bin/python
@@ -9,15 +10,7 @@ PACKAGES=(softflowd pmacct nfdump openvswitch-switch iperf3 tshark tcpdump iprou
   prometheus-alertmanager strace systemd)
 export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$PWD/.cache/numba}"
 export TOCSIN_STATE_DIR="$PWD/.cache/state"
-mkdir -p .cache
-
-echo "Plan:"
-echo "  fast      unit, property, contract, arch, docs and doctests    2 min, nothing is downloaded"
-if [ "$TIER" != fast ]; then
-  echo "  whole     scenario, conformance, live with real exporters      8 min, about 150 MB of system packages (root)"
-  echo "  checked   kernels again with bounds checks, own cache           3 min"
-fi
-[ -z "$DEEP" ] || echo "  deep      1,000,000 mutants, 50 kills, 20 seeds, kernels without JIT: hours"
+export TOCSIN_LEFT_OUT="$PWD/.cache/left-out"
 
 missing() {
   for name in "${PACKAGES[@]}"; do
@@ -25,15 +18,35 @@ missing() {
   done
 }
 
+may_install() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
+
+plan() {
+  local wanted
+  mapfile -t wanted < <(missing)
+  echo "Plan (TIER=$TIER${DEEP:+, deep}; minutes on 2 cores):"
+  echo "  fast      2 min   unit, property, contract, architecture, docs, doctests; downloads nothing"
+  if [ "$TIER" = fast ]; then return; fi
+  echo "  whole     9 min   scenario, conformance, fuzz, live with real exporters and peers"
+  if [ ${#wanted[@]} -eq 0 ]; then
+    echo "                    system packages: all here"
+  elif may_install; then
+    echo "                    system packages, at most 150 MB: ${wanted[*]}"
+  else
+    echo "                    without root these are not installed, and their tests left out: ${wanted[*]}"
+    echo "                    as root: apt-get install --no-install-recommends ${wanted[*]}"
+  fi
+  [ "$(id -u)" -eq 0 ] || echo "                    without root: no network namespaces, so no live traffic"
+  echo "  checked   4 min   kernels again with bounds checks, a cache of their own"
+  if [ -n "$DEEP" ]; then
+    echo "  deep      hours   1,000,000 mutants, 50 kills, 20 seeds, 3,000 examples a property, kernels"
+    echo "                    without JIT; wheels of every package for aarch64 are looked up"
+  fi
+}
+
 install_packages() {
   local wanted
   mapfile -t wanted < <(missing)
-  [ ${#wanted[@]} -eq 0 ] && return 0
-  if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-    echo "Left out without root: tests that need ${wanted[*]}"
-    echo "  as root: apt-get install --no-install-recommends ${wanted[*]}"
-    return 0
-  fi
+  if [ ${#wanted[@]} -eq 0 ] || ! may_install; then return 0; fi
   echo "Installing for the live tests: ${wanted[*]}"
   # Services must not start: the tests start their own, on their own ports.
   local policy=/usr/sbin/policy-rc.d made=
@@ -51,23 +64,43 @@ install_packages() {
   [ -z "$made" ] || rm -f "$policy"
 }
 
-FAST=(tests/unit tests/property tests/contract tests/arch tests/docs
-  telemetry runtime collectors correlator detectors history alerting tocsin)
 present() { for path in "$@"; do [ -e "$path" ] && echo "$path"; done; }
 
-mapfile -t fast < <(present "${FAST[@]}")
-$PY -m pytest -q "${fast[@]}"
-[ "$TIER" = fast ] && exit 0
+# tier NAME PATH...: one pytest over those paths that are there, and how long it took.
+tier() {
+  local name="$1" began=$SECONDS paths code=0
+  shift
+  mapfile -t paths < <(present "$@")
+  echo "== $name"
+  $PY -m pytest -q "${paths[@]}" || code=$?
+  echo "== $name: $((SECONDS - began)) s"
+  return "$code"
+}
+
+if [ "${1:-}" = --plan ]; then
+  plan
+  exit 0
+fi
+
+mkdir -p .cache
+rm -f "$TOCSIN_LEFT_OUT"
+trap '[ ! -s "$TOCSIN_LEFT_OUT" ] || { echo "Left out:"; sort "$TOCSIN_LEFT_OUT" | uniq -c; }' EXIT
+
+$PY -m tocsin warm
+tier fast tests/unit tests/property tests/contract tests/arch tests/docs \
+  telemetry runtime collectors correlator detectors history alerting tocsin
+if [ "$TIER" = fast ]; then exit 0; fi
 
 install_packages
-mapfile -t whole < <(present tests/conformance tests/scenario tests/live tests/fuzz)
-$PY -m pytest -q "${whole[@]}"
+tier whole tests/conformance tests/scenario tests/live tests/fuzz
 
-echo "Kernels with bounds checks"
-mapfile -t checked < <(present tests/unit/collectors tests/unit/correlator tests/unit/detectors tests/property tests/fuzz)
-NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR="$PWD/.cache/numba-checked" $PY -m pytest -q "${checked[@]}"
+CHECKED=(tests/unit/collectors tests/unit/correlator tests/unit/detectors tests/property tests/fuzz)
+export NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR="$PWD/.cache/numba-checked"
+$PY -m tocsin warm
+tier "checked (bounds of every read and write in a kernel)" "${CHECKED[@]}"
 
 if [ -n "$DEEP" ]; then
-  echo "Kernels without JIT"
-  NUMBA_DISABLE_JIT=1 $PY -m pytest -q tests/unit/collectors tests/unit/correlator
+  unset NUMBA_BOUNDSCHECK
+  # The same kernels as plain Python: what numba makes of them is what they say. Slow, so not the deep counts.
+  DEEP='' NUMBA_DISABLE_JIT=1 tier "without JIT" tests/unit/collectors tests/unit/correlator tests/unit/detectors
 fi

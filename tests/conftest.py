@@ -24,6 +24,9 @@ def leave_out(reason: str) -> None:
     """Leave the running test out, or fail it where nothing may be left out."""
     if CI:
         pytest.fail(f"left out in CI: {reason}", pytrace=False)
+    if listed := os.environ.get("TOCSIN_LEFT_OUT"):  # deploy/test.sh tells all of them at its end
+        with Path(listed).open("a", encoding="utf-8") as file:
+            file.write(reason + "\n")
     pytest.skip(reason)
 
 

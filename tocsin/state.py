@@ -2,6 +2,7 @@
 
 import os
 import platform
+import tempfile
 from pathlib import Path
 
 from tocsin import __version__
@@ -41,3 +42,29 @@ def kernel_environment(folder: Path) -> tuple[dict[str, str], str]:
             ),
         )
     return {"NUMBA_CACHE_DIR": str(cache)}, ""
+
+
+def use_kernel_cache(folder: Path) -> str:
+    """Let this process and those it starts keep compiled kernels in `folder`.
+
+    Call it before anything imports numba. Return "" or one sentence about what is not ideal.
+    """
+    environment, said = kernel_environment(folder)
+    os.environ.update(environment)
+    return said
+
+
+def writable_state(folder: Path) -> tuple[Path, str]:
+    """Return (`folder`, "") or, where it cannot be written, (one for this run only, a sentence)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        instead = Path(tempfile.mkdtemp(prefix="tocsin-"))
+        return instead, (
+            f"{folder}: {error.strerror}; this run keeps its state in {instead} and compiles its "
+            f"kernels anew. Make the folder writable or set TOCSIN_STATE_DIR"
+        )
+    return folder, ""

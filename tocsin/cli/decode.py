@@ -43,6 +43,9 @@ def decode(
     import logging
     import sys
 
+    from tocsin.state import state_dir, use_kernel_cache
+
+    use_kernel_cache(state_dir())
     import numpy as np
 
     from collectors.present import csv_lines, json_line, table_lines

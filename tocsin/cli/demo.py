@@ -23,11 +23,18 @@ def demo(
     records_per_second: float,
 ) -> None:
     """Show a network, its faults, and what Tocsin makes of them."""
-    from tocsin.state import state_dir
+    import shutil
+
+    from tocsin.state import state_dir, use_kernel_cache, writable_state
 
     if speed and not days:
         raise click.UsageError("--speed goes with --days")
-    folder = state_dir(state) / "demo"
+    wanted = state_dir(state)
+    root, said = writable_state(wanted)
+    for line in (said, use_kernel_cache(root)):
+        if line:
+            click.echo(f"tocsin: {line}", err=True)
+    folder = root / "demo"
     if days:
         from tocsin.demo.simulate import simulate
 
@@ -37,11 +44,15 @@ def demo(
     else:
         from tocsin.demo.live import LiveDemo
 
-        code = LiveDemo(
-            folder,
-            seconds=seconds,
-            seed=seed,
-            profile=profile,
-            records_per_second=records_per_second,
-        ).run()
+        try:
+            code = LiveDemo(
+                folder,
+                seconds=seconds,
+                seed=seed,
+                profile=profile,
+                records_per_second=records_per_second,
+            ).run()
+        finally:
+            if root != wanted:
+                shutil.rmtree(root, ignore_errors=True)
     raise SystemExit(code)

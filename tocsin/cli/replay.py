@@ -19,6 +19,9 @@ def replay(
     from runtime.clock import SystemClock
     from telemetry.errors import ConfigError, DecodeError
     from tocsin.config import load_config
+    from tocsin.state import state_dir, use_kernel_cache
+
+    use_kernel_cache(state_dir())
     from tocsin.replay import Replay, case_config, pace
 
     try:

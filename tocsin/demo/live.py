@@ -107,7 +107,9 @@ class LiveDemo:
     # ---- before
 
     def _warm(self) -> None:
-        """Compile kernels into the cache once, visibly."""
+        """Compile kernels into the cache once, visibly; without a cache each process does it alone."""
+        if os.environ.get("TOCSIN_KERNELS") == "memory":
+            return
         mark = self._folder.parent / "kernels" / f".warm-{_code_mark()}"
         if mark.exists():
             return
