@@ -129,17 +129,35 @@ class FlowMemory:
         return int(self.wide.shape[1])
 
     def columns(self, filled: frozenset[str], rows: int) -> dict[str, NDArray[Any]]:
-        """Return the schema's columns: what is in `filled` from here, the rest zeros."""
+        """Return the schema's columns: what is in `filled` from here, the rest zeros.
+
+        One view for each width of zeros, however many columns share it: this runs for every block.
+        """
         matrices = (self.wide, self.words, self.halves, self.octets)
+        empty = [zeros(dtype, rows) for dtype in _DTYPES]
         made: dict[str, NDArray[Any]] = {}
-        for spec in FLOW.fields:
-            if spec.name in filled:
-                kind, row = PLACE[spec.name]
-                column = matrices[kind][row, :rows]
-                made[spec.name] = column.view(np.int64) if spec.dtype.kind == "i" else column
+        for name, kind, row, signed, dtype in _COLUMNS:
+            if name not in filled:
+                made[name] = empty[dtype]
+            elif signed:
+                made[name] = matrices[kind][row, :rows].view(np.int64)
             else:
-                made[spec.name] = zeros(spec.dtype, rows)
+                made[name] = matrices[kind][row, :rows]
         return made
+
+
+_DTYPES = tuple(np.dtype(name) for name in ("u8", "u4", "u2", "u1", "i8"))
+# Name, width class, row, whether it is signed, which of _DTYPES; in the schema's order.
+_COLUMNS = tuple(
+    (spec.name, *PLACE[spec.name], spec.dtype.kind == "i", _DTYPES.index(spec.dtype))
+    for spec in FLOW.fields
+)
+
+
+def seal(columns: dict[str, NDArray[Any]]) -> None:
+    """Make columns read-only, as a batch's are."""
+    for column in columns.values():
+        column.flags.writeable = False
 
 
 def zeros(dtype: np.dtype[Any], rows: int) -> NDArray[Any]:

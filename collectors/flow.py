@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from collectors import netflow5, sections, streams, templated
 from collectors.block import DatagramBlock
-from collectors.columns import ROWS_MAX, WIDE, FlowMemory, bit
+from collectors.columns import ROWS_MAX, FlowMemory, bit, seal
 from collectors.config import FlowDecoderSettings, ListenerSettings
 from collectors.elements import DIRECT, RAW, SLOT, SLOT_CLASS, SLOT_ROW
 from collectors.held import Held, HeldSets, Message
@@ -235,7 +235,8 @@ class FlowDecoder:
         )
         self._verdict5.array += np.bincount(verdict, minlength=len(netflow5.Verdict)).astype("u8")
         work.rows[chosen] = records
-        work.units[chosen] = np.stack([records, np.ones_like(records), records], axis=1)
+        work.units[chosen, 0] = work.units[chosen, 2] = records
+        work.units[chosen, 1] = 1
         if bool((verdict == netflow5.Verdict.TRUNCATED).any()):
             for d in np.flatnonzero(verdict == netflow5.Verdict.TRUNCATED).tolist():
                 # Cut: its count says how many flows it had, where it can be.
@@ -281,7 +282,9 @@ class FlowDecoder:
                 self._rates(part, buffers, cursor, first_segment)
                 first_segment = int(cursor[templated.SEGMENTS])
                 set_id = int(cursor[templated.SET_ID])
-                records[d] += self._read_options(part, d, set_id, data, stream, options)
+                count = self._read_options(part, d, set_id, data, stream, options)
+                records[d] += count
+                work.rows[part.chosen[d]] -= count
                 self._note(part, d, set_id, at, data, 0)
             else:
                 announced, ready = self._learn(
@@ -302,33 +305,35 @@ class FlowDecoder:
             self._sets.add("reserved_id", int(cursor[templated.RESERVED_SETS]))
         if again:  # a set that waited: its datagram was counted when it came
             work.units[:, 0] = records
+            work.rows += records
             return batches
-        self._verdict.array += np.bincount(verdict, minlength=len(templated.Verdict)).astype("u8")
-        nine = part.kind == 9
-        standard = np.where(nine, 1, records)
-        work.units[chosen, 0] += standard
-        work.units[chosen, 1] += np.where(nine, records, 1)
-        work.units[chosen, 2] += standard
-        work.fate[chosen[(verdict != 0) & (records == 0)]] = Fate.MALFORMED
-        # A set cut short may have held more: only the next sequence number says how many.
-        work.unsure[chosen[(verdict != 0) & ~nine]] = Fate.MALFORMED
+        templated.tally(
+            part.kind,
+            chosen,
+            verdict,
+            records,
+            work.units,
+            work.rows,
+            work.fate,
+            work.unsure,
+            self._verdict.array,
+        )
         return batches
 
     def _buffers(self, part: "_Part") -> "_Buffers":
         plans = self.templates.plans
         # Room for all of the block, or for as much as one batch takes: more than any one set.
         room = min(part.bytes // plans.least + 1, ROWS_MAX)
-        active = plans.active()
-        wide = np.zeros(len(WIDE) + len(RAW), np.uint8)
-        wide[_SLOT_ROW[(active != 0) & (_SLOT_KIND == 0)]] = 1
+        active, wide_active = plans.active()
+        segments = min(SEGMENTS_PER_CALL, part.bytes // 4 + 1)
         return _Buffers(
             FlowMemory.room(room, extra=len(RAW)),
-            np.empty((min(SEGMENTS_PER_CALL, part.bytes // 4 + 1), 6), np.int32),
+            np.empty((segments, 6), np.int32),
             active,
-            wide,
+            wide_active,
             plans.first.size,
             plans.high,
-            np.zeros(min(SEGMENTS_PER_CALL, part.bytes // 4 + 1), np.uint32),
+            np.zeros(segments, np.uint32),
         )
 
     def _walk(
@@ -415,7 +420,6 @@ class FlowDecoder:
             memory.words,
             memory.halves,
         )
-        np.add.at(part.work.rows, part.chosen[segment[:, 0]], segment[:, 3])
         columns = memory.columns(buffers.filled(icmp=bool(left & templated.HAS_ICMP)), rows)
         version = int(part.kind[segment[0, 0]])
         source = VERSIONS.get(version, "ipfix")
@@ -461,7 +465,10 @@ class FlowDecoder:
     ) -> Batch:
         self._records.array[0] += np.uint64(rows)
         newest = int(block.arrival_ns[-1]) if block.datagrams else 0
-        return Batch(FLOW, columns, {}, {}, source, newest, block.frontier_ns)
+        seal(columns)
+        return Batch.unchecked(
+            FLOW, columns, source=source, arrival_ns=newest, frontier_ns=block.frontier_ns
+        )
 
     # ---- what is rare: templates, options, sets that wait
 
@@ -753,20 +760,23 @@ class _Part:
         self.work = work
         self.chosen = chosen
         self.payload = block.payload
-        # All of a block's datagrams in order: no copies.
-        pick: Any = slice(None) if chosen.size == block.datagrams else chosen
-        self.offset = block.offset[pick]
-        self.length = block.length[pick]
-        self.exporter_high = block.exporter_high[pick]
-        self.exporter_low = block.exporter_low[pick]
-        self.exporter_port = block.exporter_port[pick]
-        self.arrival_ns = block.arrival_ns[pick]
-        self.stream = located.stream[pick]
-        self.kind = located.kind[pick]
-        self.export_ns = located.export_ns[pick]
-        self.offset_ns = located.offset_ns[pick]
-        self.uptime_ms = located.uptime_ms[pick]
-        self.drift = located.drift[pick]
+        if chosen.size == block.datagrams:  # all of them in order: no copies
+            self.offset, self.length, self.arrival_ns = block.offset, block.length, block.arrival_ns
+            self.exporter_high, self.exporter_low = block.exporter_high, block.exporter_low
+            self.exporter_port = block.exporter_port
+            self.stream, self.kind = located.stream, located.kind
+            self.export_ns, self.offset_ns = located.export_ns, located.offset_ns
+            self.uptime_ms, self.drift = located.uptime_ms, located.drift
+        else:
+            self.offset, self.length = block.offset[chosen], block.length[chosen]
+            self.arrival_ns = block.arrival_ns[chosen]
+            self.exporter_high = block.exporter_high[chosen]
+            self.exporter_low = block.exporter_low[chosen]
+            self.exporter_port = block.exporter_port[chosen]
+            self.stream, self.kind = located.stream[chosen], located.kind[chosen]
+            self.export_ns = located.export_ns[chosen]
+            self.offset_ns = located.offset_ns[chosen]
+            self.uptime_ms, self.drift = located.uptime_ms[chosen], located.drift[chosen]
         self.bytes = int(self.length.sum())
 
     def arrival(self, d: int) -> int:

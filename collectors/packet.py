@@ -279,7 +279,12 @@ def parse_headers(
         at = start[n]
         end = at + length[n]
         layer = np.int64(link[n])
-        for _ in range(tunnels + 1):
+        for depth in range(tunnels + 1):
+            if layer == 1 and at + 14 <= end:  # the usual frame needs no walk through tags
+                kind = _u16(payload, at + 12)
+                if kind == 0x0800 or kind == 0x86DD:
+                    layer = np.int64(11) if kind == 0x0800 else np.int64(12)
+                    at += 14
             for _ in range(3):  # a frame may lie in a pseudowire, a label stack in a frame
                 if layer == 1:
                     layer, at = _tagged(payload, at + 12, end, n, out)
@@ -374,7 +379,7 @@ def parse_headers(
                     out[6, n] = _u16(payload, transport)
                     seen |= np.uint64(2)
             out[11, n] = seen
-            if transport < 0:
+            if transport < 0 or depth == tunnels:
                 break
             layer, at = _inside(payload, protocol, transport, end)
             if layer == 0:

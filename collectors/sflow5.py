@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from collectors import packet, streams
 from collectors.block import DatagramBlock
+from collectors.columns import BYTES, HALVES, WIDE, WORDS, FlowMemory, bits, seal, stride
 from collectors.config import FlowDecoderSettings, ListenerSettings
 from collectors.ledger import ledger_batch
 from collectors.sampling import SamplingRates
@@ -25,7 +26,7 @@ from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_text, stable_id
 from telemetry.schema import Schema
-from telemetry.schemas import FLOW, FLOW_FIELD_BIT, LEDGER, SAMPLE, SERIES
+from telemetry.schemas import FLOW, LEDGER, SAMPLE, SERIES
 
 ROWS_PER_BYTES = 40  # the smallest sample with a record is longer than this
 
@@ -434,47 +435,182 @@ def find_agents(
     return agents
 
 
-def _bits(*names: str) -> np.uint64:
-    return np.uint64(sum(1 << FLOW_FIELD_BIT[name] for name in names))
+# Rows of the matrices, for the kernel below, whose compile cache does not see other files change.
+assert WIDE[2:14] == (
+    "export_ns", "arrival_ns", "exporter_address_high", "exporter_address_low",
+    "source_address_high", "source_address_low", "destination_address_high",
+    "destination_address_low", "octets", "packets", "next_hop_address_high", "next_hop_address_low",
+)  # fmt: skip
+assert WIDE[19] == "fields_present"
+assert WORDS[:7] == (
+    "observation_domain_id", "ingress_interface", "egress_interface", "sampling_rate", "source_as",
+    "destination_as", "mpls_top_label",
+)  # fmt: skip
+assert HALVES[:4] == ("source_port", "destination_port", "tcp_flags", "vlan_id")
+assert BYTES[:6] == (
+    "protocol", "ip_class_of_service", "source_prefix_length", "destination_prefix_length",
+    "direction", "forwarding_status",
+)  # fmt: skip
+FILLED = frozenset(
+    (*WIDE[2:14], WIDE[19], *WORDS[:7], *HALVES[:4], *BYTES[:4], "forwarding_status")
+)
 
 
-_ALWAYS = _bits(
-    "export_ns",
-    "arrival_ns",
-    "exporter_address_high",
-    "exporter_address_low",
-    "observation_domain_id",
-    "ingress_interface",
-    "egress_interface",
-    "packets",
-    "sampling_rate",
+@kernel(
+    "i8(const u8[:,::1], const u8[:,::1], i8, const u8[:,::1], const i8[::1], const u8[::1],"
+    " u8[:,::1], u4[:,::1], u2[:,::1], u1[:,::1])"
 )
-_IP = _bits(
-    "source_address_high",
-    "source_address_low",
-    "destination_address_high",
-    "destination_address_low",
-    "protocol",
-    "ip_class_of_service",
+def finish_sflow(
+    flows: NDArray[np.uint64],
+    parsed: NDArray[np.uint64],
+    rows: int,
+    head: NDArray[np.uint64],
+    arrival_ns: NDArray[np.int64],
+    masks: NDArray[np.uint64],
+    wide: NDArray[np.uint64],
+    words: NDArray[np.uint32],
+    halves: NDArray[np.uint16],
+    octets: NDArray[np.uint8],
+) -> int:
+    """Make flow records of samples and their parsed headers; return how many have no rate.
+
+    In      flows uint64[30, R] and head uint64[5, D] of `decode_sflow`; parsed uint64[13, R] of
+            `packet.parse_headers`; arrival_ns int64[D]; masks uint64[16], bits of fields_present:
+            always, then for bits 1, 2, 4, 8, 16 of the header's `found`, for bits 4 to 64 of the
+            sample's, for a sampled-IP structure, of the VLAN.
+    Out     columns of R rows, those in FILLED.
+    """
+    without = 0
+    for r in range(rows):
+        d = np.int64(flows[0, r])
+        found = flows[27, r]
+        seen = parsed[11, r]
+        present = masks[0]
+        for k in range(5):
+            if (seen >> np.uint64(k)) & np.uint64(1) != np.uint64(0):
+                present |= masks[1 + k]
+            if (found >> np.uint64(k + 2)) & np.uint64(1) != np.uint64(0):
+                present |= masks[6 + k]
+        # A sampled-IP structure counts where no header could be read.
+        by_sample = seen & np.uint64(1) == np.uint64(0) and found & np.uint64(2) != np.uint64(0)
+        arrival = np.uint64(arrival_ns[d])
+        wide[2, r] = arrival
+        wide[3, r] = arrival
+        wide[4, r] = head[0, d]
+        wide[5, r] = head[1, d]
+        if by_sample:
+            present |= masks[11]
+            wide[6, r] = flows[16, r]
+            wide[7, r] = flows[17, r]
+            wide[8, r] = flows[18, r]
+            wide[9, r] = flows[19, r]
+            octets[0, r] = flows[12, r]
+            octets[1, r] = flows[20, r]
+            halves[0, r] = flows[13, r]
+            halves[1, r] = flows[14, r]
+            halves[2, r] = flows[15, r]
+        else:
+            wide[6, r] = parsed[0, r]
+            wide[7, r] = parsed[1, r]
+            wide[8, r] = parsed[2, r]
+            wide[9, r] = parsed[3, r]
+            octets[0, r] = parsed[4, r]
+            octets[1, r] = parsed[8, r]
+            halves[0, r] = parsed[5, r]
+            halves[1, r] = parsed[6, r]
+            halves[2, r] = parsed[7, r]
+        # The tag in the packet, else the VLAN that the switch says it put it into.
+        halves[3, r] = parsed[9, r] if seen & np.uint64(8) != np.uint64(0) else flows[10, r]
+        wide[10, r] = flows[4, r]
+        wide[11, r] = flows[11, r]
+        wide[12, r] = flows[21, r]
+        wide[13, r] = flows[22, r]
+        wide[19, r] = present
+        words[0, r] = head[2, d]
+        words[1, r] = flows[6, r]
+        words[2, r] = flows[7, r]
+        words[3, r] = flows[5, r]
+        words[4, r] = flows[25, r]
+        words[5, r] = flows[26, r]
+        words[6, r] = parsed[10, r]
+        octets[2, r] = flows[23, r]
+        octets[3, r] = flows[24, r]
+        # IPFIX element 89: dropped, reason unknown; sFlow's reasons have no twin.
+        octets[5, r] = 128 if found & np.uint64(32) != np.uint64(0) else 0
+        if flows[5, r] == np.uint64(0):
+            without += 1
+    return without
+
+
+@kernel("i8(const u8[:,::1], i8, const i4[::1], u8[::1], u8[::1], i8[::1])")
+def count_drops(
+    flows: NDArray[np.uint64],
+    rows: int,
+    agent: NDArray[np.int32],
+    source_key: NDArray[np.uint64],
+    source_drops: NDArray[np.uint64],
+    used: NDArray[np.int64],
+) -> int:
+    """Return by how much the drop counters of all sources grew.
+
+    In      flows uint64[30, R] of `decode_sflow`; agent int32[D], rows of agents.
+    Inout   a hash table of 2^16: (agent row << 32 | source) + 1, 0 = free, to drops as last stated;
+            used int64[1], places taken, at most half.
+    """
+    grown = np.int64(0)
+    mask = source_key.size - 1
+    for r in range(rows):
+        row = np.uint64(agent[np.int64(flows[0, r])])
+        word = (row << np.uint64(32) | flows[9, r] & np.uint64(0xFFFFFFFF)) + np.uint64(1)
+        drops = flows[29, r] & np.uint64(0xFFFFFFFF)
+        place = np.int64((word * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(48))
+        while source_key[place] != np.uint64(0) and source_key[place] != word:
+            place = (place + 1) & mask
+        if source_key[place] == np.uint64(0):
+            if used[0] >= source_key.size // 2:
+                continue
+            used[0] += 1
+            source_key[place] = word
+        else:
+            more = (drops - source_drops[place]) & np.uint64(0xFFFFFFFF)
+            if more < np.uint64(1 << 31):  # else the agent restarted
+                grown += np.int64(more)
+        source_drops[place] = drops
+    return int(grown)
+
+
+_IP = bits("source_address", "destination_address", "protocol", "ip_class_of_service")
+_PORTS = bits("source_port", "destination_port")
+# In the order in which `finish_sflow` wants them.
+_MASKS = np.array(
+    [
+        bits(
+            "export_ns",
+            "arrival_ns",
+            "exporter_address",
+            "observation_domain_id",
+            "ingress_interface",
+            "egress_interface",
+            "packets",
+            "sampling_rate",
+        ),
+        # What the header parser found: IP, ports, TCP flags, VLAN, label.
+        _IP,
+        _PORTS,
+        bits("tcp_flags"),
+        bits("vlan_id"),
+        bits("mpls_top_label"),
+        # What the sample had: switch, router, gateway, dropped, length.
+        bits("vlan_id"),
+        bits("next_hop_address", "source_prefix_length", "destination_prefix_length"),
+        bits("next_hop_address", "source_as", "destination_as"),
+        bits("forwarding_status"),
+        bits("octets"),
+        _IP | _PORTS | bits("tcp_flags"),
+    ],
+    np.uint64,
 )
-_NEXT_HOP = _bits("next_hop_address_high", "next_hop_address_low")
-# What each bit of the header parser's, and of the sample's `found` says is there.
-_BY_HEADER = {
-    packet.IS_IP: _IP,
-    packet.HAS_PORTS: _bits("source_port", "destination_port"),
-    packet.HAS_TCP_FLAGS: _bits("tcp_flags"),
-    packet.HAS_VLAN: _bits("vlan_id"),
-    packet.HAS_MPLS: _bits("mpls_top_label"),
-}
-_BY_SAMPLE = {
-    _SWITCH: _bits("vlan_id"),
-    _ROUTER: _NEXT_HOP | _bits("source_prefix_length", "destination_prefix_length"),
-    _GATEWAY: _NEXT_HOP | _bits("source_as", "destination_as"),
-    _DROPPED: _bits("forwarding_status"),
-    _LENGTH: _bits("octets"),
-}
-_SAMPLED_IP_HAS = _IP | _bits("source_port", "destination_port", "tcp_flags")
-_DROPPED_STATUS = 128  # IPFIX element 89: dropped, reason unknown; sFlow's reasons have no twin
+_DROP_SOURCES = 1 << 16  # places of the table of drop counters; half of them may be taken
 _NAMES = {5: "sflow5"}
 
 
@@ -491,8 +627,10 @@ class SflowDecoder:
         self._tunnels = packet.TUNNELS_MAX if settings.tunnels == "inner" else 0
         self._overrides = SamplingRates(settings.sampling_override)
         self._agents = streams.Streams()
-        # (agent row, source) → drops as last stated; at most as many as series.
-        self._drops: dict[tuple[int, int], int] = {}
+        # (agent row, source) → drops as last stated.
+        self._drop_key = np.zeros(_DROP_SOURCES, np.uint64)
+        self._drop_count = np.zeros(_DROP_SOURCES, np.uint64)
+        self._drop_used = np.zeros(1, np.int64)
         self._known: set[int] = set()
         metrics = context.metrics
         self._verdict = metrics.counter(
@@ -523,8 +661,8 @@ class SflowDecoder:
         if not count:
             return []
         capacity = int(block.length.sum()) // ROWS_PER_BYTES + 1
-        flows = np.empty((len(FLOW_ROWS), capacity), np.uint64)
-        counters = np.empty((len(COUNTER_ROWS), capacity), np.uint64)
+        flows = np.empty((len(FLOW_ROWS), stride(capacity)), np.uint64)
+        counters = np.empty((len(COUNTER_ROWS), stride(capacity)), np.uint64)
         head = np.empty((5, count), np.uint64)
         verdict = np.zeros(count, np.uint8)
         tally = np.zeros(3, np.int64)
@@ -538,8 +676,10 @@ class SflowDecoder:
         agent = self._account(block, head, verdict, np.bincount(datagram, minlength=count))
         batches = []
         if rows:
-            self._count_drops(agent[datagram], flows[:, :rows])
-            batches.append(self._flow_batch(block, head, flows[:, :rows]))
+            self._agent_drops.array[0] += np.uint64(
+                count_drops(flows, rows, agent, self._drop_key, self._drop_count, self._drop_used)
+            )
+            batches.append(self._flow_batch(block, head, flows, rows))
         if tally[0]:
             batches += self._counter_batches(block, head, counters[:, : int(tally[0])])
         return batches
@@ -576,89 +716,39 @@ class SflowDecoder:
         )
         return agent
 
-    def _count_drops(self, agent: NDArray[np.int32], flows: NDArray[np.uint64]) -> None:
-        """Add up by how much each source's drop counter grew."""
-        source = flows[FLOW_ROWS.index("source_id")]
-        drops = flows[FLOW_ROWS.index("drops")]
-        key = agent.astype(np.uint64) << np.uint64(32) | source
-        # The last sample of each source holds its newest count.
-        newest, last = np.unique(key[::-1], return_index=True)
-        for word, place in zip(newest.tolist(), last.tolist(), strict=True):
-            of = (word >> 32, word & 0xFFFFFFFF)
-            now = int(drops[drops.size - 1 - place])
-            before = self._drops.get(of)
-            if before is None and len(self._drops) >= _SERIES_MAX:
-                continue
-            self._drops[of] = now
-            grown = (now - before) & 0xFFFFFFFF if before is not None else 0
-            if grown < 1 << 31:  # else the agent restarted
-                self._agent_drops.array[0] += np.uint64(grown)
-
     def _flow_batch(
-        self, block: DatagramBlock, head: NDArray[np.uint64], flows: NDArray[np.uint64]
+        self, block: DatagramBlock, head: NDArray[np.uint64], flows: NDArray[np.uint64], rows: int
     ) -> Batch:
-        raw = dict(zip(FLOW_ROWS, flows, strict=True))
-        rows = flows.shape[1]
-        d = raw["datagram"].astype(np.int64)
-        parsed = np.empty((len(packet.FIELDS), rows), np.uint64)
+        parsed = np.empty((len(packet.FIELDS), flows.shape[1]), np.uint64)
         packet.parse_headers(
             block.payload,
-            raw["header_start"].astype(np.int64),
-            raw["header_length"].astype(np.int32),
-            raw["header_protocol"].astype(np.int32),
+            flows[1, :rows].astype(np.int64),
+            flows[2, :rows].astype(np.int32),
+            flows[3, :rows].astype(np.int32),
             self._tunnels,
             parsed,
         )
-        seen = dict(zip(packet.FIELDS, parsed, strict=True))
-        arrival = block.arrival_ns[d]
-        # A sampled-IP structure counts where no header could be read.
-        by_header = (seen["found"] & np.uint64(packet.IS_IP)) != 0
-        by_sample = ~by_header & ((raw["found"] & np.uint64(_SAMPLED_IP)) != 0)
-        present = np.full(rows, _ALWAYS, np.uint64)
-        for found, meanings in ((seen["found"], _BY_HEADER), (raw["found"], _BY_SAMPLE)):
-            for bit, fields in meanings.items():
-                present[(found & np.uint64(bit)) != 0] |= fields
-        present[by_sample] |= _SAMPLED_IP_HAS
-        dropped = (raw["found"] & np.uint64(_DROPPED)) != 0
-        columns: dict[str, NDArray[Any]] = {
-            "export_ns": arrival,
-            "arrival_ns": arrival,
-            "exporter_address_high": head[0, d],
-            "exporter_address_low": head[1, d],
-            "observation_domain_id": head[2, d].astype(np.uint32),
-            # The tag in the packet, else the VLAN that the switch says it put it into.
-            "vlan_id": np.where(
-                (seen["found"] & np.uint64(packet.HAS_VLAN)) != 0, seen["vlan_id"], raw["vlan_id"]
-            ).astype("u2"),
-            "mpls_top_label": seen["mpls_top_label"].astype(np.uint32),
-            "forwarding_status": np.where(dropped, _DROPPED_STATUS, 0).astype(np.uint8),
-            "fields_present": present,
-        }
-        for name in (
-            "source_address_high",
-            "source_address_low",
-            "destination_address_high",
-            "destination_address_low",
-            "protocol",
-            "source_port",
-            "destination_port",
-            "tcp_flags",
-            "ip_class_of_service",
-        ):
-            value = np.where(by_sample, raw[name], seen[name])
-            columns[name] = value.astype(FLOW.by_name[name].dtype)
-        rate = raw["sampling_rate"].astype(np.uint32)
-        if self._overrides.has_overrides:
-            self._fill_override(rate, head, d)
-        columns["sampling_rate"] = rate
-        for spec in FLOW.fields:
-            if spec.name not in columns:
-                columns[spec.name] = (
-                    raw[spec.name].astype(spec.dtype)
-                    if spec.name in raw
-                    else np.zeros(rows, spec.dtype)
-                )
-        return Batch(FLOW, columns, {}, {}, "sflow5", int(arrival[-1]), block.frontier_ns)
+        memory = FlowMemory.room(rows)
+        without = finish_sflow(
+            flows,
+            parsed,
+            rows,
+            head,
+            block.arrival_ns,
+            _MASKS,
+            memory.wide,
+            memory.words,
+            memory.halves,
+            memory.octets,
+        )
+        columns = memory.columns(FILLED, rows)
+        if without and self._overrides.has_overrides:
+            self._fill_override(columns["sampling_rate"], head, flows[0, :rows].astype(np.int64))
+        seal(columns)
+        newest = int(block.arrival_ns[-1])
+        return Batch.unchecked(
+            FLOW, columns, source="sflow5", arrival_ns=newest, frontier_ns=block.frontier_ns
+        )
 
     def _fill_override(
         self, rate: NDArray[np.uint32], head: NDArray[np.uint64], d: NDArray[np.int64]
@@ -713,7 +803,8 @@ class SflowDecoder:
         """Return a ledger row for each sub-agent heard of since the last call."""
         batch = ledger_batch(self._agents, _NAMES, frontier_ns)
         if self._agents.make_room(frontier_ns):
-            self._drops.clear()  # they are by row; the next sample states the count anew
+            self._drop_key[:] = 0  # they are by row; the next sample states the count anew
+            self._drop_used[:] = 0
         return [batch] if batch.rows else []
 
     def snapshot(self, out: Any) -> None:

@@ -329,6 +329,7 @@ def walk(
                     cursor[0], cursor[1], cursor[2], cursor[3] = d, at, rows, segments
                     return 5
                 # An empty buffer holds any set: its caller made it for all bytes of the block.
+            most = min(most, rows_max - rows)
             first = plan_first[plan]
             fields = plan_count[plan]
             present = plan_present[plan]
@@ -426,6 +427,46 @@ def walk(
         d += 1
     cursor[0], cursor[1], cursor[2], cursor[3] = d, 0, rows, segments
     return 0
+
+
+@kernel(
+    "i8(const u1[::1], const i8[::1], const u1[::1], const i4[::1], i4[:,::1], i4[::1], u1[::1],"
+    " u1[::1], u8[::1])"
+)
+def tally(
+    kind: NDArray[np.uint8],
+    chosen: NDArray[np.int64],
+    verdict: NDArray[np.uint8],
+    records: NDArray[np.int32],
+    units: NDArray[np.int32],
+    rows: NDArray[np.int32],
+    fate: NDArray[np.uint8],
+    unsure: NDArray[np.uint8],
+    verdicts: NDArray[np.uint64],
+) -> int:
+    """Count what datagrams of v9 and IPFIX hold for the ledger; return the data records.
+
+    In      per datagram walked: its version, its place in the block, verdict, data records.
+    Inout   per datagram of the block: units int32[D, 3], rows, fate, unsure as in
+            collectors.streams.account; verdicts uint64[V], how many had each verdict.
+    """
+    total = 0
+    for i in range(kind.size):
+        d = chosen[i]
+        n = records[i]
+        total += n
+        verdicts[verdict[i]] += np.uint64(1)
+        nine = kind[i] == 9
+        units[d, 0] += 1 if nine else n
+        units[d, 1] += n if nine else 1
+        units[d, 2] += 1 if nine else n
+        rows[d] += n
+        if verdict[i] != 0:
+            if n == 0:
+                fate[d] = 2
+            if not nine:  # a set cut short may have held more: only the next number says how many
+                unsure[d] = 2
+    return total
 
 
 # ---- from what a record says to what the schema wants

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.columns import bit, bits
+from collectors.columns import WIDE, bit, bits
 from collectors.elements import (
     ANY_WIDTH,
     DIRECT,
@@ -113,6 +113,10 @@ class Plans:
     convert: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, "u1"))
     high: int = 0  # slots that some plan writes: v4 alone leaves the high half of an address
     least: int = 64  # bytes of the smallest record of any plan
+    _active_for: int = -1
+    _active: tuple[NDArray[np.uint8], NDArray[np.uint8]] = field(
+        default_factory=lambda: (np.zeros(0, np.uint8), np.zeros(0, np.uint8))
+    )
     known: dict[bytes, int] = field(default_factory=dict)  # layout → row
 
     def add(self, template: Template) -> int:
@@ -133,8 +137,8 @@ class Plans:
                 flag = FILL_IF_ZERO if present >> slot & 1 else 0
                 pair = how in _PAIRS
                 present |= (3 if pair else 1) << slot
-                # An IPv4 address that may be filled by an IPv6 one needs its high half cleared.
-                alone = how is Convert.IPV4 and not flag
+                # The high half of an IPv4 address is left alone where it is a column (all zeros).
+                alone = how is Convert.IPV4 and not flag and slot < len(DIRECT)
                 written |= (2 if alone else 3 if pair else 1) << slot
             widths.append(spec.width)
             slots.append(slot)
@@ -156,9 +160,16 @@ class Plans:
         self.convert = np.append(self.convert, np.array(converts, np.uint8))
         return row
 
-    def active(self) -> NDArray[np.uint8]:
-        """Return uint8[slots]: 1 where some plan writes the slot."""
-        return np.array([self.high >> slot & 1 for slot in range(len(SLOTS))], np.uint8)
+    def active(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return uint8[slots] and uint8[rows of `wide`]: 1 where some plan writes it."""
+        if self._active_for != self.high:
+            slots = np.array([self.high >> slot & 1 for slot in range(len(SLOTS))], np.uint8)
+            wide = np.zeros(len(WIDE) + len(RAW), np.uint8)
+            for slot in np.flatnonzero(slots).tolist():
+                if SLOT_CLASS[slot] == 0:
+                    wide[SLOT_ROW[slot]] = 1
+            self._active, self._active_for = (slots, wide), self.high
+        return self._active
 
 
 _PAIRS = (Convert.IPV4, Convert.IPV6, Convert.FRAME, Convert.PACKET)

@@ -19,6 +19,7 @@ from collectors.flow import REVERSE, FlowDecoder
 from telemetry.batch import Batch
 from telemetry.identity import address_text
 from telemetry.schemas import FLOW_FIELD_BIT
+from tests.support.decoding import poison
 from tocsin.testing import make_context
 
 KINDS = ("netflow_v5", "netflow_v9", "ipfix", "mixed_flow")
@@ -35,6 +36,11 @@ FIELDS = {
     "srcaddrv6": "source",
     "dstaddrv6": "destination",
 }
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch)
 
 
 def decode(*paths: Path) -> list[Batch]:

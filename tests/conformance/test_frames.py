@@ -14,6 +14,7 @@ from collectors.flow import FlowDecoder
 from collectors.sflow5 import SflowDecoder
 from telemetry.batch import Batch
 from telemetry.identity import address_text
+from tests.support.decoding import poison
 from tests.support.flow_messages import block, data_set, ipfix, template_set, v9
 from tests.support.frames_on_wire import (
     ethernet,
@@ -42,6 +43,12 @@ OUTER4 = ("192.0.2.1", "198.51.100.2")
 OUTER6 = ("2001:db8::1", "2001:db8::2")
 INNER4 = ("10.1.1.1", "10.2.2.2")
 INNER6 = ("fd00::1", "fd00::2")
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch)
+
 
 # name: (frame, outer source and destination, inner ones)
 FRAMES: dict[str, tuple[bytes, tuple[str, str], tuple[str, str]]] = {

@@ -13,6 +13,7 @@ from collectors.config import FlowDecoderSettings
 from collectors.sflow5 import COUNTER_ROWS, SflowDecoder
 from telemetry.batch import Batch
 from telemetry.identity import address_text
+from tests.support.decoding import poison
 from tocsin.testing import make_context
 
 CAPTURES = [
@@ -41,6 +42,11 @@ COUNTERS = {
     "out_discards": "sflow_245.ifoutdisc",
     "out_errors": "sflow_245.ifouterr",
 }
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch)
 
 
 def decode(path: Path) -> tuple[list[Batch], SflowDecoder]:

@@ -13,6 +13,7 @@ from collectors.flow import REVERSE, FlowDecoder
 from collectors.present import rows as plain_rows
 from runtime.component import Context
 from telemetry.batch import Batch
+from tests.support.decoding import poison
 from tests.support.flow_messages import (
     ARRIVAL_NS,
     SECONDS,
@@ -31,12 +32,19 @@ MS = SECONDS * 1000
 UPTIME = 5_000_000
 
 
+@pytest.fixture(autouse=True)
+def _poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch)
+
+
 def decoder(context: Context | None = None, **settings: Any) -> FlowDecoder:
     return FlowDecoder(FlowDecoderSettings(**settings), context or make_context())
 
 
 def flows(batches: list[Batch]) -> list[dict[str, Any]]:
     """Return flow rows as people see them: addresses as text, absent fields None."""
+    for b in batches:  # decoders build them unchecked
+        Batch(b.schema, b.columns, b.blobs, b.dictionaries)
     return [row for b in batches if b.schema.name == "flow" for row in plain_rows(b)]
 
 

@@ -3,6 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+
+from collectors.columns import FlowMemory
 from tocsin.cli.decode import Decoding
 from tocsin.testing import make_context
 
@@ -15,3 +19,16 @@ def decoded(
     run.explain = explain
     rows = list(run.rows(paths))
     return rows, dict(run.undecoded)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill new memory of flow columns with rubbish: what a kernel forgets to write shows."""
+    room = FlowMemory.room
+
+    def poisoned(rows: int, *, extra: int = 0) -> FlowMemory:
+        made = room(rows, extra=extra)
+        for part in (made.wide, made.words, made.halves, made.octets):
+            part.view(np.uint8).fill(0xA5)
+        return made
+
+    monkeypatch.setattr(FlowMemory, "room", poisoned)

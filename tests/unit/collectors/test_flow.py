@@ -10,6 +10,7 @@ from runtime.checkpoint import Snapshot
 from runtime.component import Context
 from telemetry.batch import Batch
 from telemetry.schemas import FLOW_FIELD_BIT
+from tests.support.decoding import poison
 from tests.support.flow_messages import (
     ARRIVAL_NS,
     SECONDS,
@@ -24,6 +25,11 @@ from tests.support.flow_messages import (
 from tocsin.testing import make_context
 
 BASIC = [(8, 4), (12, 4), (1, 4), (2, 4)]
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch)
 
 
 def decoder(context: Context | None = None, **settings: object) -> FlowDecoder:
