@@ -3,12 +3,17 @@
 A request is three frames on DEALER/ROUTER over `ipc://<state>/node.sock`: request id, verb, body in
 MessagePack (one msgspec struct a verb); the answer is request id, b"ok" or b"error", body. PUB feeds
 carry a sequence number per topic, so that a watcher knows what it missed (design section 6).
+
+A `Line` leads from a worker to the node's `Hub`: numbered messages, kept until the node says that it
+is done with them, beside short ones that are not kept.
 """
 
 import contextlib
 import os
 import struct
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -38,7 +43,7 @@ class Doorbell:
 
     def ring(self) -> None:
         """End the present wait, or the next one."""
-        with contextlib.suppress(OSError):  # closed, or rung 2**64 times
+        with contextlib.suppress(OSError, ValueError):  # rung 2**64 times, or closed
             os.eventfd_write(self._fd, 1)
 
     def wait(self, timeout_ms: int) -> None:
@@ -182,6 +187,183 @@ class Publisher:
                 self._socket.send_multipart(
                     [topic.encode(), struct.pack("<Q", number), body], zmq.NOBLOCK
                 )
+
+    def stop(self) -> None:
+        """Close the socket."""
+        if self._socket is not None and self._context is not None:
+            self._socket.close()
+            self._context.term()
+            self._socket = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a worker says: `sequence` is 0 for what is not kept."""
+
+    worker: bytes
+    sequence: int
+    kind: bytes
+    body: bytes
+
+
+_SEQUENCE = struct.Struct("<Q")
+_HAVE = struct.Struct("<QQ")
+REPEAT_NS = 2_000_000_000
+
+
+class Line:
+    """A worker's end: DEALER. What is sent is kept until the node is done with it, and repeated
+    where the node did not get it. Used by one thread."""
+
+    def __init__(self, address: str, name: bytes, *, bytes_max: int = 64 * 1024 * 1024) -> None:
+        self._address = address
+        self._name = name
+        self._bytes_max = bytes_max
+        self._kept: deque[tuple[int, bytes, bytes]] = deque()
+        self._kept_bytes = 0
+        self._received = 0  # by the node
+        self._moved_ns = 0  # when that last changed, or all was received
+        self.sent = 0  # the newest sequence number
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+
+    def start(self) -> None:
+        """Connect."""
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.IDENTITY, self._name)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, 0)  # `bytes_max` is the bound
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        self._socket.connect(self._address)
+
+    @property
+    def socket(self) -> "zmq.Socket[bytes]":
+        """The socket, for a loop that waits for several. Only after `start`."""
+        assert self._socket is not None
+        return self._socket
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits for the node that nothing more should be made."""
+        return self._kept_bytes >= self._bytes_max
+
+    @property
+    def waiting(self) -> int:
+        """Messages the node is not done with."""
+        return len(self._kept)
+
+    def send(self, kind: bytes, body: bytes) -> None:
+        """Send under the next number, and keep it."""
+        self.sent += 1
+        self._kept.append((self.sent, kind, body))
+        self._kept_bytes += len(body)
+        self._put(self.sent, kind, body)
+
+    def tell(self, kind: bytes, body: bytes = b"") -> None:
+        """Send without number: the next one says the same better."""
+        self._put(0, kind, body)
+
+    def read(self, now_ns: int) -> list[tuple[bytes, bytes]]:
+        """Return what the node says (kind, body); forget what it is done with, repeat what it lacks.
+
+        `now_ns` is a steady clock's. What the node has not received for two seconds is sent again.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        while True:
+            try:
+                kind, body = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            except ValueError:
+                continue
+            if kind != b"have":
+                found.append((kind, body))
+                continue
+            received, done = _HAVE.unpack(body)
+            if received != self._received:
+                self._received, self._moved_ns = received, now_ns
+            while self._kept and self._kept[0][0] <= done:
+                self._kept_bytes -= len(self._kept.popleft()[2])
+        if self._received >= self.sent:
+            self._moved_ns = now_ns
+        elif now_ns - self._moved_ns > REPEAT_NS:
+            self._moved_ns = now_ns
+            for sequence, kind, body in self._kept:
+                if sequence > self._received:
+                    self._put(sequence, kind, body)
+        return found
+
+    def _put(self, sequence: int, kind: bytes, body: bytes) -> None:
+        with contextlib.suppress(zmq.Again):  # kept, and repeated later
+            self.socket.send_multipart([_SEQUENCE.pack(sequence), kind, body], zmq.NOBLOCK)
+
+    def stop(self) -> None:
+        """Close the socket."""
+        if self._socket is not None and self._context is not None:
+            self._socket.close()
+            self._context.term()
+            self._socket = None
+
+
+class Hub:
+    """The node's end of all lines: ROUTER. Gives each worker's numbered messages once and in order."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._received: dict[bytes, int] = {}
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+
+    def start(self) -> None:
+        """Bind. A stale socket file of a dead process is replaced."""
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)  # each worker bounds what it has under way
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        self._socket.bind(self._address)
+
+    @property
+    def socket(self) -> "zmq.Socket[bytes]":
+        """The socket, for a loop that waits for several. Only after `start`."""
+        assert self._socket is not None
+        return self._socket
+
+    def read(self, *, limit: int = 256) -> list[Message]:
+        """Return what has come, at most `limit`. Repeated and out-of-order ones are left out."""
+        found: list[Message] = []
+        for _ in range(limit):
+            try:
+                worker, number, kind, body = self.socket.recv_multipart(zmq.NOBLOCK)
+                (sequence,) = _SEQUENCE.unpack(number)
+            except zmq.Again:
+                break
+            except (ValueError, struct.error):  # not one of our workers
+                continue
+            if sequence:
+                if sequence != self._received.get(worker, 0) + 1:
+                    continue  # known, or one before it was lost: the worker will repeat
+                self._received[worker] = sequence
+            found.append(Message(worker, sequence, kind, body))
+        return found
+
+    def received(self, worker: bytes) -> int:
+        """Return the newest number that a worker's messages were given up to."""
+        return self._received.get(worker, 0)
+
+    def have(self, worker: bytes, done: int) -> None:
+        """Tell a worker what was received, and up to which number it need keep nothing."""
+        self.tell(worker, b"have", _HAVE.pack(self.received(worker), done))
+
+    def tell(self, worker: bytes, kind: bytes, body: bytes = b"") -> None:
+        """Send to one worker; to one that has gone, nothing happens."""
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.send_multipart([worker, kind, body], zmq.NOBLOCK)
+
+    def forget(self, worker: bytes) -> None:
+        """A worker is dead: its numbers mean nothing any more."""
+        self._received.pop(worker, None)
 
     def stop(self) -> None:
         """Close the socket."""

@@ -160,6 +160,11 @@ def registered() -> "Iterator[Kernel[..., Any]]":
     yield from _registry
 
 
+def imported() -> "tuple[Kernel[..., Any], ...]":
+    """Return the kernels of the modules that this process has imported so far."""
+    return tuple(_registry)
+
+
 def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
     try:
         from numba import njit

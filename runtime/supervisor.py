@@ -6,6 +6,7 @@ configuration is wrong is not started again.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -18,6 +19,22 @@ BACK_OFF_FIRST_SECONDS = 0.5
 BACK_OFF_MOST_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 EXIT_CONFIG = 2
+STOP_SECONDS = 4.0
+PR_SET_PDEATHSIG = 1
+PARENT = "TOCSIN_PARENT"
+
+
+def end_with_parent(number: int) -> None:
+    """Have this process get a signal when the one that started it dies; nothing without a supervisor.
+
+    Call it first thing: who lost its parent before that ends at once. Source: prctl(2).
+    """
+    parent = int(os.environ.get(PARENT, "0"))
+    if not parent:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
 
 
 @dataclass(slots=True)
@@ -34,6 +51,7 @@ class Role:
     restarts: int = 0
     gone: bool = False
     environment: dict[str, str] = field(default_factory=dict)
+    pass_fds: tuple[int, ...] = ()  # descriptors of ours that it inherits
 
 
 class Supervisor:
@@ -63,7 +81,10 @@ class Supervisor:
 
     def _spawn(self, role: Role) -> None:
         role.process = subprocess.Popen(
-            list(role.command), env={**os.environ, **role.environment}, start_new_session=True
+            list(role.command),
+            env={**os.environ, **role.environment, PARENT: str(os.getpid())},
+            start_new_session=True,
+            pass_fds=role.pass_fds,
         )
         role.started_ns = self._context.clock.monotonic_ns()
         self._on_change(role, "started")
@@ -101,22 +122,30 @@ class Supervisor:
             self._on_change(role, f"died with code {code}")
         return None
 
-    def stop(self, *, timeout_seconds: float = 10.0) -> None:
-        """Stop all in reverse order: SIGTERM, then SIGKILL to those that do not end in time."""
-        for role in reversed(self._roles):
+    def stop(self, *, timeout_seconds: float = STOP_SECONDS) -> None:
+        """Stop all: SIGTERM to each in reverse order, SIGKILL to those that do not end in time."""
+        running = [role for role in reversed(self._roles) if role.process is not None]
+        for role in self._roles:
             role.gone = True
-            if role.process is None:
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                role.process.send_signal(signal.SIGTERM)
-                role.process.send_signal(signal.SIGCONT)  # one that was stopped must hear it too
+        for role in running:
+            self._signal(role, signal.SIGTERM)
+            self._signal(role, signal.SIGCONT)  # one that was stopped must hear it too
+        clock = self._context.clock
+        until_ns = clock.monotonic_ns() + round(timeout_seconds * 1e9)
+        for role in running:
+            assert role.process is not None
             try:
-                role.process.wait(timeout_seconds)
+                role.process.wait(max(0.0, (until_ns - clock.monotonic_ns()) / 1e9))
             except subprocess.TimeoutExpired:
                 self._context.log.error("process_killed role=%s", role.name)
                 role.process.kill()
-                role.process.wait(timeout_seconds)
+                role.process.wait()
             role.process = None
+
+    def _signal(self, role: Role, number: int) -> None:
+        assert role.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            role.process.send_signal(number)
 
     def pids(self) -> dict[str, int]:
         """Return the process ids of the roles that run."""

@@ -65,13 +65,17 @@ def write_case(
         capture = Path(name) / "datagrams.pcapng"
         writer = PcapngWriter(capture)
         since_ns = around_ns - round(before_seconds * SECOND)
-        for listener, part in read_ring(state / "ring", since_ns=since_ns, until_ns=until_ns):
-            port = 6343 if listener == "sflow" else 2055
-            for datagram in datagrams_of(part):
-                writer.write(
-                    _hidden(datagram, anonymise) if anonymise else datagram, destination_port=port
-                )
-                count += 1
+        kept = [
+            (datagram, 6343 if listener == "sflow" else 2055)
+            for listener, part in read_ring(state / "ring", since_ns=since_ns, until_ns=until_ns)
+            for datagram in datagrams_of(part)
+        ]
+        # The ring holds blocks, of each listener and shard by itself; a capture is in time's order.
+        for datagram, port in sorted(kept, key=lambda one: one[0].arrival_ns):
+            writer.write(
+                _hidden(datagram, anonymise) if anonymise else datagram, destination_port=port
+            )
+            count += 1
         writer.close()
         with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as archive:
             entries = [(capture, "datagrams.pcapng")]

@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -36,6 +37,7 @@ from tocsin.chain import Back, Outcome, Tick
 from tocsin.config import Config, load_config
 from tocsin.intake import Intake, make_context
 from tocsin.state import state_dir
+from tocsin.workers import Workers
 
 HEARTBEAT_NS = 1_000_000_000
 IDLE_MS = 200  # a listener, a shard or a request wakes the loop before that
@@ -83,7 +85,16 @@ class Node:
         self._last_tick_end_ns = 0
         self._frontier_ns = 0
         self._bell = Doorbell()
-        self._intake = Intake(config, state, self._clock, self.metrics, on_block=self._bell.ring)
+        self._intake: Intake | Workers
+        if config.node.workers == 1:
+            self._intake = Intake(
+                config, state, self._clock, self.metrics, on_block=self._bell.ring
+            )
+        else:
+            self._intake = Workers(
+                config, state, self._clock, self.metrics, self._bell,
+                on_leave=self._shard_left, on_join=self._shard_back,
+            )  # fmt: skip
 
     def start(self) -> None:
         """Come up: sockets first, then state, then the loop may begin."""
@@ -110,8 +121,9 @@ class Node:
         self._checkpoint_due_ns = 0
         # 3. The chain, from the last checkpoint and the journal behind it.
         self._intake.start()
-        self._back = make_back(config, self._clock, self.metrics)
+        self._back = make_back(config, self._clock, self.metrics, shards=config.node.workers)
         self._recover()
+        self._back.merger.start_over()
         self._back.on_tick = self._journal_tick
         self._back.on_outcome = self._commit_outcome
         # 4. Who may ask, and who listens.
@@ -177,13 +189,30 @@ class Node:
             # What lay in open windows is lost with the old process: say so, alarm about nothing.
             tick_ns = round(self._config.views.tick_seconds * 1e9)
             until = now_ns // tick_ns * tick_ns + tick_ns
-            payload = json.dumps({"seconds": round(gap, 3), "replayed_ticks": replayed})
-            self._back.control(
-                batch_from_rows(
-                    CONTROL, [{"tick_start_ns": until - tick_ns, "kind": "gap", "payload": payload}]
-                )
-            )
+            payload = {"seconds": round(gap, 3), "replayed_ticks": replayed}
+            self._control("gap", until - tick_ns, payload)
             self._log.warning("restarted gap_seconds=%.1f replayed_ticks=%d", gap, replayed)
+
+    def _control(self, kind: str, tick_start_ns: int, payload: Mapping[str, object]) -> None:
+        row = {"tick_start_ns": tick_start_ns, "kind": kind, "payload": json.dumps(payload)}
+        self._back.control(batch_from_rows(CONTROL, [row]))
+
+    def _shard_left(self, shard: int, frontier_ns: int) -> None:
+        """Close ticks without a shard: what lay in its windows is lost, so they raise no alarm."""
+        now_ns = self._clock.now_ns()
+        self._back.merger.leave(shard)
+        self._back.merger.mark_incomplete(now_ns)
+        self._control("shard", now_ns, {"shard": shard, "left": True, "frontier_ns": frontier_ns})
+        self._log.error("shard_left shard=%d frontier_ns=%d", shard, frontier_ns)
+
+    def _shard_back(self, shard: int, first_ns: int, away_ns: int) -> None:
+        """Wait for a shard again. Its first tick also gets what came for those closed without it."""
+        tick_ns = round(self._config.views.tick_seconds * 1e9)
+        self._back.merger.join(shard, first_ns)
+        self._back.merger.mark_incomplete(first_ns + tick_ns)
+        seconds = round(away_ns / 1e9, 3)
+        self._control("gap", first_ns, {"shard": shard, "seconds": seconds})
+        self._log.warning("shard_back shard=%d gap_seconds=%.1f", shard, seconds)
 
     # ---- the loop
 
@@ -332,6 +361,7 @@ class Node:
             rss_bytes=rss_bytes(os.getpid()),
             health=health,
             listeners=self._intake.listeners(),
+            workers=self._intake.workers(),
         )
 
     def stop(self) -> None:

@@ -81,15 +81,19 @@ def ring_files(folder: Path) -> list[Path]:
 
 
 def read_ring(folder: Path, *, since_ns: int, until_ns: int) -> Iterator[tuple[str, DatagramBlock]]:
-    """Yield (listener, datagrams) with since_ns <= arrival < until_ns; a torn end is left out."""
-    for path in ring_files(folder):
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            while (found := _read(file)) is not None:
-                listener, block = found
-                first = int(np.searchsorted(block.arrival_ns, since_ns, side="left"))
-                last = int(np.searchsorted(block.arrival_ns, until_ns, side="left"))
-                if last > first:
-                    yield listener, block.slice(first, last)
+    """Yield (listener, datagrams) with since_ns <= arrival < until_ns; a torn end is left out.
+
+    Shards keep a ring each, in folders of their own; they come one after the other.
+    """
+    for place in sorted([folder, *folder.glob("shard-*/")]):
+        for path in ring_files(place):
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                while (found := _read(file)) is not None:
+                    listener, block = found
+                    first = int(np.searchsorted(block.arrival_ns, since_ns, side="left"))
+                    last = int(np.searchsorted(block.arrival_ns, until_ns, side="left"))
+                    if last > first:
+                        yield listener, block.slice(first, last)
 
 
 def _framed(listener: str, block: DatagramBlock) -> bytes:

@@ -20,6 +20,17 @@ class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
     queue_blocks: int
 
 
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One shard as seen by the node."""
+
+    shard: int
+    pid: int  # 0 = not running
+    counts: bool  # ticks wait for it
+    restarts: int
+    frontier_ns: int
+    waiting: int  # closings that wait for other shards
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The node at a glance; what the demo's footer, `/health` and `doctor` show."""
 
@@ -42,6 +53,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rss_bytes: int
     health: list[str]
     listeners: list[ListenerStatus]
+    workers: list[WorkerStatus] = []  # empty where the node receives itself
 
 
 class MetricsText(msgspec.Struct, frozen=True):

@@ -1,13 +1,23 @@
 """Requests are answered or refused with a sentence; feeds are numbered."""
 
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 import zmq
 
-from runtime.bus import Publisher, RequestClient, RequestServer
+from runtime.bus import (
+    REPEAT_NS,
+    Doorbell,
+    Hub,
+    Line,
+    Message,
+    Publisher,
+    RequestClient,
+    RequestServer,
+)
 from telemetry.errors import TransientError
 
 
@@ -74,3 +84,127 @@ def test_a_watcher_sees_numbers_rise_per_topic(tmp_path: Path) -> None:
     watcher.close()
     context.term()
     publisher.stop()
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[tuple[Hub, Callable[[bytes], Line]]]:
+    """A started hub, and a function that makes started lines to it."""
+    address = f"ipc://{tmp_path}/hub.sock"
+    made = Hub(address)
+    made.start()
+    lines: list[Line] = []
+
+    def line(name: bytes) -> Line:
+        lines.append(Line(address, name, bytes_max=1000))
+        lines[-1].start()
+        return lines[-1]
+
+    yield made, line
+    for one in lines:
+        one.stop()
+    made.stop()
+
+
+def hear(hub: Hub, count: int) -> list[Message]:
+    """Read until `count` messages came."""
+    found: list[Message] = []
+    for _ in range(200):
+        found += hub.read()
+        if len(found) >= count:
+            return found
+        hub.socket.poll(50)
+    raise AssertionError(f"{len(found)} of {count} messages in ten seconds")
+
+
+def test_numbered_messages_come_once_in_order_and_are_kept_until_done(
+    hub: tuple[Hub, Callable[[bytes], Line]],
+) -> None:
+    node, make = hub
+    line = make(b"a")
+    line.tell(b"hello")
+    for number in range(5):
+        line.send(b"closing", b"%d" % number)
+    found = hear(node, 6)
+    assert [(m.sequence, m.body) for m in found] == [(0, b"")] + [
+        (n + 1, b"%d" % n) for n in range(5)
+    ]
+    assert node.received(b"a") == 5
+    node.have(b"a", 3)
+    line.socket.poll(2000)
+    assert line.read(0) == []
+    assert line.waiting == 2, "what the node is done with is forgotten, the rest is kept"
+
+
+def test_what_the_node_did_not_receive_is_sent_again(
+    hub: tuple[Hub, Callable[[bytes], Line]],
+) -> None:
+    node, make = hub
+    line = make(b"a")
+    line.read(1)  # starts its clock
+    line.send(b"closing", b"one")
+    line.send(b"closing", b"two")
+    hear(node, 2)
+    node.forget(b"a")  # as if both had been lost on the way
+    assert line.read(REPEAT_NS) == []
+    assert node.read() == []
+    line.read(REPEAT_NS + 2)
+    assert [m.body for m in hear(node, 2)] == [b"one", b"two"]
+    line.read(3 * REPEAT_NS)  # not acknowledged yet, so it repeats once more
+    line.tell(b"beat")
+    assert [m.kind for m in hear(node, 1)] == [b"beat"], "a repeated message is given once"
+
+
+def test_a_line_is_full_at_its_bound_and_empties_when_told(
+    hub: tuple[Hub, Callable[[bytes], Line]],
+) -> None:
+    node, make = hub
+    line = make(b"a")
+    line.send(b"closing", b"x" * 999)
+    assert not line.full
+    line.send(b"closing", b"x")
+    assert line.full
+    hear(node, 2)
+    node.have(b"a", 2)
+    line.socket.poll(2000)
+    line.read(0)
+    assert not line.full
+    assert line.waiting == 0
+
+
+def test_workers_are_told_apart_and_strangers_ignored(
+    hub: tuple[Hub, Callable[[bytes], Line]],
+) -> None:
+    node, make = hub
+    first, second = make(b"a"), make(b"b")
+    first.send(b"closing", b"1")
+    second.send(b"closing", b"2")
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    stranger = context.socket(zmq.DEALER)
+    stranger.setsockopt(zmq.LINGER, 0)
+    address = node.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    stranger.connect(address)
+    stranger.send(b"one frame")
+    stranger.send_multipart([b"short", b"closing", b"3"])
+    assert {(m.worker, m.body) for m in hear(node, 2)} == {(b"a", b"1"), (b"b", b"2")}
+    node.tell(b"b", b"open", b"now")
+    node.tell(b"nobody", b"open")
+    second.socket.poll(2000)
+    assert second.read(0) == [(b"open", b"now")]
+    assert first.read(0) == []
+    stranger.close()
+    context.term()
+
+
+def test_a_bell_rung_before_the_wait_ends_it(hub: tuple[Hub, Callable[[bytes], Line]]) -> None:
+    node, make = hub
+    bell = Doorbell()
+    bell.ring()
+    bell.ring()
+    bell.wait(600_000)  # returns at once, or the test never ends
+    bell.watch(node.socket)
+    make(b"a").tell(b"hello")
+    bell.wait(600_000)
+    assert [m.kind for m in hear(node, 1)] == [b"hello"]
+    bell.close()
+    bell.ring()  # a late listener thread: nothing happens
+    bell.close()

@@ -1,6 +1,10 @@
 """The supervisor: restarts the dead with back-off, leaves a misconfigured role alone, stops all."""
 
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 from runtime.clock import SystemClock
 from runtime.component import Context
@@ -56,3 +60,56 @@ def test_a_role_that_ignores_sigterm_is_killed() -> None:
     supervisor.start()
     supervisor.stop(timeout_seconds=0.3)
     assert supervisor.pids() == {}
+
+
+def test_all_are_told_to_stop_before_any_is_waited_for(tmp_path: Path) -> None:
+    """Each ends only once the other was told too; told one by one, the first would be killed."""
+
+    def child(name: str, other: str) -> list[str]:
+        return python(
+            "import pathlib, signal, sys, time\n"
+            f"folder = pathlib.Path({str(tmp_path)!r})\n"
+            "def told(*_):\n"
+            f"    (folder / '{name}.told').touch()\n"
+            f"    while not (folder / '{other}.told').exists(): time.sleep(0.01)\n"
+            f"    (folder / '{name}.done').touch()\n"
+            "    sys.exit(0)\n"
+            "signal.signal(15, told)\n"
+            f"(folder / '{name}.ready').touch()\n"
+            "time.sleep(60)"
+        )
+
+    roles = [Role("a", child("a", "b")), Role("b", child("b", "a"))]
+    supervisor = Supervisor(roles, live_context())
+    supervisor.start()
+    wait_for(supervisor, lambda: all((tmp_path / f"{name}.ready").exists() for name in "ab"))
+    supervisor.stop(timeout_seconds=20.0)
+    assert sorted(path.name for path in tmp_path.glob("*.done")) == ["a.done", "b.done"]
+
+
+def test_a_child_ends_with_its_parent_and_inherits_what_it_is_handed(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    child = (
+        "import os, sys, time\n"
+        "from runtime.supervisor import end_with_parent\n"
+        "end_with_parent(9)\n"
+        "os.write(int(sys.argv[1]), str(os.getpid()).encode())\n"
+        "time.sleep(600)"
+    )
+    parent = (
+        "import sys, time\n"
+        "from runtime.supervisor import Role, Supervisor\n"
+        "from tests.unit.runtime.test_supervisor import live_context\n"
+        f"role = Role('child', [sys.executable, '-c', {child!r}, sys.argv[1]],\n"
+        "            pass_fds=(int(sys.argv[1]),))\n"
+        "Supervisor([role], live_context()).start()\n"
+        "time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent, str(write)], pass_fds=(write,))
+    os.close(write)
+    pid = int(os.read(read, 20))
+    assert Path(f"/proc/{pid}").exists()
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    assert os.read(read, 1) == b"", "the pipe closes when the last of them has ended"
+    os.close(read)

@@ -1,0 +1,339 @@
+"""The shards of one node, seen from the node: their sockets, their processes, their closings in order.
+
+Stands in the place of an Intake where `workers` is above 1 (design section 6). Closings are given out
+in the order of (frontier, shard), each only when every shard that counts has passed its frontier: what
+the node merges depends on no process's speed. A shard that dies, or says nothing for ten seconds,
+leaves the minimum; the ticks that lack it are incomplete, and both its leaving and its return are said.
+"""
+
+import json
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from collectors.listener import bind
+from runtime.bus import Doorbell, Hub, Message
+from runtime.clock import Clock
+from runtime.metrics import Metrics
+from runtime.supervisor import Role, Supervisor
+from tocsin.chain import Closing
+from tocsin.config import Config
+from tocsin.intake import make_context
+from tocsin.shard import (
+    Beat,
+    Open,
+    Said,
+    decode_closing,
+    frontier_of,
+    line_address,
+    line_name,
+    take_families,
+)
+from tocsin.verbs import ListenerStatus, WorkerStatus
+
+SILENT_NS = 10_000_000_000  # a shard that works says something ten times a second
+STOP_SECONDS = 3.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A closing that was heard and not given out yet; decoded only then."""
+
+    sequence: int
+    frontier_ns: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class _Shard:
+    """One place among the shards, and the process that holds it."""
+
+    number: int
+    role: Role
+    ready: bytes = b""  # the process that asks for work
+    name: bytes = b""  # the process that has it
+    counts: bool = True  # in the minimum
+    dead: bool = False  # its process; it still counts until what it sent is given out
+    frontier_ns: int = 0
+    heard_ns: int = 0  # by the steady clock
+    left_ns: int = 0
+    given_ns: int = 0  # frontier of the last closing that was given out
+    given: int = 0  # and its number
+    told: int = 0  # the number up to which it was told to keep nothing
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    said: Said | None = None
+    records: int = 0  # of its earlier processes, as the three below
+    datagrams: int = 0
+    heard: dict[str, int] = field(default_factory=dict)  # datagrams of each input
+    lost: dict[str, int] = field(default_factory=dict)  # kernel drops of each input
+
+
+class Workers:
+    """Owns the sockets of all inputs and the shard processes that read them.
+
+    `on_leave(shard, frontier_ns)` is called when a shard no longer counts, before what then closes is
+    given out; `on_join(shard, first_ns, away_ns)` when it counts again, from the tick at `first_ns`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        state: Path,
+        clock: Clock,
+        metrics: Metrics,
+        bell: Doorbell,
+        *,
+        on_leave: Callable[[int, int], None],
+        on_join: Callable[[int, int, int], None],
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._clock = clock
+        self._metrics = metrics
+        self._bell = bell
+        self._on_leave = on_leave
+        self._on_join = on_join
+        self._context = make_context("workers", clock, metrics, config.node.seed)
+        self._sockets: dict[str, list[socket.socket]] = {}
+        self._shards: list[_Shard] = []
+        self._hub = Hub(line_address(state))
+        self._supervisor: Supervisor | None = None
+        self._bound_ns = 0
+        self._given_ns = 0  # ticks whose deadline is up to here have been given out by all
+        self._receiving = False
+
+    def bind(self) -> None:
+        """Bind a socket of each input for each shard: the kernel buffers now."""
+        for name, settings in self._config.collectors.items():
+            self._sockets[name] = bind(
+                settings.listen,
+                shards=self._config.node.workers,
+                receive_buffer_bytes=settings.receive_buffer_bytes,
+            )
+        self._bound_ns = self._clock.now_ns()
+
+    def start(self) -> None:
+        """Start the shard processes; they wait for `receive`."""
+        self._hub.start()
+        self._bell.watch(self._hub.socket)
+        count = self._config.node.workers
+        for number in range(count):
+            descriptors = {name: socks[number].fileno() for name, socks in self._sockets.items()}
+            command = [
+                sys.executable, "-m", "tocsin.shard",
+                str(self._state), str(number), str(count), json.dumps(descriptors),
+            ]  # fmt: skip
+            role = Role(f"shard-{number}", command, pass_fds=tuple(descriptors.values()))
+            self._shards.append(_Shard(number, role))
+        self._supervisor = Supervisor(
+            [shard.role for shard in self._shards], self._context, on_change=self._changed
+        )
+        self._supervisor.start()
+
+    def receive(self) -> None:
+        """Let the shards begin."""
+        self._receiving = True
+
+    # ---- the loop
+
+    def step(self) -> tuple[int, list[Closing]]:
+        """Hear the shards; return (how many messages, every closing that all have passed)."""
+        assert self._supervisor is not None
+        for shard in self._shards:  # what was given out last time is journalled by now
+            if shard.given > shard.told:
+                self._have(shard)
+        messages = self._hub.read()
+        for message in messages:
+            self._hear(message)
+        self._supervisor.poll()  # after hearing: what a shard said before it died still counts
+        now_ns = self._clock.monotonic_ns()
+        for shard in self._shards:
+            if shard.ready and self._receiving and not (shard.dead and shard.counts):
+                self._admit(shard)
+            process = shard.role.process
+            if process and shard.name and not shard.dead and now_ns - shard.heard_ns > SILENT_NS:
+                self._context.log.error("shard_silent shard=%d pid=%d", shard.number, process.pid)
+                process.kill()
+        return len(messages), self._give()
+
+    def _hear(self, message: Message) -> None:
+        shard = self._shard_of(message.worker)
+        if shard is None:
+            return
+        shard.heard_ns = self._clock.monotonic_ns()
+        if message.kind == b"hello":
+            self._hub.tell(message.worker, b"config", msgspec.json.encode(self._config))
+        elif message.kind == b"ready":
+            shard.ready = message.worker
+        elif message.kind == b"closing":
+            frontier_ns = frontier_of(message.body)
+            shard.waiting.append(_Waiting(message.sequence, frontier_ns, message.body))
+            shard.frontier_ns = max(shard.frontier_ns, frontier_ns)
+        elif message.kind == b"beat":
+            beat = msgspec.msgpack.decode(message.body, type=Beat)
+            received = self._hub.received(message.worker)
+            if received >= beat.sent:
+                shard.frontier_ns = max(shard.frontier_ns, beat.frontier_ns)
+            if beat.said is not None:
+                shard.said = beat.said
+                take_families(self._metrics, beat.said.metrics, f"shard-{shard.number}")
+                self._have(shard)
+
+    def _shard_of(self, name: bytes) -> _Shard | None:
+        for shard in self._shards:
+            if name == shard.name:
+                return shard
+            process = shard.role.process
+            if process is not None and name == line_name(shard.number, process.pid):
+                return shard
+        return None
+
+    def _have(self, shard: _Shard) -> None:
+        shard.told = shard.given
+        self._hub.have(shard.name, shard.given)
+
+    def _changed(self, role: Role, what: str) -> None:
+        """Hear from the supervisor that a process was started or died."""
+        for shard in self._shards:
+            if shard.role is role and what != "started":
+                shard.dead, shard.ready = True, b""
+
+    def _admit(self, shard: _Shard) -> None:
+        """Give work to a process: from the oldest tick on that is not complete."""
+        lateness_ns = round(self._config.views.lateness_seconds * 1e9)
+        first_ns = self._given_ns - lateness_ns if self._given_ns else self._bound_ns
+        drops: dict[str, int] = {}
+        if shard.said is not None:
+            drops = shard.said.drops
+            shard.records += shard.said.records
+            shard.datagrams += shard.said.datagrams
+            for one in shard.said.listeners:
+                shard.heard[one.name] = shard.heard.get(one.name, 0) + one.datagrams
+                shard.lost[one.name] = shard.lost.get(one.name, 0) + one.kernel_drops
+        shard.name, shard.ready, shard.said = shard.ready, b"", None
+        shard.dead, shard.given, shard.told = False, 0, 0
+        shard.frontier_ns, shard.given_ns = first_ns, self._given_ns
+        shard.heard_ns = self._clock.monotonic_ns()
+        order = msgspec.msgpack.encode(Open(first_ns=first_ns, drops=drops))
+        self._hub.tell(shard.name, b"open", order)
+        if not shard.counts:
+            shard.counts = True
+            self._on_join(shard.number, first_ns, self._clock.now_ns() - shard.left_ns)
+
+    def _leave(self, shard: _Shard) -> Closing:
+        """Go on without a shard; what waited for it alone closes now."""
+        self._hub.forget(shard.name)
+        shard.name, shard.counts, shard.left_ns = b"", False, self._clock.now_ns()
+        self._on_leave(shard.number, shard.frontier_ns)
+        return Closing(max(one.given_ns for one in self._shards), (), blind=True)
+
+    def _give(self) -> list[Closing]:
+        made: list[Closing] = []
+        while True:
+            for shard in self._shards:
+                if shard.counts and shard.dead and not shard.waiting:
+                    made.append(self._leave(shard))
+            heads = [
+                (one.waiting[0].frontier_ns, one.number) for one in self._shards if one.waiting
+            ]
+            if not heads:
+                break
+            frontier_ns, number = min(heads)
+            if any(
+                one.counts and not one.waiting and one.frontier_ns < frontier_ns
+                for one in self._shards
+            ):
+                break
+            shard = self._shards[number]
+            first = shard.waiting.popleft()
+            shard.given, shard.given_ns = first.sequence, frontier_ns
+            closing = decode_closing(first.data)
+            whole = all(one.counts for one in self._shards)
+            made.append(
+                closing if whole else Closing(closing.frontier_ns, closing.batches, blind=True)
+            )
+            counted = [one.given_ns for one in self._shards if one.counts]
+            self._given_ns = max(self._given_ns, min(counted, default=frontier_ns))
+        return made
+
+    # ---- what the node tells of it
+
+    def keep(self) -> None:
+        """Shards keep their templates themselves."""
+
+    @property
+    def records(self) -> int:
+        """Flow records decoded since the start, as of the shards' last word."""
+        return sum(one.records + (one.said.records if one.said else 0) for one in self._shards)
+
+    @property
+    def datagrams(self) -> int:
+        """Datagrams decoded since the start."""
+        return sum(one.datagrams + (one.said.datagrams if one.said else 0) for one in self._shards)
+
+    def listeners(self) -> list[ListenerStatus]:
+        """Return each input at a glance, all shards together."""
+        made = []
+        for name, socks in self._sockets.items():
+            said = [
+                listener
+                for one in self._shards
+                if one.said is not None
+                for listener in one.said.listeners
+                if listener.name == name
+            ]
+            host, port = socks[0].getsockname()[:2]
+            made.append(
+                ListenerStatus(
+                    name=name,
+                    address=f"udp://[{host}]:{port}" if ":" in host else f"udp://{host}:{port}",
+                    datagrams=sum(one.datagrams for one in said)
+                    + sum(one.heard.get(name, 0) for one in self._shards),
+                    receive_buffer_bytes=socks[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF),
+                    kernel_drops=sum(one.kernel_drops for one in said)
+                    + sum(one.lost.get(name, 0) for one in self._shards),
+                    queue_blocks=sum(one.queue_blocks for one in said),
+                )
+            )
+        return made
+
+    def workers(self) -> list[WorkerStatus]:
+        """Return each shard at a glance."""
+        return [
+            WorkerStatus(
+                shard=one.number,
+                pid=one.role.process.pid if one.role.process else 0,
+                counts=one.counts and bool(one.name),
+                restarts=one.role.restarts,
+                frontier_ns=one.frontier_ns,
+                waiting=len(one.waiting),
+            )
+            for one in self._shards
+        ]
+
+    def health(self) -> list[str]:
+        """Return one sentence for each thing that is wrong."""
+        made = [
+            f"shard {one.number} is down since {(self._clock.now_ns() - one.left_ns) / 1e9:.0f} s "
+            f"and is being restarted: what its exporters send waits in the kernel's buffer, its "
+            f"ticks are incomplete; the log says why it died"
+            for one in self._shards
+            if not one.counts
+        ]
+        for one in self._shards:
+            made += one.said.health if one.said is not None and not one.dead else []
+        return made
+
+    def stop(self) -> None:
+        """Stop the shards, close the sockets."""
+        if self._supervisor is not None:
+            self._supervisor.stop(timeout_seconds=STOP_SECONDS)
+            self._hub.stop()
+        for socks in self._sockets.values():
+            for sock in socks:
+                sock.close()
