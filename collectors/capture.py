@@ -1,12 +1,13 @@
 """Capture files as datagram blocks: pcap, pcapng, and files that hold one payload.
 
-Link types: Ethernet (with VLAN tags), Linux cooked v1 and v2, raw IP, loopback. IPv4 fragments are
-put together within bounds. What is not UDP is counted and left out. A damaged file gives everything
-before the damage, and one sentence.
+Link types: Ethernet (with VLAN tags), Linux cooked v1 and v2, raw IP, loopback. Fragments are put
+together within bounds. What is not UDP is counted and left out. A damaged file gives everything
+before the damage, and one sentence. Files are mapped, not read: they may be larger than memory.
 
 Source: pcap and pcapng file formats (draft-ietf-opsawg-pcap, -pcapng); RFC 791, 768, 8200.
 """
 
+import mmap
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +24,14 @@ DATAGRAMS_PER_BLOCK = 1024
 FRAGMENTS_MAX = 1024
 PACKET_BYTES_MAX = 1 << 20
 
-LINK_NULL, LINK_ETHERNET, LINK_RAW, LINK_COOKED, LINK_COOKED2 = 0, 1, 101, 113, 276
+LATEST_NS = 1 << 62  # a time beyond the year 2116 is damage
+LINK_NULL, LINK_ETHERNET, LINK_RAW, LINK_LOOP, LINK_COOKED, LINK_COOKED2 = 0, 1, 101, 108, 113, 276
+_PCAP_MAGIC = (
+    b"\xa1\xb2\xc3\xd4",
+    b"\xd4\xc3\xb2\xa1",
+    b"\xa1\xb2\x3c\x4d",
+    b"\x4d\x3c\xb2\xa1",
+)
 _RAW_IP = {LINK_RAW, 12, 14, 228, 229}
 _VLAN = {0x8100, 0x88A8, 0x9100}
 
@@ -61,29 +69,37 @@ def read_capture(path: Path, report: CaptureReport) -> Iterator[Datagram]:
 
     Raises DecodeError only where nothing can be read at all.
     """
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        size = path.stat().st_size if path.is_file() else 0
+        if not size:
+            yield from parse_capture(file.read(), report, path)
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield from parse_capture(data, report, path)
+
+
+def parse_capture(data: bytes | mmap.mmap, report: CaptureReport, path: Path) -> Iterator[Datagram]:
+    """Yield the datagrams of a file's bytes; `path` is for messages, and `.ipfix` is RFC 5655."""
     magic = data[:4]
     if magic == b"\x0a\x0d\x0d\x0a":
         packets = _pcapng(data, report)
-    elif magic in (
-        b"\xa1\xb2\xc3\xd4",
-        b"\xd4\xc3\xb2\xa1",
-        b"\xa1\xb2\x3c\x4d",
-        b"\x4d\x3c\xb2\xa1",
-    ):
+    elif magic in _PCAP_MAGIC:
         packets = _pcap(data, report)
-    elif not data:
+    elif not len(data):
         raise DecodeError("empty", f"{path} is empty")
     else:
         # A payload alone is one datagram; an RFC 5655 file is IPFIX messages one after the other.
-        parts = split_messages(data) if path.suffix == ".ipfix" else [data]
+        whole = data[:]
+        parts = split_messages(whole) if path.suffix == ".ipfix" else [whole]
         report.packets = len(parts)
         yield from (Datagram(0, 0, V4_MAPPED | 0x7F000001, 0, 0, part) for part in parts)
         return
-    fragments: dict[tuple[bytes, bytes, int, int], dict[int, tuple[bytes, bool]]] = {}
+    fragments = _Fragments(report)
     for link_type, arrival_ns, packet in packets:
         report.packets += 1
-        yield from _datagrams(link_type, arrival_ns, packet, fragments, report)
+        when = arrival_ns if 0 <= arrival_ns < LATEST_NS else 0
+        yield from _datagrams(link_type, when, packet, fragments, report)
+    fragments.end()
 
 
 def split_messages(data: bytes) -> list[bytes]:
@@ -136,7 +152,7 @@ def pack(datagrams: list[Datagram], not_before_ns: int = 0) -> DatagramBlock:
     )
 
 
-def _pcap(data: bytes, report: CaptureReport) -> Iterator[tuple[int, int, bytes]]:
+def _pcap(data: bytes | mmap.mmap, report: CaptureReport) -> Iterator[tuple[int, int, bytes]]:
     order = ">" if data[:2] == b"\xa1\xb2" else "<"
     nanoseconds = b"\x3c\x4d" in (data[2:4], data[0:2][::-1]) or data[:2] == b"\x4d\x3c"
     if len(data) < 24:
@@ -159,7 +175,7 @@ def _pcap(data: bytes, report: CaptureReport) -> Iterator[tuple[int, int, bytes]
         report.damage = f"the last packet header is cut at byte {len(data)}"
 
 
-def _pcapng(data: bytes, report: CaptureReport) -> Iterator[tuple[int, int, bytes]]:
+def _pcapng(data: bytes | mmap.mmap, report: CaptureReport) -> Iterator[tuple[int, int, bytes]]:
     at, order = 0, "<"
     interfaces: list[_Interface] = []
     while at + 12 <= len(data):
@@ -180,11 +196,14 @@ def _pcapng(data: bytes, report: CaptureReport) -> Iterator[tuple[int, int, byte
             number, high, low, captured = struct.unpack_from(order + "IIII", body)
             if number < len(interfaces) and 20 + captured <= len(body):
                 face = interfaces[number]
-                ticks = high << 32 | low
-                ns = face.offset_seconds * 1_000_000_000 + ticks * 1_000_000_000 // (
-                    face.ticks_per_second
-                )
-                yield face.link_type, ns, body[20 : 20 + captured]
+                yield face.link_type, _time_ns(face, high, low), body[20 : 20 + captured]
+            else:
+                report.left_out["bad packet block"] += 1
+        elif kind == 2 and len(body) >= 20:  # the packet block of old files
+            number, _, high, low, captured = struct.unpack_from(order + "HHIII", body)
+            if number < len(interfaces) and 20 + captured <= len(body):
+                face = interfaces[number]
+                yield face.link_type, _time_ns(face, high, low), body[20 : 20 + captured]
             else:
                 report.left_out["bad packet block"] += 1
         elif kind == 3 and len(body) >= 4 and interfaces:
@@ -192,6 +211,11 @@ def _pcapng(data: bytes, report: CaptureReport) -> Iterator[tuple[int, int, byte
             yield interfaces[0].link_type, 0, body[4 : 4 + captured]
     if at < len(data):
         report.damage = f"the last block is cut at byte {len(data)}"
+
+
+def _time_ns(face: _Interface, high: int, low: int) -> int:
+    ticks = high << 32 | low
+    return face.offset_seconds * 1_000_000_000 + ticks * 1_000_000_000 // face.ticks_per_second
 
 
 def _interface(body: bytes, order: str) -> _Interface:
@@ -213,11 +237,7 @@ def _interface(body: bytes, order: str) -> _Interface:
 
 
 def _datagrams(
-    link_type: int,
-    arrival_ns: int,
-    packet: bytes,
-    fragments: dict[tuple[bytes, bytes, int, int], dict[int, tuple[bytes, bool]]],
-    report: CaptureReport,
+    link_type: int, arrival_ns: int, packet: bytes, fragments: "_Fragments", report: CaptureReport
 ) -> Iterator[Datagram]:
     ip = _network_layer(link_type, packet)
     if ip is None or not ip:
@@ -226,7 +246,7 @@ def _datagrams(
     if ip[0] >> 4 == 4 and len(ip) >= 20:
         found = _ipv4(ip, fragments, report)
     elif ip[0] >> 4 == 6 and len(ip) >= 40:
-        found = _ipv6(ip, report)
+        found = _ipv6(ip, fragments, report)
     else:
         report.left_out["not IP"] += 1
         return
@@ -238,6 +258,8 @@ def _datagrams(
         return
     source_port, destination_port, size = struct.unpack_from("!HHH", udp)
     payload = udp[8 : max(size, 8)] if size else udp[8:]
+    if size > len(udp):
+        report.left_out["datagrams cut short by the capture (what is there was read)"] += 1
     yield Datagram(arrival_ns, high, low, source_port, destination_port, payload)
 
 
@@ -252,21 +274,56 @@ def _network_layer(link_type: int, packet: bytes) -> bytes | None:
                 continue
             return packet[at:] if kind in (0x0800, 0x86DD) else None
         return None
-    if link_type == LINK_COOKED:
+    if link_type == LINK_COOKED:  # the protocol is its last field: from there on it is a frame
         return _network_layer(LINK_ETHERNET, bytes(12) + packet[14:])
-    if link_type == LINK_COOKED2:
-        return packet[20:] if packet[:2] in (b"\x08\x00", b"\x86\xdd") else None
-    if link_type == LINK_NULL:
+    if link_type == LINK_COOKED2:  # here its first, and 20 bytes in all
+        return _network_layer(LINK_ETHERNET, bytes(12) + packet[:2] + packet[20:])
+    if link_type in (LINK_NULL, LINK_LOOP):
         return packet[4:]
     return packet if link_type in _RAW_IP else None
 
 
-def _ipv4(
-    ip: bytes,
-    fragments: dict[tuple[bytes, bytes, int, int], dict[int, tuple[bytes, bool]]],
-    report: CaptureReport,
-) -> tuple[int, int, bytes] | None:
+class _Fragments:
+    """Pieces of datagrams until they are whole; the oldest go where there are too many."""
+
+    def __init__(self, report: CaptureReport) -> None:
+        self._report = report
+        self._pieces: dict[tuple[bytes, bytes, int], dict[int, tuple[bytes, bool]]] = {}
+
+    def add(
+        self, key: tuple[bytes, bytes, int], begins: int, body: bytes, more: bool
+    ) -> bytes | None:
+        """Take a piece; return the datagram once it is whole."""
+        if key not in self._pieces and len(self._pieces) >= FRAGMENTS_MAX:
+            self._pieces.pop(next(iter(self._pieces)))
+            self._lost()
+        pieces = self._pieces.setdefault(key, {})
+        pieces[begins] = (body, more)
+        whole = b""
+        for begin in sorted(pieces):
+            piece, follows = pieces[begin]
+            if begin != len(whole):
+                return None
+            whole += piece
+            if not follows:
+                del self._pieces[key]
+                return whole
+        return None
+
+    def end(self) -> None:
+        """Count what is left at the end of the file."""
+        for _ in self._pieces:
+            self._lost()
+
+    def _lost(self) -> None:
+        self._report.left_out["fragments that never became whole"] += 1
+
+
+def _ipv4(ip: bytes, fragments: _Fragments, report: CaptureReport) -> tuple[int, int, bytes] | None:
     header = (ip[0] & 15) * 4
+    if header < 20:
+        report.left_out["not IP"] += 1
+        return None
     total = int.from_bytes(ip[2:4], "big")
     body = ip[header : total if header <= total <= len(ip) else len(ip)]
     if ip[9] != 17:
@@ -277,33 +334,35 @@ def _ipv4(
     source = V4_MAPPED | int.from_bytes(ip[12:16], "big")
     if not more and not begins:
         return 0, source, body
-    key = (ip[12:16], ip[16:20], int.from_bytes(ip[4:6], "big"), 17)
-    if key not in fragments and len(fragments) >= FRAGMENTS_MAX:
-        fragments.pop(next(iter(fragments)))
-        report.left_out["fragments that never became whole"] += 1
-    pieces = fragments.setdefault(key, {})
-    pieces[begins] = (body, more)
-    whole = b""
-    for begin in sorted(pieces):
-        piece, follows = pieces[begin]
-        if begin != len(whole):
-            return None
-        whole += piece
-        if not follows:
-            del fragments[key]
-            return 0, source, whole
-    return None
+    key = (ip[12:16], ip[16:20], int.from_bytes(ip[4:6], "big"))
+    whole = fragments.add(key, begins, body, more)
+    return None if whole is None else (0, source, whole)
 
 
-def _ipv6(ip: bytes, report: CaptureReport) -> tuple[int, int, bytes] | None:
+def _ipv6(ip: bytes, fragments: _Fragments, report: CaptureReport) -> tuple[int, int, bytes] | None:
+    size = int.from_bytes(ip[4:6], "big")
+    ip = ip[: 40 + size] if size else ip  # 0: a jumbogram, or segmentation left to the card
     following, at = ip[6], 40
-    while following in (0, 43, 60) and at + 8 <= len(ip):
+    piece: tuple[int, bool, int] | None = None
+    while following in (0, 43, 44, 60) and at + 8 <= len(ip):
+        if following == 44:
+            word = int.from_bytes(ip[at + 2 : at + 4], "big")
+            piece = (word & 0xFFF8, bool(word & 1), int.from_bytes(ip[at + 4 : at + 8], "big"))
+            following, at = ip[at], at + 8
+            break  # behind it lies a part of the datagram
         following, at = ip[at], at + (ip[at + 1] + 1) * 8
     if following != 17:
-        report.left_out["IPv6 fragment" if following == 44 else "not UDP"] += 1
+        report.left_out["not UDP"] += 1
         return None
     source = int.from_bytes(ip[8:24], "big")
-    return source >> 64, source & 0xFFFF_FFFF_FFFF_FFFF, ip[at:]
+    body: bytes | None = ip[at:]
+    if piece is not None:
+        begins, more, number = piece
+        body = fragments.add((ip[8:24], ip[24:40], number), begins, ip[at:], more)
+        if body is None:
+            return None
+    assert body is not None
+    return source >> 64, source & 0xFFFF_FFFF_FFFF_FFFF, body
 
 
 class PcapngWriter:

@@ -17,6 +17,7 @@ from telemetry.schemas import OPTION
 
 RECORDS_PER_SET_MAX = 20_000
 NAME_BYTES_MAX = 256
+BOOT_MS_MAX = 4_000_000_000_000  # ms since 1970; in the year 2096
 V9_SCOPE_INTERFACE = 2
 
 _NAMES = {"interface": (10, (82, 83)), "vrf": (234, (236,)), "application": (95, (96, 94))}
@@ -66,7 +67,7 @@ class OptionReader:
                 self._reference.learn(high, low, table, number, text, arrival_ns)
                 found.append({**base, "table": table, "key": number, "name": text})
         boot = _number(values.get((0, 160), b""))
-        if boot:
+        if 0 < boot <= BOOT_MS_MAX:
             self.boot_ms = boot
         rate = rate_of(
             interval=_number(values.get((0, 34), b"")) or _number(values.get((0, 50), b"")),

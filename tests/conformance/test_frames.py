@@ -17,135 +17,26 @@ from telemetry.identity import address_text
 from tests.support.decoding import poison
 from tests.support.flow_messages import block, data_set, ipfix, template_set, v9
 from tests.support.frames_on_wire import (
-    ethernet,
+    FRAMES,
+    IN4,
+    IN6,
+    INNER,
+    INNER4,
+    INNER6,
     expanded_sample,
-    extension,
     flow_sample,
-    gre,
-    gtp,
-    ipv4,
-    ipv6,
     mpls,
     pcap,
     raw_header,
     sflow,
     structure,
-    tcp,
-    udp,
-    vxlan,
 )
 from tocsin.testing import make_context
-
-IN4 = ipv4(tcp(), protocol=6, source="10.1.1.1", destination="10.2.2.2")
-IN6 = ipv6(udp(5353, 5353), source="fd00::1", destination="fd00::2")
-INNER = ethernet(0x0800, IN4)
-OUTER4 = ("192.0.2.1", "198.51.100.2")
-OUTER6 = ("2001:db8::1", "2001:db8::2")
-INNER4 = ("10.1.1.1", "10.2.2.2")
-INNER6 = ("fd00::1", "fd00::2")
 
 
 @pytest.fixture(autouse=True)
 def _poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch)
-
-
-# name: (frame, outer source and destination, inner ones)
-FRAMES: dict[str, tuple[bytes, tuple[str, str], tuple[str, str]]] = {
-    "ipv4": (ethernet(0x0800, ipv4(udp())), OUTER4, OUTER4),
-    "ipv6": (ethernet(0x86DD, ipv6(udp())), OUTER6, OUTER6),
-    "vlan": (ethernet(0x0800, ipv4(udp()), (0x8100, 0x2064)), OUTER4, OUTER4),
-    "q-in-q": (ethernet(0x0800, ipv4(udp()), (0x88A8, 200), (0x8100, 100)), OUTER4, OUTER4),
-    "three-tags": (
-        ethernet(0x86DD, ipv6(udp()), (0x9100, 7), (0x8100, 8), (0x8100, 9)),
-        OUTER6,
-        OUTER6,
-    ),
-    "llc-snap": (
-        ethernet(8 + len(IN4), bytes.fromhex("aaaa03000000") + struct.pack("!H", 0x0800) + IN4),
-        INNER4,
-        INNER4,
-    ),
-    "ipv4-options": (ethernet(0x0800, ipv4(udp(), options=bytes([1] * 8))), OUTER4, OUTER4),
-    "first-fragment": (ethernet(0x0800, ipv4(udp(), fragment=0x2000)), OUTER4, OUTER4),
-    "later-fragment": (ethernet(0x0800, ipv4(bytes(40), fragment=0x00B9)), OUTER4, OUTER4),
-    "hop-by-hop": (
-        ethernet(0x86DD, ipv6(extension(17, bytes([1, 4, 0, 0, 0, 0])) + udp(), following=0)),
-        OUTER6,
-        OUTER6,
-    ),
-    "routing-and-destination": (
-        ethernet(
-            0x86DD,
-            ipv6(
-                extension(60, bytes([0, 0, 0, 0, 0, 0]))
-                + extension(6, bytes([1, 4, 0, 0, 0, 0]))
-                + tcp(),
-                following=43,
-            ),
-        ),
-        OUTER6,
-        OUTER6,
-    ),
-    "ipv6-fragment": (
-        ethernet(0x86DD, ipv6(struct.pack("!BBHI", 17, 0, 1, 77) + udp(), following=44)),
-        OUTER6,
-        OUTER6,
-    ),
-    "mpls-one": (ethernet(0x8847, mpls(IN4, 1234)), INNER4, INNER4),
-    "mpls-three": (ethernet(0x8847, mpls(IN6, 16, 300_000, 1_048_575)), INNER6, INNER6),
-    "pppoe": (
-        ethernet(0x8864, struct.pack("!BBHHH", 0x11, 0, 1, len(IN4) + 2, 0x0021) + IN4),
-        INNER4,
-        INNER4,
-    ),
-    "pppoe-ipv6-in-vlan": (
-        ethernet(
-            0x8864,
-            struct.pack("!BBHHH", 0x11, 0, 1, len(IN6) + 2, 0x0057) + IN6,
-            (0x8100, 35),
-        ),
-        INNER6,
-        INNER6,
-    ),
-    "ip-in-ip": (ethernet(0x0800, ipv4(IN4, protocol=4)), OUTER4, INNER4),
-    "6in4": (ethernet(0x0800, ipv4(IN6, protocol=41)), OUTER4, INNER6),
-    "4in6": (ethernet(0x86DD, ipv6(IN4, following=4)), OUTER6, INNER4),
-    "gre": (ethernet(0x0800, ipv4(gre(0x0800, IN4), protocol=47)), OUTER4, INNER4),
-    "gre-key-sequence": (
-        ethernet(0x0800, ipv4(gre(0x86DD, IN6, key=9, sequence=3), protocol=47)),
-        OUTER4,
-        INNER6,
-    ),
-    "nvgre": (ethernet(0x0800, ipv4(gre(0x6558, INNER, key=77), protocol=47)), OUTER4, INNER4),
-    "erspan-2": (
-        ethernet(
-            0x0800,
-            ipv4(gre(0x88BE, struct.pack("!HHI", 0x1064, 1, 0) + INNER, sequence=1), protocol=47),
-        ),
-        OUTER4,
-        INNER4,
-    ),
-    "gre-in-ipv6": (ethernet(0x86DD, ipv6(gre(0x0800, IN4), following=47)), OUTER6, INNER4),
-    "vxlan": (ethernet(0x0800, ipv4(vxlan(INNER))), OUTER4, INNER4),
-    "vxlan-vlan-inside": (
-        ethernet(0x0800, ipv4(vxlan(ethernet(0x86DD, IN6, (0x8100, 42))))),
-        OUTER4,
-        INNER6,
-    ),
-    "vxlan-over-ipv6": (ethernet(0x86DD, ipv6(vxlan(INNER))), OUTER6, INNER4),
-    "geneve": (
-        ethernet(
-            0x0800,
-            ipv4(udp(40000, 6081, struct.pack("!BBHI", 1, 0, 0x6558, 5 << 8) + bytes(4) + INNER)),
-        ),
-        OUTER4,
-        INNER4,
-    ),
-    "gtp-u": (ethernet(0x0800, ipv4(gtp(IN4))), OUTER4, INNER4),
-    "gtp-u-extended": (ethernet(0x0800, ipv4(gtp(IN6, extended=True))), OUTER4, INNER6),
-    "vxlan-in-mpls": (ethernet(0x8847, mpls(ipv4(vxlan(INNER)), 17)), OUTER4, INNER4),
-}
 
 
 def parse(frames: list[bytes], *, tunnels: int, link: int = 1) -> dict[str, list[int]]:

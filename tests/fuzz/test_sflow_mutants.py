@@ -5,15 +5,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collectors.capture import CaptureReport, Datagram, pack, read_capture
+from collectors import packet
+from collectors.capture import (
+    CaptureReport,
+    Datagram,
+    blocks,
+    pack,
+    parse_capture,
+    read_capture,
+)
 from collectors.config import FlowDecoderSettings
 from collectors.sflow5 import SflowDecoder, Verdict
 from telemetry.errors import DecodeError
+from tests.support.capture_files import enhanced, fragments_of, interface, pcap, section
+from tests.support.frames_on_wire import FRAMES
 from tocsin.testing import make_context
 
 FOLDER = Path(__file__).parents[1] / "captures"
-MUTANTS = 40_000
-FILES = 10_000
+pytestmark = pytest.mark.timeout(3600)  # the deep form takes minutes
+MUTANTS = 50_000
+FILES = 50_000
 
 
 def seeds() -> list[bytes]:
@@ -63,17 +74,53 @@ def test_each_mutant_is_decoded_or_counted(deep: bool) -> None:
     assert (ledger["sent"] == ledger["decoded"] + ledger["lost_wire"].clip(0).astype("u8")).any()
 
 
-@pytest.mark.parametrize("name", ["softflowd-v9", "openvswitch-ipfix"])
-def test_a_damaged_file_gives_what_came_before(tmp_path: Path, name: str, deep: bool) -> None:
+@pytest.mark.parametrize("tunnels", [0, packet.TUNNELS_MAX])
+def test_mutated_frames_of_every_kind(tunnels: int, deep: bool) -> None:
+    """Any bytes as a frame on any link: what was found lies within the frame (bounds-checked run)."""
     random = make_context().random
-    original = (FOLDER / f"{name}.pcapng").read_bytes()[:4000]
-    path = tmp_path / "damaged.pcapng"
-    for _ in range((100_000 if deep else FILES) // 20):
-        path.write_bytes(mutate(original, random))
+    links = [1, 7, 11, 12, 13, 14, 15]
+    frames = [frame for frame, _, _ in FRAMES.values()]
+    for _ in range((1_000_000 if deep else MUTANTS) // 500):
+        made = [mutate(frames[int(random.integers(len(frames)))], random) for _ in range(500)]
+        payload = np.frombuffer(b"".join(made), np.uint8)
+        length = np.array([len(one) for one in made], np.int32)
+        start = np.zeros(len(made), np.int64)
+        np.cumsum(length[:-1], out=start[1:])
+        link = random.choice(links, len(made), p=[0.7, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05])
+        out = np.empty((len(packet.FIELDS), len(made)), np.uint64)
+        count = packet.parse_headers(payload, start, length, link.astype(np.int32), tunnels, out)
+        assert count == int((out[11] & packet.IS_IP != 0).sum())
+        assert int(out[9].max()) < 4096
+        assert int(out[10].max()) < 1 << 20
+
+
+def capture_seeds() -> list[bytes]:
+    packets = [frame for frame, _, _ in FRAMES.values()][::4] + fragments_of(bytes(900), 304)
+    tagged = section() + interface(1) + interface(101, resolution=9) + b"".join(
+        enhanced(one, 10**15 + n, n % 2) for n, one in enumerate(packets)
+    )  # fmt: skip
+    files = [pcap(packets), pcap(packets, order=">", nanoseconds=True), tagged, section(">")]
+    return files + [
+        (FOLDER / f"{name}.pcapng").read_bytes()[:4000]
+        for name in ("softflowd-v9", "openvswitch-ipfix", "pmacct-v9")
+    ]
+
+
+def test_damaged_capture_files_give_what_came_before(deep: bool) -> None:
+    random = make_context().random
+    originals = capture_seeds()
+    damaged = read = 0
+    for n in range(1_000_000 if deep else FILES):
+        data = mutate(originals[n % len(originals)], random)
         report = CaptureReport()
         try:
-            found = list(read_capture(path, report))
+            found = list(parse_capture(data, report, Path("damaged.pcapng")))
         except DecodeError as error:
             report.damage, found = str(error), []
-        assert sum(len(d.payload) for d in found) <= len(original)
+        assert sum(len(d.payload) for d in found) <= len(data)
         assert "\n" not in report.damage  # one sentence, for people
+        assert sum(b.datagrams for b in blocks(iter(found))) == len(found)
+        damaged += bool(report.damage)
+        read += len(found)
+    assert damaged > FILES // 20
+    assert read > FILES
