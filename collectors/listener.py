@@ -89,6 +89,22 @@ def _ask_for_buffer(sock: socket.socket, size: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, 33, size)  # SO_RCVBUFFORCE, where we may
 
 
+def granted_buffer(sock: socket.socket) -> int:
+    """Return the receive buffer that a socket really got, in bytes that were asked for.
+
+    The kernel grants at most net.core.rmem_max, doubles it for its own overhead and tells the double.
+    Source: socket(7), SO_RCVBUF.
+    """
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+
+
+def probe_buffer(asked: int) -> int:
+    """Return the receive buffer that this process would get."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        _ask_for_buffer(sock, asked)
+        return granted_buffer(sock)
+
+
 def buffer_fix(asked: int) -> str:
     """Return the command that lets a receive buffer of `asked` bytes be granted."""
     return f"sysctl -w net.core.rmem_max={asked}"
@@ -170,6 +186,7 @@ class UdpListener:
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
         self._trouble = ""
+        self._failure: Exception | None = None
         self.granted_bytes = 0
         self.datagrams = 0
         self.kernel_drops = 0
@@ -193,7 +210,7 @@ class UdpListener:
                 shards=1,
                 receive_buffer_bytes=self._settings.receive_buffer_bytes,
             )
-        self.granted_bytes = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self.granted_bytes = granted_buffer(self._sock)
         if self.granted_bytes < self._settings.receive_buffer_bytes:
             self._context.log.warning(
                 "receive_buffer_small asked=%d granted=%d fix='%s'",
@@ -240,7 +257,9 @@ class UdpListener:
         return self._queue.qsize()
 
     def take(self) -> DatagramBlock | None:
-        """Return the next block, or None where nothing waits."""
+        """Return the next block, or None where nothing waits; raise what ended the thread."""
+        if self._failure is not None:
+            raise self._failure
         with contextlib.suppress(queue.Empty):
             return self._queue.get_nowait()
         return None
@@ -262,6 +281,13 @@ class UdpListener:
                 )
 
     def _run(self) -> None:
+        try:
+            self._receive()
+        except Exception as error:  # noqa: BLE001  # a thread's edge: `take` raises it again
+            self._failure = error
+            self._on_block()
+
+    def _receive(self) -> None:
         assert self._sock is not None
         receiver = Receiver(
             self._sock,

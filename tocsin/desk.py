@@ -26,6 +26,7 @@ from runtime import logs
 from runtime.clock import Clock, SystemClock
 from runtime.component import Context
 from runtime.metrics import Metrics
+from runtime.supervisor import end_with_parent
 from telemetry.errors import ConfigError
 from tocsin.api.access import load_access
 from tocsin.api.app import Services, api
@@ -181,6 +182,7 @@ def _bound(key: str, listen: str) -> socket.socket:
 
 def main() -> None:
     """`python -m tocsin.desk CONFIG STATE`: the desk until SIGTERM. Exit 2: configuration."""
+    end_with_parent(signal.SIGTERM)
     path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
     clock = SystemClock()
     try:

@@ -25,6 +25,7 @@ from runtime.bus import RequestClient
 from runtime.clock import SystemClock
 from runtime.component import Context
 from runtime.metrics import Metrics
+from runtime.supervisor import end_with_parent
 from telemetry.errors import ConfigError, TransientError
 from tocsin import verbs
 from tocsin.config import Config, load_config
@@ -136,6 +137,7 @@ def serve_pages(listen: str, address: str) -> ThreadingHTTPServer:
 
 def main() -> None:
     """`python -m tocsin.gate CONFIG STATE`: the gate until SIGTERM."""
+    end_with_parent(signal.SIGTERM)
     path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
     clock, metrics = SystemClock(), Metrics("gate")
     try:

@@ -28,9 +28,12 @@ from runtime.bus import Doorbell, Publisher, RequestServer
 from runtime.checkpoint import Checkpoints
 from runtime.clock import Clock, SystemClock
 from runtime.journal import BlockKind, Cursor, JournalReader, JournalWriter
+from runtime.lock import FolderLock
 from runtime.metrics import Metrics
+from runtime.notify import notify
+from runtime.supervisor import end_with_parent
 from telemetry.batch import batch_from_rows
-from telemetry.errors import ConfigError, TocsinError
+from telemetry.errors import ConfigError, TocsinError, TransientError
 from telemetry.schemas import CONTROL
 from tocsin import __version__, verbs
 from tocsin.chain import Back, Outcome, Tick
@@ -84,6 +87,7 @@ class Node:
         self._ticks = 0
         self._last_tick_end_ns = 0
         self._frontier_ns = 0
+        self._lock = FolderLock(state, "node", self._clock)
         self._bell = Doorbell()
         self._intake: Intake | Workers
         if config.node.workers == 1:
@@ -94,12 +98,20 @@ class Node:
             self._intake = Workers(
                 config, state, self._clock, self.metrics, self._bell,
                 on_leave=self._shard_left, on_join=self._shard_back,
+                lock=self._lock,
             )  # fmt: skip
 
     def start(self) -> None:
         """Come up: sockets first, then state, then the loop may begin."""
         config, state = self._config, self._state
-        state.mkdir(parents=True, exist_ok=True)
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"state folder {state}: {error.strerror}; make it writable for this user or name "
+                f"another one (node.state_dir, --state). The node was not started."
+            ) from error
+        self._lock.take()
         seed = config.node.seed
         # 1. Bind: from here on the kernel keeps what exporters send.
         self._intake.bind()
@@ -141,6 +153,7 @@ class Node:
         self._back.merger.mark_incomplete(self._clock.now_ns() // tick_ns * tick_ns + tick_ns)
         self._intake.receive()
         self._ready = True
+        notify("READY=1")
         self._log.info(
             "node_ready listeners=%s state=%s",
             ",".join(listener.address for listener in self._intake.listeners()),
@@ -276,7 +289,8 @@ class Node:
         self._schedule_checkpoint()
 
     def _beat(self, now_ns: int) -> None:
-        """Tell the watchdog that frames go on, and what each stream last said."""
+        """Tell systemd and the watchdog that frames go on, and what each stream last said."""
+        notify("WATCHDOG=1")
         message = {
             "time_ns": now_ns,
             "frontier_ns": self._frontier_ns,
@@ -377,6 +391,7 @@ class Node:
             self._journal.stop()
             self._outbox.stop()
             self._bell.close()
+        self._lock.free()
 
     def ask_to_stop(self, number: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002
         """End the loop after the current step; also a signal handler."""
@@ -394,7 +409,11 @@ def rss_bytes(pid: int) -> int:
 
 
 def main() -> None:
-    """`python -m tocsin.node CONFIG STATE`: one node until SIGTERM. Exit 2: configuration."""
+    """`python -m tocsin.node CONFIG STATE`: one node until SIGTERM.
+
+    Exit 1: another node works on this state folder; 2: configuration.
+    """
+    end_with_parent(signal.SIGTERM)
     sys.setswitchinterval(0.0005)
     path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
     clock = SystemClock()
@@ -412,6 +431,9 @@ def main() -> None:
     except ConfigError as error:
         sys.stderr.write(f"tocsin: {error}\n")
         sys.exit(2)
+    except TransientError as error:
+        sys.stderr.write(f"tocsin: {error}\n")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

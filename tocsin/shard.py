@@ -193,9 +193,7 @@ class Shard:
         return moved
 
     def _made(self, config: Config) -> Intake:
-        logs.set_up(
-            f"shard-{self._shard}", self._metrics, self._clock, level=config.node.log_level
-        )
+        logs.set_up(f"shard-{self._shard}", self._metrics, self._clock, level=config.node.log_level)
         made = Intake(
             config,
             self._state,

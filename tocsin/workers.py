@@ -16,9 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from collectors.listener import bind
+from collectors.listener import bind, granted_buffer
 from runtime.bus import Doorbell, Hub, Message
 from runtime.clock import Clock
+from runtime.lock import FolderLock
 from runtime.metrics import Metrics
 from runtime.supervisor import Role, Supervisor
 from tocsin.chain import Closing
@@ -90,7 +91,10 @@ class Workers:
         *,
         on_leave: Callable[[int, int], None],
         on_join: Callable[[int, int, int], None],
+        lock: FolderLock,
     ) -> None:
+        """`lock` is the node's: shards hold it too, so that the next node waits for their end."""
+        self._lock = lock
         self._config = config
         self._state = state
         self._clock = clock
@@ -128,7 +132,9 @@ class Workers:
                 sys.executable, "-m", "tocsin.shard",
                 str(self._state), str(number), str(count), json.dumps(descriptors),
             ]  # fmt: skip
-            role = Role(f"shard-{number}", command, pass_fds=tuple(descriptors.values()))
+            role = Role(
+                f"shard-{number}", command, pass_fds=(*descriptors.values(), self._lock.descriptor)
+            )
             self._shards.append(_Shard(number, role))
         self._supervisor = Supervisor(
             [shard.role for shard in self._shards], self._context, on_change=self._changed
@@ -294,7 +300,7 @@ class Workers:
                     address=f"udp://[{host}]:{port}" if ":" in host else f"udp://{host}:{port}",
                     datagrams=sum(one.datagrams for one in said)
                     + sum(one.heard.get(name, 0) for one in self._shards),
-                    receive_buffer_bytes=socks[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF),
+                    receive_buffer_bytes=granted_buffer(socks[0]),
                     kernel_drops=sum(one.kernel_drops for one in said)
                     + sum(one.lost.get(name, 0) for one in self._shards),
                     queue_blocks=sum(one.queue_blocks for one in said),

@@ -68,18 +68,23 @@ def _installation() -> Iterator[tuple[bool, str]]:
 
 
 def _machine(wanted: int) -> Iterator[tuple[bool, str]]:
-    limit = Path("/proc/sys/net/core/rmem_max")
-    if limit.exists():
-        most = int(limit.read_text("ascii"))
-        yield (
-            most >= wanted,
-            f"receive buffers may be {most} bytes"
-            + (
-                ""
-                if most >= wanted
-                else f", {wanted} are asked for: sysctl -w net.core.rmem_max={wanted}"
-            ),
-        )
+    from collectors.listener import probe_buffer
+
+    if wanted:
+        yield receive_buffers(wanted, probe_buffer(wanted))
+
+
+def receive_buffers(wanted: int, granted: int) -> tuple[bool, str]:
+    """Return whether sockets get the buffers that are asked for, and what to do where not."""
+    from collectors.listener import buffer_fix
+
+    if granted >= wanted:
+        return True, f"receive buffers of {wanted} bytes are granted"
+    return False, (
+        f"receive buffers: {granted} bytes are granted, {wanted} asked for, so a burst is lost "
+        f"sooner: {buffer_fix(wanted)} (and in /etc/sysctl.d to keep it), or lower "
+        f"receive_buffer_bytes"
+    )
 
 
 def _state(folder: Path) -> Iterator[tuple[bool, str]]:
@@ -120,12 +125,24 @@ def _node(folder: Path) -> Iterator[tuple[bool, str]]:
     finally:
         client.close()
     yield True, f"node {status.version}: {status.series} series, {status.exporters} exporters"
+    for worker in status.workers:
+        yield (
+            worker.counts,
+            (
+                f"shard {worker.shard} (pid {worker.pid}): {worker.restarts} restarts"
+                + ("" if worker.counts else ": it is down; the log says why")
+            ),
+        )
     for text in status.health:
         yield False, text
     for listener in status.listeners:
         said = f"{listener.name} on {listener.address}: {listener.datagrams} datagrams"
         if listener.kernel_drops:
-            said += f", {listener.kernel_drops} lost in the kernel: raise net.core.rmem_max"
+            said += (
+                f", {listener.kernel_drops} lost in the kernel's buffer of "
+                f"{listener.receive_buffer_bytes} bytes: raise receive_buffer_bytes and "
+                f"net.core.rmem_max, or node.workers"
+            )
         elif not listener.datagrams:
             said += ": nothing received; point exporters here and look at firewalls"
         yield not listener.kernel_drops, said

@@ -14,6 +14,7 @@ def run(path: Path | None, state: Path | None) -> None:
     """Start node, gate and desk, and keep them running."""
     from runtime import logs
     from runtime.clock import SystemClock
+    from runtime.lock import FolderLock
     from runtime.metrics import Metrics
     from runtime.notify import notify
     from runtime.supervisor import Supervisor
@@ -26,6 +27,8 @@ def run(path: Path | None, state: Path | None) -> None:
     folder = state_dir(state or (Path(config.node.state_dir) if config.node.state_dir else None))
     folder.mkdir(parents=True, exist_ok=True)
     clock, metrics = SystemClock(), Metrics("supervisor")
+    lock = FolderLock(folder, "run", clock)
+    lock.take()
     logs.set_up("run", metrics, clock, level=config.node.log_level)
     supervisor = Supervisor(
         roles(config, path, folder), make_context("supervisor", clock, metrics, config.node.seed)
@@ -37,16 +40,15 @@ def run(path: Path | None, state: Path | None) -> None:
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
-    supervisor.start()
-    notify("READY=1")
+    supervisor.start()  # the node says READY=1 once its inputs are received, then WATCHDOG=1
     code: int | None = None
     try:
         while not ended and code is None:
             code = supervisor.poll()
-            if not supervisor.health():
-                notify("WATCHDOG=1")
+            notify(f"STATUS={supervisor.health() or 'all processes run'}")
             clock.sleep(0.2)
     finally:
         notify("STOPPING=1")
         supervisor.stop()
+        lock.free()
     raise SystemExit(code or 0)

@@ -1,0 +1,134 @@
+"""Processes of one instance: they come up, say so, refuse company, and end in time."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.live_node import CLOCK, LiveNode, write_config
+from tocsin.demo.settings import free_port
+
+STOP_NS = 5_000_000_000
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    ports = (free_port(42900, socket.SOCK_DGRAM), free_port(42950, socket.SOCK_DGRAM))
+    return write_config(tmp_path, port=ports[0], sflow_port=ports[1])
+
+
+def run(*arguments: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """Run a process of ours to its end."""
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def wait_until(done: "object", what: str, seconds: float = 60.0) -> None:
+    until_ns = CLOCK.monotonic_ns() + round(seconds * 1e9)
+    while not done():  # type: ignore[operator]
+        assert CLOCK.monotonic_ns() < until_ns, what
+        CLOCK.sleep(0.05)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text("utf-8", "replace").rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_second_node_on_the_folder_refuses_in_one_sentence(config: Path, tmp_path: Path) -> None:
+    node = LiveNode(config, tmp_path / "state").start()
+    before = node.ask()
+    assert node.process is not None
+    done = run("tocsin.node", str(config), str(node.state))
+    assert done.returncode == 1
+    assert f"another node (pid {node.process.pid})" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    after = node.ask()
+    assert after.started_ns == before.started_ns, "the first one was not disturbed"
+    node.kill()
+    again = LiveNode(config, node.state).start()  # a killed node leaves nothing in the way
+    again.ask()
+    assert again.stop() == 0
+
+
+def test_a_busy_port_is_one_sentence_with_who_has_it(config: Path, tmp_path: Path) -> None:
+    node = LiveNode(config, tmp_path / "state").start()
+    node.ask()
+    assert node.process is not None
+    text = config.read_text("utf-8")
+    shards = tmp_path / "shards.toml"
+    shards.write_text(text.replace("[node]", "[node]\nworkers = 2"), "utf-8")
+    for path in (config, shards):
+        done = run("tocsin.node", str(path), str(tmp_path / "other"))
+        assert done.returncode == 2
+        assert (
+            f"(pid {node.process.pid}) has this port; stop it or listen on another" in done.stderr
+        )
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert node.stop() == 0
+
+
+@pytest.fixture
+def instance(config: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`tocsin run` with a fake systemd listening; ready when this is given out."""
+    text = config.read_text("utf-8")
+    port = free_port(48470, socket.SOCK_STREAM)
+    config.write_text(text + f'[api]\nmetrics_listen = "127.0.0.1:{port}"\n', "utf-8")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(60.0)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tocsin", "run", "-c", str(config),
+             "--state", str(tmp_path / "state")],
+            env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")},
+        )  # fmt: skip
+        while systemd.recv(4096) != b"READY=1":
+            pass
+        assert (tmp_path / "state" / "node.sock").exists(), "ready means that it answers"
+        while systemd.recv(4096) != b"WATCHDOG=1":
+            pass
+        yield process
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_all_processes_end_within_five_seconds(
+    instance: subprocess.Popen[bytes], number: int
+) -> None:
+    wait_until(lambda: len(children(instance.pid)) == 2, "node and gate were not started")
+    pids = children(instance.pid)
+    began_ns = CLOCK.monotonic_ns()
+    instance.send_signal(number)
+    code = instance.wait(20)
+    wait_until(lambda: not any(map(alive, pids)), "a process was left behind", 20.0)
+    assert CLOCK.monotonic_ns() - began_ns < STOP_NS
+    assert code == (0 if number != signal.SIGKILL else -signal.SIGKILL)
+
+
+def test_a_second_instance_on_the_folder_starts_nothing(
+    instance: subprocess.Popen[bytes], config: Path, tmp_path: Path
+) -> None:
+    done = run("tocsin", "run", "-c", str(config), "--state", str(tmp_path / "state"))
+    assert done.returncode == 1
+    assert f"another run (pid {instance.pid}) works on this state folder" in done.stderr
