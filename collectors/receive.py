@@ -7,18 +7,15 @@ come with each datagram.
 Source: recvmmsg(2), socket(7), cmsg(3); layouts of struct mmsghdr and cmsghdr on 64-bit Linux.
 """
 
-import ctypes
-import os
 import socket
 import sys
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collectors.block import DatagramBlock
 from runtime.clock import Clock
-from runtime.kernels import inline, kernel, subroutine
+from runtime.kernels import external, inline, kernel, subroutine
 
 SLOT_BYTES = 9216  # a jumbo frame; longer datagrams arrive cut and are counted
 NAME_BYTES = 28  # struct sockaddr_in6
@@ -33,26 +30,8 @@ SO_TIMESTAMPNS = 35
 SO_RXQ_OVFL = 40
 SO_MEMINFO = 55  # nine u32 about the socket's memory; the last counts its drops
 
-_recvmmsg: Any
-_poll: Any
-if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):  # the kernels run as plain Python
-    _libc = ctypes.CDLL(None, use_errno=True)
-    _recvmmsg, _poll = _libc.recvmmsg, _libc.poll
-    _recvmmsg.argtypes = (
-        ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p
-    )  # fmt: skip
-    _poll.argtypes = (ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int)
-else:
-    try:
-        from numba import types
-
-        _recvmmsg = types.ExternalFunction(
-            "recvmmsg",
-            types.int32(types.int32, types.uintp, types.uint32, types.int32, types.uintp),
-        )
-        _poll = types.ExternalFunction("poll", types.int32(types.uintp, types.uint64, types.int32))
-    except ImportError:  # without numba the kernel cannot be compiled, and says so when called
-        _recvmmsg = _poll = None
+_recvmmsg = external("recvmmsg", "i4(i4, u8, u4, i4, u8)")
+_poll = external("poll", "i4(u8, u8, i4)")
 
 
 @inline

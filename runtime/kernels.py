@@ -18,17 +18,23 @@ and numba would otherwise refuse them.
 Numba's cache does not see other files or later values of globals: keep a kernel, its inlined
 parts (`@inline`) and its constants in one file. Bounds are not checked unless
 NUMBA_BOUNDSCHECK=1 (with a NUMBA_CACHE_DIR of its own: the cache ignores that flag).
+
+Where a library of kernels compiled ahead of time fits (runtime.kernel_library), its kernels are
+used and numba is not even imported: 65 MB less in each process that decodes or detects.
 """
 
+import ctypes
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
+from runtime import kernel_library
 from telemetry.errors import ConfigError
 
 P = ParamSpec("P")
@@ -51,6 +57,9 @@ KERNEL_MODULES: tuple[str, ...] = (
 
 _registry: "list[Kernel[..., Any]]" = []
 
+# Decided once for the process: kernels of the library, or numba.
+LIBRARY, _why_no_library = kernel_library.chosen(KERNEL_MODULES)
+
 
 class Kernel(Generic[P, R]):
     """A function that is compiled for its one signature at its first call."""
@@ -71,9 +80,36 @@ class Kernel(Generic[P, R]):
         return self._compiled(*args, **kwargs)  # type: ignore[misc]  # compile() has set it
 
     def compile(self) -> None:
-        """Compile, or load from the cache. Needs numba."""
+        """Take it from the library; else compile it, or load it from numba's cache."""
+        if self._compiled is None and LIBRARY is not None:
+            self._compiled = LIBRARY.function(self.name, self.signature)
         if self._compiled is None:
             self._compiled = _compile(self.function, self.signature)
+
+
+def require() -> None:
+    """Raise ConfigError where this process could run no kernel: no library that fits, no numba.
+
+    A program calls it before it starts threads, so that the sentence is said once, by all of it.
+    """
+    if LIBRARY is None and (_library_only() or find_spec("numba") is None):
+        raise _no_kernels()
+
+
+def _library_only() -> bool:
+    return os.environ.get("TOCSIN_KERNELS", "") not in ("", "numba", "memory")
+
+
+def _no_kernels() -> ConfigError:
+    if _library_only():
+        return ConfigError(
+            f"TOCSIN_KERNELS={os.environ['TOCSIN_KERNELS']}: {_why_no_library}. Nothing was started."
+        )
+    return ConfigError(
+        f"no compiled kernels: numba is not installed, and {_why_no_library or 'it is asked for'}. "
+        f"pip install 'tocsin[jit]', or take a package with kernels for this machine. "
+        f"Nothing was started."
+    )
 
 
 def kernel(signature: str) -> Callable[[Callable[P, R]], Kernel[P, R]]:
@@ -89,6 +125,8 @@ def kernel(signature: str) -> Callable[[Callable[P, R]], Kernel[P, R]]:
 
 def inline(function: Callable[P, R]) -> Callable[P, R]:
     """Mark a part that kernels of the same file call. Compiled into each of them."""
+    if LIBRARY is not None:
+        return function
     try:
         from numba import njit
     except ImportError:
@@ -99,12 +137,38 @@ def inline(function: Callable[P, R]) -> Callable[P, R]:
 
 def subroutine(function: Callable[P, R]) -> Callable[P, R]:
     """Mark a longer part that kernels of the same file call: compiled once, not inlined."""
+    if LIBRARY is not None:
+        return function
     try:
         from numba import njit
     except ImportError:
         return function
     made: Callable[P, R] = njit(nogil=True)(function)
     return made
+
+
+def external(name: str, signature: str) -> Any:
+    """Return a function of the C library that kernels may call, such as `poll`: i4(u8, u8, i4).
+
+    Addresses are u8. None where numba is not there to compile its caller.
+    """
+    if LIBRARY is not None:
+        return None  # the library is linked to it
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):  # kernels run as plain Python
+        found = getattr(ctypes.CDLL(None, use_errno=True), name)
+        found.argtypes = tuple(_PLAIN[kind] for _, kind in parameters(signature))
+        found.restype = _PLAIN[signature.partition("(")[0].strip()]
+        return found
+    try:
+        from numba import types
+    except ImportError:
+        return None
+    return types.ExternalFunction(name, parse_signature(signature))
+
+
+_PLAIN = {
+    "i4": ctypes.c_int32, "u4": ctypes.c_uint32, "i8": ctypes.c_int64, "u8": ctypes.c_uint64,
+}  # fmt: skip
 
 
 def _loader(width: int) -> Any:
@@ -124,6 +188,8 @@ def _loader(width: int) -> Any:
     checked = os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0")
     if checked or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return inline(plain)
+    if LIBRARY is not None:
+        return plain
     try:
         from llvmlite import ir
         from numba import types
@@ -166,14 +232,13 @@ def imported() -> "tuple[Kernel[..., Any], ...]":
 
 
 def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
+    if _library_only() and LIBRARY is None:
+        raise _no_kernels()
     try:
         from numba import njit
         from numba.core.errors import NumbaWarning
     except ImportError as error:
-        raise ConfigError(
-            "numba is not installed, and this build has no compiled kernels: "
-            "pip install 'tocsin[jit]'. Nothing was started."
-        ) from error
+        raise _no_kernels() from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumbaWarning)  # an unwritable cache is told by `warm`
         compiled: Callable[P, R]
@@ -187,6 +252,15 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
     return compiled
 
 
+def parameters(signature: str) -> list[tuple[str, str]]:
+    """Return each parameter of a signature as its text and as the type in it, without `const`."""
+    match = re.fullmatch(r"\s*(\w+)\((.*)\)\s*", signature, re.DOTALL)
+    if match is None:
+        raise ConfigError(f"kernel signature {signature!r} is not of the form result(arguments)")
+    parts = [part.strip() for part in re.split(r",(?![^\[]*\])", match[2]) if part.strip()]
+    return [(part, part.removeprefix("const ")) for part in parts]
+
+
 def parse_signature(signature: str) -> Any:
     """Return numba's signature object for a text such as `i8(const u1[::1], f8)`."""
     from numba import types
@@ -194,17 +268,11 @@ def parse_signature(signature: str) -> Any:
 
     normalize: Any = sigutils.normalize_signature
 
-    match = re.fullmatch(r"\s*(\w+)\((.*)\)\s*", signature, re.DOTALL)
-    if match is None:
-        raise ConfigError(f"kernel signature {signature!r} is not of the form result(arguments)")
-    result, arguments = match.groups()
-    parts = [part.strip() for part in re.split(r",(?![^\[]*\])", arguments) if part.strip()]
     made = []
-    for part in parts:
-        read_only = part.startswith("const ")
-        kind = normalize(f"void({part.removeprefix('const ')})")[0][0]
-        if read_only:
+    for text, plain in parameters(signature):
+        kind = normalize(f"void({plain})")[0][0]
+        if text.startswith("const "):
             kind = types.Array(kind.dtype, kind.ndim, kind.layout, readonly=True)
         made.append(kind)
-    returns = normalize(f"{result}()")[1]
+    returns = normalize(f"{signature.partition('(')[0].strip()}()")[1]
     return returns(*made)

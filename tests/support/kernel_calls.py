@@ -1,0 +1,130 @@
+"""Every kernel's calls in one run of the whole chain, kept and made again in other ways.
+
+`python -m tests.support.kernel_calls record FILE CAPTURE...` replays captures and keeps what each
+kernel was given; `repeat FILE` makes these calls again with the kernels of its own process (by
+numba, by a library, or as plain Python: the environment says which) and prints one line for each,
+`kernel number digest`, over the answer and every array after the call.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime import kernels
+
+CALLS_MAX = 12  # of each kernel: the first ones, and then ever rarer ones
+PLAIN_BYTES_MAX = 400_000  # larger calls take plain Python minutes
+# Their arguments are addresses of their own memory: only a live socket can feed them.
+WITHOUT = ("collectors.receive.receive", "collectors.receive.wait")
+
+
+class Recording:
+    """Keeps a copy of what kernels are given."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, np.ndarray] = {}
+        self._seen: dict[str, int] = {}
+
+    def take(self, name: str, arguments: tuple[Any, ...]) -> None:
+        """Keep this call if it is the first, second, fourth, eighth, ... of its kernel."""
+        number = self._seen[name] = self._seen.get(name, 0) + 1
+        if name in WITHOUT or number & (number - 1) or number.bit_length() > CALLS_MAX:
+            return
+        for i, argument in enumerate(arguments):
+            array = isinstance(argument, np.ndarray)
+            writable = "w" if array and argument.flags.writeable else "r" if array else "n"
+            self.calls[f"{name}|{number}|{i:02d}|{writable}"] = np.array(argument)
+
+
+def record(path: Path, captures: list[Path]) -> None:
+    """Replay the captures and write what kernels were given."""
+    from tests.scenario.test_replay import config
+    from tocsin.replay import Replay
+
+    recording, compiled = Recording(), kernels.Kernel.__call__
+
+    def spy(self: kernels.Kernel[..., Any], *arguments: Any) -> Any:
+        recording.take(self.name, arguments)
+        return compiled(self, *arguments)
+
+    kernels.Kernel.__call__ = spy  # type: ignore[method-assign]
+    for capture in captures:
+        list(Replay(config(), shards=3).captures([capture]))
+    crowd_groups()
+    receive_datagrams(path.parent)
+    with path.open("wb") as file:
+        np.savez(file, **recording.calls)  # type: ignore[arg-type]
+
+
+def crowd_groups() -> None:
+    """Merge more keys into the groups of every view than they may hold."""
+    from correlator.groups import Groups, layout_of
+    from correlator.windows_kernels import KEY_WORDS
+    from tocsin.config import Config
+
+    random = np.random.default_rng(7)
+    for view in Config().all_views():
+        layout = layout_of(view)
+        groups = Groups(layout, keys_max=2_000)
+        cells = random.integers(0, 1 << 32, (6_000, layout.words), np.uint64)
+        cells[0, :KEY_WORDS] = 0
+        if layout.registers:
+            layout.registers_of(cells)[:] = 7
+        groups.merge(cells)
+        groups.settle()
+
+
+def receive_datagrams(folder: Path) -> None:
+    """Receive from a socket, and keep the block in a raw ring."""
+    import socket
+
+    from collectors.receive import Receiver
+    from runtime.clock import SystemClock
+    from tocsin.raw_ring import RawRing
+    from tocsin.testing import make_context
+
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taker,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as giver,
+    ):
+        taker.bind(("127.0.0.1", 0))
+        for size in range(40):
+            giver.sendto(bytes(range(size)), taker.getsockname())
+        block = Receiver(taker, SystemClock(), datagrams_max=64).receive(wait_ms=1000)
+    ring = RawRing(folder / "ring", make_context(), budget_bytes=1 << 20)
+    ring.start()
+    ring.write("flow", block)
+    ring.stop()
+
+
+def repeat(path: Path) -> None:
+    """Make the calls again and print their digests."""
+    known = {kernel.name: kernel for kernel in kernels.registered()}
+    calls: dict[tuple[str, str], list[Any]] = {}
+    kept = np.load(path)
+    for key in sorted(kept.files):
+        name, number, _, kind = key.split("|")
+        value = kept[key]
+        if kind == "n":
+            value = value.item()
+        elif kind == "r":
+            value.setflags(write=False)
+        calls.setdefault((name, number), []).append(value)
+    for (name, number), arguments in calls.items():
+        arrays = [one for one in arguments if isinstance(one, np.ndarray)]
+        answer = known[name](*arguments)
+        digest = hashlib.sha256(repr(int(answer)).encode())
+        for array in arrays:
+            digest.update(array.tobytes())
+        sys.stdout.write(f"{name} {number} {digest.hexdigest()}\n")
+
+
+if __name__ == "__main__":
+    what, file, *others = sys.argv[1:]
+    if what == "record":
+        record(Path(file), [Path(other) for other in others])
+    else:
+        repeat(Path(file))
