@@ -2,7 +2,7 @@
 
 For each (row, measure): a daily profile of 24 hours for workdays and one for weekends, a slow level
 (a day) and a fast local level (half an hour) relative to it, and a spread relative to the square
-root of the expectation, because sums of independent flows vary so. 324 bytes a series, 352 with
+root of the expectation, because sums of independent flows vary so. 328 bytes a series, 356 with
 its calibration.
 
 The spread is kept per square root of a second, so ticks of 15 minutes teach what ticks of 5
@@ -25,10 +25,11 @@ from runtime.kernels import inline, kernel
 SLOTS = 48  # 24 hours of a workday, 24 of a weekend day
 (
     LEVEL, LOCAL, MEAN, SPREAD, ABSOLUTE, SEEN, ACC, ACC_N, ACC_E, SLOT, PROFILED, BASE, ZERO_RUN,
-    ZERO_RUN_MAX, FAST, SLOW, SINCE, JUMP, DOUBT, TICK, SQUARE,
-) = range(21)  # fmt: skip
-STATE = 21
+    ZERO_RUN_MAX, FAST, SLOW, SINCE, STEEPEST, DOUBT, TICK, SQUARE, BEHIND,
+) = range(22)  # fmt: skip
+STATE = 22
 RISEN = 1.3  # ten-minute ratio that may be a slow rise
+RISING = 1.15  # ten-minute ratio from which on the steepness is watched
 FLOOR = 0.02  # of the expectation: no series is steadier than this
 
 
@@ -87,7 +88,7 @@ def expect(
 
     In      row int64[N], place in the state; value float64[N]; lost_share, moved_share float32[N]
             in [0, 1]; time_s, middle of the tick, s since 1970; span_s, length of the tick where
-            values are rates, 1 where they are not; state float32[M, 21], profile float32[M, 48],
+            values are rates, 1 where they are not; state float32[M, 22], profile float32[M, 48],
             visits uint8[M, 48].
     Out     expected, scale float64[N]; both 0 where the series was never seen; scale infinite where
             nine tenths of the exports were lost: what is left proves nothing.
@@ -145,7 +146,7 @@ def learn(
     Where mask is 0 only the running observations advance: the silence and the slow-rise averages.
 
     In      as for `expect`; mask uint8[N]; weight_s, seconds of time that this tick stands for.
-    Inout   state float32[M, 21], profile float32[M, 48], visits uint8[M, 48].
+    Inout   state float32[M, 22], profile float32[M, 48], visits uint8[M, 48].
     Returns how many rows were learned, or -1 when a length is wrong.
     """
     n_rows = row.size
@@ -159,6 +160,7 @@ def learn(
     spread_gain = 1.0 - 0.5 ** (weight_s / spread_half_life_s)
     fast_gain = tick_s / (600.0 + tick_s)
     slow_gain = tick_s / (3600.0 + tick_s)
+    behind_gain = tick_s / (300.0 + tick_s)
     for n in range(n_rows):
         i = row[n]
         v = value[n]
@@ -172,7 +174,7 @@ def learn(
             run, most = float(state[i, ZERO_RUN]), float(state[i, ZERO_RUN_MAX])
             if run > most:
                 state[i, ZERO_RUN_MAX] = (
-                    run if seen < 60.0 or run <= 2.0 * most + 1.0 else most + 1.0
+                    run if seen < 60.0 or run <= 2.0 * most + 1.0 else most + 0.25
                 )
             state[i, ZERO_RUN] = 0.0
         if seen == 0.0:
@@ -187,6 +189,7 @@ def learn(
             state[i, BASE] = v
             state[i, FAST] = 1.0
             state[i, SLOW] = 1.0
+            state[i, BEHIND] = 1.0
             state[i, TICK] = tick_s
             state[i, DOUBT] = 1.0
         base = _base(profile, visits, state, i, slot, other, nearness)
@@ -206,9 +209,14 @@ def learn(
         if tick_s < 600.0:
             state[i, FAST] += fast_gain * (ratio - float(state[i, FAST]))
             state[i, SLOW] += slow_gain * (ratio - float(state[i, SLOW]))
+            # The short average against itself five minutes ago: how steep it is.
+            state[i, BEHIND] += behind_gain * (float(state[i, FAST]) - float(state[i, BEHIND]))
+            if state[i, FAST] > RISING:
+                steep = float(state[i, FAST]) - float(state[i, BEHIND])
+                state[i, STEEPEST] = max(float(state[i, STEEPEST]), steep)
+            else:
+                state[i, STEEPEST] = 0.0
             if state[i, FAST] > RISEN:
-                if state[i, SINCE] == 0.0:
-                    state[i, JUMP] = state[i, FAST] - state[i, SLOW]
                 state[i, SINCE] += tick_s
             else:
                 state[i, SINCE] = 0.0

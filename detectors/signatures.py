@@ -19,7 +19,8 @@ from detectors.seasonal import SeasonalBaseline, rates
 from telemetry.batch import Batch
 from telemetry.schemas import FrameFlag
 
-SILENCE_EXPECTED_MIN = 12.0  # records or flows a tick: below, an empty tick proves little
+SILENCE_EXPECTED_MIN = 4.0  # records or flows a tick: below, silence proves little
+SILENCE_MISSED_MIN = 24.0  # records that should have come while nothing did: exp(-24) is chance
 SILENCE_LOST_MAX = 0.5  # with more lost than this, an empty tick says nothing of the network
 ATTACK_RATIO = 1.8
 ATTACK_Z = 2.0
@@ -32,7 +33,9 @@ SCAN_OCTETS_PER_FLOW = 4e4
 YOUNG_FACTOR = 4.0  # over the busiest 1 % of mature series of the view
 MATURE_MIN = 20
 RISE_Z = 4.0
-RISE_JUMP_MAX = 0.22  # ten-minute over one-hour ratio at the crossing: a step stands above it
+RISE_STEEPNESS_MAX = (
+    0.2  # in five minutes, of the whole rise: a step of any height shows .25 or more
+)
 RISE_LEVEL_ERROR = 0.05
 RISE_OCTETS_PER_SECOND_MIN = 1e5
 
@@ -46,7 +49,7 @@ def silent(
 
     The chance of an empty tick with `expected` records is exp(-expected) at most; the longest
     silence seen so far guards against exporters that send in bursts. Blind to series with fewer
-    than 12 records a tick.
+    than 4 records a tick; one with fewer than 12 takes more than two ticks.
     """
     measure = "records" if view == "exporter" else "flows"
     tick_s = float(frame["tick_seconds"][0])
@@ -55,6 +58,7 @@ def silent(
     run = (model.column(frame, measure, baseline.ZERO_RUN) + 1.0) * empty
     most = model.column(frame, measure, baseline.ZERO_RUN_MAX)
     hit = (run >= settings.silent_ticks) & (run > 2 * most) & (due >= SILENCE_EXPECTED_MIN)
+    hit &= due * run >= SILENCE_MISSED_MIN
     hit &= model.mature(frame, measure)
     hit &= frame["lost_share"][:-1] <= SILENCE_LOST_MAX
     hit &= (frame["flags"][:-1] & FrameFlag.INCOMPLETE) == 0
@@ -167,10 +171,11 @@ def rising(
     """Find volumes that rise slowly and steadily over their profile: a leak, or a new customer.
 
     The baseline keeps two averages of actual / expected, of ten minutes and of an hour. A rise is
-    told when the short one stayed above 1.3 for `leak_seconds`, lies above the long one, and did
-    not get there by a step. Its p-value counts the noise of the average and of the profile itself:
-    a profile of few visits proves little. Blind to what rises by less than 30 % before the slow
-    level (a day) has followed.
+    told when the short one stayed above 1.3 for `leak_seconds`, lies above the long one, and never
+    went up by more than a fifth of its rise within five minutes: a step does, whatever its height
+    (averages of 10 and of 5 minutes in a row show a quarter of it at their steepest). Its p-value
+    counts the noise of the average and of the profile itself: a profile of few visits
+    proves little. Blind to what rises by less than 30 % before the slow level (a day) has followed.
     """
     measure = "octets"
     rows = frame.rows - 1
@@ -179,9 +184,10 @@ def rising(
     fast = model.column(frame, measure, baseline.FAST).astype(np.float64)
     slow = model.column(frame, measure, baseline.SLOW).astype(np.float64)
     since = model.column(frame, measure, baseline.SINCE)
-    jump = model.column(frame, measure, baseline.JUMP)
+    steepest = model.column(frame, measure, baseline.STEEPEST)
     value = rates(frame, measure)[:rows]
-    hit = (since >= settings.leak_seconds) & (fast > slow) & (jump < RISE_JUMP_MAX)
+    hit = (since >= settings.leak_seconds) & (fast > slow)
+    hit &= steepest <= RISE_STEEPNESS_MAX * (fast - 1.0)
     hit &= value > RISE_OCTETS_PER_SECOND_MIN
     candidates = np.flatnonzero(hit)
     if not candidates.size:

@@ -1,9 +1,13 @@
 """Which faults happen: the script of the live demo, or drawn at random by seed; and their truth.
 
-link-cut            a link carries nothing; its traffic takes the next shortest path
+link-cut            a link carries nothing; its traffic takes the next shortest path. Any but the quietest
+                    sixth, which carry less than two flows a second
 exporter-down       a router forwards but exports nothing
-volumetric-attack   many spoofed or reflecting sources, one vector, one host; starts at once
-port-scan           one host sends single small SYNs, to one port of many hosts or to many of one
+volumetric-attack   many spoofed or reflecting sources, one vector, one host; starts at once. From 10 to
+                    160 sampled flows a second, evenly on a logarithmic scale; the prefixes aimed at
+                    receive between .2 and 13 in peace, in the middle 2
+port-scan           one host sends single small SYNs, to one port of many hosts or to many of one; from 20
+                    to 120 a second, on the same scale
 slow-leak           one customer's prefix sends more and more to a single host: from nothing to one or
                     two times the prefix's own volume, evenly over its two hours
 flash-crowd         no fault: ordinary clients from everywhere want one prefix, over five minutes up to
@@ -39,7 +43,7 @@ def make_fault(
     end_ns = start_ns + round(seconds * SECOND)
     if kind == "link-cut":
         links = network.links_used()
-        name = links[int(random.integers(len(links) * 2 // 3))]  # the busier two thirds
+        name = links[int(random.integers(len(links) * 5 // 6))]
         return Fault(kind, name, start_ns, end_ns, (*name.split("-"), *network.ends(name)))
     if kind == "exporter-down":
         router = network.names[int(random.integers(len(network.names)))]
@@ -61,12 +65,12 @@ def _detail(
     if kind == "volumetric-attack":
         return {
             "vector": VECTORS[int(random.integers(len(VECTORS)))],
-            "flows_per_second": float(random.uniform(60, 160)),
+            "flows_per_second": float(np.exp(random.uniform(*np.log([10, 160])))),
             "host": int(random.integers(1, 250)),
         }
     if kind == "port-scan":
         return {
-            "flows_per_second": float(random.uniform(50, 120)),
+            "flows_per_second": float(np.exp(random.uniform(*np.log([20, 120])))),
             "vertical": bool(random.random() < 0.4),
             "host": int(random.integers(1, 250)),
         }

@@ -18,7 +18,7 @@ from tocsin.demo.faults import drawn, write_truth
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.scoring import Score, judge, table
 from tocsin.demo.settings import demo_config
-from tocsin.demo.traffic import TrafficModel
+from tocsin.demo.traffic import Fault, TrafficModel
 from tocsin.intake import make_context
 
 START_NS = 1_790_553_600_000_000_000  # Monday 2026-09-28 00:00 UTC
@@ -31,13 +31,15 @@ def run_days(
     seed: int,
     records_per_second: float,
     hours: float | None = None,
+    faults: tuple[Fault, ...] | None = None,
     progress: Callable[[str], None] = lambda line: None,
     alerts_to: list[bytes] | None = None,
 ) -> tuple[Score, list[dict[str, Any]]]:
-    """Simulate and return (score, alerts as sent)."""
+    """Simulate and return (score, alerts as sent). `faults` stand in for those drawn by seed."""
     config = demo_config()
     network = load_demo_network()
-    faults = drawn(network, start_ns=START_NS, seed=seed, days=days)
+    if faults is None:
+        faults = drawn(network, start_ns=START_NS, seed=seed, days=days)
     model = TrafficModel(network, seed=seed, faults=faults, records_per_second=records_per_second)
     quiet = TrafficModel(network, seed=seed, records_per_second=records_per_second)
     back = bootstrap(config, quiet, until_ns=START_NS, days=14)
