@@ -474,7 +474,11 @@ class Streams:
             write_array(out, f"{name}.{part}", getattr(self, part)[: self.rows])
 
     def restore(self, state: Any, name: str) -> bool:
-        """Take it back, beside what is there; False where there is nothing of this shape."""
+        """Take it back, beside what is there; False where there is nothing of this shape.
+
+        Sequence numbers begin anew: a snapshot is older than what came before a crash, and a hole
+        back to it would blame the network for what was received. The gap is stated by the node.
+        """
         kept = {part: read_array(state, f"{name}.{part}") for part in self._KEPT}
         for part, array in kept.items():
             if array is None or array.shape[1:] != getattr(self, part).shape[1:]:
@@ -488,6 +492,7 @@ class Streams:
                 assert array is not None
                 if row:
                     getattr(self, part)[row] = array[source]
+            self.state[row, SEEN] = 0
         return True
 
     def _admit(self, key: tuple[int, int, int, int]) -> int:

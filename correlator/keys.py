@@ -45,6 +45,15 @@ BITS = {
     "forwarding_status": 8,
     "ingress_vrf_id": 32,
     "egress_vrf_id": 32,
+    "application_id": 32,  # engine and selector as Cisco and nProbe send them; longer ones are cut
+}
+# Parts whose numbers exporters name in options data, by the table that has the names.
+NAMED = {
+    "ingress_interface": "interface",
+    "egress_interface": "interface",
+    "ingress_vrf_id": "vrf",
+    "egress_vrf_id": "vrf",
+    "application_id": "application",
 }
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 58: "icmpv6", 132: "sctp"}
 _PROTOCOL_NUMBERS = {name: number for number, name in PROTOCOL_NAMES.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from correlator.groups import EVERYTHING, SALT, Groups, Layout, above_bound, layout_of
-from correlator.keys import is_address, key_of, key_text, words_of
+from correlator.keys import NAMED, is_address, key_of, key_text, words_of
 from correlator.partial import cells_of
 from correlator.series_index import SeriesIndex
 from correlator.windows_kernels import (
@@ -425,6 +425,11 @@ class FrameMerger:
             if not rest:
                 return router
             if "interface" not in key:
+                for part, table in NAMED.items():
+                    name = part in rest and self._network.reference(
+                        key["exporter"], table, int(rest[part])
+                    )
+                    rest |= {part: name} if name else {}
                 return f"{router} {key_text(rest)}"
             known = self._network.interface(key["exporter"], int(key["interface"]))
             return f"{router}:{known.name if known and known.name else key['interface']}"

@@ -541,7 +541,8 @@ class _Records:
         for place in packing.places:
             column = self._port_class if place.part == "port_class" else self.column(place.part)
             word = words[place.word]
-            word |= column.astype(word.dtype) << word.dtype.type(place.shift)
+            part = column.astype(word.dtype) & word.dtype.type((1 << place.bits) - 1)
+            word |= part << word.dtype.type(place.shift)
         return Way(
             BY_WORDS, 0, words[0], words[1], words[2], self.column("protocol"), chosen, item,
             self._bucket, self._octets, self._unsure, self._content,

@@ -60,6 +60,13 @@ class NetworkMap(Protocol):
         """Return what is known of an interface."""
         ...
 
+    def reference(self, exporter: str, table: str, key: int) -> str:
+        """Return what the exporter calls a number of its flows, "" where it never said.
+
+        `table` as in the option schema: interface, vrf, application.
+        """
+        ...
+
     def link(self, name: str) -> Link | None:
         """Return a link by name."""
         ...

@@ -70,6 +70,7 @@ class FileNetworkMap:
         self._address = {router.address: router.name for router in network.router}
         self._exporter = {router.name: router.address for router in network.router}
         self._interfaces: dict[tuple[str, int], Interface] = {}
+        self._names: dict[tuple[str, str, int], str] = {}  # (router, table, number)
         for entry in network.interface:
             self._interfaces[entry.router, entry.index] = Interface(
                 entry.router, entry.index, entry.name, entry.link, entry.speed, entry.customer
@@ -136,24 +137,39 @@ class FileNetworkMap:
                 made.append((low, index))
         return made
 
+    def reference(self, exporter: str, table: str, key: int) -> str:
+        """Return what the exporter calls a number of its flows, "" where it never said."""
+        if table == "interface":
+            known = self.interface(exporter, key)
+            return known.name if known else ""
+        return self._names.get((self.router_of(exporter), table, key), "")
+
     def learn(self, option: Batch) -> None:
-        """Take interface names from options data; what the file says stays."""
+        """Take names of interfaces, VRFs and applications from options data.
+
+        What the file says stays. Of what has a name already, the newest name counts.
+        """
         tables, names = option.texts("table"), option.texts("name")
         for i, (table, name) in enumerate(zip(tables, names, strict=True)):
-            if table != "interface" or not name or len(self._interfaces) >= NAMES_MAX:
+            if not name or table not in ("interface", "vrf", "application"):
                 continue
             exporter = address_text(
                 int(option["exporter_address_high"][i]), int(option["exporter_address_low"][i])
             )
-            key = (self.router_of(exporter), int(option["key"][i]))
-            known = self._interfaces.get(key)
-            if known is None or not known.name:
-                link, speed, customer = (
-                    (known.link, known.speed_bits_per_second, known.customer)
-                    if known
-                    else ("", 0, "")
-                )
-                self._interfaces[key] = Interface(key[0], key[1], name, link, speed, customer)
+            router, number = self.router_of(exporter), int(option["key"][i])
+            if table == "interface":
+                self._learn_interface((router, number), name)
+            elif (router, table, number) in self._names or len(self._names) < NAMES_MAX:
+                self._names[router, table, number] = name
+
+    def _learn_interface(self, key: tuple[str, int], name: str) -> None:
+        known = self._interfaces.get(key)
+        if (known is not None and known.name) or len(self._interfaces) >= NAMES_MAX:
+            return
+        link, speed, customer = (
+            (known.link, known.speed_bits_per_second, known.customer) if known else ("", 0, "")
+        )
+        self._interfaces[key] = Interface(key[0], key[1], name, link, speed, customer)
 
 
 def load_network(path: Path | None) -> FileNetworkMap:
