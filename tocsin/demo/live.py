@@ -153,7 +153,9 @@ class LiveDemo:
             if show:
                 click.echo("", err=True)
             new.rename(kept)
-        shutil.copytree(kept, self._state)
+        # Linked, not copied: nothing of it is ever written again, and the first fsync of the node
+        # would wait until 100 MB of copies are on the disk.
+        shutil.copytree(kept, self._state, copy_function=os.link)
         return self._write_config()
 
     def _write_config(self) -> Path:
