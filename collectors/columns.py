@@ -128,12 +128,18 @@ class FlowMemory:
         """How many records fit."""
         return int(self.wide.shape[1])
 
-    def columns(self, filled: frozenset[str], rows: int) -> dict[str, NDArray[Any]]:
+    def columns(
+        self, filled: frozenset[str], rows: int, *, sealed: bool
+    ) -> dict[str, NDArray[Any]]:
         """Return the schema's columns: what is in `filled` from here, the rest zeros.
 
-        One view for each width of zeros, however many columns share it: this runs for every block.
+        `sealed`: read-only, as a batch's must be; else the caller writes more and calls `seal`. One
+        view for each width of zeros, however many columns share it: this runs for every block.
         """
         matrices = (self.wide, self.words, self.halves, self.octets)
+        if sealed:  # before they are sliced: four flags, not forty
+            for matrix in matrices:
+                matrix.flags.writeable = False
         empty = [zeros(dtype, rows) for dtype in _DTYPES]
         made: dict[str, NDArray[Any]] = {}
         for name, kind, row, signed, dtype in _COLUMNS:

@@ -246,9 +246,12 @@ class FlowDecoder:
                 work.units[chosen[d]] = (said, 1, said)
         if not rows:
             return []
-        columns = memory.columns(netflow5.FILLED, rows)
-        if self._sampling.has_overrides and bool((columns["sampling_rate"] == 0).any()):
-            self._fill_override(columns, part, np.repeat(np.arange(chosen.size), records))
+        overrides = self._sampling.has_overrides
+        columns = memory.columns(netflow5.FILLED, rows, sealed=not overrides)
+        if overrides:
+            if bool((columns["sampling_rate"] == 0).any()):
+                self._fill_override(columns, part, np.repeat(np.arange(chosen.size), records))
+            seal(columns)
         return [self._flow_batch(columns, rows, work.block, "netflow5")]
 
     def _walk_all(
@@ -420,22 +423,27 @@ class FlowDecoder:
             memory.words,
             memory.halves,
         )
-        columns = memory.columns(buffers.filled(icmp=bool(left & templated.HAS_ICMP)), rows)
+        overridden = left & templated.RATE_UNKNOWN and self._sampling.has_overrides
+        more = left & (templated.HAS_FRAMES | templated.HAS_REVERSE)
+        filled = buffers.filled(icmp=bool(left & templated.HAS_ICMP))
+        columns = memory.columns(filled, rows, sealed=not (overridden or more))
         version = int(part.kind[segment[0, 0]])
         source = VERSIONS.get(version, "ipfix")
-        if left & templated.RATE_UNKNOWN and self._sampling.has_overrides:
+        if overridden:
             self._fill_override(columns, part, np.repeat(segment[:, 0], segment[:, 3]))
-        if not left & (templated.HAS_FRAMES | templated.HAS_REVERSE):
-            return [self._flow_batch(columns, rows, part.work.block, source)]
-        view = sections.Raw(memory.wide, np.repeat(plans.present[segment[:, 1]], segment[:, 3]))
-        if left & templated.HAS_FRAMES:
+        masks = np.repeat(plans.present[segment[:, 1]], segment[:, 3]) if more else None
+        view = None if masks is None else sections.Raw(memory.wide, masks)
+        if view is not None and left & templated.HAS_FRAMES:
             sections.read_packets(view, columns, part.payload, inner=self._tunnels == "inner")
+        if overridden or more:
+            seal(columns)
         made = [self._flow_batch(columns, rows, part.work.block, source)]
-        if left & templated.HAS_REVERSE:
+        if view is not None and left & templated.HAS_REVERSE:
             back = sections.reverse_flows(view, columns)
             if back is not None:
-                source += REVERSE
-                made.append(self._flow_batch(back, len(back["octets"]), part.work.block, source))
+                seal(back)
+                count = len(back["octets"])
+                made.append(self._flow_batch(back, count, part.work.block, source + REVERSE))
         return made
 
     def _note(self, part: "_Part", d: int, set_id: int, at: int, data: bytes, rows: int) -> None:
@@ -465,7 +473,6 @@ class FlowDecoder:
     ) -> Batch:
         self._records.array[0] += np.uint64(rows)
         newest = int(block.arrival_ns[-1]) if block.datagrams else 0
-        seal(columns)
         return Batch.unchecked(
             FLOW, columns, source=source, arrival_ns=newest, frontier_ns=block.frontier_ns
         )

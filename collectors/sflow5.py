@@ -741,10 +741,11 @@ class SflowDecoder:
             memory.halves,
             memory.octets,
         )
-        columns = memory.columns(FILLED, rows)
-        if without and self._overrides.has_overrides:
+        overridden = bool(without) and self._overrides.has_overrides
+        columns = memory.columns(FILLED, rows, sealed=not overridden)
+        if overridden:
             self._fill_override(columns["sampling_rate"], head, flows[0, :rows].astype(np.int64))
-        seal(columns)
+            seal(columns)
         newest = int(block.arrival_ns[-1])
         return Batch.unchecked(
             FLOW, columns, source="sflow5", arrival_ns=newest, frontier_ns=block.frontier_ns

@@ -210,6 +210,16 @@ def test_what_the_record_says_itself_goes_before_the_frame() -> None:
     assert batch["octets"].tolist() == [99]
 
 
+def test_a_configured_rate_for_sampled_frames() -> None:
+    fields = [(315, 65535)]
+    message = ipfix(template_set(300, fields), data_set(300, bytes([len(INNER)]) + INNER))
+    settings = FlowDecoderSettings(sampling_override={"192.0.2.0/24": 512})
+    batch = flow(FlowDecoder(settings, make_context()).decode(block(message)))
+    assert batch["sampling_rate"].tolist() == [512]
+    assert sides(batch) == INNER4
+    assert not any(column.flags.writeable for column in batch.columns.values())
+
+
 def test_layer_2_packet_section_of_cisco_v9() -> None:
     """Element 104, forerunner of 315, of a fixed width padded with zeros."""
     fields = [(10, 4), (103, 2), (104, 128)]

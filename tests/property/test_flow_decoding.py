@@ -31,6 +31,7 @@ def rows(batches: list[Batch]) -> list[tuple[int, ...]]:
         "export_ns",
     )
     for batch in batches:  # decoders build them unchecked
+        assert not any(column.flags.writeable for column in batch.columns.values())
         Batch(batch.schema, batch.columns, batch.blobs, batch.dictionaries)
     return [
         tuple(int(batch[name][i]) for name in names)
