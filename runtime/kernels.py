@@ -231,7 +231,19 @@ def imported() -> "tuple[Kernel[..., Any], ...]":
     return tuple(_registry)
 
 
+def _without_jit(function: Callable[P, R]) -> Callable[P, R]:
+    """Return the plain function; integers of fixed width wrap around in it without a warning."""
+
+    def plain(*args: P.args, **kwargs: P.kwargs) -> R:
+        with np.errstate(over="ignore"):
+            return function(*args, **kwargs)
+
+    return plain
+
+
 def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return _without_jit(function)
     if _library_only() and LIBRARY is None:
         raise _no_kernels()
     try:
