@@ -72,10 +72,6 @@ def _drain(  # type: ignore[no-untyped-def]
     got = first
     out_state[1] = 0
     while got < count_max:
-        for i in range(got, count_max):
-            # recvmmsg overwrites these lengths with what it used.
-            _put(headers, i * 64 + 8, 28, 4)
-            _put(headers, i * 64 + 40, 96, 8)
         n = _recvmmsg(fd, headers_address + got * 64, count_max - got, 0x40, 0)
         if n <= 0:
             out_state[1] = 1
@@ -115,6 +111,9 @@ def _drain(  # type: ignore[no-untyped-def]
                 elif level == 1 and kind == 40 and cmsg_bytes >= 20:
                     out_state[0] = _i32(controls, at + 16)
                 at += (cmsg_bytes + 7) // 8 * 8
+            # recvmmsg has put here how much it used: make the slot as good as new.
+            _put(headers, head + 8, 28, 4)
+            _put(headers, head + 40, 96, 8)
         got += n
     return got
 

@@ -38,7 +38,7 @@ from telemetry.schemas import CONTROL
 from tocsin import __version__, verbs
 from tocsin.chain import Back, Outcome, Tick
 from tocsin.config import Config, load_config
-from tocsin.intake import Intake, make_context
+from tocsin.intake import Intake, make_context, settle
 from tocsin.state import state_dir
 from tocsin.workers import Workers
 
@@ -138,6 +138,7 @@ class Node:
         self._back.merger.start_over()
         self._back.on_tick = self._journal_tick
         self._back.on_outcome = self._commit_outcome
+        settle(self._clock, self._log)
         # 4. Who may ask, and who listens.
         self._server = RequestServer(f"ipc://{state}/node.sock")
         self._serve_verbs()

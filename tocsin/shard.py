@@ -22,13 +22,12 @@ from runtime import logs
 from runtime.bus import Doorbell, Line
 from runtime.clock import Clock, SystemClock
 from runtime.journal import pack, unpack
-from runtime.kernels import imported
 from runtime.metrics import Counter, Gauge, KeyedCounter, Metrics
 from runtime.supervisor import end_with_parent
 from telemetry.errors import ConfigError
 from tocsin.chain import Closing
 from tocsin.config import Config
-from tocsin.intake import Intake
+from tocsin.intake import Intake, settle
 from tocsin.verbs import ListenerStatus
 
 BEAT_NS = 50_000_000  # at most so often, unless a tick closed
@@ -205,9 +204,7 @@ class Shard:
         )
         made.bind(self._sockets)
         made.start()
-        # Before the node counts on us: a kernel that compiles in the middle of a tick stalls them all.
-        for one in imported():
-            one.compile()
+        settle(self._clock, logs.child("kernels"))
         return made
 
     def _beat(self, intake: Intake, *, at_once: bool) -> None:
