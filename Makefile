@@ -5,7 +5,7 @@ PROFILE ?= site
 PY := .venv/bin/python
 # What an environment is made of. A stamp carries this mark in its name, so that nothing is installed
 # again for a new date on a file, and everything is when a pin, the interpreter or the folder changed.
-MARK := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) --version; pwd; } 2>&1 | sha256sum | cut -c1-12)
+MARK := $(shell { sed "/^\[tool/,$$d" pyproject.toml; cat constraints.txt; $(PYTHON) -c 'import sys; print(sys.version_info[:2])'; pwd; } 2>&1 | sha256sum | cut -c1-12)
 RUNS := .venv/.made-$(PROFILE)-$(MARK)
 TESTS := .venv/.made-dev-$(MARK)
 comma := ,
