@@ -4,10 +4,14 @@ Each message is built from the field tables; the comment names where others went
 """
 
 import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from collectors.capture import Datagram, PcapngWriter
 from collectors.config import FlowDecoderSettings
 from collectors.flow import REVERSE, FlowDecoder
 from collectors.present import rows as plain_rows
@@ -686,3 +690,134 @@ def test_ten_layouts_in_one_block_keep_their_own_columns() -> None:
         assert (row["source_address"] is not None) == (bool({8, 27} & elements))
         if 8 in elements:
             assert row["source_address"] == "10.0.0.1"
+
+
+# ---- an independent judge
+
+JUDGED: dict[str, list[bytes]] = {
+    "asa": [
+        v9(
+            template_set(263, ASA_UPDATE, version=9),
+            data_set(263, record(ASA_UPDATE, {**ENDS, 231: 1000, 232: 0, 323: MS, 152: MS})),
+            count=2,
+        )
+    ],
+    "nbar": [
+        v9(
+            v9_options_set(260, [(1, 4)], [(95, 4), (96, 24)]),
+            data_set(260, struct.pack("!II24s", 1, 13 << 24 | 5, b"x")),
+            template_set(
+                261, [(8, 4), (12, 4), (95, 4), (7, 2), (11, 2), (4, 1), (1, 4)], version=9
+            ),
+            data_set(261, struct.pack("!IIIHHBI", 1, 2, 13 << 24 | 5, 3, 4, 6, 9) + b"\0\0\0"),
+            sequence=1,
+            count=4,
+        )
+    ],
+    "mpls": [
+        v9(
+            template_set(
+                262, [(70, 3), (71, 3), (10, 4), (8, 4), (12, 4), (1, 4), (2, 4)], version=9
+            ),
+            data_set(
+                262, b"\x49\x30\x01" + bytes(3) + struct.pack("!5I", 7, 8, 9, 10, 11) + b"\0\0"
+            ),
+            sequence=2,
+            count=2,
+        )
+    ],
+    "reduced": [
+        ipfix(
+            template_set(270, [(8, 4), (1, 3), (2, 2), (10, 2), (7, 2)]),
+            data_set(270, struct.pack("!I3sHHH", 5, b"\0\1\0", 3, 4, 5) * 3),
+        )
+    ],
+    "variable": [
+        ipfix(
+            template_set(271, [(8, 4), (82, 65535), (1, 8), (371, 65535), (11, 2)]),
+            data_set(
+                271,
+                b"".join(
+                    struct.pack("!I", 9)
+                    + (bytes([n]) if n < 255 else b"\xff" + struct.pack("!H", n))
+                    + b"i" * n
+                    + struct.pack("!Q", 1000 + n)
+                    + b"\x01u"
+                    + struct.pack("!H", n)
+                    for n in (0, 3, 254, 255, 400)
+                ),
+            ),
+            sequence=3,
+        )
+    ],
+    "enterprise": [
+        ipfix(
+            template_set(272, [(8, 4), (1, 4), (8, 4, 6876), (1, 4, 35632), (12, 4), (2, 4)]),
+            data_set(272, struct.pack("!6I", 1, 50, 0xFFFFFFFF, 999, 2, 5)),
+            sequence=8,
+        )
+    ],
+    "ipv6": [
+        ipfix(
+            template_set(273, [(27, 16), (28, 16), (4, 1), (7, 2), (11, 2), (1, 8), (2, 8)]),
+            data_set(273, bytes(range(32)) + struct.pack("!BHHQQ", 17, 53, 5353, 77, 1)),
+            sequence=9,
+        )
+    ],
+    "two-templates": [
+        ipfix(
+            struct.pack("!HH", 2, 28)
+            + template_set(274, [(8, 4), (1, 4)])[4:]
+            + template_set(275, [(12, 4), (1, 2)])[4:],
+            data_set(275, struct.pack("!IH", 9, 7)),
+            data_set(274, struct.pack("!II", 5, 6) * 2),
+            sequence=10,
+        )
+    ],
+    "biflow": [
+        ipfix(
+            template_set(276, [(8, 4), (12, 4), (7, 2), (11, 2), (1, 8), (2, 8), (1, 8, 29305)]),
+            data_set(276, struct.pack("!IIHHQQQ", 1, 2, 3, 4, 500, 5, 600) * 2),
+            sequence=13,
+        )
+    ],
+}
+AGREED = {
+    "octets": "cflow.octets",
+    "packets": "cflow.packets",
+    "source_address": "cflow.srcaddr",
+    "destination_address": "cflow.dstaddr",
+    "source_port": "cflow.srcport",
+    "destination_port": "cflow.dstport",
+    "protocol": "cflow.protocol",
+    "ingress_interface": "cflow.inputint",
+}
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_tshark_reads_the_same(needs: Callable[..., None], tmp_path: Path, name: str) -> None:
+    needs("tshark")
+    path = tmp_path / "made.pcapng"
+    writer = PcapngWriter(path)
+    for data in JUDGED[name]:
+        writer.write(
+            Datagram(ARRIVAL_NS, 0, 0xFFFF_C0000201, 4000, 2055, data), destination_port=2055
+        )
+    writer.close()
+    rows = decode(*JUDGED[name])
+    asked = [word for field in AGREED.values() for word in ("-e", field)]
+    done = subprocess.run(
+        ["tshark", "-n", "-r", str(path), "-d", "udp.port==2055,cflow", "-T", "fields", *asked],
+        check=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    cells = done.stdout.rstrip("\n").split("\t")
+    compared = 0
+    for (ours, theirs), cell in zip(AGREED.items(), cells, strict=True):
+        if name == "biflow" and ours != "octets":
+            continue  # it shows the way back as a second count of the same record
+        said = [part for part in cell.split(",") if part]
+        mine = [str(row[ours]) for row in rows if row[ours] is not None]
+        if said:
+            assert sorted(mine) == sorted(said), theirs
+            compared += 1
+    assert compared >= (1 if name == "biflow" else 2)
