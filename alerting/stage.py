@@ -167,7 +167,8 @@ class AlertingStage:
         alarm.sizes = [*alarm.sizes[1 - SIZES_KEPT :], _six(abs(claim.actual - claim.expected))]
         if not alarm.up:
             alarm.pending_ticks += 1
-            if alarm.pending_ticks < claim.ticks_needed:
+            # What the budget has not let in yet is in the digest; its confirmation goes on.
+            if alarm.pending_ticks < claim.ticks_needed or claim.disposition == "digest":
                 return False
             self._raise(alarm, claim, now_ns)
             return True

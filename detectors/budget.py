@@ -1,17 +1,19 @@
-"""The alert budget: how many false alerts a day the site may raise, shared by all series.
+"""The alert budget: how many false alerts a day may be raised, shared by all series.
 
 Two controls. A finding must be rarer than the budget allows for as many tests as are made in a day:
 Benjamini-Hochberg's step-up over the findings of one tick, at the share of the budget that belongs
 to the tick, so that the expected number of false alerts a day is the budget, for ten series and for
 a million. And because p-values can be wrong, admissions are charged to an account that fills over
-the day: the surer a finding the less it costs, but never less than a tenth of an alert, so even a
-model that is always wrong sends at most ten times the budget. What begins within five minutes of a
-charged finding is the same event and costs nothing more.
+the day: the surer a finding the less it costs, but never less than a two-hundredth of an alert, so
+that even a model that is always wrong and always sure is bounded. What begins within five minutes
+of a charged finding is the same event and costs nothing more.
 
 What does not enter goes to the digest, counted and visible. Hard faults are outside. The budget
-never mutes.
+never mutes. Tests of different sorts have an own part of the site's budget each (detectors.stage): a
+few hundred tests for attacks are not lost among a hundred thousand of single series.
 
-Source: Benjamini and Hochberg (1995); batches in time: Zrnic, Jiang, Ramdas and Jordan (2020).
+Source: Benjamini and Hochberg (1995); weighted tests: Genovese, Roeder and Wasserman (2006); batches
+in time: Zrnic, Jiang, Ramdas and Jordan (2020).
 """
 
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ import numpy as np
 from runtime.checkpoint import read_array, write_array
 
 DAY_S = 86_400.0
-LEAST_COST = 0.1
+LEAST_COST = 0.005
 EVENT_S = 300.0
 
 

@@ -39,6 +39,9 @@ RISE_STEEPNESS_MAX = (
 RISE_LEVEL_ERROR = 0.05
 RISE_OCTETS_PER_SECOND_MIN = 1e5
 
+# The p-value of the least that is a finding of each signature.
+P_LEAST = {"attack": 0.06, "scan": 0.14, "trend": 3.2e-5}
+
 Scores = dict[str, ScoreColumns]
 
 

@@ -7,6 +7,7 @@ learns: what was anomalous is learned at most every n-th tick.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,15 @@ CALM_SCORE = 2.0
 GOES_ON_TICKS = 3  # a finding that paused for fewer ticks is the same one
 KEPT_NS = 600_000_000_000
 
+# Sorts of tests by detector, "" being all others: the view they look at, their part of the budget.
+PARTS = {
+    "attack": ("destination_prefix", 0.25),
+    "scan": ("source_prefix", 0.25),
+    "trend": ("source_prefix", 0.25),
+    "": ("", 0.25),
+}
+RATE_TESTS_MAX = 5e7  # tests after which older ones fade
+
 Run = tuple[int, int, str]  # start of its first tick, start of its last tick, disposition
 # (tick end, view, frame, scores by measure, findings): what waits for the other views of its tick
 Waiting = tuple[int, str, Batch, dict[str, ScoreColumns], list[Finding]]
@@ -55,8 +65,13 @@ class DetectionStage:
             name: {view.name: make_detector(also, view, settings) for view in views}
             for name, also in settings.also.items()
         }
-        self.budget = AlertBudget(false_alerts_per_day=settings.false_alerts_per_day)
+        self._budgets = {
+            sort: AlertBudget(false_alerts_per_day=part * settings.false_alerts_per_day)
+            for sort, (_, part) in PARTS.items()
+        }
         self._waiting: list[Waiting] = []
+        # Of each signature: runs of findings so far, and tests.
+        self._fired = {sort: [0.0, 0.0] for sort in PARTS if sort}
         self._since: dict[tuple[str, int, str, str], Run] = {}
         self._ticks = 0
         self._found = context.metrics.counter(
@@ -66,6 +81,11 @@ class DetectionStage:
             values=("alert", "hard", "digest"),
         )
         self._samples = context.metrics.counter("detection_samples_total", "series-samples scored")
+
+    @property
+    def budget_used(self) -> float:
+        """How many false alerts of a day's budget are used up at the moment."""
+        return sum(budget.used for budget in self._budgets.values())
 
     # ---- stage
 
@@ -143,24 +163,44 @@ class DetectionStage:
         end_ns: int,
         tick: list[Waiting],
     ) -> list[dict[str, Any]]:
-        self.budget.open_tick(end_ns / 1e9)
-        tests = sum((frame.rows - 1) * len(scores) for _, _, frame, scores, _ in tick)
+        tests = dict.fromkeys(PARTS, 0)
+        for _, name, frame, scores, _ in tick:
+            tests[""] += (frame.rows - 1) * len(scores)
+            for sort, (view, _) in PARTS.items():
+                if view == name:  # a series that did not speak was not tested
+                    tests[sort] += int(np.count_nonzero(frame["flows"][:-1]))
         entries = [
             (view, int(frame["series_id"][one.row]), one, frame)
             for _, view, frame, _, found in tick
             for one in found
         ]
         entries.sort(key=lambda e: (e[0], e[1], e[2].detector, e[2].measure))
+        entries = [(*e[:2], self._calibrated(e[2]), e[3]) for e in entries]
         runs = [self._run(view, series_id, one, frame) for view, series_id, one, frame in entries]
-        asking = [k for k, run in enumerate(runs) if run[2] == "digest"]
-        admitted = self.budget.admit(
-            [entries[k][2].p_value for k in asking],
-            tests=tests,
-            tick_s=float(tick[0][2]["tick_seconds"][0]),
-        )
-        for k, enters in zip(asking, admitted, strict=True):
-            if enters:
-                runs[k] = (runs[k][0], runs[k][1], "alert")
+        for sort, budget in self._budgets.items():
+            budget.open_tick(end_ns / 1e9)
+            asking = [
+                k
+                for k, (entry, run) in enumerate(zip(entries, runs, strict=True))
+                if run[2] == "digest"
+                and (entry[2].detector if entry[2].detector in PARTS else "") == sort
+            ]
+            admitted = budget.admit(
+                [entries[k][2].p_value for k in asking],
+                tests=tests[sort],
+                tick_s=float(tick[0][2]["tick_seconds"][0]),
+            )
+            for k, enters in zip(asking, admitted, strict=True):
+                if enters:
+                    runs[k] = (runs[k][0], runs[k][1], "alert")
+        for sort, counts in self._fired.items():
+            counts[0] += sum(
+                entry[2].detector == sort and run[0] == run[1]
+                for entry, run in zip(entries, runs, strict=True)
+            )
+            counts[1] += tests[sort]
+            if counts[1] > RATE_TESTS_MAX:
+                counts[:] = [0.5 * value for value in counts]
         rows = []
         for (view, series_id, one, frame), run in zip(entries, runs, strict=True):
             first_ns, start_ns, disposition = run
@@ -190,6 +230,21 @@ class DetectionStage:
         for key in [k for k, run in self._since.items() if run[1] < end_ns - KEPT_NS]:
             del self._since[key]
         return rows
+
+    def _calibrated(self, one: Finding) -> Finding:
+        """Return a signature's finding with the p-value that its own record gives it.
+
+        A signature fires when several things come together, far more seldom than the p-value of
+        its strongest measure says. So: how often has it fired in so many tests (what it found
+        rightly counts too), times how much further out this one lies than the least that fires.
+        One that fires wrongly every day loses its credit by itself.
+        """
+        counts = self._fired.get(one.detector)
+        if counts is None or one.hard:
+            return one
+        rate = (counts[0] + 1.0) / (counts[1] + 1.0)
+        p = one.p_value * min(rate / signatures.P_LEAST[one.detector], 1.0)
+        return replace(one, p_value=max(p, 1e-300))
 
     def _run(self, view: str, series_id: int, one: Finding, frame: Batch) -> Run:
         """Return the run of findings that this one goes on with, or a new one."""
@@ -239,10 +294,12 @@ class DetectionStage:
         for also, models in self._also.items():
             for name, one in models.items():
                 one.snapshot(out.scoped(f"also.{also}.{name}"))
-        self.budget.snapshot(out)
+        for sort, budget in self._budgets.items():
+            budget.snapshot(out.scoped(f"budget.{sort}"))
         text = json.dumps([[*key, *value] for key, value in self._since.items()])
         write_array(out, "since", np.frombuffer(text.encode(), np.uint8))
         write_array(out, "ticks", np.array([self._ticks], np.int64))
+        write_array(out, "fired", np.array([self._fired[sort] for sort in sorted(self._fired)]))
 
     def restore(self, state: Any) -> None:
         """Take them back."""
@@ -251,7 +308,11 @@ class DetectionStage:
         for also, models in self._also.items():
             for name, one in models.items():
                 one.restore(state.scoped(f"also.{also}.{name}"))
-        self.budget.restore(state)
+        for sort, budget in self._budgets.items():
+            budget.restore(state.scoped(f"budget.{sort}"))
+        fired = read_array(state, "fired")
+        if fired is not None and len(fired) == len(self._fired):
+            self._fired = dict(zip(sorted(self._fired), fired.tolist(), strict=True))
         since, ticks = read_array(state, "since"), read_array(state, "ticks")
         if since is not None and ticks is not None:
             for view, series_id, detector, measure, *rest in json.loads(since.tobytes()):

@@ -355,7 +355,6 @@ class Node:
             )
             if text
         ]
-        budget = self._back.detection.budget
         return verbs.Status(
             version=__version__,
             profile=self._config.node.profile,
@@ -370,8 +369,8 @@ class Node:
             series=self._back.merger.series,
             exporters=self._exporters(),
             alarms_raised=self._back.alerting.raised,
-            budget_used=budget.used,
-            budget_per_day=budget.per_day,
+            budget_used=self._back.detection.budget_used,
+            budget_per_day=self._config.detection.false_alerts_per_day,
             journal_next_sequence=self._journal.next_sequence,
             rss_bytes=rss_bytes(os.getpid()),
             health=health,

@@ -12,8 +12,8 @@ from detectors import calibration
 from detectors.config import DetectionSettings
 from detectors.stage import DetectionStage
 from telemetry.batch import Batch
-from tocsin.testing.frames import MONDAY_S, SECOND, Carrier, frame
 from tocsin.testing import make_context
+from tocsin.testing.frames import MONDAY_S, SECOND, Carrier, frame
 
 VIEW = next(v for v in views_for(tick_seconds=5, lateness_seconds=1) if v.name == "interface")
 QUARTER = 900

@@ -183,3 +183,18 @@ def test_incidents_name_their_root_alarm_and_are_new_for_each_occurrence() -> No
         for _ in range(1000):
             world.tick()
     assert ids[0] != ids[1]
+
+
+def test_what_the_budget_has_not_let_in_is_no_alarm_until_it_does() -> None:
+    world = AlarmWorld()
+    series = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
+    world.samples[series] = flood()
+
+    def tick(disposition: str) -> list[str]:
+        row = world.anomaly(
+            series, "attack", disposition=disposition, detail={"octets_per_second": 1e8}
+        )
+        return [a.state for a in world.tick([row])]
+
+    assert [tick("digest") for _ in range(5)] == [[]] * 5
+    assert tick("alert") == ["raised"]  # it was confirmed while it waited

@@ -8,12 +8,13 @@ import pytest
 
 from correlator.views import views_for
 from detectors.config import DetectionSettings
+from detectors.detector import Finding
 from detectors.stage import DetectionStage
 from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch
 from telemetry.schemas import ANOMALY, FrameFlag
-from tocsin.testing.frames import MONDAY_S, SECOND, frame
 from tocsin.testing import make_context
+from tocsin.testing.frames import MONDAY_S, SECOND, frame
 
 VIEWS = {v.name: v for v in views_for(tick_seconds=5, lateness_seconds=1)}
 SETTINGS = DetectionSettings(warmup_ticks=60, warmup_seconds=300.0, false_alerts_per_day=10.0)
@@ -271,3 +272,16 @@ def test_frames_of_no_series(rows: int) -> None:
     stage = make_stage()
     made = {name: column[:rows] for name, column in values("interface", 0).items()}
     assert tick(stage, "interface", 0, made) == []
+
+
+def test_a_signature_is_believed_as_its_own_record_allows() -> None:
+    stage = make_stage()
+    one = Finding(0, "octets", "attack", False, 9.0, 1.0, 0.5, 2.0, 4.0, 1e-4, {})
+    assert stage._calibrated(one).p_value == pytest.approx(1e-4)  # no record yet: no credit
+    stage._fired["attack"] = [0.0, 1e6]
+    seldom = stage._calibrated(one).p_value
+    stage._fired["attack"] = [1e4, 1e6]
+    often = stage._calibrated(one).p_value
+    assert seldom < 1e-8 < often < 1e-4
+    hard = Finding(0, "octets", "silence", True, 0.0, 9.0, 0.5, 2.0, 4.0, 1e-4, {})
+    assert stage._calibrated(hard) is hard

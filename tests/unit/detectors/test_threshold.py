@@ -9,8 +9,8 @@ from detectors.detector import ScoreColumns
 from detectors.stage import DetectionStage
 from detectors.threshold import ThresholdDetector, ThresholdOptions
 from telemetry.errors import ConfigError
-from tocsin.testing.frames import MONDAY_S, SECOND, frame
 from tocsin.testing import make_context
+from tocsin.testing.frames import MONDAY_S, SECOND, frame
 
 VIEWS = views_for(tick_seconds=5, lateness_seconds=1)
 VIEW = next(v for v in VIEWS if v.name == "interface")
