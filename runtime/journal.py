@@ -57,9 +57,14 @@ class Block:
 
 def pack(batches: Sequence[Batch]) -> bytes:
     """Return the payload of a block."""
+    return b"".join(_parts(batches))
+
+
+def _parts(batches: Sequence[Batch]) -> list[bytes]:
+    """Return the payload of a block in parts: a megabyte need not be copied to be written."""
     parts = [wire.encode(batch) for batch in batches]
     lengths = [len(part) for part in parts]
-    return struct.pack(f"<I{len(parts)}I", len(parts), *lengths) + b"".join(parts)
+    return [struct.pack(f"<I{len(parts)}I", len(parts), *lengths), *parts]
 
 
 def unpack(payload: bytes) -> tuple[Batch, ...]:
@@ -100,7 +105,7 @@ class JournalWriter:
         self._next = 1
         self._trouble = ""
         # Blocks that a full disk refused; written first as soon as there is room again.
-        self._pending: deque[bytes] = deque()
+        self._pending: deque[list[bytes]] = deque()
         self._pending_bytes = 0
         metrics = context.metrics
         self._blocks = metrics.counter("journal_blocks_total", "blocks appended to the journal")
@@ -169,16 +174,17 @@ class JournalWriter:
         A disk that refuses (full, read-only) does not stop the node: the block is kept in memory,
         at most 64 MB of them, and written when there is room; `health` says so meanwhile.
         """
-        payload = pack(batches)
+        block = _framed(kind, self._next, tick_end_ns, _parts(batches))
+        size = sum(map(len, block))
         sequence = self._next
         self._next += 1
-        self._pending.append(_framed(kind, sequence, tick_end_ns, payload))
-        self._pending_bytes += len(self._pending[-1])
+        self._pending.append(block)
+        self._pending_bytes += size
         try:
             while self._pending:
                 self._roll(tick_end_ns)
                 self._write(self._pending[0])
-                self._pending_bytes -= len(self._pending.popleft())
+                self._pending_bytes -= sum(map(len, self._pending.popleft()))
             if sync:
                 os.fdatasync(self._fd)
             if self._trouble:
@@ -187,7 +193,7 @@ class JournalWriter:
         except OSError as error:
             self._refused(error)
         self._blocks.array[0] += 1
-        self._bytes.array[0] += len(payload)
+        self._bytes.array[0] += size - BLOCK_HEADER.size
         return sequence
 
     def _refused(self, error: OSError) -> None:
@@ -202,19 +208,22 @@ class JournalWriter:
             f"Free space or make it writable"
         )
         while self._pending_bytes > PENDING_BYTES_MAX:
-            self._pending_bytes -= len(self._pending.popleft())
+            self._pending_bytes -= sum(map(len, self._pending.popleft()))
             self._dropped.add("disk_refused")
 
-    def _write(self, block: bytes) -> None:
-        written = 0
+    def _write(self, parts: Sequence[bytes]) -> None:
+        at = self._size
         try:
-            while written < len(block):
-                written += os.pwrite(self._fd, block[written:], self._size + written)
+            for part in parts:
+                written = 0
+                while written < len(part):
+                    written += os.pwrite(self._fd, memoryview(part)[written:], at + written)
+                at += written
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)  # no half block for the next start to find
             raise
-        self._size += len(block)
+        self._size = at
 
     def _roll(self, tick_end_ns: int) -> None:
         full = self._size >= self._segment_bytes
@@ -225,11 +234,11 @@ class JournalWriter:
             os.fsync(self._fd)
             os.close(self._fd)
             self._fd = -1
-        (sequence,) = struct.unpack_from("<Q", self._pending[0], 16)
+        (sequence,) = struct.unpack_from("<Q", self._pending[0][0], 16)
         path = self._folder / f"{sequence:016d}.arrows"
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
         self._size = 0
-        self._write(FILE_HEADER)
+        self._write([FILE_HEADER])
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)  # the name of the new file is part of what must survive
@@ -376,13 +385,18 @@ def segments(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.arrows") if file.stem.isdigit())
 
 
-def _framed(kind: BlockKind, sequence: int, tick_end_ns: int, payload: bytes) -> bytes:
-    if len(payload) > BLOCK_BYTES_MAX:
-        raise ConfigError(f"a tick of {len(payload)} bytes is over {BLOCK_BYTES_MAX}; lower caps")
-    rest = BLOCK_HEADER.pack(MAGIC, kind, 0, len(payload), sequence, tick_end_ns)[12:] + payload
-    return BLOCK_HEADER.pack(MAGIC, kind, 0, 0, 0, 0)[:8] + (
-        struct.pack("<I", zlib.crc32(bytes([kind]) + rest)) + rest
-    )
+def _framed(
+    kind: BlockKind, sequence: int, tick_end_ns: int, payload: Sequence[bytes]
+) -> list[bytes]:
+    """Return a block in parts, the header first."""
+    size = sum(map(len, payload))
+    if size > BLOCK_BYTES_MAX:
+        raise ConfigError(f"a tick of {size} bytes is over {BLOCK_BYTES_MAX}; lower caps")
+    rest = BLOCK_HEADER.pack(MAGIC, kind, 0, size, sequence, tick_end_ns)[12:]
+    crc = zlib.crc32(bytes([kind]) + rest)
+    for part in payload:
+        crc = zlib.crc32(part, crc)
+    return [BLOCK_HEADER.pack(MAGIC, kind, crc, size, sequence, tick_end_ns), *payload]
 
 
 def _read_block(path: Path, offset: int) -> tuple[int, int, int, bytes, int] | None:
