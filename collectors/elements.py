@@ -249,19 +249,32 @@ def target(element: int, width: int, enterprise: int = 0) -> tuple[int, Convert]
     return -1, Convert.SKIP
 
 
+# Elements of one column that are different quantities: the first that a template has is the one.
+_PRECEDENCE = (
+    (1, 231, 85, 352, 23),  # delta, initiator's, running total, layer 2, behind the router
+    (2, 298, 86, 24),
+    (10, 252),  # a bundle, its member
+    (14, 253),
+    (8, 44),  # an address, its network
+    (12, 45),
+    (27, 170),
+    (28, 169),
+)
+
+
 def superseded(elements: set[int]) -> set[int]:
     """Return the IANA elements of a template that another one of it makes void.
 
-    Where a template has delta counts, its running totals (85, 86), layer-2 octets (352) and counts
-    behind the router (23, 24) are other quantities: a delta of 0 must not be filled from them (Open
-    vSwitch and FortiGate send both). The same holds for a bundle's interface and its member's.
+    Where a template has delta counts, its running totals, layer-2 octets and counts behind the
+    router are other quantities: a delta of 0 must not be filled from them (Open vSwitch and
+    FortiGate send both). Responder's counts are a way back only where the initiator's are the way
+    there: beside delta counts each direction has a record of its own.
     """
-    void = {85, 352, 23} if 1 in elements else set()
-    if 85 in elements or 231 in elements:
-        void |= {23, 352}
-    void |= {86, 24} if 2 in elements else set()
-    if 86 in elements or 298 in elements:
-        void |= {24}
-    void |= {252} if 10 in elements else set()
-    void |= {253} if 14 in elements else set()
+    void: set[int] = set()
+    for order in _PRECEDENCE:
+        void.update([element for element in order if element in elements][1:])
+    if 231 in void or not elements & {231, 298}:
+        void |= {232, 299} & elements
+    if 298 in void:
+        void |= {299} & elements
     return void

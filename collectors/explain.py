@@ -15,6 +15,7 @@ from collectors.flow import SetSeen
 from collectors.templates import Template
 
 RECORDS_PER_SET_MAX = 65_536
+_REVERSE = "reverse_"  # begins the names of columns that count the way back
 _RULES = {
     Convert.SKIP: "no column, kept raw",
     Convert.UNSIGNED: "unsigned, network order",
@@ -131,7 +132,7 @@ def _mapping(
     if how in (Convert.FRAME, Convert.PACKET):
         return "packet", _RULES[how]
     name = SLOTS[slot]
-    rule = _RULES[how] + ("; a flow record of its own" if name.startswith("reverse_") else "")
+    rule = _RULES[how] + ("; a flow record of its own" if name.startswith(_REVERSE) else "")
     return (name.removesuffix("_high") if how in (Convert.IPV4, Convert.IPV6) else name), rule
 
 
@@ -149,11 +150,23 @@ def unmapped(fields: list[FieldSeen]) -> dict[str, str]:
     return made
 
 
-def has_unmapped(template: Template) -> bool:
-    """Whether some field of a template has no column (or may have none: variable length)."""
+def way_back(fields: list[FieldSeen]) -> dict[str, int]:
+    """Return the counts of the other direction that a record holds: octets, packets, tcp_flags."""
+    made: dict[str, int] = {}
+    for field in fields:
+        name = field.column.removeprefix(_REVERSE)
+        if name != field.column and not made.get(name):
+            made[name] = int.from_bytes(field.data, "big")
+    return made
+
+
+def has_more(template: Template) -> bool:
+    """Whether a record may hold more than its row says: fields without a column, a way back."""
     elements = {spec.element for spec in template.fields if not spec.enterprise}
-    return bool(superseded(elements) & elements) or any(
-        spec.width == VARIABLE or target(spec.element, spec.width, spec.enterprise)[0] < 0
+    return bool(superseded(elements) & elements or elements & {232, 299}) or any(
+        spec.enterprise
+        or spec.width == VARIABLE
+        or target(spec.element, spec.width, spec.enterprise)[0] < 0
         for spec in template.fields
     )
 

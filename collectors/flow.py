@@ -78,6 +78,8 @@ class FlowDecoder:
         # For people (`tocsin decode`): where a list is put here, each decoded set is noted in it,
         # in the order of the rows that `decode` returns. None on the data path.
         self.sets_seen: list[SetSeen] | None = None
+        # For people again: whether ways back become rows (ADR 0009), or stay what a record says.
+        self.reverse_rows = True
         self.templates = TemplateStore(per_exporter_max=settings.templates_per_exporter_max)
         self._sampling = SamplingRates(settings.sampling_override)
         self.reference = ReferenceTables()
@@ -424,6 +426,8 @@ class FlowDecoder:
             memory.halves,
         )
         overridden = left & templated.RATE_UNKNOWN and self._sampling.has_overrides
+        if not self.reverse_rows:
+            left &= ~templated.HAS_REVERSE
         more = left & (templated.HAS_FRAMES | templated.HAS_REVERSE)
         filled = buffers.filled(icmp=bool(left & templated.HAS_ICMP))
         columns = memory.columns(filled, rows, sealed=not (overridden or more))

@@ -16,7 +16,7 @@ from telemetry.identity import address_text
 from telemetry.schema import Kind
 
 Row = dict[str, Any]
-_OPTIONAL = ("names", "elements")  # columns that only some rows have
+_OPTIONAL = ("names", "reverse", "elements")  # columns that only some rows have
 TABLE_ROWS_MEASURED = 1000  # widths are taken from so many rows; later ones may stick out
 
 # What a person looks at first; the other columns are in jsonl and csv.

@@ -17,7 +17,7 @@ from collectors.flow import REVERSE, FlowDecoder
 from collectors.present import rows as plain_rows
 from runtime.component import Context
 from telemetry.batch import Batch
-from tests.support.decoding import poison
+from tests.support.decoding import decoded, poison
 from tests.support.flow_messages import (
     ARRIVAL_NS,
     SECONDS,
@@ -393,6 +393,37 @@ def test_a_way_back_without_traffic_is_no_row() -> None:
     body = struct.pack("!IIQQ", SOURCE, TARGET, 5, 0) + struct.pack("!IIQQ", SOURCE, TARGET, 6, 7)
     rows = decode(ipfix(template_set(300, fields), data_set(300, body)))
     assert [row["octets"] for row in rows] == [5, 6, 7]
+
+
+def test_people_see_one_row_a_record(tmp_path: Path) -> None:
+    """`tocsin decode`: a way back stands in its record's row, so rows are data records."""
+    fields = [(8, 4), (12, 4), (1, 8), (1, 8, 29305), (2, 4, 29305), (14, 4, 6871)]
+    body = struct.pack("!IIQQII", SOURCE, TARGET, 5, 70, 7, 1)
+    path = tmp_path / "biflow.dat"
+    path.write_bytes(ipfix(template_set(300, fields), data_set(300, body * 2)))
+    rows, undecoded = decoded(path)
+    assert not undecoded
+    assert [row["octets"] for row in rows] == [5, 5]
+    assert [row["reverse"] for row in rows] == [{"octets": 70, "packets": 7}] * 2
+    assert rows[0]["elements"] == {"6871:14": "00000001"}
+
+
+def test_initiator_and_responder_counts_beside_delta_counts_are_no_way_back() -> None:
+    """Cisco AVC: each direction has a record of its own, whose 231 and 232 are the connection's."""
+    fields = [(8, 4), (12, 4), (1, 4), (2, 4), (231, 4), (232, 4), (298, 4), (299, 4)]
+    rows = decode(
+        ipfix(
+            template_set(300, fields),
+            data_set(300, record(fields, {**ENDS, 1: 0, 2: 0, 231: 500, 232: 600, 298: 5, 299: 6})),
+        )
+    )
+    assert [(row["octets"], row["packets"]) for row in rows] == [(0, 0)]
+
+
+def test_an_address_goes_before_its_network_wherever_it_stands() -> None:
+    fields = [(44, 4), (45, 4), (8, 4), (12, 4), (1, 4)]
+    row = one(fields, {**ENDS, 44: 0x0A000000, 45: 0x0A000000, 1: 1}, version=9)
+    assert (row["source_address"], row["destination_address"]) == ("10.0.0.1", "10.0.0.2")
 
 
 def test_icmp_on_the_way_back_keeps_its_type() -> None:

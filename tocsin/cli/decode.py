@@ -122,6 +122,7 @@ class Decoding:
         )
         self._flow = FlowDecoder(settings, context)
         self._flow.sets_seen = []
+        self._flow.reverse_rows = False  # one row a record: a way back stands in it as `reverse`
         self._sflow = SflowDecoder(settings, context)
         self._metrics = context.metrics
         self._protocol = protocol
@@ -194,8 +195,6 @@ class Decoding:
         return found if found in ("netflow5", "sflow5") else "templated"
 
     def _decode(self, kind: str, datagrams: list[Any], block: Any) -> Iterator[dict[str, Any]]:
-        from collectors.flow import REVERSE
-
         decoder = self._sflow if kind == "sflow5" else self._flow
         seen = self._flow.sets_seen
         assert seen is not None
@@ -212,8 +211,7 @@ class Decoding:
             for row in self._present(batch):
                 if row["schema"] == "flow":
                     self.records += 1
-                    if not batch.source.endswith(REVERSE):  # a way back stands in the same record
-                        row.update(next(origins, {}))
+                    row.update(next(origins, {}))
                 yield row
         if self._everything:
             yield from self._options()
@@ -253,16 +251,19 @@ class Decoding:
 
     def _origins(self) -> Iterator[dict[str, Any]]:
         """Yield what each templated flow row has besides its columns, in the rows' order."""
-        from collectors.explain import has_unmapped, records_of, unmapped
+        from collectors.explain import has_more, records_of, unmapped, way_back
 
         for one in self._flow.sets_seen or ():
             if one.template.scopes:
                 continue
-            if not self.explain and not has_unmapped(one.template):
+            if not self.explain and not has_more(one.template):
                 yield from ({} for _ in range(one.rows))
                 continue
             for fields in records_of(one):
                 extra: dict[str, Any] = {}
+                back = way_back(fields)
+                if any(back.values()):
+                    extra["reverse"] = back
                 raw = unmapped(fields)
                 if raw:
                     extra["elements"] = raw
