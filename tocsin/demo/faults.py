@@ -89,8 +89,8 @@ def scripted(network: DemoNetwork, *, start_ns: int, seed: int) -> tuple[Fault, 
     """Return the faults of the live demo, counted from its start; they repeat every two minutes."""
     random = np.random.default_rng([seed, 77])
     script = (
-        ("link-cut", 12, 18), ("volumetric-attack", 38, 15), ("flash-crowd", 50, 60),
-        ("port-scan", 60, 14), ("exporter-down", 80, 20), ("link-cut", 112, 20),
+        ("link-cut", 12, 18), ("volumetric-attack", 36, 15), ("flash-crowd", 50, 60),
+        ("port-scan", 56, 14), ("exporter-down", 68, 20), ("link-cut", 112, 20),
     )  # fmt: skip
     made = []
     for turn in range(60):
