@@ -3,19 +3,15 @@
 Two seeds here, twenty with DEEP=1. `python perf/quality.py` prints the same with more detail.
 """
 
-import os
-
 import pytest
 
 from perf import quality
 
-SEEDS = quality.SEEDS if os.environ.get("DEEP") else (101, 102)
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(7_200)
-def test_faults_are_found_causes_right_and_false_alerts_few() -> None:
-    days = quality.days(SEEDS)
+def test_faults_are_found_causes_right_and_false_alerts_few(deep: bool) -> None:
+    days = quality.days(quality.SEEDS if deep else quality.SEEDS[:2])
     story = "\n".join(f"seed {day.seed}\n{day.table}" for day in days)
     faults = sum(len(day.faults) for day in days)
     assert faults == 8 * len(days), f"eight faults a day, each early enough to be found\n{story}"
