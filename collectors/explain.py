@@ -244,4 +244,5 @@ _SFLOW_RULES = {
     (False, 1002): "extended router: next hop, prefix lengths",
     (False, 1003): "extended gateway: AS numbers",
     (True, 1): "generic interface counters to samples",
+    (True, 1005): "port name: of the interface",
 }

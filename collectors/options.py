@@ -9,14 +9,13 @@ import struct
 from typing import Any
 
 from collectors.elements import VARIABLE
-from collectors.reference import ReferenceTables
+from collectors.reference import NAME_BYTES_MAX, ReferenceTables
 from collectors.sampling import SamplingRates, rate_of
 from collectors.templates import Template
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import OPTION
 
 RECORDS_PER_SET_MAX = 20_000
-NAME_BYTES_MAX = 256
 BOOT_MS_MAX = 4_000_000_000_000  # ms since 1970; in the year 2096
 V9_SCOPE_INTERFACE = 2
 

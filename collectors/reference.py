@@ -13,6 +13,7 @@ from telemetry.batch import Batch
 
 NAMES_PER_EXPORTER_MAX = 65_536
 NAMES_MAX = 1 << 18
+NAME_BYTES_MAX = 256
 TABLES = ("interface", "vrf", "application")
 # Column of a flow record: the table that names its values.
 COLUMNS = {

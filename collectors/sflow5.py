@@ -1,4 +1,4 @@
-"""sFlow v5: sampled packets as flow records, interface counters as samples.
+"""sFlow v5: sampled packets as flow records, interface counters as samples, port names as options.
 
 A record is one sampled packet: octets is the frame's length, packets 1, and the sampling rate stands
 beside them. Unknown samples and records are skipped by their length. The agent's address is the
@@ -19,6 +19,7 @@ from collectors.block import DatagramBlock
 from collectors.columns import BYTES, HALVES, WIDE, WORDS, FlowMemory, bits, seal, stride
 from collectors.config import FlowDecoderSettings, ListenerSettings
 from collectors.ledger import ledger_batch
+from collectors.reference import NAME_BYTES_MAX, ReferenceTables
 from collectors.sampling import SamplingRates
 from runtime.component import Context
 from runtime.kernels import inline, kernel, load_u32, load_u64
@@ -26,7 +27,7 @@ from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_text, stable_id
 from telemetry.schema import Schema
-from telemetry.schemas import FLOW, LEDGER, SAMPLE, SERIES
+from telemetry.schemas import FLOW, LEDGER, OPTION, SAMPLE, SERIES
 
 ROWS_PER_BYTES = 40  # the smallest sample with a record is longer than this
 
@@ -108,8 +109,8 @@ def _u64(payload, at):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    "i8(const u1[::1], const i8[::1], const i4[::1], u8[:,::1], u8[:,::1], u8[:,::1], u1[::1],"
-    " i8[::1])"
+    "i8(const u1[::1], const i8[::1], const i4[::1], u8[:,::1], u8[:,::1], i8[:,::1], u8[:,::1],"
+    " u1[::1], i8[::1])"
 )
 def decode_sflow(
     payload: NDArray[np.uint8],
@@ -117,6 +118,7 @@ def decode_sflow(
     length: NDArray[np.int32],
     flows: NDArray[np.uint64],
     counters: NDArray[np.uint64],
+    names: NDArray[np.int64],
     head: NDArray[np.uint64],
     verdict: NDArray[np.uint8],
     tally: NDArray[np.int64],
@@ -127,11 +129,13 @@ def decode_sflow(
     Out     flows uint64[30, R], rows as in FLOW_ROWS, a sampled header given by its place in
             payload (length 0: addresses were in a sampled-IP record instead); counters
             uint64[15, C]; head uint64[5, D]: agent high, low, sub-agent, sequence, samples;
-            verdict uint8[D]; tally int64[3]: counter rows, unknown samples, unknown records.
+            verdict uint8[D]; names int64[4, C], port names: datagram, ifIndex, place in payload,
+            bytes; tally int64[4]: counter rows, unknown samples, unknown records, port names.
     Errors  none raised; a length beyond the datagram ends it, what came before is kept.
     """
     rows = 0
     tally[0] = 0
+    tally[3] = 0
     rows_max = flows.shape[1]
     for d in range(length.size):
         at = offset[d]
@@ -374,6 +378,15 @@ def decode_sflow(
                             counters[4 + k, c] = _u32(payload, data + 32 + 4 * k)
                             counters[10 + k, c] = _u32(payload, data + 64 + 4 * k)
                         tally[0] += 1
+                    elif kind == 1005 and part >= 4 and tally[3] < names.shape[1]:
+                        said = np.int64(_u32(payload, data))
+                        names[0, tally[3]] = d
+                        # The source's index; its class (0 = an ifIndex) lies above or before it.
+                        index = np.int64(_u32(payload, body + (4 if tag == 2 else 8)))
+                        names[1, tally[3]] = index & 0xFFFFFF if tag == 2 else index
+                        names[2, tally[3]] = data + 4
+                        names[3, tally[3]] = min(said, part - 4)
+                        tally[3] += 1
                     else:
                         tally[2] += 1
             else:
@@ -615,13 +628,15 @@ _NAMES = {5: "sflow5"}
 
 
 class SflowDecoder:
-    """Turn sFlow datagrams into `flow`, `sample`, `series` and `ledger` batches. Owns no socket.
+    """Turn sFlow datagrams into `flow`, `sample`, `series`, `option` and `ledger` batches.
+
+    Owns no socket.
 
     Rows keep the order of arrival. Blind to what agents did not sample; what an agent dropped
     before sending is in `collector_sflow5_agent_drops_total`.
     """
 
-    emits: tuple[Schema, ...] = (FLOW, SAMPLE, SERIES, LEDGER)
+    emits: tuple[Schema, ...] = (FLOW, SAMPLE, SERIES, OPTION, LEDGER)
 
     def __init__(self, settings: FlowDecoderSettings, context: Context) -> None:
         self._tunnels = packet.TUNNELS_MAX if settings.tunnels == "inner" else 0
@@ -632,6 +647,7 @@ class SflowDecoder:
         self._drop_count = np.zeros(_DROP_SOURCES, np.uint64)
         self._drop_used = np.zeros(1, np.int64)
         self._known: set[int] = set()
+        self.reference = ReferenceTables()
         metrics = context.metrics
         self._verdict = metrics.counter(
             "collector_sflow5_datagrams_total",
@@ -665,12 +681,13 @@ class SflowDecoder:
         counters = np.empty((len(COUNTER_ROWS), stride(capacity)), np.uint64)
         head = np.empty((5, count), np.uint64)
         verdict = np.zeros(count, np.uint8)
-        tally = np.zeros(3, np.int64)
+        names = np.empty((4, capacity), np.int64)
+        tally = np.zeros(4, np.int64)
         rows = decode_sflow(
-            block.payload, block.offset, block.length, flows, counters, head, verdict, tally
+            block.payload, block.offset, block.length, flows, counters, names, head, verdict, tally
         )
         self._verdict.array += np.bincount(verdict, minlength=len(Verdict)).astype("u8")
-        self._unknown.array[:2] += tally[1:].astype("u8")
+        self._unknown.array[:2] += tally[1:3].astype("u8")
         self._records.array[0] += np.uint64(rows)
         datagram = flows[0, :rows].astype(np.int64)
         agent = self._account(block, head, verdict, np.bincount(datagram, minlength=count))
@@ -682,6 +699,8 @@ class SflowDecoder:
             batches.append(self._flow_batch(block, head, flows, rows))
         if tally[0]:
             batches += self._counter_batches(block, head, counters[:, : int(tally[0])])
+        if tally[3]:
+            batches += self._port_names(block, head, names[:, : int(tally[3])])
         return batches
 
     def _account(
@@ -758,6 +777,34 @@ class SflowDecoder:
         for high, low in np.unique(head[:2, d[unknown]], axis=1).T.tolist():
             same = unknown & (head[0, d] == high) & (head[1, d] == low)
             rate[same] = self._overrides.override(high, low)
+
+    def _port_names(
+        self, block: DatagramBlock, head: NDArray[np.uint64], names: NDArray[np.int64]
+    ) -> list[Batch]:
+        """Return names of interfaces as options data would give them, each once until it changes."""
+        found = []
+        for d, index, at, size in names.T.tolist():
+            high, low = int(head[0, d]), int(head[1, d])
+            text = block.payload[at : at + min(size, NAME_BYTES_MAX)].tobytes().rstrip(b"\0")
+            name = text.decode("utf-8", "replace")
+            if not name or self.reference.name(high, low, "interface", index) == name:
+                continue
+            now_ns = int(block.arrival_ns[d])
+            if not self.reference.learn(high, low, "interface", index, name, now_ns):
+                continue
+            found.append(
+                {
+                    "arrival_ns": now_ns,
+                    "exporter_address_high": high,
+                    "exporter_address_low": low,
+                    "observation_domain_id": int(head[2, d]),
+                    "table": "interface",
+                    "key": index,
+                    "name": name,
+                }
+            )
+        newest = int(block.arrival_ns[-1])
+        return [batch_from_rows(OPTION, found, source="sflow5", arrival_ns=newest)] if found else []
 
     def _counter_batches(
         self, block: DatagramBlock, head: NDArray[np.uint64], counters: NDArray[np.uint64]

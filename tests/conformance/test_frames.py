@@ -279,3 +279,25 @@ def test_sflow_expanded_interfaces_beyond_24_bits() -> None:
         [70_000],
         [70_001],
     )
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_sflow_port_names_are_interface_names(expanded: bool) -> None:
+    """Counter structure 1005: told once, and again when it changes."""
+
+    def counters(name: bytes) -> bytes:
+        text = struct.pack("!I", len(name)) + name + bytes(-len(name) % 4)
+        record = structure(1005, text)
+        source = struct.pack("!II", 0, 70_000) if expanded else struct.pack("!I", 7)
+        return structure(4 if expanded else 2, struct.pack("!I", 1) + source
+                         + struct.pack("!I", 1) + record)  # fmt: skip
+
+    decoder = SflowDecoder(FlowDecoderSettings(), make_context())
+    told = []
+    for name in (b"eno1", b"eno1", b"Ethernet1/1"):
+        for batch in decoder.decode(block(sflow(counters(name)))):
+            if batch.schema.name == "option":
+                told += list(zip(batch["key"].tolist(), batch.texts("name"), strict=True))
+    index = 70_000 if expanded else 7
+    assert told == [(index, "eno1"), (index, "Ethernet1/1")]
+    assert decoder.reference.name(0, 0xFFFF_C0000209, "interface", index) == "Ethernet1/1"

@@ -246,7 +246,7 @@ class Decoding:
         """Return the names that the exporter's options data gave to the numbers of its flows."""
         from collectors.reference import COLUMNS
 
-        tables = self._flow.reference
+        tables = (self._sflow if batch.source == "sflow5" else self._flow).reference
         return {column: tables.join(batch, column) for column in COLUMNS} if len(tables) else {}
 
     def _origins(self) -> Iterator[dict[str, Any]]:
