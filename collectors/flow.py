@@ -75,6 +75,7 @@ class FlowDecoder:
         exported = settings.clock == "exported"
         self._tolerance_ns = -1 if exported else round(settings.clock_tolerance_seconds * 1e9)
         self._second_max = settings.datagrams_per_second_max
+        self._held_ns = round(settings.held_seconds * 1e9)
         # For people (`tocsin decode`): where a list is put here, each decoded set is noted in it,
         # in the order of the rows that `decode` returns. None on the data path.
         self.sets_seen: list[SetSeen] | None = None
@@ -185,6 +186,7 @@ class FlowDecoder:
             np.empty(count, np.int64),
         )
         known = self._streams
+        before = known.rows
         known.rows = streams.locate(
             block.payload,
             block.offset,
@@ -209,7 +211,19 @@ class FlowDecoder:
             made.drift,
             made.booted_ms,
         )
+        for row in range(before, known.rows):
+            self._welcome(row)
         return made
+
+    def _welcome(self, row: int) -> None:
+        """Tell a new stream what options data of its exporter said under another one."""
+        known = self._streams
+        key = known.key_of(row)
+        self._sampling.refresh(known, row, np.array([row]))
+        same = self._same_exporter(key)
+        booted = same[known.boot[same, templated.BOOT_NS] > 0]
+        if booted.size:
+            known.boot[row, templated.BOOT_NS] = known.boot[booted[0], templated.BOOT_NS]
 
     def _decode5(self, work: "_Block", chosen: NDArray[np.int64]) -> list[Batch]:
         part = _Part(work, chosen)
@@ -488,6 +502,7 @@ class FlowDecoder:
     ) -> tuple[int, list[Held]]:
         """Learn the templates of a set; return how many, and the sets that waited for them."""
         ready: list[Held] = []
+        oldest_ns = arrival_ns - self._held_ns
         version = stream[2] >> 16
         found = read_templates(data, stream, version, options, arrival_ns)
         for template in found:
@@ -503,7 +518,7 @@ class FlowDecoder:
                 result = self.templates.put(template)
                 self._templates_seen.add(result)
                 if result != "refused":
-                    ready += self._held.take((stream, template.template_id))
+                    ready += self._held.take((stream, template.template_id), oldest_ns)
         self._waiting.set(self._held.bytes)
         return len(found), ready
 
@@ -623,7 +638,7 @@ class FlowDecoder:
         if expired:
             self._templates_seen.add("expired", expired)
         self._expire_names(horizon)
-        self._held.expire(frontier_ns - round(self._settings.held_seconds * 1e9))
+        self._held.expire(frontier_ns - self._held_ns)
         self._waiting.set(self._held.bytes)
         batch = ledger_batch(self._streams, VERSIONS, frontier_ns)
         self._streams.make_room(frontier_ns)

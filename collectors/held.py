@@ -114,13 +114,18 @@ class HeldSets:
         while self.bytes > self._bytes_max:
             self._drop_oldest(self._own[self._exporters.top()].top())
 
-    def take(self, key: SetKey) -> list[Held]:
-        """Return the sets that waited for this template, oldest first."""
+    def take(self, key: SetKey, before_ns: int = 0) -> list[Held]:
+        """Return the sets that waited for this template, oldest first, but those that expired.
+
+        Looked at here too, so that a set's age decides, not when `expire` was last called.
+        """
         waiting = list(self._sets.pop(key, ()))
         if waiting:
             self._change(key, -sum(len(held.data) for held in waiting))
-        self._count("decoded_later", len(waiting))
-        return waiting
+        good = [held for held in waiting if held.arrival_ns >= before_ns]
+        self._count("decoded_later", len(good))
+        self._count("held_expired", len(waiting) - len(good))
+        return good
 
     def expire(self, before_ns: int) -> None:
         """Give up what came before `before_ns`."""

@@ -49,7 +49,9 @@ class SamplingRates:
     """The samplers of all exporters: (address, domain, sampler id) → rate."""
 
     def __init__(self, overrides: Mapping[str, int]) -> None:
-        self._samplers: dict[tuple[int, int, int, int], int] = {}
+        # (exporter high, low, domain) → sampler id → rate; id -1 means the whole domain.
+        self._samplers: dict[tuple[int, int, int], dict[int, int]] = {}
+        self._count = 0
         # The same for the kernel `finish`: samplers by hash; a rate of 0 is a free place.
         self.table_key = np.zeros((_TABLE, 4), np.uint64)
         self.table_rate = np.zeros(_TABLE, np.uint32)
@@ -67,11 +69,13 @@ class SamplingRates:
         """Keep a sampler's rate; sampler -1 means the whole domain. False where the table is full."""
         if rate <= 0 or rate >= 1 << 32:
             return True
-        key = (high, low, domain, sampler)
-        if key not in self._samplers and len(self._samplers) >= SAMPLERS_MAX:
-            return False
-        self._samplers[key] = rate
-        self._index(key, rate)
+        own = self._samplers.setdefault((high, low, domain), {})
+        if sampler not in own:
+            if self._count >= SAMPLERS_MAX:
+                return False
+            self._count += 1
+        own[sampler] = rate
+        self._index((high, low, domain, sampler), rate)
         return True
 
     def _index(self, key: tuple[int, int, int, int], rate: int) -> None:
@@ -86,7 +90,7 @@ class SamplingRates:
     def refresh(self, known: Streams, row: int, rows: NDArray[np.int64]) -> None:
         """Write the domain's rate to its streams: the stated one, or that of its only sampler."""
         high, low, _, domain = known.key_of(row)
-        own = {k[3]: r for k, r in self._samplers.items() if k[:3] == (high, low, domain)}
+        own = self._samplers.get((high, low, domain), {})
         rates = set(own.values())
         # Two samplers in one box: without an id in the record its rate is not known (akvorado 997).
         known.rate[rows] = own.get(-1, next(iter(rates)) if len(rates) == 1 else 0)
@@ -102,7 +106,9 @@ class SamplingRates:
     def snapshot(self, out: Any) -> None:
         """Write the table."""
         rows = [
-            (*key[:3], key[3] & 0xFFFFFFFFFFFFFFFF, rate) for key, rate in self._samplers.items()
+            (*domain, sampler & 0xFFFFFFFFFFFFFFFF, rate)
+            for domain, own in self._samplers.items()
+            for sampler, rate in own.items()
         ]
         write_array(out, "samplers", np.array(rows, np.uint64).reshape(-1, 5))
 

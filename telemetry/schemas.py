@@ -124,7 +124,7 @@ LEDGER = Schema(
         plain("malformed", "u8", "", "part of undecodable: lengths or counts that cannot be"),
         plain("duplicate", "u8", "", "came twice; not part of the sum"),
         plain("restarts", "u8", "", "times the sequence began anew"),
-        plain("uptime_drift_ppm", "f4", "1e-6", "exporter's uptime clock against its wall clock"),
+        plain("uptime_drift_ppm", "f4", "1e-6", "by how much its wall clock outruns its uptime"),
     ),
 )
 

@@ -280,6 +280,24 @@ def test_a_probability_as_rate() -> None:
     assert row["sampling_rate"] == 1000
 
 
+def test_options_and_data_from_different_ports() -> None:
+    """goflow 87: another process of the exporter sends the options, before data or after it."""
+    options = options_set(400, [(144, 4)], [(34, 4), (160, 8)])
+    said = ipfix(options, data_set(400, struct.pack("!IIQ", 0, 512, MS - 50_000)))
+    layout = [(8, 4), (22, 4), (21, 4), (1, 4)]
+    data = ipfix(
+        template_set(256, layout),
+        data_set(256, record(layout, {8: 1, 22: 40_000, 21: 49_000, 1: 1})),
+    )
+    for order in ((1, 2), (2, 1, 2)):
+        made = decoder()
+        rows: list[dict[str, Any]] = []
+        for port in order:
+            rows = flows(made.decode(block(said if port == 1 else data, port=port)))
+        assert rows[-1]["sampling_rate"] == 512
+        assert rows[-1]["flow_end_ns"] == (MS - 1000) * 10**6
+
+
 def test_huawei_states_the_rate_in_each_record() -> None:
     """akvorado 841: element 34 in the data, none in options; nfdump 187: 0 means nothing."""
     fields = [(8, 4), (12, 4), (34, 4), (1, 4)]

@@ -37,8 +37,10 @@ def decode(
 ) -> None:
     """Print the records of FILES: pcap, pcapng, .arrows, or files that hold one payload.
 
-    Files share their templates in the order given. Times are the exporter's own. Exit code 3 where
-    something could not be decoded; what and why is on stderr.
+    Files share their templates in the order given. Times are the exporter's own. Beside its fields a
+    flow has `elements` (what has no field, raw), `reverse` (counts of the way back) and `names`
+    (of its interfaces, VRFs, application). Exit code 3 where something could not be decoded; what
+    and why is on stderr.
     """
     import logging
     import sys
@@ -119,6 +121,7 @@ class Decoding:
             template_expiry_seconds=1e12,
             held_bytes_max=256 << 20,
             held_bytes_per_exporter_max=256 << 20,
+            held_seconds=1e9,
         )
         self._flow = FlowDecoder(settings, context)
         self._flow.sets_seen = []

@@ -131,6 +131,19 @@ def test_sets_expire_when_the_template_does_not_come() -> None:
     assert rows(made.decode(block(ipfix(template_set(256, BASIC))))) == []
 
 
+def test_an_expired_set_is_not_decoded_where_nobody_advanced() -> None:
+    context = make_context()
+    made = decoder(context, held_seconds=60.0)
+    made.decode(block(ipfix(data_set(256, record(1)))))
+    late = block(ipfix(template_set(256, BASIC), sequence=1))
+    moved = late.__class__(
+        late.payload, late.offset, late.length, late.exporter_high, late.exporter_low,
+        late.exporter_port, late.arrival_ns + 61 * SECOND, 0, late.frontier_ns,
+    )  # fmt: skip
+    assert rows(made.decode(moved)) == []
+    assert context.metrics.value("collector_sets_total", reason="held_expired") == 1
+
+
 def test_a_set_decoded_later_keeps_its_own_times_and_winds_no_clock_back() -> None:
     made = decoder()
     wrong = 3600  # the exporter's clock is an hour slow
