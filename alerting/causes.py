@@ -4,6 +4,7 @@ A rule takes the anomalies it explains away from those after it, so that a cut l
 not forty. Each claim names its evidence; causes are ranked.
 """
 
+import ipaddress
 import json
 import math
 from collections.abc import Sequence, Set
@@ -22,6 +23,7 @@ AMPLIFIERS = {
     5353: "mDNS", 5683: "CoAP", 10001: "Ubiquiti discovery", 11211: "memcached",
     37810: "DVR DHCPDiscover",
 }  # fmt: skip
+AMPLIFICATIONS = frozenset(f"{name} amplification" for name in AMPLIFIERS.values())
 VECTOR_SHARE = 0.35  # of the sampled octets (floods: packets) that one vector must hold
 VECTOR_SOURCES_MIN = 5
 SMALL_FLOODS = ("SYN flood", "ICMP flood")  # measured in packets, not in octets
@@ -32,6 +34,7 @@ MANY_SOURCES_RATIO = 3.0
 SIGNATURES = ("point", "exporter_silent", "attack", "scan", "trend")
 OWN_DEVIATIONS = ("level", "silence")  # of the baseline; others were set beside it by the operator
 DEVIATION_RECORDS_MIN = 30.0  # in a tick, seen or expected
+SERVICE_RATIO = 3.0  # a service so far over its usual volume may be a flood at one host
 TALKERS_LOOKED_AT = 200
 TALKERS_SHOWN = 10
 UNITS = {
@@ -270,14 +273,39 @@ class CauseRules:
             elif row.key.entity in under_attack:
                 made.append(_goes_on(row))  # this tick's sample missed it, the volume did not end
             # Else many ordinary conversations: a flash crowd, or a new service.
-        return made
+        return made + self._attacks_by_service(rows, {claim.entity for claim in made})
+
+    def _attacks_by_service(self, rows: Sequence[Row], named: Set[str]) -> list[Claim]:
+        """Return claims of floods that hide in a busy prefix, but not in their service.
+
+        Reflected NTP that adds a third to what a large customer receives is many times what the
+        whole network sees of NTP, and its sample names the host.
+        """
+        best: dict[str, tuple[float, Claim]] = {}
+        for row in rows:
+            if row.view != "service" or row.detector not in ("point", "level"):
+                continue
+            if row.measure != "octets" or row.actual < SERVICE_RATIO * row.expected:
+                continue
+            talkers = self._talkers(row)
+            vector, share, host = vector_of(talkers)
+            if vector not in AMPLIFICATIONS:
+                continue
+            prefix = prefix_of(host)
+            if prefix in named or best.get(prefix, (-1.0,))[0] >= row.score:
+                continue
+            claim = self._attack(row, vector, share, host, talkers, prefix=prefix)
+            best[prefix] = (row.score, claim)
+        return [claim for _, claim in best.values()]
 
     def _attack(
-        self, row: Row, vector: str, share: float, host: str, talkers: Sequence[Talker]
-    ) -> Claim:
-        prefix = row.key.entity
-        rate = row.detail.get("octets_per_second", 0.0) * 8
-        usual = row.detail.get("expected_octets_per_second", 0.0) * 8
+        self, row: Row, vector: str, share: float, host: str, talkers: Sequence[Talker],
+        *, prefix: str = "",
+    ) -> Claim:  # fmt: skip
+        of_service = f"of {row.key.entity} " if prefix else ""
+        prefix = prefix or row.key.entity
+        rate = row.detail.get("octets_per_second", row.actual) * 8
+        usual = row.detail.get("expected_octets_per_second", row.expected) * 8
         owner = self._network.owner_of_prefix(prefix)
         sources = row.detail.get("distinct_sources", 0.0)
         aimed = [t for t in talkers if t.destination == host and vector == _vector(t)]
@@ -285,12 +313,13 @@ class CauseRules:
         one = f"{host}/{128 if ':' in host else 32}"
         return Claim(
             "volumetric-attack", prefix, "critical",
-            f"{vector} on {host} in {prefix}: {_bits(rate)}, {_bits(usual)} expected",
+            f"{vector} on {host} in {prefix}: {_bits(rate)} {of_service}".rstrip()
+            + f", {_bits(usual)} expected",
             row.since_ns, row.score, self._settings.confirm_ticks, rate / 8, usual / 8,
             row.lower, row.upper, "By/s",
             evidence=[
-                f"{share:.0%} of the sample behind {prefix} is {vector} to {host}",
-                f"about {sources:.0f} sources in this tick",
+                f"{share:.0%} of the sample behind {row.key.entity} is {vector} to {host}",
+                *([f"about {sources:.0f} sources in this tick"] if sources else []),
                 f"{row.measure}: {row.actual:.4g}/s, {row.expected:.4g}/s expected",
             ] + ([f"it enters at {_some(entries)}"] if entries else []),
             causes=[
@@ -463,6 +492,12 @@ def _vector(t: Talker) -> str:
     if t.protocol == 6:
         return "SYN flood" if t.tcp_flags & 0x3F == 0x02 else ""
     return "ICMP flood" if t.protocol in (1, 58) else ""
+
+
+def prefix_of(host: str) -> str:
+    """Return the /24 or /48 of an address, as prefix views name it."""
+    length = 48 if ":" in host else 24
+    return str(ipaddress.ip_network(f"{host}/{length}", strict=False))
 
 
 def scanner_of(talkers: Sequence[Talker]) -> tuple[str, str]:

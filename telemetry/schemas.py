@@ -115,7 +115,9 @@ LEDGER = Schema(
         plain("decoded", "u8"),
         plain("lost_wire", "i8", "", "negative when late datagrams make up for counted losses"),
         plain("lost_kernel", "u8", "", "estimate where several exporters share the socket"),
-        plain("undecodable", "i8", "", "negative when sets that waited for a template were decoded"),
+        plain(
+            "undecodable", "i8", "", "negative when sets that waited for a template were decoded"
+        ),
         plain("shed", "u8", "", "not looked at: over the limit of datagrams a second"),
         plain("datagrams", "u8", "", "datagrams received"),
         plain("records", "u8", "", "flow records decoded"),

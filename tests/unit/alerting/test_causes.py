@@ -138,6 +138,27 @@ def test_an_attack_names_vector_host_prefix_and_entry_after_two_ticks() -> None:
     assert len(alert.explain["top_talkers"]) == 10
 
 
+def test_a_flood_that_hides_in_a_busy_prefix_is_seen_in_its_service() -> None:
+    world = AlarmWorld()
+    series = world.series("service", protocol="udp", port_class="53")
+    world.samples[series] = flood()
+
+    def tick(**fields: Any) -> list[Any]:
+        return world.tick([world.anomaly(series, "point", **fields)])
+
+    assert tick() == []
+    (alert,) = tick()
+    assert (alert.kind, alert.entity) == ("volumetric-attack", "198.51.100.0/24")
+    assert "of udp/53" in alert.title
+    other = AlarmWorld()
+    number = other.series("service", protocol="udp", port_class="53")
+    other.samples[number] = flood()
+    small = [other.anomaly(number, "point", actual=250.0, expected=100.0)]
+    assert [other.tick(small) for _ in range(5)] == [[]] * 5
+    other.samples[number] = tuple(talker(destination=f"198.51.{i}.7") for i in range(40))
+    assert [other.tick([other.anomaly(number, "point")]) for _ in range(5)] == [[]] * 5
+
+
 def test_an_attack_that_a_tick_of_the_sample_misses_goes_on() -> None:
     world = AlarmWorld()
     series = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
