@@ -6,7 +6,7 @@ The node owns one where `workers = 1`; else each shard process does (tocsin.shar
 import contextlib
 import gc
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from logging import Logger
 from pathlib import Path
 
@@ -149,7 +149,7 @@ class Intake:
         """Open the first tick; shards that work together open the same one."""
         self._front.open(first_ns)
 
-    def step(self) -> tuple[int, list[Closing]]:
+    def step(self) -> tuple[int, Iterable[Closing]]:
         """Decode what came; return (how many datagrams, every closing that is due)."""
         moved = 0
         for name, listener in self._listeners.items():

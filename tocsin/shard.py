@@ -185,10 +185,12 @@ class Shard:
         if self._intake is None or not self._open:
             return 0
         # A node that does not keep up lets the kernel's buffers fill: nothing is made beyond that.
-        moved, closings = (0, []) if self._line.full else self._intake.step()
-        for closing in closings:
-            self._line.send(b"closing", encode_closing(closing))
-        self._beat(self._intake, at_once=bool(closings))
+        moved, sent = 0, self._line.sent
+        if not self._line.full:
+            moved, closings = self._intake.step()
+            for closing in closings:
+                self._line.send(b"closing", encode_closing(closing))
+        self._beat(self._intake, at_once=self._line.sent > sent)
         return moved
 
     def _made(self, config: Config) -> Intake:

@@ -9,8 +9,7 @@ leaves the minimum; the ticks that lack it are incomplete, and both its leaving 
 import json
 import socket
 import sys
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from runtime.clock import Clock
 from runtime.lock import FolderLock
 from runtime.metrics import Metrics
 from runtime.supervisor import Role, Supervisor
+from tocsin.barrier import Barrier, Left
 from tocsin.chain import Closing
 from tocsin.config import Config
 from tocsin.intake import make_context
@@ -42,15 +42,6 @@ STOP_SECONDS = 3.0
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """A closing that was heard and not given out yet; decoded only then."""
-
-    sequence: int
-    frontier_ns: int
-    data: bytes
-
-
-@dataclass(slots=True)
 class _Shard:
     """One place among the shards, and the process that holds it."""
 
@@ -58,15 +49,10 @@ class _Shard:
     role: Role
     ready: bytes = b""  # the process that asks for work
     name: bytes = b""  # the process that has it
-    counts: bool = True  # in the minimum
-    dead: bool = False  # its process; it still counts until what it sent is given out
-    frontier_ns: int = 0
     heard_ns: int = 0  # by the steady clock
     left_ns: int = 0
-    given_ns: int = 0  # frontier of the last closing that was given out
-    given: int = 0  # and its number
+    given: int = 0  # the number of its last closing that was given out
     told: int = 0  # the number up to which it was told to keep nothing
-    waiting: deque[_Waiting] = field(default_factory=deque)
     said: Said | None = None
     records: int = 0  # of its earlier processes, as the three below
     datagrams: int = 0
@@ -108,7 +94,7 @@ class Workers:
         self._hub = Hub(line_address(state))
         self._supervisor: Supervisor | None = None
         self._bound_ns = 0
-        self._given_ns = 0  # ticks whose deadline is up to here have been given out by all
+        self._barrier = Barrier(config.node.workers)
         self._receiving = False
 
     def bind(self) -> None:
@@ -147,8 +133,11 @@ class Workers:
 
     # ---- the loop
 
-    def step(self) -> tuple[int, list[Closing]]:
-        """Hear the shards; return (how many messages, every closing that all have passed)."""
+    def step(self) -> tuple[int, Iterator[Closing]]:
+        """Hear the shards; return (how many messages, every closing that all have passed).
+
+        Take all of the closings before the next step: who leaves is told between them, in its turn.
+        """
         assert self._supervisor is not None
         for shard in self._shards:  # what was given out last time is journalled by now
             if shard.given > shard.told:
@@ -159,10 +148,10 @@ class Workers:
         self._supervisor.poll()  # after hearing: what a shard said before it died still counts
         now_ns = self._clock.monotonic_ns()
         for shard in self._shards:
-            if shard.ready and self._receiving and not (shard.dead and shard.counts):
+            if shard.ready and self._receiving and self._barrier.may_join(shard.number):
                 self._admit(shard)
             process = shard.role.process
-            if process and shard.name and not shard.dead and now_ns - shard.heard_ns > SILENT_NS:
+            if process and shard.name and now_ns - shard.heard_ns > SILENT_NS:
                 self._context.log.error("shard_silent shard=%d pid=%d", shard.number, process.pid)
                 process.kill()
         return len(messages), self._give()
@@ -178,13 +167,11 @@ class Workers:
             shard.ready = message.worker
         elif message.kind == b"closing":
             frontier_ns = frontier_of(message.body)
-            shard.waiting.append(_Waiting(message.sequence, frontier_ns, message.body))
-            shard.frontier_ns = max(shard.frontier_ns, frontier_ns)
+            self._barrier.closing(shard.number, message.sequence, frontier_ns, message.body)
         elif message.kind == b"beat":
             beat = msgspec.msgpack.decode(message.body, type=Beat)
-            received = self._hub.received(message.worker)
-            if received >= beat.sent:
-                shard.frontier_ns = max(shard.frontier_ns, beat.frontier_ns)
+            if self._hub.received(message.worker) >= beat.sent:
+                self._barrier.frontier(shard.number, beat.frontier_ns)
             if beat.said is not None:
                 shard.said = beat.said
                 take_families(self._metrics, beat.said.metrics, f"shard-{shard.number}")
@@ -207,12 +194,14 @@ class Workers:
         """Hear from the supervisor that a process was started or died."""
         for shard in self._shards:
             if shard.role is role and what != "started":
-                shard.dead, shard.ready = True, b""
+                shard.ready = b""
+                self._barrier.died(shard.number)
 
     def _admit(self, shard: _Shard) -> None:
         """Give work to a process: from the oldest tick on that is not complete."""
         lateness_ns = round(self._config.views.lateness_seconds * 1e9)
-        first_ns = self._given_ns - lateness_ns if self._given_ns else self._bound_ns
+        passed_ns = self._barrier.passed_ns
+        first_ns = passed_ns - lateness_ns if passed_ns else self._bound_ns
         drops: dict[str, int] = {}
         if shard.said is not None:
             drops = shard.said.drops
@@ -222,50 +211,26 @@ class Workers:
                 shard.heard[one.name] = shard.heard.get(one.name, 0) + one.datagrams
                 shard.lost[one.name] = shard.lost.get(one.name, 0) + one.kernel_drops
         shard.name, shard.ready, shard.said = shard.ready, b"", None
-        shard.dead, shard.given, shard.told = False, 0, 0
-        shard.frontier_ns, shard.given_ns = first_ns, self._given_ns
+        shard.given, shard.told = 0, 0
         shard.heard_ns = self._clock.monotonic_ns()
         order = msgspec.msgpack.encode(Open(first_ns=first_ns, drops=drops))
         self._hub.tell(shard.name, b"open", order)
-        if not shard.counts:
-            shard.counts = True
+        if self._barrier.join(shard.number, first_ns):
             self._on_join(shard.number, first_ns, self._clock.now_ns() - shard.left_ns)
 
-    def _leave(self, shard: _Shard) -> Closing:
-        """Go on without a shard; what waited for it alone closes now."""
-        self._hub.forget(shard.name)
-        shard.name, shard.counts, shard.left_ns = b"", False, self._clock.now_ns()
-        self._on_leave(shard.number, shard.frontier_ns)
-        return Closing(max(one.given_ns for one in self._shards), (), blind=True)
-
-    def _give(self) -> list[Closing]:
-        made: list[Closing] = []
-        while True:
-            for shard in self._shards:
-                if shard.counts and shard.dead and not shard.waiting:
-                    made.append(self._leave(shard))
-            heads = [
-                (one.waiting[0].frontier_ns, one.number) for one in self._shards if one.waiting
-            ]
-            if not heads:
-                break
-            frontier_ns, number = min(heads)
-            if any(
-                one.counts and not one.waiting and one.frontier_ns < frontier_ns
-                for one in self._shards
-            ):
-                break
-            shard = self._shards[number]
-            first = shard.waiting.popleft()
-            shard.given, shard.given_ns = first.sequence, frontier_ns
-            closing = decode_closing(first.data)
-            whole = all(one.counts for one in self._shards)
-            made.append(
-                closing if whole else Closing(closing.frontier_ns, closing.batches, blind=True)
-            )
-            counted = [one.given_ns for one in self._shards if one.counts]
-            self._given_ns = max(self._given_ns, min(counted, default=frontier_ns))
-        return made
+    def _give(self) -> Iterator[Closing]:
+        for one in self._barrier.give():
+            shard = self._shards[one.shard]
+            if isinstance(one, Left):
+                self._hub.forget(shard.name)
+                shard.name, shard.left_ns = b"", self._clock.now_ns()
+                self._on_leave(one.shard, one.frontier_ns)
+                # Nothing more, but what waited for this shard alone closes now.
+                yield Closing(one.passed_ns, (), blind=True)
+                continue
+            shard.given = one.sequence
+            closing = decode_closing(one.data)
+            yield Closing(closing.frontier_ns, closing.batches, closing.blind or not one.whole)
 
     # ---- what the node tells of it
 
@@ -314,10 +279,10 @@ class Workers:
             WorkerStatus(
                 shard=one.number,
                 pid=one.role.process.pid if one.role.process else 0,
-                counts=one.counts and bool(one.name),
+                counts=self._barrier.counts(one.number) and bool(one.name),
                 restarts=one.role.restarts,
-                frontier_ns=one.frontier_ns,
-                waiting=len(one.waiting),
+                frontier_ns=self._barrier.frontier_of(one.number),
+                waiting=self._barrier.waiting(one.number),
             )
             for one in self._shards
         ]
@@ -329,10 +294,10 @@ class Workers:
             f"and is being restarted: what its exporters send waits in the kernel's buffer, its "
             f"ticks are incomplete; the log says why it died"
             for one in self._shards
-            if not one.counts
+            if not self._barrier.counts(one.number)
         ]
         for one in self._shards:
-            made += one.said.health if one.said is not None and not one.dead else []
+            made += one.said.health if one.said is not None and one.name else []
         return made
 
     def stop(self) -> None:
