@@ -1,5 +1,6 @@
-"""Writes docs/configure.md and docs/commands.md from the code. Run it after a setting changed."""
+"""Writes docs/configure.md, commands.md and metrics.md from the code. Run it after a setting changed."""
 
+import ast
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tocsin.cli import VERBS
 from tocsin.config import Config
 
 DOCS = Path(__file__).parents[1] / "docs"
+PACKAGES = ("runtime", "collectors", "correlator", "detectors", "alerting", "history", "tocsin")
 
 
 def default_of(key: str) -> tuple[str, str]:
@@ -39,8 +41,32 @@ def default_of(key: str) -> tuple[str, str]:
     return text
 
 
+def metrics() -> dict[str, tuple[str, str, str]]:
+    """Return (kind, label, help) of every metric that the code makes, by name."""
+    found: dict[str, tuple[str, str, str]] = {}
+    root = DOCS.parent
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+                    continue
+                if call.func.attr not in ("counter", "gauge", "histogram") or len(call.args) < 2:
+                    continue
+                name, text = (_text(argument) for argument in call.args[:2])
+                labels = [_text(k.value) for k in call.keywords if k.arg in ("label", "labels")]
+                if name and text:
+                    found[f"tocsin_{name}"] = (call.func.attr, "".join(labels), text)
+    return dict(sorted(found.items()))
+
+
+def _text(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return ""
+
+
 def main() -> None:
-    """Write both files."""
+    """Write the files."""
     keys = known_keys(Config)
     leaves = [k for k in keys if not any(other.startswith(k + ".") for other in keys)]
     lines = [
@@ -68,6 +94,19 @@ def main() -> None:
     ]
     lines += [f"| `{name}` | {text} |" for name, (_, text) in VERBS.items()]
     (DOCS / "commands.md").write_text("\n".join(lines) + "\n", "utf-8")
+    lines = [
+        "# Metrics",
+        "",
+        "At `/metrics` of desk (profile site) or gate (sensor), in Prometheus' text form.",
+        "",
+        "| metric | kind | label | what it counts |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{name}` | {kind} | {label} | {text} |"
+        for name, (kind, label, text) in metrics().items()
+    ]
+    (DOCS / "metrics.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collectors.block import DatagramBlock, Decoder
 from collectors.config import ListenerSettings
 from detectors.config import DetectionSettings
 from detectors.detector import Detector, ScoreColumns
+from runtime.checkpoint import read_array, write_array
 from runtime.component import Context, SnapshotReader, SnapshotWriter
 from runtime.registry import NoOptions, Part
 from runtime.settings import Settings
@@ -52,4 +53,6 @@ __all__ = [
     "TocsinError",
     "TransientError",
     "View",
+    "read_array",
+    "write_array",
 ]
