@@ -73,6 +73,8 @@ class Front:
         self._came += block.datagrams
         if block.datagrams:
             self._waiting[listener].append(block)
+        elif block.kernel_drops:  # nothing to decode: the ledger must hear of it all the same
+            self._decoders[listener].decode(block)
         self._frontier[listener] = max(self._frontier[listener], block.frontier_ns)
 
     def step(self) -> list[Closing]:

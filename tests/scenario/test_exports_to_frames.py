@@ -1,11 +1,12 @@
 """From datagrams to frames: lost exports mark their frames, names of options tables name their series."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from collectors.block import DatagramBlock
+from collectors.block import DatagramBlock, silence
 from collectors.capture import Datagram, pack
 from collectors.config import FlowDecoderSettings
 from collectors.flow import FlowDecoder
@@ -84,6 +85,27 @@ def test_lost_exports_mark_their_frames(kept: range | list[int], drops: int, sha
     assert float(frame["lost_share"][0]) == pytest.approx(share)
     assert int(frame["datagrams"][0]) == len(list(kept))
     assert int(frame["lost"][0]) == 20 * share
+
+
+def test_drops_of_a_block_without_datagrams_reach_the_ledger() -> None:
+    decoder = FlowDecoder(FlowDecoderSettings(), make_context())
+    views = [v for v in views_for(tick_seconds=60.0, lateness_seconds=5.0) if v.name == "exporter"]
+    front = Front({"flow": decoder}, FlowWindows(views, make_context()))
+    seconds = START_NS // SECOND
+    sent = [
+        (
+            START_NS + n * SECOND,
+            message(v9, template_set(256, FIELDS, version=9), sequence=n, seconds=seconds),
+        )
+        for n in (0, 1, 4)
+    ]
+    front.feed("flow", arrive(sent[:2]))
+    nothing = silence(START_NS + 2 * SECOND)
+    front.feed("flow", replace(nothing, kernel_drops=2))
+    front.feed("flow", arrive(sent[2:], until_ns=START_NS + 130 * SECOND))
+    told = [b for c in front.step() for b in c.batches if b.schema.name == "ledger"]
+    assert sum(int(b["lost_kernel"].sum()) for b in told) == 2
+    assert sum(int(b["lost_wire"].sum()) for b in told) == 0
 
 
 def test_sets_without_template_mark_their_frames_until_it_comes() -> None:
