@@ -50,7 +50,7 @@ class _Shard:
     ready: bytes = b""  # the process that asks for work
     name: bytes = b""  # the process that has it
     heard_ns: int = 0  # by the steady clock
-    left_ns: int = 0
+    left_ns: int = 0  # the frontier up to which it was heard when it stopped counting
     given: int = 0  # the number of its last closing that was given out
     told: int = 0  # the number up to which it was told to keep nothing
     said: Said | None = None
@@ -64,7 +64,8 @@ class Workers:
     """Owns the sockets of all inputs and the shard processes that read them.
 
     `on_leave(shard, frontier_ns)` is called when a shard no longer counts, before what then closes is
-    given out; `on_join(shard, first_ns, away_ns)` when it counts again, from the tick at `first_ns`.
+    given out; `on_join(shard, first_ns, away_ns)` when it counts again, from the tick at `first_ns`;
+    `away_ns` since what was last heard of it.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class Workers:
             if process and shard.name and now_ns - shard.heard_ns > SILENT_NS:
                 self._context.log.error("shard_silent shard=%d pid=%d", shard.number, process.pid)
                 process.kill()
+                shard.heard_ns = now_ns  # said once; it ends soon
         return len(messages), self._give()
 
     def _hear(self, message: Message) -> None:
@@ -223,7 +225,8 @@ class Workers:
             shard = self._shards[one.shard]
             if isinstance(one, Left):
                 self._hub.forget(shard.name)
-                shard.name, shard.left_ns = b"", self._clock.now_ns()
+                shard.name = b""
+                shard.left_ns = one.frontier_ns or self._clock.now_ns()
                 self._on_leave(one.shard, one.frontier_ns)
                 # Nothing more, but what waited for this shard alone closes now.
                 yield Closing(one.passed_ns, (), blind=True)
