@@ -12,7 +12,7 @@ from collectors.columns import ROWS_MAX, FlowMemory, bit, seal
 from collectors.config import FlowDecoderSettings, ListenerSettings
 from collectors.elements import DIRECT, RAW, SLOT, SLOT_CLASS, SLOT_ROW
 from collectors.held import Held, HeldSets, Message
-from collectors.ledger import ledger_batch
+from collectors.ledger import ledger_batch, ledger_gauge, show
 from collectors.options import OptionReader
 from collectors.reference import ReferenceTables
 from collectors.sampling import SamplingRates
@@ -124,6 +124,7 @@ class FlowDecoder:
         self._resets = metrics.counter(
             "collector_sequence_resets_total", "sequence numbers that jumped: an exporter restarted"
         )
+        self._ledger = ledger_gauge(metrics)
         self._held = HeldSets(
             bytes_max=settings.held_bytes_max,
             per_exporter_max=settings.held_bytes_per_exporter_max,
@@ -641,6 +642,7 @@ class FlowDecoder:
         self._held.expire(frontier_ns - self._held_ns)
         self._waiting.set(self._held.bytes)
         batch = ledger_batch(self._streams, VERSIONS, frontier_ns)
+        show(self._streams, self._ledger)
         self._streams.make_room(frontier_ns)
         return [batch] if batch.rows else []
 

@@ -18,7 +18,7 @@ from collectors import packet, streams
 from collectors.block import DatagramBlock
 from collectors.columns import BYTES, HALVES, WIDE, WORDS, FlowMemory, bits, seal, stride
 from collectors.config import FlowDecoderSettings, ListenerSettings
-from collectors.ledger import ledger_batch
+from collectors.ledger import ledger_batch, ledger_gauge, show
 from collectors.reference import NAME_BYTES_MAX, ReferenceTables
 from collectors.sampling import SamplingRates
 from runtime.component import Context
@@ -669,6 +669,7 @@ class SflowDecoder:
             "collector_sequence_resets_total", "sequence numbers that jumped: an exporter restarted"
         )
         self._records = metrics.counter("collector_records_total", "flow records decoded")
+        self._ledger = ledger_gauge(metrics)
 
     def decode(self, block: DatagramBlock) -> list[Batch]:
         """Decode all datagrams; see the class."""
@@ -850,6 +851,7 @@ class SflowDecoder:
     def advance(self, frontier_ns: int) -> list[Batch]:
         """Return a ledger row for each sub-agent heard of since the last call."""
         batch = ledger_batch(self._agents, _NAMES, frontier_ns)
+        show(self._agents, self._ledger)
         if self._agents.make_room(frontier_ns):
             self._drop_key[:] = 0  # they are by row; the next sample states the count anew
             self._drop_used[:] = 0

@@ -432,6 +432,7 @@ class Streams:
         self.boot = np.zeros((rows, 4), np.int64)  # see collectors.templated.finish
         self.rate = np.zeros(rows, np.uint32)  # sampling rate that holds for the whole stream
         self.rows = 1  # row 0: datagrams that belong to no stream
+        self.forgotten = np.zeros(COUNTS, np.int64)  # counts of streams that made room
         self.kernel_drops = 0  # datagrams that the socket lost and no stream has missed yet
 
     def key_of(self, row: int) -> tuple[int, int, int, int]:
@@ -523,6 +524,7 @@ class Streams:
         keep[order[np.arange(rows.size) - began >= STREAMS_PER_EXPORTER_MAX]] = False
         kept = np.concatenate([[0], rows[keep]])
         gone = self.rows - kept.size
+        self.forgotten += self.counts[rows[~keep]].sum(axis=0)
         for name in self._KEPT:
             array = getattr(self, name)
             array[: kept.size] = array[kept]

@@ -50,6 +50,7 @@ def test_silent_streams_make_room_and_the_others_keep_what_they_have() -> None:
         if row:
             assert known.counts[row, streams.SENT] == n
     assert not known.counts[31:].any()
+    assert known.forgotten[streams.SENT] + known.counts[:, streams.SENT].sum() == sum(range(60))
 
 
 def test_an_exporter_that_invents_domains_loses_its_own_streams_first(
@@ -124,7 +125,8 @@ def test_kernel_drops_are_blamed_in_datagrams_and_wait_for_who_misses_them() -> 
 
 
 def test_drops_of_a_block_reach_the_ledger() -> None:
-    decoder = FlowDecoder(FlowDecoderSettings(), make_context())
+    context = make_context()
+    decoder = FlowDecoder(FlowDecoderSettings(), context)
     high, low = address_pair("192.0.2.1")
     parts = [
         Datagram(ARRIVAL_NS + n, high, low, 4000, 2055, v9(sequence=n)) for n in (0, 1, 2, 6, 7)
@@ -138,6 +140,11 @@ def test_drops_of_a_block_reach_the_ledger() -> None:
     (ledger,) = decoder.advance(ARRIVAL_NS)
     assert (ledger["lost_kernel"].tolist(), ledger["lost_wire"].tolist()) == ([2], [1])
     assert ledger["sent"].tolist() == [8]
+    said = {
+        fate: context.metrics.value("collector_ledger_units", fate=fate)
+        for fate in ("sent", "decoded", "lost_wire", "lost_kernel")
+    }
+    assert said == {"sent": 8, "decoded": 5, "lost_wire": 1, "lost_kernel": 2}
 
 
 # ---- names of options data
