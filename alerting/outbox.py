@@ -9,7 +9,9 @@ import contextlib
 import json
 import sqlite3
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ MIGRATIONS = (
 )
 VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x544F4353  # "TOCS": another program's file is not ours to write to
+REFUSED_TICKS_MAX = 10_000  # kept in memory while a disk refuses
 DONE_KEPT = 10_000
 CHANGES_KEPT = 100_000
 CLEARED_KEPT = 10_000  # alarms and incidents that are over
@@ -85,6 +88,17 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     final: bool = False  # not sent and never will be: no use in trying again
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What one tick commits."""
+
+    tick_end_ns: int
+    alerts: Sequence[Alert]
+    now_ns: int
+    incidents: Sequence[Batch]
+    digest: Sequence[Batch]
+
+
 class Outbox:
     """Owns node.sqlite. Used from the node's main thread."""
 
@@ -104,6 +118,12 @@ class Outbox:
         )
         self.damaged = ""  # the name of the file that this start set aside
         self._ticks = 0
+        # Ticks that a full disk refused, oldest first; committed as soon as there is room again.
+        self._refused: deque[_Kept] = deque()
+        self._trouble = ""
+        self._dropped = context.metrics.counter(
+            "outbox_ticks_dropped_total", "ticks that a disk refused for too long to keep in memory"
+        )
         self._sinks: tuple[str, ...] = ()  # those of the configuration, and those of old deliveries
 
     def start(self) -> None:
@@ -197,6 +217,8 @@ class Outbox:
         """Return "" or what is wrong: deliveries given up, or a file that was set aside."""
         stuck = self._one("select count(*) from delivery where state = 'given_up'")
         said = [f"{stuck} deliveries were given up; see `tocsin outbox list`"] if stuck else []
+        if self._trouble:
+            said.append(self._trouble)
         if self.damaged:
             said.append(f"the outbox was damaged and is set aside as {self.damaged}")
         return "; ".join(said)
@@ -223,25 +245,53 @@ class Outbox:
         """Commit a tick in one transaction; return its alerts, none if it was committed before.
 
         Alarm changes, their deliveries, incidents, digest rows and "this tick is done" become
-        durable together or not at all. Raises sqlite3.OperationalError where the disk refuses; the
-        journal still has the tick.
+        durable together or not at all. Where the disk refuses (full, read-only), the tick waits in
+        memory with those after it, `health` says so, and it is committed when there is room; after
+        a restart the journal has it.
         """
         alerts = [alert for batch in alarms for alert in alerts_of(batch)]
+        kept = _Kept(tick_end_ns, alerts, now_ns, incidents, digest)
+        self._refused.append(kept)
+        new = True
+        try:
+            while self._refused:
+                new = self._commit(self._refused[0])
+                self._refused.popleft()
+        except sqlite3.OperationalError as error:
+            self._disk_refuses(error)
+            return alerts
+        if self._trouble:
+            self._context.log.info("outbox_writes_again file=%s", self._path)
+            self._trouble = ""
+        return alerts if new else []
+
+    def _commit(self, kept: "_Kept") -> bool:
         with self._transaction() as db:
             try:
-                db.execute("insert into done values (?)", (tick_end_ns,))
+                db.execute("insert into done values (?)", (kept.tick_end_ns,))
             except sqlite3.IntegrityError:
-                return []
-            if alerts:
-                self._keep(db, alerts, now_ns)
-            for batch in incidents:
+                return False
+            if kept.alerts:
+                self._keep(db, kept.alerts, kept.now_ns)
+            for batch in kept.incidents:
                 _keep_incidents(db, batch)
-            for batch in digest:
+            for batch in kept.digest:
                 _keep_digest(db, batch)
             self._ticks += 1
             if self._ticks % TRIM_EVERY_TICKS == 0:
                 self._trim(db)
-        return alerts
+        return True
+
+    def _disk_refuses(self, error: sqlite3.OperationalError) -> None:
+        if not self._trouble:
+            self._context.log.error("outbox_refused file=%s error=%s", self._path, error)
+        if len(self._refused) > REFUSED_TICKS_MAX:
+            self._refused.popleft()
+            self._dropped.add()
+        self._trouble = (
+            f"{self._path} cannot be written: {_remedy(str(error))}; {len(self._refused)} ticks wait "
+            f"in memory, their alerts go out when there is room"
+        )
 
     def _keep(self, db: sqlite3.Connection, alerts: Sequence[Alert], now_ns: int) -> None:
         states, changes, deliveries = [], [], []
@@ -328,7 +378,16 @@ class Outbox:
         return sorted(made, key=lambda delivery: delivery.number)
 
     def mark(self, verdicts: Sequence[Verdict], now_ns: int) -> None:
-        """Record what became of deliveries: done, to be tried again later, or given up."""
+        """Record what became of deliveries: done, to be tried again later, or given up.
+
+        Where the disk refuses, nothing is recorded: what was sent will be sent again, under its key.
+        """
+        try:
+            self._mark(verdicts, now_ns)
+        except sqlite3.OperationalError as error:
+            self._context.log.warning("outbox_refused file=%s error=%s", self._path, error)
+
+    def _mark(self, verdicts: Sequence[Verdict], now_ns: int) -> None:
         with self._transaction() as db:
             for verdict in verdicts:
                 row = db.execute(

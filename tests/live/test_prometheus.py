@@ -1,7 +1,6 @@
 """A real Prometheus scrapes a running Tocsin, of both profiles, and has the numbers it should have."""
 
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -9,7 +8,7 @@ import sys
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +74,14 @@ def running(
 
 
 @pytest.fixture
-def prometheus(running: int, tmp_path: Path) -> Iterator[str]:
+def prometheus(running: int, tmp_path: Path, needs: Callable[..., None]) -> Iterator[str]:
     """A Prometheus that scrapes it every second; its address."""
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("prometheus is not installed (apt install prometheus)")
+    needs("prometheus", "promtool")
     config = tmp_path / "prometheus.yml"
     config.write_text(SCRAPE.format(port=running), "utf-8")
     port = free_port(49090, socket.SOCK_STREAM)
     process = subprocess.Popen(
-        [program, f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}",
+        ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}",
          f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"],
     )  # fmt: skip
     yield f"http://127.0.0.1:{port}"
@@ -125,9 +122,7 @@ def test_prometheus_scrapes_it_and_the_numbers_grow_with_the_traffic(
     assert wait_for(prometheus, f"rate({records}[10s])", 100.0) < 5_000.0  # 900 are sent a second
     with urllib.request.urlopen(f"http://127.0.0.1:{running}/metrics", timeout=5) as answer:
         text = answer.read()
-    promtool = shutil.which("promtool")
-    assert promtool is not None
     made = subprocess.run(
-        [promtool, "check", "metrics"], input=text, capture_output=True, check=False
+        ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
     )
     assert made.returncode == 0, made.stderr.decode() + made.stdout.decode()

@@ -318,3 +318,32 @@ def test_what_is_sent_of_replayed_ticks_is_the_same_bytes(tmp_path: Path) -> Non
         bodies.append([(d.key, d.body) for d in outbox.due(SECOND, 10)])
         outbox.stop()
     assert bodies[0] == bodies[1]
+
+
+def test_a_full_disk_keeps_ticks_in_memory_and_commits_them_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    world = AlarmWorld()
+    outbox = Outbox(tmp_path / "node.sqlite", AlertingSettings(), make_context())
+    outbox.start()
+    series = [world.series("exporter", exporter=f"192.0.2.{i}") for i in range(1, 120)]
+    assert outbox._db is not None
+    pages = outbox._db.execute("pragma page_count").fetchone()[0]
+    outbox._db.execute(f"pragma max_page_count = {pages}")
+    ends, told = [], 0
+    for first in range(0, 100, 20):
+        alarms = [
+            b
+            for b in world.batches([world.silence(s) for s in series[first : first + 20]])
+            if b.schema.name == "alarm"
+        ]
+        told += len(outbox.commit(world.now_ns, alarms, 0))  # told to watchers, full or not
+        ends.append(world.now_ns)
+    assert "make room" in outbox.health()
+    assert not outbox.is_done(ends[-1])
+    outbox._db.execute("pragma max_page_count = 1000000")
+    outbox.commit(world.now_ns + 1, [], 0)
+    assert all(outbox.is_done(end) for end in ends)
+    assert outbox.health() == ""
+    assert len(outbox.changes(limit=1_000)) == told >= 100
+    outbox.stop()
