@@ -14,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.checkpoint import read_array, write_array
-from runtime.kernels import inline, kernel
+from runtime.kernels import inline, kernel, subroutine
 
 STREAMS_MAX = 8192
 STREAMS_PER_EXPORTER_MAX = 1024  # kept when room is made; an exporter can invent domains
 SILENT_NS = 3_600_000_000_000  # streams silent for so long make room first
+JUMP = 1 << 20  # units; further ahead or behind is a restart
+OTHER_DATAGRAMS = 64  # how long the number before a restart stays known
+RESTART_RUN = 4  # datagrams in a row behind the number: a restart
+REBOOT_MS = 60_000  # by which a boot time must move to be another one
 GAPS = 16  # holes in the sequence that a late datagram may still fill
 _TABLE = 1 << 15
 
@@ -29,7 +33,7 @@ _TABLE = 1 << 15
     DATAGRAMS, RECORDS, RESETS, CLOCK_BAD,
 ) = range(12)  # fmt: skip
 COUNTS = 12
-# Columns of `state`: see `account` and `locate`.
+# Columns of `state`: see `account` and `locate`. Kernels take these numbers from here: same file.
 (
     SEEN, MODE, EXPECTED, EXPECTED_OTHER, OTHER_AGE, LAST_SEQUENCE, LAST_UNITS, LAST_UNITS_1,
     LAST_UNITS_2, EVIDENCE, EVIDENCE_1, EVIDENCE_2, UNSURE, RUN, RUN_NEXT, RUN_UNITS, RUN_GOOD,
@@ -176,52 +180,52 @@ def locate(
             key[row, 3] = np.uint64(domain)
         out_stream[d] = row
         out_sequence[d] = sequence
-        state[row, 25] = max(state[row, 25], arrival_ns[d])
+        state[row, HEARD_NS] = max(state[row, HEARD_NS], arrival_ns[d])
         if second_max > 0:
             second = arrival_ns[d] // 1000000000
-            if state[row, 26] != second:
-                state[row, 26] = second
-                state[row, 27] = 0
-            state[row, 27] += 1
-            if state[row, 27] > second_max:
+            if state[row, SECOND] != second:
+                state[row, SECOND] = second
+                state[row, IN_SECOND] = 0
+            state[row, IN_SECOND] += 1
+            if state[row, IN_SECOND] > second_max:
                 out_kind[d] |= 128
         sample = sent_ns - arrival_ns[d]
         booted = sent_ns - uptime_ns
         epoch = arrival_ns[d] // 600000000000
-        if state[row, 20] < epoch:
-            if state[row, 20] == epoch - 1:
-                moved = state[row, 22] - state[row, 23]
-                if state[row, 23] != 0 and abs(moved) < 60000000000:
+        if state[row, EPOCH] < epoch:
+            if state[row, EPOCH] == epoch - 1:
+                moved = state[row, UPTIME_NOW] - state[row, UPTIME_BEFORE]
+                if state[row, UPTIME_BEFORE] != 0 and abs(moved) < 60000000000:
                     # ns that the wall clock gained in 600 s of uptime, a second
-                    state[row, 24] += (moved // 600 - state[row, 24]) // 4
-                state[row, 19] = state[row, 18]
-                state[row, 23] = state[row, 22]
+                    state[row, DRIFT] += (moved // 600 - state[row, DRIFT]) // 4
+                state[row, OFFSET_BEFORE] = state[row, OFFSET_NOW]
+                state[row, UPTIME_BEFORE] = state[row, UPTIME_NOW]
             else:
-                state[row, 19] = sample
-                state[row, 23] = 0
-            state[row, 18] = sample
-            state[row, 22] = booted
-            state[row, 20] = epoch
+                state[row, OFFSET_BEFORE] = sample
+                state[row, UPTIME_BEFORE] = 0
+            state[row, OFFSET_NOW] = sample
+            state[row, UPTIME_NOW] = booted
+            state[row, EPOCH] = epoch
         else:
-            state[row, 18] = max(state[row, 18], sample)
-            if abs(booted - state[row, 22]) > 60000000000:
-                state[row, 23] = 0  # a reboot, a wrapped uptime: nothing to compare with
-                state[row, 22] = booted
-            state[row, 22] = max(state[row, 22], booted)
-        best = max(state[row, 18], state[row, 19])
+            state[row, OFFSET_NOW] = max(state[row, OFFSET_NOW], sample)
+            if abs(booted - state[row, UPTIME_NOW]) > 60000000000:
+                state[row, UPTIME_BEFORE] = 0  # a reboot, a wrapped uptime: nothing to compare with
+                state[row, UPTIME_NOW] = booted
+            state[row, UPTIME_NOW] = max(state[row, UPTIME_NOW], booted)
+        best = max(state[row, OFFSET_NOW], state[row, OFFSET_BEFORE])
         correction = best if best > 2000000000 or best < -2000000000 else 0
         if uptime_ns != 0:
             out_booted_ms[d] = booted // 1000000
             if tolerance_ns >= 0:
-                out_drift[d] = state[row, 24]
+                out_drift[d] = state[row, DRIFT]
         if tolerance_ns < 0:
             correction = 0
         export_ns = sent_ns - correction
         off = abs(export_ns - arrival_ns[d])
         if tolerance_ns >= 0 and off > tolerance_ns:
             export_ns = arrival_ns[d]
-            counts[row, 11] += 1
-        state[row, 21] = best
+            counts[row, CLOCK_BAD] += 1
+        state[row, OFFSET] = best
         out_export_ns[d] = export_ns
         out_offset_ns[d] = correction
     return streams
@@ -237,13 +241,133 @@ def _ahead(a, b):  # type: ignore[no-untyped-def]
 @inline
 def _put(counts, row, n, fate):  # type: ignore[no-untyped-def]
     if fate == 0:
-        counts[row, 1] += n
+        counts[row, DECODED] += n
     elif fate == 1:
-        counts[row, 4] += n
+        counts[row, NO_TEMPLATE] += n
     elif fate == 2:
-        counts[row, 5] += n
+        counts[row, MALFORMED] += n
     else:
-        counts[row, 6] += n
+        counts[row, SHED] += n
+
+
+@subroutine
+def _learn_unit(state, row, number):  # type: ignore[no-untyped-def]
+    """Ask which way of counting explains this number; return whether another one holds from here."""
+    before = state[row, LAST_SEQUENCE]
+    mode = state[row, MODE]
+    good = number == ((before + state[row, LAST_UNITS + mode]) & 0xFFFFFFFF)
+    learned = mode
+    for k in range(3):
+        explains = number == ((before + state[row, LAST_UNITS + k]) & 0xFFFFFFFF)
+        if explains and not good:
+            state[row, EVIDENCE + k] += 1
+            if state[row, EVIDENCE + k] >= 3:
+                learned = k
+        elif good and not explains:
+            state[row, EVIDENCE + k] = 0
+    if learned == mode:
+        return False
+    state[row, MODE] = learned
+    for k in range(3):
+        state[row, EVIDENCE + k] = 0
+    return True
+
+
+@subroutine
+def _gap(state, row, number):  # type: ignore[no-untyped-def]
+    """Return how far a number is ahead of the one expected: of two, where another was left lately."""
+    gap = _ahead(number, state[row, EXPECTED])
+    other = state[row, EXPECTED_OTHER]
+    if other >= 0:
+        state[row, OTHER_AGE] += 1
+        if abs(_ahead(number, other)) < abs(gap):
+            state[row, EXPECTED_OTHER] = state[row, EXPECTED]
+            state[row, EXPECTED] = other
+            state[row, OTHER_AGE] = 0
+            gap = _ahead(number, other)
+        elif state[row, OTHER_AGE] > OTHER_DATAGRAMS:
+            state[row, EXPECTED_OTHER] = -1
+    return gap
+
+
+@subroutine
+def _open_hole(gaps, row, start, size):  # type: ignore[no-untyped-def]
+    """Remember what is missing, in a free place or in that of the shortest hole."""
+    place = 0
+    for g in range(gaps.shape[1]):
+        if gaps[row, g, 1] < gaps[row, place, 1]:
+            place = g
+    gaps[row, place, 0] = start
+    gaps[row, place, 1] = size
+
+
+@subroutine
+def _fills_hole(gaps, counts, row, number, n, fate, unsure):  # type: ignore[no-untyped-def]
+    """Take a late datagram's units back out of the loss; return False where it fills no hole."""
+    for g in range(gaps.shape[1]):
+        inside = (number - gaps[row, g, 0]) & 0xFFFFFFFF
+        if inside >= gaps[row, g, 1]:
+            continue
+        rest = gaps[row, g, 1] - inside
+        taken = min(n, rest)
+        if unsure != 0:  # how much of the hole it fills is not known: all that is left of it
+            counts[row, LOST] -= rest - taken
+            _put(counts, row, rest - taken, unsure)
+            rest = taken
+        counts[row, LOST] -= taken
+        _put(counts, row, taken, fate)
+        counts[row, DUPLICATE] += n - taken
+        gaps[row, g, 1] = inside
+        if rest > taken:  # the hole goes on behind it
+            place = g
+            if inside > 0:
+                for free in range(gaps.shape[1]):
+                    if gaps[row, free, 1] == 0:
+                        place = free
+                        break
+            if place != g or inside == 0:
+                gaps[row, place, 0] = (number + taken) & 0xFFFFFFFF
+                gaps[row, place, 1] = rest - taken
+        return True
+    return False
+
+
+@subroutine
+def _restart(state, counts, row, following):  # type: ignore[no-untyped-def]
+    """Begin anew at a number; the old one stays known for a while. Return 1."""
+    state[row, EXPECTED_OTHER] = state[row, EXPECTED]
+    state[row, OTHER_AGE] = 0
+    state[row, EXPECTED] = following & 0xFFFFFFFF
+    state[row, RUN] = 0
+    counts[row, RESETS] += 1
+    return 1
+
+
+@subroutine
+def _behind(state, counts, row, number, n, fate, booted_ms):  # type: ignore[no-untyped-def]
+    """Deal with what came twice, or after a restart to a lower number; return 1 for a restart."""
+    before = state[row, BOOTED_MS]
+    rebooted = booted_ms != 0 and before != 0 and booted_ms - before > REBOOT_MS
+    if n > 0:
+        if state[row, RUN] == 0 or number != state[row, RUN_NEXT]:
+            state[row, RUN] = 0
+            state[row, RUN_UNITS] = 0
+            state[row, RUN_GOOD] = 0
+        state[row, RUN] += 1
+        state[row, RUN_NEXT] = (number + n) & 0xFFFFFFFF
+        state[row, RUN_UNITS] += n
+        if fate == 0:
+            state[row, RUN_GOOD] += n
+    counts[row, DUPLICATE] += n
+    if not rebooted and state[row, RUN] < RESTART_RUN:
+        return 0
+    # These were taken for duplicates until now.
+    if state[row, RUN] > 0:
+        counts[row, DUPLICATE] -= state[row, RUN_UNITS]
+        counts[row, SENT] += state[row, RUN_UNITS]
+        counts[row, DECODED] += state[row, RUN_GOOD]
+        counts[row, MALFORMED] += state[row, RUN_UNITS] - state[row, RUN_GOOD]
+    return _restart(state, counts, row, number + n)
 
 
 @kernel(
@@ -280,139 +404,46 @@ def account(
     restarts = 0
     for d in range(stream.size):
         row = stream[d]
-        counts[row, 8] += 1
-        counts[row, 9] += records[d]
+        counts[row, DATAGRAMS] += 1
+        counts[row, RECORDS] += records[d]
         if row == 0:
             continue
         number = sequence[d]
-        mode = state[row, 1]
-        n = np.int64(units[d, mode])
-        if state[row, 0] == 0:
-            state[row, 0] = 1
-            state[row, 3] = -1
-            counts[row, 0] += n
+        if state[row, SEEN] == 0:
+            state[row, SEEN] = 1
+            state[row, EXPECTED_OTHER] = -1
+            state[row, EXPECTED] = number
+        elif state[row, UNSURE] == 0 and _learn_unit(state, row, number):
+            state[row, EXPECTED] = number
+            state[row, EXPECTED_OTHER] = -1
+            state[row, RUN] = 0
+            gaps[row, :, 1] = 0
+        n = np.int64(units[d, state[row, MODE]])
+        gap = _gap(state, row, number)
+        if gap >= 0 and gap < JUMP:
+            if gap > 0 and state[row, UNSURE] != 0:
+                _put(counts, row, gap, state[row, UNSURE])
+            elif gap > 0:
+                counts[row, LOST] += gap
+                _open_hole(gaps, row, state[row, EXPECTED], gap)
+            counts[row, SENT] += gap + n
             _put(counts, row, n, fate[d])
-            state[row, 2] = (number + n) & 0xFFFFFFFF
+            state[row, EXPECTED] = (number + n) & 0xFFFFFFFF
+            state[row, RUN] = 0
+        elif gap < 0 and gap > -JUMP:
+            if not _fills_hole(gaps, counts, row, number, n, fate[d], unsure[d]):
+                restarts += _behind(state, counts, row, number, n, fate[d], booted_ms[d])
         else:
-            if state[row, 12] == 0:
-                good = number == ((state[row, 5] + state[row, 6 + mode]) & 0xFFFFFFFF)
-                for k in range(3):
-                    other = number == ((state[row, 5] + state[row, 6 + k]) & 0xFFFFFFFF)
-                    if other and not good:
-                        state[row, 9 + k] += 1
-                        if state[row, 9 + k] >= 3:
-                            mode = k
-                    elif good and not other:
-                        state[row, 9 + k] = 0
-                if mode != state[row, 1]:
-                    state[row, 1] = mode
-                    state[row, 2] = number
-                    state[row, 3] = -1
-                    state[row, 13] = 0
-                    for k in range(3):
-                        state[row, 9 + k] = 0
-                    for g in range(gaps.shape[1]):
-                        gaps[row, g, 1] = 0
-                    n = np.int64(units[d, mode])
-            gap = _ahead(number, state[row, 2])
-            if state[row, 3] >= 0:
-                other_gap = _ahead(number, state[row, 3])
-                state[row, 4] += 1
-                if abs(other_gap) < abs(gap):
-                    state[row, 2], state[row, 3] = state[row, 3], state[row, 2]
-                    state[row, 4] = 0
-                    gap = other_gap
-                elif state[row, 4] > 64:
-                    state[row, 3] = -1
-            fresh = True  # what it holds has not been counted yet
-            if gap >= 0 and gap < 1048576:
-                if gap > 0:
-                    if state[row, 12] != 0:
-                        _put(counts, row, gap, state[row, 12])
-                    else:
-                        counts[row, 2] += gap
-                        worst = 0  # a free place, else the shortest hole's
-                        for g in range(gaps.shape[1]):
-                            if gaps[row, g, 1] < gaps[row, worst, 1]:
-                                worst = g
-                        gaps[row, worst, 0] = state[row, 2]
-                        gaps[row, worst, 1] = gap
-                counts[row, 0] += gap + n
-                _put(counts, row, n, fate[d])
-                state[row, 2] = (number + n) & 0xFFFFFFFF
-                state[row, 13] = 0
-                fresh = False
-            elif gap < 0 and gap > -1048576:
-                for g in range(gaps.shape[1]):
-                    inside = (number - gaps[row, g, 0]) & 0xFFFFFFFF
-                    if inside >= gaps[row, g, 1]:
-                        continue
-                    rest = gaps[row, g, 1] - inside
-                    taken = min(n, rest)
-                    if unsure[d] != 0:  # how much of the hole it fills is not known
-                        counts[row, 2] -= rest - taken
-                        _put(counts, row, rest - taken, unsure[d])
-                        rest = taken
-                    counts[row, 2] -= taken
-                    _put(counts, row, taken, fate[d])
-                    counts[row, 7] += n - taken
-                    gaps[row, g, 1] = inside
-                    if rest > taken:
-                        if inside == 0:
-                            gaps[row, g, 0] = (number + taken) & 0xFFFFFFFF
-                            gaps[row, g, 1] = rest - taken
-                        else:
-                            for free in range(gaps.shape[1]):
-                                if gaps[row, free, 1] == 0:
-                                    gaps[row, free, 0] = (number + taken) & 0xFFFFFFFF
-                                    gaps[row, free, 1] = rest - taken
-                                    break
-                    fresh = False
-                    break
-                if fresh:
-                    rebooted = (
-                        booted_ms[d] != 0
-                        and state[row, 17] != 0
-                        and booted_ms[d] - state[row, 17] > 60000
-                    )
-                    follows = state[row, 13] > 0 and number == state[row, 14]
-                    if n > 0 and not follows:
-                        state[row, 13] = state[row, 15] = state[row, 16] = 0
-                    if n > 0:
-                        state[row, 13] += 1
-                        state[row, 14] = (number + n) & 0xFFFFFFFF
-                        state[row, 15] += n
-                        state[row, 16] += n if fate[d] == 0 else 0
-                    counts[row, 7] += n
-                    fresh = False
-                    if rebooted or state[row, 13] >= 4:
-                        # These were taken for duplicates until now.
-                        counts[row, 7] -= state[row, 15]
-                        counts[row, 0] += state[row, 15]
-                        counts[row, 1] += state[row, 16]
-                        counts[row, 5] += state[row, 15] - state[row, 16]
-                        state[row, 3] = state[row, 2]
-                        state[row, 4] = 0
-                        state[row, 2] = state[row, 14]
-                        state[row, 13] = 0
-                        counts[row, 10] += 1
-                        restarts += 1
-            if fresh:
-                state[row, 3] = state[row, 2]
-                state[row, 4] = 0
-                state[row, 13] = 0
-                counts[row, 0] += n
-                _put(counts, row, n, fate[d])
-                state[row, 2] = (number + n) & 0xFFFFFFFF
-                counts[row, 10] += 1
-                restarts += 1
-        state[row, 5] = number
+            counts[row, SENT] += n
+            _put(counts, row, n, fate[d])
+            restarts += _restart(state, counts, row, number + n)
+        state[row, LAST_SEQUENCE] = number
         for k in range(3):
-            state[row, 6 + k] = units[d, k]
+            state[row, LAST_UNITS + k] = units[d, k]
         # Who counts datagrams knows what this one counts for.
-        state[row, 12] = unsure[d] if state[row, 1] != 1 else 0
+        state[row, UNSURE] = unsure[d] if state[row, MODE] != 1 else 0
         if booted_ms[d] != 0:
-            state[row, 17] = booted_ms[d]
+            state[row, BOOTED_MS] = booted_ms[d]
     return restarts
 
 

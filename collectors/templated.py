@@ -498,6 +498,33 @@ HAS_FRAMES, HAS_REVERSE, RATE_UNKNOWN, HAS_ICMP = 1, 2, 4, 8
 BOOT_NS, LATEST_NOW, LATEST_BEFORE, LATEST_EPOCH = range(4)
 
 
+# Rows of `wide` for schema columns and for raw slots (START_UPTIME and so on come in pairs, start and
+# end), rows of the other matrices, and where raw slots begin among a plan's: numbers, as above.
+START, END, EXPORT, ARRIVAL, EXPORTER, PRESENT = 0, 1, 2, 3, 4, 19
+UPTIME, SECONDS, DELTA, BOOT, INTERVAL, SAMPLER, PACKET_INTERVAL, PACKET_SPACE = (
+    20,
+    22,
+    30,
+    32,
+    33,
+    34,
+    35,
+    36,
+)
+ICMP_BOTH, ICMP_TYPE, ICMP_CODE, MEDIATED, OBSERVATION, FRAME, REVERSE, DURATION = (
+    37,
+    38,
+    39,
+    40,
+    42,
+    43,
+    46,
+    49,
+)
+DOMAIN, RATE, PORT, PORT_SLOT, RAW_SLOT, RATE_BIT = 0, 3, 1, 6, 13, 20
+EPOCH_NS = 600_000_000_000
+
+
 @inline
 def _has(present, bit):  # type: ignore[no-untyped-def]
     return (present >> np.uint64(bit)) & np.uint64(1) != np.uint64(0)
@@ -520,8 +547,8 @@ def _boot_times(wide, a, b, raw, side, boot_in_record, boot_ns, lag_ns):  # type
     """IPFIX: uptime stamps count from a boot time in the record or in options data."""
     for r in range(a, b):
         boot = boot_ns
-        if boot_in_record and wide[32, r] != np.uint64(0):
-            boot = np.int64(wide[32, r]) * 1000000
+        if boot_in_record and wide[BOOT, r] != np.uint64(0):
+            boot = np.int64(wide[BOOT, r]) * 1000000
         wide[side, r] = np.uint64(boot + np.int64(wide[raw, r]) * 1000000 - lag_ns)
 
 
@@ -584,63 +611,67 @@ def finish(
         low = exporter_low[d]
         exported = export_ns[d]
         off = offset_ns[d]
-        wide[2, a:b] = np.uint64(exported)
-        wide[3, a:b] = np.uint64(arrival_ns[d])
-        wide[4, a:b] = high
-        wide[5, a:b] = low
-        words[0, a:b] = np.uint32(stream_key[row, 3])
-        if _has(present, 53):  # a mediator names the true exporter
+        wide[EXPORT, a:b] = np.uint64(exported)
+        wide[ARRIVAL, a:b] = np.uint64(arrival_ns[d])
+        wide[EXPORTER, a:b] = high
+        wide[EXPORTER + 1, a:b] = low
+        words[DOMAIN, a:b] = np.uint32(stream_key[row, 3])
+        if _has(present, MEDIATED + RAW_SLOT):  # a mediator names the true exporter
             for r in range(a, b):
                 mapped = np.uint64(0xFFFF) << np.uint64(32)
-                if (wide[40, r] | wide[41, r]) != np.uint64(0) and wide[41, r] != mapped:
-                    wide[4, r] = wide[40, r]
-                    wide[5, r] = wide[41, r]
+                if (wide[MEDIATED, r] | wide[MEDIATED + 1, r]) != np.uint64(0) and wide[
+                    MEDIATED + 1, r
+                ] != mapped:
+                    wide[EXPORTER, r] = wide[MEDIATED, r]
+                    wide[EXPORTER + 1, r] = wide[MEDIATED + 1, r]
         # Times.
         nine = (stream_key[row, 2] >> np.uint64(16)) == np.uint64(9)
         lag = np.int64(0)
-        in_record = _has(present, 45)
+        in_record = _has(present, BOOT + RAW_SLOT)
         known = np.int64(0)
         timed = True
-        if not nine and (_has(present, 33) or _has(present, 34)):
-            known = boot[row, 0]
-            stamp = 21 if _has(present, 34) else 20
+        if not nine and (_has(present, UPTIME + RAW_SLOT) or _has(present, UPTIME + 1 + RAW_SLOT)):
+            known = boot[row, BOOT_NS]
+            stamp = UPTIME + 1 if _has(present, UPTIME + 1 + RAW_SLOT) else UPTIME
             latest = np.int64(-0x7FFFFFFFFFFFFFFF)
             sure = known > 0
             for r in range(a, b):
                 start = known
-                if in_record and wide[32, r] != np.uint64(0):
-                    start = np.int64(wide[32, r]) * 1000000
+                if in_record and wide[BOOT, r] != np.uint64(0):
+                    start = np.int64(wide[BOOT, r]) * 1000000
                     sure = True
                 latest = max(latest, start + np.int64(wide[stamp, r]) * 1000000 - off - exported)
             if b > a and tolerance_ns >= 0:
-                epoch = arrival_ns[d] // 600000000000
-                if boot[row, 3] < epoch:
-                    boot[row, 2] = boot[row, 1] if boot[row, 3] == epoch - 1 else latest
-                    boot[row, 1] = latest
-                    boot[row, 3] = epoch
-                elif latest > boot[row, 1]:
-                    boot[row, 1] = latest
-                best = max(boot[row, 1], boot[row, 2])
+                epoch = arrival_ns[d] // EPOCH_NS
+                if boot[row, LATEST_EPOCH] < epoch:
+                    boot[row, LATEST_BEFORE] = (
+                        boot[row, LATEST_NOW] if boot[row, LATEST_EPOCH] == epoch - 1 else latest
+                    )
+                    boot[row, LATEST_NOW] = latest
+                    boot[row, LATEST_EPOCH] = epoch
+                elif latest > boot[row, LATEST_NOW]:
+                    boot[row, LATEST_NOW] = latest
+                best = max(boot[row, LATEST_NOW], boot[row, LATEST_BEFORE])
                 if not sure or best > 2000000000 or best < -tolerance_ns:
                     lag = best
             elif not sure:
                 timed = False
         for side in range(2):
-            if not _has(present, 33 + side) or not timed:
+            if not _has(present, UPTIME + side + RAW_SLOT) or not timed:
                 wide[side, a:b] = np.uint64(0)
             elif nine:
                 for r in range(a, b):
                     # Uptime wraps every 49.7 days: only the difference counts, modulo 2^32.
-                    ago = np.int64(np.int32(uptime_ms[d] - np.uint32(wide[20 + side, r])))
+                    ago = np.int64(np.int32(uptime_ms[d] - np.uint32(wide[UPTIME + side, r])))
                     wide[side, r] = np.uint64(
                         exported - ago * 1000000 - ago * np.int64(drift[d]) // 1000
                     )
             else:
-                _boot_times(wide, a, b, 20 + side, side, in_record, known, lag + off)
+                _boot_times(wide, a, b, UPTIME + side, side, in_record, known, lag + off)
             for base in range(4):
-                if not _has(present, 35 + 2 * base + side):
+                if not _has(present, SECONDS + 2 * base + side + RAW_SLOT):
                     continue
-                raw = 22 + 2 * base + side
+                raw = SECONDS + 2 * base + side
                 scale = np.uint64(1)
                 if base == 0:
                     scale = np.uint64(1000000000)
@@ -649,53 +680,59 @@ def finish(
                 for r in range(a, b):
                     if wide[raw, r] != np.uint64(0):
                         wide[side, r] = wide[raw, r] * scale - np.uint64(off)
-            if _has(present, 43 + side):
+            if _has(present, DELTA + side + RAW_SLOT):
                 for r in range(a, b):
-                    wide[side, r] = np.uint64(exported) - wide[30 + side, r] * np.uint64(1000)
-        if _has(present, 62):
+                    wide[side, r] = np.uint64(exported) - wide[DELTA + side, r] * np.uint64(1000)
+        if _has(present, DURATION + RAW_SLOT):
             for r in range(a, b):
-                if wide[1, r] == np.uint64(0) and wide[0, r] != np.uint64(0):
-                    wide[1, r] = wide[0, r] + wide[49, r] * np.uint64(1000000)
-        if _has(present, 55):  # an event has one time: in s, ms or, converted, ns
+                if wide[END, r] == np.uint64(0) and wide[START, r] != np.uint64(0):
+                    wide[END, r] = wide[START, r] + wide[DURATION, r] * np.uint64(1000000)
+        if _has(
+            present, OBSERVATION + RAW_SLOT
+        ):  # an event has one time: in s, ms or, converted, ns
             for r in range(a, b):
-                value = wide[42, r]
+                value = wide[OBSERVATION, r]
                 if value == np.uint64(0):
                     continue
                 if value < np.uint64(100000000000):
                     value = value * np.uint64(1000000000)
                 elif value < np.uint64(100000000000000):
                     value = value * np.uint64(1000000)
-                if wide[0, r] == np.uint64(0):
-                    wide[0, r] = value - np.uint64(off)
-                if wide[1, r] == np.uint64(0):
-                    wide[1, r] = value - np.uint64(off)
+                if wide[START, r] == np.uint64(0):
+                    wide[START, r] = value - np.uint64(off)
+                if wide[END, r] == np.uint64(0):
+                    wide[END, r] = value - np.uint64(off)
         # ICMP type and code stand in the destination port, as v5 has them.
-        if _has(present, 50) or _has(present, 51):
-            left |= 8
+        if _has(present, ICMP_BOTH + RAW_SLOT) or _has(present, ICMP_TYPE + RAW_SLOT):
+            left |= HAS_ICMP
             for r in range(a, b):
-                if not _has(present, 6):
-                    halves[1, r] = np.uint16(0)
-                if halves[1, r] != 0:
+                if not _has(present, PORT_SLOT):
+                    halves[PORT, r] = np.uint16(0)
+                if halves[PORT, r] != 0:
                     continue
                 both = np.uint64(0)
-                if _has(present, 50):
-                    both = wide[37, r]
-                if _has(present, 51):
-                    both |= wide[38, r] << np.uint64(8)
-                    if _has(present, 52):
-                        both |= wide[39, r]
-                halves[1, r] = np.uint16(both)
+                if _has(present, ICMP_BOTH + RAW_SLOT):
+                    both = wide[ICMP_BOTH, r]
+                if _has(present, ICMP_TYPE + RAW_SLOT):
+                    both |= wide[ICMP_TYPE, r] << np.uint64(8)
+                    if _has(present, ICMP_CODE + RAW_SLOT):
+                        both |= wide[ICMP_CODE, r]
+                halves[PORT, r] = np.uint16(both)
         # Sampling.
         whole = segment_rate[g]
-        if _has(present, 46) or _has(present, 47) or _has(present, 48):
+        if (
+            _has(present, INTERVAL + RAW_SLOT)
+            or _has(present, SAMPLER + RAW_SLOT)
+            or _has(present, PACKET_INTERVAL + RAW_SLOT)
+        ):
             for r in range(a, b):
                 rate = np.uint64(whole)
-                if _has(present, 47):
+                if _has(present, SAMPLER + RAW_SLOT):
                     domain = stream_key[row, 3]
-                    place = _sampler_place(high, low, domain, wide[34, r])
+                    place = _sampler_place(high, low, domain, wide[SAMPLER, r])
                     while sampler_rate[place] != 0:
                         if (
-                            sampler_key[place, 3] == wide[34, r]
+                            sampler_key[place, 3] == wide[SAMPLER, r]
                             and sampler_key[place, 1] == low
                             and sampler_key[place, 2] == domain
                             and sampler_key[place, 0] == high
@@ -703,23 +740,29 @@ def finish(
                             rate = np.uint64(sampler_rate[place])
                             break
                         place = (place + 1) & (sampler_rate.size - 1)
-                if _has(present, 48) and wide[35, r] != np.uint64(0):
-                    space = wide[36, r] if _has(present, 49) else np.uint64(0)
-                    rate = (wide[35, r] + space) // wide[35, r]
-                if _has(present, 46) and wide[33, r] != np.uint64(0):
-                    rate = wide[33, r]
+                if _has(present, PACKET_INTERVAL + RAW_SLOT) and wide[
+                    PACKET_INTERVAL, r
+                ] != np.uint64(0):
+                    space = (
+                        wide[PACKET_SPACE, r]
+                        if _has(present, PACKET_SPACE + RAW_SLOT)
+                        else np.uint64(0)
+                    )
+                    rate = (wide[PACKET_INTERVAL, r] + space) // wide[PACKET_INTERVAL, r]
+                if _has(present, INTERVAL + RAW_SLOT) and wide[INTERVAL, r] != np.uint64(0):
+                    rate = wide[INTERVAL, r]
                 if rate > np.uint64(0xFFFFFFFF):
                     rate = np.uint64(0xFFFFFFFF)
-                words[3, r] = np.uint32(rate)
+                words[RATE, r] = np.uint32(rate)
         else:
-            words[3, a:b] = whole
+            words[RATE, a:b] = whole
         stated = plan_schema[plan]
         for r in range(a, b):
-            wide[19, r] = stated | (np.uint64(words[3, r] != 0) << np.uint64(20))
-            if words[3, r] == 0:
-                left |= 4
-        if _has(present, 56):
-            left |= 1
-        if _has(present, 59) or _has(present, 60):
-            left |= 2
+            wide[PRESENT, r] = stated | (np.uint64(words[RATE, r] != 0) << np.uint64(RATE_BIT))
+            if words[RATE, r] == 0:
+                left |= RATE_UNKNOWN
+        if _has(present, FRAME + RAW_SLOT):
+            left |= HAS_FRAMES
+        if _has(present, REVERSE + RAW_SLOT) or _has(present, REVERSE + 1 + RAW_SLOT):
+            left |= HAS_REVERSE
     return left
