@@ -21,10 +21,11 @@ import os
 import struct
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import BinaryIO
 
 from runtime.component import Context
 from telemetry import wire
@@ -383,6 +384,28 @@ class JournalReader:
 def segments(folder: Path) -> list[Path]:
     """Return the segment files of a journal folder, oldest first."""
     return sorted(file for file in folder.glob("*.arrows") if file.stem.isdigit())
+
+
+def write_segment(folder: Path, blocks: Iterable[Block]) -> int:
+    """Write blocks under their own numbers into one new segment; return how many. Not synced.
+
+    For cases and tests: a running journal is written by JournalWriter alone.
+    """
+    file: BinaryIO | None = None
+    count = 0
+    try:
+        for block in blocks:
+            if file is None:
+                folder.mkdir(parents=True, exist_ok=True)
+                file = (folder / f"{block.sequence:016d}.arrows").open("wb")
+                file.write(FILE_HEADER)
+            parts = _parts(block.batches)
+            file.writelines(_framed(block.kind, block.sequence, block.tick_end_ns, parts))
+            count += 1
+    finally:
+        if file is not None:
+            file.close()
+    return count
 
 
 def _framed(

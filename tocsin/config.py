@@ -105,6 +105,24 @@ class Config(Settings, frozen=True, kw_only=True):
         return tuple(shipped.values())
 
 
+def keep_config(config: Config, state: Path) -> None:
+    """Keep in the state folder what counts, so that a case of this instance can carry it."""
+    new = state / "config.json.new"
+    new.write_bytes(msgspec.json.encode(config, order="sorted"))
+    new.replace(state / "config.json")
+
+
+def kept_config(state: Path) -> Config | None:
+    """Return what the instance of this state folder was last started with, None if never."""
+    path = state / "config.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Config)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path}: {error}; name the configuration with -c") from error
+
+
 def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
     """Return the effective configuration, checked as a whole, or raise ConfigError."""
     config = load(path, Config, flags=flags)

@@ -37,7 +37,7 @@ from telemetry.errors import ConfigError, TocsinError, TransientError
 from telemetry.schemas import CONTROL
 from tocsin import __version__, verbs
 from tocsin.chain import Back, Outcome, Tick
-from tocsin.config import Config, load_config
+from tocsin.config import Config, keep_config, load_config
 from tocsin.intake import Intake, make_context, settle
 from tocsin.state import state_dir
 from tocsin.workers import Workers
@@ -113,6 +113,8 @@ class Node:
             ) from error
         self._lock.take()
         seed = config.node.seed
+        with contextlib.suppress(OSError):  # for cases; a disk that refuses is told elsewhere
+            keep_config(config, state)
         # 1. Bind: from here on the kernel keeps what exporters send.
         self._intake.bind()
         # 2. What must survive.

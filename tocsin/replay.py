@@ -4,9 +4,6 @@ The chain is the one of the node; only where blocks come from differs. The end o
 nothing unless asked to (`flush`); what a flush raises is marked partial.
 """
 
-import json
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,18 +144,11 @@ class Replay:
         self.back.restore(snapshot.scoped("back"))
         return sequence + 1
 
-    def case(self, path: Path) -> Iterator[bytes]:
-        """Replay a case file: its checkpoint, then its ticks."""
-        with tempfile.TemporaryDirectory(prefix="tocsin-case-") as name:
-            folder = Path(name)
-            with zipfile.ZipFile(path) as archive:
-                for entry in archive.namelist():
-                    if entry.startswith("/") or ".." in entry:
-                        raise DecodeError("corrupt", f"{path}: entry {entry!r} leaves the case")
-                archive.extractall(folder)
-            checkpoints = sorted((folder / "checkpoint").glob("*.checkpoint"))
-            first = self.checkpoint(checkpoints[-1]) if checkpoints else 1
-            yield from self.journal(folder / "journal", first=first)
+    def case(self, folder: Path) -> Iterator[bytes]:
+        """Replay an unpacked case: its checkpoint, then its ticks."""
+        checkpoints = sorted((folder / "checkpoint").glob("*.checkpoint"))
+        first = self.checkpoint(checkpoints[-1]) if checkpoints else 1
+        yield from self.journal(folder / "journal", first=first)
 
     def _lines(self, outcome: Outcome, *, partial: bool = False) -> Iterator[bytes]:
         self.summary.ticks += 1
@@ -169,20 +159,6 @@ class Replay:
                 if partial:
                     fields["partial"] = True
                 yield _ENCODER.encode(fields)
-
-
-def case_config(path: Path) -> str:
-    """Return the configuration that a case carries, as TOML."""
-    with zipfile.ZipFile(path) as archive:
-        return archive.read("config.toml").decode("utf-8")
-
-
-def manifest_of(path: Path) -> dict[str, Any]:
-    """Return a case's manifest."""
-    with zipfile.ZipFile(path) as archive:
-        found = json.loads(archive.read("manifest.json"))
-    assert isinstance(found, dict)
-    return found
 
 
 def pace(clock: Clock, speed: float) -> Callable[[int], None]:

@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,13 +27,13 @@ def time_ns(text: str, *, now_ns: int) -> int:
     return round(moment.timestamp() * 1e9)
 
 
-def moment_of(text: str, state: Path) -> int:
+def moment_of(text: str, state: Path, *, now_ns: int) -> int:
     """Return when an alert was raised (its id, or how it begins), or the time a text says."""
     if re.fullmatch(r"[0-9a-f]{6,16}", text):
         path = state / "node.sqlite"
         if not path.exists():
             raise ConfigError(f"{path}: no such file; --state names the folder of the instance")
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             row = db.execute(
                 "select min(changed_ns) from change where id like ? || '%' and changed_ns ="
                 " (select max(changed_ns) from change where id like ? || '%' and state = 'raised')",
@@ -41,4 +42,4 @@ def moment_of(text: str, state: Path) -> int:
         if row is None or row[0] is None:
             raise ConfigError(f"no alert {text!r} in {path}; `tocsin trace --list` shows them")
         return int(row[0])
-    return time_ns(text, now_ns=0)
+    return time_ns(text, now_ns=now_ns)

@@ -6,32 +6,51 @@ import click
 
 
 @click.command()
-@click.option("--around", required=True, help="An alert's id, or a time (RFC 3339).")
+@click.option(
+    "--around", required=True, help="An alert's id, a time (RFC 3339), or 2h: so long ago."
+)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The .tocsin file.")
-@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Configuration file.")
+@click.option(
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help="Default: what the instance runs with.",
+)
 @click.option("--state", type=click.Path(path_type=Path), help="State folder.")
 @click.option("--before", type=float, default=60.0, show_default=True, help="Seconds of datagrams.")
-@click.option("--anonymise", default="", help="A secret: map senders, common prefixes stay common.")
+@click.option(
+    "--anonymise", default="", help="A secret: map addresses; common prefixes stay common."
+)
 def capture(
     around: str, output: Path, path: Path | None, state: Path | None, before: float, anonymise: str
 ) -> None:
     """Save datagrams, ticks, state and configuration around an alert as a replayable case."""
+    from runtime.clock import SystemClock
     from tocsin.case import write_case
-    from tocsin.config import load_config
+    from tocsin.config import kept_config, load_config
     from tocsin.state import state_dir
     from tocsin.times import moment_of
 
-    load_config(path)
     folder = state_dir(state)
+    config = (kept_config(folder) if path is None else None) or load_config(path)
     manifest = write_case(
         folder,
-        path.read_text("utf-8") if path else "",
+        config,
         output,
-        around_ns=moment_of(around, folder),
+        around_ns=moment_of(around, folder, now_ns=SystemClock().now_ns()),
         before_seconds=before,
         anonymise=anonymise,
     )
+    left = "; datagrams are left out of an anonymised case" if anonymise else ""
+    if not manifest["whole"]:
+        click.echo(
+            "tocsin: neither a checkpoint nor the whole journal before that moment is left: scores in "
+            "the case may differ from those that were seen. Capture sooner, or raise "
+            "node.journal_bytes_max",
+            err=True,
+        )
     click.echo(
-        f"{output}: {manifest['datagrams']} datagrams, {manifest['ticks']} ticks; "
+        f"{output}: {manifest['datagrams']} datagrams, {manifest['ticks']} ticks{left}; "
         f"see it again with: tocsin replay {output}"
     )

@@ -16,48 +16,54 @@ def replay(
     files: tuple[Path, ...], path: Path | None, speed: str, flush: bool, shards: int
 ) -> None:
     """Print the alerts of FILES (pcap, pcapng, a .tocsin case, a journal folder) as JSON lines."""
-    from runtime.clock import SystemClock
-    from telemetry.errors import ConfigError, DecodeError
-    from tocsin.config import load_config
     from tocsin.state import state_dir, use_kernel_cache
 
     use_kernel_cache(state_dir())
-    from tocsin.replay import Replay, case_config, pace
+    from contextlib import ExitStack
+    from tempfile import TemporaryDirectory
+
+    from runtime.clock import SystemClock
+    from runtime.journal import segments
+    from telemetry.errors import ConfigError
+    from tocsin.case import unpack_case
+    from tocsin.config import load_config
+    from tocsin.replay import Replay, pace
 
     try:
         times = 0.0 if speed == "max" else float(speed)
     except ValueError as error:
         raise click.UsageError(f"--speed {speed!r} is neither max nor a number") from error
+    if speed != "max" and not times > 0:
+        raise click.UsageError(f"--speed {speed!r} must be max or more than 0")
     for file in files:
         if not file.exists():
             raise ConfigError(f"{file}: no such file or folder")
     case = files[0] if files[0].suffix == ".tocsin" else None
-    if case is not None and path is None:
-        import tempfile
-
-        with tempfile.NamedTemporaryFile("w", suffix=".toml", delete=False) as kept:
-            kept.write(case_config(case))
-        path = Path(kept.name)
-    config = load_config(path)
-    run = Replay(config, shards=shards)
-    wait = pace(SystemClock(), times) if times else lambda arrival_ns: None
-    try:
+    if len(files) > 1 and (case is not None or files[0].is_dir()):
+        raise click.UsageError("a case or a journal is replayed alone; several captures may follow")
+    with ExitStack() as stack:
+        config = load_config(path)
         if case is not None:
-            lines = run.case(case)
+            unpacked = Path(stack.enter_context(TemporaryDirectory(prefix="tocsin-case-")))
+            kept = unpack_case(case, unpacked)
+            config = config if path is not None else kept
+        run = Replay(config, shards=shards)
+        if case is not None:
+            lines = run.case(unpacked)
         elif files[0].is_dir():
-            lines = run.journal(
-                files[0] / "journal" if (files[0] / "journal").is_dir() else files[0]
-            )
+            inner = files[0] / "journal"
+            journal = inner if inner.is_dir() else files[0]
+            if not segments(journal):
+                raise ConfigError(f"{journal}: no journal is in this folder (files NNN.arrows)")
+            lines = run.journal(journal)
         else:
+            wait = pace(SystemClock(), times) if times else lambda arrival_ns: None
             lines = run.captures(list(files), flush=flush, pace=wait)
         for line in lines:
             sys.stdout.buffer.write(line + b"\n")
+            if times:
+                sys.stdout.buffer.flush()
         sys.stdout.buffer.flush()
-    except DecodeError as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        if case is not None and path is not None and path.name.startswith("tmp"):
-            path.unlink(missing_ok=True)
     done = run.summary
     click.echo(
         f"{done.packets} packets, {done.datagrams} datagrams, {done.records} records, "
