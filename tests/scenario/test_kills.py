@@ -200,9 +200,16 @@ def _check_history(instance: Instance, killed: Counter[str]) -> None:
     for tick, row in found.items():
         assert int(row["rows"]) == int(row["single"]), f"tick {tick} is there twice"
         assert int(row["series"]) == wanted[tick], f"tick {tick} is not whole"
-    rolled = instance.query(
-        "select bucket, sum(count) as n from tocsin.rollups final where period = 60 group by bucket"
-    )
+    rolled: list[dict[str, Any]] = []
+    for _ in range(80):  # until a minute is over
+        rolled = instance.query(
+            "select bucket, sum(count) as n from tocsin.rollups final where period = 60"
+            " group by bucket"
+        )
+        if rolled:
+            break
+        CLOCK.sleep(1.0)
+    # Frames are read after the rollups: a minute that is rolled up is over.
     frames = instance.query(
         "select intDiv(tick_end_ns - 1, 60000000000) * 60 as bucket, count() as n"
         " from tocsin.frames group by bucket"
