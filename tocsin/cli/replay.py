@@ -72,4 +72,10 @@ def replay(
     )
     for text in done.damage:
         click.echo(f"damaged: {text}", err=True)
-    raise SystemExit(1 if done.damage else 0)
+    nothing = case is None and files[0].is_file() and not done.datagrams
+    if nothing and not done.damage:
+        names = ", ".join(map(str, files))
+        click.echo(
+            f"tocsin: {names}: no flow datagrams; `tocsin decode` says what is there", err=True
+        )
+    raise SystemExit(1 if done.damage or nothing else 0)
