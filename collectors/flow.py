@@ -167,6 +167,7 @@ class FlowDecoder:
                 work.unsure,
                 work.rows,
                 located.booted_ms,
+                self._streams.key,
                 self._streams.state,
                 self._streams.counts,
                 self._streams.gaps,
@@ -310,7 +311,8 @@ class FlowDecoder:
                 announced, ready = self._learn(
                     data, stream, stop == templated.Stop.OPTIONS_TEMPLATE_SET, part.arrival(d)
                 )
-                work.units[part.chosen[d], 2] += announced
+                if part.kind[d] == 10:  # some count templates in IPFIX's sequence
+                    work.units[part.chosen[d], 2] += announced
                 noting = self.sets_seen is not None  # a set is noted under the template it had
                 if noting or ready or buffers.plans != self.templates.plans.first.size:
                     # The new plan may fill columns that earlier rows never wrote: close them first.

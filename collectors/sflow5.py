@@ -729,6 +729,7 @@ class SflowDecoder:
                 np.zeros(count, np.uint8),
                 records.astype(np.int32),
                 np.zeros(count, np.int64),
+                known.key,
                 known.state,
                 known.counts,
                 known.gaps,

@@ -4,8 +4,9 @@ A stream is (exporter address, transport port, version, observation domain). Kep
 by the kernel through a hash table of its own; at most STREAMS_MAX, the rest shares row 0.
 
 Sequence units (RFC 3954 section 5.1, RFC 7011 section 3.1, Cisco v5): v5 counts flows, v9 counts
-datagrams, IPFIX counts data records (options included, templates not). Exporters err: Open
-vSwitch's v5 and some IPFIX count datagrams, others count templates too; `account` learns which.
+datagrams, IPFIX counts data records (options included, templates not). Exporters err: some count
+datagrams, some count templates too, Open vSwitch's v5 states the last record's number where the
+first one's is due; `account` learns which.
 """
 
 from typing import Any
@@ -19,6 +20,8 @@ from runtime.kernels import inline, kernel, subroutine
 STREAMS_MAX = 8192
 STREAMS_PER_EXPORTER_MAX = 1024  # kept when room is made; an exporter can invent domains
 SILENT_NS = 3_600_000_000_000  # streams silent for so long make room first
+WAYS, LAST_RECORD = 4, 3  # of counting: three units; and for v5 the last record's number
+PROOFS = 8  # datagrams that only the present way explains
 JUMP = 1 << 20  # units; further ahead or behind is a restart
 OTHER_DATAGRAMS = 64  # how long the number before a restart stays known
 RESTART_RUN = 4  # datagrams in a row behind the number: a restart
@@ -36,11 +39,11 @@ COUNTS = 12
 # Columns of `state`: see `account` and `locate`. Kernels take these numbers from here: same file.
 (
     SEEN, MODE, EXPECTED, EXPECTED_OTHER, OTHER_AGE, LAST_SEQUENCE, LAST_UNITS, LAST_UNITS_1,
-    LAST_UNITS_2, EVIDENCE, EVIDENCE_1, EVIDENCE_2, UNSURE, RUN, RUN_NEXT, RUN_UNITS, RUN_GOOD,
-    BOOTED_MS, OFFSET_NOW, OFFSET_BEFORE, EPOCH, OFFSET, UPTIME_NOW, UPTIME_BEFORE, DRIFT,
-    HEARD_NS, SECOND, IN_SECOND,
-) = range(28)  # fmt: skip
-STATE = 28
+    LAST_UNITS_2, EVIDENCE, EVIDENCE_1, EVIDENCE_2, EVIDENCE_3, PROVEN, DOUBT, UNSURE, RUN,
+    RUN_NEXT, RUN_UNITS, RUN_GOOD, BOOTED_MS, OFFSET_NOW, OFFSET_BEFORE, EPOCH, OFFSET,
+    UPTIME_NOW, UPTIME_BEFORE, DRIFT, HEARD_NS, SECOND, IN_SECOND,
+) = range(31)  # fmt: skip
+STATE = 31
 
 
 class Fate:
@@ -250,27 +253,54 @@ def _put(counts, row, n, fate):  # type: ignore[no-untyped-def]
         counts[row, SHED] += n
 
 
-@subroutine
-def _learn_unit(state, row, number):  # type: ignore[no-untyped-def]
-    """Ask which way of counting explains this number; return whether another one holds from here."""
+@inline
+def _explains(state, row, way, number, n):  # type: ignore[no-untyped-def]
+    """Say whether a number follows the one before by this way of counting; n, its records."""
     before = state[row, LAST_SEQUENCE]
+    step = n if way == LAST_RECORD else state[row, LAST_UNITS + way]
+    return number == ((before + step) & 0xFFFFFFFF)
+
+
+@subroutine
+def _learn_unit(state, counts, row, number, n, ways):  # type: ignore[no-untyped-def]
+    """Ask which of so many ways of counting explains this number.
+
+    Return 0 where nothing changes, 1 where another way holds from here, 2 where another one alone
+    explains it, but too seldom so far: a gap is then not called loss, nor anything else yet. A way
+    that has proven itself is not doubted, and takes many more contradictions to be given up.
+    """
     mode = state[row, MODE]
-    good = number == ((before + state[row, LAST_UNITS + mode]) & 0xFFFFFFFF)
+    good = _explains(state, row, mode, number, n)
     learned = mode
-    for k in range(3):
-        explains = number == ((before + state[row, LAST_UNITS + k]) & 0xFFFFFFFF)
+    doubt = False
+    sure = True
+    proof = False
+    enough = 3 if state[row, PROVEN] < PROOFS else 32
+    for k in range(ways):
+        explains = _explains(state, row, k, number, n)
         if explains and not good:
+            doubt = True
             state[row, EVIDENCE + k] += 1
-            if state[row, EVIDENCE + k] >= 3:
+            if state[row, EVIDENCE + k] >= enough:
                 learned = k
         elif good and not explains:
+            proof = True
             state[row, EVIDENCE + k] = 0
-    if learned == mode:
-        return False
-    state[row, MODE] = learned
-    for k in range(3):
-        state[row, EVIDENCE + k] = 0
-    return True
+        sure &= state[row, EVIDENCE + k] == 0
+    if proof:
+        state[row, PROVEN] += 1
+    if learned != mode:
+        state[row, MODE] = learned
+        state[row, PROVEN] = 0
+        for k in range(WAYS):
+            state[row, EVIDENCE + k] = 0
+        state[row, DOUBT] = 0  # there was no loss
+        return 1
+    if sure and state[row, DOUBT] > 0:
+        counts[row, SENT] += state[row, DOUBT]
+        counts[row, LOST] += state[row, DOUBT]
+        state[row, DOUBT] = 0
+    return 2 if doubt and state[row, PROVEN] < PROOFS else 0
 
 
 @subroutine
@@ -372,7 +402,7 @@ def _behind(state, counts, row, number, n, fate, booted_ms):  # type: ignore[no-
 
 @kernel(
     "i8(const i4[::1], const i8[::1], const i4[:,::1], const u1[::1], const u1[::1],"
-    " const i4[::1], const i8[::1], i8[:,::1], i8[:,::1], i8[:,:,::1])"
+    " const i4[::1], const i8[::1], const u8[:,::1], i8[:,::1], i8[:,::1], i8[:,:,::1])"
 )
 def account(
     stream: NDArray[np.int32],
@@ -382,6 +412,7 @@ def account(
     unsure: NDArray[np.uint8],
     records: NDArray[np.int32],
     booted_ms: NDArray[np.int64],
+    key: NDArray[np.uint64],
     state: NDArray[np.int64],
     counts: NDArray[np.int64],
     gaps: NDArray[np.int64],
@@ -391,7 +422,7 @@ def account(
     In      per datagram: its stream and sequence; units int32[D, 3], how many it holds as the
             standard counts, and as two other ways of counting do; its Fate; unsure, a Fate where it
             may hold more units than stated (a set without its template), else 0; its flow records;
-            when the exporter booted, 0 = not stated.
+            when the exporter booted, 0 = not stated; key uint64[N, 4] of the streams.
     Inout   state, counts int64[N, *]; gaps int64[N, 16, 2]: start and length of open holes.
     Method  A hole of less than 2^20 ahead is loss. What lies behind is a late datagram if it fills
             a hole, then its units come back out of the loss; else it came twice. Four in a row
@@ -399,7 +430,8 @@ def account(
             exporter; the old number stays known for a while, as two processes may share one
             stream. The first number seen proves nothing (goflow2 issue 116). Which unit the numbers
             count is learned: three datagrams that only another way of counting explains, without
-            one that speaks for the present way.
+            one that speaks for the present way; holes that this way would explain are not counted
+            until it is decided.
     """
     restarts = 0
     for d in range(stream.size):
@@ -409,20 +441,29 @@ def account(
         if row == 0:
             continue
         number = sequence[d]
-        if state[row, SEEN] == 0:
+        news = 1  # the first number proves nothing
+        if state[row, SEEN] != 0:
+            news = 0
+            if state[row, UNSURE] == 0:
+                ways = WAYS if (key[row, 2] >> np.uint64(16)) == np.uint64(5) else WAYS - 1
+                news = _learn_unit(state, counts, row, number, np.int64(units[d, 0]), ways)
+        mode = state[row, MODE]
+        n = np.int64(units[d, 0 if mode == LAST_RECORD else mode])
+        if mode == LAST_RECORD:
+            number = (number - n + 1) & 0xFFFFFFFF
+        if news == 1:
             state[row, SEEN] = 1
-            state[row, EXPECTED_OTHER] = -1
-            state[row, EXPECTED] = number
-        elif state[row, UNSURE] == 0 and _learn_unit(state, row, number):
             state[row, EXPECTED] = number
             state[row, EXPECTED_OTHER] = -1
             state[row, RUN] = 0
             gaps[row, :, 1] = 0
-        n = np.int64(units[d, state[row, MODE]])
         gap = _gap(state, row, number)
         if gap >= 0 and gap < JUMP:
             if gap > 0 and state[row, UNSURE] != 0:
                 _put(counts, row, gap, state[row, UNSURE])
+            elif gap > 0 and news == 2:
+                state[row, DOUBT] += gap
+                gap = 0
             elif gap > 0:
                 counts[row, LOST] += gap
                 _open_hole(gaps, row, state[row, EXPECTED], gap)
@@ -437,7 +478,7 @@ def account(
             counts[row, SENT] += n
             _put(counts, row, n, fate[d])
             restarts += _restart(state, counts, row, number + n)
-        state[row, LAST_SEQUENCE] = number
+        state[row, LAST_SEQUENCE] = sequence[d]
         for k in range(3):
             state[row, LAST_UNITS + k] = units[d, k]
         # Who counts datagrams knows what this one counts for.

@@ -131,13 +131,13 @@ FATES = st.lists(st.tuples(st.integers(1, 6), st.sampled_from(WAYS)), min_size=4
 def test_the_ledger_says_what_the_network_did(
     protocol: str, fates: list[tuple[int, str]], start: int, data: st.DataObject
 ) -> None:
+    # So many that its way of counting is beyond doubt: until then holes may wait to be counted.
+    fates = [(1 + n % 3, "pass") for n in range(24)] + fates
     exporter = Exporter(protocol, start)
     for n, _ in fates:
         exporter.send(n)
-    if protocol in ("v5", "ipfix") and all(n == fates[0][0] for n, _ in fates):
-        return  # one unit or a thousand a datagram look alike where all are alike: see below
     # The ends are sure to come: what is lost before the first and behind the last, nobody can see.
-    fates = [(1, "pass"), *fates[1:-1], (1, "pass")]
+    fates = [*fates[:-1], (1, "pass")]
     came: list[Sent] = []
     waiting: list[tuple[int, Sent]] = []
     drops = 0
@@ -220,12 +220,33 @@ def test_any_sequence_numbers_close(steps: list[tuple[str, int, int]]) -> None:
     assert closes(totals(decoder))
 
 
-def test_open_vswitch_counts_datagrams_where_the_standard_says_flows() -> None:
+def test_open_vswitch_states_the_last_records_number() -> None:
+    """Where v5 wants the first one's: what looks like loss or like late datagrams is neither."""
+    decoder = decoder_of("v5")
+    sizes = [1, 4, 2, 7, 1, 1, 30, 3, 5, 2, 8, 1, 9, 4, 6]
+    made, total = [], 0
+    for n in sizes:
+        total += n
+        made.append(v5(*[(1, 2, 3)] * n, sequence=total - 1))
+    for cut in range(1, 4):  # undecided, or decided
+        again = decoder_of("v5")
+        again.decode(arrive([Sent(one, 0, 0, 0) for one in made[:cut]]))
+        assert totals(again)["lost_wire"] == 0
+    decoder.decode(arrive([Sent(one, 0, 0, 0) for one in made[:8] + made[9:]]))
+    said = totals(decoder)
+    assert closes(said)
+    assert said["lost_wire"] == sizes[8]
+    # Until it is learned, numbers that run behind look like datagrams that came twice.
+    assert said["decoded"] + said["duplicate"] == total - sizes[8]
+    assert said["duplicate"] <= sum(sizes[:4])
+
+
+def test_an_exporter_that_counts_datagrams_where_the_standard_says_flows() -> None:
     decoder = decoder_of("v5")
     made = [v5(*[(1, 2, 3)] * 20, sequence=n) for n in range(50) if n not in (30, 31)]
     decoder.decode(arrive([Sent(one, 0, 0, 0) for one in made[:10]]))
     first = totals(decoder)
-    assert first["lost_wire"] >= 0
+    assert first["lost_wire"] == 0
     decoder.decode(arrive([Sent(one, 0, 0, 0) for one in made[10:]]))
     said = totals(decoder)
     assert closes(said)
@@ -244,7 +265,7 @@ def test_an_exporter_that_counts_its_templates_too() -> None:
         made.append(ipfix(*sets, sequence=number))
         number += 3 + (n % 4 == 0)
     decoder.decode(arrive([Sent(one, 0, 0, 0) for one in made[:20]]))
-    assert totals(decoder)["lost_wire"] <= 3
+    assert totals(decoder)["lost_wire"] == 0
     decoder.decode(arrive([Sent(one, 0, 0, 0) for one in made[20:]]))
     said = totals(decoder)
     assert said["lost_wire"] == 0
