@@ -1,13 +1,19 @@
 """Reading the history: series with the right rollup, and limited SQL for people and dashboards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from history.read_only import check_format, read_only
 from history.store import DATABASE, Connection
-from history.writer import PERIODS
-from telemetry.errors import ConfigError
+from history.writer import ABSOLUTE, PERIODS, SECOND_NS
+from telemetry.batch import Batch
+from telemetry.errors import ConfigError, TransientError
+from telemetry.schema import plain
+from telemetry.schemas import FRAME
 
 # aggregate: (over ticks, over rollups). Columns carry their table's name, because an alias such as
 # `min` would else be taken for the column. p95 over several buckets is the highest of theirs: exact
@@ -25,6 +31,18 @@ AGGREGATES = {
     "p95": ("quantileExact(0.95)(t.value)", "max(t.p95)"),
 }
 POINTS_MAX = 5_000
+VECTOR_CELLS_MAX = 1_000_000  # points that one call of `vectors` reads
+
+TICKS_OF_VIEW = (
+    f"select tick_end_ns, any(tick_seconds) as seconds, uniqExact(series_id) as rows"
+    f" from {DATABASE}.frames where view = {{view:String}}"
+    " and tick_end_ns > {start:Int64} and tick_end_ns < {end:Int64} + toInt64(tick_seconds * 1e9)"
+    " group by tick_end_ns order by tick_end_ns"
+)
+MEASURES_OF_TICK = (
+    f"select distinct measure from {DATABASE}.frames"
+    " where view = {view:String} and tick_end_ns = {tick:Int64} order by measure"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +52,15 @@ class Match:
     view: str = ""
     entity: str = ""
     measure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """What one entity did up to a time: a row a step, a column a series."""
+
+    time_s: NDArray[np.int64]  # [T], start of each step, seconds since 1970
+    columns: tuple[tuple[str, str, int], ...]  # (view, measure, series_id) of each column, sorted
+    values: NDArray[np.float64]  # [T, columns], means over the step; NaN where nothing is stored
 
 
 def parse_match(text: str) -> Match:
@@ -120,6 +147,97 @@ class HistoryReader:
             values,
         )
 
+    def vectors(
+        self, match: str, *, at_ns: int, window_seconds: int, step_seconds: int
+    ) -> dict[str, Vectors]:
+        """Return a matrix for each entity as of a time, by entity.
+
+        The last step ends at `at_ns` or, where that is inside a step, at the step's start: nothing
+        that closed after `at_ns` is in it. Raises ConfigError where the window is shorter than a
+        step, TransientError where more than VECTOR_CELLS_MAX points would be read.
+        """
+        steps = window_seconds // step_seconds if step_seconds > 0 else 0
+        if steps < 1:
+            raise ConfigError(
+                f"window of {window_seconds} s holds no step of {step_seconds} s; make it longer"
+            )
+        until_s = at_ns // SECOND_NS // step_seconds * step_seconds
+        since_s = until_s - steps * step_seconds
+        _, found = self.series(
+            match,
+            since_ns=since_s * SECOND_NS,
+            until_ns=until_s * SECOND_NS,
+            step_seconds=step_seconds,
+            limit=VECTOR_CELLS_MAX,
+        )
+        if len(found) >= VECTOR_CELLS_MAX:
+            raise TransientError(f"{match!r} holds over {VECTOR_CELLS_MAX} points; ask for fewer")
+        by_entity: dict[str, list[dict[str, Any]]] = {}
+        for row in found:
+            by_entity.setdefault(row["entity"], []).append(row)
+        times = np.arange(since_s, until_s, step_seconds, dtype=np.int64)
+        made = {}
+        for entity, rows in sorted(by_entity.items()):
+            columns = sorted({_column(row) for row in rows})
+            place = {column: i for i, column in enumerate(columns)}
+            values = np.full((steps, len(columns)), np.nan)
+            for row in rows:
+                values[(row["time_s"] - since_s) // step_seconds, place[_column(row)]] = row["avg"]
+            made[entity] = Vectors(times, tuple(columns), values)
+        return made
+
+    def frames(self, view: str, *, start_ns: int, end_ns: int) -> Iterator[Batch]:
+        """Yield the closed ticks of a view with start_ns <= tick_start_ns < end_ns, in order of time.
+
+        Measures are float64 totals of the tick again (NaN where a series has none), rows in order of
+        series id; `row` and `moved_share` are not stored and are 0. One tick is in memory at a time.
+        Raises TransientError where the connection's limit of rows would cut a tick.
+        """
+        ticks = self._db.rows(TICKS_OF_VIEW, {"view": view, "start": start_ns, "end": end_ns})
+        for tick in ticks:
+            start = int(tick["tick_end_ns"]) - round(float(tick["seconds"]) * 1e9)
+            if start_ns <= start < end_ns:
+                yield self._frame(view, start, int(tick["tick_end_ns"]), int(tick["rows"]))
+
+    def _frame(self, view: str, start_ns: int, end_ns: int, rows: int) -> Batch:
+        values: dict[str, Any] = {"view": view, "tick": end_ns}
+        measures = [row["measure"] for row in self._db.rows(MEASURES_OF_TICK, values)]
+        values |= {f"m{i}": name for i, name in enumerate(measures)}
+        chosen = "".join(
+            f", if(countIf(measure = {{m{i}:String}}) = 0, nan, anyIf(value, measure = {{m{i}:String}}))"
+            for i in range(len(measures))
+        )
+        data = self._db.text(
+            "select series_id, any(tick_seconds), max(flags), max(lost_share)"
+            f"{chosen} from {DATABASE}.frames"
+            " where view = {view:String} and tick_end_ns = {tick:Int64}"
+            " group by series_id order by series_id",
+            "RowBinary",
+            values,
+        )
+        stored = [("series_id", "<u8"), ("tick_seconds", "<f4"), ("flags", "u1"),
+                  ("lost_share", "<f4"), *((f"m{i}", "<f8") for i in range(len(measures)))]  # fmt: skip
+        table = np.frombuffer(data, np.dtype(stored))
+        if len(table) != rows:
+            raise TransientError(
+                f"tick {end_ns} of view {view} has {rows} rows, {len(table)} were answered;"
+                f" raise history.query_rows_max"
+            )
+        seconds = table["tick_seconds"].astype(np.float64)
+        columns: dict[str, NDArray[Any]] = {
+            "tick_start_ns": np.full(rows, start_ns, np.int64),
+            "view": np.zeros(rows, np.uint32),
+            "row": np.zeros(rows, np.uint32),
+            "moved_share": np.zeros(rows, np.float32),
+        }
+        for name in ("tick_seconds", "series_id", "flags", "lost_share"):
+            columns[name] = np.ascontiguousarray(table[name])
+        for i, name in enumerate(measures):
+            rate = np.ascontiguousarray(table[f"m{i}"])
+            columns[name] = rate if name.startswith(ABSOLUTE) else rate * seconds
+        schema = FRAME.wider(*(plain(name, "f8") for name in measures))
+        return Batch(schema, columns, {}, {"view": (view,)})
+
     def _has_minutes(self, since_ns: int, until_ns: int) -> bool:
         """Return whether there are 1-minute rollups: not where ticks are a minute long themselves."""
         return bool(
@@ -171,6 +289,10 @@ class HistoryReader:
             " order by changed_ns desc limit 1 by incident_id limit {limit:UInt32}",
             {"since": since_ns, "limit": limit},
         )
+
+
+def _column(row: dict[str, Any]) -> tuple[str, str, int]:
+    return str(row["view"]), str(row["measure"]), int(row["series_id"])
 
 
 def like(pattern: str) -> str:
