@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime.journal import BlockKind, JournalReader
-from tests.support.live_node import CLOCK, LiveNode, sender, write_config
+from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin.demo.settings import free_port
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
@@ -29,16 +29,6 @@ def small_disk(tmp_path: Path, needs: Callable[..., None]) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def feed(stop: threading.Event, ports: tuple[int, int]) -> None:
-    exporters = sender((), port=ports[0], sflow_port=ports[1])
-    at_ns = CLOCK.now_ns() // (SECOND // 4) * (SECOND // 4)
-    while not stop.is_set():
-        exporters.send(at_ns, SECOND // 4)
-        at_ns += SECOND // 4
-        CLOCK.sleep(max(0.0, (at_ns - CLOCK.now_ns()) / 1e9))
-    exporters.close()
-
-
 def wait_for(done: Callable[[], bool], what: str) -> None:
     for _ in range(60):
         if done():
@@ -53,7 +43,7 @@ def test_a_disk_that_fills_up_is_said_and_costs_nothing(tmp_path: Path, small_di
     node = LiveNode(config, small_disk / "s").start()
     node.ask()
     stop = threading.Event()
-    feeder = threading.Thread(target=feed, args=(stop, ports))
+    feeder = threading.Thread(target=feed, args=(stop, (), ports))
     feeder.start()
     filler = small_disk / "filler"
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.live_node import CLOCK, sender, write_config
+from tests.support.live_node import CLOCK, feed, write_config
 from tocsin.demo.settings import free_port
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
@@ -27,16 +27,6 @@ scrape_configs:
     static_configs:
       - targets: ["127.0.0.1:{port}"]
 """
-
-
-def feed(stop: threading.Event, ports: tuple[int, int]) -> None:
-    exporters = sender((), port=ports[0], sflow_port=ports[1])
-    at_ns = CLOCK.now_ns() // (SECOND // 4) * (SECOND // 4)
-    while not stop.is_set():
-        exporters.send(at_ns, SECOND // 4)
-        at_ns += SECOND // 4
-        CLOCK.sleep(max(0.0, (at_ns - CLOCK.now_ns()) / 1e9))
-    exporters.close()
 
 
 @pytest.fixture(params=["sensor", "site"])
@@ -63,7 +53,7 @@ def running(
     ]
     process = subprocess.Popen(command, start_new_session=True)
     stop = threading.Event()
-    feeder = threading.Thread(target=feed, args=(stop, ports))
+    feeder = threading.Thread(target=feed, args=(stop, (), ports))
     feeder.start()
     yield api
     process.send_signal(signal.SIGTERM)

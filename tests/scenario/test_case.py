@@ -14,8 +14,8 @@ import click.testing
 import pytest
 
 from alerting.alert import Alert, canonical
-from tests.scenario.test_crash import committed, feed
-from tests.support.live_node import CLOCK, LiveNode, write_config
+from tests.scenario.test_crash import committed
+from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin.anonymise import Mapper
 from tocsin.cli.capture import capture
 from tocsin.cli.doctor import doctor

@@ -11,7 +11,7 @@ import pytest
 
 from alerting.alert import Alert, canonical
 from runtime.journal import BlockKind, JournalReader
-from tests.support.live_node import CLOCK, LiveNode, sender, write_config
+from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin.config import load_config
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.settings import free_port
@@ -19,16 +19,6 @@ from tocsin.demo.traffic import Fault
 from tocsin.replay import Replay
 
 SECOND = 1_000_000_000
-
-
-def feed(stop: threading.Event, faults: tuple[Fault, ...], ports: tuple[int, int]) -> None:
-    exporters = sender(faults, port=ports[0], sflow_port=ports[1])
-    at_ns = CLOCK.now_ns() // (SECOND // 4) * (SECOND // 4)
-    while not stop.is_set():
-        exporters.send(at_ns, SECOND // 4)
-        at_ns += SECOND // 4
-        CLOCK.sleep(max(0.0, (at_ns - CLOCK.now_ns()) / 1e9))
-    exporters.close()
 
 
 def committed(state: Path) -> tuple[list[bytes], list[int]]:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from runtime.bus import RequestClient
@@ -17,6 +18,7 @@ from tocsin.demo.settings import FOLDER
 from tocsin.demo.traffic import Fault, TrafficModel
 
 CLOCK = SystemClock()
+STEP_NS = 250_000_000  # exporters are fed in steps of so much time
 CONFIG = """
 [node]
 profile = "sensor"
@@ -111,3 +113,14 @@ def sender(faults: tuple[Fault, ...], *, port: int, sflow_port: int, rate: float
         host="127.0.0.1",
         boot_ns=now_ns - 86_400_000_000_000,
     )
+
+
+def feed(stop: threading.Event, faults: tuple[Fault, ...], ports: tuple[int, int]) -> None:
+    """Send what the demo's exporters send, in real time, to (flow, sFlow) ports until told to stop."""
+    exporters = sender(faults, port=ports[0], sflow_port=ports[1])
+    at_ns = CLOCK.now_ns() // STEP_NS * STEP_NS
+    while not stop.is_set():
+        exporters.send(at_ns, STEP_NS)
+        at_ns += STEP_NS
+        CLOCK.sleep(max(0.0, (at_ns - CLOCK.now_ns()) / 1e9))
+    exporters.close()
