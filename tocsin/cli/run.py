@@ -12,14 +12,16 @@ import click
 @click.option("--state", type=click.Path(path_type=Path), help="State folder.")
 def run(path: Path | None, state: Path | None) -> None:
     """Start node, gate and desk, and keep them running."""
+    import numpy as np
+
     from runtime import logs
     from runtime.clock import SystemClock
+    from runtime.component import Context
     from runtime.lock import FolderLock
     from runtime.metrics import Metrics
     from runtime.notify import notify
     from runtime.supervisor import Supervisor
     from tocsin.config import load_config
-    from tocsin.intake import make_context
     from tocsin.processes import roles
     from tocsin.state import state_dir
 
@@ -30,9 +32,12 @@ def run(path: Path | None, state: Path | None) -> None:
     lock = FolderLock(folder, "run", clock)
     lock.take()
     logs.set_up("run", metrics, clock, level=config.node.log_level)
-    supervisor = Supervisor(
-        roles(config, path, folder), make_context("supervisor", clock, metrics, config.node.seed)
+    # Not by tocsin.intake: this process would carry the whole chain and numba, 70 MB, for nothing.
+    random = np.random.default_rng([config.node.seed, *b"supervisor"])
+    context = Context(
+        "supervisor", clock, metrics.scoped("supervisor"), logs.child("supervisor"), random
     )
+    supervisor = Supervisor(roles(config, path, folder), context)
     ended = []
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
