@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 PY=.venv/bin/python
 TIER="${TIER:-all}"
 DEEP="${DEEP:-}"
-PACKAGES=(softflowd pmacct nfdump openvswitch-switch iperf3 tshark tcpdump iproute2 prometheus
+PACKAGES=(gcc libc6-dev softflowd pmacct nfdump openvswitch-switch iperf3 tshark tcpdump iproute2 prometheus
   prometheus-alertmanager strace systemd)
 export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$PWD/.cache/numba}"
 export TOCSIN_STATE_DIR="$PWD/.cache/state"
@@ -86,12 +86,12 @@ mkdir -p .cache
 rm -f "$TOCSIN_LEFT_OUT"
 trap '[ ! -s "$TOCSIN_LEFT_OUT" ] || { echo "Left out:"; sort "$TOCSIN_LEFT_OUT" | uniq -c; }' EXIT
 
+[ "$TIER" = fast ] || install_packages
 $PY -m tocsin warm
 tier fast tests/unit tests/property tests/contract tests/arch tests/docs \
   telemetry runtime collectors correlator detectors history alerting tocsin
 if [ "$TIER" = fast ]; then exit 0; fi
 
-install_packages
 tier whole tests/conformance tests/scenario tests/live tests/fuzz
 
 CHECKED=(tests/unit/collectors tests/unit/correlator tests/unit/detectors tests/property tests/fuzz)

@@ -28,6 +28,7 @@ from runtime.bus import Doorbell, Publisher, RequestServer
 from runtime.checkpoint import Checkpoints
 from runtime.clock import Clock, SystemClock
 from runtime.journal import BlockKind, Cursor, JournalReader, JournalWriter
+from runtime.kernels import require
 from runtime.lock import FolderLock
 from runtime.metrics import Metrics
 from runtime.notify import notify
@@ -421,6 +422,7 @@ def main() -> None:
     clock = SystemClock()
     try:
         config = load_config(path)
+        require()
         node = Node(config, state_dir(state), clock)
         logs.set_up("node", node.metrics, clock, level=config.node.log_level)
         signal.signal(signal.SIGTERM, node.ask_to_stop)
