@@ -180,6 +180,10 @@ def learn(
         if seen == 0.0:
             if mask[n] == 0:
                 continue
+            if state[i, TICK] == 0.0 and weight_s <= tick_s:
+                # Its first tick: a series begins within it, so that much of the tick is missing.
+                state[i, TICK] = tick_s
+                continue
             state[i, LEVEL] = 1.0
             state[i, LOCAL] = 1.0
             state[i, MEAN] = v

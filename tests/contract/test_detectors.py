@@ -47,7 +47,7 @@ def test_missing_value_in_missing_score_out() -> None:
     values["distinct_source"] = np.array([5.0, np.nan, 7.0])
     batch = frame(view, MONDAY_S * SECOND, values)
     detector.admit(batch)
-    for _ in range(2):
+    for _ in range(3):
         out = ScoreColumns.empty(batch.rows)
         detector.score(batch, "distinct_source", out)
         detector.learn(batch, "distinct_source", np.ones(batch.rows, bool))
@@ -56,6 +56,20 @@ def test_missing_value_in_missing_score_out() -> None:
     assert out.p_value.tolist() == [1.0] * 4
     assert out.expected[1] == 0.0
     assert out.expected[0] == pytest.approx(5.0)
+
+
+def test_a_series_first_tick_teaches_nothing() -> None:
+    view = next(v for v in views_for() if v.name == "interface")
+    detector = SeasonalBaseline(view.scored, DetectionSettings())
+    for nth, value in enumerate((12.0, 100.0, 100.0)):  # it began late in its first tick
+        values = {name: np.full(2, value) for name in view.scored}
+        batch = frame(view, (MONDAY_S + 60 * nth) * SECOND, values)
+        detector.admit(batch)
+        out = ScoreColumns.empty(batch.rows)
+        detector.score(batch, "octets", out)
+        detector.learn(batch, "octets", np.ones(batch.rows, bool))
+    tick_s = float(batch["tick_seconds"][0])
+    assert out.expected[0] == pytest.approx(100.0 / tick_s)
 
 
 def test_masked_rows_move_no_notion_of_normal() -> None:
