@@ -15,7 +15,7 @@ import msgspec
 
 from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.outbox import Delivery, Verdict, wants
+from alerting.delivery import Delivery, Verdict, wants
 from alerting.sinks import AlertSink, Parcel, RefusedError, make_sink
 from runtime.component import Context
 from telemetry.errors import TransientError

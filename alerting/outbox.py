@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from alerting.alarm import SEVERITIES
 from alerting.alert import Alert, canonical
-from alerting.config import AlertingSettings, SinkSettings
+from alerting.config import AlertingSettings
+from alerting.delivery import Delivery, Verdict, wants
 from alerting.stage import alerts_of
 from runtime.component import Context
 from runtime.settings import NOT_STARTED
@@ -63,29 +61,6 @@ TRIM_EVERY_TICKS = 500
 ANSWER_CHARACTERS_MAX = 500
 # What SQLite says about a file that is no longer a database, as opposed to a disk that refuses.
 _DAMAGE = ("malformed", "not a database", "quick_check", "checksum", "already exists")
-
-
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One alert on its way to one sink."""
-
-    number: int
-    key: str
-    sink: str
-    alarm: str
-    body: str
-    attempts: int
-    created_ns: int
-    state: str = "waiting"
-    answer: str = ""
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a delivery."""
-
-    number: int
-    sent: bool
-    answer: str = ""
-    final: bool = False  # not sent and never will be: no use in trying again
 
 
 @dataclass(frozen=True, slots=True)
@@ -499,12 +474,6 @@ class Outbox:
             if self._db.in_transaction:  # SQLite may have rolled back by itself
                 self._db.execute("rollback")
             raise
-
-
-def wants(sink: SinkSettings, alert: Alert) -> bool:
-    """Whether a sink's route takes this alert."""
-    severe = SEVERITIES.index(alert.severity) <= SEVERITIES.index(sink.least_severity)
-    return severe and (not sink.kinds or alert.kind in sink.kinds)
 
 
 def _check_bodies(db: sqlite3.Connection) -> None:

@@ -3,15 +3,19 @@
 A collector is one module: a pure decoder (`collectors.block.Decoder`), and a `Part` that makes it.
 """
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
-from collectors.block import Decoder
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 from collectors.config import ListenerSettings
 from runtime.component import Context
 from runtime.registry import Registry
 
-MakeDecoder = Callable[[ListenerSettings, Any, Context], Decoder]
+if TYPE_CHECKING:  # the names of kinds are known without what they need
+    from collectors.block import Decoder
+
+    MakeDecoder = Callable[[ListenerSettings, Any, Context], Decoder]
 
 COLLECTORS: Registry[MakeDecoder] = Registry(
     "tocsin.collectors",

@@ -4,15 +4,19 @@ A detector is one module: a class that keeps the contract (`detectors.detector.D
 `Part` that makes one for each view.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectors.config import AlsoSettings, DetectionSettings
-from detectors.detector import Detector
 from runtime.registry import Registry
 from telemetry.views import View
 
-MakeDetector = Callable[[View, DetectionSettings, Any], Detector]
+if TYPE_CHECKING:  # the names of kinds are known without what they need
+    from detectors.detector import Detector
+
+    MakeDetector = Callable[[View, DetectionSettings, Any], Detector]
 
 DETECTORS: Registry[MakeDetector] = Registry(
     "tocsin.detectors",

@@ -1,20 +1,25 @@
 """What every part of Tocsin looks like from outside, and what it may ask of the others."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from logging import Logger
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.clock import Clock
 from runtime.metrics import Metrics
-from telemetry.batch import Batch
-from telemetry.schema import Schema
+
+if TYPE_CHECKING:  # supervisor and gate carry no numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from telemetry.batch import Batch
+    from telemetry.schema import Schema
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Context:
     """The services each component is given. Nothing is reached through a global."""
 
@@ -22,7 +27,14 @@ class Context:
     clock: Clock
     metrics: Metrics  # scoped to `name`
     log: Logger
-    random: np.random.Generator  # seeded from (run seed, name): same seed, same run
+    seed: tuple[int, ...]  # of `random`, from (run seed, name): same seed, same run
+
+    @cached_property
+    def random(self) -> np.random.Generator:
+        """This component's own source of chance."""
+        import numpy as np
+
+        return np.random.default_rng(self.seed)
 
 
 class Component(Protocol):

@@ -52,6 +52,16 @@ class FolderLock:
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self.descriptor = fd
 
+    def hand_on(self) -> int:
+        """Let the program that this process turns into (exec) keep the lock: return what it adopts."""
+        os.set_inheritable(self.descriptor, True)
+        return self.descriptor
+
+    def adopt(self, descriptor: int) -> None:
+        """Go on with the lock that the program before this one took."""
+        os.set_inheritable(descriptor, False)
+        self.descriptor = descriptor
+
     def holder(self) -> int:
         """Return the process id in the file, 0 where there is none."""
         try:

@@ -5,16 +5,34 @@ come from closed sets (a tuple known when the counter is made) or from a bounded
 addresses: the first `limit`, then `__other__`). Rendering is done by prometheus_client.
 """
 
+from __future__ import annotations
+
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from telemetry.errors import BugError
 
+if TYPE_CHECKING:  # supervisor and gate count without numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
 OTHER = "__other__"
+
+
+class _Cells:
+    """Numbers in plain memory, seen as a numpy array by those who have numpy."""
+
+    def __init__(self, typecode: str, length: int) -> None:
+        self.plain: array[Any] = array(typecode, bytes(8 * length))
+
+    @cached_property
+    def view(self) -> NDArray[Any]:
+        import numpy as np
+
+        return np.frombuffer(self.plain, self.plain.typecode)
 
 
 @dataclass(slots=True)
@@ -26,11 +44,26 @@ class Counter:
     label: str  # the name of the label besides `component`; "" = none
     values: tuple[str, ...]
     component: str
-    array: NDArray[np.uint64]
+    cells: _Cells
+
+    @property
+    def array(self) -> NDArray[np.uint64]:
+        """The counts as uint64[len(values)], to be changed in place."""
+        return self.cells.view
+
+    @array.setter
+    def array(self, same: NDArray[np.uint64]) -> None:
+        if same is not self.cells.view:
+            raise BugError(f"counter {self.name!r}: its array is changed in place, not replaced")
+
+    @property
+    def numbers(self) -> list[int]:
+        """The counts in the order of `values`."""
+        return self.cells.plain.tolist()
 
     def add(self, value: str = "", amount: int = 1) -> None:
         """Add `amount` under one label value. For rare things; hot paths use `array`."""
-        self.array[self.values.index(value)] += np.uint64(amount)
+        self.cells.plain[self.values.index(value)] += int(amount)
 
 
 @dataclass(slots=True)
@@ -42,11 +75,21 @@ class Gauge:
     label: str
     values: tuple[str, ...]
     component: str
-    array: NDArray[np.float64]
+    cells: _Cells
+
+    @property
+    def array(self) -> NDArray[np.float64]:
+        """The numbers as float64[len(values)], to be changed in place."""
+        return self.cells.view
+
+    @property
+    def numbers(self) -> list[float]:
+        """The numbers in the order of `values`."""
+        return self.cells.plain.tolist()
 
     def set(self, number: float, value: str = "") -> None:
         """Set the number of one label value."""
-        self.array[self.values.index(value)] = number
+        self.cells.plain[self.values.index(value)] = number
 
 
 @dataclass(slots=True)
@@ -78,7 +121,7 @@ class Metrics:
         self._component = component
         self._families: dict[tuple[str, str], Family] = {} if families is None else families
 
-    def scoped(self, component: str) -> "Metrics":
+    def scoped(self, component: str) -> Metrics:
         """Return a view on the same registry whose families carry `component`."""
         return Metrics(component, self._families)
 
@@ -88,18 +131,15 @@ class Metrics:
         """Make (or return) a counter with a closed set of label values; all start at 0."""
         if not name.endswith("_total"):
             raise BugError(f"counter {name!r} must end in _total")
-        made = Counter(
-            name, help, label, tuple(values), self._component, np.zeros(len(values), np.uint64)
-        )
-        return self._keep(made)
+        cells = _Cells("Q", len(values))
+        return self._keep(Counter(name, help, label, tuple(values), self._component, cells))
 
     def gauge(
         self, name: str, help: str, *, label: str = "", values: Sequence[str] = ("",)
     ) -> Gauge:
         """Make (or return) a gauge with a closed set of label values; all start at 0."""
-        return self._keep(
-            Gauge(name, help, label, tuple(values), self._component, np.zeros(len(values)))
-        )
+        cells = _Cells("d", len(values))
+        return self._keep(Gauge(name, help, label, tuple(values), self._component, cells))
 
     def keyed(self, name: str, help: str, *, label: str, limit: int = 500) -> KeyedCounter:
         """Make (or return) a counter whose label values are bounded by `limit`."""
@@ -126,10 +166,10 @@ class Metrics:
                 continue
             wanted = labels.get(family.label)
             if isinstance(family, KeyedCounter):
-                pairs = list(family.counts.items())
+                pairs = [(v, float(n)) for v, n in family.counts.items()]
             else:
-                pairs = [(v, family.array[i]) for i, v in enumerate(family.values)]
-            total += float(sum(float(n) for v, n in pairs if wanted is None or v == wanted))
+                pairs = list(zip(family.values, map(float, family.numbers), strict=True))
+            total += float(sum(n for v, n in pairs if wanted is None or v == wanted))
         return total
 
     def render(self) -> bytes:
@@ -161,7 +201,7 @@ class _Exposition:
             if isinstance(family, KeyedCounter):
                 pairs = [(value, float(count)) for value, count in family.counts.items()]
             else:
-                pairs = zip(family.values, family.array.tolist(), strict=True)
+                pairs = zip(family.values, map(float, family.numbers), strict=True)
             for value, number in pairs:
                 made[name].add_metric(
                     [family.component] + ([value] if family.label else []), number

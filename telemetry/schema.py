@@ -1,11 +1,14 @@
 """Schemas: the names, types and units of the columns that stages hand to each other."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:  # configuration reads the views' schemas without numpy
+    import numpy as np
 
 
 class Kind(StrEnum):
@@ -16,30 +19,37 @@ class Kind(StrEnum):
     CODE = "code"  # columns[name] is uint32[n], an index into the tuple dictionaries[name]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Field:
     """One column. `unit` is a UCUM code ("By", "ns", "{packet}") or "" for plain labels."""
 
     name: str
-    dtype: np.dtype[Any]  # of columns[name]; int32 for text, uint32 for code
+    format: str  # of columns[name] in numpy's short form; "i4" for text, "u4" for code
     unit: str = ""
     doc: str = ""
     kind: Kind = Kind.PLAIN
 
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """`format` as numpy has it."""
+        import numpy as np
+
+        return np.dtype(self.format)
+
 
 def plain(name: str, dtype: str, unit: str = "", doc: str = "") -> Field:
     """Return a fixed-width field; `dtype` in numpy's short form, such as "u8"."""
-    return Field(name, np.dtype(dtype), unit, doc)
+    return Field(name, dtype, unit, doc)
 
 
 def text(name: str, doc: str = "") -> Field:
     """Return a field of UTF-8 texts of any length."""
-    return Field(name, np.dtype("i4"), "", doc, Kind.TEXT)
+    return Field(name, "i4", "", doc, Kind.TEXT)
 
 
 def code(name: str, doc: str = "") -> Field:
     """Return a field of texts from a small set, stored as numbers into a dictionary."""
-    return Field(name, np.dtype("u4"), "", doc, Kind.CODE)
+    return Field(name, "u4", "", doc, Kind.CODE)
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,6 @@ class Schema:
         """The names of the fields in order."""
         return tuple(field.name for field in self.fields)
 
-    def wider(self, *fields: Field) -> "Schema":
+    def wider(self, *fields: Field) -> Schema:
         """Return this schema with more fields at its end: a table gains columns room by room."""
         return Schema(self.name, self.major, self.minor, self.fields + fields)

@@ -136,12 +136,12 @@ def _batch(
             offsets = np.frombuffer(buffers.buffer(1), np.int32)[: rows + 1]
             columns[label] = offsets if offsets.size else np.zeros(1, np.int32)
             blobs[label] = np.frombuffer(buffers.buffer(2), np.uint8)
-            fields.append(spec or Field(label, np.dtype("i4"), "", "", Kind.TEXT))
+            fields.append(spec or Field(label, "i4", "", "", Kind.TEXT))
             continue
-        dtype = np.dtype(_FORMAT[child_schema.format])
-        columns[label] = np.frombuffer(buffers.buffer(1), dtype)[:rows]
+        short = _FORMAT[child_schema.format]
+        columns[label] = np.frombuffer(buffers.buffer(1), short)[:rows]
         kind = Kind.CODE if label in dictionaries else Kind.PLAIN
-        fields.append(spec or Field(label, dtype, units.get(label, ""), "", kind))
+        fields.append(spec or Field(label, short, units.get(label, ""), "", kind))
     for spec in known.fields if known else ():
         if spec.name in columns:
             continue

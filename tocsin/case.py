@@ -34,7 +34,8 @@ from runtime.metrics import Metrics
 from telemetry.errors import ConfigError, DecodeError
 from tocsin import __version__
 from tocsin.anonymise import AnonymisedState, Mapper
-from tocsin.config import ApiSettings, Config, NetworkSettings
+from tocsin.config import Config, NetworkSettings
+from tocsin.process_settings import ApiSettings
 from tocsin.raw_ring import read_ring
 
 SECOND = 1_000_000_000
@@ -209,13 +210,7 @@ def _zip(folder: Path, output: Path, manifest: dict[str, Any]) -> None:
 
 
 def _context() -> Context:
-    return Context(
-        "case",
-        ManualClock(),
-        Metrics("case"),
-        logging.getLogger(__name__),
-        np.random.default_rng(0),
-    )
+    return Context("case", ManualClock(), Metrics("case"), logging.getLogger(__name__), (0,))
 
 
 def _when(time_ns: int) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -18,21 +18,7 @@ from runtime.registry import Registry
 from runtime.settings import NOT_STARTED, PositiveFloat, PositiveInt, Settings, load
 from telemetry.errors import ConfigError
 from telemetry.views import View
-
-
-class NodeSettings(Settings, frozen=True, kw_only=True):
-    """`[node]`"""
-
-    profile: Literal["sensor", "site", "core"] = "site"
-    state_dir: str = ""  # default: TOCSIN_STATE_DIR, /var/lib/tocsin, ~/.local/state/tocsin
-    seed: int = 0
-    workers: PositiveInt = 1  # processes that receive and decode; an exporter is always on one
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    journal_bytes_max: PositiveInt = 2 * 1024**3
-    journal_segment_bytes: PositiveInt = 64 * 1024**2
-    journal_segment_seconds: PositiveFloat = 600.0
-    checkpoint_seconds: PositiveFloat = 600.0
-    raw_ring_bytes: int = 64 * 1024**2  # the newest raw datagrams, for bug reports; 0 = none
+from tocsin.process_settings import ApiSettings, NodeSettings, ProcessSettings
 
 
 class ViewsSettings(Settings, frozen=True, kw_only=True):
@@ -53,15 +39,6 @@ class NetworkSettings(Settings, frozen=True, kw_only=True):
     map: str = ""  # a file of [[router]], [[interface]], [[link]], [[prefix]] tables
 
 
-class ApiSettings(Settings, frozen=True, kw_only=True):
-    """`[api]`"""
-
-    listen: str = "127.0.0.1:8470"
-    sql_listen: str = "127.0.0.1:8123"  # the SQL door, ClickHouse's HTTP interface; "" = none
-    token_file: str = ""  # one token a line; needed to listen on anything but loopback
-    metrics_listen: str = "127.0.0.1:8470"  # profile sensor: the gate serves metrics and health
-
-
 class Config(Settings, frozen=True, kw_only=True):
     """A whole configuration file."""
 
@@ -79,6 +56,10 @@ class Config(Settings, frozen=True, kw_only=True):
     alerting: AlertingSettings = AlertingSettings()
     history: HistorySettings = HistorySettings()
     api: ApiSettings = ApiSettings()
+
+    def for_processes(self) -> ProcessSettings:
+        """Return what supervisor and gate need of this."""
+        return ProcessSettings(node=self.node, alerting=self.alerting, api=self.api)
 
     def all_views(self) -> tuple[View, ...]:
         """Return the shipped views and the user's own; raise ConfigError for one that cannot be."""

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 
@@ -55,14 +54,8 @@ class Desk:
         self._servers: list[_Server] = []
 
     def _context(self, name: str) -> Context:
-        words = [self._config.node.seed, *name.encode()]
-        return Context(
-            name,
-            self._clock,
-            self.metrics.scoped(name),
-            logs.child(name),
-            np.random.default_rng(words),
-        )
+        seed = (self._config.node.seed, *name.encode())
+        return Context(name, self._clock, self.metrics.scoped(name), logs.child(name), seed)
 
     def _reader(self) -> ChdbConnection:
         settings = self._config.history

@@ -14,12 +14,11 @@ from pathlib import Path
 from types import FrameType
 
 import msgspec
-import numpy as np
 import zmq
 
 from alerting.alert import Alert
 from alerting.courier import Courier
-from alerting.outbox import Delivery, Verdict
+from alerting.delivery import Delivery, Verdict
 from runtime import logs
 from runtime.bus import RequestClient
 from runtime.clock import SystemClock
@@ -28,7 +27,7 @@ from runtime.metrics import Metrics
 from runtime.supervisor import end_with_parent
 from telemetry.errors import ConfigError, TransientError
 from tocsin import verbs
-from tocsin.config import Config, load_config
+from tocsin.process_settings import ProcessSettings, process_settings
 from tocsin.state import state_dir
 
 IDLE_SECONDS = 0.05
@@ -39,7 +38,7 @@ BUSY_SECONDS = 0.002  # while a sink is at work: its answer is told to the node 
 class Gate:
     """Moves deliveries between the node and the sinks until asked to stop."""
 
-    def __init__(self, config: Config, state: Path, context: Context) -> None:
+    def __init__(self, settings: ProcessSettings, state: Path, context: Context) -> None:
         self._client = RequestClient(f"ipc://{state}/node.sock")
         # The node publishes each alert after its commit: that wakes us, the outbox says what to do.
         self._zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -51,7 +50,7 @@ class Gate:
         self._context = context
         self._ended = False
         self._courier = Courier(
-            config.alerting.sinks,
+            settings.alerting.sinks,
             context,
             fetch=self._fetch,
             report=self._report,
@@ -141,15 +140,15 @@ def main() -> None:
     path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
     clock, metrics = SystemClock(), Metrics("gate")
     try:
-        config = load_config(path)
+        settings = process_settings(path)
         folder = state_dir(state)
-        logs.set_up("gate", metrics, clock, level=config.node.log_level)
-        random = np.random.default_rng([config.node.seed, 71])
-        gate = Gate(config, folder, Context("gate", clock, metrics, logs.child("gate"), random))
+        logs.set_up("gate", metrics, clock, level=settings.node.log_level)
+        seed = (settings.node.seed, *b"gate")
+        gate = Gate(settings, folder, Context("gate", clock, metrics, logs.child("gate"), seed))
         signal.signal(signal.SIGTERM, gate.ask_to_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if config.node.profile == "sensor":
-            serve_pages(config.api.metrics_listen, f"ipc://{folder}/node.sock")
+        if settings.node.profile == "sensor":
+            serve_pages(settings.api.metrics_listen, f"ipc://{folder}/node.sock")
         gate.run()
     except ConfigError as error:
         sys.stderr.write(f"tocsin: {error}\n")

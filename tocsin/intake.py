@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from logging import Logger
 from pathlib import Path
 
-import numpy as np
-
 from collectors.block import Decoder
 from collectors.listener import UdpListener
 from collectors.registry import make_decoder
@@ -35,10 +33,7 @@ TEMPLATE_CHANGES = ("new", "changed", "withdrawn", "expired")
 
 def make_context(name: str, clock: Clock, metrics: Metrics, seed: int) -> Context:
     """Return a component's context; its randomness depends on the run's seed and its name."""
-    words = [seed, *name.encode()]
-    return Context(
-        name, clock, metrics.scoped(name), logs.child(name), np.random.default_rng(words)
-    )
+    return Context(name, clock, metrics.scoped(name), logs.child(name), (seed, *name.encode()))
 
 
 def make_front(config: Config, clock: Clock, metrics: Metrics, *, shard: int = 0) -> Front:

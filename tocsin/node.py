@@ -18,7 +18,8 @@ from types import FrameType
 
 import msgspec
 
-from alerting.outbox import Outbox, Verdict
+from alerting.delivery import Verdict
+from alerting.outbox import Outbox
 from alerting.stage import AlertingStage
 from correlator.merge import FrameMerger
 from correlator.tables.network_map import load_network

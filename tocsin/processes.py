@@ -4,15 +4,16 @@ import sys
 from pathlib import Path
 
 from runtime.supervisor import Role
-from tocsin.config import Config
+from tocsin.process_settings import ProcessSettings
 from tocsin.state import kernel_environment
 
 
-def roles(config: Config, config_path: Path | None, state: Path) -> list[Role]:
+def roles(settings: ProcessSettings, config_path: Path | None, state: Path) -> list[Role]:
     """Return the child processes of an instance in their order of start."""
     environment, _ = kernel_environment(state)
     # One thread each: the machinery has its own, and maths libraries would add a pool per process.
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment |= settings.environment()
     arguments = [str(config_path or ""), str(state)]
 
     def role(name: str, *, essential: bool = False) -> Role:
@@ -20,6 +21,6 @@ def roles(config: Config, config_path: Path | None, state: Path) -> list[Role]:
         return Role(name, command, essential, environment=environment)
 
     made = [role("node", essential=True), role("gate")]
-    if config.node.profile != "sensor":
+    if settings.node.profile != "sensor":
         made.append(role("desk"))
     return made

@@ -117,7 +117,7 @@ def families_of(metrics: Metrics) -> list[Family]:
         if isinstance(family, KeyedCounter):
             values, numbers = list(family.counts), [float(n) for n in family.counts.values()]
         else:
-            values, numbers = list(family.values), family.array.astype(float).tolist()
+            values, numbers = list(family.values), [float(n) for n in family.numbers]
         kind = type(family).__name__
         made.append(
             Family(kind, family.name, family.help, family.label, values, family.component, numbers)

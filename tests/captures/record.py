@@ -38,7 +38,7 @@ def record(name: str) -> None:
     switch, begin, port = EXPORTERS[name]
     wire = Wire(switch=switch)
     base = make_context()
-    context = Context("record", SystemClock(), base.metrics, base.log, base.random)
+    context = Context("record", SystemClock(), base.metrics, base.log, base.seed)
     (sock,) = wire.sockets()
     listener = UdpListener(
         ListenerSettings(kind="flow", listen="udp://127.0.0.1:2055"), context, sock

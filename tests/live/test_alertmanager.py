@@ -95,7 +95,7 @@ def test_alertmanager_shows_the_alert_also_after_its_restart_and_drops_it_when_i
     alertmanager: Alertmanager, tmp_path: Path
 ) -> None:
     made = make_context("outbox")
-    context = Context(made.name, SystemClock(), made.metrics, made.log, made.random)
+    context = Context(made.name, SystemClock(), made.metrics, made.log, made.seed)
     clock = context.clock
     settings = AlertingSettings(
         sinks={"am": SinkSettings(kind="alertmanager", url=alertmanager.url)}

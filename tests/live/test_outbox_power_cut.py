@@ -25,7 +25,8 @@ CHILD = """
 import json, os, sys
 from pathlib import Path
 from alerting.config import AlertingSettings, SinkSettings
-from alerting.outbox import Outbox, Verdict
+from alerting.delivery import Verdict
+from alerting.outbox import Outbox
 from tocsin.testing import make_context
 from tocsin.testing.alarms import AlarmWorld
 

@@ -49,7 +49,7 @@ def hear(
 ) -> tuple[Heard, int, int]:
     """Run one exporter over some traffic; return what was heard, and the wire's packets and bytes."""
     base = make_context()
-    context = Context("live", SystemClock(), base.metrics, base.log, base.random)
+    context = Context("live", SystemClock(), base.metrics, base.log, base.seed)
     (sock,) = wire.sockets()
     settings = ListenerSettings(kind="flow", listen="udp://127.0.0.1:2055")
     listener = UdpListener(settings, context, sock)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from alerting.alert import canonical
-from alerting.outbox import Outbox, Verdict
+from alerting.delivery import Verdict
+from alerting.outbox import Outbox
 from runtime.bus import Publisher, RequestServer
 from runtime.clock import SystemClock
 from telemetry.batch import Batch

@@ -48,7 +48,6 @@ def decode(
     from tocsin.state import state_dir, use_kernel_cache
 
     use_kernel_cache(state_dir())
-    import numpy as np
 
     from collectors.present import csv_lines, json_line, table_lines
     from runtime.clock import ManualClock
@@ -60,13 +59,7 @@ def decode(
         if not file.is_file():
             what = "is a folder" if file.is_dir() else "no such file"
             raise ConfigError(f"{file}: {what}; give capture files (pcap, pcapng, payload files)")
-    context = Context(
-        "decode",
-        ManualClock(),
-        Metrics("decode"),
-        logging.getLogger(__name__),
-        np.random.default_rng(0),
-    )
+    context = Context("decode", ManualClock(), Metrics("decode"), logging.getLogger(__name__), (0,))
     run = Decoding(context, protocol=protocol, everything=everything, tunnels=tunnels)
     run.explain = explain
     made = run.rows(files)
@@ -339,7 +332,7 @@ class Decoding:
             for family in self._metrics.families():
                 if family.name != name:
                     continue
-                for label, amount in zip(family.values, family.array.tolist(), strict=True):
+                for label, amount in zip(family.values, family.numbers, strict=True):
                     if amount and label in reasons:
                         self.undecoded[reasons[label]] += int(amount)
                     elif amount and label in _SKIPPED:

@@ -74,7 +74,7 @@ class LiveDemo:
         config_path = self._prepare()
         config = load_config(config_path)
         supervisor = Supervisor(
-            roles(config, config_path, self._state),
+            roles(config.for_processes(), config_path, self._state),
             make_context("supervisor", self._clock, self._metrics, self._seed),
         )
         supervisor.start()

@@ -2,8 +2,6 @@
 
 import logging
 
-import numpy as np
-
 from runtime.clock import ManualClock
 from runtime.component import Context
 from runtime.metrics import Metrics
@@ -11,10 +9,5 @@ from runtime.metrics import Metrics
 
 def make_context(name: str = "test", *, seed: int = 7, clock: ManualClock | None = None) -> Context:
     """Return a context with a clock that stands still and a seeded generator."""
-    return Context(
-        name,
-        clock or ManualClock(),
-        Metrics(name),
-        logging.getLogger(f"tocsin.{name}"),
-        np.random.default_rng(seed),
-    )
+    log = logging.getLogger(f"tocsin.{name}")
+    return Context(name, clock or ManualClock(), Metrics(name), log, (seed,))

@@ -9,7 +9,7 @@ import pytest
 from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.courier import FAILURES_TO_OPEN, Courier
-from alerting.outbox import Delivery, Verdict
+from alerting.delivery import Delivery, Verdict
 from alerting.sinks import Parcel, RefusedError
 from runtime.clock import ManualClock
 from telemetry.errors import TransientError

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from alerting.config import AlertingSettings, SinkSettings
-from alerting.outbox import Delivery, Outbox, Verdict
+from alerting.delivery import Delivery, Verdict
+from alerting.outbox import Outbox
 from runtime.clock import ManualClock
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError

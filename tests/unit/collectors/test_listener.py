@@ -176,7 +176,7 @@ def test_the_buffer_that_was_granted_is_read_back_and_told() -> None:
 
 
 def live(context: Context) -> Context:
-    return Context(context.name, SystemClock(), context.metrics, context.log, context.random)
+    return Context(context.name, SystemClock(), context.metrics, context.log, context.seed)
 
 
 def listener(context: Context, sock: socket.socket, **settings: int) -> UdpListener:
@@ -243,7 +243,7 @@ def test_a_thread_that_fails_fails_its_owner(pair: tuple[socket.socket, socket.s
         def now_ns(self) -> int:
             raise BugError("the clock stands")
 
-    context = Context("x", Stopped(), broken.metrics, broken.log, broken.random)
+    context = Context("x", Stopped(), broken.metrics, broken.log, broken.seed)
     one = UdpListener(settings, context, pair[0], on_block=lambda: rung.append(True))
     one.start()
     clock = SystemClock()

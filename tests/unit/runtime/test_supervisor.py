@@ -25,7 +25,7 @@ def wait_for(supervisor: Supervisor, done: object) -> int | None:
 
 def live_context() -> Context:
     made = make_context("supervisor")
-    return Context(made.name, SystemClock(), made.metrics, made.log, made.random)
+    return Context(made.name, SystemClock(), made.metrics, made.log, made.seed)
 
 
 def python(code: str) -> list[str]:

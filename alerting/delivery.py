@@ -1,0 +1,36 @@
+"""What node and gate tell each other of alerts on their way to sinks."""
+
+import msgspec
+
+from alerting.alarm import SEVERITIES
+from alerting.alert import Alert
+from alerting.config import SinkSettings
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One alert on its way to one sink."""
+
+    number: int
+    key: str
+    sink: str
+    alarm: str
+    body: str
+    attempts: int
+    created_ns: int
+    state: str = "waiting"
+    answer: str = ""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a delivery."""
+
+    number: int
+    sent: bool
+    answer: str = ""
+    final: bool = False  # not sent and never will be: no use in trying again
+
+
+def wants(sink: SinkSettings, alert: Alert) -> bool:
+    """Whether a sink's route takes this alert."""
+    severe = SEVERITIES.index(alert.severity) <= SEVERITIES.index(sink.least_severity)
+    return severe and (not sink.kinds or alert.kind in sink.kinds)

@@ -1,0 +1,62 @@
+"""What the supervisor and the gate read of the configuration, without what checking it all takes.
+
+Checking the whole imports every collector and detector, and numpy with them. So it is done once, by
+`tocsin run`, which hands this part on in its environment.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from alerting.config import AlertingSettings
+from runtime.settings import PositiveFloat, PositiveInt, Settings
+
+ENVIRONMENT = "TOCSIN_PROCESS_SETTINGS"
+
+
+class NodeSettings(Settings, frozen=True, kw_only=True):
+    """`[node]`"""
+
+    profile: Literal["sensor", "site", "core"] = "site"
+    state_dir: str = ""  # default: TOCSIN_STATE_DIR, /var/lib/tocsin, ~/.local/state/tocsin
+    seed: int = 0
+    workers: PositiveInt = 1  # processes that receive and decode; an exporter is always on one
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    journal_bytes_max: PositiveInt = 2 * 1024**3
+    journal_segment_bytes: PositiveInt = 64 * 1024**2
+    journal_segment_seconds: PositiveFloat = 600.0
+    checkpoint_seconds: PositiveFloat = 600.0
+    raw_ring_bytes: int = 64 * 1024**2  # the newest raw datagrams, for bug reports; 0 = none
+
+
+class ApiSettings(Settings, frozen=True, kw_only=True):
+    """`[api]`"""
+
+    listen: str = "127.0.0.1:8470"
+    sql_listen: str = "127.0.0.1:8123"  # the SQL door, ClickHouse's HTTP interface; "" = none
+    token_file: str = ""  # one token a line; needed to listen on anything but loopback
+    metrics_listen: str = "127.0.0.1:8470"  # profile sensor: the gate serves metrics and health
+
+
+class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The tables of a checked `tocsin.config.Config` that all processes read."""
+
+    node: NodeSettings
+    alerting: AlertingSettings
+    api: ApiSettings
+
+    def environment(self) -> dict[str, str]:
+        """Return what to add to a child's environment; it is readable by this user alone."""
+        return {ENVIRONMENT: msgspec.json.encode(self).decode()}
+
+
+def process_settings(path: Path | None) -> ProcessSettings:
+    """Return what the supervisor handed on, else read and check the whole configuration."""
+    handed = os.environ.get(ENVIRONMENT)
+    if handed:
+        return msgspec.json.decode(handed, type=ProcessSettings)
+    from tocsin.config import load_config
+
+    return load_config(path).for_processes()
