@@ -152,9 +152,12 @@ def scan(frame: Batch, scores: Scores, model: SeasonalBaseline) -> list[Finding]
     # Each extra flow is one or two small packets; a busy host's extra flows carry payload. What the
     # series' usual traffic does beside it stays within its own band.
     rate = np.maximum(extra["flows"], 1e-9)
-    room = {name: scores[name].upper[:rows] - scores[name].expected[:rows] for name in usual}
-    thin = (extra["packets"] < SCAN_PACKETS_PER_FLOW * rate + room["packets"] * mature) & (
-        extra["octets"] < SCAN_OCTETS_PER_FLOW * rate + room["octets"] * mature
+    room = {
+        name: np.where(mature, scores[name].upper[:rows] - scores[name].expected[:rows], 0.0)
+        for name in usual
+    }
+    thin = (extra["packets"] < SCAN_PACKETS_PER_FLOW * rate + room["packets"]) & (
+        extra["octets"] < SCAN_OCTETS_PER_FLOW * rate + room["octets"]
     )
     return [
         _finding(frame, scores, i, measure, "scan", hard=False,

@@ -61,6 +61,10 @@ listen = "udp://127.0.0.1:{sflow}"
 [views]
 tick_seconds = {tick}
 lateness_seconds = 2.0
+[views.keys_per_tick_max]
+interface = {keys}
+source_prefix = {keys}
+destination_prefix = {keys}
 [api]
 listen = "127.0.0.1:{api}"
 sql_listen = "127.0.0.1:{sql}"
@@ -106,14 +110,16 @@ def children_of(pid: int) -> list[int]:
 class Instance:
     """`tocsin run` and `tocsin watchdog` on a folder of their own."""
 
-    def __init__(self, folder: Path, profile: str, kernels: str) -> None:
+    def __init__(self, folder: Path, profile: str, kernels: str, series: int = 0) -> None:
         self.folder, self.profile = folder, profile
+        keys = max(16_384, series // 2)  # the default, or room for the half of them in one view
         self.state = folder / "state"
         datagram, stream = socket.SOCK_DGRAM, socket.SOCK_STREAM
         self.flow_port = free_port(43055, datagram)
         config = folder / "tocsin.toml"
         config.write_text(
             CONFIG.format(
+                keys=keys,
                 profile=profile, folder=folder, tick=TICK_SECONDS, flow=self.flow_port,
                 ipfix=free_port(44739, datagram), sflow=free_port(46343, datagram),
                 api=free_port(48470, stream), sql=free_port(48123, stream),
@@ -181,10 +187,10 @@ def environment_of(kernels: str, folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(profile: str, kernels: str) -> Iterator[Instance]:
+def running(profile: str, kernels: str, series: int = 0) -> Iterator[Instance]:
     """Run an instance in a folder that goes with it."""
     with tempfile.TemporaryDirectory() as name:
-        instance = Instance(Path(name), profile, kernels).start()
+        instance = Instance(Path(name), profile, kernels, series).start()
         try:
             yield instance
         finally:
@@ -203,7 +209,7 @@ def feed(exporters: Exporters, seconds: float, per_second: float) -> None:
 
 def resident(profile: str, kernels: str, series: int) -> list[dict[str, object]]:
     """Feed so many series and return the rows of memory."""
-    with running(profile, kernels) as instance:
+    with running(profile, kernels, series) as instance:
         exporters = Exporters(series, port=instance.flow_port)
         # Each series comes in each tick, at 500 datagrams a second at least once every 10 s.
         rate = exporters.datagrams_per_cycle / (TICK_SECONDS * 0.9)

@@ -9,7 +9,13 @@ import pytest
 from collectors.block import DatagramBlock
 from detectors.config import DetectionSettings
 from runtime.clock import ManualClock
-from tests.support.demo_capture import SECOND, START_NS, write_demo_capture
+from tests.support.demo_capture import (
+    CHANGING,
+    SECOND,
+    START_NS,
+    changing_exporter,
+    write_demo_capture,
+)
 from tocsin.config import Config, NetworkSettings, ViewsSettings
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.settings import FOLDER
@@ -31,7 +37,7 @@ def config() -> Config:
 
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """Two and a half minutes of the demo network with a cut link and a silent exporter."""
+    """Two and a half minutes of the demo network with three faults, and an exporter of changes."""
     path = tmp_path_factory.mktemp("capture") / "demo.pcapng"
     link = load_demo_network().links_used()[0]
     faults = (
@@ -43,7 +49,9 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
             {"vector": "ntp-amplification", "flows_per_second": 60.0, "host": 9},
         ),
     )  # fmt: skip
-    return path, write_demo_capture(path, seconds=SECONDS, faults=faults)
+    more = tuple(changing_exporter(SECONDS))
+    model = write_demo_capture(path, seconds=SECONDS, faults=faults, more=more)
+    return path, model + 20 * len(more)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +69,11 @@ def test_every_record_is_decoded_and_the_faults_are_found(
     text = b"\n".join(whole).decode()
     for kind in ("link-cut", "exporter-down", "volumetric-attack"):
         assert f'"kind":"{kind}"' in text
-    assert text.count('"state":"raised"') == 3
+    assert f'"entity":"{CHANGING}"' in text  # its silence is known: its records were understood
+    assert text.count('"state":"raised"') == 4
 
 
+# 25 cuts of every block, at other places for each seed: between template and data, within a change.
 @pytest.mark.parametrize("seed", range(4))
 def test_random_cuts_change_nothing(
     capture: tuple[Path, int], whole: list[bytes], seed: int

@@ -9,7 +9,10 @@ FORMATS = {
     "json": "JSON",
     "jsonl": "JSONEachRow",
     "csv": "CSVWithNames",
+    "arrow": "ArrowStream",
+    "parquet": "Parquet",
 }
+BINARY = ("arrow", "parquet")
 
 
 @click.command()
@@ -27,5 +30,9 @@ def query(sql: str, output: str, path: Path | None, state: Path | None) -> None:
     from tocsin.config import load_config
     from tocsin.state import state_dir
 
+    if output in BINARY and sys.stdout.isatty():
+        raise click.UsageError(
+            f"{output} is binary: send it to a file or a pipe, as in > rows.{output}"
+        )
     data = ask.query(load_config(path), state_dir(state), sql, FORMATS[output])
     sys.stdout.buffer.write(data)

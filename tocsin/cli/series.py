@@ -1,14 +1,15 @@
 """`tocsin series`: series of the history."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 
 @click.command()
 @click.argument("match")
-@click.option("-o", "--output", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table",
-              show_default=True)  # fmt: skip
+@click.option("-o", "--output", default="table", show_default=True,
+              type=click.Choice(["table", "json", "jsonl", "csv", "arrow", "parquet"]))  # fmt: skip
 @click.option("--since", default="1h", show_default=True, help="RFC 3339, or 2h for so long ago.")
 @click.option("--until", default="", help="RFC 3339 or 2h; default: now.")
 @click.option("--step", type=click.IntRange(0), default=0, help="Seconds; 0: as fits the span.")
@@ -40,6 +41,10 @@ def series(
     from tocsin.state import state_dir
     from tocsin.times import time_ns
 
+    if output in ("arrow", "parquet") and sys.stdout.isatty():
+        raise click.UsageError(
+            f"{output} is binary: send it to a file or a pipe, as in > rows.{output}"
+        )
     now_ns = SystemClock().now_ns()
     names = [part.strip() for part in aggregates.split(",") if part.strip()]
     rows = ask.series(
@@ -61,6 +66,8 @@ def series(
         writer = csv.DictWriter(sys.stdout, ["time_s", "view", "entity", "measure", *names])
         writer.writeheader()
         writer.writerows(rows)
+    elif output in ("arrow", "parquet"):
+        sys.stdout.buffer.write(_columns(rows, names, output))
     else:
         click.echo(f"{'time':20} {'view':18} {'entity':24} {'measure':22} " + " ".join(
             f"{name:>14}" for name in names))  # fmt: skip
@@ -72,6 +79,27 @@ def series(
             )
     if len(rows) >= limit:
         click.echo(f"only the first {limit} points; --limit or --step give more", err=True)
+
+
+def _columns(rows: list[dict[str, Any]], names: list[str], output: str) -> bytes:
+    """Return rows as an Arrow stream or a Parquet file; time as a timestamp in UTC."""
+    import io
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    types = {"time_s": pa.timestamp("s", tz="UTC"), "view": pa.string(), "entity": pa.string(),
+             "measure": pa.string()}  # fmt: skip
+    fields = [(name, types.get(name, pa.float64())) for name in (*types, *names)]
+    table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    table = table.rename_columns(["time" if name == "time_s" else name for name, _ in fields])
+    out = io.BytesIO()
+    if output == "parquet":
+        parquet.write_table(table, out)
+    else:
+        with pa.ipc.new_stream(out, table.schema) as writer:
+            writer.write_table(table)
+    return out.getvalue()
 
 
 def _figure(value: float | None) -> str:

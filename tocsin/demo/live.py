@@ -21,6 +21,7 @@ from alerting.alert import Alert, human
 from runtime import logs
 from runtime.bus import RequestClient
 from runtime.clock import SystemClock
+from runtime.lock import FolderLock
 from runtime.metrics import Metrics
 from runtime.supervisor import Supervisor
 from telemetry.errors import TransientError
@@ -70,6 +71,9 @@ class LiveDemo:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         logs.set_up("demo", self._metrics, self._clock, level="warning")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(self._folder, "demo", self._clock)
+        lock.take()  # freed by the end of this process
         self._warm()
         config_path = self._prepare()
         config = load_config(config_path)
@@ -252,7 +256,7 @@ class LiveDemo:
         until_ns: int,
     ) -> None:
         footer_due = self._clock.monotonic_ns() + round(FOOTER_SECONDS * 1e9)
-        before: tuple[int, int] | None = None
+        before = (0, self._clock.monotonic_ns())
         while not self._ended and self._clock.now_ns() < until_ns:
             supervisor.poll()
             if watcher.poll(200):
@@ -268,7 +272,7 @@ class LiveDemo:
             footer_due = now + round(FOOTER_SECONDS * 1e9)
             with contextlib.suppress(TransientError):
                 status = client.ask("status", verbs.Nothing(), verbs.Status)
-                rate = (status.records - before[0]) / (now - before[1]) * 1e9 if before else 0.0
+                rate = (status.records - before[0]) / (now - before[1]) * 1e9
                 before = (status.records, now)
                 memory = sum(rss_bytes(pid) for pid in supervisor.pids().values())
                 click.echo(
