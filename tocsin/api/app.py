@@ -301,8 +301,7 @@ class _Handlers:
             if error.__cause__ is None:  # ours: too many wait
                 raise
             return problem(HTTPStatus.BAD_REQUEST, str(error))  # the engine's: the statement
-        kind = "application/json" if form.startswith("JSON") else "text/plain; charset=utf-8"
-        return Response(data, media_type=kind)
+        return Response(data, media_type=_media_type(form))
 
     async def feed(self, request: Request) -> Response:
         del request
@@ -349,7 +348,25 @@ async def _problem_of_http(request: Request, error: Exception) -> Response:
     return problem(HTTPStatus(error.status_code), detail, error.headers)
 
 
+def _media_type(form: str) -> str:
+    """Return the media type of one of the engine's output formats."""
+    if form.startswith("JSON"):
+        return "application/json"
+    known = {
+        "Parquet": "application/vnd.apache.parquet",
+        "ArrowStream": "application/vnd.apache.arrow.stream",
+        "Arrow": "application/vnd.apache.arrow.file",
+    }
+    binary = form in ("Native", "RowBinary", "ORC", "Avro", "MsgPack")
+    return known.get(form, "application/octet-stream" if binary else "text/plain; charset=utf-8")
+
+
 def _asked(request: Request, kind: type[T]) -> T:
+    known = {field.encode_name for field in msgspec.structs.fields(kind)}  # type: ignore[type-var]
+    for name in request.query_params:
+        if name not in known:
+            listed = ", ".join(sorted(known))
+            raise ConfigError(f"parameter {name[:40]!r} is not known here; known: {listed}")
     return msgspec.convert(dict(request.query_params), kind, strict=False)
 
 

@@ -1,0 +1,195 @@
+"""A whole running instance of profile site, asked as its users ask: REST, live feed, SQL, CLI."""
+
+import contextlib
+import io
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from tests.support.live_node import CLOCK, feed, write_config
+from tocsin.api import models
+from tocsin.api.app import OPERATIONS
+from tocsin.api.openapi import Operation
+from tocsin.demo.network import load_demo_network
+from tocsin.demo.settings import free_port
+from tocsin.demo.traffic import Fault
+
+pytestmark = pytest.mark.slow
+SECOND = 1_000_000_000
+# What each path that needs an argument is asked with, besides what the running instance knows.
+ASKED = {
+    "series": {"match": "view=exporter,measure=octets", "since": "10m"},
+    "query": {"sql": "select count() as n from frames"},
+    "query_body": {"sql": "select count() as n from frames"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where the instance is."""
+
+    base: str
+    sql: str
+    config: Path
+    state: Path
+    alarm: str  # id of one that was raised
+
+    def verb(self, *words: str) -> "subprocess.CompletedProcess[bytes]":
+        """Run a verb of the command line beside the instance."""
+        command = [sys.executable, "-m", "tocsin", *words, "-c", str(self.config)]
+        return subprocess.run(
+            [*command, "--state", str(self.state)], capture_output=True, timeout=60, check=False
+        )
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """An instance that has stored ticks and raised an alarm for a silent exporter."""
+    folder = tmp_path_factory.mktemp("d")  # short: a unix socket's path has 108 bytes
+    ports = (free_port(43100, socket.SOCK_DGRAM), free_port(43150, socket.SOCK_DGRAM))
+    api, sql = free_port(48500, socket.SOCK_STREAM), free_port(48550, socket.SOCK_STREAM)
+    config = write_config(
+        folder, port=ports[0], sflow_port=ports[1],
+        extra=f'[api]\nlisten = "127.0.0.1:{api}"\nsql_listen = "127.0.0.1:{sql}"\n',
+    )  # fmt: skip
+    config.write_text(config.read_text("utf-8").replace('"sensor"', '"site"'), "utf-8")
+    now_ns = CLOCK.now_ns()
+    fault = Fault("exporter-down", "vie1", now_ns + 25 * SECOND, now_ns + 3600 * SECOND)
+    network = load_demo_network()
+    assert "vie1" in network.names
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tocsin", "run", "-c", str(config), "--state", str(folder / "state")]
+    )
+    stop = threading.Event()
+    sender = threading.Thread(target=feed, args=(stop, (fault,), ports))
+    sender.start()
+    try:
+        base = f"http://127.0.0.1:{api}"
+        alarm = _first_alarm(base, process)
+        yield Running(base, f"http://127.0.0.1:{sql}", config, folder / "state", alarm)
+    finally:
+        stop.set()
+        sender.join(10)
+        process.terminate()
+        process.wait(20)
+
+
+def _first_alarm(base: str, process: "subprocess.Popen[bytes]") -> str:
+    until_ns = CLOCK.monotonic_ns() + 120 * SECOND
+    while CLOCK.monotonic_ns() < until_ns:
+        assert process.poll() is None, "the instance ended"
+        with contextlib.suppress(httpx.HTTPError):
+            found = httpx.get(f"{base}/api/v1/alarms", params={"state": "all"}, timeout=5)
+            if found.status_code == 200 and found.json()["alarms"]:
+                return str(found.json()["alarms"][0]["id"])
+        CLOCK.sleep(0.3)
+    raise AssertionError("no alarm within two minutes")
+
+
+def _ask(running: Running, op: Operation, **more: Any) -> httpx.Response:
+    path = op.path.replace("{id}", running.alarm)
+    if op.method == "post":
+        return httpx.post(running.base + path, json={**ASKED[op.name], **more}, timeout=30)
+    return httpx.get(running.base + path, params={**ASKED.get(op.name, {}), **more}, timeout=30)
+
+
+PLAIN = [op for op in OPERATIONS if op.answer != "text/event-stream"]
+
+
+@pytest.mark.parametrize("op", PLAIN, ids=lambda op: op.name)
+def test_each_operation_answers_as_its_document_says(running: Running, op: Operation) -> None:
+    document = httpx.get(f"{running.base}/api/v1/openapi.json", timeout=30).json()
+    described = document["paths"][op.path][op.method]
+    answer = _ask(running, op)
+    assert answer.status_code == 200, answer.text
+    kind = answer.headers["content-type"].partition(";")[0]
+    assert kind in described["responses"]["200"]["content"]
+    if isinstance(op.answer, type):
+        msgspec.json.decode(answer.content, type=op.answer)
+
+
+@pytest.mark.parametrize(
+    "op", [op for op in PLAIN if op.ask and op.method == "get"], ids=lambda op: op.name
+)
+def test_an_unknown_parameter_is_a_problem_that_names_the_known_ones(
+    running: Running, op: Operation
+) -> None:
+    answer = _ask(running, op, limti=5)
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = msgspec.json.decode(answer.content, type=models.Problem)
+    assert "limti" in problem.detail
+    assert "known" in problem.detail
+
+
+def test_history_and_node_tell_of_the_same_alarm(running: Running) -> None:
+    until_ns = CLOCK.monotonic_ns() + 30 * SECOND
+    while True:  # the history follows the journal
+        answer = httpx.get(f"{running.base}/api/v1/alarms/{running.alarm}", timeout=30)
+        if answer.status_code == 200 and answer.json()["changes"]:
+            break
+        assert CLOCK.monotonic_ns() < until_ns, answer.text
+        CLOCK.sleep(0.3)
+    told = answer.json()
+    listed = httpx.get(f"{running.base}/api/v1/alarms", params={"state": "all"}, timeout=30).json()
+    (same,) = [alarm for alarm in listed["alarms"] if alarm["id"] == running.alarm]
+    assert (told["kind"], told["entity"]) == (same["kind"], same["entity"])
+    assert told["changes"][-1]["state"] == "raised"
+
+
+def test_the_feed_begins_at_once_and_stays_open(running: Running) -> None:
+    with httpx.stream("GET", f"{running.base}/api/v1/feed", timeout=20) as stream:
+        assert stream.status_code == 200
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        assert next(stream.iter_bytes())
+
+
+@pytest.mark.parametrize("output", ["table", "json", "jsonl", "csv", "arrow", "parquet"])
+def test_query_and_series_in_every_format_beside_the_running_desk(
+    running: Running, output: str
+) -> None:
+    sql = "select view, measure, count() as n from frames group by view, measure order by n, view"
+    done = running.verb("query", sql, "-o", output)
+    assert done.returncode == 0, done.stderr
+    _rows(done.stdout, output, {"view", "measure", "n"})
+    done = running.verb("series", "view=exporter,measure=octets", "-o", output, "--since", "10m")
+    assert done.returncode == 0, done.stderr
+    time = "time" if output in ("arrow", "parquet", "table") else "time_s"
+    _rows(done.stdout, output, {time, "view", "entity", "measure", "avg"})
+
+
+def _rows(data: bytes, output: str, columns: set[str]) -> None:
+    """Read the output with its format's own reader; it has these columns and at least one row."""
+    if output == "arrow":
+        table = pa.ipc.open_stream(io.BytesIO(data)).read_all()
+    elif output == "parquet":
+        table = parquet.read_table(io.BytesIO(data))
+    else:
+        text = data.decode()
+        assert all(column in text for column in columns)
+        assert json.loads(text) if output == "json" else len(text.strip().splitlines()) > 1
+        return
+    assert set(table.column_names) == columns
+    assert table.num_rows > 0
+
+
+def test_the_sql_door_gives_the_same_count(running: Running) -> None:
+    sql = "select uniqExact(tick_end_ns) from tocsin.frames where tick_end_ns < {end}"
+    status = httpx.get(f"{running.base}/api/v1/status", timeout=30).json()
+    sql = sql.replace("{end}", str(status["desk"]["history"]["high_water_ns"]))
+    by_door = httpx.post(f"{running.sql}/", content=f"{sql} format TSV", timeout=30)
+    assert by_door.status_code == 200, by_door.text
+    by_api = running.verb("query", sql, "-o", "jsonl")
+    assert int(by_door.text) == int(next(iter(json.loads(by_api.stdout).values()))) > 10
