@@ -16,7 +16,7 @@ import numpy as np
 from telemetry.errors import ConfigError, TransientError
 
 _TYPES = {"i8": "Int64", "u8": "UInt64", "u4": "UInt32", "u2": "UInt16", "u1": "UInt8", "f4": "Float32",
-          "f8": "Float64", "i4": "Int32"}  # fmt: skip
+          "f8": "Float64", "i4": "Int32", "V16": "IPv6"}  # fmt: skip
 
 
 class ChdbStore:

@@ -9,6 +9,7 @@ cursor moves only behind what was inserted and synced, so that the node may then
 import threading
 from pathlib import Path
 
+from history.flow_loader import FlowLoader
 from history.retention import Retention
 from history.writer import ROWS_PER_INSERT, HistoryWriter
 from runtime.component import Context
@@ -26,12 +27,19 @@ class HistoryFeeder:
     """Owns the thread that writes."""
 
     def __init__(
-        self, state: Path, writer: HistoryWriter, retention: Retention, context: Context
+        self,
+        state: Path,
+        writer: HistoryWriter,
+        retention: Retention,
+        context: Context,
+        *,
+        flows: FlowLoader | None = None,
     ) -> None:
         self._folder = state / "journal"
         self._cursor = Cursor(state / "cursors", "history")
         self._writer = writer
         self._retention = retention
+        self._flows = flows
         self._context = context
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -88,7 +96,7 @@ class HistoryFeeder:
                 self._ended.wait(IDLE_SECONDS)
 
     def step(self) -> int:
-        """Take what the journal has, insert it, move the cursor; return the number of blocks."""
+        """Take what the journal has, insert it, move the cursor; return how much was done."""
         blocks = self._take()
         if self._writer.waiting_rows or blocks:
             self._writer.flush()
@@ -98,6 +106,8 @@ class HistoryFeeder:
             if self._trouble:
                 self._context.log.info("history_goes_on")
                 self._trouble = ""
+        if self._flows is not None:
+            blocks += self._flows.step()
         now_ns = self._context.clock.now_ns()
         if now_ns >= self._trim_due_ns:
             self._trim_due_ns = now_ns + TRIM_EVERY_NS

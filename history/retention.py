@@ -1,8 +1,9 @@
 """What goes when: by age, and beyond the disk budget in a stated order.
 
-Order of eviction beyond `disk_bytes_max`: the oldest day of ticks and findings, day by day, but never
-the newest day; then the oldest month of 1-minute rollups, then of 15-minute rollups. Hourly and daily
-rollups, alarms, incidents and the series dictionary are never dropped for room.
+Order of eviction beyond `disk_bytes_max`: raw flow records, hour by hour, but never the newest hour;
+the oldest day of ticks and findings, day by day, but never the newest day; then the oldest month of
+1-minute rollups, then of 15-minute rollups. Hourly and daily rollups, alarms, incidents and the
+series dictionary are never dropped for room.
 """
 
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class Retention:
     def _days(self, part: _Part) -> int:
         if part.table in DAILY:
             return self._settings.frames_days
+        if part.table == "flows":
+            return self._settings.flows_days
         if part.table == "rollups":
             return (
                 self._settings.rollup_minute_days
@@ -65,7 +68,9 @@ class Retention:
     def _order(self, parts: list[_Part]) -> list[_Part]:
         daily = [part for part in parts if part.table in DAILY]
         newest = max((part.last_day for part in daily), default=0)
+        hours = sorted((p for p in parts if p.table == "flows"), key=lambda p: int(p.partition))
         return [
+            *hours[:-1],
             *sorted(
                 (part for part in daily if part.last_day < newest),
                 key=lambda part: (part.last_day, part.table),
@@ -82,6 +87,8 @@ def _part(row: dict[str, object]) -> _Part:
     if table in DAILY:  # '2026-11-24'
         day = int(np.datetime64(partition.strip("'"), "D").astype(int))
         return _Part(table, f"'{partition.strip(chr(39))}'", size, day)
+    if table == "flows":  # hours since 1970
+        return _Part(table, partition, size, int(partition) // 24)
     if table == "rollups":  # (60,202611)
         period, month = (int(part) for part in partition.strip("()").split(","))
         return _Part(table, f"({period},{month})", size, _last_day(month), period)

@@ -46,9 +46,17 @@ class Front:
     next deadline that every listener has passed, closes it, and goes on.
     """
 
-    def __init__(self, decoders: Mapping[str, Decoder], windows: Windows) -> None:
+    def __init__(
+        self,
+        decoders: Mapping[str, Decoder],
+        windows: Windows,
+        *,
+        on_flows: Callable[[Batch], None] | None = None,
+    ) -> None:
+        """`on_flows` is shown every batch of flow records, and must not keep it."""
         self._decoders = dict(decoders)
         self._windows = windows
+        self._on_flows = on_flows
         self._waiting: dict[str, deque[DatagramBlock]] = {name: deque() for name in decoders}
         self._frontier = dict.fromkeys(decoders, 0)
         self._loose: list[Batch] = []
@@ -135,6 +143,8 @@ class Front:
         for batch in self._decoders[name].decode(block):
             if batch.schema.name == "flow":
                 self.records += batch.rows
+                if self._on_flows is not None:
+                    self._on_flows(batch)
                 self._loose.extend(self._windows.process(batch))
             else:
                 self._loose.append(batch)

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 
 from history.chdb_store import ChdbConnection, ChdbStore
 from history.feeder import HistoryFeeder
+from history.flow_loader import FlowLoader
 from history.retention import Retention
 from history.store import DATABASE, migrate
 from history.writer import HistoryWriter
@@ -84,7 +85,10 @@ class Desk:
             context = self._context("history")
             writer = HistoryWriter(connection, context)
             retention = Retention(connection, self._config.history)
-            feeder = HistoryFeeder(self._state, writer, retention, context)
+            flows = FlowLoader(
+                self._state / "flows", connection, context
+            )  # also what is left of them
+            feeder = HistoryFeeder(self._state, writer, retention, context, flows=flows)
             feeder.start()
             undo.callback(feeder.stop)
             # 3. Who may ask.

@@ -15,12 +15,15 @@ from collectors.listener import UdpListener
 from collectors.registry import make_decoder
 from correlator.tables.network_map import load_network
 from correlator.windows import FlowWindows
+from history.flow_spool import FlowSpool
 from runtime import logs
 from runtime.checkpoint import Checkpoints
 from runtime.clock import Clock
 from runtime.component import Context
 from runtime.kernels import imported
 from runtime.metrics import Metrics
+from telemetry.batch import Batch
+from telemetry.errors import ConfigError
 from tocsin.chain import Closing, Front
 from tocsin.config import Config
 from tocsin.raw_ring import RawRing
@@ -36,7 +39,14 @@ def make_context(name: str, clock: Clock, metrics: Metrics, seed: int) -> Contex
     return Context(name, clock, metrics.scoped(name), logs.child(name), (seed, *name.encode()))
 
 
-def make_front(config: Config, clock: Clock, metrics: Metrics, *, shard: int = 0) -> Front:
+def make_front(
+    config: Config,
+    clock: Clock,
+    metrics: Metrics,
+    *,
+    shard: int = 0,
+    on_flows: Callable[[Batch], None] | None = None,
+) -> Front:
     """Return one shard's half of the chain."""
     seed = config.node.seed
     decoders: dict[str, Decoder] = {}
@@ -50,7 +60,7 @@ def make_front(config: Config, clock: Clock, metrics: Metrics, *, shard: int = 0
         backbone=network.backbone(),
         shard=shard,
     )
-    return Front(decoders, windows)
+    return Front(decoders, windows, on_flows=on_flows)
 
 
 def part_of(shard: int, shards: int) -> str:
@@ -118,7 +128,14 @@ class Intake:
         )
         if ring_bytes:
             self._ring.start()
-        self._front = make_front(self._config, self._clock, self._metrics, shard=self._shard)
+        self._spool = self._flow_spool()
+        self._front = make_front(
+            self._config,
+            self._clock,
+            self._metrics,
+            shard=self._shard,
+            on_flows=self._spool.write if self._spool else None,
+        )
         # What another number of shards has left comes first: what it knows of exporters that are
         # now ours helps, the rest expires.
         folder = self._state / "templates"
@@ -129,6 +146,27 @@ class Intake:
         self._restore(own)
         self._templates = Checkpoints(own, self._context("templates"))
         self._started = True
+
+    def _flow_spool(self) -> FlowSpool | None:
+        """Return where raw flow records go on their way to the history, None where they do not."""
+        settings, workers = self._config.history, self._config.node.workers
+        if not settings.flows or self._config.node.profile == "sensor":
+            return None
+        made = FlowSpool(
+            self._state / "flows" / self._part,
+            self._context("flow_spool"),
+            rows_per_second_max=max(settings.flows_rows_per_second_max // workers, 1),
+            waiting_bytes_max=max(settings.flows_waiting_bytes_max // workers, 1),
+            shard=self._shard,
+        )
+        try:
+            made.start()
+        except OSError as error:
+            raise ConfigError(
+                f"{self._state / 'flows'}: {error.strerror}; make it writable, or set "
+                f"history.flows = false. The node was not started."
+            ) from error
+        return made
 
     def _restore(self, folder: Path) -> None:
         kept = Checkpoints(folder, self._context("templates")).load()
@@ -165,6 +203,8 @@ class Intake:
     def keep(self, *, always: bool = False) -> None:
         """Keep templates within a second of a change: a restart must not wait for the next refresh."""
         self._ring.flush()
+        if self._spool is not None:
+            self._spool.tidy(self._clock.now_ns())
         changes = sum(
             int(self._metrics.value("collector_templates_total", result=result))
             for result in TEMPLATE_CHANGES
@@ -227,6 +267,8 @@ class Intake:
             with contextlib.suppress(OSError):
                 self.keep(always=True)
             self._ring.stop()
+            if self._spool is not None:
+                self._spool.stop()
 
     def _context(self, name: str) -> Context:
         return make_context(name, self._clock, self._metrics, self._config.node.seed)

@@ -62,7 +62,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     api, sql = free_port(48500, socket.SOCK_STREAM), free_port(48550, socket.SOCK_STREAM)
     config = write_config(
         folder, port=ports[0], sflow_port=ports[1],
-        extra=f'[api]\nlisten = "127.0.0.1:{api}"\nsql_listen = "127.0.0.1:{sql}"\n',
+        extra=f'[api]\nlisten = "127.0.0.1:{api}"\nsql_listen = "127.0.0.1:{sql}"\n[history]\nflows = true\n',
     )  # fmt: skip
     config.write_text(config.read_text("utf-8").replace('"sensor"', '"site"'), "utf-8")
     now_ns = CLOCK.now_ns()
@@ -183,6 +183,31 @@ def _rows(data: bytes, output: str, columns: set[str]) -> None:
         return
     assert set(table.column_names) == columns
     assert table.num_rows > 0
+
+
+def test_raw_flows_are_there_soon_and_whole(running: Running) -> None:
+    sql = (
+        "select count() as n, uniqExact(exporter) as exporters, min(kept_share) as least,"
+        " sum(octets * sampling_rate) as octets, uniqExact(file) as files, max(arrival_ns) as newest,"
+        " countIf(isIPv4String(replaceOne(toString(source), '::ffff:', ''))) as v4 from flows"
+    )
+    until_ns = CLOCK.monotonic_ns() + 30 * SECOND
+    while True:
+        done = running.verb("query", sql, "-o", "jsonl")
+        assert done.returncode == 0, done.stderr
+        row = {name: float(value) for name, value in json.loads(done.stdout).items()}
+        if row["n"] > 5_000:
+            break
+        assert CLOCK.monotonic_ns() < until_ns, row
+        CLOCK.sleep(0.5)
+    assert row["exporters"] == len(load_demo_network().names)
+    assert row["least"] == 1.0
+    assert row["octets"] > 0
+    assert row["v4"] == row["n"]
+    # What the views counted until the newest stored record is what is stored: nothing twice.
+    status = httpx.get(f"{running.base}/api/v1/status", timeout=30).json()
+    assert row["n"] <= status["node"]["records"]
+    assert status["node"]["records"] - row["n"] < 900 * 30
 
 
 def test_the_sql_door_gives_the_same_count(running: Running) -> None:

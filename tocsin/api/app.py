@@ -362,7 +362,7 @@ def _media_type(form: str) -> str:
 
 
 def _asked(request: Request, kind: type[T]) -> T:
-    known = {field.encode_name for field in msgspec.structs.fields(kind)}  # type: ignore[type-var]
+    known = {field.encode_name for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
     for name in request.query_params:
         if name not in known:
             listed = ", ".join(sorted(known))

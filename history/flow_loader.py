@@ -1,0 +1,96 @@
+"""Raw flow records from their spool into the table `flows`, each file once.
+
+A file is one insert, marked by the file's number in every row; it is deleted when the insert is
+synced. After a crash only the oldest file can have been inserted already, whole or in part: its
+rows are counted, and what is there in part is taken away before it goes in again.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from history.flow_spool import read_spooled, spooled
+from history.store import DATABASE, Connection
+from runtime.component import Context
+from telemetry.batch import Batch
+from telemetry.errors import DecodeError
+
+FILES_PER_TURN = 4  # between two inserts of ticks, which come first
+ADDRESSES = {
+    "exporter_address": "exporter",
+    "source_address": "source",
+    "destination_address": "destination",
+    "next_hop_address": "next_hop",
+}
+COUNT_FILE = f"select count() as rows from {DATABASE}.flows where file = {{file:UInt64}}"
+DELETE_FILE = (
+    f"alter table {DATABASE}.flows delete where file = {{file:UInt64}} settings mutations_sync = 2"
+)
+
+
+class FlowLoader:
+    """Used from the history's thread."""
+
+    def __init__(self, folder: Path, connection: Connection, context: Context) -> None:
+        self._folder = folder
+        self._db = connection
+        self._context = context
+        self._doubt = True
+        self._rows = context.metrics.counter("history_flow_rows_total", "raw flow records stored")
+        self._damaged = context.metrics.counter(
+            "history_flow_files_damaged_total", "files of raw flow records that could not be read"
+        )
+
+    def step(self) -> int:
+        """Load the oldest files; return how many. Raises TransientError, and may be called again."""
+        folders = sorted([self._folder, *self._folder.glob("shard-*/")])
+        files = sorted(
+            (path for folder in folders for path in spooled(folder)), key=lambda p: p.name
+        )
+        for path in files[:FILES_PER_TURN]:
+            try:
+                batches = list(read_spooled(path))
+            except FileNotFoundError:
+                continue  # shed meanwhile
+            except DecodeError as error:
+                self._damaged.add()
+                self._context.log.error("flow_file_damaged file=%s error=%s", path.name, error)
+                path.rename(path.with_suffix(".damaged"))
+                continue
+            self._load(int(path.stem), batches)
+            path.unlink(missing_ok=True)
+        return min(len(files), FILES_PER_TURN)
+
+    def _load(self, number: int, batches: list[Batch]) -> None:
+        rows = sum(batch.rows for batch in batches)
+        if self._doubt:
+            there = int(self._db.rows(COUNT_FILE, {"file": number})[0]["rows"])
+            if there and there != rows:
+                self._db.run(DELETE_FILE, {"file": number})
+            if there == rows:
+                self._doubt = False
+                return
+        columns = _columns(number, batches)
+        # The count is in the token: rows that were deleted above must not be taken for a repeat.
+        mark = self._context.clock.now_ns() if self._doubt else 0
+        self._db.insert(f"{DATABASE}.flows", columns, token=f"flows-{number}-{rows}-{mark:x}")
+        self._doubt = False
+        self._rows.add(amount=rows)
+
+
+def _columns(number: int, batches: list[Batch]) -> dict[str, Any]:
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([batch[name] for batch in batches])
+
+    columns: dict[str, Any] = {}
+    for field in batches[0].schema.fields:
+        stem, _, half = field.name.rpartition("_")
+        if stem not in ADDRESSES:
+            columns[field.name] = joined(field.name)
+        elif half == "high":
+            halves = np.stack([joined(f"{stem}_high"), joined(f"{stem}_low")], axis=1)
+            columns[ADDRESSES[stem]] = halves.astype(">u8").view("V16").reshape(-1)
+    columns["file"] = np.full(len(columns["arrival_ns"]), number, np.uint64)
+    return columns
