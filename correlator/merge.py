@@ -100,7 +100,10 @@ class FrameMerger:
             values=tuple(self._views),
         )
         self._series = context.metrics.gauge(
-            "series", "series with a row", label="view", values=tuple(self._views)
+            "series_keys",
+            "entities with a row, each with several series",
+            label="view",
+            values=tuple(self._views),
         )
 
     # ---- ports
@@ -140,8 +143,11 @@ class FrameMerger:
 
     @property
     def series(self) -> int:
-        """How many series have a row."""
-        return len(self._where)
+        """How many series are scored: an entity's metric is one (design section 4)."""
+        keys = self._series.numbers
+        return sum(
+            int(n) * len(view.scored) for n, view in zip(keys, self._views.values(), strict=True)
+        )
 
     # ---- stage
 

@@ -1,7 +1,8 @@
 """A steady load with a known number of series: NetFlow v5 exporters on loopback addresses.
 
-Of N series four in ten are interfaces (both directions), three in ten source and three in ten
-destination prefixes; exporters and services come on top. Every series has records in every cycle.
+A series is an entity's metric: an interface has three that are scored, a prefix four. Of the keys four
+in ten are interfaces (both directions), three in ten source and three in ten destination prefixes;
+exporters and services come on top. Every key has records in every cycle.
 """
 
 import socket
@@ -40,8 +41,9 @@ class Exporters:
 
     def __init__(self, series: int, *, port: int, seed: int = 7) -> None:
         random = np.random.default_rng(seed)
-        interfaces = max(2, series * 4 // 10 // 2)  # each counts twice: in and out
-        prefixes = max(2, series * 3 // 10)
+        keys = -(-series * 10 // 36)
+        interfaces = max(2, keys * 4 // 10 // 2)  # each counts twice: in and out
+        prefixes = max(2, -(-keys * 3 // 10))
         count = max(2, -(-interfaces // INTERFACES_MAX))
         each = -(-interfaces // count)
         total = max(interfaces, prefixes)

@@ -112,7 +112,7 @@ class Instance:
 
     def __init__(self, folder: Path, profile: str, kernels: str, series: int = 0) -> None:
         self.folder, self.profile = folder, profile
-        keys = max(16_384, series // 2)  # the default, or room for the half of them in one view
+        keys = max(16_384, series // 6)  # the default, or room for more than comes
         self.state = folder / "state"
         datagram, stream = socket.SOCK_DGRAM, socket.SOCK_STREAM
         self.flow_port = free_port(43055, datagram)

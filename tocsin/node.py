@@ -309,7 +309,7 @@ class Node:
             self._heartbeat.sendto(json.dumps(message).encode(), str(self._state / "watchdog.sock"))
 
     def _exporters(self) -> int:
-        return int(self.metrics.value("series", view="exporter"))
+        return int(self.metrics.value("series_keys", view="exporter"))
 
     def _silent_exporters(self) -> int:
         return sum(

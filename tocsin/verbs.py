@@ -44,7 +44,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     ticks: int
     records: int
     datagrams: int
-    series: int
+    series: int  # an entity's metric is one
     exporters: int
     alarms_raised: int
     budget_used: float

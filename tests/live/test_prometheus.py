@@ -108,7 +108,7 @@ def test_prometheus_scrapes_it_and_the_numbers_grow_with_the_traffic(
     records = "tocsin_collector_records_total"
     first = wait_for(prometheus, records, 1_000.0)
     assert wait_for(prometheus, records, first + 1_000.0) > first
-    assert wait_for(prometheus, "tocsin_series", 100.0) > 100.0
+    assert wait_for(prometheus, "tocsin_series_keys", 100.0) > 100.0
     assert wait_for(prometheus, f"rate({records}[10s])", 100.0) < 5_000.0  # 900 are sent a second
     with urllib.request.urlopen(f"http://127.0.0.1:{running}/metrics", timeout=5) as answer:
         text = answer.read()
