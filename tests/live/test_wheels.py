@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,30 @@ def test_every_pin_has_a_wheel(machine: str, python: str, deep: bool, tmp_path: 
         line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if "==" in line
     ]
     assert len(would.split()) - 2 == len(pins)
+
+
+def test_the_wheel_carries_what_runs_beside_the_code(deep: bool, tmp_path: Path) -> None:
+    if not deep:
+        pytest.skip("fetches the build backend: runs in make test-deep")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    subprocess.run(command, check=True, timeout=280)
+    (wheel,) = tmp_path.glob("tocsin-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "deploy/demo/network.toml",
+        "deploy/demo/demo.toml",
+        "history/ddl/0001_tables.sql",
+        "runtime/kernel_library.c",
+        "tocsin/api/console.html",
+    } <= names
+    assert not [name for name in names if name.startswith(("tests/", "perf/", "../"))]
