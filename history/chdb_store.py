@@ -6,8 +6,9 @@ lock. Caps stand in the connection string (design section 7).
 
 import json
 import os
+import struct
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from telemetry.errors import ConfigError, TransientError
 
 _TYPES = {"i8": "Int64", "u8": "UInt64", "u4": "UInt32", "u2": "UInt16", "u1": "UInt8", "f4": "Float32",
           "f8": "Float64", "i4": "Int32", "V16": "IPv6"}  # fmt: skip
+_OWN_KEYS = 1 << 9  # of a LowCardinality column: the words stand in the block
+_KEYS_OF_U16 = 1
 
 
 class ChdbStore:
@@ -95,33 +98,16 @@ class ChdbConnection:
         count = len(next(iter(columns.values())))
         if not count:
             return
-        fields, kinds = [], []
-        chosen = dict.fromkeys(columns, "")
-        for name, column in columns.items():
-            chosen[name] = name
-            if isinstance(column, np.ndarray):
-                fields.append((name, column.dtype.newbyteorder("<")))
-                kinds.append(f"{name} {_TYPES[column.dtype.str[1:]]}")
-            else:
-                kinds.append(f"{name} String")
-        for name, known in (words or {}).items():
-            texts = ", ".join("'" + word.replace("'", "") + "'" for word in known)
-            chosen[name] = f"[{texts}][{name} + 1]"
         with tempfile.NamedTemporaryFile(
             dir=self._scratch, prefix="tocsin-", suffix=".bin"
         ) as file:
-            if len(fields) == len(columns):
-                block = np.empty(count, fields)
-                for name, column in columns.items():
-                    block[name] = column
-                file.write(block.tobytes())
-            else:
-                file.write(_row_binary(columns, count))
+            for part in _native(columns, count, words or {}):
+                file.write(part)
             file.flush()
             names = ", ".join(columns)
             self._query(
                 f"insert into {table} ({names}) settings insert_deduplication_token = '{token}'"
-                f" select {', '.join(chosen.values())} from file('{file.name}', 'RowBinary', '{', '.join(kinds)}')",
+                f" select {names} from file('{file.name}', 'Native')",
                 "CSV",
                 None,
             )
@@ -139,23 +125,42 @@ class ChdbConnection:
         return data
 
 
-def _row_binary(columns: Mapping[str, Any], count: int) -> bytes:
-    """Return rows in RowBinary where some columns are texts: for rare rows."""
+def _native(
+    columns: Mapping[str, Any], count: int, words: Mapping[str, Sequence[str]]
+) -> Iterator[bytes]:
+    """Yield one block in ClickHouse's Native format: columns as they lie in memory.
+
+    A third of the CPU that rows in RowBinary cost. Source: ClickHouse docs, "Native" and
+    "LowCardinality" (SerializationLowCardinality.cpp: version 1, keys of the block itself).
+    """
+    yield _length(len(columns)) + _length(count)
+    for name, column in columns.items():
+        if name in words:
+            yield _text(name) + _text("LowCardinality(String)")
+            yield struct.pack("<QQQ", 1, _OWN_KEYS | _KEYS_OF_U16, len(words[name]))
+            yield b"".join(map(_text, words[name])) + struct.pack("<Q", count)
+            yield np.ascontiguousarray(column, "<u2").tobytes()
+        elif isinstance(column, np.ndarray):
+            yield _text(name) + _text(_TYPES[column.dtype.str[1:]])
+            yield np.ascontiguousarray(column, column.dtype.newbyteorder("<")).tobytes()
+        else:
+            yield _text(name) + _text("String")
+            yield b"".join(map(_text, column))
+
+
+def _length(number: int) -> bytes:
+    """Return a number as LEB128."""
     out = bytearray()
-    plain = {name: np.asarray(c) for name, c in columns.items() if isinstance(c, np.ndarray)}
-    for i in range(count):
-        for name, column in columns.items():
-            if name in plain:
-                out += plain[name][i].tobytes()
-                continue
-            data = str(column[i]).encode()
-            size = len(data)
-            while size >= 0x80:
-                out.append(size & 0x7F | 0x80)
-                size >>= 7
-            out.append(size)
-            out += data
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
     return bytes(out)
+
+
+def _text(text: object) -> bytes:
+    data = str(text).encode()
+    return _length(len(data)) + data
 
 
 def _short(error: Exception) -> str:
