@@ -519,6 +519,7 @@ class FrameMerger:
             index.restore(state.scoped(name))
             for row in index.live_rows.tolist():
                 self._where[int(index.series_id[row])] = (name, row)
+            self._series.set(float(index.live_rows.size), name)
         kept = read_array(state, "incomplete_until_ns")
         if kept is not None:
             self._incomplete_until_ns = int(kept[0])

@@ -9,13 +9,15 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
 from runtime.settings import Settings
 from telemetry.errors import ConfigError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 M = TypeVar("M")
 
@@ -84,5 +86,7 @@ class Registry(Generic[M]):
             raise ConfigError(f"kind {kind!r}: plug-in {plugin.value} is no runtime.registry.Part")
         return found
 
-    def _plugins(self) -> dict[str, EntryPoint]:
+    def _plugins(self) -> "dict[str, EntryPoint]":
+        from importlib.metadata import entry_points  # the kinds that ship are known without it
+
         return {point.name: point for point in entry_points(group=self.group)}

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import tempfile
 from pathlib import Path
 
 from tocsin import __version__
@@ -62,6 +61,8 @@ def writable_state(folder: Path) -> tuple[Path, str]:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        import tempfile  # a megabyte that only this costs
+
         instead = Path(tempfile.mkdtemp(prefix="tocsin-"))
         return instead, (
             f"{folder}: {error.strerror}; this run keeps its state in {instead} and compiles its "
