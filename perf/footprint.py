@@ -182,6 +182,7 @@ def environment_of(kernels: str, folder: Path) -> dict[str, str]:
     if kernels == "library":
         made["TOCSIN_KERNELS"] = "library"
     else:
+        made["TOCSIN_KERNELS"] = "numba"  # a library beside the code would be preferred
         made["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / "tocsin-perf-kernels")
     return made
 

@@ -3,8 +3,14 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from tocsin.config import Config
+
+CLOCK_UNSYNCHRONISED = 5  # TIME_ERROR
 
 
 @click.command()
@@ -18,13 +24,14 @@ def doctor(path: Path | None, state: Path | None) -> None:
     config = load_config(path)
     folder = state_dir(state or (Path(config.node.state_dir) if config.node.state_dir else None))
     wanted = max((c.receive_buffer_bytes for c in config.collectors.values()), default=0)
-    findings = [*_installation(), *_machine(wanted), *_state(folder), *_node(folder)]
+    findings = [*_installation(config.node.profile), *_machine(wanted), clock(), *_state(folder)]
+    findings += [*_ports(config, folder), *_node(folder)]
     for good, text in findings:
         click.echo(f"{'ok  ' if good else 'FIX '} {text}")
     raise SystemExit(0 if all(good for good, _ in findings) else 3)
 
 
-def _installation() -> Iterator[tuple[bool, str]]:
+def _installation(profile: str) -> Iterator[tuple[bool, str]]:
     from importlib.util import find_spec
 
     good = sys.version_info >= (3, 11)
@@ -54,17 +61,32 @@ def _installation() -> Iterator[tuple[bool, str]]:
         )
     else:
         yield True, "all packages come from one folder"
-    for name, use in (("numba", "kernels"), ("chdb", "history on this machine (profile site)")):
-        found = find_spec(name) is not None
+    yield _kernels()
+    if profile != "sensor":
+        found = find_spec("chdb") is not None
         yield (
             found,
-            f"{name}: {use}"
-            + (
-                ""
-                if found
-                else f" is missing: pip install 'tocsin[{'jit' if name == 'numba' else 'site'}]'"
-            ),
+            "chdb: history on this machine"
+            + ("" if found else " is missing: pip install 'tocsin[site]', or profile = \"sensor\""),
         )
+
+
+def _kernels() -> tuple[bool, str]:
+    """Return what the kernels run from: a library made ahead of time, else numba."""
+    from importlib.util import find_spec
+
+    from runtime.kernel_library import find_library
+    from runtime.kernels import KERNEL_MODULES
+
+    library, why = find_library(KERNEL_MODULES)
+    if library is not None:
+        return True, "kernels: a library made ahead of time"
+    if find_spec("numba") is not None:
+        return True, "kernels: numba"
+    return False, (
+        f"kernels: numba is missing and {why}: pip install 'tocsin[jit]', or bring a library "
+        f"(docs/install.md)"
+    )
 
 
 def _machine(wanted: int) -> Iterator[tuple[bool, str]]:
@@ -85,6 +107,40 @@ def receive_buffers(wanted: int, granted: int) -> tuple[bool, str]:
         f"sooner: {buffer_fix(wanted)} (and in /etc/sysctl.d to keep it), or lower "
         f"receive_buffer_bytes"
     )
+
+
+def clock(state: int | None = None) -> tuple[bool, str]:
+    """Return whether the machine's clock is synchronised, by adjtimex(2); `state` for tests."""
+    import ctypes
+
+    if state is None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        buffer = ctypes.create_string_buffer(256)  # struct timex, modes = 0: read only
+        state = int(libc.adjtimex(buffer))
+    if state != CLOCK_UNSYNCHRONISED:
+        return True, "the clock is synchronised"
+    # No fault of Tocsin's: offsets of exporters are told against this clock all the same.
+    return True, (
+        "the clock is not synchronised, as far as the kernel knows: ticks and alarms carry its time; "
+        "on a machine of its own install chrony"
+    )
+
+
+def _ports(config: "Config", folder: Path) -> Iterator[tuple[bool, str]]:
+    """Say which inputs are taken by somebody else; only while our own node does not run."""
+    from collectors.listener import bind
+    from telemetry.errors import ConfigError
+
+    if (folder / "node.sock").exists():
+        return
+    for name, settings in config.collectors.items():
+        try:
+            for sock in bind(settings.listen, shards=1, receive_buffer_bytes=65_536):
+                sock.close()
+        except ConfigError as error:
+            yield False, f"collectors.{name}: {error}"
+        else:
+            yield True, f"collectors.{name}: {settings.listen} is free"
 
 
 def _state(folder: Path) -> Iterator[tuple[bool, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.clock import ManualClock
+from runtime.clock import ManualClock, SystemClock
 from runtime.lock import FolderLock
 from telemetry.errors import ConfigError, TransientError
 
@@ -59,3 +59,29 @@ def test_a_damaged_file_is_no_obstacle(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="state_dir"):
         FolderLock(tmp_path / "absent", "node", ManualClock()).take()
+
+
+def test_a_program_that_this_one_turns_into_keeps_the_lock(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from runtime.clock import SystemClock;"
+        "from runtime.lock import FolderLock; lock = FolderLock(Path(sys.argv[1]), 'run', SystemClock());"
+    )
+    second = code + "lock.adopt(int(sys.argv[2])); print('on', flush=True); sys.stdin.read()"
+    first = code + (
+        "lock.take(); os.execv(sys.executable,"
+        " [sys.executable, '-c', sys.argv[2], sys.argv[1], str(lock.hand_on())])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", first, str(tmp_path), second],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == b"on\n"
+    other = FolderLock(tmp_path, "run", SystemClock())
+    assert other.holder() == process.pid
+    with pytest.raises(TransientError, match=f"pid {process.pid}"):
+        other.take(wait_seconds=0.0)
+    process.communicate(b"", timeout=10)
+    other.take(wait_seconds=5.0)
+    other.free()

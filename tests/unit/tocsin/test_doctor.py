@@ -1,10 +1,74 @@
 """What `tocsin doctor` finds, and that each finding says what to do."""
 
+import importlib.util
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from click.testing import CliRunner
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
 
-from tocsin.cli.doctor import doctor, receive_buffers
+from runtime import kernel_library
+from runtime.bus import RequestServer
+from tocsin import verbs
+from tocsin.cli.doctor import CLOCK_UNSYNCHRONISED, clock, doctor, receive_buffers
+
+CONFIG = """
+[node]
+profile = "{profile}"
+[collectors.flow]
+kind = "flow"
+listen = "udp://127.0.0.1:{port}"
+receive_buffer_bytes = 65536
+"""
+
+
+class Asked:
+    """A state folder and a configuration, and the doctor's answer about them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = folder / "state"
+        self.state.mkdir()
+        self.config = folder / "tocsin.toml"
+        self.write()
+
+    def write(self, *, port: int = 0, profile: str = "sensor") -> None:
+        self.config.write_text(CONFIG.format(port=port, profile=profile), "utf-8")
+
+    def doctor(self) -> Result:
+        return CliRunner().invoke(doctor, ["-c", str(self.config), "--state", str(self.state)])
+
+    def finds(self, *words: str) -> None:
+        """The doctor has something to mend, with all these words in one line."""
+        answer = self.doctor()
+        assert answer.exit_code == 3, answer.output
+        lines = [line for line in answer.output.splitlines() if line.startswith("FIX ")]
+        assert any(all(word in line for word in words) for line in lines), answer.output
+
+
+@pytest.fixture
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    return Asked(tmp_path_factory.mktemp("d"))  # short: a unix socket's path has 108 bytes
+
+
+def test_nothing_to_mend_is_exit_code_0(asked: Asked) -> None:
+    clean = asked.doctor()
+    assert clean.exit_code == 0, clean.output
+    for words in (
+        "all packages come from one folder",
+        "kernels: ",
+        "receive buffers of 65536 bytes are granted",
+        "is free",
+        "no node runs on this state folder",
+        "GB free",
+    ):
+        assert words in clean.output
 
 
 def test_a_buffer_that_is_not_granted_names_the_sysctl() -> None:
@@ -15,23 +79,159 @@ def test_a_buffer_that_is_not_granted_names_the_sysctl() -> None:
     assert receive_buffers(33_554_432, 33_554_432)[0]
 
 
-def test_findings_end_with_exit_code_3_and_a_clean_state_with_0(tmp_path: Path) -> None:
-    config = tmp_path / "tocsin.toml"
-    config.write_text(
-        '[collectors.flow]\nkind = "flow"\nlisten = "udp://127.0.0.1:0"\n'
-        "receive_buffer_bytes = 65536\n",
-        "utf-8",
+def test_a_clock_that_nobody_keeps_is_told() -> None:
+    assert clock(CLOCK_UNSYNCHRONISED)[1].endswith("install chrony")
+    assert clock(0)[1] == "the clock is synchronised"
+    assert "clock" in clock()[1]
+
+
+def missing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let these packages not be there."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name in names else real(name, *more),
     )
-    state = tmp_path / "state"
-    state.mkdir()
-    arguments = ["-c", str(config), "--state", str(state)]
-    clean = CliRunner().invoke(doctor, arguments)
-    assert "receive buffers of 65536 bytes are granted" in clean.output
-    assert "no node runs on this state folder" in clean.output
-    assert clean.exit_code == 0, clean.output
-    (state / "node.sqlite.damaged-1").touch()
-    (state / "node.sock").touch()
-    found = CliRunner().invoke(doctor, arguments)
-    assert found.exit_code == 3
-    assert "was set aside as damaged" in found.output
-    assert "no node answers: start it with `tocsin run`" in found.output
+
+
+def test_a_missing_package_of_ours(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing(monkeypatch, "correlator")
+    asked.finds("package correlator is missing", "install Tocsin again")
+
+
+def test_packages_of_two_folders(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+
+    def other(name: str, *more: Any) -> Any:
+        if name == "history":
+            return SimpleNamespace(origin="/elsewhere/history/__init__.py")
+        return real(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", other)
+    asked.finds("from several folders", "/elsewhere", "another package shadows one")
+
+
+def test_neither_numba_nor_a_library(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing(monkeypatch, "numba")
+    monkeypatch.setattr(kernel_library, "find_library", lambda *_: (None, "there is no library"))
+    asked.finds("numba is missing and there is no library", "pip install 'tocsin[jit]'")
+
+
+def test_a_library_is_enough(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing(monkeypatch, "numba")
+    monkeypatch.setattr(kernel_library, "find_library", lambda *_: (object(), ""))
+    assert asked.doctor().exit_code == 0
+
+
+def test_a_site_without_its_store_and_a_sensor_without(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing(monkeypatch, "chdb")
+    assert asked.doctor().exit_code == 0, "a sensor keeps no history"
+    asked.write(profile="site")
+    asked.finds("chdb", "pip install 'tocsin[site]'")
+
+
+def test_an_old_python(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 0))
+    asked.finds("3.11 or newer is needed")
+
+
+def test_a_disk_that_is_nearly_full(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(asked.state)._replace(free=10**8)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    asked.finds("0.1 GB free", "the journal needs room")
+
+
+def test_what_was_set_aside(asked: Asked) -> None:
+    (asked.state / "node.sqlite.damaged-1").touch()
+    asked.finds("was set aside as damaged", "send it with a bug report")
+
+
+def test_a_port_that_somebody_has(asked: Asked) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        asked.write(port=taken.getsockname()[1])
+        asked.finds("collectors.flow", "has this port", "stop it or listen on another")
+
+
+def test_a_node_that_does_not_answer(asked: Asked) -> None:
+    (asked.state / "node.sock").touch()
+    asked.finds("no node answers: start it with `tocsin run`")
+
+
+STATUS = verbs.Status(
+    version="0.1.0", profile="sensor", ready=True, now_ns=1, started_ns=1, frontier_ns=1,
+    last_tick_end_ns=1, ticks=1, records=1, datagrams=1, series=12, exporters=3, alarms_raised=0,
+    budget_used=0.0, budget_per_day=10.0, journal_next_sequence=1, rss_bytes=1, health=[],
+    listeners=[
+        verbs.ListenerStatus(name="flow", address="udp://127.0.0.1:2055", datagrams=5,
+                             receive_buffer_bytes=65536, kernel_drops=0, queue_blocks=0)
+    ],
+)  # fmt: skip
+
+
+@pytest.fixture
+def node(asked: Asked) -> Iterator[Callable[[verbs.Status], None]]:
+    """Return a function that sets what a node on the state folder answers."""
+    said = [STATUS]
+    ended, ready = threading.Event(), threading.Event()
+
+    def answer() -> None:
+        server = RequestServer(f"ipc://{asked.state}/node.sock")
+        server.start()
+        server.handle("status", verbs.Nothing, lambda _: said[0])
+        ready.set()
+        while not ended.wait(0.005):
+            server.serve()
+        server.stop()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    ready.wait(10)
+    yield lambda status: said.__setitem__(0, status)
+    ended.set()
+    thread.join()
+
+
+def test_a_node_that_is_well(asked: Asked, node: Callable[[verbs.Status], None]) -> None:
+    answer = asked.doctor()
+    assert answer.exit_code == 0, answer.output
+    assert "node 0.1.0: 12 series, 3 exporters" in answer.output
+    assert "flow on udp://127.0.0.1:2055: 5 datagrams" in answer.output
+
+
+def changed(**fields: Any) -> verbs.Status:
+    return msgspec.structs.replace(STATUS, **fields)
+
+
+def listener(**fields: Any) -> verbs.Status:
+    return changed(listeners=[msgspec.structs.replace(STATUS.listeners[0], **fields)])
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (changed(health=["the outbox was damaged"]), ("the outbox was damaged",)),
+        (listener(kernel_drops=7), ("7 lost in the kernel's buffer", "net.core.rmem_max")),
+        (
+            changed(workers=[verbs.WorkerStatus(shard=1, pid=0, counts=False, restarts=4,
+                                                frontier_ns=1, waiting=0)]),
+            ("shard 1", "4 restarts", "it is down"),
+        ),
+    ],
+    ids=["health", "kernel-drops", "shard"],
+)  # fmt: skip
+def test_what_a_node_says_of_itself(
+    asked: Asked, node: Callable[[verbs.Status], None], status: verbs.Status, words: tuple[str, ...]
+) -> None:
+    node(status)
+    asked.finds(*words)
+
+
+def test_an_input_that_nobody_sends_to_is_told(
+    asked: Asked, node: Callable[[verbs.Status], None]
+) -> None:
+    node(listener(datagrams=0))
+    assert "nothing received; point exporters here" in asked.doctor().output
