@@ -1,8 +1,9 @@
 """Raw flow records from their spool into the table `flows`, each file once.
 
 A file is one insert, marked by the file's number in every row; it is deleted when the insert is
-synced. After a crash only the oldest file can have been inserted already, whole or in part: its
-rows are counted, and what is there in part is taken away before it goes in again.
+synced. After a crash one of the files that lie there can have been inserted already, whole or in part
+(shards write into folders of their own, so it need not be the oldest): the rows of each are counted,
+and what is there in part is taken away before it goes in again.
 """
 
 from pathlib import Path
@@ -37,7 +38,7 @@ class FlowLoader:
         self._folder = folder
         self._db = connection
         self._context = context
-        self._doubt = True
+        self._doubted: set[str] | None = None  # files that an earlier run may have inserted
         self._rows = context.metrics.counter("history_flow_rows_total", "raw flow records stored")
         self._damaged = context.metrics.counter(
             "history_flow_files_damaged_total", "files of raw flow records that could not be read"
@@ -49,6 +50,8 @@ class FlowLoader:
         files = sorted(
             (path for folder in folders for path in spooled(folder)), key=lambda p: p.name
         )
+        if self._doubted is None:
+            self._doubted = {path.name for path in files}
         for path in files[:FILES_PER_TURN]:
             try:
                 batches = list(read_spooled(path))
@@ -59,24 +62,23 @@ class FlowLoader:
                 self._context.log.error("flow_file_damaged file=%s error=%s", path.name, error)
                 path.rename(path.with_suffix(".damaged"))
                 continue
-            self._load(int(path.stem), batches)
+            self._load(int(path.stem), batches, doubted=path.name in self._doubted)
+            self._doubted.discard(path.name)
             path.unlink(missing_ok=True)
         return min(len(files), FILES_PER_TURN)
 
-    def _load(self, number: int, batches: list[Batch]) -> None:
+    def _load(self, number: int, batches: list[Batch], *, doubted: bool) -> None:
         rows = sum(batch.rows for batch in batches)
-        if self._doubt:
+        if doubted:
             there = int(self._db.rows(COUNT_FILE, {"file": number})[0]["rows"])
             if there and there != rows:
                 self._db.run(DELETE_FILE, {"file": number})
             if there == rows:
-                self._doubt = False
                 return
         columns = _columns(number, batches)
-        # The count is in the token: rows that were deleted above must not be taken for a repeat.
-        mark = self._context.clock.now_ns() if self._doubt else 0
+        # The time is in the token: rows that were deleted above must not be taken for a repeat.
+        mark = self._context.clock.now_ns() if doubted else 0
         self._db.insert(f"{DATABASE}.flows", columns, token=f"flows-{number}-{rows}-{mark:x}")
-        self._doubt = False
         self._rows.add(amount=rows)
 
 

@@ -192,6 +192,32 @@ def test_a_file_whose_insert_was_cut_off_is_there_once(
     assert spooled(tmp_path / "flows") == []
 
 
+def test_a_shards_older_file_that_comes_later_does_not_hide_the_one_in_doubt(
+    tmp_path: Path, store: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    octets = filled(tmp_path / "flows" / "shard-1", files=1)
+    insert = store.insert
+
+    def dying(table: str, columns: dict[str, Any], **more: Any) -> None:
+        insert(table, columns, **more)
+        raise KilledError
+
+    loader = FlowLoader(tmp_path / "flows", store, make_context("history"))
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "insert", dying)
+        with pytest.raises(KilledError):
+            loader.step()
+    # While the desk is away, the other shard finishes a file that it had begun earlier.
+    made = spool(tmp_path / "flows" / "shard-0", make_context("spool"))
+    batch = flows(500, at_ns=START_NS - 60 * SECOND, seed=9)
+    made.write(batch)
+    made.stop()
+    later = make_context("history", clock=ManualClock(START_NS))
+    assert FlowLoader(tmp_path / "flows", store, later).step() == 2
+    stored = one(store, f"select sum(octets) as n from {DATABASE}.flows")
+    assert stored == octets + int(batch["octets"].sum())
+
+
 def test_a_store_that_refuses_is_asked_again(
     tmp_path: Path, store: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
