@@ -46,7 +46,7 @@ class AlertBudget:
     @property
     def used(self) -> float:
         """Return how much of a day's budget is spent at the moment."""
-        return self.capacity - self._left
+        return float(self.capacity - self._left)  # p-values are numpy's
 
     @property
     def per_day(self) -> float:

@@ -117,6 +117,11 @@ class RequestServer:
                 status, answer = b"ok", msgspec.msgpack.encode(handler(request))
             except (msgspec.MsgspecError, ValueError, LookupError, OSError) as error:
                 status, answer = b"error", str(error).encode()
+            except (
+                TypeError
+            ) as error:  # a handler's answer that no encoder knows: the owner goes on
+                name = verb.decode(errors="replace")
+                status, answer = b"error", f"the answer to {name} cannot be sent: {error}".encode()
         with contextlib.suppress(zmq.ZMQError):  # the asker has gone
             assert self._socket is not None
             self._socket.send_multipart([peer, number, status, answer], zmq.NOBLOCK)

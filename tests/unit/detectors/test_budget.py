@@ -72,3 +72,11 @@ def test_state_comes_back() -> None:
     for budget in (first, second):
         budget.open_tick(1e9 + 1_000)
     assert (first.used, first.spent) == (second.used, second.spent)
+
+
+def test_what_is_used_is_a_plain_number_that_can_be_sent() -> None:
+    budget = AlertBudget(false_alerts_per_day=10.0)
+    budget.open_tick(1.0)
+    assert budget.admit([np.float64(1e-12)], tests=100, tick_s=60.0) == [True]
+    assert budget.used > 0.0
+    assert type(budget.used) is float

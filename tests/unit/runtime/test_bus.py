@@ -33,6 +33,7 @@ def test_a_request_is_answered_and_errors_are_sentences(tmp_path: Path) -> None:
     address = f"ipc://{tmp_path}/node.sock"
     server = RequestServer(address)
     server.handle("double", Ask, lambda ask: Answer(ask.number * 2))
+    server.handle("strange", Ask, lambda ask: object())
     server.start()
     ended = threading.Event()
 
@@ -49,6 +50,9 @@ def test_a_request_is_answered_and_errors_are_sentences(tmp_path: Path) -> None:
             client.ask("halve", Ask(1), Answer)
         with pytest.raises(TransientError, match="Expected `int`"):
             client.ask("double", {"number": "x"}, Answer)
+        with pytest.raises(TransientError, match="the answer to strange cannot be sent"):
+            client.ask("strange", Ask(1), Answer)
+        assert client.ask("double", Ask(4), Answer).double == 8, "the server goes on"
     finally:
         ended.set()
         thread.join()
