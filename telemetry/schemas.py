@@ -73,13 +73,14 @@ SAMPLE = Schema(
 SERIES = Schema(
     "series",
     1,
-    0,
+    1,
     (
         plain("series_id", "u8"),
         plain("entity_id", "u8", "", "the thing it belongs to: router, link, prefix, service"),
         code("view", "view or stream that the series belongs to"),
         text("entity", "name of the entity, as people call it: `ams1`, `ams1-fra2`"),
         text("key", "canonical key: `exporter=127.1.0.1,interface=3,direction=in`"),
+        text("unit", "UCUM code of its values, where the series has one measure"),
     ),
 )
 
