@@ -88,7 +88,7 @@ class Alarm:
     explain: dict[str, Any] = field(default_factory=dict)
     best_score: float = 0.0
     sizes: list[float] = field(default_factory=list)  # |actual - expected| of the last ticks
-    attached: list[str] = field(default_factory=list)  # what it explains, "view entity", sorted
+    attached: list[str] = field(default_factory=list)  # what it explains, "view entity", as seen
 
     @property
     def up(self) -> bool:

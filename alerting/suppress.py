@@ -75,7 +75,9 @@ def _name(row: Row) -> str:
 
 
 def attach(fault: Alarm, name: str) -> None:
-    """Note on an alarm what else it explains; beyond the limit the first ones stay."""
+    """Note on an alarm what else it explains, in the order seen; beyond the limit the first stay.
+
+    The order is that of the tick's rows, by id: what a thing is called does not move it.
+    """
     if name not in fault.attached and len(fault.attached) < ATTACHED_MAX:
         fault.attached.append(name)
-        fault.attached.sort()
