@@ -1,7 +1,8 @@
 """Capture files as datagram blocks: pcap, pcapng, and files that hold one payload.
 
 Link types: Ethernet (with VLAN tags), Linux cooked v1 and v2, raw IP, loopback. Fragments are put
-together within bounds. What is not UDP is counted and left out. A damaged file gives everything
+together within bounds. TCP gives chunks of its byte streams where the caller hands in
+`capture_tcp.TcpStreams`; what else is not UDP is counted and left out. A damaged file gives everything
 before the damage, and one sentence. Files are mapped, not read: they may be larger than memory.
 
 Source: pcap and pcapng file formats (draft-ietf-opsawg-pcap, -pcapng); RFC 791, 768, 8200.
@@ -13,12 +14,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from collectors.block import DatagramBlock
 from telemetry.errors import DecodeError
 from telemetry.identity import V4_MAPPED, address_text
+
+if TYPE_CHECKING:
+    from collectors.capture_tcp import TcpStreams
 
 DATAGRAMS_PER_BLOCK = 1024
 FRAGMENTS_MAX = 1024
@@ -38,7 +43,7 @@ _VLAN = {0x8100, 0x88A8, 0x9100}
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """One UDP datagram of a capture."""
+    """One UDP datagram of a capture, or one chunk of a TCP stream."""
 
     arrival_ns: int
     source_high: int
@@ -46,6 +51,7 @@ class Datagram:
     source_port: int
     destination_port: int
     payload: bytes
+    stream: bool = False  # a chunk of a TCP stream; with no payload: the stream ended
 
 
 @dataclass(slots=True)
@@ -64,21 +70,26 @@ class _Interface:
     offset_seconds: int = 0
 
 
-def read_capture(path: Path, report: CaptureReport) -> Iterator[Datagram]:
+def read_capture(
+    path: Path, report: CaptureReport, tcp: "TcpStreams | None" = None
+) -> Iterator[Datagram]:
     """Yield the UDP datagrams of a pcap or pcapng file, or the one payload of any other file.
 
+    With `tcp` also chunks of TCP streams, in the same order of time.
     Raises DecodeError only where nothing can be read at all.
     """
     with path.open("rb") as file:
         size = path.stat().st_size if path.is_file() else 0
         if not size:
-            yield from parse_capture(file.read(), report, path)
+            yield from parse_capture(file.read(), report, path, tcp)
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield from parse_capture(data, report, path)
+            yield from parse_capture(data, report, path, tcp)
 
 
-def parse_capture(data: bytes | mmap.mmap, report: CaptureReport, path: Path) -> Iterator[Datagram]:
+def parse_capture(
+    data: bytes | mmap.mmap, report: CaptureReport, path: Path, tcp: "TcpStreams | None" = None
+) -> Iterator[Datagram]:
     """Yield the datagrams of a file's bytes; `path` is for messages, and `.ipfix` is RFC 5655."""
     magic = data[:4]
     if magic == b"\x0a\x0d\x0d\x0a":
@@ -98,8 +109,12 @@ def parse_capture(data: bytes | mmap.mmap, report: CaptureReport, path: Path) ->
     for link_type, arrival_ns, packet in packets:
         report.packets += 1
         when = arrival_ns if 0 <= arrival_ns < LATEST_NS else 0
-        yield from _datagrams(link_type, when, packet, fragments, report)
+        yield from _datagrams(link_type, when, packet, fragments, report, tcp)
     fragments.end()
+    if tcp is not None:
+        yield from tcp.end()
+        if tcp.bytes_missing:
+            report.left_out["TCP bytes missing from the capture"] += tcp.bytes_missing
 
 
 def split_messages(data: bytes) -> list[bytes]:
@@ -237,7 +252,12 @@ def _interface(body: bytes, order: str) -> _Interface:
 
 
 def _datagrams(
-    link_type: int, arrival_ns: int, packet: bytes, fragments: "_Fragments", report: CaptureReport
+    link_type: int,
+    arrival_ns: int,
+    packet: bytes,
+    fragments: "_Fragments",
+    report: CaptureReport,
+    tcp: "TcpStreams | None",
 ) -> Iterator[Datagram]:
     ip = _network_layer(link_type, packet)
     if ip is None or not ip:
@@ -246,13 +266,19 @@ def _datagrams(
     if ip[0] >> 4 == 4 and len(ip) >= 20:
         found = _ipv4(ip, fragments, report)
     elif ip[0] >> 4 == 6 and len(ip) >= 40:
-        found = _ipv6(ip, fragments, report)
+        found = _ipv6(ip, fragments)
     else:
         report.left_out["not IP"] += 1
         return
     if found is None:
         return
-    high, low, udp = found
+    protocol, high, low, udp = found
+    if protocol == 6 and tcp is not None:
+        yield from tcp.segment(arrival_ns, (high, low), udp)
+        return
+    if protocol != 17:
+        report.left_out["not UDP"] += 1
+        return
     if len(udp) < 8:
         report.left_out["cut UDP header"] += 1
         return
@@ -319,27 +345,28 @@ class _Fragments:
         self._report.left_out["fragments that never became whole"] += 1
 
 
-def _ipv4(ip: bytes, fragments: _Fragments, report: CaptureReport) -> tuple[int, int, bytes] | None:
+# (protocol, source high, source low, what IP carries)
+_Carried = tuple[int, int, int, bytes]
+
+
+def _ipv4(ip: bytes, fragments: _Fragments, report: CaptureReport) -> _Carried | None:
     header = (ip[0] & 15) * 4
     if header < 20:
         report.left_out["not IP"] += 1
         return None
     total = int.from_bytes(ip[2:4], "big")
     body = ip[header : total if header <= total <= len(ip) else len(ip)]
-    if ip[9] != 17:
-        report.left_out["not UDP"] += 1
-        return None
     flags = int.from_bytes(ip[6:8], "big")
     more, begins = bool(flags & 0x2000), (flags & 0x1FFF) * 8
     source = V4_MAPPED | int.from_bytes(ip[12:16], "big")
     if not more and not begins:
-        return 0, source, body
+        return ip[9], 0, source, body
     key = (ip[12:16], ip[16:20], int.from_bytes(ip[4:6], "big"))
     whole = fragments.add(key, begins, body, more)
-    return None if whole is None else (0, source, whole)
+    return None if whole is None else (ip[9], 0, source, whole)
 
 
-def _ipv6(ip: bytes, fragments: _Fragments, report: CaptureReport) -> tuple[int, int, bytes] | None:
+def _ipv6(ip: bytes, fragments: _Fragments) -> _Carried | None:
     size = int.from_bytes(ip[4:6], "big")
     ip = ip[: 40 + size] if size else ip  # 0: a jumbogram, or segmentation left to the card
     following, at = ip[6], 40
@@ -351,9 +378,6 @@ def _ipv6(ip: bytes, fragments: _Fragments, report: CaptureReport) -> tuple[int,
             following, at = ip[at], at + 8
             break  # behind it lies a part of the datagram
         following, at = ip[at], at + (ip[at + 1] + 1) * 8
-    if following != 17:
-        report.left_out["not UDP"] += 1
-        return None
     source = int.from_bytes(ip[8:24], "big")
     body: bytes | None = ip[at:]
     if piece is not None:
@@ -362,7 +386,7 @@ def _ipv6(ip: bytes, fragments: _Fragments, report: CaptureReport) -> tuple[int,
         if body is None:
             return None
     assert body is not None
-    return source >> 64, source & 0xFFFF_FFFF_FFFF_FFFF, body
+    return following, source >> 64, source & 0xFFFF_FFFF_FFFF_FFFF, body
 
 
 class PcapngWriter:
