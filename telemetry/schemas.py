@@ -164,10 +164,15 @@ OPTION = Schema(
         plain("arrival_ns", "i8", "ns"),
         *address("exporter_address", "the sending router"),
         plain("observation_domain_id", "u4"),
-        code("table", "interface, vrf, application, sampler"),
-        plain("key", "u8", "", "ifIndex, vrf id, application id, sampler id"),
-        text("name", "its name; empty for samplers"),
-        plain("value", "u8", "", "sampling rate for samplers, else 0"),
+        code("table", "interface, vrf, application, sampler, log-pattern"),
+        plain("key", "u8", "", "ifIndex, vrf id, application id, sampler id, pattern_id"),
+        text("name", "its name; the template of a log pattern; empty for samplers"),
+        plain(
+            "value",
+            "u8",
+            "",
+            "sampling rate; the pattern that a log pattern became part of; else 0",
+        ),
     ),
 )
 
@@ -235,20 +240,26 @@ CONTROL = Schema(
     ),
 )
 
+# Log lines. The template of a pattern comes as an `option` row of table "log-pattern".
 LOG = Schema(
     "log",
     1,
-    0,
+    1,
     (
-        plain("time_ns", "i8", "ns"),
+        plain("time_ns", "i8", "ns", "the sender's clock where it is believed, else arrival"),
         plain("arrival_ns", "i8", "ns"),
-        code("host"),
+        code("host", "as the line names it; else the sender's address"),
         plain("facility", "u1"),
         plain("severity", "u1", "", "syslog severity 0-7"),
-        code("app"),
-        plain("pattern_id", "u8", "", "mined log pattern"),
+        code("app", "program or process that wrote it"),
+        plain("pattern_id", "u8", "", "mined log pattern; 0 = none (beyond the bound on patterns)"),
         text("variables", "JSON list"),
         text("message"),
+        code("event", "what it means, where known: config-change, link-down, bgp-peer-down, ..."),
+        code("message_id", "RFC 5424 MSGID, or the vendor's: LINEPROTO-5-UPDOWN, RPD_OSPF_NBRDOWN"),
+        text("process_id"),
+        text("structured_data", "RFC 5424 structured data as it came"),
+        plain("novelty", "u1", "", "1 = the first line of a new pattern"),
     ),
 )
 
