@@ -22,6 +22,15 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     event_type: str
     probable_cause: str
     explain: dict[str, Any]
+    source: str = "tocsin"  # who says it: we, or the foreign manager
+    foreign_id: str = ""  # its id there
+    operator_state: str = "none"  # acknowledged, shelved, out_of_service, closed
+    operator: str = ""  # who acknowledged or shelved it
+    suppressed: str = ""  # why nobody is told, "" where people are
+    incident: str = ""  # the incident it belongs to, 16 hex digits
+    symptoms: tuple[str, ...] = ()  # what else belongs to that incident
+    alarms_count: int = 1  # of that incident
+    origin: str = ""  # the system that caused this change: it is not told again
 
 
 _ENCODER = msgspec.json.Encoder(order="sorted")

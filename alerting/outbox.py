@@ -18,7 +18,7 @@ from typing import Any
 from alerting.alert import Alert, canonical
 from alerting.config import AlertingSettings
 from alerting.delivery import Delivery, Verdict, wants
-from alerting.stage import alerts_of
+from alerting.records import alerts_of
 from runtime.component import Context
 from runtime.settings import NOT_STARTED
 from telemetry.batch import Batch

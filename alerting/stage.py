@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alerting.alarm import KINDS, SEVERITIES, Alarm, Claim, alarm_id
-from alerting.alert import Alert
 from alerting.causes import CauseRules, Row, rows_of
 from alerting.config import AlertingSettings
 from alerting.digest import Digest
@@ -273,38 +272,6 @@ class AlertingStage:
         self._digest.restore(state)
 
 
-def alerts_of(alarms: Batch) -> list[Alert]:
-    """Return the alerts of an alarm batch, in order."""
-    texts = {
-        name: alarms.texts(name)
-        for name in ("state", "severity", "kind", "event_type", "probable_cause", "entity", "explain",
-                     "specific_problem")
-    }  # fmt: skip
-    made = []
-    for i in range(alarms.rows):
-        number = id_text(int(alarms["alarm_id"][i]))
-        changed = int(alarms["changed_ns"][i])
-        made.append(
-            Alert(
-                id=number,
-                change=f"{number}-{changed}-{texts['state'][i]}",
-                kind=texts["kind"][i],
-                entity=texts["entity"][i],
-                state=texts["state"][i],
-                severity=texts["severity"][i],
-                title=texts["specific_problem"][i],
-                changed_ns=changed,
-                raised_ns=int(alarms["raised_ns"][i]),
-                cleared_ns=int(alarms["cleared_ns"][i]),
-                occurrence=int(alarms["occurrence"][i]),
-                event_type=texts["event_type"][i],
-                probable_cause=texts["probable_cause"][i],
-                explain=json.loads(texts["explain"][i]),
-            )
-        )
-    return made
-
-
 def _alarm_row(alarm: Alarm) -> dict[str, Any]:
     event_type, probable_cause = KINDS[alarm.kind]
     return {
@@ -324,20 +291,41 @@ def _alarm_row(alarm: Alarm) -> dict[str, Any]:
         "source": "tocsin",
         "explain": json.dumps(alarm.explain, sort_keys=True),
         "occurrence": alarm.occurrence,
+        "operator_state": "none",
+        "incident_id": _incident_id(alarm),
+        "tally": 1,
     }
+
+
+def _incident_id(alarm: Alarm) -> int:
+    return stable_id(f"incident|{alarm_id(alarm.kind, alarm.entity)}|{alarm.raised_ns}")
 
 
 def _incident_row(alarm: Alarm) -> dict[str, Any]:
     key = alarm_id(alarm.kind, alarm.entity)
+    event_type, probable_cause = KINDS[alarm.kind]
     return {
         "changed_ns": alarm.changed_ns,
-        "incident_id": stable_id(f"incident|{key}|{alarm.raised_ns}"),
+        "incident_id": _incident_id(alarm),
         "opened_ns": alarm.raised_ns,
         "closed_ns": alarm.cleared_ns,
         "severity": alarm.severity,
         "title": alarm.title,
         "causes": json.dumps(alarm.explain.get("causes", []), sort_keys=True),
         "alarms": json.dumps([id_text(key)]),
+        "state": alarm.state,
+        "lead_alarm_id": key,
+        "kind": alarm.kind,
+        "entity": alarm.entity,
+        "event_type": event_type,
+        "probable_cause": probable_cause,
+        "source": "tocsin",
+        "symptoms": "[]",
+        "alarms_count": 1,
+        "explain": json.dumps(alarm.explain, sort_keys=True),
+        "impact": "{}",
+        "occurrence": alarm.occurrence,
+        "operator_state": "none",
     }
 
 

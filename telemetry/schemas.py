@@ -204,7 +204,7 @@ ANOMALY = Schema(
 ALARM = Schema(
     "alarm",
     1,
-    0,
+    1,
     (
         plain("changed_ns", "i8", "ns", "when this change happened, by the arrival frontier"),
         plain(
@@ -212,9 +212,9 @@ ALARM = Schema(
         ),
         plain("raised_ns", "i8", "ns", "start of this occurrence"),
         plain("cleared_ns", "i8", "ns", "0 while it is up"),
-        code("state", "raised, updated, cleared"),
+        code("state", "raised, updated, cleared, closed"),
         code("severity", "critical, major, minor, warning, indeterminate"),
-        code("kind", "link-cut, exporter-down, volumetric-attack, port-scan, slow-leak, deviation"),
+        code("kind", "alarm type: ours (link-cut, ...) or what the foreign system calls it"),
         code("event_type", "X.733 event type"),
         code("probable_cause", "X.733 probable cause"),
         plain("entity_id", "u8"),
@@ -225,6 +225,15 @@ ALARM = Schema(
         text("foreign_id", "its id there"),
         text("explain", "JSON of the explain block"),
         plain("occurrence", "u4", "", "how often this key was raised"),
+        # 1.1: what operators and noise control say of it
+        code("operator_state", "none, acknowledged, shelved, out_of_service, closed"),
+        code("suppressed", "why nobody is told: planned-work, silence, parent, storm, ..."),
+        text("operator", "who acknowledged or shelved it"),
+        text("operator_note", "and why"),
+        plain("shelved_until_ns", "i8", "ns", "0 while it is not shelved"),
+        plain("incident_id", "u8", "", "the incident it belongs to, 0 for none"),
+        plain("tally", "u4", "", "how often it was reported in this occurrence"),
+        code("origin", "the system that caused this change, empty for the network and us"),
     ),
 )
 
@@ -235,7 +244,12 @@ CONTROL = Schema(
     0,
     (
         plain("tick_start_ns", "i8", "ns", "counts from this tick boundary on"),
-        code("kind", "start, gap, config, table, model, alias, shelve, feedback, shard, stop"),
+        code(
+            "kind",
+            "start, gap, config, table, model, alias, shard, stop; operators: acknowledge, "
+            "unacknowledge, shelve, unshelve, silence, expire, maintenance, out_of_service, close, "
+            "merge, split, feedback",
+        ),
         text("payload", "JSON"),
     ),
 )
@@ -288,7 +302,7 @@ USER_EVENT = Schema(
 INCIDENT = Schema(
     "incident",
     1,
-    0,
+    1,
     (
         plain("changed_ns", "i8", "ns"),
         plain("incident_id", "u8"),
@@ -298,6 +312,24 @@ INCIDENT = Schema(
         text("title"),
         text("causes", "JSON: ranked causes with evidence"),
         text("alarms", "JSON: alarm ids"),
+        # 1.1: one alert for each incident is made of this row alone
+        code("state", "raised, updated, cleared; pending = not told yet; merged = see its parent"),
+        plain("lead_alarm_id", "u8", "", "the alarm it is told as"),
+        code("kind", "of the lead alarm"),
+        text("entity", "of the lead alarm"),
+        code("event_type", "X.733 event type of the lead alarm"),
+        code("probable_cause", "X.733 probable cause of the lead alarm"),
+        text("source", "who says the lead alarm"),
+        text("foreign_id", "of the lead alarm"),
+        text("symptoms", "JSON: the other alarms, as people call them, the first 50"),
+        plain("alarms_count", "u4", "", "how many alarms belong to it"),
+        text("explain", "JSON of the explain block"),
+        text("impact", "JSON: what it touches and what redundancy is left"),
+        plain("occurrence", "u4", "", "of the lead alarm"),
+        plain("parent_incident_id", "u8", "", "into which it was merged, 0 for none"),
+        code("operator_state", "none, acknowledged"),
+        text("operator", "who acknowledged it"),
+        code("origin", "the system that caused this change, empty for the network and us"),
     ),
 )
 

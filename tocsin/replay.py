@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from alerting.stage import alerts_of
+from alerting.records import alerts_of
 from collectors.block import DatagramBlock, choose, silence
 from collectors.capture import CaptureReport, blocks, read_capture
 from collectors.config import ListenerSettings

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from alerting.alert import canonical
-from alerting.stage import alerts_of
+from alerting.records import alerts_of
 from correlator.windows import FlowWindows
 from runtime.clock import ManualClock
 from runtime.metrics import Metrics

@@ -7,7 +7,8 @@ from typing import Any
 
 from alerting.alert import Alert
 from alerting.config import AlertingSettings
-from alerting.stage import AlertingStage, alerts_of
+from alerting.records import alerts_of
+from alerting.stage import AlertingStage
 from correlator.tables.network_map import (
     FileNetworkMap,
     InterfaceEntry,

@@ -1,0 +1,26 @@
+-- What operators and noise control say of alarms, and what an incident is told as.
+alter table tocsin.alarms add column if not exists operator_state LowCardinality(String) default 'none';
+alter table tocsin.alarms add column if not exists suppressed LowCardinality(String) default '';
+alter table tocsin.alarms add column if not exists operator String default '';
+alter table tocsin.alarms add column if not exists operator_note String default '';
+alter table tocsin.alarms add column if not exists shelved_until_ns Int64 default 0;
+alter table tocsin.alarms add column if not exists incident_id UInt64 default 0;
+alter table tocsin.alarms add column if not exists tally UInt32 default 0;
+alter table tocsin.alarms add column if not exists origin LowCardinality(String) default '';
+alter table tocsin.incidents add column if not exists state LowCardinality(String) default '';
+alter table tocsin.incidents add column if not exists lead_alarm_id UInt64 default 0;
+alter table tocsin.incidents add column if not exists kind LowCardinality(String) default '';
+alter table tocsin.incidents add column if not exists entity String default '';
+alter table tocsin.incidents add column if not exists event_type LowCardinality(String) default '';
+alter table tocsin.incidents add column if not exists probable_cause LowCardinality(String) default '';
+alter table tocsin.incidents add column if not exists source LowCardinality(String) default '';
+alter table tocsin.incidents add column if not exists foreign_id String default '';
+alter table tocsin.incidents add column if not exists symptoms String default '[]';
+alter table tocsin.incidents add column if not exists alarms_count UInt32 default 0;
+alter table tocsin.incidents add column if not exists explain String default '{}';
+alter table tocsin.incidents add column if not exists impact String default '{}';
+alter table tocsin.incidents add column if not exists occurrence UInt32 default 0;
+alter table tocsin.incidents add column if not exists parent_incident_id UInt64 default 0;
+alter table tocsin.incidents add column if not exists operator_state LowCardinality(String) default 'none';
+alter table tocsin.incidents add column if not exists operator String default '';
+alter table tocsin.incidents add column if not exists origin LowCardinality(String) default '';
