@@ -1,5 +1,6 @@
 """Which processes one Tocsin is made of, by profile, and how each is started."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -24,3 +25,18 @@ def roles(settings: ProcessSettings, config_path: Path | None, state: Path) -> l
     if settings.node.profile != "sensor":
         made.append(role("desk"))
     return made
+
+
+def plan(settings: ProcessSettings, config_path: Path | None, state: Path) -> str:
+    """Return what `tocsin.supervise` works by, as JSON: the roles, log level and seed."""
+    children = [
+        {
+            "name": role.name,
+            "command": list(role.command),
+            "essential": role.essential,
+            "environment": role.environment,
+        }
+        for role in roles(settings, config_path, state)
+    ]
+    node = settings.node
+    return json.dumps({"log_level": node.log_level, "seed": node.seed, "roles": children})

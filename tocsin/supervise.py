@@ -1,5 +1,11 @@
-"""The supervisor's process: keeps node, gate and desk running; carries neither numpy nor a decoder."""
+"""The supervisor's process: keeps node, gate and desk running; carries neither numpy nor a decoder.
 
+It lives for months and does next to nothing, so it does not even read the configuration: `tocsin run`
+hands on a plan in plain JSON (`tocsin.processes.plan`).
+"""
+
+import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,32 +17,31 @@ from runtime.component import Context
 from runtime.lock import FolderLock
 from runtime.metrics import Metrics
 from runtime.notify import notify
-from runtime.supervisor import Supervisor
-from tocsin.process_settings import process_settings
-from tocsin.processes import roles
+from runtime.supervisor import Role, Supervisor
+
+PLAN = "TOCSIN_PLAN"
 
 LOOK_SECONDS = 0.2
 
 
 def main() -> int:
-    """`python -m tocsin.supervise CONFIG STATE LOCK`: run until SIGTERM; return the exit code.
+    """`python -m tocsin.supervise STATE LOCK`: run until SIGTERM; return the exit code.
 
     `tocsin run` turns into this; LOCK is the descriptor of the state folder's lock, which it took.
     """
-    path, state = Path(sys.argv[1]) if sys.argv[1] else None, Path(sys.argv[2])
     clock, metrics = SystemClock(), Metrics("supervisor")
-    lock = FolderLock(state, "run", clock)
-    lock.adopt(int(sys.argv[3]))
-    settings = process_settings(path)
-    logs.set_up("run", metrics, clock, level=settings.node.log_level)
+    lock = FolderLock(Path(sys.argv[1]), "run", clock)
+    lock.adopt(int(sys.argv[2]))
+    plan = json.loads(os.environ.pop(PLAN))
+    logs.set_up("run", metrics, clock, level=plan["log_level"])
     context = Context(
         "supervisor",
         clock,
         metrics.scoped("supervisor"),
         logs.child("supervisor"),
-        (settings.node.seed, *b"supervisor"),
+        (plan["seed"], *b"supervisor"),
     )
-    supervisor = Supervisor(roles(settings, path, state), context)
+    supervisor = Supervisor([Role(**one) for one in plan["roles"]], context)
     ended = []
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

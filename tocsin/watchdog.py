@@ -6,7 +6,9 @@ that it fits in 20 MB and goes on when the machine is short of memory; a webhook
 child that lives for one request. What is silent for three ticks is blindness: the node itself, its
 ticks, one of its streams, or more than a fifth of the exporters.
 
-`python -m tocsin.watchdog URL SECONDS` is that child: it posts its standard input.
+`python -m tocsin.watchdog watch STATE WEBHOOK SYSLOG REPEAT TICK` is what `tocsin watchdog` turns into
+once its options are checked; `python -m tocsin.watchdog post URL SECONDS` is that child: it posts its
+standard input.
 """
 
 import contextlib
@@ -330,7 +332,7 @@ class _Posts:
         try:
             return os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-m", "tocsin.watchdog", self._url, str(POST_SECONDS)],
+                [sys.executable, "-m", "tocsin.watchdog", "post", self._url, str(POST_SECONDS)],
                 os.environ,
                 file_actions=[(os.POSIX_SPAWN_DUP2, reading, 0)],
             )
@@ -415,5 +417,25 @@ def _post(url: str, timeout_seconds: float) -> int:
         return 1
 
 
+def _watch(state: str, webhook: str, syslog: str, repeat: str, tick: str) -> int:
+    """Watch until SIGTERM; return the exit code."""
+    made = Watchdog(
+        Path(state), webhook=webhook, syslog=syslog,
+        repeat_seconds=float(repeat), tick_seconds=float(tick),
+    )  # fmt: skip
+    try:
+        made.start()
+    except ConfigError as error:
+        sys.stderr.write(f"tocsin: {error}\n")
+        return 2
+    try:
+        made.run()
+    finally:
+        made.stop()
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(_post(sys.argv[1], float(sys.argv[2])))
+    if sys.argv[1] == "watch":
+        sys.exit(_watch(*sys.argv[2:]))
+    sys.exit(_post(sys.argv[2], float(sys.argv[3])))

@@ -36,7 +36,7 @@ def loaded_by(code: str) -> set[str]:
                      {"numba", "chdb", "torch", "starlette"}, id="bottom"),
         pytest.param("import tocsin.node", {"chdb", "torch", "starlette", "uvicorn", "pandas"}, id="node"),
         pytest.param("import tocsin.gate", {"chdb", "numpy", "torch", "starlette"}, id="gate"),
-        pytest.param("import tocsin.supervise", {"numpy", "zmq", "starlette"}, id="supervisor"),
+        pytest.param("import tocsin.supervise", {"numpy", "zmq", "msgspec", "click", "starlette"}, id="supervisor"),
         pytest.param("import tocsin.watchdog", {"numpy", "msgspec", "zmq"}, id="watchdog"),
         pytest.param("from alerting.sinks import SINKS; [SINKS.get(k) for k in SINKS.kinds()]",
                      {"numpy", "numba"}, id="sinks"),

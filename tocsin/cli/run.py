@@ -16,7 +16,9 @@ def run(path: Path | None, state: Path | None) -> None:
     from runtime.clock import SystemClock
     from runtime.lock import FolderLock
     from tocsin.config import load_config
+    from tocsin.processes import plan
     from tocsin.state import state_dir
+    from tocsin.supervise import PLAN
 
     config = load_config(path)
     folder = state_dir(state or (Path(config.node.state_dir) if config.node.state_dir else None))
@@ -25,9 +27,8 @@ def run(path: Path | None, state: Path | None) -> None:
     lock.take()
     # Checking the configuration has loaded every collector; the supervisor lives for months and
     # needs none of them: a fresh program takes over under the same process id.
-    arguments = [str(path or ""), str(folder), str(lock.hand_on())]
     os.execve(  # noqa: S606
         sys.executable,
-        [sys.executable, "-m", "tocsin.supervise", *arguments],
-        {**os.environ, **config.for_processes().environment()},
+        [sys.executable, "-m", "tocsin.supervise", str(folder), str(lock.hand_on())],
+        {**os.environ, PLAN: plan(config.for_processes(), path, folder)},
     )
