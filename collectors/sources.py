@@ -62,7 +62,12 @@ class Source(Protocol):
 MakeSource = Callable[[str, Any, Context, Offer, Path], Source]
 """(name, options, context, offer, folder) -> an inert source; `name` is its table's in the configuration."""
 
-SOURCES: Registry[MakeSource] = Registry("tocsin.sources", {})
+SOURCES: Registry[MakeSource] = Registry(
+    "tocsin.sources",
+    {
+        "ves": "collectors.ves:SOURCE",
+    },
+)
 
 
 def make_source(

@@ -1,0 +1,312 @@
+"""Alarms of other managers: which are open, what changed, and what is gone after an outage.
+
+A source says what it read; what comes out are the changes, each once. State moves only after the
+node has journalled the changes, so a failure anywhere in between loses nothing: the next read finds
+the same differences again.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from collectors.source_ledger import SourceLedger
+from collectors.sources import Offer
+from runtime.component import Context
+from runtime.kept_file import KeptFile
+from telemetry.batch import batch_from_rows
+from telemetry.errors import TransientError
+from telemetry.foreign_alarm import alarm_row, foreign_alarm_id
+from telemetry.identity import stable_id
+from telemetry.schemas import ALARM
+from telemetry.x733 import CLEARED
+
+ROWS_PER_BATCH = 5_000
+CLEARED_KEPT_MAX = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignAlarm:
+    """One alarm as another system states it now, in our words; severity "cleared" ends it."""
+
+    kind: str
+    entity: str
+    severity: str
+    title: str
+    qualifier: str = ""
+    changed_ns: int = 0  # 0 = now
+    raised_ns: int = 0
+    event_type: str = ""
+    probable_cause: str = "other"
+    text: str = ""
+    foreign_id: str = ""
+    occurrence: int = 1
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def row(self, source: str, now_ns: int) -> dict[str, Any]:
+        """Return it as a row of schema `alarm`; what is said to come from the future is from now."""
+        changed_ns = min(self.changed_ns or now_ns, now_ns)
+        return alarm_row(
+            source=source,
+            kind=self.kind,
+            entity=self.entity,
+            severity=self.severity,
+            changed_ns=changed_ns,
+            title=self.title,
+            qualifier=self.qualifier,
+            raised_ns=min(self.raised_ns, changed_ns),
+            event_type=self.event_type,
+            probable_cause=self.probable_cause,
+            text=self.text,
+            foreign_id=self.foreign_id,
+            occurrence=max(1, min(self.occurrence, 2**32 - 1)),
+            detail=self.detail,
+        )
+
+    def digest(self) -> int:
+        """Return a hash of all that makes a change worth telling."""
+        told = (self.severity, self.title, self.text, self.foreign_id, self.occurrence)
+        return stable_id(repr((told, self.changed_ns, sorted(self.detail.items(), key=str))))
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """What must be kept of an open alarm to tell a change from a repeat, and to clear it."""
+
+    kind: str
+    entity: str
+    qualifier: str
+    title: str
+    raised_ns: int
+    foreign_id: str
+    digest: int
+    marks: str = ""  # what its source recognises it by
+
+    def cleared(self, reason: str) -> ForeignAlarm:
+        """Return the end of it."""
+        return ForeignAlarm(
+            self.kind,
+            self.entity,
+            CLEARED,
+            self.title,
+            self.qualifier,
+            raised_ns=self.raised_ns,
+            text=reason,
+            foreign_id=self.foreign_id,
+            detail={"cleared_by": reason},
+        )
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is new, and what will be known once it was taken over."""
+
+    alarms: list[ForeignAlarm] = field(default_factory=list)
+    opened: dict[int, Open] = field(default_factory=dict)
+    closed: dict[int, int] = field(default_factory=dict)  # alarm id: digest of the clear
+
+
+class OpenAlarms:
+    """The open alarms of one other system, by the id they have with us. At most `alarms_max`.
+
+    What is beyond the limit is told every time it is read and cannot be cleared by its absence.
+    """
+
+    def __init__(self, source: str, alarms_max: int) -> None:
+        self.source = source
+        self._alarms_max = alarms_max
+        self.open: dict[int, Open] = {}
+        self._closed: OrderedDict[int, int] = OrderedDict()
+
+    def id_of(self, alarm: ForeignAlarm) -> int:
+        """Return the id that an alarm has with us."""
+        return foreign_alarm_id(self.source, alarm.kind, alarm.entity, alarm.qualifier)
+
+    def changes(
+        self,
+        alarms: Iterable[ForeignAlarm],
+        *,
+        marks: Mapping[int, str] | None = None,
+    ) -> Changes:
+        """Return what these alarms change. A later one of the same id counts, within one read."""
+        made = Changes()
+        latest = {self.id_of(alarm): alarm for alarm in alarms}
+        for alarm_id, alarm in latest.items():
+            digest = alarm.digest()
+            before = self.open.get(alarm_id)
+            if alarm.severity == CLEARED:
+                if before is not None or self._closed.get(alarm_id) != digest:
+                    made.alarms.append(alarm)
+                    made.closed[alarm_id] = digest
+            elif before is None or before.digest != digest:
+                made.alarms.append(alarm)
+                made.opened[alarm_id] = Open(
+                    alarm.kind,
+                    alarm.entity,
+                    alarm.qualifier,
+                    alarm.title,
+                    alarm.raised_ns,
+                    alarm.foreign_id,
+                    digest,
+                    (marks or {}).get(alarm_id, ""),
+                )
+        return made
+
+    def absent(self, present: Iterable[int], reason: str) -> Changes:
+        """Return the end of every open alarm whose id is not among those present."""
+        made = Changes()
+        for alarm_id in self.open.keys() - set(present):
+            alarm = self.open[alarm_id].cleared(reason)
+            made.alarms.append(alarm)
+            made.closed[alarm_id] = alarm.digest()
+        made.alarms.sort(key=self.id_of)
+        return made
+
+    def commit(self, changes: Changes) -> None:
+        """Know what was told."""
+        for alarm_id, alarm in changes.opened.items():
+            self._closed.pop(alarm_id, None)
+            if alarm_id in self.open or len(self.open) < self._alarms_max:
+                self.open[alarm_id] = alarm
+        for alarm_id, digest in changes.closed.items():
+            self.open.pop(alarm_id, None)
+            self._closed[alarm_id] = digest
+            self._closed.move_to_end(alarm_id)
+        while len(self._closed) > CLEARED_KEPT_MAX:
+            self._closed.popitem(last=False)
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit is reached."""
+        return len(self.open) >= self._alarms_max
+
+    def state(self) -> dict[str, Any]:
+        """Return all that must survive a restart."""
+        return {
+            "open": [
+                [i, o.kind, o.entity, o.qualifier, o.title, o.raised_ns, o.foreign_id, o.digest, o.marks]
+                for i, o in self.open.items()
+            ],
+            "closed": [list(pair) for pair in self._closed.items()],
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`."""
+        self.open = {row[0]: Open(*row[1:]) for row in state["open"]}
+        self._closed = OrderedDict((row[0], row[1]) for row in state["closed"])
+
+
+class AlarmFeed:
+    """Takes what a source read, offers the changes to the node, and remembers them on disk.
+
+    `memory` is the source's own small state (positions, ids of subscriptions), kept along.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        protocol: str,
+        context: Context,
+        offer: Offer,
+        folder: Path,
+        *,
+        alarms_max: int,
+    ) -> None:
+        self.alarms = OpenAlarms(name, alarms_max)
+        self.ledger = SourceLedger(protocol)
+        self.memory: dict[str, Any] = {}
+        self._context = context
+        self._offer = offer
+        self._file = KeptFile(folder / "open_alarms.state", context)
+        self._lock = threading.RLock()
+        self._saved: dict[str, Any] = {}
+        self._sequence = 0  # of offers: a repeat of the same changes after a crash counts once
+        self._told = context.metrics.counter(
+            "foreign_alarm_changes_total",
+            "alarm changes of other managers handed to the node",
+            label="change",
+            values=("raised", "cleared"),
+        )
+        self._open = context.metrics.gauge(
+            "foreign_alarms_open", "alarms of other managers that are open"
+        )
+
+    def load(self) -> None:
+        """Continue where the last run ended."""
+        state = self._file.load()
+        if state is not None:
+            self.alarms.restore(state["alarms"])
+            self.memory = state["memory"]
+            self._sequence = state["sequence"]
+            self._saved = dict(self.memory)
+        self._open.set(len(self.alarms.open))
+
+    def tell(
+        self, alarms: Sequence[ForeignAlarm], *, marks: Mapping[int, str] | None = None
+    ) -> int:
+        """Offer what these change and return how many changes; raise TransientError and know nothing."""
+        with self._lock:
+            return self._take(self.alarms.changes(alarms, marks=marks))
+
+    def tell_all(
+        self,
+        alarms: Sequence[ForeignAlarm],
+        *,
+        reason: str,
+        marks: Mapping[int, str] | None = None,
+    ) -> int:
+        """As `tell` with all that are open: those that are not among them are cleared with the reason."""
+        with self._lock:
+            made = self.alarms.changes(alarms, marks=marks)
+            present = [self.alarms.id_of(a) for a in alarms if a.severity != CLEARED]
+            gone = self.alarms.absent([*present, *made.closed], reason)
+            made.alarms += gone.alarms
+            made.closed |= gone.closed
+            return self._take(made)
+
+    def tell_present(self, present: Iterable[int], *, reason: str) -> int:
+        """Clear every open alarm whose id is not among those present."""
+        with self._lock:
+            return self._take(self.alarms.absent(present, reason))
+
+    def save(self) -> None:
+        """Write what is known; raise TransientError."""
+        self._file.save(
+            {"alarms": self.alarms.state(), "memory": self.memory, "sequence": self._sequence}
+        )
+        self._saved = dict(self.memory)
+
+    def _take(self, changes: Changes) -> int:
+        now_ns = self._context.clock.now_ns()
+        name = self.alarms.source
+        ends = [alarm.severity == CLEARED for alarm in changes.alarms]
+        batches = [
+            batch_from_rows(
+                ALARM,
+                [alarm.row(name, now_ns) for alarm in changes.alarms[i : i + ROWS_PER_BATCH]],
+                source=name,
+                arrival_ns=now_ns,
+            )
+            for i in range(0, len(changes.alarms), ROWS_PER_BATCH)
+        ]
+        told = stable_id(
+            repr([(alarm.digest(), self.alarms.id_of(alarm)) for alarm in changes.alarms])
+        )
+        batches += self.ledger.report(now_ns)
+        if batches:
+            try:
+                self._offer(batches, token=f"{name}|{self._sequence}|{told:016x}")
+            except TransientError:
+                self.ledger.keep()
+                raise
+            self.ledger.reported()
+        self._sequence += bool(batches)
+        self.alarms.commit(changes)
+        if changes.alarms or self.memory != self._saved:
+            self.save()
+        self._told.add("cleared", sum(ends))
+        self._told.add("raised", len(ends) - sum(ends))
+        self._open.set(len(self.alarms.open))
+        return len(changes.alarms)

@@ -1,0 +1,91 @@
+"""Text and times of other systems: mixed encodings, control characters, clocks of their own."""
+
+import codecs
+import re
+from datetime import UTC, datetime, tzinfo
+from email.utils import parsedate_to_datetime
+
+TEXT_MAX = 4_096
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def _as_latin(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return error.object[error.start : error.end].decode("iso-8859-1"), error.end
+
+
+codecs.register_error("tocsin-latin-1", _as_latin)
+
+
+def decode_text(data: bytes, encoding: str = "utf-8") -> str:
+    """Return bytes as text. In UTF-8, what is none is read as ISO-8859-1: systems mix the two.
+
+    >>> decode_text("K\u00f6ln ".encode() + "M\u00fcnchen".encode("iso-8859-1"))
+    'Köln München'
+    """
+    try:
+        return data.decode(encoding, "tocsin-latin-1")
+    except LookupError:
+        return data.decode("utf-8", "tocsin-latin-1")
+
+
+def clean(value: object, most: int = TEXT_MAX) -> str:
+    """Return a foreign value as one line of text of at most `most` characters.
+
+    >>> clean("down\\x00 ")
+    'down'
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _CONTROL.sub(" ", str(value)).strip()[:most]
+
+
+def integer(value: object, default: int = 0) -> int:
+    """Return a foreign number, also as text or hexadecimal, or `default` where it is none.
+
+    >>> integer("0x11f56"), integer(" 007 "), integer(None), integer("n/a", -1)
+    (73558, 7, 0, -1)
+    """
+    if isinstance(value, bool | int):
+        return int(value)
+    if isinstance(value, float):
+        return int(value) if abs(value) < 2**63 else default
+    text = str(value).strip()
+    try:
+        if len(text) >= 40:
+            return default
+        return int(text, 16) if text[:2].lower() == "0x" else int(text)
+    except ValueError:
+        return default
+
+
+def seconds_ns(value: object) -> int:
+    """Return epoch seconds as nanoseconds, 0 where they are none."""
+    made = integer(value)
+    return made * 1_000_000_000 if 0 < made < 2**33 else 0
+
+
+def iso_ns(text: str, zone: tzinfo = UTC) -> int:
+    """Return an ISO 8601 or RFC 2822 time as nanoseconds; `zone` counts where it names none.
+
+    Raises ValueError for what is neither.
+
+    >>> iso_ns("2026-03-20T10:26:40Z"), iso_ns("Fri, 20 Mar 2026 10:26:40 +0000")
+    (1774002400000000000, 1774002400000000000)
+    """
+    try:
+        made = datetime.fromisoformat(text.strip())
+    except ValueError:
+        try:
+            made = parsedate_to_datetime(text.strip())
+        except (TypeError, IndexError, OverflowError) as error:
+            raise ValueError(f"{text!r} is no time") from error
+    return datetime_ns(made if made.tzinfo else made.replace(tzinfo=zone))
+
+
+def datetime_ns(made: datetime) -> int:
+    """Return a time with a zone as nanoseconds since 1970, exactly."""
+    since = made - datetime(1970, 1, 1, tzinfo=UTC)
+    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000

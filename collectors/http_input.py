@@ -1,0 +1,556 @@
+"""A small HTTP server for what other systems push: TLS, credentials, and limits on all a peer may cost.
+
+A thread for each connection, of which there is a maximum, also for each peer address. A request must
+come in whole within `request_seconds_max`; its body has a maximum, also once unpacked.
+"""
+
+import contextlib
+import hmac
+import io
+import ipaddress
+import json
+import socket
+import ssl
+import threading
+import zlib
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from runtime.component import Context
+from runtime.settings import PositiveFloat, PositiveInt, Settings
+from telemetry.errors import ConfigError, TransientError
+
+BLOCK_BYTES = 65_536
+STOP_SECONDS = 2.0
+SWEEP_SECONDS = 0.25
+WHY = ("connections", "peer_connections", "tls", "credentials", "too_large", "too_slow", "refused",
+       "not_journalled")  # fmt: skip
+
+
+class HttpInputSettings(Settings, frozen=True, kw_only=True):
+    """Where and from whom pushed records are taken."""
+
+    listen: str = "https://[::]:8443"
+    certificate_file: str = ""  # PEM, with its chain; needed for https
+    key_file: str = ""  # empty = the key is in certificate_file
+    client_ca_file: str = ""  # a client certificate that these signed is a credential
+    users_file: str = ""  # lines of name:password, for HTTP basic authentication
+    token_file: str = ""  # bearer tokens, one a line
+    open_to_all: bool = False  # take from anybody who can reach `listen`
+    body_bytes_max: PositiveInt = 16 * 1024 * 1024
+    connections_max: PositiveInt = 64
+    connections_per_peer_max: PositiveInt = 16
+    idle_seconds_max: PositiveFloat = 60.0  # between two requests, and without a byte within one
+    request_seconds_max: PositiveFloat = 60.0  # from the first line to the last byte of the body
+
+
+class HttpRefusedError(Exception):
+    """A request that is answered with an error; `status` and the sentence go to the client."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a request is answered with."""
+
+    status: int = 204
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Request:
+    """One request; the body is read as far as the handler wants it."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]  # names in lower case
+    peer: str  # address
+    blocks: Iterator[bytes]  # of the body, unpacked, bounded
+    user: str = ""
+
+    def body(self) -> bytes:
+        """Return the whole body, or raise HttpRefusedError."""
+        return b"".join(self.blocks)
+
+
+Handler = Callable[[Request], Response]
+Refusal = Callable[[int, str], Response]
+
+
+def plain_refusal(status: int, sentence: str) -> Response:
+    """Return an error as JSON: {"error": sentence}."""
+    return Response(status, json.dumps({"error": sentence}).encode())
+
+
+class HttpInput:
+    """Listens, checks who asks, and hands requests to `handler`, from many threads."""
+
+    def __init__(
+        self,
+        settings: HttpInputSettings,
+        context: Context,
+        handler: Handler,
+        *,
+        refusal: Refusal = plain_refusal,
+    ) -> None:
+        self._settings = settings
+        self._context = context
+        self._handler = handler
+        self._refusal = refusal
+        self._server: _Server | None = None
+        self._refused = context.metrics.counter(
+            "http_input_refused_total",
+            "requests and connections not taken",
+            label="why",
+            values=WHY,
+        )
+        self._requests = context.metrics.counter(
+            "http_input_requests_total", "requests answered", label="status",
+            values=("2xx", "4xx", "5xx"),
+        )  # fmt: skip
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, 0 before the start."""
+        return self._server.server_port if self._server else 0
+
+    def start(self) -> None:
+        """Bind and serve from threads, or raise ConfigError."""
+        settings = self._settings
+        parts = urlsplit(settings.listen)
+        try:
+            port = parts.port
+        except ValueError:
+            port = None
+        if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
+            raise ConfigError(f"listen = {settings.listen!r} is no http(s)://host:port")
+        gate = _Credentials(settings)
+        if not (gate.wanted or settings.open_to_all or _is_loopback(parts.hostname)):
+            raise ConfigError(
+                f"listen = {settings.listen!r} can be reached from outside: name users_file, "
+                "token_file or client_ca_file, or say open_to_all = true"
+            )
+        tls = _tls(settings, gate) if parts.scheme == "https" else None
+        try:
+            self._server = _Server((parts.hostname, port), self, gate, tls)
+        except OSError as error:
+            raise ConfigError(
+                f"listen = {settings.listen!r}: {error.strerror or error}; choose another port"
+            ) from error
+        threading.Thread(
+            target=self._server.serve_forever, args=(SWEEP_SECONDS,), daemon=True,
+            name=self._context.name,
+        ).start()  # fmt: skip
+
+    def stop(self) -> None:
+        """Close the listening socket and every connection."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server.end_connections()
+            self._server = None
+
+    def refuse(self, why: str, peer: str, detail: object = "") -> None:
+        """Count and log what was not taken."""
+        self._refused.add(why)
+        self._context.log.warning("http_refused peer=%s why=%s %s", peer, why, detail)
+
+    def answer(self, request: Request) -> Response:
+        """Return what the handler says; what it raises becomes an answer as well."""
+        try:
+            made = self._handler(request)
+        except HttpRefusedError as error:
+            self.refuse("too_large" if error.status == 413 else "refused", request.peer, error)
+            made = self._refusal(error.status, str(error))
+        except TransientError as error:
+            self.refuse("not_journalled", request.peer, error)
+            made = self._refusal(503, "the node does not take records at the moment; try again")
+        except _TooSlowError:
+            self.refuse("too_slow", request.peer)
+            made = self._refusal(408, "the request did not come in whole in time")
+        except Exception:  # the edge of a connection's thread
+            self._context.log.exception("http_handler_broken path=%s", request.path)
+            made = self._refusal(500, "our own fault; it is in the log")
+        self._requests.add(f"{made.status // 100}xx")
+        return made
+
+    @property
+    def settings(self) -> HttpInputSettings:
+        """What it was made with."""
+        return self._settings
+
+    @property
+    def monotonic_ns(self) -> Callable[[], int]:
+        """The clock that its time limits go by."""
+        return self._context.clock.monotonic_ns
+
+    def unauthorised(self, peer: str) -> Response:
+        """Return the answer to a request without good credentials."""
+        self.refuse("credentials", peer)
+        self._requests.add("4xx")
+        made = self._refusal(401, "credentials are missing or wrong")
+        return Response(
+            401, made.body, made.content_type, {"WWW-Authenticate": 'Basic realm="tocsin"'}
+        )
+
+
+class _TooSlowError(Exception):
+    """The request's time is over."""
+
+
+class _Credentials:
+    """Who may ask. Files are read at the start; a change counts after a restart."""
+
+    def __init__(self, settings: HttpInputSettings) -> None:
+        self._users = [
+            line.encode() for line in _lines(settings.users_file, "users_file") if ":" in line
+        ]
+        self._tokens = [line.encode() for line in _lines(settings.token_file, "token_file")]
+        for name, file, found in (
+            ("users_file", settings.users_file, self._users),
+            ("token_file", settings.token_file, self._tokens),
+        ):
+            if file and not found:
+                raise ConfigError(f"{name} {file} holds no entry")
+        self.by_certificate = bool(settings.client_ca_file)
+        self.by_header = bool(self._users or self._tokens)
+        self.wanted = self.by_header or self.by_certificate
+
+    def user(self, header: str, certificate: bool) -> str | None:
+        """Return who asks, None where the credentials do not do."""
+        if not self.wanted or (certificate and self.by_certificate):
+            return ""
+        kind, _, secret = header.partition(" ")
+        if kind.lower() == "basic":
+            try:
+                pair = b64decode(secret, validate=True)
+            except ValueError:
+                return None
+            # All are compared, so that the time tells nothing.
+            good = [hmac.compare_digest(pair, known) for known in self._users]
+            return pair.partition(b":")[0].decode("utf-8", "replace") if any(good) else None
+        if kind.lower() == "bearer":
+            good = [hmac.compare_digest(secret.strip().encode(), known) for known in self._tokens]
+            return "" if any(good) else None
+        return None
+
+
+def _lines(path: str, name: str) -> list[str]:
+    if not path:
+        return []
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name} {path}: cannot be read: {error}") from error
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _tls(settings: HttpInputSettings, gate: _Credentials) -> ssl.SSLContext:
+    if not settings.certificate_file:
+        raise ConfigError(f"listen = {settings.listen!r} needs certificate_file")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        tls.load_cert_chain(settings.certificate_file, settings.key_file or None)
+        if settings.client_ca_file:
+            tls.load_verify_locations(settings.client_ca_file)
+            tls.verify_mode = ssl.CERT_OPTIONAL if gate.by_header else ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        files = (settings.certificate_file, settings.key_file, settings.client_ca_file)
+        raise ConfigError(
+            f"{', '.join(f for f in files if f)}: cannot be used as certificates: {error}"
+        ) from error
+    return tls
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class _Server(ThreadingHTTPServer):
+    """The listening socket, its connections and their deadlines."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        owner: HttpInput,
+        gate: _Credentials,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self.owner = owner
+        self.gate = gate
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._connections: dict[socket.socket, str] = {}
+        self.deadlines: dict[socket.socket, int] = {}
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _Connection)
+
+    def server_bind(self) -> None:
+        """Bind without asking name servers what we are called."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection its thread, or close it where there are too many."""
+        peer = peer_text(client_address[0])
+        settings = self.owner.settings
+        with self._lock:
+            of_peer = Counter(self._connections.values())[peer]
+            full = len(self._connections) >= settings.connections_max
+            if not full and of_peer < settings.connections_per_peer_max:
+                self._connections[request] = peer
+                why = ""
+            else:
+                why = "connections" if full else "peer_connections"
+        if why:
+            self.owner.refuse(why, peer)
+            super().shutdown_request(request)
+            return
+        self.until(request, settings.request_seconds_max)  # the TLS handshake has a limit, too
+        super().process_request(request, client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Shake hands and serve; runs in the connection's own thread."""
+        peer = peer_text(client_address[0])
+        request.settimeout(self.owner.settings.idle_seconds_max)
+        stream = request
+        try:
+            if self._tls is not None:
+                stream = self._tls.wrap_socket(
+                    request, server_side=True, do_handshake_on_connect=False
+                )
+                with self._lock:  # the plain socket is detached: the deadline is for the new one
+                    self._connections[stream] = self._connections.pop(request, peer)
+                    self.deadlines[stream] = self.deadlines.pop(request, 0)
+                stream.do_handshake()
+        except (OSError, ValueError) as error:
+            self.owner.refuse("tls", peer, f"error={error}")
+            self.shutdown_request(stream)
+            return
+        try:
+            _Connection(stream, client_address, self)
+        finally:
+            self.shutdown_request(stream)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget a connection that ended."""
+        with self._lock:
+            self._connections.pop(request, None)
+            self.deadlines.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that broke off is the peer's business."""
+
+    def until(self, connection: Any, seconds: float) -> None:
+        """Close the connection unless what goes on is over in so many seconds; 0 = no limit."""
+        end_ns = self.owner.monotonic_ns() + round(seconds * 1e9) if seconds else 0
+        with self._lock:
+            self.deadlines[connection] = end_ns
+
+    def service_actions(self) -> None:
+        """Close what is over time; called several times a second."""
+        now_ns = self.owner.monotonic_ns()
+        with self._lock:
+            late = [c for c, end_ns in self.deadlines.items() if end_ns and end_ns < now_ns]
+        for connection in late:
+            self.owner.refuse("too_slow", self._connections.get(connection, ""))
+            self.until(connection, 0)
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    def end_connections(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            open_now = list(self._connections)
+        for connection in open_now:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+class _Connection(BaseHTTPRequestHandler):
+    """One connection: requests one after the other."""
+
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def handle_one_request(self) -> None:
+        """Wait for a request without a limit but that of idleness; then its time begins."""
+        self.server.until(self.connection, 0)
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        """The first line is there: the rest must follow in time."""
+        self.server.until(self.connection, self.server.owner.settings.request_seconds_max)
+        return super().parse_request()
+
+    def _serve(self) -> None:
+        owner = self.server.owner
+        peer = peer_text(self.client_address[0])
+        with_certificate = bool(
+            isinstance(self.connection, ssl.SSLSocket) and self.connection.getpeercert()
+        )
+        user = self.server.gate.user(self.headers.get("Authorization", ""), with_certificate)
+        if user is None:
+            self.close_connection = True  # the body stays unread
+            self._send(owner.unauthorised(peer))
+            return
+        parts = urlsplit(self.path)
+        body = _Body(self.rfile, self.headers, owner.settings.body_bytes_max)
+        request = Request(
+            self.command,
+            unquote(parts.path),
+            dict(parse_qsl(parts.query)),
+            {name.lower(): value for name, value in self.headers.items()},
+            peer,
+            body.blocks(),
+            user,
+        )
+        made = owner.answer(request)
+        self.server.until(self.connection, owner.settings.request_seconds_max)
+        if not body.whole:
+            self.close_connection = True
+        self._send(made)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815  # http.server's names
+
+    def _send(self, made: Response) -> None:
+        self.send_response(made.status)
+        for name, value in made.headers.items():
+            self.send_header(name, value)
+        if made.body:
+            self.send_header("Content-Type", made.content_type)
+        if made.status != 204:
+            self.send_header("Content-Length", str(len(made.body)))
+        if made.status == 503:
+            self.send_header("Retry-After", "5")
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(made.body)
+
+    def version_string(self) -> str:
+        """Say no versions to strangers."""
+        return "tocsin"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing of each request."""
+
+
+class _Body:
+    """The body of one request: by length or in chunks, packed or not, bounded either way."""
+
+    def __init__(self, stream: io.BufferedIOBase, headers: Any, most: int) -> None:
+        self._stream = stream
+        self._headers = headers
+        self._most = most
+        self.whole = False
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the body unpacked; raise HttpRefusedError for what is no body or too large."""
+        encoding = self._headers.get("Content-Encoding", "identity").lower()
+        if encoding not in ("identity", "gzip", "deflate", ""):
+            raise HttpRefusedError(415, f"Content-Encoding {encoding!r} is not gzip or identity")
+        total = 0
+        source = self._raw()
+        for block in unpacked(source) if encoding in ("gzip", "deflate") else source:
+            total += len(block)
+            if total > self._most:
+                raise HttpRefusedError(413, f"the body is longer than {self._most} bytes")
+            yield block
+        self.whole = True
+
+    def _raw(self) -> Iterator[bytes]:
+        try:
+            if "chunked" in self._headers.get("Transfer-Encoding", "").lower():
+                yield from self._chunks()
+            else:
+                yield from self._exactly(self._length())
+        except TimeoutError as error:
+            raise _TooSlowError from error
+        except OSError as error:
+            raise HttpRefusedError(400, "the connection ended within the body") from error
+
+    def _length(self) -> int:
+        length = self._headers.get("Content-Length", "0")
+        if not length.isascii() or not length.isdigit():
+            raise HttpRefusedError(400, f"Content-Length {length!r} is no number")
+        if int(length) > self._most:
+            raise HttpRefusedError(413, f"the body is longer than {self._most} bytes")
+        return int(length)
+
+    def _exactly(self, length: int) -> Iterator[bytes]:
+        while length:
+            block = self._stream.read(min(length, BLOCK_BYTES))
+            if not block:
+                raise HttpRefusedError(400, "the connection ended within the body")
+            length -= len(block)
+            yield block
+
+    def _chunks(self) -> Iterator[bytes]:
+        while True:
+            line = self._stream.readline(1024).split(b";")[0].strip()
+            try:
+                length = int(line, 16)
+            except ValueError as error:
+                raise HttpRefusedError(400, "a chunk of the body has no length") from error
+            if not 0 <= length <= self._most:
+                raise HttpRefusedError(413, f"the body is longer than {self._most} bytes")
+            if length == 0:
+                break
+            yield from self._exactly(length)
+            self._stream.readline(8)
+        while self._stream.readline(8192) not in (b"\r\n", b"\n", b""):
+            pass
+
+
+def unpacked(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield gzip or zlib data unpacked in bounded blocks; raise HttpRefusedError where it is neither."""
+    machine = zlib.decompressobj(wbits=47)  # finds gzip and zlib by itself
+    for packed in blocks:
+        while packed:
+            try:
+                made = machine.decompress(packed, BLOCK_BYTES)
+            except zlib.error as error:
+                raise HttpRefusedError(
+                    400, f"the body is not packed as it says: {error}"
+                ) from error
+            if made:
+                yield made
+            packed = machine.unconsumed_tail
+            if machine.eof and machine.unused_data:  # members of a concatenated file
+                packed = machine.unused_data
+                machine = zlib.decompressobj(wbits=47)
+    if not machine.eof:
+        raise HttpRefusedError(400, "the packed body ends too early")
+
+
+def peer_text(address: str) -> str:
+    """Return an address as people write it: IPv4 that came through an IPv6 socket as dotted quad."""
+    return address.removeprefix("::ffff:") if "." in address else address

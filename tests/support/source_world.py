@@ -1,0 +1,89 @@
+"""What a source needs around it in a test: a clock that is told the time, and a node that journals or not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from collectors.sources import Source, SourceSettings, make_source
+from runtime.clock import ManualClock
+from runtime.component import Context
+from telemetry.batch import Batch
+from telemetry.errors import TransientError
+from telemetry.schemas import ALARM
+from tocsin.testing import make_context
+
+START_NS = 1_774_000_700_000_000_000  # a little after the composed samples of other managers
+
+
+class MemoryNode:
+    """Keeps what is offered to it, each token once; refuses while `away`."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.tokens: list[str] = []
+        self.away = False
+        self.forgets_to_answer = False  # journals, and fails all the same
+
+    def __call__(self, batches: Sequence[Batch], *, token: str = "") -> None:
+        if self.away:
+            raise TransientError("the node is away")
+        if not token or token not in self.tokens:
+            self.batches += batches
+            self.tokens.append(token)
+        if self.forgets_to_answer:
+            raise TransientError("no answer")
+
+    def rows(self, schema: str) -> list[dict[str, Any]]:
+        """All rows of one schema, in the order in which they came."""
+        return [
+            row for batch in self.batches if batch.schema.name == schema for row in rows_of(batch)
+        ]
+
+    def alarms(self) -> list[tuple[str, str, str]]:
+        """(entity, severity or cleared, title) of every alarm row."""
+        return [
+            (row["entity"], "cleared" if row["state"] == "cleared" else row["severity"],
+             row["specific_problem"])
+            for row in self.rows(ALARM.name)
+        ]  # fmt: skip
+
+    def open_ids(self) -> set[int]:
+        """Ids of alarms that are up after all that came."""
+        up: set[int] = set()
+        for row in self.rows(ALARM.name):
+            (up.discard if row["state"] == "cleared" else up.add)(row["alarm_id"])
+        return up
+
+    def values(self) -> dict[str, tuple[float, int]]:
+        """(value, kind) by the key of its series."""
+        keys = {row["series_id"]: row["key"] for row in self.rows("series")}
+        return {keys[row["series_id"]]: (row["value"], row["kind"]) for row in self.rows("sample")}
+
+    def clear(self) -> None:
+        """Forget the rows, not the tokens."""
+        self.batches.clear()
+
+
+def rows_of(batch: Batch) -> list[dict[str, Any]]:
+    """A batch as dictionaries."""
+    columns = {
+        field.name: batch.texts(field.name) if field.kind.name in ("TEXT", "CODE")
+        else batch[field.name].tolist()
+        for field in batch.schema.fields
+    }  # fmt: skip
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def world(name: str = "there") -> tuple[MemoryNode, ManualClock, Context]:
+    """Return a node, a clock and the context of a source."""
+    clock = ManualClock(START_NS)
+    return MemoryNode(), clock, make_context(name, clock=clock)
+
+
+def source_of(
+    kind: str, options: dict[str, Any], node: MemoryNode, context: Context, folder: Path
+) -> Source:
+    """Return a source made as the gate makes it."""
+    return make_source(
+        context.name, SourceSettings(kind=kind, options=options), context, node, folder
+    )
