@@ -53,6 +53,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "correlator.series_index",
     "detectors.baseline",
     "detectors.calibration",
+    "detectors.series_kernels",
 )
 
 _registry: "list[Kernel[..., Any]]" = []
