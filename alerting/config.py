@@ -10,11 +10,18 @@ from runtime.settings import PositiveFloat, PositiveInt, Settings
 class SinkSettings(Settings, frozen=True, kw_only=True):
     """`[alerting.sinks.<name>]`"""
 
-    kind: str  # "stdout", "file", "webhook", "alertmanager", "zmq", or a plug-in's
-    url: str = ""  # webhook, alertmanager: http(s)://...; zmq: tcp://host:port
+    kind: str  # "webhook", "pagerduty", "snmp", ... (docs/sinks.md has all), or a plug-in's
+    url: str = ""  # where to: https://..., smtp://..., tcp://host:port
     path: str = ""  # file
     token_file: str = ""  # its content is sent as a bearer token
+    user: str = ""  # with the password in `password_file`, where the other side wants both
+    password_file: str = ""
+    ca_file: str = ""  # trusted instead of the system's authorities
+    certificate_file: str = ""  # ours, with its key in `key_file`, where the other side wants one
+    key_file: str = ""
     mode: Literal["structured", "batch"] = "structured"  # webhook: CloudEvents one by one or many
+    template: str = ""  # webhook: "slack", "teams", "jira", or the path of one of your own
+    send: Literal["alarms", "incidents"] = "alarms"  # each alarm, or one alert for each incident
     least_severity: Literal["critical", "major", "minor", "warning"] = "warning"
     kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
     timeout_seconds: PositiveFloat = 5.0

@@ -30,6 +30,18 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     final: bool = False  # not sent and never will be: no use in trying again
 
 
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody behind a sink wants of an alarm or incident: a ticket closed, a comment made."""
+
+    do: str  # acknowledge, unacknowledge, close, reopen, severity, comment, clear
+    id: str  # of the alarm or incident
+    by: str
+    text: str = ""
+    at_ns: int = 0
+    key: str = ""  # the same where the same wish is told again
+    sink: str = ""
+
+
 def wants(sink: SinkSettings, alert: Alert) -> bool:
     """Whether a sink's route takes this alert."""
     severe = SEVERITIES.index(alert.severity) <= SEVERITIES.index(sink.least_severity)

@@ -141,6 +141,7 @@ SEVERITY_WORDS: Mapping[str, Mapping[str, int | str]] = MappingProxyType(
         "pagerduty": {"critical": "critical", "major": "error", "minor": "warning", "warning": "warning",
                       "indeterminate": "info"},
         "syslog": {"critical": 2, "major": 3, "minor": 4, "warning": 5, "indeterminate": 6, "cleared": 6},
+        "jira": {"critical": "P1", "major": "P2", "minor": "P3", "warning": "P4", "indeterminate": "P5"},
         "alertmanager": {"critical": "critical", "major": "major", "minor": "minor", "warning": "warning",
                          "indeterminate": "info"},
     }

@@ -19,6 +19,7 @@ class AlertSink(Protocol):
 
     `batch_max` is how many parcels one `send` takes; no two of them are of the same alarm.
     `repeat_seconds` is how often `repeat` wants to be told of all alarms that are up, 0 = never.
+    One that also listens has `hear_seconds` and `hear(now_ns=...)`, which returns orders.
     """
 
     batch_max: int
@@ -48,6 +49,17 @@ SINKS: Registry[MakeSink] = Registry(
         "webhook": "alerting.sinks.webhook:SINK",
         "alertmanager": "alerting.sinks.alertmanager:SINK",
         "zmq": "alerting.sinks.pub:SINK",
+        "pagerduty": "alerting.sinks.pagerduty:SINK",
+        "servicenow": "alerting.sinks.servicenow:SINK",
+        "servicenow-incident": "alerting.sinks.servicenow_incident:SINK",
+        "tmf621": "alerting.sinks.tmf621:SINK",
+        "tmf642": "alerting.sinks.tmf642:SINK",
+        "netcool": "alerting.sinks.netcool:SINK",
+        "snmp": "alerting.sinks.snmp:SINK",
+        "syslog": "alerting.sinks.syslog:SINK",
+        "mail": "alerting.sinks.mail:SINK",
+        "kafka": "alerting.sinks.kafka:SINK",
+        "nats": "alerting.sinks.nats:SINK",
     },
 )
 

@@ -16,7 +16,7 @@ from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.http import post
 from alerting.sinks.parcel import Parcel
-from alerting.sinks.webhook import rfc3339
+from alerting.sinks.wording import is_over, rfc3339
 from runtime.registry import NoOptions, Part
 
 REPEAT_SECONDS = 60.0
@@ -55,7 +55,7 @@ class AlertmanagerSink:
 
 def postable(alert: Alert, *, now_ns: int) -> list[dict[str, Any]]:
     """Return the alert for Alertmanager, and the ends of those that it takes the place of."""
-    if alert.state == "cleared":
+    if is_over(alert):
         return [_alert(alert, alert.severity, alert.cleared_ns)]
     made = [_alert(alert, alert.severity, max(now_ns, alert.changed_ns) + UP_FOR_NS)]
     if alert.state == "updated":

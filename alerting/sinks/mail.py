@@ -1,0 +1,151 @@
+"""E-mail: plain text with an HTML twin; what belongs to one alarm is one thread.
+
+`url` is smtp://host:25, smtp+starttls://host:587 or smtps://host:465. The Message-ID is made of the
+delivery's key, so that mail systems which look at it drop a repeat; others show it twice.
+
+Source: RFC 5321, RFC 5322 sections 3.6.4 (Message-ID, References), RFC 3834 section 5 (Auto-Submitted),
+RFC 2369 is not used: this is no list.
+"""
+
+import smtplib
+from collections.abc import Sequence
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formatdate
+from urllib.parse import urlsplit
+
+from alerting.alert import Alert
+from alerting.config import SinkSettings
+from alerting.escape import ESCAPES, line
+from alerting.sinks.http import secret, tls
+from alerting.sinks.parcel import Parcel, RefusedError
+from alerting.sinks.wording import facts, is_over, story
+from runtime.registry import Part
+from runtime.settings import Settings
+from telemetry.errors import ConfigError, TransientError
+
+PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
+# The mail is what is wrong: 5yz of a recipient, the content, its size (RFC 5321 section 4.2.1).
+REFUSED = (501, 550, 551, 552, 553, 554, 555)
+
+
+class MailOptions(Settings, frozen=True, kw_only=True):
+    """Who writes to whom."""
+
+    sender: str
+    to: tuple[str, ...]
+    domain: str = "tocsin.invalid"  # right of the @ in Message-IDs
+
+
+class MailSink:
+    """One connection a send: mail is rare, and servers close what is idle."""
+
+    batch_max = 20
+    repeat_seconds = 0.0
+
+    def __init__(self, settings: SinkSettings, options: MailOptions) -> None:
+        parts = urlsplit(settings.url)
+        if parts.scheme not in PORTS or not parts.hostname:
+            raise ConfigError(f"url {settings.url!r} is none of {', '.join(PORTS)}://host:port")
+        if not options.to:
+            raise ConfigError("options.to names nobody; give at least one address")
+        self._settings = settings
+        self._options = options
+        self._scheme = parts.scheme
+        self._address = (parts.hostname, parts.port or PORTS[parts.scheme])
+
+    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
+        """Send a mail each over one connection."""
+        try:
+            with self._connect() as server:
+                for parcel in parcels:
+                    made = mail(parcel, self._options, now_ns=now_ns)
+                    server.send_message(made, self._options.sender, list(self._options.to))
+        except smtplib.SMTPRecipientsRefused as error:
+            code, text = next(iter(error.recipients.values()))
+            raise _failure(code, text) from error
+        except smtplib.SMTPResponseException as error:
+            raise _failure(error.smtp_code, error.smtp_error) from error
+        except (OSError, smtplib.SMTPException, ValueError) as error:
+            raise TransientError(
+                f"{self._settings.url}: {error or type(error).__name__}"
+            ) from error
+        return "accepted"
+
+    def _connect(self) -> smtplib.SMTP:
+        host, port = self._address
+        seconds = self._settings.timeout_seconds
+        server: smtplib.SMTP
+        if self._scheme == "smtps":
+            server = smtplib.SMTP_SSL(host, port, timeout=seconds, context=tls(self._settings))
+        else:
+            server = smtplib.SMTP(host, port, timeout=seconds)
+        try:
+            if self._scheme == "smtp+starttls":
+                server.starttls(context=tls(self._settings))
+            if self._settings.user:
+                password = secret(self._settings.password_file, "password_file")
+                server.login(self._settings.user, password)
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+    def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
+        """Mail stays: nothing to say again."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _failure(code: int, text: bytes | str) -> TransientError:
+    said = text.decode(errors="replace") if isinstance(text, bytes) else text
+    kind = RefusedError if code in REFUSED else TransientError
+    return kind(f"the mail server answered {code}: {line(said, 200)}")
+
+
+def mail(parcel: Parcel, options: MailOptions, *, now_ns: int) -> EmailMessage:
+    """Return the mail of one change. All of an alarm's changes refer to one thread."""
+    alert = parcel.alert
+    verb = "CLEARED" if is_over(alert) else alert.severity.upper()
+    made = EmailMessage(policy=SMTP)
+    made["From"] = options.sender
+    made["To"] = ", ".join(options.to)
+    made["Subject"] = line(f"[{verb}] {alert.title}", 200)
+    made["Date"] = formatdate(now_ns / 1e9)
+    made["Message-ID"] = f"<{_word(parcel.key)}@{options.domain}>"
+    thread = f"<{_word(alert.id)}-{alert.raised_ns}@{options.domain}>"
+    made["References"] = thread
+    made["In-Reply-To"] = thread
+    made["Auto-Submitted"] = "auto-generated"
+    made["X-Tocsin-Change"] = line(alert.change, 120)
+    made.set_content(story(alert) + "\n")
+    made.add_alternative(page(alert), subtype="html")
+    return made
+
+
+def _word(text: str) -> str:
+    return "".join(c for c in text if c.isascii() and (c.isalnum() or c in "-_."))[:200]
+
+
+def page(alert: Alert) -> str:
+    """Return the alert as a small HTML page; every text is escaped."""
+    escape = ESCAPES["html"]
+    rows = "".join(
+        f"<tr><th align=left>{escape(name.replace('_', ' '))}</th><td>{escape(value)}</td></tr>"
+        for name, value in facts(alert).items()
+    )
+    picture = alert.explain.get("picture", "")
+    if not (isinstance(picture, str) and picture.startswith("<svg ") and "<script" not in picture):
+        picture = ""
+    return (
+        f"<!doctype html><html><body><h3>{escape(alert.title)}</h3>{picture}"
+        f"<table>{rows}</table></body></html>"
+    )
+
+
+def _make(settings: SinkSettings, options: MailOptions) -> MailSink:
+    return MailSink(settings, options)
+
+
+SINK = Part("e-mail over SMTP", _make, MailOptions, needs=("url",))

@@ -1,0 +1,123 @@
+"""NATS JetStream: one message a change; the stream drops repeats by `Nats-Msg-Id`.
+
+`url` is nats://host:4222 or tls://host:4222. A stream must take the subjects (`tocsin.alerts.>`
+by default); without one the publish is not acknowledged and is tried again. Needs the extra `nats`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from alerting.alert import Alert, canonical
+from alerting.config import SinkSettings
+from alerting.sinks.http import secret, tls
+from alerting.sinks.parcel import Parcel
+from runtime.registry import Part
+from runtime.settings import Settings
+from telemetry.errors import ConfigError, TransientError
+
+
+class NatsOptions(Settings, frozen=True, kw_only=True):
+    """Where to."""
+
+    subject: str = "tocsin.alerts"  # ".<severity>.<kind>" is added
+
+
+class NatsSink:
+    """Owns one connection and an event loop that runs while `send` waits."""
+
+    batch_max = 100
+    repeat_seconds = 0.0
+
+    def __init__(self, settings: SinkSettings, options: NatsOptions) -> None:
+        try:
+            import nats
+        except ImportError as error:
+            raise ConfigError(
+                "sinks of kind nats need nats-py: pip install 'tocsin[nats]'"
+            ) from error
+        self._nats = nats
+        self._settings = settings
+        self._options = options
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Any = None
+
+    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:  # noqa: ARG002
+        """Publish and wait for the stream's acknowledgement of each."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        try:
+            return self._loop.run_until_complete(
+                asyncio.wait_for(self._publish(parcels), self._settings.timeout_seconds)
+            )
+        except TransientError:
+            self.close()
+            raise
+        except (OSError, TimeoutError, self._nats.errors.Error) as error:
+            self.close()
+            said = str(error) or type(error).__name__
+            if "no response from stream" in said:
+                said += f"; no stream takes {self._options.subject}.>"
+            raise TransientError(f"{self._settings.url}: {said}") from error
+
+    async def _publish(self, parcels: Sequence[Parcel]) -> str:
+        if self._client is None or not self._client.is_connected:
+            self._client = await self._connect()
+        stream = self._client.jetstream(timeout=self._settings.timeout_seconds)
+        repeats = 0
+        for parcel in parcels:
+            alert = parcel.alert
+            subject = ".".join((self._options.subject, _part(alert.severity), _part(alert.kind)))
+            answer = await stream.publish(
+                subject, canonical(alert), headers={"Nats-Msg-Id": parcel.key}
+            )
+            repeats += bool(answer.duplicate)
+        return f"stored in {answer.stream} as {answer.seq}" + (
+            f", {repeats} were there already" if repeats else ""
+        )
+
+    async def _connect(self) -> Any:
+        settings = self._settings
+        more: dict[str, Any] = {}
+        if settings.url.startswith("tls://") or settings.ca_file:
+            more["tls"] = tls(settings)
+        if settings.user:
+            more["user"] = settings.user
+            more["password"] = secret(settings.password_file, "password_file")
+        elif settings.token_file:
+            more["token"] = secret(settings.token_file, "token_file")
+        return await self._nats.connect(
+            settings.url, name="tocsin", allow_reconnect=False,
+            connect_timeout=max(1, round(settings.timeout_seconds)), error_cb=_ignore, **more,
+        )  # fmt: skip
+
+    def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
+        """The stream keeps messages: nothing to say again."""
+
+    def close(self) -> None:
+        """Close the connection and the loop."""
+        if self._loop is None:
+            return
+        if self._client is not None:
+            with contextlib.suppress(Exception):  # it is going away in whatever state it is
+                self._loop.run_until_complete(asyncio.wait_for(self._client.close(), 1.0))
+            self._client = None
+        self._loop.close()
+        self._loop = None
+
+
+async def _ignore(_: Exception) -> None:
+    """What goes wrong is raised by the publish that meets it."""
+
+
+def _part(text: str) -> str:
+    """Return one token of a subject: no dots, blanks or wildcards."""
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in text)[:64] or "_"
+
+
+def _make(settings: SinkSettings, options: NatsOptions) -> NatsSink:
+    return NatsSink(settings, options)
+
+
+SINK = Part("NATS JetStream", _make, NatsOptions, needs=("url",))

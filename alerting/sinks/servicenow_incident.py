@@ -1,0 +1,154 @@
+"""ServiceNow incidents through the Table API: one for each incident of ours, in step both ways.
+
+`url` is the instance, `https://<name>.service-now.com`. Our id is `correlation_id`, by which a record
+is looked for before one is made; `correlation_display` is `tocsin`.
+
+Source: ServiceNow, Table API; incident states 1 New, 2 In Progress, 3 On Hold, 6 Resolved, 7 Closed,
+8 Canceled of the base system.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from alerting.config import SinkSettings
+from alerting.sinks.http import accepted, ask_json
+from alerting.sinks.wording import SOURCE
+from alerting.tickets import Change, Ticket, TicketSink, ask_for_ticket
+from runtime.registry import Part
+from runtime.settings import Settings
+from telemetry.errors import TransientError
+
+STATES = {"1": "open", "2": "taken", "3": "open", "6": "resolved", "7": "closed", "8": "closed"}
+STATE = {"open": "1", "resolved": "6"}
+# Impact and urgency, 1 high to 3 low; the platform makes the priority of both.
+WEIGHT = {"critical": ("1", "1"), "major": ("1", "2"), "minor": ("2", "2"), "warning": ("2", "3"),
+          "indeterminate": ("3", "3")}  # fmt: skip
+SEVERITY = {pair: severity for severity, pair in WEIGHT.items()}
+FIELDS = ("sys_id,number,correlation_id,state,impact,urgency,short_description,parent_incident,"
+          "sys_created_on,sys_updated_on")  # fmt: skip
+LIMIT = 1000
+SHORT_CHARACTERS_MAX = 160
+
+
+class IncidentOptions(Settings, frozen=True, kw_only=True):
+    """How our records look."""
+
+    user: str = SOURCE  # our login there: what it wrote is not news to us
+    close_code: str = "Resolved by caller"
+    assignment_group: str = ""
+
+
+class Incidents:
+    """The Table API's half of `TicketSink`."""
+
+    def __init__(self, settings: SinkSettings, options: IncidentOptions) -> None:
+        self._settings = settings
+        self._options = options
+        self._url = settings.url.rstrip("/") + "/api/now/table"
+        self.user = options.user
+
+    def find(self, correlation: str) -> Sequence[Ticket]:
+        """Return the records with this correlation_id, the oldest first."""
+        found = self._query(
+            "incident", f"correlation_id={correlation}^ORDERBYsys_created_on", FIELDS
+        )
+        return [t for t in map(self._ticket, found) if t.correlation == correlation]
+
+    def get(self, number: str) -> Ticket | None:
+        """Return one record, None where it is gone."""
+        found = self._query("incident", f"sys_id={number}", FIELDS)
+        return self._ticket(found[0]) if found else None
+
+    def create(self, correlation: str, change: Change) -> Ticket:
+        """Make one."""
+        impact, urgency = WEIGHT[change.severity or "indeterminate"]
+        body = {
+            "correlation_id": correlation,
+            "correlation_display": SOURCE,
+            "short_description": (change.title or "")[:SHORT_CHARACTERS_MAX],
+            "description": change.description,
+            "impact": impact,
+            "urgency": urgency,
+            "state": STATE["open"],
+        }
+        if self._options.assignment_group:
+            body["assignment_group"] = self._options.assignment_group
+        url = f"{self._url}/incident"
+        return self._one(url, "POST", body)
+
+    def update(self, number: str, change: Change) -> Ticket:
+        """Change one."""
+        body: dict[str, Any] = {}
+        if change.state is not None:
+            body["state"] = STATE[change.state]
+            if change.state == "resolved":
+                body["close_code"] = self._options.close_code
+                body["close_notes"] = change.comment or "The incident is over."
+        if change.severity is not None:
+            body["impact"], body["urgency"] = WEIGHT[change.severity]
+        if change.title is not None:
+            body["short_description"] = change.title[:SHORT_CHARACTERS_MAX]
+        if change.comment is not None:
+            body["comments"] = change.comment
+        return self._one(f"{self._url}/incident/{number}", "PATCH", body)
+
+    def changed_since(self, mark: str, now_ns: int) -> tuple[Sequence[Ticket], str]:
+        """Return our records that changed since `mark`, which is the newest sys_updated_on seen."""
+        if not mark:
+            mark = (datetime.fromtimestamp(now_ns // 10**9, UTC) - timedelta(hours=1)).strftime(
+                "%Y-%m-%d %H:%M:%S"
+            )
+        query = f"correlation_display={SOURCE}^sys_updated_on>={mark}^ORDERBYsys_updated_on"
+        tickets = [self._ticket(one) for one in self._query("incident", query, FIELDS)]
+        return tickets, max([mark, *(t.changed for t in tickets)])
+
+    def _one(self, url: str, method: str, body: dict[str, Any]) -> Ticket:
+        answer = accepted(url, ask_json(self._settings, method, url, body)).json()
+        if not isinstance(answer, dict) or not isinstance(answer.get("result"), dict):
+            raise TransientError(f"{url} answered no record")
+        return self._ticket(answer["result"])
+
+    def _query(self, table: str, query: str, fields: str) -> list[dict[str, Any]]:
+        asked = {"sysparm_query": query, "sysparm_fields": fields, "sysparm_limit": str(LIMIT),
+                 "sysparm_exclude_reference_link": "true"}  # fmt: skip
+        url = f"{self._url}/{table}?{urlencode(asked)}"
+        body = accepted(url, ask_json(self._settings, "GET", url)).json()
+        if not isinstance(body, dict) or not isinstance(body.get("result"), list):
+            raise TransientError(f"{url} answered no list of records")
+        found: list[dict[str, Any]] = body["result"]
+        return found
+
+    def _ticket(self, row: dict[str, Any]) -> Ticket:
+        number = ask_for_ticket(row.get("sys_id"), "sys_id")
+        state = STATES.get(str(row.get("state")), "open")
+        notes = self._query(
+            "sys_journal_field", f"element_id={number}^element=comments^ORDERBYsys_created_on",
+            "sys_id,sys_created_by,value",
+        )  # fmt: skip
+        return Ticket(
+            number=number,
+            correlation=str(row.get("correlation_id") or ""),
+            state=state,
+            severity=SEVERITY.get(
+                (str(row.get("impact")), str(row.get("urgency"))), "indeterminate"
+            ),
+            title=str(row.get("short_description") or ""),
+            merged_into=str(row.get("parent_incident") or "")
+            if state in ("resolved", "closed")
+            else "",
+            made=str(row.get("sys_created_on") or ""),
+            changed=str(row.get("sys_updated_on") or ""),
+            comments=tuple(
+                (str(n.get("sys_id")), str(n.get("sys_created_by")), str(n.get("value")))
+                for n in notes
+            ),
+        )
+
+
+def _make(settings: SinkSettings, options: IncidentOptions) -> TicketSink:
+    return TicketSink(Incidents(settings, options))
+
+
+SINK = Part("incidents in ServiceNow, Table API", _make, IncidentOptions, needs=("url",))

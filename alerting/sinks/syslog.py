@@ -1,0 +1,162 @@
+"""Syslog: one RFC 5424 message a change, over UDP, TCP or TLS, with the alarm as structured data.
+
+`url` is udp://host:514, tcp://host:601 or tls://host:6514. Syslog acknowledges nothing: over UDP a
+message may be lost, over TCP and TLS those that the other side had not read when it went away; a
+connection that it closed is noticed before the next message.
+
+Source: RFC 5424 (format), RFC 5674 section 3 (SD-ID "alarm"), RFC 5426 (UDP), RFC 6587 section 3.4.1
+and RFC 5425 (octet counting).
+"""
+
+import socket
+import ssl
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from alerting.alert import Alert
+from alerting.config import SinkSettings
+from alerting.escape import line
+from alerting.sinks.http import tls
+from alerting.sinks.parcel import Parcel
+from alerting.sinks.wording import facts, rfc3339, word
+from runtime.registry import Part
+from runtime.settings import Settings
+from telemetry.errors import ConfigError, TransientError
+
+PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
+BOM = "\ufeff"  # RFC 5424 section 6.4: the message is UTF-8
+PARAMETER_CHARACTERS_MAX = 1000
+UDP_OCTETS_MAX = 2048  # RFC 5424 section 6.1: what receivers should take
+
+
+class SyslogOptions(Settings, frozen=True, kw_only=True):
+    """What stands in every message."""
+
+    facility: int = 16  # local0
+    hostname: str = ""  # default: this machine's
+
+
+class SyslogSink:
+    """Keeps one connection (TCP, TLS) or socket (UDP)."""
+
+    batch_max = 50
+    repeat_seconds = 0.0
+
+    def __init__(self, settings: SinkSettings, options: SyslogOptions) -> None:
+        parts = urlsplit(settings.url)
+        if parts.scheme not in PORTS or not parts.hostname:
+            raise ConfigError(
+                f"url {settings.url!r} is none of udp://host:port, tcp://host:port, tls://host:port"
+            )
+        self._settings = settings
+        self._scheme = parts.scheme
+        self._address = (parts.hostname, parts.port or PORTS[parts.scheme])
+        self._facility = options.facility
+        self._hostname = options.hostname or socket.gethostname()
+        self._socket: socket.socket | None = None
+
+    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:  # noqa: ARG002
+        """Send a message each; a repeat has the same `change`."""
+        try:
+            if self._socket is not None and self._scheme != "udp" and _closed(self._socket):
+                self.close()
+            if self._socket is None:
+                self._socket = self._connect()
+            for parcel in parcels:
+                data = message(parcel.alert, hostname=self._hostname, facility=self._facility)
+                if self._scheme == "udp":
+                    self._socket.send(_cut(data, UDP_OCTETS_MAX))
+                else:
+                    self._socket.sendall(b"%d %s" % (len(data), data))
+        except OSError as error:  # ssl.SSLError is one
+            self.close()
+            raise TransientError(f"{self._settings.url}: {error}") from error
+        return "sent; syslog acknowledges nothing"
+
+    def _connect(self) -> socket.socket:
+        seconds = self._settings.timeout_seconds
+        if self._scheme == "udp":
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                *self._address, type=socket.SOCK_DGRAM
+            )[0]
+            made = socket.socket(family, kind, protocol)
+            made.settimeout(seconds)
+            made.connect(address)
+            return made
+        plain = socket.create_connection(self._address, timeout=seconds)
+        if self._scheme == "tcp":
+            return plain
+        try:
+            return tls(self._settings).wrap_socket(plain, server_hostname=self._address[0])
+        except BaseException:
+            plain.close()
+            raise
+
+    def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
+        """Messages stay: nothing to say again."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed: it sends nothing, so what can be read is its end."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(connection.gettimeout() or 5.0)
+
+
+def message(alert: Alert, *, hostname: str, facility: int) -> bytes:
+    """Return the message, without framing."""
+    severity = int(word("syslog", alert))
+    alarm = {
+        "resource": alert.entity,
+        "probableCause": alert.probable_cause,
+        "perceivedSeverity": "cleared" if word("x733", alert) == 5 else alert.severity,
+        "eventType": alert.event_type,
+    }
+    ours = {"id": alert.id, "change": alert.change, "state": alert.state, "kind": alert.kind}
+    known = facts(alert)
+    ours |= {name: known[name] for name in ("actual", "expected", "why", "do") if name in known}
+    head = (
+        f"<{facility * 8 + severity}>1 {rfc3339(alert.changed_ns)} {_name(hostname, 255)} tocsin - "
+        f"{_name(alert.kind, 32)}"
+    )
+    return f"{head} {_element('alarm', alarm)}{_element('tocsin@32473', ours)} {BOM}{line(alert.title)}".encode()
+
+
+def _name(text: str, limit: int) -> str:
+    """Return a header field: printable ASCII without spaces, "-" where nothing is left."""
+    return "".join(c for c in text if "!" <= c <= "~")[:limit] or "-"
+
+
+def _element(name: str, parameters: dict[str, str]) -> str:
+    """Return a structured-data element; RFC 5424 section 6.3.3 says what is escaped."""
+    pairs = []
+    for key, value in parameters.items():
+        text = line(value, PARAMETER_CHARACTERS_MAX)
+        for special in ("\\", '"', "]"):
+            text = text.replace(special, "\\" + special)
+        pairs.append(f'{key}="{text}"')
+    return f"[{name} {' '.join(pairs)}]"
+
+
+def _cut(data: bytes, limit: int) -> bytes:
+    """Return at most `limit` bytes that still are UTF-8."""
+    return data if len(data) <= limit else data[:limit].decode(errors="ignore").encode()
+
+
+def _make(settings: SinkSettings, options: SyslogOptions) -> SyslogSink:
+    return SyslogSink(settings, options)
+
+
+SINK = Part("syslog, RFC 5424 over UDP, TCP or TLS", _make, SyslogOptions, needs=("url",))
