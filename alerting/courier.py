@@ -56,6 +56,8 @@ class _Lane:
         self.failures = 0
         self.open_until_ns = 0
         self.sending_since_ns = 0
+        self.last_error = ""
+        self.sent_ns = 0  # when the last delivery was taken
         self._context = context
         self._results = context.metrics.scoped(f"sinks.{name}").counter(
             "sink_attempts_total",
@@ -119,12 +121,12 @@ class _Lane:
             self._refused(batch, error)
             return
         except TransientError as error:
-            self._failed(now_ns)
+            self._failed(now_ns, error)
             self._answer(batch, "failed", str(error))
             return
         finally:
             self.sending_since_ns = 0
-        self.failures = 0
+        self.failures, self.sent_ns = 0, now_ns
         self._answer(batch, "sent", answer)
 
     def _refused(self, batch: list[Delivery], error: Exception) -> None:
@@ -151,10 +153,11 @@ class _Lane:
             return
         try:
             self.sink.repeat(order.active, now_ns=now_ns)
-        except TransientError:
-            self._failed(now_ns)
+        except TransientError as error:
+            self._failed(now_ns, error)
 
-    def _failed(self, now_ns: int) -> None:
+    def _failed(self, now_ns: int, error: Exception) -> None:
+        self.last_error = str(error)
         self.failures += 1
         if self.failures >= FAILURES_TO_OPEN:
             self.open_until_ns = now_ns + round(OPEN_SECONDS * 1e9)
@@ -263,15 +266,17 @@ class Courier:
         )
 
     def health(self) -> str:
-        """Return "" or which sinks do not take what we send."""
+        """Return "" or which sinks do not take what we send, and what they say."""
         now_ns = self._context.clock.now_ns()
         stuck = round(STUCK_SECONDS * 1e9)
-        shut = [
-            lane.name for lane in self._lanes.values()
-            if now_ns < lane.open_until_ns
-            or (lane.sending_since_ns and now_ns - lane.sending_since_ns > stuck)
-        ]  # fmt: skip
-        return f"sinks that do not answer: {', '.join(shut)}" if shut else ""
+        said = []
+        for lane in self._lanes.values():
+            since = lane.sending_since_ns
+            if since and now_ns - since > stuck:
+                said.append(f"sink {lane.name} has not answered for {(now_ns - since) / 1e9:.0f} s")
+            elif lane.failures >= FAILURES_TO_OPEN:
+                said.append(f"sink {lane.name} fails: {lane.last_error}")
+        return "; ".join(said)
 
     def stop(self) -> None:
         """End all lanes."""

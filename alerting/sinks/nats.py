@@ -62,8 +62,9 @@ class NatsSink:
             raise TransientError(f"{self._settings.url}: {said}") from error
 
     async def _publish(self, parcels: Sequence[Parcel]) -> str:
-        if self._client is None or not self._client.is_connected:
-            self._client = await self._connect()
+        if self._client is None:
+            self._client = self._nats.NATS()  # known before it connects, so that `close` finds it
+            await self._connect()
         stream = self._client.jetstream(timeout=self._settings.timeout_seconds)
         repeats = 0
         for parcel in parcels:
@@ -77,7 +78,7 @@ class NatsSink:
             f", {repeats} were there already" if repeats else ""
         )
 
-    async def _connect(self) -> Any:
+    async def _connect(self) -> None:
         settings = self._settings
         more: dict[str, Any] = {}
         if settings.url.startswith("tls://") or settings.ca_file:
@@ -87,7 +88,7 @@ class NatsSink:
             more["password"] = secret(settings.password_file, "password_file")
         elif settings.token_file:
             more["token"] = secret(settings.token_file, "token_file")
-        return await self._nats.connect(
+        await self._client.connect(
             settings.url, name="tocsin", allow_reconnect=False,
             connect_timeout=max(1, round(settings.timeout_seconds)), error_cb=_ignore, **more,
         )  # fmt: skip
@@ -102,7 +103,11 @@ class NatsSink:
         if self._client is not None:
             with contextlib.suppress(Exception):  # it is going away in whatever state it is
                 self._loop.run_until_complete(asyncio.wait_for(self._client.close(), 1.0))
+            transport = self._client._transport  # `close` forgets one half made
+            if transport is not None:
+                transport.close()
             self._client = None
+        self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
         self._loop = None
 

@@ -111,10 +111,13 @@ class SnmpSink:
         from pysnmp.proto.rfc1902 import OctetString
 
         hlapi = self._hlapi
-        self._engine = hlapi.SnmpEngine(OctetString(hexValue=self._options.engine_id))
-        (boots,) = self._engine.get_mib_builder().import_symbols(
-            "__SNMP-FRAMEWORK-MIB", "snmpEngineBoots"
+        self._engine = hlapi.SnmpEngine()
+        # Given an id, the library would keep its boots in a file under /tmp that anybody may write.
+        identity, boots = self._engine.get_mib_builder().import_symbols(
+            "__SNMP-FRAMEWORK-MIB", "snmpEngineID", "snmpEngineBoots"
         )
+        identity.syntax = OctetString(hexValue=self._options.engine_id)
+        self._engine.snmpEngineID = identity.syntax
         boots.syntax = boots.syntax.clone(max(now_ns // 10**9 - BOOTS_EPOCH_SECONDS, 1))
         kind = hlapi.Udp6TransportTarget if ":" in self._address[0] else hlapi.UdpTransportTarget
         tries = self._options.retries + 1
@@ -172,6 +175,11 @@ class SnmpSink:
             self._engine.close_dispatcher()
             self._engine = self._target = None
         if self._loop is not None:
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.run_until_complete(asyncio.sleep(0))  # its transports close in the loop
             self._loop.close()
             self._loop = None
 

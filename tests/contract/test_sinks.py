@@ -1,6 +1,5 @@
 """Every sink against one list of checks, and against peers that fail, hang, refuse and vanish."""
 
-import http.server
 import json
 import socket
 import struct
@@ -16,48 +15,15 @@ from alerting.alert import Alert, canonical
 from alerting.config import SinkSettings
 from alerting.sinks import SINKS, AlertSink, RefusedError, make_sink
 from telemetry.errors import TransientError
+from tests.support.bad_peers import free_port
+from tests.support.sink_peers import RIGS, HttpPeer
 from tocsin.testing import checks_sink
 from tocsin.testing.checks_sink import NOW_NS, parcel
 
 
-class Peer:
-    """An HTTP receiver on loopback that does as it is told and keeps what it got."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.hang = threading.Event()
-        self.hangs = False
-        self.got: list[tuple[dict[str, str], Any]] = []
-        peer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if peer.hangs:
-                    peer.hang.wait(30)
-                    return
-                peer.got.append(({**self.headers, "path": self.path}, json.loads(body)))
-                self.send_response(peer.status)
-                self.end_headers()
-                self.wfile.write(b"what the peer says")
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        self.hang.set()
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture
-def peer() -> Iterator[Peer]:
-    made = Peer()
+def peer() -> Iterator[HttpPeer]:
+    made = HttpPeer()
     yield made
     made.stop()
 
@@ -68,7 +34,7 @@ def alerts() -> list[Alert]:
     return checks_sink.alerts()
 
 
-def http_sink(kind: str, peer: Peer, **more: Any) -> AlertSink:
+def http_sink(kind: str, peer: HttpPeer, **more: Any) -> AlertSink:
     return make_sink(SinkSettings(kind=kind, url=peer.url, timeout_seconds=0.3, **more))
 
 
@@ -79,32 +45,21 @@ HTTP = [
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.mark.parametrize("kind", [*SINKS.kinds(), "webhook in batches"])
+@pytest.mark.parametrize("kind", RIGS)
 @pytest.mark.parametrize("check", checks_sink.CHECKS, ids=lambda c: c.__name__)
-def test_exam(
-    kind: str, check: Callable[[checks_sink.MakeSink], None], peer: Peer, tmp_path: Path
-) -> None:
-    needs = {
-        "file": {"path": str(tmp_path / "alerts.jsonl")},
-        "webhook": {"url": peer.url},
-        "webhook in batches": {"kind": "webhook", "url": peer.url, "mode": "batch"},
-        "alertmanager": {"url": peer.url},
-        "zmq": {"url": f"tcp://127.0.0.1:{free_port()}"},
-    }
-    settings = {"kind": kind, **needs.get(kind, {})}
-    check(lambda: make_sink(SinkSettings(**settings)))  # type: ignore[arg-type]
+def test_exam(kind: str, check: Callable[[checks_sink.MakeSink], None], tmp_path: Path) -> None:
+    with RIGS[kind](tmp_path) as rig:
+        check(lambda: make_sink(SinkSettings(**{"timeout_seconds": 5.0, **rig.settings})))
+
+
+def test_every_kind_sits_the_exam() -> None:
+    assert set(SINKS.ours) <= set(RIGS)
 
 
 @pytest.mark.parametrize("settings", HTTP)
 @pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
 def test_a_failing_peer_is_worth_another_try(
-    peer: Peer, alerts: list[Alert], settings: dict[str, Any], status: int
+    peer: HttpPeer, alerts: list[Alert], settings: dict[str, Any], status: int
 ) -> None:
     peer.status = status
     with pytest.raises(TransientError, match=f"answered {status}: what the peer says") as error:
@@ -114,7 +69,7 @@ def test_a_failing_peer_is_worth_another_try(
 
 @pytest.mark.parametrize("settings", HTTP)
 def test_a_peer_that_refuses_the_body_is_not_asked_again(
-    peer: Peer, alerts: list[Alert], settings: dict[str, Any]
+    peer: HttpPeer, alerts: list[Alert], settings: dict[str, Any]
 ) -> None:
     peer.status = 422
     with pytest.raises(RefusedError, match="422"):
@@ -123,7 +78,7 @@ def test_a_peer_that_refuses_the_body_is_not_asked_again(
 
 @pytest.mark.parametrize("settings", HTTP)
 def test_a_hanging_peer_is_left_after_the_timeout(
-    peer: Peer, alerts: list[Alert], settings: dict[str, Any]
+    peer: HttpPeer, alerts: list[Alert], settings: dict[str, Any]
 ) -> None:
     peer.hangs = True
     with pytest.raises(TransientError, match="timed out"):
@@ -161,7 +116,7 @@ def test_a_peer_that_does_not_speak_http(alerts: list[Alert], answer: bytes) -> 
 
 
 def test_the_webhook_sends_cloudevents_whose_data_is_the_alert(
-    peer: Peer, alerts: list[Alert], tmp_path: Path
+    peer: HttpPeer, alerts: list[Alert], tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text("s3cret\n")
     sink = http_sink("webhook", peer, token_file=str(tmp_path / "token"))
@@ -183,7 +138,7 @@ def test_the_webhook_sends_cloudevents_whose_data_is_the_alert(
     assert headers["Authorization"] == "Bearer s3cret"
 
 
-def test_the_webhook_batches_when_asked_to(peer: Peer, alerts: list[Alert]) -> None:
+def test_the_webhook_batches_when_asked_to(peer: HttpPeer, alerts: list[Alert]) -> None:
     sink = http_sink("webhook", peer, mode="batch")
     sink.send([parcel(alert) for alert in alerts], now_ns=NOW_NS)
     ((headers, events),) = peer.got
@@ -192,7 +147,7 @@ def test_the_webhook_batches_when_asked_to(peer: Peer, alerts: list[Alert]) -> N
 
 
 def test_alertmanager_gets_labels_that_stay_from_raise_to_clear(
-    peer: Peer, alerts: list[Alert]
+    peer: HttpPeer, alerts: list[Alert]
 ) -> None:
     sink = http_sink("alertmanager", peer)
     sink.send([parcel(alerts[0])], now_ns=NOW_NS)
@@ -209,7 +164,7 @@ def test_alertmanager_gets_labels_that_stay_from_raise_to_clear(
 
 
 def test_alertmanager_ends_the_alert_of_the_severity_that_was(
-    peer: Peer, alerts: list[Alert]
+    peer: HttpPeer, alerts: list[Alert]
 ) -> None:
     import msgspec
 
