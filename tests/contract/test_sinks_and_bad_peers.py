@@ -44,7 +44,9 @@ URLS: dict[str, tuple[str, str]] = {
 }
 # Syslog acknowledges nothing: over TCP it cannot know that nobody reads, or what was said back.
 UNHEARD = ("syslog",)
-NATS_INFO = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"tls_required":true}\r\n'
+NATS_INFO = (
+    b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"tls_required":true}\r\n'
+)
 
 
 @pytest.fixture(scope="module")
