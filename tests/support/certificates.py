@@ -78,20 +78,6 @@ def make_certificates(folder: Path) -> Certificates:
                  "-out", folder / f"{name}.pem")  # fmt: skip
     made = [folder / f"{name}.{end}" for name in ("server", "client") for end in ("pem", "key")]
     return Certificates(authority, *made)
-=======
-"""Certificates for 127.0.0.1, made for one test: good, expired, or of an authority nobody trusts."""
-
-import datetime
-import ipaddress
-import ssl
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 
 @dataclass(frozen=True)
@@ -143,4 +129,3 @@ def certificate(folder: Path, *, expired: bool = False) -> Certificate:
         )
     )
     return paths
->>>>>>> 7ce335e (wip)
