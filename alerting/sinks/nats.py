@@ -37,7 +37,7 @@ class NatsSink:
             raise ConfigError(
                 "sinks of kind nats need nats-py: pip install 'tocsin[nats]'"
             ) from error
-        self._nats = nats
+        self._nats: Any = nats
         self._settings = settings
         self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
