@@ -156,20 +156,20 @@ class SyslogServer:
                 made, _ = self._socket.accept()
                 threading.Thread(target=self._read, args=(made,), daemon=True).start()
 
-    def _read(self, made: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            if self._tls is not None:
-                made = self._tls.wrap_socket(made, server_side=True)
+    def _read(self, plain: socket.socket) -> None:
+        with plain, contextlib.suppress(OSError):
+            made = self._tls.wrap_socket(plain, server_side=True) if self._tls else plain
             self._open.append(made)
             data = b""
-            while part := made.recv(65536):
-                data += part
-                while match := re.match(rb"(\d+) ", data):
-                    size = int(match[1])
-                    if len(data) < match.end() + size:
-                        break
-                    self.messages.append(data[match.end() : match.end() + size])
-                    data = data[match.end() + size :]
+            with made:
+                while part := made.recv(65536):
+                    data += part
+                    while match := re.match(rb"(\d+) ", data):
+                        size = int(match[1])
+                        if len(data) < match.end() + size:
+                            break
+                        self.messages.append(data[match.end() : match.end() + size])
+                        data = data[match.end() + size :]
 
     def stop(self) -> None:
         with contextlib.suppress(OSError):
@@ -178,7 +178,6 @@ class SyslogServer:
         for made in self._open:
             with contextlib.suppress(OSError):
                 made.shutdown(socket.SHUT_RDWR)
-            made.close()
 
 
 @contextlib.contextmanager
