@@ -1,7 +1,7 @@
 """The flow decoder: NetFlow v5, v9 and IPFIX, told apart by their version field."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,24 +156,45 @@ class FlowDecoder:
             other = np.flatnonzero((kind != 5) & (kind < 128))
             if other.size:
                 batches += self._walk_all(work, other)
-        for at, message in work.messages:
-            work.judge(at, message)
+        self._account(work)
+        return batches
+
+    def _account(self, work: "_Block") -> None:
+        """Tell the ledger of a block's datagrams in order, and of waiting sets when they were read.
+
+        A template says what an earlier datagram held; until then the ledger must not know it, or a
+        block that holds both would count otherwise than two blocks that hold one each.
+        """
+        done, judged = 0, 0
+        for late in (*work.late, _Late(work.block.datagrams)):
+            while judged < len(work.messages) and work.messages[judged][0] < late.at:
+                work.judge(*work.messages[judged])
+                judged += 1
+            if late.at > done:
+                self._compare(work, done, late.at)
+                done = late.at
+            if late.message is not None:
+                late.message.sets -= 1
+                if late.stream_row:
+                    self._found_later(late.stream_row, late.message, late.records, late.rows)
+
+    def _compare(self, work: "_Block", start: int, stop: int) -> None:
+        located, part = work.located, slice(start, stop)
         self._resets.array[0] += np.uint64(
             streams.account(
-                located.stream,
-                located.sequence,
-                work.units,
-                work.fate,
-                work.unsure,
-                work.rows,
-                located.booted_ms,
+                located.stream[part],
+                located.sequence[part],
+                work.units[part],
+                work.fate[part],
+                work.unsure[part],
+                work.rows[part],
+                located.booted_ms[part],
                 self._streams.key,
                 self._streams.state,
                 self._streams.counts,
                 self._streams.gaps,
             )
         )
-        return batches
 
     def _locate(self, block: DatagramBlock) -> "_Located":
         count = block.datagrams
@@ -320,7 +341,7 @@ class FlowDecoder:
                     cursor[templated.ROWS] = cursor[templated.SEGMENTS] = first_segment = 0
                     buffers = self._buffers(part)
                 for held in ready:
-                    batches += self._decode_held(work, held)
+                    batches += self._decode_held(work, held, int(part.chosen[d]))
         if options:
             batches.append(self._options.batch(options))
         if cursor[templated.RESERVED_SETS]:
@@ -544,8 +565,8 @@ class FlowDecoder:
         self._held.put((stream, set_id), held)
         self._waiting.set(self._held.bytes)
 
-    def _decode_held(self, work: "_Block", held: Held) -> list[Batch]:
-        """Decode a set whose template has come; its rows keep their own times."""
+    def _decode_held(self, work: "_Block", held: Held, at: int) -> list[Batch]:
+        """Decode a set whose template has come in datagram `at`; its rows keep their own times."""
         message = held.message
         high, low, port_version, _ = message.stream
         block = DatagramBlock(
@@ -574,15 +595,13 @@ class FlowDecoder:
         batches = self._walk_all(alone, np.zeros(1, np.int64), again=True)
         records = int(alone.units[0, 0])
         rows = int(alone.rows[0])
-        message.sets -= 1
-        for at, known in reversed(work.messages):
-            if known is message:  # its datagram is in this block and has not been accounted for
-                nine = work.located.kind[at] == 9
-                work.rows[at] += rows
-                work.units[at] += (0, records, 0) if nine else (records, 0, records)
-                return batches
-        if row:
-            self._found_later(row, message, records, rows)
+        if work.messages and work.messages[-1] == (at, message):  # both came in one datagram
+            message.sets -= 1
+            work.rows[at] += rows
+            nine = work.located.kind[at] == 9
+            work.units[at] += (0, records, 0) if nine else (records, 0, records)
+        else:
+            work.late.append(_Late(at, row, message, records, rows))
         return batches
 
     def _found_later(self, row: int, message: Message, records: int, rows: int) -> None:
@@ -713,6 +732,16 @@ class _Located:
     booted_ms: NDArray[np.int64]
 
 
+class _Late(NamedTuple):
+    """Sets of an earlier datagram that the template in datagram `at` made readable."""
+
+    at: int
+    stream_row: int = 0
+    message: Message | None = None
+    records: int = 0
+    rows: int = 0
+
+
 class _Block:
     """A block at work: what its datagrams count for in the ledger, filled in as they are decoded."""
 
@@ -724,6 +753,7 @@ class _Block:
         self.unsure = np.zeros(count, np.uint8)
         self.rows = np.zeros(count, np.int32)
         self.messages: list[tuple[int, Message]] = []  # datagrams with sets that wait(ed)
+        self.late: list[_Late] = []
 
     def judge(self, at: int, message: Message) -> None:
         """Say in the ledger what sets without a template mean for their datagram."""

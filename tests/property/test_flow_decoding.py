@@ -151,12 +151,17 @@ def test_no_bytes_crash_the_decoder(datagrams: list[bytes]) -> None:
     made.decode(block(*(b"\x00\x05" + data for data in datagrams)))
 
 
+sequences = st.integers(0, 6)
 messages = st.lists(
     st.one_of(
-        st.just(ipfix(template_set(256, FIELDS))),
-        st.just(ipfix(template_set(256, FIELDS[:3]))),
-        st.lists(st.tuples(u32, u32, u32), min_size=1, max_size=3).map(
-            lambda flows: ipfix(data_set(256, b"".join(encode(f, b"ab") for f in flows)))
+        st.builds(lambda n: ipfix(template_set(256, FIELDS), sequence=n), sequences),
+        st.builds(lambda n: ipfix(template_set(256, FIELDS[:3]), sequence=n), sequences),
+        st.builds(
+            lambda n, flows: ipfix(
+                data_set(256, b"".join(encode(f, b"ab") for f in flows)), sequence=n
+            ),
+            sequences,
+            st.lists(st.tuples(u32, u32, u32), min_size=1, max_size=3),
         ),
         st.lists(st.tuples(u32, u32, u32), min_size=1, max_size=3).map(lambda flows: v5(*flows)),
     ),
