@@ -81,7 +81,8 @@ class Alarm:
     cleared_ns: int = 0
     changed_ns: int = 0
     occurrence: int = 0
-    last_ns: int = 0  # end of the last tick that showed it
+    last_ns: int = 0  # when the last tick that showed it closed
+    tick_seconds: float = 0.0  # length of the ticks that show it
     raises: list[int] = field(default_factory=list)
     flapping: bool = False
     title: str = ""

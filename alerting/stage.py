@@ -53,6 +53,7 @@ class AlertingStage:
         self._digest = Digest(context)
         self._rows: list[Row] = []
         self._incomplete = False
+        self._lengths: set[float] = set()  # of the view ticks that end now, in seconds
         self._alarms: dict[int, Alarm] = {}
         self._last_ns = 0
         self._changes = context.metrics.counter(
@@ -77,12 +78,15 @@ class AlertingStage:
         elif batch.schema.name == FRAME.name and batch.rows:
             if (batch["flags"] & FrameFlag.INCOMPLETE).any():
                 self._incomplete = True
+            self._lengths.add(float(batch["tick_seconds"][0]))
             self._faces.take(batch)
         return []
 
     def advance(self, frontier_ns: int) -> list[Batch]:
-        """The tick that ends at frontier_ns is complete: judge it, move every alarm's life on.
+        """View ticks closed at frontier_ns, their frames and anomalies were given: judge them.
 
+        Only alarms of views whose ticks are as long as theirs count a quiet tick: what the samples
+        say each ten seconds ends no minute of the flows. Between view ticks `event` is called.
         A frontier that does not move ends no tick. A tick that a restart cut short proves nothing:
         it neither raises nor counts as quiet.
         """
@@ -91,13 +95,19 @@ class AlertingStage:
         self._last_ns = frontier_ns
         rows, self._rows = self._rows, []
         incomplete, self._incomplete = self._incomplete, False
+        lengths, self._lengths = self._lengths, set()
         digest = self._digest.add(rows, frontier_ns)
         changed: list[Alarm] = []
         if not (incomplete and not rows):
-            changed = self._judge(rows, frontier_ns)
+            changed = self._judge(rows, frontier_ns, lengths)
         return self._batches(changed, frontier_ns) + digest
 
-    def _judge(self, rows: list[Row], now_ns: int) -> list[Alarm]:
+    def event(self, frontier_ns: int) -> list[Batch]:
+        """An event tick closed at frontier_ns, no view's: nothing is quiet by it, time goes on."""
+        self._last_ns = max(self._last_ns, frontier_ns)
+        return []
+
+    def _judge(self, rows: list[Row], now_ns: int, lengths: set[float]) -> list[Alarm]:
         attacks = (a for a in self._alarms.values() if a.up and a.kind == "volumetric-attack")
         claims = self._rules.claims(rows, {alarm.entity for alarm in attacks})
         shown = {claim.alarm_id for claim in claims}
@@ -121,7 +131,8 @@ class AlertingStage:
                 shown.add(claim.alarm_id)
         changed = [alarm for alarm, claim in claimed if self._claim(alarm, claim, now_ns)]
         for key, alarm in list(self._alarms.items()):
-            if key not in shown and self._quiet(key, alarm, now_ns):
+            ended = not lengths or not alarm.tick_seconds or alarm.tick_seconds in lengths
+            if key not in shown and ended and self._quiet(key, alarm, now_ns):
                 changed.append(alarm)
         return changed
 
@@ -163,6 +174,7 @@ class AlertingStage:
     def _claim(self, alarm: Alarm, claim: Claim, now_ns: int) -> bool:
         """Move an alarm on by one tick that shows it; return whether there is a change to tell."""
         alarm.quiet_ticks, alarm.last_ns = 0, now_ns
+        alarm.tick_seconds = claim.tick_seconds
         alarm.sizes = [*alarm.sizes[1 - SIZES_KEPT :], _six(abs(claim.actual - claim.expected))]
         if not alarm.up:
             alarm.pending_ticks += 1

@@ -38,7 +38,15 @@ from runtime.ports import NetworkMap, SeriesKey, Talker
 from telemetry import wire
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_text, stable_id
-from telemetry.schemas import EVIDENCE, FRAME, LEDGER, OPTION, SERIES, FrameFlag
+from telemetry.schemas import (
+    EVIDENCE,
+    FLOW_PROTOCOLS,
+    FRAME,
+    LEDGER,
+    OPTION,
+    SERIES,
+    FrameFlag,
+)
 from telemetry.views import View, frame_schema
 
 NEW_SERIES_PER_TICK_MAX = 4096
@@ -196,6 +204,8 @@ class FrameMerger:
     def advance(self, frontier_ns: int) -> list[Batch]:
         """Return the frames of every tick that all shards have closed, in order.
 
+        `frontier_ns` of a frame is when its tick closed: its end and the lateness of its view.
+
         A shard closes its ticks in order, also empty ones: a later partial of it says that this
         tick is closed too.
         """
@@ -213,7 +223,8 @@ class FrameMerger:
         for end_ns, view, tick_ns in ready:
             partials = self._partials.pop((end_ns, view, tick_ns))
             lost = self._lost(self._views[view], end_ns)
-            made += self._frame(self._views[view], tick_ns, end_ns, partials, lost, frontier_ns)
+            closed_ns = end_ns + round(self._views[view].lateness_seconds * 1e9)
+            made += self._frame(self._views[view], tick_ns, end_ns, partials, lost, closed_ns)
         if ready:
             oldest = min(self._told.values())
             self._ledger = [one for one in self._ledger if int(one["arrival_ns"].max()) > oldest]
@@ -230,7 +241,8 @@ class FrameMerger:
         lost: dict[tuple[int, int], tuple[int, int, int]] = {}
         for batch in self._ledger:
             times = batch["arrival_ns"]
-            for i in np.flatnonzero((times > since) & (times <= until)).tolist():
+            of_flows = np.isin(batch.texts("protocol"), FLOW_PROTOCOLS)
+            for i in np.flatnonzero((times > since) & (times <= until) & of_flows).tolist():
                 key = (
                     int(batch["exporter_address_high"][i]),
                     int(batch["exporter_address_low"][i]),

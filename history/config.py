@@ -11,12 +11,16 @@ class HistorySettings(Settings, frozen=True, kw_only=True):
     rollup_minute_days: PositiveInt = 35
     rollup_days: PositiveInt = 400  # 15 minutes and longer
     alarms_days: PositiveInt = 400
+    logs_days: PositiveInt = 14
+    routes_days: PositiveInt = 14
     flows: bool = False  # raw flow records as well
     flows_rows_per_second_max: PositiveInt = 5_000  # beyond, whole conversations are left out
     flows_days: PositiveInt = 3
     flows_waiting_bytes_max: PositiveInt = (
         256 * 1024**2
     )  # on their way; beyond, the oldest are shed
-    disk_bytes_max: PositiveInt = 20 * 1024**3  # beyond it raw flows go first, then days of ticks
+    disk_bytes_max: PositiveInt = (
+        20 * 1024**3
+    )  # beyond it raw flows go first, then logs, then ticks
     query_seconds_max: PositiveInt = 20
     query_rows_max: PositiveInt = 100_000

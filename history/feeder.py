@@ -1,9 +1,11 @@
 """From the journal into the history: a thread that tails the node's journal with its own cursor.
 
-A tick comes as two blocks: TICK (merged frames, new series) and, once it is scored, RESULT (the frames
-widened by scores, anomalies, alarms). The feeder holds a TICK until its RESULT comes; when the next
-TICK comes first, the result is lost (the node died in between) and the tick goes in unscored. The
-cursor moves only behind what was inserted and synced, so that the node may then delete the segment.
+A view tick comes as two blocks: TICK (merged frames, new series) and, once it is scored, RESULT (the
+frames widened by scores, anomalies, alarms). The feeder holds a TICK until its RESULT comes; when the
+next TICK comes first, the result is lost (the node died in between) and the tick goes in unscored. The
+TICK of events (logs, routes) waits for nothing. What became of others' alarms is in RESULT blocks, as
+our own are; as they were stated they stay in the journal. The cursor moves only behind what was
+inserted and synced, so that the node may then delete the segment.
 """
 
 import threading
@@ -146,14 +148,16 @@ class HistoryFeeder:
         held = self._held
         if block.kind is BlockKind.TICK:
             if held is not None:
-                self._writer.tick(held.tick_end_ns, held.batches)
+                self._writer.tick(held.tick_end_ns, _of_tick(held, frames=True))
             self._held = block
+            if not any(batch.schema.name == "frame" for batch in block.batches):
+                self._writer.tick(block.tick_end_ns, _of_tick(block, frames=True))
+                self._held = None
             return
         before: tuple[Batch, ...] = ()
         if held is not None and held.tick_end_ns == block.tick_end_ns:
-            before = tuple(batch for batch in held.batches if batch.schema.name == "series")
-            if not any(batch.schema.name == "frame" for batch in block.batches):
-                before = held.batches
+            scored = any(batch.schema.name == "frame" for batch in block.batches)
+            before = _of_tick(held, frames=not scored)
             self._held = None
         self._writer.tick(block.tick_end_ns, (*before, *block.batches))
 
@@ -161,3 +165,9 @@ class HistoryFeeder:
         if sentence != self._trouble:
             self._context.log.error("history_stands_still error=%s", sentence)
         self._trouble = sentence
+
+
+def _of_tick(block: Block, *, frames: bool) -> tuple[Batch, ...]:
+    """Return what the history keeps of a TICK block; its frames only where no RESULT has them."""
+    kept = ("series", "log", "route", *(("frame",) if frames else ()))
+    return tuple(batch for batch in block.batches if batch.schema.name in kept)

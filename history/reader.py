@@ -109,7 +109,7 @@ class HistoryReader:
         period = max(
             (p for p in PERIODS if step % p == 0 or (step_seconds == 0 and p <= step)), default=0
         )
-        if period == PERIODS[0] and not self._has_minutes(since_ns, until_ns):
+        if period == PERIODS[0] and not self._has_minutes(wanted.view, since_ns, until_ns):
             period = 0
         if period and not step_seconds:
             step = step // period * period
@@ -238,15 +238,22 @@ class HistoryReader:
         schema = FRAME.wider(*(plain(name, "f8") for name in measures))
         return Batch(schema, columns, {}, {"view": (view,)})
 
-    def _has_minutes(self, since_ns: int, until_ns: int) -> bool:
-        """Return whether there are 1-minute rollups: not where ticks are a minute long themselves."""
-        return bool(
-            self._db.rows(
-                f"select 1 from {DATABASE}.rollups where period = {PERIODS[0]}"
-                " and bucket >= {since:Int64} and bucket < {until:Int64} limit 1",
-                {"since": since_ns // 10**9, "until": -(-until_ns // 10**9)},
-            )
+    def _has_minutes(self, view: str, since_ns: int, until_ns: int) -> bool:
+        """Return whether every view asked for has 1-minute rollups: none of ticks of a minute or more."""
+        within = "{since:Int64} and {last} {until:Int64}" + (
+            " and view = {view:String}" if view else ""
         )
+        ticks = within.replace("{last}", "intDiv(tick_end_ns - 1, 1000000000) <")
+        rolled = within.replace("{last}", "bucket <")
+        (found,) = self._db.rows(
+            f"select (select count() from {DATABASE}.rollups where period = {PERIODS[0]}"
+            f" and bucket >= {rolled}) as minutes,"
+            f" (select count() from (select distinct view from {DATABASE}.frames"
+            f" where tick_seconds >= {PERIODS[0]} and intDiv(tick_end_ns - 1, 1000000000) >= {ticks}))"
+            " as others",
+            {"since": since_ns // 10**9, "until": -(-until_ns // 10**9), "view": view},
+        )
+        return int(found["minutes"]) > 0 and int(found["others"]) == 0
 
     def sql(self, text: str, *, form: str = "JSONCompact") -> tuple[str, bytes]:
         """Run a read-only query of a person; return its format and its rows in it.

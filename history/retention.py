@@ -1,9 +1,9 @@
 """What goes when: by age, and beyond the disk budget in a stated order.
 
 Order of eviction beyond `disk_bytes_max`: raw flow records, hour by hour, but never the newest hour;
-the oldest day of ticks and findings, day by day, but never the newest day; then the oldest month of
-1-minute rollups, then of 15-minute rollups. Hourly and daily rollups, alarms, incidents and the
-series dictionary are never dropped for room.
+logs and routes, day by day, but never the newest day; the oldest day of ticks and findings, day by
+day, but never the newest day; then the oldest month of 1-minute rollups, then of 15-minute rollups.
+Hourly and daily rollups, alarms, incidents and the series dictionary are never dropped for room.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ PARTS = (
     f" where database = '{DATABASE}' and active group by table, partition order by table, partition"
 )
 DAILY = ("frames", "anomalies")
+EVENTS = ("logs", "routes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Retention:
             return self._settings.frames_days
         if part.table == "flows":
             return self._settings.flows_days
+        if part.table in EVENTS:
+            return self._settings.logs_days if part.table == "logs" else self._settings.routes_days
         if part.table == "rollups":
             return (
                 self._settings.rollup_minute_days
@@ -66,15 +69,12 @@ class Retention:
         return self._settings.alarms_days if part.table == "alarms" else 1 << 30
 
     def _order(self, parts: list[_Part]) -> list[_Part]:
-        daily = [part for part in parts if part.table in DAILY]
-        newest = max((part.last_day for part in daily), default=0)
         hours = sorted((p for p in parts if p.table == "flows"), key=lambda p: int(p.partition))
+        events = [part for part in parts if part.table in EVENTS]
         return [
             *hours[:-1],
-            *sorted(
-                (part for part in daily if part.last_day < newest),
-                key=lambda part: (part.last_day, part.table),
-            ),
+            *_old_days(events),
+            *_old_days([part for part in parts if part.table in DAILY]),
             *sorted(
                 (part for part in parts if part.period in (60, 900)),
                 key=lambda part: (part.period, part.last_day),
@@ -84,7 +84,7 @@ class Retention:
 
 def _part(row: dict[str, object]) -> _Part:
     table, partition, size = str(row["table"]), str(row["partition"]), int(str(row["size"]))
-    if table in DAILY:  # '2026-11-24'
+    if table in DAILY + EVENTS:  # '2026-11-24'
         day = int(np.datetime64(partition.strip("'"), "D").astype(int))
         return _Part(table, f"'{partition.strip(chr(39))}'", size, day)
     if table == "flows":  # hours since 1970
@@ -95,6 +95,13 @@ def _part(row: dict[str, object]) -> _Part:
     if table == "alarms":  # 202611
         return _Part(table, partition, size, _last_day(int(partition)))
     return _Part(table, partition, size, 1 << 40)
+
+
+def _old_days(parts: list[_Part]) -> list[_Part]:
+    """Return all but the newest day, the oldest first."""
+    newest = max((part.last_day for part in parts), default=0)
+    old = (part for part in parts if part.last_day < newest)
+    return sorted(old, key=lambda part: (part.last_day, part.table))
 
 
 def _last_day(month: int) -> int:

@@ -1,11 +1,11 @@
 """The writer: journal blocks become rows, each tick exactly once, rollups from closed ticks.
 
-How once is once. Ticks go in order. One insert holds whole ticks of one day (one part, which the engine
-adds whole or not at all) or, where a tick is larger than an insert, a piece of one tick. So after a
-crash at most the newest tick can be there in part: `start` looks at it, and `tick` writes it again
-where its rows do not add up. Within a run a retried insert carries the same token, which the engine
-knows. Rollups go the same way: only the newest buckets of a period can be incomplete. They are built
-here and not by materialized views, which double on a retried insert.
+How once is once. Ticks go in the order in which they closed. One insert holds whole ticks of one day
+(one part, which the engine adds whole or not at all) or, where a tick is larger than an insert, a piece
+of one tick. So after a crash at most the newest tick can be there in part: `start` looks at it, and
+`tick` writes it again where its rows do not add up. Within a run a retried insert carries the same
+token, which the engine knows. Rollups go the same way: only the newest buckets of a period can be
+incomplete. They are built here and not by materialized views, which double on a retried insert.
 
 Everything is kept until its insert succeeded: a `flush` that raised may simply be called again.
 """
@@ -29,45 +29,56 @@ DAY_NS = 86_400 * 10**9
 SECOND_NS = 10**9
 
 # Measures that are no totals: the others are stored as rates a second.
-ABSOLUTE = ("distinct", "entropy", "octets_min", "octets_max", "octets_mean", "octets_m2")
+ABSOLUTE = ("value", "distinct", "entropy", "octets_min", "octets_max", "octets_mean", "octets_m2")
 SCORES = ("expected", "lower", "upper", "score")
 NO_MEASURES = frozenset(
     ("tick_start_ns", "tick_seconds", "view", "series_id", "row", "flags", "lost_share", "moved_share")
 )  # fmt: skip
 SCORE_ENDINGS = ("_expected", "_lower", "_upper", "_score", "_p_value")
 
-# Tables of rare rows by schema; each tick's rows are one insert under the tick's token.
-RARE = {"series": "series", "alarm": "alarms", "incident": "incidents", "anomaly": "anomalies"}
+# Tables of rows that are not frames, by schema; each batch of a tick is an insert under its own token.
+BESIDE = {
+    "series": "series",
+    "alarm": "alarms",
+    "incident": "incidents",
+    "anomaly": "anomalies",
+    "log": "logs",
+    "route": "routes",
+}
 
 # What one rollup statement may look at and make: its memory follows from these.
 ROLLUP_ROWS_READ = 1_000_000
 ROLLUP_SPAN_SECONDS = 3_600
 
 WHAT_IS_THERE = (
-    "select max(tick_end_ns) as newest, min(tick_end_ns) as oldest, count() as rows,"
-    f" max(tick_seconds) as tick_seconds from {DATABASE}.frames"
+    "select view, max(closed_ns) as newest, min(tick_end_ns) as oldest,"
+    " argMax(tick_seconds, closed_ns) as seconds, argMax(closed_ns - tick_end_ns, closed_ns) as"
+    f" lateness from {DATABASE}.frames group by view order by view"
 )
-COUNT_TICK = f"select count() as rows from {DATABASE}.frames where tick_end_ns = {{tick:Int64}}"
-DELETE_TICK = (
-    f"alter table {DATABASE}.frames delete where tick_end_ns = {{tick:Int64}}"
-    " settings mutations_sync = 2"
+ONE_TICK = "closed_ns = {tick:Int64} and intDiv(tick_end_ns - 1, 86400000000000) = {day:Int64}"
+COUNT_TICK = f"select count() as rows from {DATABASE}.frames where {ONE_TICK}"
+DELETE_TICK = f"alter table {DATABASE}.frames delete where {ONE_TICK} settings mutations_sync = 2"
+OF_VIEWS = "position({views:String}, concat(',', view, ',')) > 0"
+NEWEST_BUCKETS = (
+    f"select period, max(bucket) as bucket from {DATABASE}.rollups where {OF_VIEWS} group by period"
 )
-NEWEST_BUCKETS = f"select period, max(bucket) as bucket from {DATABASE}.rollups group by period"
 COUNT_SPAN = (
     f"select count() as rows from {DATABASE}.frames"
     " where tick_end_ns > {first:Int64} * 1000000000 and tick_end_ns <= {last:Int64} * 1000000000"
+    f" and {OF_VIEWS}"
 )
 COUNT_ROLLED = (
     f"select (select count() from {DATABASE}.rollups where period = {{period:UInt32}}"
-    "  and bucket >= {first:Int64} and bucket < {last:Int64}) as there,"
+    f"  and bucket >= {{first:Int64}} and bucket < {{last:Int64}} and {OF_VIEWS}) as there,"
     " (select count() from (select distinct intDiv(tick_end_ns - 1, 1000000000 * {period:Int64}),"
     f"  view, measure, series_id from {DATABASE}.frames"
     "  where tick_end_ns > {first:Int64} * 1000000000"
-    "  and tick_end_ns <= {last:Int64} * 1000000000)) as wanted"
+    f"  and tick_end_ns <= {{last:Int64}} * 1000000000 and {OF_VIEWS})) as wanted"
 )
 DELETE_ROLLED = (
     f"alter table {DATABASE}.rollups delete where period = {{period:UInt32}}"
-    " and bucket >= {first:Int64} and bucket < {last:Int64} settings mutations_sync = 2"
+    f" and bucket >= {{first:Int64}} and bucket < {{last:Int64}} and {OF_VIEWS}"
+    " settings mutations_sync = 2"
 )
 ROLL_UP = (
     " select {period:UInt32}, intDiv(tick_end_ns - 1, 1000000000 * {period:Int64})"
@@ -75,16 +86,32 @@ ROLL_UP = (
     " sum(value * value), min(value), max(value), argMax(value, tick_end_ns),"
     f" quantileExact(0.95)(value), 0 from {DATABASE}.frames"
     " where tick_end_ns > {first:Int64} * 1000000000 and tick_end_ns <= {last:Int64} * 1000000000"
-    " and series_id % {pieces:UInt64} = {piece:UInt64}"
+    f" and {OF_VIEWS} and series_id % {{pieces:UInt64}} = {{piece:UInt64}}"
     " group by view, measure, series_id, bucket_start"
 )
 
 
 @dataclass(slots=True)
-class _Tick:
-    """The rows of one tick, ready to insert."""
+class _Cadence:
+    """Views whose ticks are as long and close as late: what is over of them is rolled up together."""
 
-    end_ns: int
+    tick_seconds: float
+    lateness_ns: int
+    views: list[str] = field(default_factory=list)
+    rolled: dict[int, int] = field(default_factory=dict)  # period → first bucket not rolled up
+
+    @property
+    def names(self) -> str:
+        """The views, as OF_VIEWS takes them."""
+        return f",{','.join(self.views)},"
+
+
+@dataclass(slots=True)
+class _Tick:
+    """The rows of one tick and day, ready to insert."""
+
+    closed_ns: int
+    day: int
     columns: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     rows: int = 0
     mend: bool = False  # some of it may be in the table already
@@ -98,20 +125,19 @@ class HistoryWriter:
         self._context = context
         self._ticks: deque[_Tick] = deque()
         self._group: list[_Tick] = []  # what the insert in progress holds, first in _ticks
-        self._rare: deque[tuple[str, str, dict[str, Any]]] = deque()  # table, token, columns
-        self._rolled: dict[int, int] = {}  # period → start of the first bucket not rolled up
+        self._rows_beside: deque[tuple[str, str, dict[str, Any]]] = deque()  # table, token, columns
+        self._cadences: list[_Cadence] = []
         self._views: list[str] = []
         self._measures: list[str] = []
         self._run = ""
         self._newest_in_doubt = False
-        self._tick_seconds = 0.0
         self.waiting_rows = 0
         self.high_water_ns = 0
         self._rows = context.metrics.counter(
             "history_rows_total",
             "rows written",
             label="table",
-            values=("frames", "series", "alarms", "incidents", "anomalies"),
+            values=("frames", *BESIDE.values()),
         )
         self._buckets = context.metrics.counter(
             "history_buckets_total",
@@ -127,21 +153,42 @@ class HistoryWriter:
         """Find out what is already there, and take away rollups that were cut off."""
         # Tokens of an earlier run must not swallow the rows that mend it.
         self._run = f"{self._context.clock.now_ns():x}"
-        found = self._db.rows(WHAT_IS_THERE)[0]
-        if not int(found["rows"]):
-            return
-        self.high_water_ns = int(found["newest"])
-        self._tick_seconds = float(found["tick_seconds"])
-        self._newest_in_doubt = True
-        self._roll_from(int(found["oldest"]))
-        for row in self._db.rows(NEWEST_BUCKETS):
-            period = int(row["period"])
-            self._rolled[period] = self._whole_until(period, int(row["bucket"]) + period)
+        oldest: dict[int, int] = {}  # by cadence
+        for view in self._db.rows(WHAT_IS_THERE):
+            self.high_water_ns = max(self.high_water_ns, int(view["newest"]))
+            self._newest_in_doubt = True
+            cadence = self._cadence(view["view"], float(view["seconds"]), int(view["lateness"]))
+            at = self._cadences.index(cadence)
+            oldest[at] = min(oldest.get(at, int(view["oldest"])), int(view["oldest"]))
+        for at, cadence in enumerate(self._cadences):
+            _roll_from(cadence, oldest[at])
+            for row in self._db.rows(NEWEST_BUCKETS, {"views": cadence.names}):
+                period = int(row["period"])
+                last = int(row["bucket"]) + period
+                cadence.rolled[period] = self._whole_until(cadence, period, last)
 
-    def _whole_until(self, period: int, last: int) -> int:
+    def _cadence(self, view: str, tick_seconds: float, lateness_ns: int) -> _Cadence:
+        """Return the cadence of a view; one that was configured otherwise goes on where it stood."""
+        before = next((one for one in self._cadences if view in one.views), None)
+        kind = (tick_seconds, lateness_ns)
+        if before is not None and (before.tick_seconds, before.lateness_ns) == kind:
+            return before
+        found = next(
+            (one for one in self._cadences if (one.tick_seconds, one.lateness_ns) == kind), None
+        )
+        if found is None:
+            found = _Cadence(*kind, rolled=dict(before.rolled) if before is not None else {})
+            self._cadences.append(found)
+        if before is not None:
+            before.views.remove(view)
+        found.views.append(view)
+        return found
+
+    def _whole_until(self, cadence: _Cadence, period: int, last: int) -> int:
         """Return the end of the rollups that are whole: `last`, or less what a crash cut off."""
         span = _span_seconds(period)
-        values = {"period": period, "first": (last - 1) // span * span, "last": last}
+        first = (last - 1) // span * span
+        values = {"period": period, "first": first, "last": last, "views": cadence.names}
         counts = self._db.rows(COUNT_ROLLED, values)[0]
         # More than the ticks say is whole too: retention drops ticks and keeps rollups.
         if int(counts["there"]) >= int(counts["wanted"]):
@@ -149,40 +196,41 @@ class HistoryWriter:
         self._db.run(DELETE_ROLLED, values)
         self._mended.array[0] += 1
         self._context.log.warning("history_rollup_mended period=%d until=%d", period, last)
-        return values["first"]
+        return first
 
-    def _roll_from(self, tick_end_ns: int) -> None:
-        """Begin rollups at the first tick there is."""
-        first_s = (tick_end_ns - 1) // SECOND_NS
-        for period in PERIODS:
-            self._rolled.setdefault(period, first_s // period * period)
-
-    def tick(self, tick_end_ns: int, batches: Sequence[Batch]) -> None:
-        """Take one closed tick. What is stored already is passed over; nothing is written yet."""
+    def tick(self, closed_ns: int, batches: Sequence[Batch]) -> None:
+        """Take what closed at one time. What is stored already is passed over; nothing is written yet."""
+        places: dict[str, int] = {}
         for batch in batches:
-            table = RARE.get(batch.schema.name)
-            if table is not None and batch.rows:
-                self._rare.append((table, f"{table}-{tick_end_ns}", _columns(batch)))
-        mend = self._newest_in_doubt and tick_end_ns == self.high_water_ns
-        if tick_end_ns <= self.high_water_ns and not mend:
+            table = BESIDE.get(batch.schema.name)
+            if table is None or not batch.rows:
+                continue
+            for start in range(0, batch.rows, ROWS_PER_INSERT):
+                part = batch.slice(start, min(start + ROWS_PER_INSERT, batch.rows))
+                place = places[table] = places.get(table, 0) + 1
+                self._rows_beside.append((table, f"{table}-{closed_ns}-{place}", _columns(part)))
+                self.waiting_rows += part.rows
+        mend = self._newest_in_doubt and closed_ns == self.high_water_ns
+        if closed_ns <= self.high_water_ns and not mend:
             return
-        made = _Tick(tick_end_ns, mend=mend)
+        days: dict[int, _Tick] = {}  # a slow view's tick may have ended on the day before
         for batch in batches:
             if batch.schema.name == "frame" and batch.rows:
-                self._frame(made, batch)
-        if made.rows:
-            if not self._rolled:
-                self._roll_from(tick_end_ns)
+                day = (_end_of(batch) - 1) // DAY_NS
+                self._frame(days.setdefault(day, _Tick(closed_ns, day, mend=mend)), batch)
+        for _, made in sorted(days.items()):
             self._ticks.append(made)
             self.waiting_rows += made.rows
 
     def flush(self) -> None:
         """Insert what waits, then roll up every bucket that is over. Raises TransientError."""
-        while self._rare:
-            table, token, columns = self._rare[0]
+        while self._rows_beside:
+            table, token, columns = self._rows_beside[0]
             self._db.insert(f"{DATABASE}.{table}", columns, token=token)
-            self._rare.popleft()
-            self._rows.add(table, len(next(iter(columns.values()))))
+            self._rows_beside.popleft()
+            rows = len(next(iter(columns.values())))
+            self.waiting_rows -= rows
+            self._rows.add(table, rows)
         while self._ticks:
             # A group that was refused is tried again as it was: its token stands for these rows.
             self._group = self._group or self._whole_ticks()
@@ -194,8 +242,7 @@ class HistoryWriter:
         first = self._ticks[0]
         group, rows = [first], first.rows
         for following in list(self._ticks)[1:]:
-            same_day = (following.end_ns - 1) // DAY_NS == (first.end_ns - 1) // DAY_NS
-            if first.mend or not same_day or rows + following.rows > ROWS_PER_INSERT:
+            if first.mend or following.day != first.day or rows + following.rows > ROWS_PER_INSERT:
                 break
             group.append(following)
             rows += following.rows
@@ -214,7 +261,8 @@ class HistoryWriter:
             self._db.insert(
                 f"{DATABASE}.frames",
                 {name: column[start : start + ROWS_PER_INSERT] for name, column in columns.items()},
-                token=f"frames-{group[0].end_ns}-{group[-1].end_ns}-{rows}-{start}-{self._run}",
+                token=f"frames-{group[0].closed_ns}-{group[-1].closed_ns}-{group[0].day}-{rows}-{start}"
+                f"-{self._run}",
                 words={"view": self._views, "measure": self._measures},
             )
         self._rows.add("frames", rows)
@@ -225,26 +273,30 @@ class HistoryWriter:
             self._ticks.popleft()
             self.waiting_rows -= tick.rows
         self._group = []
-        self.high_water_ns = group[-1].end_ns
+        self.high_water_ns = group[-1].closed_ns
         self._newest_in_doubt = False
 
     def _must_write_again(self, tick: _Tick) -> bool:
         """Return whether the newest tick of the last run is not whole, and clear it away then."""
-        values = {"tick": tick.end_ns}
+        values = {"tick": tick.closed_ns, "day": tick.day}
         if int(self._db.rows(COUNT_TICK, values)[0]["rows"]) == tick.rows:
             return False
         self._db.run(DELETE_TICK, values)
         self._run += "x"  # the tokens of the rows just deleted are spent
         self._mended.array[0] += 1
-        self._context.log.warning("history_tick_mended tick_end_ns=%d", tick.end_ns)
+        self._context.log.warning("history_tick_mended closed_ns=%d", tick.closed_ns)
         return True
 
     def _frame(self, made: _Tick, frame: Batch) -> None:
         """Add a frame's rows in long form: one row a series and measure."""
         view = _place(self._views, frame.texts("view")[0])
-        n = frame.rows
+        n, end_ns = frame.rows, _end_of(frame)
         seconds = frame["tick_seconds"].astype(np.float64)
-        self._tick_seconds = float(seconds[0])
+        cadence = self._cadence(
+            self._views[view], float(seconds[0]), max(frame.frontier_ns - end_ns, 0)
+        )
+        if not cadence.rolled:
+            _roll_from(cadence, end_ns)
         names = frame.schema.by_name
         zeros = np.zeros(n, np.float32)
         for name in names:
@@ -252,7 +304,8 @@ class HistoryWriter:
                 continue
             value = frame[name].astype(np.float64)
             columns = {
-                "tick_end_ns": np.full(n, made.end_ns, np.int64),
+                "tick_end_ns": np.full(n, end_ns, np.int64),
+                "closed_ns": np.full(n, made.closed_ns, np.int64),
                 "tick_seconds": frame["tick_seconds"],
                 "view": np.full(n, view, np.uint16),
                 "measure": np.full(n, _place(self._measures, name), np.uint16),
@@ -265,22 +318,26 @@ class HistoryWriter:
                 "flags": frame["flags"],
                 "lost_share": frame["lost_share"],
             }
+            known = ~np.isnan(value)  # a gauge that said nothing has no row
+            if not known.all():
+                columns = {label: column[known] for label, column in columns.items()}
             for label, column in columns.items():
                 made.columns.setdefault(label, []).append(column)
-            made.rows += n
+            made.rows += len(columns["value"])
 
     def _roll_up(self) -> None:
         """Build every bucket that is over. A bucket of 60 s that ends at s is over at the tick s."""
-        done_s = self.high_water_ns // SECOND_NS
-        for period, first in sorted(self._rolled.items()):
-            if period <= self._tick_seconds:  # it would hold the ticks once more
-                continue
-            for start, end in _spans(first, done_s // period * period, period):
-                self._roll_span(period, start, end)
-                self._rolled[period] = end
+        for cadence in self._cadences:
+            done_s = (self.high_water_ns - cadence.lateness_ns) // SECOND_NS
+            for period, first in sorted(cadence.rolled.items()):
+                if period < cadence.tick_seconds or period == cadence.tick_seconds == PERIODS[0]:
+                    continue  # it would hold the ticks once more
+                for start, end in _spans(first, done_s // period * period, period):
+                    self._roll_span(cadence, period, start, end)
+                    cadence.rolled[period] = end
 
-    def _roll_span(self, period: int, first: int, last: int) -> None:
-        span = {"first": first, "last": last}
+    def _roll_span(self, cadence: _Cadence, period: int, first: int, last: int) -> None:
+        span = {"first": first, "last": last, "views": cadence.names}
         rows = int(self._db.rows(COUNT_SPAN, span)[0]["rows"])
         if not rows:
             return
@@ -288,10 +345,22 @@ class HistoryWriter:
         for piece in range(pieces):
             self._db.run(
                 f"insert into {DATABASE}.rollups settings insert_deduplication_token ="
-                f" 'rollups-{period}-{first}-{last}-{piece}of{pieces}-{self._run}'{ROLL_UP}",
+                f" 'rollups-{cadence.tick_seconds:g}-{cadence.lateness_ns}-{period}-{first}-{last}-"
+                f"{piece}of{pieces}-{self._run}'{ROLL_UP}",
                 {"period": period, **span, "pieces": pieces, "piece": piece},
             )
         self._buckets.add(str(period), (last - first) // period)
+
+
+def _roll_from(cadence: _Cadence, tick_end_ns: int) -> None:
+    """Begin rollups at the first tick there is."""
+    first_s = (tick_end_ns - 1) // SECOND_NS
+    for period in PERIODS:
+        cadence.rolled.setdefault(period, first_s // period * period)
+
+
+def _end_of(frame: Batch) -> int:
+    return int(frame["tick_start_ns"][0]) + round(float(frame["tick_seconds"][0]) * 1e9)
 
 
 def _spans(first: int, last: int, period: int) -> Iterator[tuple[int, int]]:
@@ -311,10 +380,19 @@ def _span_seconds(period: int) -> int:
 
 
 def _columns(batch: Batch) -> dict[str, Any]:
-    return {
-        spec.name: batch[spec.name] if spec.kind is Kind.PLAIN else batch.texts(spec.name)
-        for spec in batch.schema.fields
-    }
+    """Return a batch as a table has it: texts as texts, the two halves of an address as one."""
+    columns: dict[str, Any] = {}
+    names = batch.schema.by_name
+    for spec in batch.schema.fields:
+        stem, _, half = spec.name.rpartition("_")
+        if half == "low" and f"{stem}_high" in names:
+            halves = np.stack([batch[f"{stem}_high"], batch[spec.name]], axis=1)
+            columns[stem] = halves.astype(">u8").view("V16").reshape(-1)
+        elif half != "high" or f"{stem}_low" not in names:
+            columns[spec.name] = (
+                batch[spec.name] if spec.kind is Kind.PLAIN else batch.texts(spec.name)
+            )
+    return columns
 
 
 def _place(words: list[str], word: str) -> int:

@@ -53,7 +53,6 @@ KERNEL_MODULES: tuple[str, ...] = (
     "correlator.series_index",
     "detectors.baseline",
     "detectors.calibration",
-    "detectors.series_kernels",
 )
 
 _registry: "list[Kernel[..., Any]]" = []

@@ -101,8 +101,8 @@ FRAME = Schema(
     ),
 )
 
-# What each exporter sent since the last report, in the protocol's own unit (v5, IPFIX: records;
-# v9, sFlow: datagrams). sent = decoded + lost_wire + lost_kernel + undecodable + shed.
+# What each sender sent since the last report, in the protocol's own unit (v5, IPFIX: records; v9,
+# sFlow: datagrams; others: messages). sent = decoded + lost_wire + lost_kernel + undecodable + shed.
 LEDGER = Schema(
     "ledger",
     2,
@@ -111,7 +111,7 @@ LEDGER = Schema(
         plain("arrival_ns", "i8", "ns", "frontier at which this report was made"),
         *address("exporter_address", "the sending router"),
         plain("observation_domain_id", "u4"),
-        code("protocol", "netflow5, netflow9, ipfix, sflow5"),
+        code("protocol", "netflow5, netflow9, ipfix, sflow5; others, such as syslog, are no flows"),
         plain("sent", "u8", "", "by the exporter's sequence numbers"),
         plain("decoded", "u8"),
         plain("lost_wire", "i8", "", "negative when late datagrams make up for counted losses"),
@@ -130,6 +130,8 @@ LEDGER = Schema(
         plain("uptime_drift_ppm", "f4", "1e-6", "by how much its wall clock outruns its uptime"),
     ),
 )
+
+FLOW_PROTOCOLS = ("netflow5", "netflow9", "ipfix", "sflow5")  # whose losses count in flow views
 
 # The priority sample of a tick: the records that stand behind its series, for the explain block.
 EVIDENCE = Schema(

@@ -84,6 +84,11 @@ class Barrier:
         """Return how many closings of a shard wait for others."""
         return len(self._places[shard].waiting)
 
+    @property
+    def complete_ns(self) -> int:
+        """After `give`: all that closes up to here was given out."""
+        return min((p.frontier_ns for p in self._places if p.counts), default=self.passed_ns)
+
     def give(self) -> list[Given | Left]:
         """Return everything whose turn has come, in order."""
         made: list[Given | Left] = []

@@ -3,6 +3,11 @@
 `Front` is one shard's half: decoders and windows. It cuts its input at tick deadlines, so that what
 a tick holds depends on arrival times alone, never on how datagrams came in blocks. `Back` is the
 node's half: merge, journal, detection, alerting. Neither knows a socket or a clock.
+
+Time is the arrival frontier. A view's tick [s, e) closes at e + lateness. What is not aggregated
+(alarms, logs, routes) and samples go on at the end of each event tick, a second. Each is journalled
+under the time at which it closed: those times rise, whatever view they are of, and are "now" for
+detection and alerting (ADR 0025).
 """
 
 from collections import deque
@@ -13,10 +18,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from collectors.block import DatagramBlock, Decoder
+from runtime.checkpoint import read_array, write_array
 from runtime.component import Stage
 from telemetry.batch import Batch
-from telemetry.schemas import FRAME
+from telemetry.schemas import ALARM, FLOW, FRAME, LEDGER, LOG, ROUTE, SAMPLE, SERIES
+from tocsin.events import in_order
 
+EVENT_TICK_NS = 1_000_000_000
+ADVANCE_NS = 10_000_000_000  # decoders that make no flows report so often what they counted
+EVENTS = frozenset((ALARM.name, LOG.name, ROUTE.name))  # journalled at event ticks as they are
+AT_EVENT_TICKS = EVENTS | {SAMPLE.name, SERIES.name}
+NEVER_NS = 1 << 62
 BLIND_SHARE = 0.2  # of a tick's datagrams lost in our own socket: it is flagged incomplete
 
 
@@ -32,7 +44,7 @@ class Windows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """What a shard has to say when its frontier passes a deadline."""
+    """What a shard has to say when its frontier passes a deadline: of a view, or of an event tick."""
 
     frontier_ns: int
     batches: tuple[Batch, ...]  # partial frames, and records that are not aggregated
@@ -43,7 +55,9 @@ class Front:
     """One shard: decoders by listener name, and its windows.
 
     Blocks of each listener must come in arrival order. `feed` keeps them; `step` decodes up to the
-    next deadline that every listener has passed, closes it, and goes on.
+    next deadline that every listener has passed, closes it, and goes on. Every decoder is advanced
+    when a view's tick closes; one that emits no flows also at each multiple of ten seconds that
+    follows something it was given.
     """
 
     def __init__(
@@ -51,15 +65,24 @@ class Front:
         decoders: Mapping[str, Decoder],
         windows: Windows,
         *,
+        event_tick_ns: int = EVENT_TICK_NS,
         on_flows: Callable[[Batch], None] | None = None,
     ) -> None:
         """`on_flows` is shown every batch of flow records, and must not keep it."""
         self._decoders = dict(decoders)
         self._windows = windows
+        self._event_tick_ns = event_tick_ns
         self._on_flows = on_flows
         self._waiting: dict[str, deque[DatagramBlock]] = {name: deque() for name in decoders}
-        self._frontier = dict.fromkeys(decoders, 0)
-        self._loose: list[Batch] = []
+        emits = {name: {one.name for one in decoder.emits} for name, decoder in decoders.items()}
+        # Only what these decode is cut at event ticks.
+        self._eventful = [name for name in decoders if emits[name] & AT_EVENT_TICKS]
+        self._paced = {name for name in decoders if FLOW.name not in emits[name]}
+        self._pace_ns = NEVER_NS
+        self._frontier = dict.fromkeys(decoders or ("",), 0)  # "": nothing to wait for but time
+        self._loose: list[Batch] = []  # for the next closing of a view
+        self._events: list[Batch] = []  # for the event tick that ends at `_event_end_ns`
+        self._event_end_ns = NEVER_NS
         self._lost = 0
         self._came = 0
         self.records = 0
@@ -89,10 +112,8 @@ class Front:
         """Decode what can be decoded and return every closing that is due, in order."""
         closings = []
         frontier = self.frontier_ns
-        while True:
+        while frontier:
             deadline = self._windows.next_deadline_ns()
-            if not frontier:
-                break
             if not deadline:
                 # The first arrival opens the first tick, however much came in the first block.
                 firsts = [
@@ -100,8 +121,14 @@ class Front:
                 ]
                 self.open(min(firsts, default=frontier))
                 continue
-            self._decode_until(deadline)
-            if frontier < deadline:
+            event_end = self._next_event_end()
+            self._decode_until(min(event_end, deadline), event_end, self._eventful)
+            if event_end < deadline and event_end <= frontier:
+                closings += self._close_events(event_end)
+                continue
+            others = [name for name in self._decoders if name not in self._eventful]
+            self._decode_until(deadline, NEVER_NS, others)
+            if min(event_end, deadline) > frontier:
                 break
             closings.append(self._close(deadline))
         return closings
@@ -113,49 +140,109 @@ class Front:
 
     def flush(self) -> list[Closing]:
         """Decode everything and close every open tick, as `replay --flush` does."""
+        frontier = dict(self._frontier)
+        newest = [int(b.arrival_ns[-1]) + 1 for waiting in self._waiting.values() for b in waiting]
+        self._frontier = dict.fromkeys(frontier, max([*frontier.values(), *newest]))
         closings = self.step()
         for _ in range(1_000):
-            deadline = self._windows.next_deadline_ns()
-            self._decode_until(max(deadline, 1 << 62))
+            deadline, event_end = self._windows.next_deadline_ns(), self._next_event_end()
+            if event_end < (deadline or NEVER_NS):
+                closings += self._close_events(event_end)
+                continue
             if not deadline:
                 break
             closing = self._close(deadline)
             if not any(batch.schema.name == "partial" and batch.rows for batch in closing.batches):
                 break
             closings.append(closing)
+        self._frontier = frontier
         return closings
 
-    def _decode_until(self, deadline_ns: int) -> None:
-        for name, waiting in self._waiting.items():
+    def _next_event_end(self) -> int:
+        """Return the end of the event tick of what waits, decoded or not; NEVER_NS for nothing."""
+        first = min(
+            (int(self._waiting[name][0].arrival_ns[0]) for name in self._eventful
+             if self._waiting[name]),
+            default=NEVER_NS,
+        )  # fmt: skip
+        if first < NEVER_NS:
+            first += self._event_tick_ns - first % self._event_tick_ns
+        return min(first, self._event_end_ns, self._pace_ns)
+
+    def _close_events(self, event_end_ns: int) -> list[Closing]:
+        self._pace(event_end_ns)
+        events = self._taken_events(event_end_ns)
+        return [Closing(event_end_ns, tuple(events))] if events else []
+
+    def _taken_events(self, until_ns: int) -> list[Batch]:
+        if self._event_end_ns > until_ns:
+            return []
+        events, self._events, self._event_end_ns = self._events, [], NEVER_NS
+        return events
+
+    def _pace(self, now_ns: int) -> None:
+        """Let decoders say what they counted, where that is due."""
+        if now_ns < self._pace_ns:
+            return
+        self._pace_ns = NEVER_NS
+        for name in self._decoders:
+            if name in self._paced:
+                self._sort(self._decoders[name].advance(now_ns), now_ns)
+
+    def _sort(self, batches: Iterable[Batch], event_end_ns: int) -> None:
+        for batch in batches:
+            if batch.schema.name in AT_EVENT_TICKS:
+                self._events.append(batch)
+                self._event_end_ns = min(self._event_end_ns, event_end_ns)
+            else:
+                self._loose.append(batch)
+
+    def _decode_until(self, deadline_ns: int, event_end_ns: int, names: Iterable[str]) -> None:
+        for name in names:
+            waiting = self._waiting[name]
             while waiting:
                 block = waiting[0]
                 ready = int(np.searchsorted(block.arrival_ns, deadline_ns, side="left"))
                 if ready < block.datagrams:
                     if ready:
                         waiting[0] = block.slice(ready, block.datagrams)
-                        self._decode(name, block.slice(0, ready))
+                        self._decode(name, block.slice(0, ready), event_end_ns)
                     break
                 waiting.popleft()
-                self._decode(name, block)
+                self._decode(name, block, event_end_ns)
 
-    def _decode(self, name: str, block: DatagramBlock) -> None:
+    def _decode(self, name: str, block: DatagramBlock, event_end_ns: int) -> None:
         self.datagrams += block.datagrams
+        if name in self._paced:
+            due_ns = int(block.arrival_ns[0]) // ADVANCE_NS * ADVANCE_NS + ADVANCE_NS
+            tick_ns = self._event_tick_ns  # at the end of an event tick, however long those are
+            self._pace_ns = min(self._pace_ns, -(-due_ns // tick_ns) * tick_ns)
+        beside = []
         for batch in self._decoders[name].decode(block):
-            if batch.schema.name == "flow":
+            if batch.schema.name == FLOW.name:
                 self.records += batch.rows
                 if self._on_flows is not None:
                     self._on_flows(batch)
                 self._loose.extend(self._windows.process(batch))
             else:
-                self._loose.append(batch)
+                beside.append(batch)
+        self._sort(beside, event_end_ns)
 
     def _close(self, deadline_ns: int) -> Closing:
+        events: list[Batch] = []
+        if self._event_end_ns <= deadline_ns:
+            events = self._taken_events(deadline_ns)
         for decoder in self._decoders.values():
             for batch in decoder.advance(deadline_ns):
-                self._loose.extend(
-                    self._windows.process(batch) if batch.schema.name == "ledger" else (batch,)
-                )
-        made, self._loose = self._loose, []
+                if batch.schema.name in AT_EVENT_TICKS:
+                    events.append(batch)
+                elif batch.schema.name == LEDGER.name:
+                    self._loose.extend(self._windows.process(batch))
+                else:
+                    self._loose.append(batch)
+        if self._pace_ns <= deadline_ns:
+            self._pace_ns = NEVER_NS
+        made, self._loose = [*self._loose, *events], []
         made.extend(self._windows.advance(deadline_ns))
         blind = self._lost > BLIND_SHARE * (self._lost + self._came)
         self._lost = self._came = 0
@@ -174,10 +261,20 @@ class Front:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One tick end of all views, as journalled: everything detection and alerting may look at."""
+    """What closed at one time, as journalled: everything detection and alerting may look at.
 
-    tick_end_ns: int
-    batches: tuple[Batch, ...]  # series, frames, evidence, options, samples, control rows
+    A view tick holds frames, with the series, evidence, ledgers and options that go with them; an
+    event tick holds none. Both may hold alarms, logs, routes, control rows, and what sources in the
+    gate offered.
+    """
+
+    tick_end_ns: int  # the arrival frontier at which it closed; rises from tick to tick
+    batches: tuple[Batch, ...]
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether a view's tick ended here."""
+        return any(batch.schema.name == FRAME.name for batch in self.batches)
 
 
 @dataclass(slots=True)
@@ -191,13 +288,21 @@ class Outcome:
     incidents: list[Batch] = field(default_factory=list)
     digest: list[Batch] = field(default_factory=list)
 
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether anything came of it: of most event ticks nothing does."""
+        return any((self.frames, self.alarms, self.incidents, self.digest))
+
     def result(self) -> list[Batch]:
         """Return what the journal's result block keeps."""
         return [*self.frames, *self.anomalies, *self.alarms, *self.incidents, *self.digest]
 
 
 class Merger(Stage, Protocol):
-    """What a Back needs of the correlator's merger, beside being a stage."""
+    """What a Back needs of the correlator's merger, beside being a stage.
+
+    `frontier_ns` of a frame is when its tick closed: its end and the lateness of its view.
+    """
 
     def knows(self, batch: Batch) -> bool:
         """Return whether a journalled batch is of a view as it is configured now."""
@@ -208,10 +313,20 @@ class Merger(Stage, Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Offered:
+    """What a source in the gate handed over; `done` is called once it is journalled."""
+
+    batches: Sequence[Batch]
+    done: Callable[[], None]
+
+
 class Back:
     """Merge, detection and alerting of one node.
 
-    `on_tick` is called with each tick before it is scored (the journal), `on_outcome` after.
+    `take` closings in the order of (frontier, shard). What shards say at one frontier closes together,
+    so with more than one of them `settle` says up to where all of it was taken. `on_tick` is called
+    with each tick before it is scored (the journal), `on_outcome` after.
     """
 
     def __init__(
@@ -220,6 +335,8 @@ class Back:
         detection: Any,
         alerting: Any,
         *,
+        shards: int = 1,
+        event_tick_ns: int = EVENT_TICK_NS,
         on_tick: Callable[[Tick], None] = lambda tick: None,
         on_outcome: Callable[[Tick, Outcome], None] = lambda tick, outcome: None,
     ) -> None:
@@ -228,38 +345,72 @@ class Back:
         self.alerting = alerting
         self.on_tick = on_tick
         self.on_outcome = on_outcome
-        self._beside: list[Batch] = []
+        self._shards = shards
+        self._event_tick_ns = event_tick_ns
+        self._closed_ns = 0  # of the newest tick
+        self._ready: dict[int, list[Batch]] = {}  # frames and what goes with them, by closing time
+        self._events: dict[int, list[Batch]] = {}  # by the end of their event tick
+        self._beside: list[Batch] = []  # ledgers, options: go with the next tick
         self._control: list[Batch] = []
+        self._offered: list[_Offered] = []
 
     def control(self, batch: Batch) -> None:
         """Take control rows: they are journalled with the next tick and count from it on."""
         self._control.append(batch)
 
+    def offer(self, batches: Sequence[Batch], done: Callable[[], None] = lambda: None) -> None:
+        """Take what came from no shard: it goes into the next tick; `done` is called when that is journalled."""
+        self._offered.append(_Offered(batches, done))
+
     def take(self, closing: Closing) -> list[Outcome]:
         """Take a shard's closing and score every tick that is now complete."""
+        outcomes = self.settle(closing.frontier_ns - 1)
         if closing.blind:
             self.merger.mark_incomplete(closing.frontier_ns)
         for batch in closing.batches:
             name = batch.schema.name
+            if name in EVENTS:
+                self._events.setdefault(closing.frontier_ns, []).append(batch)
+                continue
             if name in ("partial", "evidence", "ledger", "option"):
                 self.merger.process(batch)
             if name not in ("partial", "evidence"):  # those come back merged
                 self._beside.append(batch)
-        return self.advance(closing.frontier_ns)
-
-    def advance(self, frontier_ns: int) -> list[Outcome]:
-        """Let the frontier pass: merge and score what is due."""
-        outcomes = []
-        ready: list[Batch] = []
-        for batch in self.merger.advance(frontier_ns):
-            ready.append(batch)
-        for tick_end_ns, batches in _by_tick_end(ready):
-            control, self._control = self._control, []
-            beside, self._beside = self._beside, []
-            tick = Tick(tick_end_ns, (*control, *batches, *beside))
-            self.on_tick(tick)
-            outcomes.append(self.score(tick))
+        if self._shards == 1:
+            outcomes += self.settle(closing.frontier_ns)
         return outcomes
+
+    def settle(self, frontier_ns: int) -> list[Outcome]:
+        """All that closes up to the frontier was taken: score it, in order of closing time."""
+        for closed_ns, batches in _by_closing(self.merger.advance(frontier_ns)):
+            self._ready.setdefault(closed_ns, []).extend(batches)
+        outcomes = []
+        while (due_ns := min((*self._ready, *self._events), default=NEVER_NS)) <= frontier_ns:
+            batches = self._ready.pop(due_ns, [])
+            outcomes.append(
+                self._close(due_ns, [*batches, *in_order(self._events.pop(due_ns, []))])
+            )
+        if self._offered or self._control:
+            event_end_ns = frontier_ns - frontier_ns % self._event_tick_ns
+            # A clock that was set back holds nothing up: closing times rise all the same.
+            if (
+                event_end_ns > self._closed_ns
+                or frontier_ns < self._closed_ns - self._event_tick_ns
+            ):
+                outcomes.append(self._close(event_end_ns, []))
+        return outcomes
+
+    def _close(self, closed_ns: int, batches: Sequence[Batch]) -> Outcome:
+        control, self._control = self._control, []
+        beside, self._beside = self._beside, []
+        offered, self._offered = self._offered, []
+        given = [batch for one in offered for batch in one.batches]
+        self._closed_ns = max(closed_ns, self._closed_ns + 1)
+        tick = Tick(self._closed_ns, (*control, *batches, *beside, *given))
+        self.on_tick(tick)
+        for one in offered:
+            one.done()
+        return self.score(tick)
 
     def absorb(self, tick: Tick) -> Outcome:
         """Take a tick from the journal instead of from windows, and score it.
@@ -268,6 +419,7 @@ class Back:
         """
         known = tuple(batch for batch in tick.batches if self.merger.knows(batch))
         tick = Tick(tick.tick_end_ns, known)
+        self._closed_ns = max(self._closed_ns, tick.tick_end_ns)
         gone = self.merger.absorb(tick.batches)
         if len(gone):
             self.detection.forget(gone)
@@ -280,20 +432,24 @@ class Back:
         for batch in tick.batches:
             if batch.schema.name == "control":
                 self._tell(batch)
+            elif batch.schema.name in EVENTS and _accepts(self.alerting, batch):
+                self._sort(self.alerting.process(batch), outcome)
         for batch in tick.batches:
             if batch.schema.name == FRAME.name:
                 outcome.frames.extend(self.detection.process(batch))
-        for batch in self.detection.advance(tick.tick_end_ns):
-            outcome.anomalies.append(batch)
-        for batch in (*outcome.frames, *outcome.anomalies):
-            self._sort(self.alerting.process(batch), outcome)
-        self._sort(self.alerting.advance(tick.tick_end_ns), outcome)
+        if outcome.frames:
+            outcome.anomalies.extend(self.detection.advance(tick.tick_end_ns))
+            for batch in (*outcome.frames, *outcome.anomalies):
+                self._sort(self.alerting.process(batch), outcome)
+            self._sort(self.alerting.advance(tick.tick_end_ns), outcome)
+        else:
+            self._sort(self.alerting.event(tick.tick_end_ns), outcome)
         self.on_outcome(tick, outcome)
         return outcome
 
     def _tell(self, control: Batch) -> None:
         for stage in (self.detection, self.alerting):
-            if any(schema.name == "control" for schema in stage.accepts):
+            if _accepts(stage, control):
                 for _ in stage.process(control):
                     pass
 
@@ -312,27 +468,32 @@ class Back:
         return found
 
     def snapshot(self, out: Any) -> None:
-        """Write the state of all three stages."""
+        """Write the state of all stages."""
+        write_array(out, "closed_ns", np.array([self._closed_ns], np.int64))
         for name in ("merger", "detection", "alerting"):
             getattr(self, name).snapshot(out.scoped(name))
 
     def restore(self, state: Any) -> None:
         """Take it back."""
+        closed = read_array(state, "closed_ns")
+        self._closed_ns = int(closed[0]) if closed is not None else 0
         for name in ("merger", "detection", "alerting"):
             getattr(self, name).restore(state.scoped(name))
 
 
-def _by_tick_end(batches: Sequence[Batch]) -> list[tuple[int, list[Batch]]]:
-    """Group what the merger gave by tick end, in order; series rows go before their frame."""
+def _accepts(stage: Any, batch: Batch) -> bool:
+    return any(schema.name == batch.schema.name for schema in stage.accepts)
+
+
+def _by_closing(batches: Iterable[Batch]) -> list[tuple[int, list[Batch]]]:
+    """Group what the merger gave by closing time, in order; series rows go before their frame."""
     groups: dict[int, list[Batch]] = {}
     before: list[Batch] = []
     for batch in batches:
         before.append(batch)
         if batch.schema.name == FRAME.name:
-            groups.setdefault(tick_end_of(batch), []).extend(before)
+            groups.setdefault(batch.frontier_ns, []).extend(before)
             before = []
-    if before and groups:
-        next(reversed(groups.values())).extend(before)
     return sorted(groups.items())
 
 

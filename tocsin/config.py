@@ -28,9 +28,15 @@ class ViewsSettings(Settings, frozen=True, kw_only=True):
     lateness_seconds: float = 30.0
     # Per open tick and for all views together; the default views can take 62 MB.
     windows_bytes_max: PositiveInt = 128 * 1024**2
+    event_tick_seconds: PositiveFloat = 1.0  # alarms, logs and routes go on so often
     idle_seconds: PositiveFloat = 86_400.0  # a series silent for so long gives its row back
     keys_per_tick_max: dict[str, PositiveInt] = {}  # of shipped views by name, instead of theirs
     own: dict[str, OwnViewSettings] = {}  # views beside those that ship
+
+    @property
+    def event_tick_ns(self) -> int:
+        """Length of an event tick in ns."""
+        return max(round(self.event_tick_seconds * 1e9), 1)
 
 
 class NetworkSettings(Settings, frozen=True, kw_only=True):

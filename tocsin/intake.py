@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from logging import Logger
 from pathlib import Path
 
-from collectors.block import Decoder
+from collectors.block import Decoder, silence
 from collectors.listener import UdpListener
 from collectors.registry import make_decoder
 from correlator.tables.network_map import load_network
@@ -60,7 +60,7 @@ def make_front(
         backbone=network.backbone(),
         shard=shard,
     )
-    return Front(decoders, windows, on_flows=on_flows)
+    return Front(decoders, windows, event_tick_ns=config.views.event_tick_ns, on_flows=on_flows)
 
 
 def part_of(shard: int, shards: int) -> str:
@@ -194,6 +194,8 @@ class Intake:
                 if self._config.node.raw_ring_bytes:
                     self._ring.write(name, block)
                 self._front.feed(name, block)
+        if not self._listeners:  # sources in the gate alone: the clock is all there is to wait for
+            self._front.feed("", silence(self._clock.now_ns()))
         closings = self._front.step()
         deadline_ns = self._front.deadline_ns
         for listener in self._listeners.values():

@@ -18,6 +18,7 @@ from types import FrameType
 
 import msgspec
 
+from alerting.alert import Alert
 from alerting.delivery import Verdict
 from alerting.outbox import Outbox
 from alerting.stage import AlertingStage
@@ -71,6 +72,8 @@ def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1
             directory=merger,
             evidence=merger,
         ),
+        shards=shards,
+        event_tick_ns=config.views.event_tick_ns,
     )
 
 
@@ -87,7 +90,9 @@ class Node:
         self._ready = False
         self._started_ns = self._clock.now_ns()
         self._ticks = 0
-        self._last_tick_end_ns = 0
+        self._last_tick_end_ns = 0  # of a view
+        self._closed_ns = 0  # of any tick
+        self._settled_ns = 0
         self._frontier_ns = 0
         self._lock = FolderLock(state, "node", self._clock)
         self._bell = Doorbell()
@@ -173,7 +178,7 @@ class Node:
             self._back.restore(snapshot.scoped("back"))
             after = sequence + 1
             self._checkpoint_sequence = after
-            self._last_tick_end_ns = tick_end_ns
+            self._last_tick_end_ns = self._closed_ns = tick_end_ns
         reader = JournalReader(self._state / "journal", next_sequence=after)
         replayed = 0
         scored: set[int] = set()
@@ -191,19 +196,17 @@ class Node:
                 reader.skip()
         for tick in waiting:
             outcome = self._back.absorb(tick)
-            if tick.tick_end_ns not in scored:
-                self._journal.append(
-                    BlockKind.RESULT, tick.tick_end_ns, outcome.result(), sync=False
-                )
-            self._outbox.commit(
-                tick.tick_end_ns, outcome.alarms, self._clock.now_ns(),
-                incidents=outcome.incidents, digest=outcome.digest,
-            )  # fmt: skip
-            self._last_tick_end_ns = tick.tick_end_ns
+            if outcome.is_worth_keeping:
+                if tick.tick_end_ns not in scored:
+                    self._journal.append(
+                        BlockKind.RESULT, tick.tick_end_ns, outcome.result(), sync=False
+                    )
+                self._commit(outcome)
+            self._closed(tick)
             replayed += 1
-        if self._last_tick_end_ns:
+        if self._closed_ns:
             now_ns = self._clock.now_ns()
-            gap = max(now_ns - self._last_tick_end_ns, 0) / 1e9
+            gap = max(now_ns - self._closed_ns, 0) / 1e9
             # What lay in open windows is lost with the old process: say so, alarm about nothing.
             tick_ns = round(self._config.views.tick_seconds * 1e9)
             until = now_ns // tick_ns * tick_ns + tick_ns
@@ -246,6 +249,8 @@ class Node:
         for closing in closings:
             self._frontier_ns = closing.frontier_ns
             moved += len(self._back.take(closing))
+            self._settled_ns = 0
+        moved += self._settle(self._intake.frontier_ns)
         moved += self._server.serve()
         now_ns = self._clock.now_ns()
         if now_ns >= self._beat_due_ns:
@@ -256,21 +261,37 @@ class Node:
             self._save_checkpoint()
         return moved
 
+    def _settle(self, frontier_ns: int) -> int:
+        """Score what closes up to the frontier: after a closing, and once in an event tick."""
+        event_tick_ns = self._config.views.event_tick_ns
+        if frontier_ns // event_tick_ns == self._settled_ns // event_tick_ns:
+            return 0
+        self._settled_ns = self._frontier_ns = frontier_ns
+        return len(self._back.settle(frontier_ns))
+
     def _journal_tick(self, tick: Tick) -> None:
         self._journal.append(BlockKind.TICK, tick.tick_end_ns, tick.batches, sync=True)
 
     def _commit_outcome(self, tick: Tick, outcome: Outcome) -> None:
-        self._journal.append(BlockKind.RESULT, tick.tick_end_ns, outcome.result(), sync=False)
-        alerts = self._outbox.commit(
-            tick.tick_end_ns, outcome.alarms, self._clock.now_ns(),
-            incidents=outcome.incidents, digest=outcome.digest,
-        )  # fmt: skip
-        self._ticks += 1
-        self._last_tick_end_ns = tick.tick_end_ns
-        for alert in alerts:
-            self._publisher.publish("alerts", msgspec.json.encode(alert))
+        if outcome.is_worth_keeping:
+            self._journal.append(BlockKind.RESULT, tick.tick_end_ns, outcome.result(), sync=False)
+            for alert in self._commit(outcome):
+                self._publisher.publish("alerts", msgspec.json.encode(alert))
+        self._closed(tick)
         if self._checkpoint_due_ns == 0:
             self._schedule_checkpoint()
+
+    def _commit(self, outcome: Outcome) -> list[Alert]:
+        return self._outbox.commit(
+            outcome.tick_end_ns, outcome.alarms, self._clock.now_ns(),
+            incidents=outcome.incidents, digest=outcome.digest,
+        )  # fmt: skip
+
+    def _closed(self, tick: Tick) -> None:
+        self._closed_ns = tick.tick_end_ns
+        if tick.has_frames:
+            self._ticks += 1
+            self._last_tick_end_ns = tick.tick_end_ns
 
     def _schedule_checkpoint(self) -> None:
         self._checkpoint_due_ns = self._clock.now_ns() + round(
@@ -280,7 +301,7 @@ class Node:
     def _save_checkpoint(self) -> None:
         sequence = self._journal.next_sequence - 1
         try:
-            self._checkpoints.save(sequence, self._last_tick_end_ns, {"back": self._back})
+            self._checkpoints.save(sequence, self._closed_ns, {"back": self._back})
             self._checkpoint_sequence = sequence + 1
             cursors = []
             for name in CURSORS:

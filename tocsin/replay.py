@@ -86,11 +86,12 @@ class Replay:
             if report.damage:
                 self.summary.damage.append(f"{path}: {report.damage}")
         if flush:
-            closings = [front.flush() for front in fronts]
-            for step in range(max(map(len, closings), default=0)):
-                for part in closings:
-                    if step < len(part):
-                        yield from self._take(part[step], partial=True)
+            closings = [closing for front in fronts for closing in front.flush()]
+            for closing in sorted(closings, key=lambda one: one.frontier_ns):
+                yield from self._take(closing, partial=True)
+            yield from self._settle(
+                max((one.frontier_ns for one in closings), default=0), partial=True
+            )
         self.summary.records = sum(front.records for front in fronts)
         self.summary.datagrams = sum(front.datagrams for front in fronts)
 
@@ -101,11 +102,14 @@ class Replay:
             for name in ("flow", "sflow"):
                 rows = np.flatnonzero((kinds == name) & (owner == number))
                 front.feed(name, choose(block, rows) if rows.size else silence(block.frontier_ns))
-        for front in fronts:
-            if block.datagrams:
+        if block.datagrams:
+            for front in fronts:
                 front.open(int(block.arrival_ns[0]))
-            for closing in front.step():
-                yield from self._take(closing)
+        # As the barrier gives them: in the order of (frontier, shard).
+        closings = [closing for front in fronts for closing in front.step()]
+        for closing in sorted(closings, key=lambda one: one.frontier_ns):
+            yield from self._take(closing)
+        yield from self._settle(min(front.frontier_ns for front in fronts))
 
     def _owners(self, block: DatagramBlock) -> NDArray[np.int64]:
         if self._shards == 1:
@@ -115,6 +119,10 @@ class Replay:
 
     def _take(self, closing: Closing, *, partial: bool = False) -> Iterator[bytes]:
         for outcome in self.back.take(closing):
+            yield from self._lines(outcome, partial=partial)
+
+    def _settle(self, frontier_ns: int, *, partial: bool = False) -> Iterator[bytes]:
+        for outcome in self.back.settle(frontier_ns):
             yield from self._lines(outcome, partial=partial)
 
     # ---- journals and cases

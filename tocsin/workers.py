@@ -237,6 +237,11 @@ class Workers:
 
     # ---- what the node tells of it
 
+    @property
+    def frontier_ns(self) -> int:
+        """The arrival time up to which everything was given out."""
+        return self._barrier.complete_ns
+
     def keep(self) -> None:
         """Shards keep their templates themselves."""
 

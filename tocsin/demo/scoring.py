@@ -70,11 +70,12 @@ def judge(
         hits = [
             alert
             for alert in raised
-            if fault.start_ns < alert["changed_ns"] <= latest and _concerns(fault, alert)
+            if fault.start_ns < alert["changed_ns"] - lateness_ns <= latest
+            and _concerns(fault, alert)
         ]
         hits.sort(key=lambda alert: (not _right(fault, alert), alert["changed_ns"]))
         best = hits[0] if hits else None
-        delay = (best["changed_ns"] + lateness_ns - fault.start_ns) / 1e9 if best else 0.0
+        delay = (best["changed_ns"] - fault.start_ns) / 1e9 if best else 0.0
         judged.append(
             Judged(
                 fault, best is not None, delay, best is not None and _right(fault, best),
@@ -86,7 +87,7 @@ def judge(
         alert
         for alert in raised
         if not any(
-            fault.start_ns <= alert["changed_ns"]
+            fault.start_ns <= alert["changed_ns"] - lateness_ns
             and alert["raised_ns"] <= fault.end_ns + AFTERMATH_NS
             for fault in real
         )

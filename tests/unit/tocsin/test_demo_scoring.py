@@ -18,7 +18,8 @@ def alert(
 ) -> dict[str, Any]:
     return {
         "state": state, "kind": kind, "entity": entity, "raised_ns": (at - 5) * SECOND,
-        "changed_ns": at * SECOND, "title": f"{kind} {entity}",
+        "changed_ns": (at + 1) * SECOND,  # its tick ends at `at`, and closes a second later
+        "title": f"{kind} {entity}",
         "explain": {"causes": [{"kind": kind, "entity": cause or entity}]},
     }  # fmt: skip
 
