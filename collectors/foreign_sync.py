@@ -8,7 +8,7 @@ the same differences again.
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from telemetry.x733 import CLEARED
 
 ROWS_PER_BATCH = 5_000
 CLEARED_KEPT_MAX = 20_000
+DOUBTFUL_ALARMS = 50
+REPEAT_NS = 6 * 3_600_000_000_000  # an open alarm is told again, lest it be taken for forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,17 @@ class ForeignAlarm:
     probable_cause: str = "other"
     text: str = ""
     foreign_id: str = ""
-    occurrence: int = 1
+    occurrence: int = 1  # how often its system counted it
+    acknowledged: bool = False
+    owner: str = ""  # who works on it there
+    suppressed: str = ""  # why its system tells nobody: maintenance, ...
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self, source: str, now_ns: int) -> dict[str, Any]:
         """Return it as a row of schema `alarm`; what is said to come from the future is from now."""
         changed_ns = min(self.changed_ns or now_ns, now_ns)
-        return alarm_row(
+        occurrence = max(1, min(self.occurrence, 2**32 - 1))
+        row = alarm_row(
             source=source,
             kind=self.kind,
             entity=self.entity,
@@ -61,14 +67,22 @@ class ForeignAlarm:
             probable_cause=self.probable_cause,
             text=self.text,
             foreign_id=self.foreign_id,
-            occurrence=max(1, min(self.occurrence, 2**32 - 1)),
-            detail=self.detail,
+            detail={
+                **self.detail,
+                "acknowledged": self.acknowledged,
+                "owner": self.owner,
+                "suppressed": self.suppressed,
+                "occurrences": occurrence,
+            },
         )
+        row |= {"suppressed": self.suppressed, "operator": self.owner, "tally": occurrence}
+        return row | {"operator_state": "acknowledged" if self.acknowledged else "none"}
 
     def digest(self) -> int:
         """Return a hash of all that makes a change worth telling."""
         told = (self.severity, self.title, self.text, self.foreign_id, self.occurrence)
-        return stable_id(repr((told, self.changed_ns, sorted(self.detail.items(), key=str))))
+        state = (self.acknowledged, self.owner, self.suppressed, self.changed_ns)
+        return stable_id(repr((told, state, sorted(self.detail.items(), key=str))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +96,7 @@ class Open:
     raised_ns: int
     foreign_id: str
     digest: int
+    told_ns: int
     marks: str = ""  # what its source recognises it by
 
     def cleared(self, reason: str) -> ForeignAlarm:
@@ -99,13 +114,16 @@ class Open:
         )
 
 
+OPEN_FIELDS = tuple(field.name for field in fields(Open))
+
+
 @dataclass(slots=True)
 class Changes:
     """What is new, and what will be known once it was taken over."""
 
     alarms: list[ForeignAlarm] = field(default_factory=list)
     opened: dict[int, Open] = field(default_factory=dict)
-    closed: dict[int, int] = field(default_factory=dict)  # alarm id: digest of the clear
+    closed: list[int] = field(default_factory=list)
 
 
 class OpenAlarms:
@@ -118,7 +136,7 @@ class OpenAlarms:
         self.source = source
         self._alarms_max = alarms_max
         self.open: dict[int, Open] = {}
-        self._closed: OrderedDict[int, int] = OrderedDict()
+        self._closed: OrderedDict[int, None] = OrderedDict()  # the last ones that ended
 
     def id_of(self, alarm: ForeignAlarm) -> int:
         """Return the id that an alarm has with us."""
@@ -127,20 +145,26 @@ class OpenAlarms:
     def changes(
         self,
         alarms: Iterable[ForeignAlarm],
+        now_ns: int,
         *,
         marks: Mapping[int, str] | None = None,
     ) -> Changes:
-        """Return what these alarms change. A later one of the same id counts, within one read."""
+        """Return what these alarms change. A later one of the same id counts, within one read.
+
+        One that did not change is told again after `REPEAT_NS`: it is still there. The end of an
+        alarm is told once, also of one that was never seen open.
+        """
         made = Changes()
         latest = {self.id_of(alarm): alarm for alarm in alarms}
         for alarm_id, alarm in latest.items():
-            digest = alarm.digest()
             before = self.open.get(alarm_id)
             if alarm.severity == CLEARED:
-                if before is not None or self._closed.get(alarm_id) != digest:
+                if before is not None or alarm_id not in self._closed:
                     made.alarms.append(alarm)
-                    made.closed[alarm_id] = digest
-            elif before is None or before.digest != digest:
+                    made.closed.append(alarm_id)
+                continue
+            digest = alarm.digest()
+            if before is None or before.digest != digest or now_ns - before.told_ns >= REPEAT_NS:
                 made.alarms.append(alarm)
                 made.opened[alarm_id] = Open(
                     alarm.kind,
@@ -150,18 +174,15 @@ class OpenAlarms:
                     alarm.raised_ns,
                     alarm.foreign_id,
                     digest,
+                    now_ns,
                     (marks or {}).get(alarm_id, ""),
                 )
         return made
 
     def absent(self, present: Iterable[int], reason: str) -> Changes:
         """Return the end of every open alarm whose id is not among those present."""
-        made = Changes()
-        for alarm_id in self.open.keys() - set(present):
-            alarm = self.open[alarm_id].cleared(reason)
-            made.alarms.append(alarm)
-            made.closed[alarm_id] = alarm.digest()
-        made.alarms.sort(key=self.id_of)
+        made = Changes(closed=sorted(self.open.keys() - set(present)))
+        made.alarms = [self.open[alarm_id].cleared(reason) for alarm_id in made.closed]
         return made
 
     def commit(self, changes: Changes) -> None:
@@ -170,9 +191,9 @@ class OpenAlarms:
             self._closed.pop(alarm_id, None)
             if alarm_id in self.open or len(self.open) < self._alarms_max:
                 self.open[alarm_id] = alarm
-        for alarm_id, digest in changes.closed.items():
+        for alarm_id in changes.closed:
             self.open.pop(alarm_id, None)
-            self._closed[alarm_id] = digest
+            self._closed[alarm_id] = None
             self._closed.move_to_end(alarm_id)
         while len(self._closed) > CLEARED_KEPT_MAX:
             self._closed.popitem(last=False)
@@ -186,16 +207,16 @@ class OpenAlarms:
         """Return all that must survive a restart."""
         return {
             "open": [
-                [i, o.kind, o.entity, o.qualifier, o.title, o.raised_ns, o.foreign_id, o.digest, o.marks]
-                for i, o in self.open.items()
+                [alarm_id, *(getattr(alarm, name) for name in OPEN_FIELDS)]
+                for alarm_id, alarm in self.open.items()
             ],
-            "closed": [list(pair) for pair in self._closed.items()],
-        }  # fmt: skip
+            "closed": list(self._closed),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
         self.open = {row[0]: Open(*row[1:]) for row in state["open"]}
-        self._closed = OrderedDict((row[0], row[1]) for row in state["closed"])
+        self._closed = OrderedDict.fromkeys(state["closed"])
 
 
 class AlarmFeed:
@@ -222,7 +243,10 @@ class AlarmFeed:
         self._file = KeptFile(folder / "open_alarms.state", context)
         self._lock = threading.RLock()
         self._saved: dict[str, Any] = {}
-        self._sequence = 0  # of offers: a repeat of the same changes after a crash counts once
+        # Of offers: a repeat of the same changes after a crash counts once; where the state is lost,
+        # nothing is taken for a repeat.
+        self._sequence = 0
+        self._doubted = False
         self._told = context.metrics.counter(
             "foreign_alarm_changes_total",
             "alarm changes of other managers handed to the node",
@@ -236,6 +260,7 @@ class AlarmFeed:
     def load(self) -> None:
         """Continue where the last run ended."""
         state = self._file.load()
+        self._sequence = self._now_ns()
         if state is not None:
             self.alarms.restore(state["alarms"])
             self.memory = state["memory"]
@@ -248,7 +273,7 @@ class AlarmFeed:
     ) -> int:
         """Offer what these change and return how many changes; raise TransientError and know nothing."""
         with self._lock:
-            return self._take(self.alarms.changes(alarms, marks=marks))
+            return self._take(self.alarms.changes(alarms, self._now_ns(), marks=marks))
 
     def tell_all(
         self,
@@ -257,19 +282,27 @@ class AlarmFeed:
         reason: str,
         marks: Mapping[int, str] | None = None,
     ) -> int:
-        """As `tell` with all that are open: those that are not among them are cleared with the reason."""
+        """As `tell` with all that are open: those that are not among them are cleared with the reason.
+
+        Where more than half of many are gone at once, a second such list must confirm it: systems
+        that are failing over, or have lost a part, answer with what is left.
+        """
         with self._lock:
-            made = self.alarms.changes(alarms, marks=marks)
+            made = self.alarms.changes(alarms, self._now_ns(), marks=marks)
             present = [self.alarms.id_of(a) for a in alarms if a.severity != CLEARED]
             gone = self.alarms.absent([*present, *made.closed], reason)
+            many = len(gone.alarms) > max(DOUBTFUL_ALARMS, len(self.alarms.open) / 2)
+            if many and not self._doubted:
+                self._context.log.warning(
+                    "list_shrunk open=%d gone=%d; a second list must confirm it before they clear",
+                    len(self.alarms.open),
+                    len(gone.alarms),
+                )
+                gone = Changes()
+            self._doubted = many and not self._doubted
             made.alarms += gone.alarms
-            made.closed |= gone.closed
+            made.closed += gone.closed
             return self._take(made)
-
-    def tell_present(self, present: Iterable[int], *, reason: str) -> int:
-        """Clear every open alarm whose id is not among those present."""
-        with self._lock:
-            return self._take(self.alarms.absent(present, reason))
 
     def save(self) -> None:
         """Write what is known; raise TransientError."""
@@ -278,8 +311,11 @@ class AlarmFeed:
         )
         self._saved = dict(self.memory)
 
+    def _now_ns(self) -> int:
+        return self._context.clock.now_ns()
+
     def _take(self, changes: Changes) -> int:
-        now_ns = self._context.clock.now_ns()
+        now_ns = self._now_ns()
         name = self.alarms.source
         ends = [alarm.severity == CLEARED for alarm in changes.alarms]
         batches = [

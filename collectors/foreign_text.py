@@ -1,11 +1,16 @@
 """Text and times of other systems: mixed encodings, control characters, clocks of their own."""
 
 import codecs
+import json
 import re
 from datetime import UTC, datetime, tzinfo
 from email.utils import parsedate_to_datetime
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
 TEXT_MAX = 4_096
+_DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding=["']([A-Za-z0-9._-]+)["']""")
+_PROLOG = re.compile(r"^\ufeff?\s*<\?xml[^>]*\?>")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -27,6 +32,32 @@ def decode_text(data: bytes, encoding: str = "utf-8") -> str:
         return data.decode(encoding, "tocsin-latin-1")
     except LookupError:
         return data.decode("utf-8", "tocsin-latin-1")
+
+
+def json_of(data: bytes, encoding: str = "utf-8") -> Any:
+    """Return the value of a JSON document, control characters in its texts allowed, or raise ValueError."""
+    try:
+        return json.loads(decode_text(data, encoding), strict=False)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def xml_of(data: bytes) -> Element:
+    """Return the root of an XML document without a DTD, or raise ValueError.
+
+    The encoding is the declared one; bytes that it does not have are read as ISO-8859-1.
+    """
+    declared = _DECLARED.match(data[:200])
+    text = decode_text(data, declared[1].decode() if declared else "utf-8")
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ValueError("it has a document type, which we do not read")
+    try:
+        root = fromstring(_CONTROL.sub(" ", _PROLOG.sub("", text, count=1)))  # noqa: S314  # no DTD
+    except ParseError as error:
+        raise ValueError(str(error)) from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
 
 
 def clean(value: object, most: int = TEXT_MAX) -> str:

@@ -7,10 +7,12 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
+from collectors.foreign_text import datetime_ns
 from runtime.clock import Clock
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 from telemetry.errors import ConfigError, TransientError
@@ -45,6 +47,8 @@ class PeerError(TransientError):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+        # Wrong credentials do not become right by themselves, and many systems lock the account.
+        self.pause_seconds = 60.0 if status in (401, 403) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,13 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    def clock_offset_ns(self, now_ns: int) -> int | None:
+        """Return by how much the peer's clock is ahead of ours, None where it does not say its time."""
+        try:
+            return datetime_ns(parsedate_to_datetime(self.headers["date"])) - now_ns
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -112,7 +123,7 @@ class HttpPeer:
         """Return the answer to one request below `url`, or raise PeerError."""
         url = self._settings.url.rstrip("/") + path
         if query:
-            url += ("&" if "?" in url else "?") + urlencode(query)
+            url += ("&" if "?" in url else "?") + urlencode(query, quote_via=quote)
         return self._send(url, method, body, headers or {})
 
     def follow(self, link: str, headers: Mapping[str, str] | None = None) -> Answer:

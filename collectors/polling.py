@@ -73,7 +73,7 @@ class Poller:
         try:
             wait = self._step()
         except TransientError as error:
-            return self._failed(str(error))
+            return self._failed(str(error), getattr(error, "pause_seconds", 0.0))
         except Exception as error:  # the edge of the thread: one bad answer must not end the source
             self._context.log.exception("poll_broken")
             return self._failed(f"our own fault, please report it: {error!r}")
@@ -83,9 +83,10 @@ class Poller:
         self._trouble, self._pause = "", 0.0
         return max(wait, self._floor)
 
-    def _failed(self, trouble: str) -> float:
+    def _failed(self, trouble: str, least_seconds: float = 0.0) -> float:
         self._steps.add("failed")
-        self._pause = min(max(self._pause * 2, self._floor), self._pause_max)
+        pause = max(self._pause * 2, self._floor, least_seconds)
+        self._pause = min(pause, self._pause_max)
         if trouble != self._trouble:
             self._context.log.warning("poll_failed %s; next try in %g s", trouble, self._pause)
         self._trouble = trouble

@@ -65,6 +65,8 @@ MakeSource = Callable[[str, Any, Context, Offer, Path], Source]
 SOURCES: Registry[MakeSource] = Registry(
     "tocsin.sources",
     {
+        "netcool": "collectors.netcool:SOURCE",
+        "spectrum": "collectors.spectrum:SOURCE",
         "ves": "collectors.ves:SOURCE",
     },
 )
