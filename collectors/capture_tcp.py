@@ -23,6 +23,7 @@ class _Stream:
     waiting: dict[int, bytes] = field(default_factory=dict)
     waiting_bytes: int = 0
     ends_at: int = -1  # sequence number of its FIN
+    opened: bool = False  # its SYN had data, and nothing came since
 
 
 class TcpStreams:
@@ -41,7 +42,7 @@ class TcpStreams:
         source_port, destination_port, sequence = struct.unpack_from("!HHI", tcp)
         flags = tcp[13]
         body = tcp[(tcp[12] >> 4) * 4 :]
-        key = (*source, source_port, destination_port)
+        key, size = (*source, source_port, destination_port), len(body)
         made: list[Datagram] = []
         stream = self._streams.get(key)
         if stream is None or flags & _SYN:
@@ -55,10 +56,16 @@ class TcpStreams:
                 made += self._flush(oldest, self._streams.pop(oldest))
             sequence = (sequence + bool(flags & _SYN)) & 0xFFFFFFFF
             stream = self._streams[key] = _Stream(sequence)
+            made += self._take(key, stream, sequence, body) if body else []
+            stream.opened = bool(flags & _SYN and body)
+            body = b""
         if body:
+            if stream.opened and sequence == (stream.following - 1) & 0xFFFFFFFF:
+                stream.following = sequence  # rewritten captures count no number for the SYN
+            stream.opened = False
             made += self._take(key, stream, sequence, body)
         if flags & _FIN:
-            stream.ends_at = (sequence + len(body)) & 0xFFFFFFFF
+            stream.ends_at = (sequence + size) & 0xFFFFFFFF
         if flags & _RST or stream.ends_at == stream.following:
             made += self._flush(key, stream)
             made.append(self._chunk(key, b""))

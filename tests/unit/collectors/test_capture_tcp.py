@@ -67,3 +67,10 @@ def test_directions_and_connections_stay_apart() -> None:
     made += streams.segment(0, SOURCE, segment(90, b"b", port=2))
     made += streams.segment(0, SOURCE, segment(1, b"c", port=1))
     assert [(c.source_port, c.payload) for c in made] == [(1, b"a"), (2, b"b"), (1, b"c")]
+
+
+def test_data_in_the_first_segment() -> None:
+    """With SYN data begins one number later; captures that tools rewrote do not count the SYN."""
+    for following in (12, 13):
+        chunks, missing = play(segment(9, b"abc", SYN), segment(following, b"def"))
+        assert (b"".join(chunks), missing) == (b"abcdef", 0)
