@@ -44,7 +44,9 @@ class Open:
 
     autonomous_system: int
     identifier: int
-    path_ids: dict[int, int] = field(default_factory=dict)  # family number: 1 receive, 2 send, 3 both
+    path_ids: dict[int, int] = field(
+        default_factory=dict
+    )  # family number: 1 receive, 2 send, 3 both
 
 
 def message_end(data: bytes, at: int) -> int:

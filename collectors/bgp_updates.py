@@ -218,17 +218,17 @@ def _write(buffer, at, end, family, path_ids, withdrawn, message, now, wide, wor
         low = np.uint64(0)
         distinguisher = np.uint64(0)
         mac = np.uint64(0)
-        label = 0
-        kind = 0
+        label = np.int64(0)
+        kind = np.int64(0)
         if family == 6:
             kind = np.int64(buffer[at])
             size = np.int64(buffer[at + 1])
             at += 2
             following = at + size
             key = _mix(np.uint64(0x45), np.uint64(kind))
-            bits = 0
+            bits = np.int64(0)
             place = at + size  # of an address
-            width = 0  # its octets
+            width = np.int64(0)  # its octets
             if kind <= 5:
                 distinguisher = load_u64(buffer, at)
                 key = _mix(key, distinguisher)
@@ -257,7 +257,7 @@ def _write(buffer, at, end, family, path_ids, withdrawn, message, now, wide, wor
             elif kind == 5:
                 key = _mix(key, load_u32(buffer, at + 18))
                 bits = np.int64(buffer[at + 22])
-                width = 4 if size == 34 else 16
+                width = np.int64(4 if size == 34 else 16)
                 place = at + 23
                 label = _u16(buffer, place + 2 * width) << 8 | np.int64(
                     buffer[place + 2 * width + 2]
@@ -267,9 +267,11 @@ def _write(buffer, at, end, family, path_ids, withdrawn, message, now, wide, wor
                     key = _mix(key, np.uint64(buffer[at + k]))
             for k in range(width):
                 octet = np.uint64(buffer[place + k])
-                left = bits - 8 * k
-                if left < 8:  # bits beyond the prefix do not count
-                    octet = (octet >> np.uint64(8 - max(left, 0))) << np.uint64(8 - max(left, 0))
+                beyond = 8 * k + 8 - bits  # bits that are not of the prefix
+                if beyond >= 8:
+                    octet = np.uint64(0)
+                elif beyond > 0:
+                    octet = (octet >> np.uint64(beyond)) << np.uint64(beyond)
                 if width == 4:
                     low |= octet << np.uint64(24 - 8 * k)
                 elif k < 8:
@@ -355,7 +357,7 @@ def _write(buffer, at, end, family, path_ids, withdrawn, message, now, wide, wor
             words[2, row] = np.uint32(now[4])
             words[3, row] = np.uint32(now[5])
             words[4, row] = np.uint32(now[6])
-            lengths[row] = np.uint16(min(np.int64(now[7]), 65535))
+            lengths[row] = np.uint16(min(now[7], np.uint64(65535)))
             octets[2, row] = np.uint8(now[8])
             octets[5, row] = np.uint8(now[9])
         row += 1
@@ -365,7 +367,7 @@ def _write(buffer, at, end, family, path_ids, withdrawn, message, now, wide, wor
 @subroutine
 def _path_units(buffer, at, end, width):  # type: ignore[no-untyped-def]
     """Return the length of an AS path as route selection counts it, -1 where it is malformed."""
-    units = 0
+    units = np.int64(0)
     while at < end:
         if at + 2 > end:
             return -1
@@ -405,9 +407,7 @@ def _follow_path(buffer, at, end, width, take, now):  # type: ignore[no-untyped-
             now[4] = np.uint64(0)
             if kind == 1:
                 if count == 1:
-                    now[4] = np.uint64(
-                        load_u16(buffer, at) if width == 2 else load_u32(buffer, at)
-                    )
+                    now[4] = np.uint64(load_u16(buffer, at) if width == 2 else load_u32(buffer, at))
                 now[7] += np.uint64(1)
                 take -= 1
         else:
@@ -573,7 +573,7 @@ def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-u
             newer_size = size
     now[12] = seen
     if path_size >= 0:
-        width = 2 if two_octet_as else 4
+        width = np.int64(2 if two_octet_as else 4)
         units = _path_units(buffer, path_at, path_at + path_size, width)
         if units < 0:  # the header says the wrong width (seen from Cisco): the other one fits
             width = 6 - width
@@ -712,7 +712,19 @@ def decode_updates(
             wrong = 1
         if gone > 0:
             rows = _write(
-                buffer, gone_at, gone_end, 0, gone_ids, 1, m, now, wide, words, lengths, octets, rows
+                buffer,
+                gone_at,
+                gone_end,
+                0,
+                gone_ids,
+                1,
+                m,
+                now,
+                wide,
+                words,
+                lengths,
+                octets,
+                rows,
             )
         if less > 0:
             rows = _write(

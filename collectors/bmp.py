@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collectors.bgp import distinguisher_text, families_with_path_ids
+from collectors.bgp_updates import UNKNOWN_PATH_IDS
 from collectors.block import DatagramBlock
 from collectors.bmp_frames import PEERS_LIMIT, Kind, frame_messages
 from collectors.bmp_peers import PeerKey, Peers
@@ -35,7 +36,6 @@ from collectors.bmp_words import (
     why_terminated,
 )
 from collectors.config import ListenerSettings
-from collectors.bgp_updates import UNKNOWN_PATH_IDS
 from collectors.rib import GENERATIONS, RouteTable
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
@@ -77,7 +77,7 @@ class _Connection:
     port: int
     name: str  # sysName, else the address
     rest: NDArray[np.uint8] = field(default_factory=lambda: _NOBODY)
-    state: NDArray[np.int64] = field(default_factory=lambda: np.array([0, 1, 0], np.int64))
+    state: NDArray[np.int64] = field(default_factory=lambda: np.array([0, 1, 0, 0], np.int64))
     messages: int = 0
     goodbye: str = ""  # why it was terminated
     restored: bool = False  # from a checkpoint, and silent since
@@ -112,12 +112,14 @@ class BmpDecoder:
         self._lost: dict[tuple[int, int], str] = {}  # routers whose session was lost
         self._ledger: dict[tuple[int, int], list[int]] = {}  # decoded, undecodable, bytes skipped
         self._at, self._size = np.zeros(MESSAGES, np.int64), np.zeros(MESSAGES, np.int32)
+        self._needed = np.zeros(MESSAGES, np.int64)
         metrics = context.metrics
         self._messages = metrics.counter(
             "collector_bmp_messages_total", "BMP messages by type", label="type", values=KINDS
         )
         self._skipped = metrics.counter(
-            "collector_bmp_skipped_bytes_total", "bytes passed over in search of the next BMP message"
+            "collector_bmp_skipped_bytes_total",
+            "bytes passed over in search of the next BMP message",
         )
         self._refused = metrics.counter(
             "collector_bmp_refused_total",
@@ -191,7 +193,9 @@ class BmpDecoder:
         if known is None and not ends:
             now_ns = int(block.arrival_ns[row])
             # A router that comes back after our restart: its old connection is gone unseen.
-            for old in [c for c in self._connections.values() if c.restored and c.router == key[:2]]:
+            for old in [
+                c for c in self._connections.values() if c.restored and c.router == key[:2]
+            ]:
                 made += self._end(old, now_ns, tell=False)
             if len(self._connections) >= self._options.connections_max:
                 return None
@@ -213,7 +217,9 @@ class BmpDecoder:
         else:
             buffer = np.concatenate(
                 [
-                    block.payload[int(block.offset[i]) : int(block.offset[i]) + int(block.length[i])]
+                    block.payload[
+                        int(block.offset[i]) : int(block.offset[i]) + int(block.length[i])
+                    ]
                     for i in range(start, stop)
                 ]
             )
@@ -226,14 +232,16 @@ class BmpDecoder:
         skipped = int(state[2])
         while True:
             count = frame_messages(
-                buffer, buffer.size, self._options.message_bytes_max, self._at, self._size, state
-            )
+                buffer, buffer.size, self._options.message_bytes_max, self._at, self._size,
+                self._needed, state,
+            )  # fmt: skip
             if count:
-                chunk = np.searchsorted(ends, self._at[:count] + self._size[:count])
+                chunk = np.searchsorted(ends, self._needed[:count])
                 made += self._read(connection, buffer, count, block.arrival_ns[start:stop][chunk])
             if count < MESSAGES:
                 break
         connection.rest = buffer[int(state[0]) :].copy()
+        state[3] = max(0, int(state[3]) - int(state[0]))
         if skipped != state[2]:
             self._skipped.array[0] += np.uint64(int(state[2]) - skipped)
         return made
@@ -300,7 +308,10 @@ class BmpDecoder:
             return [], True
         if kind == Kind.ROUTE_MIRRORING:
             return [], len(message) >= HEADER_BYTES  # copies of messages: nothing to add
-        if kind not in (Kind.STATISTICS, Kind.PEER_DOWN, Kind.PEER_UP) or len(message) < HEADER_BYTES:
+        if (
+            kind not in (Kind.STATISTICS, Kind.PEER_DOWN, Kind.PEER_UP)
+            or len(message) < HEADER_BYTES
+        ):
             return [], False
         if kind == Kind.PEER_UP:
             return self._peer_up(connection, message, now_ns)
@@ -357,7 +368,9 @@ class BmpDecoder:
         made = [ended(peers, [peer], now_ns)]
         key = (*connection.router, *_peer_words(message))
         why, wanted = why_down(message)
-        if message[HEADER_BYTES : HEADER_BYTES + 1] == b"\x05":  # no longer monitored: nothing is broken
+        if (
+            message[HEADER_BYTES : HEADER_BYTES + 1] == b"\x05"
+        ):  # no longer monitored: nothing is broken
             name = self._down.pop(key, "")
             if name:
                 made.append(self._alarm(name, "cleared", f"BGP peer {name}: {why}", now_ns, "", {}))
@@ -377,9 +390,7 @@ class BmpDecoder:
             "routes_ended": routes,
         }
         title = f"BGP peer {name} (AS{detail['peer_as']}) is down: {why}"
-        made.append(
-            self._alarm(name, "minor" if wanted else "major", title, now_ns, why, detail)
-        )
+        made.append(self._alarm(name, "minor" if wanted else "major", title, now_ns, why, detail))
         return made
 
     def _end_routes(self, peer: int) -> int:

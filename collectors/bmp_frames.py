@@ -18,7 +18,17 @@ from runtime.kernels import inline, kernel, load_u16, load_u32, load_u64, subrou
 PEERS_TABLE = 1 << 16  # places in the table of peers; at most half are taken
 PEERS_LIMIT = PEERS_TABLE // 2
 # For the kernel, whose compile cache does not see other files change.
-assert FAMILIES[:9] == ((1, 1), (2, 1), (1, 4), (2, 4), (1, 128), (2, 128), (25, 70), (1, 2), (2, 2))
+assert FAMILIES[:9] == (
+    (1, 1),
+    (2, 1),
+    (1, 4),
+    (2, 4),
+    (1, 128),
+    (2, 128),
+    (25, 70),
+    (1, 2),
+    (2, 2),
+)
 
 
 class Kind(IntEnum):
@@ -93,27 +103,46 @@ def _contents_fit(buffer, at, size, kind):  # type: ignore[no-untyped-def]
             return _marker(buffer, body + 1, end)
         if reason == 2:
             return size == 51
-        return (reason == 4 or reason == 5) and size == 49 or reason == 6
+        return ((reason == 4 or reason == 5) and size == 49) or reason == 6
     if kind == 1:
         return size > 52 and _tlvs_fill(buffer, body + 4, end)
     return size > 52
 
 
-@kernel("i8(const u1[::1], i8, i8, i8[::1], i4[::1], i8[::1])")
+@subroutine
+def _cannot_be(buffer, at, size, kind):  # type: ignore[no-untyped-def]
+    """Return whether the first 88 octets, or all there are, rule out a message."""
+    if kind == 4 or kind == 5:
+        return size < 10 or 10 + _u16(buffer, at + 8) > size
+    if size < 49 or buffer[at + 6] > 3:
+        return True
+    first = at + 48 if kind == 0 else at + 68  # of a BGP message
+    if (kind == 0 and buffer[at] == 3) or kind == 3:
+        if first + 16 > at + size:
+            return True
+        for k in range(16):
+            if buffer[first + k] != 255:
+                return True
+    return False
+
+
+@kernel("i8(const u1[::1], i8, i8, i8[::1], i4[::1], i8[::1], i8[::1])")
 def frame_messages(
     buffer: NDArray[np.uint8],
     end: int,
     bytes_max: int,
     out_at: NDArray[np.int64],
     out_size: NDArray[np.int32],
+    out_needed: NDArray[np.int64],
     state: NDArray[np.int64],
 ) -> int:
     """Find whole messages in buffer[state[0] : end] and return how many, at most M.
 
     In      bytes_max, a longer message is no message.
-    Out     out_at int64[M], out_size int32[M].
-    Inout   state int64[3]: where to go on; 1 while searching for the next message, 0 in step;
-            bytes skipped in searching, added up.
+    Out     out_at int64[M], out_size int32[M]; out_needed int64[M], how far the buffer had to be
+            there to know of the message: its end, or further where a search came before it.
+    Inout   state int64[4]: where to go on; 1 while searching for the next message, 0 in step;
+            bytes skipped in searching, added up; how far the search had to look.
     Errors  none raised: a header that cannot be starts a search.
     """
     at = state[0]
@@ -126,18 +155,40 @@ def frame_messages(
         if sound and state[1] == 0:
             if at + size > end:
                 break
+            if kind <= 6 and not _contents_fit(buffer, at, size, kind):
+                # Malformed, or no message at all: what follows tells.
+                after = at + size
+                if after + 6 > end:
+                    break
+                state[3] = max(state[3], after + 6)
+                version = buffer[after]
+                length = _u32(buffer, after + 1)
+                likely = (version == 3 or version == 4) and length >= 6 and length <= bytes_max
+                if not likely or buffer[after + 5] > 6:
+                    state[1] = 1
+                    at += 1
+                    state[2] += 1
+                    continue
             out_at[messages] = at
             out_size[messages] = np.int32(size)
+            out_needed[messages] = max(at + size, state[3])
             messages += 1
             at += size
             continue
         state[1] = 1
+        state[3] = max(state[3], at + 6)
         if sound and kind <= 6:
-            if at + size > end:
+            look = at + min(size, 88)
+            if look > end:
                 break  # the rest decides
-            if _contents_fit(buffer, at, size, kind):
-                state[1] = 0
-                continue
+            state[3] = max(state[3], look)
+            if not _cannot_be(buffer, at, size, kind):
+                if at + size > end:
+                    break
+                state[3] = max(state[3], at + size)
+                if _contents_fit(buffer, at, size, kind):
+                    state[1] = 0
+                    continue
         at += 1
         state[2] += 1
     state[0] = at
@@ -223,7 +274,7 @@ def locate_peers(
         distinguisher = load_u64(buffer, start + 8)
         high = load_u64(buffer, start + 16)
         low = load_u64(buffer, start + 24)
-        rib = 4  # a Loc-RIB: of its flags only "filtered" is defined
+        rib = np.int64(4)  # a Loc-RIB: of its flags only "filtered" is defined
         if peer_type != 3:
             if flags & 0x80 == 0:
                 high = np.uint64(0)
@@ -238,7 +289,7 @@ def locate_peers(
         out_key[3, m] = low
         out_time_ns[m] = _u32(buffer, start + 40) * 1000000000 + _u32(buffer, start + 44) * 1000
         slot = _slot(connection, peer_type, distinguisher, high, low)
-        peer = -1
+        peer = np.int64(-1)
         while table[slot] != 0:
             found = table[slot] - 1
             if (

@@ -18,7 +18,12 @@ from runtime.kernels import kernel
 
 SLOTS = len(RIBS) * len(FAMILIES)  # of one peer: a table of routes and family each
 _FIRST = 64
-assert (SLOTS, len(FAMILIES), OWNER_BITS, COUNTS) == (50, 10, 14, 7)  # the kernel has them as numbers
+assert (SLOTS, len(FAMILIES), OWNER_BITS, COUNTS) == (
+    50,
+    10,
+    14,
+    7,
+)  # the kernel has them as numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,12 @@ class Peers:
         return self._row_of.get(_words(connection, key), -1)
 
     def add(
-        self, connection: int, key: PeerKey, name: str, autonomous_system: int, router: tuple[int, int]
+        self,
+        connection: int,
+        key: PeerKey,
+        name: str,
+        autonomous_system: int,
+        router: tuple[int, int],
     ) -> int:
         """Return the row of a new peer, -1 where there is no room."""
         free = np.flatnonzero(self.used[: self.rows] == 0)

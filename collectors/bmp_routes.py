@@ -128,9 +128,7 @@ class RouteDecoder:
     def _end_dumps(self, arrival_ns: NDArray[np.int64], first: int, stop: int) -> None:
         self._place_rows(arrival_ns, first, stop, 0)
 
-    def _place_rows(
-        self, arrival_ns: NDArray[np.int64], first: int, stop: int, rows: int
-    ) -> None:
+    def _place_rows(self, arrival_ns: NDArray[np.int64], first: int, stop: int, rows: int) -> None:
         peers, memory = self._peers, self._memory
         while True:
             first = place_routes(

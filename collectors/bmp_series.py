@@ -83,7 +83,11 @@ class PeerSeries:
             values.append(float(value))
             kinds.append(SampleKind.GAUGE if one.gauge else SampleKind.DELTA)
         return self._batches(
-            np.array(ids, np.uint64), np.array(values), np.array(kinds, np.uint8), time_ns, arrival_ns
+            np.array(ids, np.uint64),
+            np.array(values),
+            np.array(kinds, np.uint8),
+            time_ns,
+            arrival_ns,
         )
 
     def forget(self, peer: int) -> None:
@@ -118,7 +122,7 @@ class PeerSeries:
         new = self._names.new()
         made = [new] if new is not None else []
         if ids.size:
-            columns = {
+            columns: dict[str, NDArray[Any]] = {
                 "time_ns": np.full(ids.size, time_ns, np.int64),
                 "arrival_ns": np.full(ids.size, arrival_ns or time_ns, np.int64),
                 "series_id": ids,

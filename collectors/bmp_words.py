@@ -67,7 +67,10 @@ def tlvs(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield (type, value); what is cut off is left out."""
     at = 0
     while at + 4 <= len(data):
-        kind, size = int.from_bytes(data[at : at + 2], "big"), int.from_bytes(data[at + 2 : at + 4], "big")
+        kind, size = (
+            int.from_bytes(data[at : at + 2], "big"),
+            int.from_bytes(data[at + 2 : at + 4], "big"),
+        )
         if at + 4 + size > len(data):
             return
         yield kind, data[at + 4 : at + 4 + size]

@@ -289,7 +289,9 @@ ROUTE = Schema(
         *address("peer_address", "BGP peer"),
         *address("prefix", "network"),
         plain("prefix_length", "u1"),
-        plain("withdrawn", "u1", "", "1 = withdraw, 0 = announce, 2 = all routes of the peer ended"),
+        plain(
+            "withdrawn", "u1", "", "1 = withdraw, 0 = announce, 2 = all routes of the peer ended"
+        ),
         plain("as_path_hash", "u8"),
         plain("as_path_length", "u2"),
         plain("origin_as", "u4"),
@@ -298,7 +300,12 @@ ROUTE = Schema(
         plain("peer_as", "u4"),
         plain("peer_distinguisher", "u8", "", "tells peers of one address apart: VRF, instance"),
         plain("peer_type", "u1", "", "BMP: 0 global, 1 RD, 2 local instance, 3 Loc-RIB"),
-        plain("rib", "u1", "", "0 Adj-RIB-In, 1 after policy, 2 Adj-RIB-Out, 3 after policy, 4 Loc-RIB"),
+        plain(
+            "rib",
+            "u1",
+            "",
+            "0 Adj-RIB-In, 1 after policy, 2 Adj-RIB-Out, 3 after policy, 4 Loc-RIB",
+        ),
         plain("afi", "u2", "", "IANA address family"),
         plain("safi", "u1", "", "1 unicast, 2 multicast, 4 labelled, 128 VPN, 70 EVPN"),
         plain("path_id", "u4", "", "RFC 7911; 0 where routes have none"),
@@ -312,8 +319,13 @@ ROUTE = Schema(
         plain("mac_address", "u8", "", "EVPN MAC/IP route"),
         plain("evpn_route_type", "u1", "", "0 = no EVPN route"),
         plain("route_key", "u8", "", "hash of what makes it this route in its family"),
-        plain("change", "u1", "", "0 not tracked, 1 new, 2 same path, 3 other path, 4 other origin, "
-                                  "5 withdrawn, 6 was not there"),
+        plain(
+            "change",
+            "u1",
+            "",
+            "0 not tracked, 1 new, 2 same path, 3 other path, 4 other origin, "
+            "5 withdrawn, 6 was not there",
+        ),
     ),
 )
 

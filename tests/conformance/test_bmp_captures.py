@@ -52,9 +52,7 @@ def decode(path: Path, decoder: BmpDecoder) -> list[Batch]:
     """Return what a capture's TCP streams give."""
     packets = read_capture(path, CaptureReport(), TcpStreams())
     return [
-        batch
-        for block in blocks(d for d in packets if d.stream)
-        for batch in decoder.decode(block)
+        batch for block in blocks(d for d in packets if d.stream) for batch in decoder.decode(block)
     ]
 
 

@@ -8,6 +8,17 @@ import pytest
 from collectors.block import Decoder
 from collectors.config import ListenerSettings
 from collectors.registry import COLLECTORS, make_decoder
+from tests.support.bmp_messages import (
+    initiation,
+    monitoring,
+    peer_down,
+    peer_up,
+    prefix,
+    statistics,
+    termination,
+    update,
+    usual,
+)
 from tests.support.flow_messages import v5
 from tocsin.demo.exporters import Exporter
 from tocsin.demo.network import load_demo_network
@@ -34,11 +45,27 @@ def messages(protocols: set[str]) -> list[bytes]:
     return made
 
 
+def bmp_session() -> list[bytes]:
+    """Return a router's BMP session in chunks that do not keep to its messages."""
+    stream = initiation() + peer_up() + peer_up("2001:db8::1")
+    for i in range(40):
+        announced = update(usual((64500, 64501 + i % 3)), prefix(f"10.{i % 20}.0.0/16"))
+        stream += monitoring(announced) + monitoring(update(withdrawn=prefix("10.1.0.0/16")))
+        stream += statistics((0, i.to_bytes(4, "big")), (7, i.to_bytes(8, "big")))
+    stream += peer_down() + peer_up() + termination()
+    cuts = [0, 5, 6, 300, 301, *range(500, len(stream), 190), len(stream)]
+    return [stream[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)] + [b"", initiation()]
+
+
 @pytest.fixture(scope="module")
 def samples() -> dict[str, list[bytes]]:
     """What the exam feeds each kind."""
     old = [v5((0x0A000001 + i, i + 1, 1000 * i), sequence=i) for i in range(5)]
-    return {"flow": old + messages({"v9", "ipfix"}), "sflow": messages({"sflow"})}
+    return {
+        "flow": old + messages({"v9", "ipfix"}),
+        "sflow": messages({"sflow"}),
+        "bmp": bmp_session(),
+    }
 
 
 @pytest.mark.parametrize("kind", COLLECTORS.kinds())
@@ -52,5 +79,5 @@ def test_exam(
     check(lambda: make_decoder(settings, make_context()), samples[kind])
     decoder = make_decoder(settings, make_context())
     made = [b for block in checks_decoder.blocks(samples[kind]) for b in decoder.decode(block)]
-    records = sum(batch.rows for batch in made if batch.schema.name == "flow")
+    records = sum(batch.rows for batch in made if batch.schema.name in ("flow", "route"))
     assert records > 20, "an exam on messages without records"

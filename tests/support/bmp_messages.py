@@ -184,5 +184,7 @@ def rows_of(batches: Iterable[Batch], schema: str) -> list[dict[str, Any]]:
             else batch.texts(field.name)
             for field in batch.schema.fields
         }
-        found += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        found += [
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+        ]
     return found
