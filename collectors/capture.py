@@ -31,7 +31,7 @@ PACKET_BYTES_MAX = 1 << 20
 
 LATEST_NS = 1 << 62  # a time beyond the year 2116 is damage
 LINK_NULL, LINK_ETHERNET, LINK_RAW, LINK_LOOP, LINK_COOKED, LINK_COOKED2 = 0, 1, 101, 108, 113, 276
-_PCAP_MAGIC = (
+PCAP_MAGIC = (
     b"\xa1\xb2\xc3\xd4",
     b"\xd4\xc3\xb2\xa1",
     b"\xa1\xb2\x3c\x4d",
@@ -94,7 +94,7 @@ def parse_capture(
     magic = data[:4]
     if magic == b"\x0a\x0d\x0d\x0a":
         packets = _pcapng(data, report)
-    elif magic in _PCAP_MAGIC:
+    elif magic in PCAP_MAGIC:
         packets = _pcap(data, report)
     elif not len(data):
         raise DecodeError("empty", f"{path} is empty")

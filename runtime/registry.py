@@ -6,10 +6,10 @@ before it is asked for, and importing registers nothing.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -27,17 +27,37 @@ class NoOptions(Settings, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Reads:
+    """How captures and files of a protocol are read: what `tocsin decode` and `replay` go by.
+
+    `file` says what a file that is no capture holds: one datagram, or a byte stream as one TCP
+    connection carries it. `looks_like` is shown the first bytes of such a file. A source whose
+    messages are whole documents gives `parse(data, name) -> batches` instead: pure, and raising
+    DecodeError for what it cannot read. `reasons` names counters of the decoder whose labels mean
+    that something was not decoded: {counter: {label: in words}}.
+    """
+
+    udp_ports: tuple[int, ...] = ()
+    tcp_ports: tuple[int, ...] = ()
+    file: Literal["datagram", "stream"] = "datagram"
+    looks_like: Callable[[bytes], bool] | None = None
+    parse: Callable[[bytes, str], Any] | None = None
+    reasons: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Part(Generic[M]):
     """One part: how it is made, what people call it, and its own options.
 
     `options` is the struct of the table `options` in its settings; `needs` names fields of its
-    settings that must not be empty.
+    settings that must not be empty. `reads` is for collectors and sources.
     """
 
     title: str
     make: M
     options: type[Settings] = NoOptions
     needs: tuple[str, ...] = ()
+    reads: Reads | None = None
 
     def read(self, options: Mapping[str, Any]) -> Any:
         """Return the options as their struct, or raise ConfigError that names the key."""

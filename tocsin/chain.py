@@ -69,17 +69,17 @@ class Front:
         on_flows: Callable[[Batch], None] | None = None,
     ) -> None:
         """`on_flows` is shown every batch of flow records, and must not keep it."""
-        self._decoders = dict(decoders)
+        self._decoders: dict[str, Decoder] = {}
         self._windows = windows
         self._event_tick_ns = event_tick_ns
         self._on_flows = on_flows
-        self._waiting: dict[str, deque[DatagramBlock]] = {name: deque() for name in decoders}
-        emits = {name: {one.name for one in decoder.emits} for name, decoder in decoders.items()}
-        # Only what these decode is cut at event ticks.
-        self._eventful = [name for name in decoders if emits[name] & AT_EVENT_TICKS]
-        self._paced = {name for name in decoders if FLOW.name not in emits[name]}
+        self._waiting: dict[str, deque[DatagramBlock]] = {}
+        self._eventful: list[str] = []  # only what these decode is cut at event ticks
+        self._paced: set[str] = set()
         self._pace_ns = NEVER_NS
-        self._frontier = dict.fromkeys(decoders or ("",), 0)  # "": nothing to wait for but time
+        self._frontier: dict[str, int] = {} if decoders else {"": 0}  # "": time is all there is
+        for name, decoder in decoders.items():
+            self.add(name, decoder)
         self._loose: list[Batch] = []  # for the next closing of a view
         self._events: list[Batch] = []  # for the event tick that ends at `_event_end_ns`
         self._event_end_ns = NEVER_NS
@@ -87,6 +87,18 @@ class Front:
         self._came = 0
         self.records = 0
         self.datagrams = 0
+
+    def add(self, listener: str, decoder: Decoder) -> None:
+        """Add a decoder, of which nothing has come up to the present frontier."""
+        emits = {schema.name for schema in decoder.emits}
+        frontier = self.frontier_ns
+        self._decoders[listener] = decoder
+        self._waiting[listener] = deque()
+        self._frontier[listener] = frontier
+        if emits & AT_EVENT_TICKS:
+            self._eventful.append(listener)
+        if FLOW.name not in emits:
+            self._paced.add(listener)
 
     @property
     def frontier_ns(self) -> int:

@@ -4,8 +4,9 @@ The chain is the one of the node; only where blocks come from differs. The end o
 nothing unless asked to (`flush`); what a flush raises is marked partial.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from numpy.typing import NDArray
 
 from alerting.records import alerts_of
 from collectors.block import DatagramBlock, choose, silence
-from collectors.capture import CaptureReport, blocks, read_capture
+from collectors.capture import DATAGRAMS_PER_BLOCK, CaptureReport, Datagram, pack, read_capture
+from collectors.capture_tcp import TcpStreams
 from collectors.config import ListenerSettings
 from collectors.listener import shard_of
+from collectors.reading import Readings
+from collectors.registry import make_decoder
 from runtime.checkpoint import read_checkpoint
 from runtime.clock import Clock, ManualClock
 from runtime.journal import BlockKind, JournalReader
@@ -25,7 +29,7 @@ from runtime.metrics import Metrics
 from telemetry.errors import DecodeError
 from tocsin.chain import Back, Closing, Front, Outcome, Tick
 from tocsin.config import Config
-from tocsin.intake import make_front
+from tocsin.intake import make_context, make_front
 from tocsin.node import make_back
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
@@ -47,7 +51,12 @@ class Replay:
     """One replay. `lines` yields each alert as canonical JSON bytes."""
 
     def __init__(self, config: Config, *, shards: int = 1) -> None:
-        # One listener of each kind, whatever ports the configuration names.
+        # One listener of each kind, whatever ports the configuration names; those that are no flows
+        # are added when the capture has them.
+        self._given = config
+        self._seed = config.node.seed
+        self._readings = Readings()
+        self._names = ["flow", "sflow"]
         self._config = msgspec.structs.replace(
             config,
             collectors={
@@ -76,12 +85,18 @@ class Replay:
             make_front(self._config, self._clock, self.metrics, shard=shard)
             for shard in range(self._shards)
         ]
+        newest_ns = 0
         for path in paths:
             report = CaptureReport()
-            for whole in blocks(read_capture(path, report)):
+            datagrams = read_capture(path, report, TcpStreams())
+            while some := list(islice(datagrams, DATAGRAMS_PER_BLOCK)):
+                whole, kinds = pack(some, newest_ns), self._kinds(some)
+                newest_ns = int(whole.arrival_ns[-1])
+                at = 0
                 for block in cut(whole):
                     pace(int(block.arrival_ns[-1]) if block.datagrams else 0)
-                    yield from self._feed(fronts, block)
+                    yield from self._feed(fronts, block, kinds[at : at + block.datagrams])
+                    at += block.datagrams
             self.summary.packets += report.packets
             if report.damage:
                 self.summary.damage.append(f"{path}: {report.damage}")
@@ -95,11 +110,41 @@ class Replay:
         self.summary.records = sum(front.records for front in fronts)
         self.summary.datagrams = sum(front.datagrams for front in fronts)
 
-    def _feed(self, fronts: list[Front], block: DatagramBlock) -> Iterator[bytes]:
-        kinds = _kinds(block)
+    def _kinds(self, datagrams: Sequence[Datagram]) -> NDArray[np.str_]:
+        """Return for each datagram the name of the decoder it is for, "" for none."""
+        return np.array([self._kind(one) for one in datagrams])
+
+    def _kind(self, one: Datagram) -> str:
+        if not one.stream:
+            if one.payload[:4] == b"\x00\x00\x00\x05":
+                return "sflow"
+            if one.payload[:2] in (b"\x00\x05", b"\x00\x09", b"\x00\x0a"):
+                return "flow"
+        kind = self._readings.by_port(one)
+        return f"{kind} over TCP" if kind and one.stream else kind
+
+    def _add(self, fronts: list[Front], name: str) -> None:
+        """Add a decoder that the capture turns out to need; options as the configuration has them."""
+        kind, _, stream = name.partition(" over ")
+        settings = self._readings.settings(kind, stream=bool(stream))
+        for one in self._given.collectors.values():
+            if one.kind == kind and one.listen.startswith("udp:") != bool(stream):
+                settings = msgspec.structs.replace(one, listen=settings.listen)
+                break
+        for front in fronts:
+            context = make_context(f"collectors.{name}", self._clock, self.metrics, self._seed)
+            front.add(name, make_decoder(settings, context))
+        self._names.append(name)
+
+    def _feed(
+        self, fronts: list[Front], block: DatagramBlock, kinds: NDArray[np.str_]
+    ) -> Iterator[bytes]:
         owner = self._owners(block)
+        for name in np.unique(kinds).tolist():
+            if name and name not in self._names:
+                self._add(fronts, name)
         for number, front in enumerate(fronts):
-            for name in ("flow", "sflow"):
+            for name in self._names:
                 rows = np.flatnonzero((kinds == name) & (owner == number))
                 front.feed(name, choose(block, rows) if rows.size else silence(block.frontier_ns))
         if block.datagrams:
@@ -184,16 +229,3 @@ def pace(clock: Clock, speed: float) -> Callable[[int], None]:
             clock.sleep((due - now_ns) / 1e9)
 
     return wait
-
-
-def _kinds(block: DatagramBlock) -> NDArray[np.str_]:
-    """Return for each datagram which decoder it is for: sFlow begins with a 32-bit 5."""
-    kinds = np.full(block.datagrams, "", "<U5")
-    readable = block.length >= 4
-    at = block.offset[readable]
-    high = block.payload[at].astype(np.int64) << 8 | block.payload[at + 1]
-    low = block.payload[at + 2].astype(np.int64) << 8 | block.payload[at + 3]
-    found = np.where((high == 0) & (low == 5), "sflow", "")
-    found = np.where(np.isin(high, (5, 9, 10)), "flow", found)
-    kinds[readable] = found
-    return kinds

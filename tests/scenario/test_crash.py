@@ -67,8 +67,13 @@ def test_a_node_killed_twice_agrees_with_the_replay_of_its_journal(
     results = [block.tick_end_ns for block in blocks if block.kind is BlockKind.RESULT]
     alerts, done = committed(node.state)
     assert ticks == sorted(set(ticks)), "a tick was journalled twice"
-    assert sorted(results) == ticks, "each tick has one result"
-    assert done == ticks, "each journalled tick was committed once"
+    views = [
+        block.tick_end_ns
+        for block in blocks
+        if block.kind is BlockKind.TICK and any(b.schema.name == "frame" for b in block.batches)
+    ]
+    assert sorted(results) == views, "each tick of a view has one result, here no other has any"
+    assert done == views, "each of them was committed once"
     gaps = [
         json.loads(text)
         for block in blocks

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +49,17 @@ class Fed:
         raise AssertionError("the node closed no tick within a minute")
 
     def ticks(self) -> list[Block]:
-        """The ticks that the node has journalled."""
-        folder = self.node.state / "journal"
-        return [b for b in JournalReader(folder).read() if b.kind is BlockKind.TICK]
+        """The view ticks that the node has journalled, with the control rows of event ticks between."""
+        folder, made, between = self.node.state / "journal", [], ()
+        for block in JournalReader(folder).read():
+            if block.kind is not BlockKind.TICK:
+                continue
+            if any(batch.schema.name == "frame" for batch in block.batches):
+                made.append(replace(block, batches=(*between, *block.batches)))
+                between = ()
+            else:
+                between = (*between, *block.batches)
+        return made
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a self-metric's samples with these labels."""

@@ -7,17 +7,33 @@ from typing import Any
 
 import click
 
-PROTOCOLS = ("auto", "flow", "netflow5", "netflow9", "ipfix", "sflow", "sflow5")
+FLOWS = ("flow", "netflow5", "netflow9", "ipfix", "sflow", "sflow5")
+
+
+class Protocol(click.ParamType[str]):
+    """A flow protocol, or the kind of any collector or source that can be read from files."""
+
+    name = "protocol"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the protocol, or say which there are."""
+        from collectors.registry import COLLECTORS
+        from collectors.sources import SOURCES
+
+        known = dict.fromkeys(("auto", *FLOWS, *COLLECTORS.kinds(), *SOURCES.kinds()))
+        if value not in known:
+            self.fail(f"{value!r} is none of {', '.join(known)}", param, ctx)
+        return str(value)
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--protocol",
-    type=click.Choice(PROTOCOLS),
+    type=Protocol(),
     default="auto",
     show_default=True,
-    help="auto: by content; else every UDP datagram is taken for it.",
+    help="auto: by content and port; else all is taken for it (`tocsin collectors list`).",
 )
 @click.option("--all", "everything", is_flag=True, help="Also templates, options, series, ledger.")
 @click.option("--explain", is_flag=True, help="Where each field came from, with its raw bytes.")
@@ -35,7 +51,7 @@ def decode(
     tunnels: str,
     output: str,
 ) -> None:
-    """Print the records of FILES: pcap, pcapng, .arrows, or files that hold one payload.
+    """Print the records of FILES: pcap, pcapng, .arrows, or files of one payload or stream.
 
     Files share their templates in the order given. Times are the exporter's own. Beside its fields a
     flow has `elements` (what has no field, raw), `reverse` (counts of the way back) and `names`
@@ -94,7 +110,7 @@ def explained_lines(made: Iterator[dict[str, Any]]) -> Iterator[str]:
 
 
 class Decoding:
-    """One run over several files with one decoder each for NetFlow/IPFIX and sFlow."""
+    """One run over several files with one decoder for each protocol and transport."""
 
     def __init__(
         self,
@@ -106,6 +122,7 @@ class Decoding:
     ) -> None:
         from collectors.config import FlowDecoderSettings
         from collectors.flow import FlowDecoder
+        from collectors.reading import Readings
         from collectors.sflow5 import SflowDecoder
 
         settings = FlowDecoderSettings(
@@ -120,12 +137,16 @@ class Decoding:
         self._flow.sets_seen = []
         self._flow.reverse_rows = False  # one row a record: a way back stands in it as `reverse`
         self._sflow = SflowDecoder(settings, context)
+        self._context = context
+        self._readings = Readings()
+        self._others: dict[tuple[str, bool], Any] = {}  # decoders by kind and whether over streams
         self._metrics = context.metrics
         self._protocol = protocol
         self._everything = everything
         self._series: dict[int, tuple[str, str]] = {}
         self._templates: dict[tuple[Any, int], Any] = {}
         self.explain = False
+        self._newest_ns = 0
         self.datagrams = 0
         self.records = 0
         self.undecoded: Counter[str] = Counter()
@@ -137,6 +158,7 @@ class Decoding:
             yield from self._file(path)
         for text, set_id, sets in self._flow.waiting_sets():
             self.undecoded[f"data sets without their template ({set_id} of {text})"] += sets
+        yield from self._end_others()
         self._count_verdicts()
         if self._everything:
             for decoder in (self._flow, self._sflow):
@@ -145,19 +167,23 @@ class Decoding:
 
     def _file(self, path: Path) -> Iterator[dict[str, Any]]:
         from collectors.capture import CaptureReport, Datagram, pack, read_capture
+        from collectors.capture_tcp import TcpStreams
         from telemetry.errors import DecodeError
 
         if path.suffix == ".arrows":
             yield from self._arrows(path)
             return
+        if (parse := self._parser(path)) is not None:
+            yield from self._document(path, parse)
+            return
         report = CaptureReport()
         waiting: list[Datagram] = []
-        kind = ""
+        kind: Kind = ("", False)
         most = 1 if self.explain else 1024
         try:
-            for datagram in read_capture(path, report):
+            for datagram in self._of_file(read_capture(path, report, TcpStreams()), path):
                 found = self._kind(datagram)
-                if not found:
+                if not found[0]:
                     continue
                 if waiting and (found != kind or len(waiting) >= most):
                     yield from self._decode(kind, waiting, pack(waiting))
@@ -172,25 +198,115 @@ class Decoding:
             self.undecoded[f"{path}: {report.damage}; what came before it was read"] += 1
         self.left_out.update(report.left_out)
 
-    def _kind(self, datagram: Any) -> str:
+    def _kind(self, datagram: Any) -> "Kind":
         """Return which decoder a datagram goes to, "" where none; count those that are none."""
         from collectors.detect import FLOW_PORTS, protocol_of
 
         self.datagrams += 1
-        if self._protocol in ("sflow", "sflow5"):
-            return "sflow5"
-        if self._protocol != "auto":
-            return "netflow5" if datagram.payload[:2] == b"\x00\x05" else "templated"
+        if self._protocol in FLOWS and not datagram.stream:
+            if self._protocol in ("sflow", "sflow5"):
+                return "sflow5", False
+            return "netflow5" if datagram.payload[:2] == b"\x00\x05" else "templated", False
+        if self._protocol not in (*FLOWS, "auto"):
+            if self._readings.is_answer(datagram, self._protocol):
+                return "", True
+            return self._protocol, datagram.stream
+        kind = self._readings.by_port(datagram) if self._protocol == "auto" else ""
+        if kind or datagram.stream:
+            if not kind:
+                self.left_out["chunks of TCP that no collector reads"] += 1
+            return kind, datagram.stream
         found = protocol_of(datagram.payload)
         if found is None:
             if datagram.destination_port in FLOW_PORTS or not datagram.destination_port:
                 self.undecoded["datagrams of no flow protocol (NetFlow 5, 9, IPFIX, sFlow 5)"] += 1
             else:
                 self.left_out["UDP that is no flow export"] += 1
-            return ""
-        return found if found in ("netflow5", "sflow5") else "templated"
+            return "", False
+        return found if found in ("netflow5", "sflow5") else "templated", False
 
-    def _decode(self, kind: str, datagrams: list[Any], block: Any) -> Iterator[dict[str, Any]]:
+    # ---- protocols that are no flows: as their parts say (runtime.registry.Reads)
+
+    def _file_kind(self, path: Path) -> str:
+        """Return the kind whose file this is; "" for captures and flow payloads."""
+        with path.open("rb") as file:
+            head = file.read(512)
+        if is_capture(head):
+            return ""
+        if self._protocol == "auto":
+            return self._readings.by_head(head)
+        return self._protocol if self._protocol in self._readings.parts else ""
+
+    def _parser(self, path: Path) -> Any:
+        kind = self._file_kind(path) if self._protocol not in FLOWS else ""
+        return self._readings.reads(kind).parse if kind else None
+
+    def _document(self, path: Path, parse: Any) -> Iterator[dict[str, Any]]:
+        from telemetry.errors import DecodeError
+
+        try:
+            batches = list(parse(path.read_bytes(), path.name))
+        except DecodeError as error:
+            self.undecoded[f"{path}: {error}"] += 1
+            return
+        self.datagrams += 1
+        for batch in batches:
+            yield from self._present(batch)
+
+    def _of_file(self, datagrams: Iterator[Any], path: Path) -> Iterator[Any]:
+        """Yield the datagrams; of a file that is no capture as its protocol has them."""
+        from dataclasses import replace
+
+        kind = self._file_kind(path) if self._protocol not in FLOWS else ""
+        if not kind:
+            yield from datagrams
+            return
+        when_ns = path.stat().st_mtime_ns  # the newest that a line in it can be
+        stream = self._readings.reads(kind).file == "stream"
+        ports = (
+            self._readings.reads(kind).tcp_ports if stream else self._readings.reads(kind).udp_ports
+        )
+        for one in datagrams:
+            made = replace(
+                one, arrival_ns=when_ns, stream=stream, destination_port=ports[0] if ports else 0
+            )
+            for start in range(0, len(made.payload), CHUNK_BYTES) if stream else (0,):
+                part = made.payload[start : start + CHUNK_BYTES] if stream else made.payload
+                yield replace(made, payload=part)
+            if stream:
+                yield replace(made, payload=b"")
+
+    def _other(self, kind: str, stream: bool, block: Any) -> Iterator[dict[str, Any]]:
+        from collectors.registry import make_decoder
+
+        decoder = self._others.get((kind, stream))
+        if decoder is None:
+            settings = self._readings.settings(kind, stream=stream)
+            decoder = self._others[kind, stream] = make_decoder(settings, self._context)
+        for batch in decoder.decode(block):
+            yield from self._present(batch)
+        self._newest_ns = max(self._newest_ns, int(block.arrival_ns[-1]))
+
+    def _end_others(self) -> Iterator[dict[str, Any]]:
+        """Yield what decoders counted, and take from their ledgers what they could not read."""
+        for (kind, _), decoder in self._others.items():
+            told = bool(self._readings.reads(kind).reasons)
+            for batch in decoder.advance(self._newest_ns + 1):
+                if batch.schema.name == "ledger" and not told:
+                    for protocol, count in zip(
+                        batch.texts("protocol"), batch["undecodable"].tolist(), strict=True
+                    ):
+                        if count > 0:
+                            self.undecoded[f"{protocol} messages that could not be read"] += count
+                yield from self._present(batch)
+
+    # ---- flows
+
+    def _decode(self, which: "Kind", datagrams: list[Any], block: Any) -> Iterator[dict[str, Any]]:
+        kind, stream = which
+        if kind not in FLOW_DECODERS:
+            yield from self._other(kind, stream, block)
+            return
         decoder = self._sflow if kind == "sflow5" else self._flow
         seen = self._flow.sets_seen
         assert seen is not None
@@ -231,7 +347,8 @@ class Decoding:
             if name == "sample":
                 entity, key = self._series.get(row["series_id"], ("", ""))
                 row["entity"] = entity
-                row["metric"] = key.rpartition("metric=")[2]
+                row["metric"] = key.rpartition("metric=")[2].partition(",")[0]
+            if name not in ("flow", "series", "option", "ledger"):
                 self.records += 1
             for time in ("arrival_ns", "export_ns", "time_ns"):
                 if row.get(time) == 0:
@@ -328,7 +445,11 @@ class Decoding:
         yield from rows(batch)
 
     def _count_verdicts(self) -> None:
-        for name, reasons in _REASONS.items():
+        others = (self._readings.reads(kind).reasons for kind, _ in self._others)
+        for name, reasons in {
+            **_REASONS,
+            **{k: v for one in others for k, v in one.items()},
+        }.items():
             for family in self._metrics.families():
                 if family.name != name:
                     continue
@@ -349,6 +470,18 @@ class Decoding:
             )
         for reason, amount in sorted(self.left_out.items()):
             yield f"left out: {amount} {reason}"
+
+
+Kind = tuple[str, bool]  # decoder, whether over a stream
+FLOW_DECODERS = ("", "netflow5", "templated", "sflow5")
+CHUNK_BYTES = 65_536
+
+
+def is_capture(head: bytes) -> bool:
+    """Whether a file that begins so is a pcap or pcapng file."""
+    from collectors.capture import PCAP_MAGIC
+
+    return head[:4] in (*PCAP_MAGIC, b"\x0a\x0d\x0d\x0a")
 
 
 def _timed(datagram: Any) -> Any:

@@ -1,0 +1,75 @@
+"""Which collector a datagram or a file of a capture is for, by what collectors and sources declare.
+
+Flow protocols are told by content, wherever they were sent (`collectors.detect`); the others by port,
+by the first bytes of a file, or by the name that the user gives. See `runtime.registry.Reads`.
+"""
+
+from functools import cached_property
+from typing import Any
+
+from collectors.capture import Datagram
+from collectors.config import ListenerSettings
+from collectors.registry import COLLECTORS
+from collectors.sources import SOURCES
+from runtime.registry import Part, Reads
+from telemetry.errors import ConfigError
+
+HEAD_BYTES = 512  # of a file, shown to those who may know it
+FLOW_KINDS = ("flow", "sflow")  # have their own way: content, not ports
+
+
+class Readings:
+    """What all registered collectors and sources say of themselves; loaded when first asked."""
+
+    @cached_property
+    def parts(self) -> dict[str, Part[Any]]:
+        """Every collector and source that can be read, by kind; a plug-in that fails is left out."""
+        found: dict[str, Part[Any]] = {}
+        for registry in (COLLECTORS, SOURCES):
+            for kind in registry.kinds():
+                if kind in FLOW_KINDS:
+                    continue
+                try:
+                    part = registry.get(kind)
+                except ConfigError:
+                    if kind in registry.ours:
+                        raise
+                    continue
+                if part.reads is not None or registry is COLLECTORS:
+                    found[kind] = part
+        return found
+
+    @cached_property
+    def _ports(self) -> dict[tuple[bool, int], str]:
+        made: dict[tuple[bool, int], str] = {}
+        for kind in self.parts:
+            reads = self.reads(kind)
+            for stream, ports in ((False, reads.udp_ports), (True, reads.tcp_ports)):
+                for port in ports:
+                    made.setdefault((stream, port), kind)
+        return made
+
+    def reads(self, kind: str) -> Reads:
+        """Return how a kind is read."""
+        return self.parts[kind].reads or Reads()
+
+    def by_port(self, datagram: Datagram) -> str:
+        """Return the kind that a datagram, or a chunk sent towards a server, is for; "" for none."""
+        return self._ports.get((datagram.stream, datagram.destination_port), "")
+
+    def is_answer(self, datagram: Datagram, kind: str) -> bool:
+        """Whether a chunk came from the collector's side of a connection."""
+        return datagram.stream and datagram.source_port in self.reads(kind).tcp_ports
+
+    def by_head(self, head: bytes) -> str:
+        """Return the kind whose files begin so, "" for none."""
+        for kind in self.parts:
+            looks_like = self.reads(kind).looks_like
+            if looks_like is not None and looks_like(head[:HEAD_BYTES]):
+                return kind
+        return ""
+
+    def settings(self, kind: str, *, stream: bool) -> ListenerSettings:
+        """Return settings of a decoder for captures: all defaults, the transport as it was."""
+        listen = "tcp://127.0.0.1:0" if stream else "udp://127.0.0.1:0"
+        return ListenerSettings(kind=kind, listen=listen)
