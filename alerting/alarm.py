@@ -1,15 +1,17 @@
-"""The life of an alarm: pending, raised, updated, cleared; its key holds no severity and no state.
+"""The record of an alarm, ours or a foreign one; its key holds no severity and no state.
 
 Source: ITU-T X.733 (fields), RFC 8632 section 3.3 (an alarm is a resource and a type; cleared is a
 state, not a severity).
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from telemetry.identity import stable_id
+from telemetry.x733 import SEVERITIES as SEVERITIES  # part of this room
 
-SEVERITIES = ("critical", "major", "minor", "warning", "indeterminate")
+OURS = "tocsin"  # who says an alarm: we, or the foreign manager by its name
 
 # kind: (X.733 event type, X.733 / X.736 probable cause)
 KINDS = {
@@ -66,8 +68,10 @@ def alarm_id(kind: str, entity: str) -> int:
 class Alarm:
     """One alarm and where it stands in its life.
 
-    pending → raised → updated ... → cleared → (raised again | forgotten). `cleared_ns` stays while
-    it is cleared; a raise soon after it is the same occurrence, which keeps its `raised_ns`.
+    pending → raised → updated ... → cleared → (raised again | closed | forgotten). `cleared_ns`
+    stays while it is cleared; a raise soon after it is the same occurrence, which keeps its
+    `raised_ns`. What operators do (acknowledge, shelve) and why nobody is told (`suppressed`) stand
+    beside that state, as RFC 8632 has it.
     """
 
     kind: str
@@ -89,9 +93,85 @@ class Alarm:
     explain: dict[str, Any] = field(default_factory=dict)
     best_score: float = 0.0
     sizes: list[float] = field(default_factory=list)  # |actual - expected| of the last ticks
-    attached: list[str] = field(default_factory=list)  # what it explains, "view entity", as seen
+    attached: list[str] = field(default_factory=list)  # what it explains, in the order seen
+    number: int = 0  # its id; 0 = hash of kind and entity
+    source: str = OURS
+    foreign_id: str = ""
+    event_type: str = ""  # of a foreign alarm; ours are in KINDS
+    probable_cause: str = ""
+    text: str = ""
+    tally: int = 0  # how often it was reported in this occurrence
+    acknowledged: str = ""  # "until-clear", "until-worse"
+    operator: str = ""
+    operator_note: str = ""
+    shelved_until_ns: int = 0
+    out_of_service: bool = False
+    suppressed: str = ""  # why nobody is told
+    suppressed_by: str = ""  # the window that says so
+    incident: int = 0
+    origin: str = ""  # the system that caused the last change
+    holds: str = ""  # foreign: "raise" or "clear" that waits to be believed
+    due_ns: int = 0  # foreign: when its timer fires
 
     @property
     def up(self) -> bool:
         """Whether it is raised and not cleared."""
         return self.state in ("raised", "updated")
+
+    @property
+    def id(self) -> int:
+        """Its id, the same through all its life."""
+        return self.number or alarm_id(self.kind, self.entity)
+
+    @property
+    def operator_state(self) -> str:
+        """What operators did with it, the strongest first."""
+        if self.state == "closed":
+            return "closed"
+        if self.out_of_service:
+            return "out_of_service"
+        if self.shelved_until_ns:
+            return "shelved"
+        return "acknowledged" if self.acknowledged else "none"
+
+    @property
+    def types(self) -> tuple[str, str]:
+        """X.733 event type and probable cause."""
+        if self.source == OURS and self.kind in KINDS:
+            return KINDS[self.kind]
+        return self.event_type, self.probable_cause
+
+    def is_worse(self, severity: str) -> bool:
+        """Whether a severity is graver than the one it has."""
+        return SEVERITIES.index(severity) < SEVERITIES.index(self.severity)
+
+    def row(self) -> dict[str, Any]:
+        """Return the alarm as a row of schema `alarm`."""
+        event_type, probable_cause = self.types
+        return {
+            "changed_ns": self.changed_ns,
+            "alarm_id": self.id,
+            "raised_ns": self.raised_ns,
+            "cleared_ns": self.cleared_ns,
+            "state": self.state,
+            "severity": self.severity,
+            "kind": self.kind,
+            "event_type": event_type,
+            "probable_cause": probable_cause,
+            "entity_id": stable_id(self.entity),
+            "entity": self.entity,
+            "specific_problem": self.title,
+            "additional_text": self.text or "; ".join(self.explain.get("why", [])),
+            "source": self.source,
+            "foreign_id": self.foreign_id,
+            "explain": json.dumps(self.explain, sort_keys=True),
+            "occurrence": self.occurrence,
+            "operator_state": self.operator_state,
+            "suppressed": self.suppressed,
+            "operator": self.operator,
+            "operator_note": self.operator_note,
+            "shelved_until_ns": self.shelved_until_ns,
+            "incident_id": self.incident,
+            "tally": self.tally,
+            "origin": self.origin,
+        }

@@ -1,10 +1,12 @@
 """Settings of alerting: alarm life, sinks and their delivery."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from runtime.settings import PositiveFloat, PositiveInt, Settings
+
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class SinkSettings(Settings, frozen=True, kw_only=True):
@@ -28,6 +30,21 @@ class SinkSettings(Settings, frozen=True, kw_only=True):
     options: dict[str, Any] = {}  # a plug-in's own settings
 
 
+class MaintenanceSettings(Settings, frozen=True, kw_only=True):
+    """`[alerting.maintenance.<name>]`: planned work, once or every week."""
+
+    start: str  # "02:00" with days, or one moment: "2026-12-01T02:00:00+01:00"
+    minutes: PositiveInt
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()  # empty = once
+    zone: str = "UTC"  # of a weekly start: "Europe/Amsterdam"
+    sites: tuple[str, ...] = ()
+    routers: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
+    behind: bool = False  # also what loses its way to the core when this is down
+    reason: str = ""
+
+
 class AlertingSettings(Settings, frozen=True, kw_only=True):
     """`[alerting]`"""
 
@@ -43,6 +60,18 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     )
     aftermath_seconds: PositiveFloat = 300.0  # deviations so soon after a fault belong to it
     alarms_max: PositiveInt = 10_000
+    hold_up_seconds: NotNegative = 0.0  # a foreign alarm must last so long before it is raised
+    hold_down_seconds: NotNegative = 0.0  # and be clear so long before it is cleared
+    silent_hours_max: PositiveFloat = 24.0  # a foreign alarm not reported for so long is cleared
+    storm_alarms: PositiveInt = 200  # new alarms of one source and kind a minute, told one by one
+    group_seconds: PositiveFloat = 300.0  # alarms further apart belong together only by cause
+    wait_seconds: NotNegative = 15.0  # an incident of foreign alarms waits so long for company
+    incident_alarms_max: PositiveInt = 60  # beyond it only what the topology justifies joins
+    repeat_changes: PositiveInt = 2  # raises within repeat_hours that make an alarm a repeater,
+    repeat_hours: PositiveFloat = 24.0  # which re-opens its incident within this time
+    windows_max: PositiveInt = 10_000  # planned works, silences, shelved alarms
+    owners: dict[str, str] = {}  # source of alarms: the system that owns their acknowledgement
+    maintenance: dict[str, MaintenanceSettings] = msgspec.field(default_factory=dict)
     retry_seconds_first: PositiveFloat = 1.0
     retry_seconds_max: PositiveFloat = 300.0
     attempts_max: PositiveInt = 50

@@ -424,7 +424,7 @@ class Outbox:
 
     def alarms(self, *, active_only: bool, limit: int) -> list[dict[str, Any]]:
         """Return alarms as their alerts, the newest change first."""
-        where = "where state != 'cleared'" if active_only else ""
+        where = "where state not in ('cleared', 'closed')" if active_only else ""
         rows = self._rows(f"select body from alarm {where} order by changed_ns desc limit ?", limit)
         return [json.loads(row["body"]) for row in rows]
 

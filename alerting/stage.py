@@ -1,9 +1,10 @@
-"""The alerting stage: anomalies in, changes of alarms and incidents out.
+"""The alerting stage: anomalies and foreign alarms in, changes of alarms and incidents out.
 
-No clock of its own: what time it is, is the end of the tick. All state is in `Alarm` records by id.
+No clock of its own: what time it is, is the end of the tick. At every tick, foreign reports and what
+operators did move alarms on; at a tick that brought frames, our own alarms are judged too. What
+changed is hidden where a window says so, grouped into incidents, and told.
 """
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,29 +12,33 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from alerting.alarm import KINDS, SEVERITIES, Alarm, Claim, alarm_id
+from alerting.alarm import Alarm
 from alerting.causes import CauseRules, Row, rows_of
 from alerting.config import AlertingSettings
 from alerting.digest import Digest
-from alerting.explain import attached, explain
 from alerting.faces import Faces
-from alerting.suppress import Explanations, attach
+from alerting.foreign import ForeignAlarms
+from alerting.hints import hints
+from alerting.incidents import Incidents
+from alerting.operate import Operations
+from alerting.own import OwnAlarms
+from alerting.places import Places
+from alerting.suppress import Explanations
+from alerting.suspects import Suspects
+from alerting.windows import OUT_OF_SERVICE, SHELVED, Window, Windows
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.ports import Evidence, NetworkMap, SeriesDirectory
 from telemetry.batch import Batch, batch_from_rows
-from telemetry.identity import id_text, stable_id
-from telemetry.schemas import ALARM, ANOMALY, DIGEST, FRAME, INCIDENT, FrameFlag
+from telemetry.schemas import ALARM, ANOMALY, CONTROL, DIGEST, FRAME, INCIDENT, LOG, FrameFlag
 
-SIZES_KEPT = 6  # ticks by which growing and shrinking are told apart
-CLEARED_KEPT_NS = 86_400_000_000_000  # so long its occurrences are counted on
-SIBLING_TICKS = 2  # deviations that begin so close together are one event
+WINDOW_REASONS = ("planned-work", "silence", "shelved", "out-of-service")
 
 
 class AlertingStage:
-    """Turn the anomalies of each tick into alarm changes; one alarm for each fault."""
+    """Turn the findings and reports of each tick into few, explained incidents."""
 
-    accepts = (FRAME, ANOMALY)
+    accepts = (FRAME, ANOMALY, ALARM, LOG, CONTROL)
     emits = (ALARM, INCIDENT, DIGEST)
 
     def __init__(
@@ -45,41 +50,63 @@ class AlertingStage:
         directory: SeriesDirectory,
         evidence: Evidence,
     ) -> None:
-        self._settings = settings
         self._directory = directory
         self._faces = Faces(network, directory)
-        self._rules = CauseRules(settings, network, evidence, self._faces)
-        self._explanations = Explanations(network, aftermath_seconds=settings.aftermath_seconds)
+        self._own = OwnAlarms(
+            settings,
+            context,
+            CauseRules(settings, network, evidence, self._faces),
+            Explanations(network, aftermath_seconds=settings.aftermath_seconds),
+        )
+        self._foreign = ForeignAlarms(settings, context)
+        self._places = Places(network)
+        self._windows = Windows(settings.windows_max)
+        self._suspects = Suspects(network, self._places, self._windows)
+        self.incidents = Incidents(settings, self._places, self._suspects, self.alarm)
+        self._operations = Operations(
+            settings,
+            context,
+            places=self._places,
+            windows=self._windows,
+            incidents=self.incidents,
+            foreign=self._foreign,
+            alarm=self.alarm,
+        )
+        for name, work in settings.maintenance.items():
+            self._windows.put(self._operations.planned(name, work), 0)
         self._digest = Digest(context)
         self._rows: list[Row] = []
-        self._incomplete = False
+        self._waiting: list[Batch] = []  # foreign reports and control rows, in order
         self._lengths: set[float] = set()  # of the view ticks that end now, in seconds
-        self._alarms: dict[int, Alarm] = {}
+        self._incomplete = False
         self._last_ns = 0
         self._changes = context.metrics.counter(
             "alarm_changes_total",
             "changes of alarms by what changed",
             label="state",
-            values=("raised", "updated", "cleared"),
+            values=("raised", "updated", "cleared", "closed"),
         )
-        self._held = context.metrics.counter(
-            "alarms_held_total",
-            "claims that became no alarm, by reason",
-            label="reason",
-            values=("too_many",),
+        self._told = context.metrics.counter(
+            "incident_changes_total",
+            "changes of incidents by what changed; pending and merged ones are told to nobody",
+            label="state",
+            values=("pending", "raised", "updated", "cleared", "merged"),
         )
 
     # ---- stage
 
     def process(self, batch: Batch) -> list[Batch]:
-        """Take the anomalies and frames of a tick; changes come from `advance`."""
-        if batch.schema.name == ANOMALY.name:
+        """Take what a tick brings; changes come from `advance`."""
+        name = batch.schema.name
+        if name == ANOMALY.name:
             self._rows += rows_of(batch, self._directory)
-        elif batch.schema.name == FRAME.name and batch.rows:
+        elif name == FRAME.name and batch.rows:
             if (batch["flags"] & FrameFlag.INCOMPLETE).any():
                 self._incomplete = True
             self._lengths.add(float(batch["tick_seconds"][0]))
             self._faces.take(batch)
+        elif name in (ALARM.name, CONTROL.name, LOG.name) and batch.rows:
+            self._waiting.append(batch)
         return []
 
     def advance(self, frontier_ns: int) -> list[Batch]:
@@ -97,166 +124,104 @@ class AlertingStage:
         incomplete, self._incomplete = self._incomplete, False
         lengths, self._lengths = self._lengths, set()
         digest = self._digest.add(rows, frontier_ns)
-        changed: list[Alarm] = []
+        changed = self._take_waiting(frontier_ns)
         if not (incomplete and not rows):
-            changed = self._judge(rows, frontier_ns, lengths)
-        return self._batches(changed, frontier_ns) + digest
+            judged = self._own.judge(rows, frontier_ns, lengths)
+            changed.update((alarm.id, alarm) for alarm in judged)
+        return self._tell(changed, frontier_ns) + digest
 
     def event(self, frontier_ns: int) -> list[Batch]:
-        """An event tick closed at frontier_ns, no view's: nothing is quiet by it, time goes on."""
-        self._last_ns = max(self._last_ns, frontier_ns)
-        return []
+        """An event tick closed at frontier_ns, no view's: reports, actions and timers count.
 
-    def _judge(self, rows: list[Row], now_ns: int, lengths: set[float]) -> list[Alarm]:
-        attacks = (a for a in self._alarms.values() if a.up and a.kind == "volumetric-attack")
-        claims = self._rules.claims(rows, {alarm.entity for alarm in attacks})
-        shown = {claim.alarm_id for claim in claims}
-        claimed: list[tuple[Alarm, Claim]] = []
-        for claim in claims:
-            if alarm := self._alarm_of(claim, shown):
-                claimed.append((alarm, claim))
-        # The anomalies that these faults explain are attached before the alarms are told.
-        own = {series for claim in claims for series in claim.series}
-        other = [row for row in rows if id_text(row.key.series_id) not in own]
-        rest = self._explanations.rest(other, self._alarms.values(), now_ns)
-        for claim in self._rules.deviations(rest):
-            sibling = self._sibling(claim, shown)
-            if sibling is not None:
-                # Part of an event that has an alarm: it keeps that alarm up and raises no other.
-                attach(sibling, f"deviation {claim.entity}")
-                sibling.quiet_ticks, sibling.last_ns = 0, now_ns
-                shown.add(alarm_id(sibling.kind, sibling.entity))
-            elif alarm := self._alarm_of(claim, shown):
-                claimed.append((alarm, claim))
-                shown.add(claim.alarm_id)
-        changed = [alarm for alarm, claim in claimed if self._claim(alarm, claim, now_ns)]
-        for key, alarm in list(self._alarms.items()):
-            ended = not lengths or not alarm.tick_seconds or alarm.tick_seconds in lengths
-            if key not in shown and ended and self._quiet(key, alarm, now_ns):
-                changed.append(alarm)
+        Nothing of our own is quiet by it.
+        """
+        if frontier_ns <= self._last_ns:
+            return []
+        self._last_ns = frontier_ns
+        return self._tell(self._take_waiting(frontier_ns), frontier_ns)
+
+    def _tell(self, changed: dict[int, Alarm], now_ns: int) -> list[Batch]:
+        """Hide and group what changed, and return the rows of it."""
+        self._hide(changed, now_ns)
+        for alarm in changed.values():
+            self.incidents.take(alarm, now_ns, hidden=_is_hidden(alarm))
+        return self._batches(changed.values(), self.incidents.advance(now_ns), now_ns)
+
+    def _take_waiting(self, now_ns: int) -> dict[int, Alarm]:
+        """Take foreign reports, log lines and actions in the order in which they came."""
+        waiting, self._waiting = self._waiting, []
+        changed: dict[int, Alarm] = {}
+        for batch in waiting:
+            made: list[Alarm] = []
+            if batch.schema.name == ALARM.name:
+                made = self._foreign.report(batch, now_ns)
+            elif batch.schema.name == CONTROL.name:
+                made = self._operations.take(batch, now_ns)
+            else:
+                for kind, host, words in hints(batch):
+                    self._suspects.event(kind, self._places.of(host).nodes[0], words, now_ns)
+            changed.update((alarm.id, alarm) for alarm in made)
+        changed.update((alarm.id, alarm) for alarm in self._foreign.advance(now_ns))
         return changed
 
-    def _alarm_of(self, claim: Claim, shown: set[int]) -> Alarm | None:
-        """Return the claim's alarm, a new one where there is none, None where there is no room."""
-        alarm = self._alarms.get(claim.alarm_id)
-        if alarm is None:
-            if len(self._alarms) >= self._settings.alarms_max and not self._make_room(shown):
-                self._held.add("too_many")
-                return None
-            alarm = Alarm(claim.kind, claim.entity, first_ns=claim.since_ns)
-            self._alarms[claim.alarm_id] = alarm
-        if alarm.state in ("pending", "cleared") and alarm.pending_ticks == 0:
-            alarm.first_ns = claim.since_ns
-        return alarm
+    def _hide(self, changed: dict[int, Alarm], now_ns: int) -> None:
+        """Say of changed alarms whether a window hides them; of all where a window began or ended."""
+        if self._windows.move_on(now_ns):
+            for alarm in self._all():
+                if alarm.up and alarm.id not in changed and self._apply(alarm, now_ns):
+                    changed[alarm.id] = alarm
+        for alarm in changed.values():
+            self._apply(alarm, now_ns)
+            alarm.changed_ns = now_ns
 
-    def _make_room(self, shown: set[int]) -> bool:
-        """Forget the alarm that was cleared longest ago, if there is one that this tick has not."""
-        over = [
-            (alarm.cleared_ns, key)
-            for key, alarm in self._alarms.items()
-            if alarm.state == "cleared" and key not in shown
-        ]
-        if over:
-            del self._alarms[min(over)[1]]
-        return bool(over)
+    def _apply(self, alarm: Alarm, now_ns: int) -> bool:
+        """Set what windows say of an alarm; return whether that is new."""
+        window = self._windows.over(alarm, self._places.of(alarm.entity, alarm.title))
+        before = (alarm.suppressed, alarm.shelved_until_ns, alarm.out_of_service)
+        if window is not None:
+            _hide(alarm, window, now_ns)
+        elif alarm.suppressed in WINDOW_REASONS:
+            alarm.suppressed, alarm.suppressed_by = "", ""
+            alarm.shelved_until_ns, alarm.out_of_service = 0, False
+        elif alarm.suppressed and not alarm.up:
+            alarm.suppressed = ""
+        return before != (alarm.suppressed, alarm.shelved_until_ns, alarm.out_of_service)
 
-    def _sibling(self, claim: Claim, shown: set[int]) -> Alarm | None:
-        """Return the deviation alarm of another entity that began when this one did."""
-        if claim.alarm_id in self._alarms:
-            return None
-        near = round(SIBLING_TICKS * claim.tick_seconds * 1e9)
-        for key, alarm in self._alarms.items():
-            going = alarm.up or (alarm.state == "pending" and key in shown)
-            if going and alarm.kind == "deviation" and abs(alarm.first_ns - claim.since_ns) <= near:
-                return alarm
-        return None
-
-    def _claim(self, alarm: Alarm, claim: Claim, now_ns: int) -> bool:
-        """Move an alarm on by one tick that shows it; return whether there is a change to tell."""
-        alarm.quiet_ticks, alarm.last_ns = 0, now_ns
-        alarm.tick_seconds = claim.tick_seconds
-        alarm.sizes = [*alarm.sizes[1 - SIZES_KEPT :], _six(abs(claim.actual - claim.expected))]
-        if not alarm.up:
-            alarm.pending_ticks += 1
-            # What the budget has not let in yet is in the digest; its confirmation goes on.
-            if alarm.pending_ticks < claim.ticks_needed or claim.disposition == "digest":
-                return False
-            self._raise(alarm, claim, now_ns)
-            return True
-        if claim.disposition == "hard":
-            return False  # a hard fault is certain when it is raised; only its end is news
-        worse = SEVERITIES.index(claim.severity) < SEVERITIES.index(alarm.severity)
-        again = now_ns - alarm.changed_ns >= round(self._settings.update_seconds * 1e9)
-        grown = again and claim.score > 2.0 * alarm.best_score
-        if worse or (grown and not alarm.flapping):
-            alarm.state = "updated"
-            self._tell(alarm, claim, now_ns)
-            return True
-        return False
-
-    def _raise(self, alarm: Alarm, claim: Claim, now_ns: int) -> None:
-        reopen = round(self._settings.reopen_seconds * 1e9)
-        if not alarm.cleared_ns or now_ns - alarm.cleared_ns > reopen:
-            alarm.occurrence += 1
-            alarm.raised_ns = alarm.first_ns
-            alarm.raises = [] if not alarm.cleared_ns else alarm.raises
-        flap = round(self._settings.flap_seconds * 1e9)
-        alarm.raises = [at for at in alarm.raises if now_ns - at < flap] + [now_ns]
-        alarm.flapping = len(alarm.raises) >= self._settings.flap_changes
-        alarm.state, alarm.cleared_ns, alarm.pending_ticks = "raised", 0, 0
-        alarm.best_score = 0.0
-        self._tell(alarm, claim, now_ns)
-
-    def _tell(self, alarm: Alarm, claim: Claim, now_ns: int) -> None:
-        alarm.severity = claim.severity
-        alarm.changed_ns = now_ns
-        alarm.title = claim.title + (" (flapping)" if alarm.flapping else "")
-        alarm.best_score = max(alarm.best_score, claim.score)
-        alarm.explain = explain(alarm, claim)
-
-    def _quiet(self, key: int, alarm: Alarm, now_ns: int) -> bool:
-        """Move an alarm on by one tick that does not show it; return whether it cleared."""
-        alarm.quiet_ticks += 1
-        if alarm.state == "pending":
-            if alarm.quiet_ticks > 1:
-                del self._alarms[key]
-            return False
-        if alarm.state == "cleared":
-            alarm.pending_ticks = 0
-            if now_ns - alarm.cleared_ns > CLEARED_KEPT_NS:
-                del self._alarms[key]
-            return False
-        if alarm.quiet_ticks < self._settings.clear_ticks:
-            return False
-        # A flapping alarm is said once and stays up until it has been calm for long.
-        if alarm.flapping and now_ns - alarm.last_ns < round(self._settings.reopen_seconds * 1e9):
-            return False
-        alarm.state, alarm.cleared_ns, alarm.changed_ns = "cleared", now_ns, now_ns
-        alarm.pending_ticks, alarm.sizes = 0, []
-        if alarm.flapping:
-            alarm.flapping, alarm.raises = False, []
-            alarm.title = alarm.title.removesuffix(" (flapping)")
-        alarm.explain = {**alarm.explain, "growing": False, "trend": "over"} | attached(alarm)
-        alarm.attached = []
-        return True
-
-    def _batches(self, changed: Iterable[Alarm], now_ns: int) -> list[Batch]:
-        alarms, incidents = [], []
+    def _batches(
+        self, changed: Iterable[Alarm], incidents: list[dict[str, Any]], now_ns: int
+    ) -> list[Batch]:
+        alarms = []
         for alarm in changed:
-            self._changes.add(alarm.state)
-            alarms.append(_alarm_row(alarm))
-            incidents.append(_incident_row(alarm))
-        if not alarms:
-            return []
-        return [
-            batch_from_rows(ALARM, alarms, source="alerting", frontier_ns=now_ns),
-            batch_from_rows(INCIDENT, incidents, source="alerting", frontier_ns=now_ns),
-        ]
+            if alarm.state != "pending":
+                self._changes.add(alarm.state)
+                alarms.append(alarm.row())
+        made = []
+        if alarms:
+            made.append(batch_from_rows(ALARM, alarms, source="alerting", frontier_ns=now_ns))
+        if incidents:
+            for row in incidents:
+                self._told.add(row["state"])
+            made.append(batch_from_rows(INCIDENT, incidents, source="alerting", frontier_ns=now_ns))
+        return made
+
+    # ---- asking
+
+    def alarm(self, number: int) -> Alarm | None:
+        """Return an alarm by its id."""
+        return self._own.alarms.get(number) or self._foreign.alarms.get(number)
+
+    def _all(self) -> Iterable[Alarm]:
+        yield from self._own.alarms.values()
+        yield from self._foreign.alarms.values()
+
+    def windows(self) -> list[Window]:
+        """Return planned works, silences and shelved alarms."""
+        return self._windows.all()
 
     @property
     def raised(self) -> int:
         """How many alarms are up."""
-        return sum(alarm.up for alarm in self._alarms.values())
+        return sum(alarm.up for alarm in self._all())
 
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Nothing here is kept by row."""
@@ -264,9 +229,16 @@ class AlertingStage:
     # ---- checkpoint
 
     def snapshot(self, out: Any) -> None:
-        """Write every alarm."""
+        """Write alarms, windows, incidents and what was learned."""
         data = msgspec.msgpack.encode(
-            {"alarms": list(self._alarms.values()), "last_ns": self._last_ns}
+            {
+                "alarms": list(self._own.alarms.values()),
+                "last_ns": self._last_ns,
+                "foreign": self._foreign.snapshot(),
+                "windows": self._windows.snapshot(),
+                "suspects": self._suspects.snapshot(),
+                "incidents": self.incidents.snapshot(),
+            }
         )
         write_array(out, "alarms", np.frombuffer(data, np.uint8))
         self._digest.snapshot(out)
@@ -278,68 +250,24 @@ class AlertingStage:
             return
         data = msgspec.msgpack.decode(kept.tobytes())
         self._last_ns = int(data.get("last_ns", 0))
-        for fields in data["alarms"]:
-            alarm = msgspec.convert(fields, Alarm)
-            self._alarms[alarm_id(alarm.kind, alarm.entity)] = alarm
+        own = (msgspec.convert(fields, Alarm) for fields in data["alarms"])
+        self._own.alarms = {alarm.id: alarm for alarm in own}
+        if "incidents" in data:  # a checkpoint of before there were foreign alarms
+            self._foreign.restore(data["foreign"])
+            self._windows.restore(data["windows"], self._last_ns)
+            self._suspects.restore(data["suspects"])
+            self.incidents.restore(data["incidents"])
         self._digest.restore(state)
 
 
-def _alarm_row(alarm: Alarm) -> dict[str, Any]:
-    event_type, probable_cause = KINDS[alarm.kind]
-    return {
-        "changed_ns": alarm.changed_ns,
-        "alarm_id": alarm_id(alarm.kind, alarm.entity),
-        "raised_ns": alarm.raised_ns,
-        "cleared_ns": alarm.cleared_ns,
-        "state": alarm.state,
-        "severity": alarm.severity,
-        "kind": alarm.kind,
-        "event_type": event_type,
-        "probable_cause": probable_cause,
-        "entity_id": stable_id(alarm.entity),
-        "entity": alarm.entity,
-        "specific_problem": alarm.title,
-        "additional_text": "; ".join(alarm.explain.get("why", [])),
-        "source": "tocsin",
-        "explain": json.dumps(alarm.explain, sort_keys=True),
-        "occurrence": alarm.occurrence,
-        "operator_state": "none",
-        "incident_id": _incident_id(alarm),
-        "tally": 1,
-    }
+def _is_hidden(alarm: Alarm) -> bool:
+    return alarm.suppressed in WINDOW_REASONS
 
 
-def _incident_id(alarm: Alarm) -> int:
-    return stable_id(f"incident|{alarm_id(alarm.kind, alarm.entity)}|{alarm.raised_ns}")
-
-
-def _incident_row(alarm: Alarm) -> dict[str, Any]:
-    key = alarm_id(alarm.kind, alarm.entity)
-    event_type, probable_cause = KINDS[alarm.kind]
-    return {
-        "changed_ns": alarm.changed_ns,
-        "incident_id": _incident_id(alarm),
-        "opened_ns": alarm.raised_ns,
-        "closed_ns": alarm.cleared_ns,
-        "severity": alarm.severity,
-        "title": alarm.title,
-        "causes": json.dumps(alarm.explain.get("causes", []), sort_keys=True),
-        "alarms": json.dumps([id_text(key)]),
-        "state": alarm.state,
-        "lead_alarm_id": key,
-        "kind": alarm.kind,
-        "entity": alarm.entity,
-        "event_type": event_type,
-        "probable_cause": probable_cause,
-        "source": "tocsin",
-        "symptoms": "[]",
-        "alarms_count": 1,
-        "explain": json.dumps(alarm.explain, sort_keys=True),
-        "impact": "{}",
-        "occurrence": alarm.occurrence,
-        "operator_state": "none",
-    }
-
-
-def _six(value: float) -> float:
-    return float(f"{value:.6g}")
+def _hide(alarm: Alarm, window: Window, now_ns: int) -> None:
+    alarm.suppressed, alarm.suppressed_by = window.kind, window.name
+    alarm.out_of_service = window.kind == OUT_OF_SERVICE
+    span = window.span(now_ns)
+    alarm.shelved_until_ns = span[1] if span and window.kind == SHELVED else 0
+    if not alarm.operator:
+        alarm.operator, alarm.operator_note = window.by, window.reason

@@ -83,6 +83,14 @@ class NetworkMap(Protocol):
         """Return the customer or router that a prefix belongs to, or ""."""
         ...
 
+    def site_of(self, router: str) -> str:
+        """Return the site where a router stands, or ""."""
+        ...
+
+    def interfaces_of(self, router: str) -> tuple[Interface, ...]:
+        """Return what is known of a router's interfaces."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Talker:

@@ -69,6 +69,7 @@ class FileNetworkMap:
         network = network or NetworkFile()
         self._address = {router.address: router.name for router in network.router}
         self._exporter = {router.name: router.address for router in network.router}
+        self._site = {router.name: router.site for router in network.router}
         self._interfaces: dict[tuple[str, int], Interface] = {}
         self._names: dict[tuple[str, str, int], str] = {}  # (router, table, number)
         for entry in network.interface:
@@ -125,6 +126,14 @@ class FileNetworkMap:
             if fits and network.prefixlen > length:
                 best, length = owner, network.prefixlen
         return best
+
+    def site_of(self, router: str) -> str:
+        """Return the site where a router stands, or ""."""
+        return self._site.get(router, "")
+
+    def interfaces_of(self, router: str) -> tuple[Interface, ...]:
+        """Return what is known of a router's interfaces."""
+        return tuple(face for face in self._interfaces.values() if face.router == router)
 
     def backbone(self) -> list[tuple[int, int]]:
         """Return (exporter low half, ifIndex) of every interface that ends a link."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from alerting.alert import Alert
 from alerting.config import AlertingSettings
-from alerting.records import alerts_of
+from alerting.records import alerts_of, notices_of
 from alerting.stage import AlertingStage
 from correlator.tables.network_map import (
     FileNetworkMap,
@@ -20,8 +20,9 @@ from correlator.tables.network_map import (
 from correlator.views import views_for
 from runtime.ports import SeriesKey, Talker
 from telemetry.batch import Batch, batch_from_rows
+from telemetry.foreign_alarm import alarm_row
 from telemetry.identity import stable_id
-from telemetry.schemas import ANOMALY, FrameFlag
+from telemetry.schemas import ALARM, ANOMALY, CONTROL, FrameFlag
 from telemetry.views import frame_schema
 from tocsin.testing import make_context
 
@@ -185,6 +186,47 @@ class AlarmWorld:
             self.stage.process(batch_from_rows(ANOMALY, given))
         self.now_ns += TICK_NS
         return list(self.stage.advance(self.now_ns))
+
+    def report(
+        self,
+        kind: str,
+        entity: str,
+        severity: str = "major",
+        *,
+        source: str = "traps",
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """Return one report of a foreign alarm; severity "cleared" ends it."""
+        title = fields.pop("title", f"{kind} on {entity}")
+        return alarm_row(
+            source=source, kind=kind, entity=entity, severity=severity, changed_ns=self.now_ns,
+            title=title, **fields,
+        )  # fmt: skip
+
+    def act(self, kind: str, **payload: Any) -> Batch:
+        """Return one action of an operator."""
+        row = {"tick_start_ns": self.now_ns, "kind": kind, "payload": json.dumps(payload)}
+        return batch_from_rows(CONTROL, [row])
+
+    def second(self, *given: dict[str, Any] | Batch, seconds: float = 1.0) -> list[Batch]:
+        """Play an event tick: reports and actions, no frames; return what came of it."""
+        rows = [one for one in given if isinstance(one, dict)]
+        if rows:
+            self.stage.process(batch_from_rows(ALARM, rows))
+        for one in given:
+            if isinstance(one, Batch):
+                self.stage.process(one)
+        self.now_ns += round(seconds * 1e9)
+        return list(self.stage.event(self.now_ns))
+
+    def told(self, *given: dict[str, Any] | Batch, seconds: float = 1.0) -> list[Alert]:
+        """Play an event tick and return the alarm changes of it."""
+        return [a for b in self.second(*given, seconds=seconds) for a in _alerts(b)]
+
+    def notices(self, *given: dict[str, Any] | Batch, seconds: float = 1.0) -> list[Alert]:
+        """Play an event tick and return what people are told: changes of incidents."""
+        made = self.second(*given, seconds=seconds)
+        return [a for b in made if b.schema.name == "incident" for a in notices_of(b)]
 
 
 def _alerts(batch: Batch) -> list[Alert]:

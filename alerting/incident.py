@@ -1,0 +1,164 @@
+"""The record of an incident: alarms that have one cause, and what of it was told."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from alerting.alarm import SEVERITIES, Alarm
+from alerting.layers import is_hard, is_link_down, is_node_down, layer_of
+from alerting.places import Place
+from telemetry.identity import id_text, stable_id
+
+SYMPTOMS_SHOWN = 50
+
+
+@dataclass(slots=True)
+class Member:
+    """An alarm as its incident knows it."""
+
+    kind: str
+    entity: str
+    title: str
+    severity: str
+    layer: int
+    hard: bool
+    up: bool
+    hidden: bool
+    raised_ns: int
+    nodes: tuple[str, ...]
+    link: str = ""
+    link_down: bool = False
+    node_down: bool = False
+    primary: bool = False  # a fault that our own cause rules named: never two in one incident
+    behind: bool = False  # it is there because its way to the network is cut
+
+
+def member_of(alarm: Alarm, place: Place, *, primary: bool, behind: bool) -> Member:
+    """Return an alarm as a member."""
+    return Member(
+        alarm.kind, alarm.entity, alarm.title, alarm.severity, layer_of(alarm), is_hard(alarm),
+        alarm.up, bool(alarm.suppressed), alarm.raised_ns, place.nodes, place.link,
+        is_link_down(alarm), is_node_down(alarm), primary, behind,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Incident:
+    """Alarms that belong together.
+
+    `front` is the alarm that it is told as: it is chosen when people first hear of it and stays, so
+    that a ticket keeps its key. `root` is what seems to be the cause; it may change while the
+    picture gets clearer.
+    """
+
+    number: int
+    front: int
+    root: int
+    opened_ns: int
+    state: str = "pending"
+    members: dict[int, Member] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)  # node: last raise there
+    title: str = ""
+    severity: str = "indeterminate"
+    closed_ns: int = 0
+    changed_ns: int = 0
+    last_ns: int = 0  # of its last raise
+    told_ns: int = 0  # first told, 0 = never
+    told_count: int = 0
+    title_changes: int = 0  # after its first minute
+    parent: int = 0
+    acknowledged: str = ""
+    operator: str = ""
+    origin: str = ""
+    by_hand: bool = False  # merged or split by an operator: left alone
+    causes: list[dict[str, Any]] = field(default_factory=list)
+    impact: dict[str, Any] = field(default_factory=dict)
+    similar: list[dict[str, Any]] = field(default_factory=list)
+    said: list[dict[str, Any]] = field(default_factory=list)  # feedback of operators
+
+    @property
+    def open(self) -> bool:
+        """Whether something under it is still up."""
+        return not self.closed_ns
+
+    @property
+    def kinds(self) -> Iterable[str]:
+        """The kinds of its alarms, each once, in order."""
+        return dict.fromkeys(member.kind for member in self.members.values())
+
+    @property
+    def primary(self) -> bool:
+        """Whether it is about a fault that our own rules named."""
+        return any(member.primary for member in self.members.values())
+
+    @property
+    def hard_up(self) -> bool:
+        """Whether a hard alarm under it is up."""
+        return any(member.hard and member.up for member in self.members.values())
+
+    def links_down(self) -> frozenset[str]:
+        """Return the links that its alarms say are down now."""
+        return frozenset(m.link for m in self.members.values() if m.up and m.link_down and m.link)
+
+    def nodes_down(self) -> frozenset[str]:
+        """Return the nodes that its alarms say are gone now."""
+        return frozenset(
+            node for m in self.members.values() if m.up and m.node_down for node in m.nodes
+        )
+
+    def worst(self) -> str:
+        """Return the gravest severity of what is up; of all where nothing is."""
+        up = [m.severity for m in self.members.values() if m.up]
+        return min(up or [m.severity for m in self.members.values()], key=SEVERITIES.index)
+
+    def depth(self, number: int) -> tuple[int, int, int, int]:
+        """Return how likely a member is the root, the smallest most."""
+        member = self.members[number]
+        rank = SEVERITIES.index(member.severity)
+        return (member.layer + 10 * member.behind, rank, member.raised_ns, number)
+
+    def row(self, front: Alarm, root: Alarm | None) -> dict[str, Any]:
+        """Return it as a row of schema `incident`."""
+        event_type, probable_cause = front.types
+        others = [m.title for number, m in self.members.items() if number != self.root]
+        own = (root or front).explain
+        explain = own | {
+            "what": self.title,
+            "causes": self.causes,
+            "alarms": len(self.members),
+            "impact": self.impact,
+            "similar": self.similar,
+        }
+        return {
+            "changed_ns": self.changed_ns,
+            "incident_id": self.number,
+            "opened_ns": self.opened_ns,
+            "closed_ns": self.closed_ns,
+            "severity": self.severity,
+            "title": self.title,
+            "causes": json.dumps(self.causes, sort_keys=True),
+            "alarms": json.dumps([id_text(number) for number in self.members]),
+            "state": self.state,
+            "lead_alarm_id": self.front,
+            "kind": front.kind,
+            "entity": front.entity,
+            "event_type": event_type,
+            "probable_cause": probable_cause,
+            "source": front.source,
+            "foreign_id": front.foreign_id,
+            "symptoms": json.dumps(others[:SYMPTOMS_SHOWN]),
+            "alarms_count": len(self.members),
+            "explain": json.dumps(explain, sort_keys=True),
+            "impact": json.dumps(self.impact, sort_keys=True),
+            "occurrence": front.occurrence,
+            "parent_incident_id": self.parent,
+            "operator_state": "acknowledged" if self.acknowledged else "none",
+            "operator": self.operator,
+            "origin": self.origin,
+        }
+
+
+def incident_id(alarm: Alarm) -> int:
+    """Return the id of an incident that begins with an alarm: replays give the same one."""
+    return stable_id(f"incident|{alarm.id}|{alarm.raised_ns}")

@@ -1,0 +1,526 @@
+"""Grouping: each alarm joins the incident it most likely belongs to, or begins one.
+
+Streaming, a few dictionary look-ups for each change. What speaks for belonging together: one link;
+one node; words that name the other node; nodes next to each other; kinds that were often seen
+together; a way to the network that the incident's fault cuts. What speaks against it is the guard:
+faults named by our own rules never share an incident, physical faults on two links only when they
+come within seconds, nothing joins by way of a mere neighbour of a neighbour, and beyond
+`incident_alarms_max` only what the topology itself explains.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from alerting.alarm import OURS, PRIMARY, SEVERITIES, Alarm
+from alerting.companions import Companions
+from alerting.config import AlertingSettings
+from alerting.incident import Incident, Member, incident_id, member_of
+from alerting.layers import LINK, POWER, is_change, layer_of
+from alerting.places import Place, Places
+from alerting.suspects import Suspects
+from telemetry.identity import stable_id
+
+# How strongly a relation speaks for belonging together; what is accepted must reach ACCEPTED.
+SAME_LINK, BEHIND, SAME_NODE, NAMED, NEXT_TO_CENTRE, NEXT_TO_MEMBER = 3.0, 2.5, 2.0, 1.5, 1.0, 0.0
+ACCEPTED = 0.5
+LIFT_MOST = 1.5
+LIFT_KINDS_MAX = 8  # kinds of an incident that are asked for
+LIFT_COMPANION = 0.4  # kinds known to come together on one node: the same trouble all day
+LIFT_AGAINST = -1.0  # kinds that come together so much less often than by chance are kept apart
+OPEN_NODE_NS = 3_600_000_000_000  # so long an incident that is open takes what comes on its node
+PHYSICAL_NS = 10_000_000_000  # one cause takes several links down within seconds
+ABSORB_NS = 60_000_000_000  # symptoms that came before their cause
+STABLE_AFTER_NS = 60_000_000_000
+TITLE_CHANGES_MAX = 2  # after the first minute
+CANDIDATES_MAX = 16  # of one node, the newest
+INCIDENTS_MAX = 20_000
+
+
+class Incidents:
+    """All incidents that are open, or were not long ago."""
+
+    def __init__(
+        self,
+        settings: AlertingSettings,
+        places: Places,
+        suspects: Suspects,
+        alarm: Callable[[int], Alarm | None],
+    ) -> None:
+        self._settings = settings
+        self._places = places
+        self._suspects = suspects
+        self._alarm = alarm
+        self._group_ns = round(settings.group_seconds * 1e9)
+        self._wait_ns = round(settings.wait_seconds * 1e9)
+        self._again_ns = round(settings.update_seconds * 1e9)
+        self._repeat_ns = round(settings.repeat_hours * 3600e9)
+        self.companions = Companions(self._group_ns)
+        self.all: dict[int, Incident] = {}
+        self._of: dict[int, int] = {}  # alarm: its incident
+        self._at: dict[str, dict[int, None]] = {}  # node: incidents there, the newest last
+        self._cut: dict[str, int] = {}  # node that is cut off: by which incident
+        self._raised: dict[int, list[int]] = {}  # alarm: when it was last raised, a few times
+        self._closed: dict[int, None] = {}  # in order of closing
+        self._waiting: dict[int, None] = {}  # not told yet
+        self._changed: dict[int, bool] = {}  # incident: whether the change is told at once
+
+    # ---- alarms come and go
+
+    def take(self, alarm: Alarm, now_ns: int, *, hidden: bool) -> None:
+        """Take a change of an alarm. One that is hidden begins no incident and joins none."""
+        incident = self.all.get(self._of.get(alarm.id, 0))
+        member = incident.members.get(alarm.id) if incident else None
+        blip = alarm.state == "cleared" and alarm.raised_ns == alarm.cleared_ns == now_ns
+        if alarm.up or blip:
+            if incident is not None and member is not None and incident.open and member.up:
+                self._update(incident, member, alarm, hidden=hidden)
+            elif not hidden:
+                self._raise(alarm, incident, now_ns)
+        elif incident is not None and member is not None and member.up:
+            member.up = False
+            self._touch(incident, at_once=False)
+            self._settle(incident, now_ns)
+
+    def _update(self, incident: Incident, member: Member, alarm: Alarm, *, hidden: bool) -> None:
+        at_once = alarm.id == incident.front and not hidden
+        at_once |= SEVERITIES.index(alarm.severity) < SEVERITIES.index(incident.severity)
+        member.severity, member.title, member.hidden = alarm.severity, alarm.title, hidden
+        self._touch(incident, at_once=at_once)
+
+    def _raise(self, alarm: Alarm, before: Incident | None, now_ns: int) -> None:
+        place = self._places.of(alarm.entity, alarm.title)
+        if is_change(alarm) and alarm.source != OURS:
+            self._suspects.changed(place.nodes[0], alarm, now_ns)
+        times = self._raised.setdefault(alarm.id, [])
+        times.append(now_ns)
+        del times[: -self._settings.repeat_changes]
+        behind = False
+        if before is not None and self._comes_back(before, alarm, times, now_ns):
+            incident = before
+            self._reopen(incident)
+        else:
+            found, behind = self._find(alarm, place, now_ns)
+            incident = found or self._begin(alarm, now_ns)
+        self.companions.seen(alarm.kind, place.nodes[0], now_ns)
+        self._join(incident, alarm, place, now_ns, behind=behind)
+        if layer_of(alarm) <= LINK:
+            self._absorb(incident, now_ns)
+        if not alarm.up:
+            incident.members[alarm.id].up = False
+            self._settle(incident, now_ns)
+
+    def _comes_back(self, before: Incident, alarm: Alarm, times: list[int], now_ns: int) -> bool:
+        """Whether an alarm re-opens the incident that it was part of."""
+        if before.open:
+            return True
+        if before.parent:
+            return False
+        if alarm.raised_ns == before.members[alarm.id].raised_ns:
+            return True  # the same occurrence
+        # What our own rules name anew after its clearing was confirmed is a fault of its own.
+        repeats = alarm.source != OURS and len(times) >= self._settings.repeat_changes
+        return repeats and now_ns - before.closed_ns <= self._repeat_ns
+
+    def _begin(self, alarm: Alarm, now_ns: int) -> Incident:
+        number = incident_id(alarm)
+        while number in self.all:  # it began another one before, which was merged or split
+            number = stable_id(f"incident|{number}|{now_ns}")
+        incident = Incident(number, alarm.id, alarm.id, alarm.raised_ns, last_ns=now_ns)
+        if len(self.all) >= INCIDENTS_MAX and self._closed:
+            self._drop(next(iter(self._closed)))
+        self.all[number] = incident
+        self._waiting[number] = None
+        return incident
+
+    def _join(
+        self, incident: Incident, alarm: Alarm, place: Place, now_ns: int, *, behind: bool
+    ) -> None:
+        primary = alarm.source == OURS and alarm.kind in PRIMARY
+        incident.members[alarm.id] = member_of(alarm, place, primary=primary, behind=behind)
+        self._of[alarm.id] = alarm.incident = incident.number
+        incident.last_ns = now_ns
+        for node in place.nodes:
+            incident.nodes[node] = now_ns
+            here = self._at.setdefault(node, {})
+            here.pop(incident.number, None)
+            here[incident.number] = None
+        if behind and not alarm.suppressed:
+            alarm.suppressed = "parent"
+        self._touch(incident, at_once=alarm.id == incident.front)
+        self._mark_cut(incident)
+
+    def _reopen(self, incident: Incident) -> None:
+        if not incident.open:
+            incident.closed_ns = 0
+            self._closed.pop(incident.number, None)
+            incident.state = "pending" if not incident.told_ns else "reopening"
+            if not incident.told_ns:
+                self._waiting[incident.number] = None
+        self._touch(incident, at_once=True)
+
+    # ---- which incident
+
+    def _find(self, alarm: Alarm, place: Place, now_ns: int) -> tuple[Incident | None, bool]:
+        """Return the incident that an alarm most likely belongs to, and whether it is cut off by it."""
+        best: tuple[float, int, int] | None = None
+        found: Incident | None = None
+        for node, relation in self._around(place):
+            here = self._at.get(node)
+            if not here:
+                continue
+            for number in list(reversed(here))[:CANDIDATES_MAX]:
+                incident = self.all[number]
+                score = self._score(incident, alarm, place, node, relation, now_ns)
+                key = (score, incident.last_ns, -number)
+                if score >= ACCEPTED and (best is None or key > best):
+                    best, found = key, incident
+        if found is None or (best is not None and best[0] < BEHIND):
+            over = self._cut_by(place)
+            if over is not None and not (alarm.kind in PRIMARY and over.primary):
+                return over, True
+        return found, False
+
+    def _around(self, place: Place) -> Iterable[tuple[str, float]]:
+        seen = set(place.nodes)
+        for node in place.nodes:
+            yield node, SAME_NODE
+        for node in place.mentioned:
+            if node not in seen:
+                seen.add(node)
+                yield node, NAMED
+        for own in place.nodes:
+            for node, hops in self._places.graph.near(own).items():
+                if hops == 1 and node not in seen:
+                    seen.add(node)
+                    yield node, NEXT_TO_MEMBER
+
+    def _score(
+        self, incident: Incident, alarm: Alarm, place: Place, node: str, relation: float,
+        now_ns: int,
+    ) -> float:  # fmt: skip
+        none = -1.0
+        own = alarm.source == OURS
+        root = incident.members[incident.root]
+        if incident.by_hand or (own and not incident.open):
+            return none
+        if own and alarm.kind in PRIMARY and incident.primary:
+            return none
+        age_ns = now_ns - incident.nodes.get(node, incident.last_ns)
+        lift = self._lift(incident, alarm.kind)
+        if place.link and place.link == root.link:
+            relation = SAME_LINK
+            going = incident.open and root.up and root.link_down
+            if age_ns > self._group_ns and not going:
+                return none
+        elif lift < LIFT_AGAINST or age_ns > self._allowed_ns(incident, relation, lift, own=own):
+            return none
+        if layer_of(alarm) <= LINK and root.layer <= LINK and place.link != root.link:
+            if age_ns > PHYSICAL_NS or relation < SAME_NODE:
+                return none
+        if relation == NEXT_TO_MEMBER and node in root.nodes:
+            relation = NEXT_TO_CENTRE
+        justified = relation >= SAME_NODE and node in root.nodes
+        if len(incident.members) >= self._settings.incident_alarms_max and not justified:
+            return none
+        return relation + min(lift, LIFT_MOST) - min(age_ns / self._group_ns, 1.0)
+
+    def _allowed_ns(self, incident: Incident, relation: float, lift: float, *, own: bool) -> int:
+        """Return how long after the last raise there an alarm may still belong to an incident."""
+        if own or relation != SAME_NODE:
+            return self._group_ns
+        if lift >= LIFT_COMPANION:
+            return self._repeat_ns
+        return OPEN_NODE_NS if incident.open else self._group_ns
+
+    def _lift(self, incident: Incident, kind: str) -> float:
+        """Return how well a kind is known to come with the kinds of an incident."""
+        best = None
+        for other in list(incident.kinds)[-LIFT_KINDS_MAX:]:
+            if other != kind:
+                lift = self.companions.lift(kind, other)
+                best = lift if best is None or lift > best else best
+        return best or 0.0
+
+    # ---- what is cut off
+
+    def _mark_cut(self, incident: Incident) -> None:
+        links, nodes = incident.links_down(), incident.nodes_down()
+        if links or nodes:
+            for node in self._places.graph.cut_off(links, nodes):
+                self._cut[node] = incident.number
+
+    def _cut_by(self, place: Place) -> Incident | None:
+        incident = self.all.get(self._cut.get(place.nodes[0], 0))
+        if incident is None or not incident.open:
+            return None
+        links, nodes = incident.links_down(), incident.nodes_down()
+        if place.nodes[0] in self._places.graph.cut_off(links, nodes):
+            return incident
+        return None
+
+    def _absorb(self, incident: Incident, now_ns: int) -> None:
+        """Take in the symptoms that came just before their cause, as incidents of their own."""
+        links, nodes = incident.links_down(), incident.nodes_down()
+        cut = self._places.graph.cut_off(links, nodes) if links or nodes else frozenset()
+        root = incident.members[incident.root]
+        for node in [*root.nodes, *sorted(cut)]:
+            for number in list(self._at.get(node, ())):
+                other = self.all[number]
+                if other is incident or not other.open or other.by_hand or other.primary:
+                    continue
+                if now_ns - other.opened_ns > ABSORB_NS:
+                    continue
+                theirs = other.members[other.root]
+                same = theirs.link and theirs.link == root.link
+                if not same and (theirs.layer <= LINK or (other.hard_up and node not in cut)):
+                    continue
+                if same or set(other.nodes) <= {*root.nodes, *cut}:
+                    self._merge(incident, other, now_ns, behind=node in cut)
+
+    def _merge(self, into: Incident, other: Incident, now_ns: int, *, behind: bool) -> None:
+        for number, member in other.members.items():
+            alarm = self._alarm(number)
+            member.behind = member.behind or behind
+            into.members[number] = member
+            self._of[number] = into.number
+            if alarm is not None:
+                alarm.incident = into.number
+                if behind and alarm.up and not alarm.suppressed:
+                    alarm.suppressed = "parent"
+        for node, at in other.nodes.items():
+            into.nodes[node] = max(into.nodes.get(node, 0), at)
+            self._at.setdefault(node, {})[into.number] = None
+            self._at[node].pop(other.number, None)
+        other.parent, other.closed_ns = into.number, now_ns
+        self._waiting.pop(other.number, None)
+        self._closed[other.number] = None
+        self._changed[other.number] = True
+        self._touch(into, at_once=False)
+        self._mark_cut(into)
+        if any(member.up for member in into.members.values()):
+            self._reopen(into)
+
+    # ---- by hand
+
+    def merge(self, numbers: list[int], now_ns: int, by: str) -> bool:
+        """Merge incidents into the first of them; what came together here is learned."""
+        found = [self.all[number] for number in numbers if number in self.all]
+        if len(found) < 2:
+            return False
+        into, *others = found
+        for other in others:
+            for kind in into.kinds:
+                for theirs in other.kinds:
+                    if kind != theirs:
+                        self.companions.said(kind, theirs, together=True)
+            self._merge(into, other, now_ns, behind=False)
+        into.by_hand, into.operator = True, by
+        self._touch(into, at_once=True)
+        return True
+
+    def split(self, number: int, alarms: list[int], now_ns: int, by: str) -> bool:
+        """Take alarms out of an incident into one of their own; that they differ is learned."""
+        incident = self.all.get(number)
+        if incident is None:
+            return False
+        going = [one for one in alarms if one in incident.members]
+        if not going or len(going) == len(incident.members):
+            return False
+        staying = [one for one in incident.members if one not in going]
+        for one in going:
+            for other in staying:
+                kinds = incident.members[one].kind, incident.members[other].kind
+                if kinds[0] != kinds[1]:
+                    self.companions.said(*kinds, together=False)
+        first = self._alarm(going[0])
+        if first is None:
+            return False
+        new = self._begin(first, now_ns)
+        for one in going:
+            new.members[one] = incident.members.pop(one)
+            self._of[one] = new.number
+            moved = self._alarm(one)
+            if moved is not None:
+                moved.incident = new.number
+            for node in new.members[one].nodes:
+                new.nodes[node] = now_ns
+                self._at.setdefault(node, {})[new.number] = None
+        if incident.front in going:
+            incident.front = staying[0]
+        new.by_hand = incident.by_hand = True
+        new.operator = incident.operator = by
+        for one_of in (new, incident):
+            one_of.root = min(one_of.members, key=one_of.depth)
+            self._touch(one_of, at_once=True)
+            self._settle(one_of, now_ns)
+        return True
+
+    # ---- what is told
+
+    def _touch(self, incident: Incident, *, at_once: bool) -> None:
+        self._changed[incident.number] = self._changed.get(incident.number, False) or at_once
+
+    def touch(self, number: int) -> None:
+        """Tell an incident anew: what operators did with it changed."""
+        if number in self.all:
+            self._touch(self.all[number], at_once=True)
+
+    def _settle(self, incident: Incident, now_ns: int) -> None:
+        """Close an incident under which nothing is up any more."""
+        if incident.open and not any(member.up for member in incident.members.values()):
+            incident.closed_ns = now_ns
+            self._closed[incident.number] = None
+            self._waiting.pop(incident.number, None)
+            self._touch(incident, at_once=True)
+            self._suspects.ended(incident)
+
+    def advance(self, now_ns: int) -> list[dict[str, Any]]:
+        """Return the rows of incidents that changed or whose wait is over, in order of their ids."""
+        rows = []
+        for number in list(self._waiting):
+            incident = self.all[number]
+            if incident.state == "pending" and self._is_due(incident, now_ns):
+                self._touch(incident, at_once=True)
+        for number in sorted(self._changed):
+            row = self._tell(self.all[number], now_ns, at_once=self._changed[number])
+            if row is not None:
+                rows.append(row)
+        self._expire(now_ns)
+        return rows
+
+    def _is_due(self, incident: Incident, now_ns: int) -> bool:
+        own = self._alarm(incident.front)
+        if own is not None and own.source == OURS:
+            return True
+        return now_ns - incident.opened_ns >= self._wait_ns
+
+    def _tell(self, incident: Incident, now_ns: int, *, at_once: bool) -> dict[str, Any] | None:
+        """Return the row of a change, None where it can wait."""
+        before = (incident.severity, incident.root)
+        self._judge(incident, now_ns)
+        worse = SEVERITIES.index(incident.severity) < SEVERITIES.index(before[0])
+        at_once = at_once or worse or incident.root != before[1]
+        state = self._next_state(incident, now_ns)
+        if state == "updated":
+            grown = len(incident.members) >= 2 * incident.told_count
+            if not at_once and not (grown and now_ns - incident.changed_ns >= self._again_ns):
+                if not grown:
+                    del self._changed[incident.number]
+                return None
+        del self._changed[incident.number]
+        front = self._alarm(incident.front)
+        if front is None:
+            return None
+        if state == "raised" and not incident.told_ns:
+            incident.told_ns = now_ns
+        if state != "pending":
+            self._waiting.pop(incident.number, None)
+        incident.state, incident.changed_ns = state, now_ns
+        incident.told_count = len(incident.members)
+        if state in ("raised", "updated"):
+            self._suspects.judge(incident, self._members(incident), now_ns)
+        row = incident.row(front, self._alarm(incident.root))
+        incident.origin = ""
+        return row
+
+    def _next_state(self, incident: Incident, now_ns: int) -> str:
+        if not incident.open:
+            if incident.parent:
+                return "cleared" if incident.told_ns else "merged"
+            return "cleared" if incident.told_ns else "pending"
+        if incident.state in ("raised", "updated"):
+            return "updated"
+        if incident.told_ns or self._is_due(incident, now_ns):
+            return "raised"
+        return "pending"
+
+    def _judge(self, incident: Incident, now_ns: int) -> None:
+        """Choose root, severity and title; after the first minute they change seldom."""
+        incident.severity = incident.worst()
+        links = incident.links_down()
+        if links:
+            self._mark_behind(incident, links)
+        root = min(incident.members, key=incident.depth)
+        if not incident.told_ns and root != incident.front and incident.state == "pending":
+            incident.front = root
+        if root == incident.root or incident.parent:
+            incident.title = incident.members[incident.root].title
+            return
+        late = incident.told_ns and now_ns - incident.told_ns > STABLE_AFTER_NS
+        if late:
+            deeper = incident.members[root].layer < incident.members[incident.root].layer
+            if not deeper or incident.title_changes >= TITLE_CHANGES_MAX:
+                return
+            incident.title_changes += 1
+        incident.root = root
+        incident.title = incident.members[root].title
+
+    def _mark_behind(self, incident: Incident, links: frozenset[str]) -> None:
+        """Mark members whose way to the network these links cut: they are symptoms, not causes.
+
+        Not what lost its power, nor a node all of whose several links are down: there the node is
+        the likelier cause.
+        """
+        cut = self._places.graph.cut_off(links)
+        for member in incident.members.values():
+            away = all(node in cut for node in member.nodes)
+            if not away or member.layer == POWER or member.link in links:
+                continue
+            around = set(self._places.graph.links_of(member.nodes[0]))
+            member.behind = not (member.node_down and len(around) > 1 and around <= links)
+
+    def _members(self, incident: Incident) -> list[Alarm]:
+        found = (self._alarm(number) for number in incident.members)
+        return [alarm for alarm in found if alarm is not None]
+
+    def _expire(self, now_ns: int) -> None:
+        """Forget incidents that closed too long ago to come back."""
+        for number in list(self._closed):
+            if now_ns - self.all[number].closed_ns < self._repeat_ns:
+                break
+            self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        incident = self.all.pop(number)
+        self._closed.pop(number, None)
+        self._waiting.pop(number, None)
+        self._changed.pop(number, None)
+        for alarm in incident.members:
+            if self._of.get(alarm) == number:
+                del self._of[alarm]
+                self._raised.pop(alarm, None)
+        for node in incident.nodes:
+            here = self._at.get(node)
+            if here is not None:
+                here.pop(number, None)
+                if not here:
+                    del self._at[node]
+
+    # ---- checkpoint
+
+    def snapshot(self) -> Any:
+        """Return what `restore` takes."""
+        return {
+            "all": list(self.all.values()),
+            "at": [[node, list(numbers)] for node, numbers in self._at.items()],
+            "cut": list(self._cut.items()),
+            "raised": list(self._raised.items()),
+            "closed": list(self._closed),
+            "waiting": list(self._waiting),
+            "changed": list(self._changed.items()),
+            "of": list(self._of.items()),
+            "companions": self.companions.snapshot(),
+        }
+
+    def restore(self, kept: Any) -> None:
+        """Take it back."""
+        found = (msgspec.convert(fields, Incident) for fields in kept["all"])
+        self.all = {incident.number: incident for incident in found}
+        self._at = {node: dict.fromkeys(numbers) for node, numbers in kept["at"]}
+        self._cut, self._raised = dict(kept["cut"]), dict(kept["raised"])
+        self._closed = dict.fromkeys(kept["closed"])
+        self._waiting = dict.fromkeys(kept["waiting"])
+        self._changed, self._of = dict(kept["changed"]), dict(kept["of"])
+        self.companions.restore(kept["companions"])

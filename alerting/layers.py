@@ -1,0 +1,86 @@
+"""What kind of trouble an alarm states, deepest first: what lies deeper may cause what lies above."""
+
+import re
+
+from alerting.alarm import OURS, Alarm
+
+LAYERS = ("power", "equipment", "link", "software", "attack", "protocol", "load", "other")
+POWER, EQUIPMENT, LINK, SOFTWARE, ATTACK, PROTOCOL, LOAD, OTHER = range(8)
+
+_POWER_CAUSES = """
+    batteryChargingFailure batteryDischarging batteryFailure commercialPowerFailure fuseFailure
+    generatorFailure lowBatteryThreshold lowFuel powerProblem powerProblems powerSupplyFailure
+    rectifierFailure rectifierHighVoltage rectifierLowVoltage
+"""
+_LINK_CAUSES = """
+    aIS degradedSignal excessiveBER farEndReceiverFailure framingError lossOfFrame lossOfMultiFrame
+    lossOfPointer lossOfSignal receiveFailure receiverFailure remoteAlarmInterface
+    signalQualityEvaluationFailure transceiverFailure transmissionError transmitFailure
+    transmitterFailure unavailable
+"""
+_POWER = frozenset(_POWER_CAUSES.split())
+_LINK = frozenset(_LINK_CAUSES.split())
+_DOWN = ("lossOfSignal", "lossOfFrame", "aIS", "unavailable")
+_BY_TYPE = {
+    "equipmentAlarm": EQUIPMENT,
+    "environmentalAlarm": EQUIPMENT,
+    "communicationsAlarm": PROTOCOL,
+    "processingErrorAlarm": SOFTWARE,
+    "qualityOfServiceAlarm": LOAD,
+    "securityServiceOrMechanismViolation": ATTACK,
+    "operationalViolation": ATTACK,
+}
+_OWN = {
+    "link-cut": LINK,
+    "exporter-down": EQUIPMENT,
+    "volumetric-attack": ATTACK,
+    "port-scan": ATTACK,
+    "slow-leak": LOAD,
+    "deviation": LOAD,
+}
+_LINK_DOWN = re.compile(r"link.?down|if.?down|port.?down|loss.?of.?(signal|light)|\blos\b", re.I)
+_NODE_DOWN = re.compile(
+    r"(node|device|host|router|element|model|chassis).?(is.)?(down|lost)|exporter-down", re.I
+)
+_UNREACHABLE = re.compile(r"unreachable|contact.?lost|not.?respond|no.?response", re.I)
+_CHANGE = re.compile(r"config(uration)?.?(change|event|commit|man)|cfg.?change|commit", re.I)
+
+
+def layer_of(alarm: Alarm) -> int:
+    """Return the layer of an alarm, an index of LAYERS."""
+    if alarm.source == OURS and alarm.kind in _OWN:
+        return _OWN[alarm.kind]
+    event_type, cause = alarm.types
+    if cause in _POWER:
+        return POWER
+    if cause in _LINK or _LINK_DOWN.search(alarm.kind):
+        return LINK
+    if _NODE_DOWN.search(alarm.kind):
+        return EQUIPMENT
+    if _UNREACHABLE.search(alarm.kind):
+        return PROTOCOL  # somebody cannot reach it: that says little of what is broken
+    return _BY_TYPE.get(event_type, OTHER)
+
+
+def is_link_down(alarm: Alarm) -> bool:
+    """Whether the alarm says that a link carries nothing."""
+    if alarm.source == OURS:
+        return alarm.kind == "link-cut"
+    return alarm.types[1] in _DOWN or _LINK_DOWN.search(alarm.kind) is not None
+
+
+def is_node_down(alarm: Alarm) -> bool:
+    """Whether the alarm says that a whole node is gone."""
+    return _NODE_DOWN.search(alarm.kind) is not None
+
+
+def is_change(alarm: Alarm) -> bool:
+    """Whether the alarm tells of a change of configuration, not of a fault."""
+    return _CHANGE.search(alarm.kind) is not None
+
+
+def is_hard(alarm: Alarm) -> bool:
+    """Whether the network itself states a fault: link, peer or device down, or critical at all."""
+    if alarm.source == OURS:
+        return alarm.explain.get("disposition") == "hard"
+    return alarm.severity == "critical" or is_link_down(alarm) or is_node_down(alarm)

@@ -1,0 +1,180 @@
+"""The life of our own alarms: what the cause rules claim of each tick raises, updates and clears them."""
+
+from collections.abc import Sequence
+
+from alerting.alarm import SEVERITIES, Alarm, Claim, alarm_id
+from alerting.causes import CauseRules, Row
+from alerting.config import AlertingSettings
+from alerting.explain import attached, explain
+from alerting.suppress import Explanations, attach
+from runtime.component import Context
+from telemetry.identity import id_text
+
+SIZES_KEPT = 6  # ticks by which growing and shrinking are told apart
+CLEARED_KEPT_NS = 86_400_000_000_000  # so long its occurrences are counted on
+SIBLING_TICKS = 2  # deviations that begin so close together are one event
+
+
+class OwnAlarms:
+    """All our own alarms by id; `judge` takes what a view tick found and tells which changed."""
+
+    def __init__(
+        self,
+        settings: AlertingSettings,
+        context: Context,
+        rules: CauseRules,
+        explanations: Explanations,
+    ) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._explanations = explanations
+        self.alarms: dict[int, Alarm] = {}
+        self._held = context.metrics.counter(
+            "alarms_held_total",
+            "claims that became no alarm, by reason",
+            label="reason",
+            values=("too_many",),
+        )
+
+    def judge(self, rows: Sequence[Row], now_ns: int, lengths: set[float]) -> list[Alarm]:
+        """Move every alarm on by one tick; return those that changed."""
+        attacks = (a for a in self.alarms.values() if a.up and a.kind == "volumetric-attack")
+        claims = self._rules.claims(rows, {alarm.entity for alarm in attacks})
+        shown = {claim.alarm_id for claim in claims}
+        claimed: list[tuple[Alarm, Claim]] = []
+        for claim in claims:
+            if alarm := self._alarm_of(claim, shown):
+                claimed.append((alarm, claim))
+        # The anomalies that these faults explain are attached before the alarms are told.
+        own = {series for claim in claims for series in claim.series}
+        other = [row for row in rows if id_text(row.key.series_id) not in own]
+        rest = self._explanations.rest(other, self.alarms.values(), now_ns)
+        for claim in self._rules.deviations(rest):
+            sibling = self._sibling(claim, shown)
+            if sibling is not None:
+                # Part of an event that has an alarm: it keeps that alarm up and raises no other.
+                attach(sibling, f"deviation {claim.entity}")
+                sibling.quiet_ticks, sibling.last_ns = 0, now_ns
+                shown.add(alarm_id(sibling.kind, sibling.entity))
+            elif alarm := self._alarm_of(claim, shown):
+                claimed.append((alarm, claim))
+                shown.add(claim.alarm_id)
+        changed = [alarm for alarm, claim in claimed if self._claim(alarm, claim, now_ns)]
+        for key, alarm in list(self.alarms.items()):
+            ended = not lengths or not alarm.tick_seconds or alarm.tick_seconds in lengths
+            if key not in shown and ended and self._quiet(key, alarm, now_ns):
+                changed.append(alarm)
+        return changed
+
+    def _alarm_of(self, claim: Claim, shown: set[int]) -> Alarm | None:
+        """Return the claim's alarm, a new one where there is none, None where there is no room."""
+        alarm = self.alarms.get(claim.alarm_id)
+        if alarm is None:
+            if len(self.alarms) >= self._settings.alarms_max and not self._make_room(shown):
+                self._held.add("too_many")
+                return None
+            alarm = Alarm(claim.kind, claim.entity, first_ns=claim.since_ns)
+            self.alarms[claim.alarm_id] = alarm
+        if not alarm.up and alarm.pending_ticks == 0:
+            alarm.first_ns = claim.since_ns
+        return alarm
+
+    def _make_room(self, shown: set[int]) -> bool:
+        """Forget the alarm that was cleared longest ago, if there is one that this tick has not."""
+        over = [
+            (alarm.cleared_ns, key)
+            for key, alarm in self.alarms.items()
+            if alarm.state in ("cleared", "closed") and key not in shown
+        ]
+        if over:
+            del self.alarms[min(over)[1]]
+        return bool(over)
+
+    def _sibling(self, claim: Claim, shown: set[int]) -> Alarm | None:
+        """Return the deviation alarm of another entity that began when this one did."""
+        if claim.alarm_id in self.alarms:
+            return None
+        near = round(SIBLING_TICKS * claim.tick_seconds * 1e9)
+        for key, alarm in self.alarms.items():
+            going = alarm.up or (alarm.state == "pending" and key in shown)
+            if going and alarm.kind == "deviation" and abs(alarm.first_ns - claim.since_ns) <= near:
+                return alarm
+        return None
+
+    def _claim(self, alarm: Alarm, claim: Claim, now_ns: int) -> bool:
+        """Move an alarm on by one tick that shows it; return whether there is a change to tell."""
+        alarm.quiet_ticks, alarm.last_ns = 0, now_ns
+        alarm.tick_seconds = claim.tick_seconds
+        alarm.sizes = [*alarm.sizes[1 - SIZES_KEPT :], _six(abs(claim.actual - claim.expected))]
+        if not alarm.up:
+            alarm.pending_ticks += 1
+            # What the budget has not let in yet is in the digest; its confirmation goes on.
+            if alarm.pending_ticks < claim.ticks_needed or claim.disposition == "digest":
+                return False
+            self._raise(alarm, claim, now_ns)
+            return True
+        if claim.disposition == "hard":
+            return False  # a hard fault is certain when it is raised; only its end is news
+        worse = SEVERITIES.index(claim.severity) < SEVERITIES.index(alarm.severity)
+        again = now_ns - alarm.changed_ns >= round(self._settings.update_seconds * 1e9)
+        grown = again and claim.score > 2.0 * alarm.best_score
+        if worse or (grown and not alarm.flapping):
+            if worse and alarm.acknowledged == "until-worse":
+                alarm.acknowledged = ""
+            alarm.state = "updated"
+            self._tell(alarm, claim, now_ns)
+            return True
+        return False
+
+    def _raise(self, alarm: Alarm, claim: Claim, now_ns: int) -> None:
+        reopen = round(self._settings.reopen_seconds * 1e9)
+        if not alarm.cleared_ns or now_ns - alarm.cleared_ns > reopen:
+            alarm.occurrence += 1
+            alarm.raised_ns = alarm.first_ns
+            alarm.raises = [] if not alarm.cleared_ns else alarm.raises
+        flap = round(self._settings.flap_seconds * 1e9)
+        alarm.raises = [at for at in alarm.raises if now_ns - at < flap] + [now_ns]
+        alarm.flapping = len(alarm.raises) >= self._settings.flap_changes
+        if alarm.acknowledged == "until-clear" and alarm.cleared_ns:
+            alarm.acknowledged = ""
+        alarm.state, alarm.cleared_ns, alarm.pending_ticks = "raised", 0, 0
+        alarm.best_score = 0.0
+        self._tell(alarm, claim, now_ns)
+
+    def _tell(self, alarm: Alarm, claim: Claim, now_ns: int) -> None:
+        alarm.severity, alarm.origin = claim.severity, ""
+        alarm.changed_ns = now_ns
+        alarm.title = claim.title + (" (flapping)" if alarm.flapping else "")
+        alarm.best_score = max(alarm.best_score, claim.score)
+        alarm.explain = explain(alarm, claim)
+
+    def _quiet(self, key: int, alarm: Alarm, now_ns: int) -> bool:
+        """Move an alarm on by one tick that does not show it; return whether it cleared."""
+        alarm.quiet_ticks += 1
+        if alarm.state == "pending":
+            if alarm.quiet_ticks > 1:
+                del self.alarms[key]
+            return False
+        if not alarm.up:
+            alarm.pending_ticks = 0
+            if now_ns - alarm.cleared_ns > CLEARED_KEPT_NS:
+                del self.alarms[key]
+            return False
+        if alarm.quiet_ticks < self._settings.clear_ticks:
+            return False
+        # A flapping alarm is said once and stays up until it has been calm for long.
+        if alarm.flapping and now_ns - alarm.last_ns < round(self._settings.reopen_seconds * 1e9):
+            return False
+        alarm.state, alarm.cleared_ns, alarm.changed_ns = "cleared", now_ns, now_ns
+        alarm.origin = ""
+        alarm.pending_ticks, alarm.sizes = 0, []
+        if alarm.flapping:
+            alarm.flapping, alarm.raises = False, []
+            alarm.title = alarm.title.removesuffix(" (flapping)")
+        alarm.explain = {**alarm.explain, "growing": False, "trend": "over"} | attached(alarm)
+        alarm.attached = []
+        return True
+
+
+def _six(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,93 @@
+"""Storms: when one source raises one kind of alarm on ever more entities, one alarm says so.
+
+Up to `storm_alarms` new alarms a minute of a class (source and kind) are told one by one. Those
+beyond are counted in the class's storm alarm; the journal has every one of them, and a clear is
+never dropped: one that belongs to no alarm of ours takes from the storm's count.
+"""
+
+from dataclasses import dataclass, field
+
+from telemetry.foreign_alarm import foreign_alarm_id
+
+KIND = "alarm-storm"
+WINDOW_NS = 60_000_000_000
+CLASSES_MAX = 1_000
+NAMED_MAX = 10
+
+
+@dataclass(slots=True)
+class Storm:
+    """One class of foreign alarms in the last minute."""
+
+    source: str
+    kind: str
+    since_ns: int = 0  # start of the minute that is counted
+    new: int = 0  # alarms that began in it
+    hidden: int = 0  # alarms that were only counted, and not cleared since
+    told: int = 0  # `hidden` when it was last told
+    entities: list[str] = field(default_factory=list)  # the first of them
+    up: bool = False
+    last_ns: int = 0
+
+    @property
+    def alarm(self) -> int:
+        """The id of the alarm that stands for this storm."""
+        return foreign_alarm_id(self.source, KIND, self.kind)
+
+
+class Storms:
+    """Counts new alarms by class, bounded; says which are to be hidden."""
+
+    def __init__(self, alarms_a_minute: int, calm_ns: int) -> None:
+        self._most = alarms_a_minute
+        self._calm_ns = calm_ns
+        self.classes: dict[tuple[str, str], Storm] = {}
+
+    def hides(self, source: str, kind: str, entity: str, now_ns: int) -> bool:
+        """Count a new alarm; return whether its class is in a storm, so that it is only counted."""
+        storm = self.classes.get((source, kind))
+        if storm is None:
+            if len(self.classes) >= CLASSES_MAX and not self._make_room(now_ns):
+                return False
+            storm = self.classes[source, kind] = Storm(source, kind, since_ns=now_ns)
+        if now_ns - storm.since_ns >= WINDOW_NS:
+            storm.since_ns, storm.new = now_ns, 0
+        storm.new += 1
+        storm.last_ns = now_ns
+        if storm.new <= self._most:
+            return False
+        storm.hidden += 1
+        if len(storm.entities) < NAMED_MAX:
+            storm.entities.append(entity)
+        return True
+
+    def clear(self, source: str, kind: str, now_ns: int) -> bool:
+        """Take a clear that belongs to no alarm; return whether a storm had counted its raise."""
+        storm = self.classes.get((source, kind))
+        if storm is None or not storm.hidden:
+            return False
+        storm.hidden -= 1
+        storm.last_ns = now_ns
+        return True
+
+    def changed(self, now_ns: int) -> list[Storm]:
+        """Return storms that began, doubled or are over; those over forget what they counted."""
+        made = []
+        for storm in self.classes.values():
+            over = storm.up and now_ns - storm.last_ns >= self._calm_ns
+            if over or (storm.hidden and (not storm.up or storm.hidden >= 2 * storm.told)):
+                storm.up = not over
+                storm.told = storm.hidden
+                made.append(storm)
+        return made
+
+    def forget(self, storm: Storm) -> None:
+        """Drop a storm that is over."""
+        del self.classes[storm.source, storm.kind]
+
+    def _make_room(self, now_ns: int) -> bool:
+        for key, storm in self.classes.items():
+            if not storm.hidden and now_ns - storm.last_ns >= WINDOW_NS:
+                del self.classes[key]
+                return True
+        return False

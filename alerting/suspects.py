@@ -1,0 +1,274 @@
+"""Why: ranked probable causes with their evidence, what a fault touches, what redundancy is left."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from alerting.alarm import OURS, Alarm
+from alerting.incident import Incident
+from alerting.layers import (
+    ATTACK,
+    LAYERS,
+    LOAD,
+    POWER,
+    SOFTWARE,
+    is_change,
+)
+from alerting.places import Places
+from alerting.windows import Windows
+from runtime.ports import NetworkMap
+from telemetry.identity import id_text
+
+EVENT_NODES_MAX = 2_000  # nodes of which changes and software events are remembered
+EVENTS_MAX = 8  # of one node
+NEAR_NS = 900_000_000_000  # so long before a fault may its cause lie
+AFTER_EVENT_NS = 60_000_000_000  # and its message may be so late
+AFTER_WORK_NS = 3_600_000_000_000  # so long after planned work is it a suspect
+CAUSES_SHOWN = 5
+NAMED_MAX = 10
+PAST_KINDS_MAX = 200  # kinds of root of which past incidents are remembered
+PAST_MAX = 20  # of one kind
+SIMILAR_SHOWN = 3
+SIMILAR_LEAST = 0.5
+
+# How likely a cause of each kind is before anything is known of this case: changes and planned
+# works lead every published survey of outages, so they stand above what they set off.
+CHANGE, PLANNED, SOFT = "change", "planned-work", "software"
+PRIOR = {
+    PLANNED: 0.9,
+    "power": 0.85,
+    CHANGE: 0.8,
+    "equipment": 0.7,
+    "link": 0.65,
+    SOFT: 0.6,
+    "attack": 0.6,
+    "load": 0.35,
+    "protocol": 0.3,
+    "other": 0.2,
+}
+
+
+class Suspects:
+    """Ranks causes. Remembers changes, software events, and incidents of the past; all bounded."""
+
+    def __init__(self, network: NetworkMap, places: Places, windows: Windows) -> None:
+        self._network = network
+        self._places = places
+        self._windows = windows
+        self._events: dict[str, deque[tuple[int, str, str]]] = {}
+        self._past: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def changed(self, node: str, alarm: Alarm, now_ns: int) -> None:
+        """Remember that a configuration changed."""
+        self.event(CHANGE, node, f"{alarm.source}: {alarm.title or alarm.kind}", now_ns)
+
+    def event(self, kind: str, node: str, words: str, now_ns: int) -> None:
+        """Remember something that happened on a node: a change, a software event."""
+        events = self._events.pop(node, None) or deque(maxlen=EVENTS_MAX)
+        events.append((now_ns, kind, words))
+        self._events[node] = events  # the newest node last
+        if len(self._events) > EVENT_NODES_MAX:
+            del self._events[next(iter(self._events))]
+
+    # ---- causes
+
+    def judge(self, incident: Incident, alarms: Sequence[Alarm], now_ns: int) -> None:
+        """Set an incident's causes, impact and similar ones of the past."""
+        found = self._of_alarms(incident, alarms)
+        found += self._of_events(incident)
+        found += self._of_works(incident, alarms, now_ns)
+        found.sort(key=lambda cause: (-cause["likely"], cause["kind"], cause["entity"]))
+        seen: set[tuple[str, str]] = set()
+        ranked: list[dict[str, Any]] = []
+        for cause in found:
+            if (cause["kind"], cause["entity"]) not in seen:
+                seen.add((cause["kind"], cause["entity"]))
+                ranked.append(cause | {"rank": len(ranked) + 1, "sure": _words(cause["likely"])})
+        incident.causes = ranked[:CAUSES_SHOWN]
+        incident.impact = self.impact(incident)
+        if incident.told_ns == now_ns:
+            incident.similar = self._similar(incident)
+
+    def _of_alarms(self, incident: Incident, alarms: Sequence[Alarm]) -> list[dict[str, Any]]:
+        root = incident.members[incident.root]
+        site = self._places.site(root.nodes[0])
+        made = []
+        for alarm in alarms:
+            member = incident.members[alarm.id]
+            if alarm.id == incident.root:
+                own = alarm.explain.get("causes", []) if alarm.source == OURS else []
+                if own:
+                    made += [
+                        dict(cause) | {"likely": 0.95 - 0.1 * i} for i, cause in enumerate(own)
+                    ]
+                    continue
+                others = len(incident.members) - 1
+                why = f"the deepest fault of {others + 1} alarms" if others else alarm.title
+                made.append(
+                    _cause(alarm.kind, alarm.entity, 0.1 + PRIOR[LAYERS[member.layer]], why)
+                )
+            elif member.layer in (POWER, ATTACK, SOFTWARE) and not is_change(alarm):
+                same = site and self._places.site(member.nodes[0]) == site
+                near = set(member.nodes) & set(root.nodes)
+                if same or near:
+                    likely = PRIOR[LAYERS[member.layer]] - (0.0 if near else 0.1)
+                    made.append(_cause(alarm.kind, alarm.entity, likely, alarm.title))
+            elif member.layer == LOAD and member.raised_ns < root.raised_ns:
+                made.append(_cause("load", alarm.entity, PRIOR["load"], alarm.title))
+        return made
+
+    def _of_events(self, incident: Incident) -> list[dict[str, Any]]:
+        root = incident.members[incident.root]
+        nodes = dict.fromkeys(root.nodes, 0)
+        for own in root.nodes:
+            for node, hops in self._places.graph.near(own).items():
+                nodes.setdefault(node, hops)
+        made = []
+        for node, hops in nodes.items():
+            for at_ns, kind, words in self._events.get(node, ()):
+                before_ns = root.raised_ns - at_ns
+                if not -AFTER_EVENT_NS <= before_ns <= NEAR_NS:
+                    continue
+                likely = PRIOR[kind] + 0.15 - 0.25 * hops - 0.3 * max(before_ns, 0) / NEAR_NS
+                seconds = before_ns / 1e9
+                when = f"{seconds:.0f} s before" if before_ns >= 0 else f"{-seconds:.0f} s after"
+                made.append(_cause(kind, node, likely, f"{words}, {when} the first sign"))
+        return made
+
+    def _of_works(
+        self, incident: Incident, alarms: Sequence[Alarm], now_ns: int
+    ) -> list[dict[str, Any]]:
+        root = next((alarm for alarm in alarms if alarm.id == incident.root), None)
+        if root is None:
+            return []
+        place = self._places.of(root.entity, root.title)
+        made = []
+        for window in self._windows.near(root, place, now_ns, AFTER_WORK_NS):
+            going = window.span(now_ns) is not None
+            state = "goes on" if going else "should be over: it overruns, or it broke this"
+            words = f"planned work {window.name}{f' ({window.reason})' if window.reason else ''}"
+            made.append(_cause(PLANNED, root.entity, PRIOR[PLANNED] + 0.05, f"{words} {state}"))
+        return made
+
+    # ---- impact
+
+    def impact(self, incident: Incident) -> dict[str, Any]:
+        """Return what an incident touches, and what one more failure would cut.
+
+        links, nodes that are cut off, sites, customers, capacity in bit/s, redundancy left.
+        """
+        links, nodes = sorted(incident.links_down()), sorted(incident.nodes_down())
+        cut = sorted(self._places.graph.cut_off(links, nodes)) if links or nodes else []
+        touched = [*nodes, *cut]
+        customers: set[str] = set()
+        capacity = 0
+        for node in touched:
+            customers |= {f.customer for f in self._network.interfaces_of(node) if f.customer}
+        for name in links:
+            link = self._network.link(name)
+            ends = link.ends if link is not None else ()
+            speeds = [
+                face.speed_bits_per_second
+                for router, index in ends
+                for face in self._network.interfaces_of(router)
+                if face.index == index
+            ]
+            capacity += max(speeds, default=0)
+        sites = {site for node in touched if (site := self._places.site(node))}
+        made: dict[str, Any] = {
+            "links": links[:NAMED_MAX],
+            "cut_off": cut[:NAMED_MAX],
+            "cut_off_count": len(cut),
+            "sites": sorted(sites)[:NAMED_MAX],
+            "customers": sorted(customers)[:NAMED_MAX],
+            "customers_count": len(customers),
+            "capacity_bits_per_second": capacity,
+        }
+        if links:
+            made["redundancy"] = self._redundancy(links)
+        return made
+
+    def _redundancy(self, down: list[str]) -> list[dict[str, Any]]:
+        """Return the links that became the only way by this, with what the loss of one would cut."""
+        graph = self._places.graph
+        made = []
+        for name in sorted(graph.bridges(down) - graph.bridges()):
+            behind = sorted(graph.cut_off([*down, name]) - graph.cut_off(down))
+            made.append({"if": name, "cuts": behind[:NAMED_MAX], "cuts_count": len(behind)})
+        made.sort(key=lambda one: (-int(str(one["cuts_count"])), str(one["if"])))
+        return made[:CAUSES_SHOWN]
+
+    # ---- the past
+
+    def ended(self, incident: Incident) -> None:
+        """Remember an incident that is over, by the kind of its root."""
+        if incident.parent:
+            return
+        root = incident.members[incident.root]
+        number = id_text(incident.number)
+        past = self._past.pop(root.kind, {})
+        past.pop(number, None)
+        past[number] = {
+            "id": number,
+            "kinds": list(incident.kinds),
+            "entity": root.entity,
+            "title": incident.title,
+            "opened_ns": incident.opened_ns,
+            "closed_ns": incident.closed_ns,
+            "ended": _ended(incident),
+        }
+        if len(past) > PAST_MAX:
+            del past[next(iter(past))]
+        self._past[root.kind] = past  # the newest kind last
+        if len(self._past) > PAST_KINDS_MAX:
+            del self._past[next(iter(self._past))]
+
+    def _similar(self, incident: Incident) -> list[dict[str, Any]]:
+        """Return past incidents of this root kind with much the same alarms, the likest first."""
+        kinds = set(incident.kinds)
+        root = incident.members[incident.root]
+        number = id_text(incident.number)
+        scored = []
+        for place, past in enumerate(self._past.get(root.kind, {}).values()):
+            theirs = past["kinds"]
+            same = sum(kind in kinds for kind in theirs)
+            alike = same / (len(kinds) + len(theirs) - same)
+            alike = 0.7 * alike + 0.3 * (past["entity"] == root.entity)
+            if alike >= SIMILAR_LEAST and past["id"] != number:
+                scored.append((-alike, -place, past))
+        return [
+            {name: past[name] for name in ("id", "title", "opened_ns", "closed_ns", "ended")}
+            for _, _, past in sorted(scored, key=lambda one: one[:2])[:SIMILAR_SHOWN]
+        ]
+
+    # ---- checkpoint
+
+    def snapshot(self) -> Any:
+        """Return what `restore` takes."""
+        return {
+            "events": [[node, list(events)] for node, events in self._events.items()],
+            "past": [[kind, list(past.values())] for kind, past in self._past.items()],
+        }
+
+    def restore(self, kept: Any) -> None:
+        """Take it back."""
+        self._events = {
+            node: deque(((at, kind, words) for at, kind, words in events), EVENTS_MAX)
+            for node, events in kept["events"]
+        }
+        self._past = {kind: {one["id"]: one for one in past} for kind, past in kept["past"]}
+
+
+def _cause(kind: str, entity: str, likely: float, why: str) -> dict[str, Any]:
+    return {"kind": kind, "entity": entity, "likely": float(f"{min(likely, 0.99):.3g}"), "why": why}
+
+
+def _words(likely: float) -> str:
+    return "very likely" if likely >= 0.85 else "likely" if likely >= 0.6 else "possible"
+
+
+def _ended(incident: Incident) -> str:
+    """Return in words what ended an incident."""
+    said = [one.get("note", "") for one in incident.said if one.get("note")]
+    minutes = (incident.closed_ns - incident.opened_ns) / 60e9
+    return said[-1] if said else f"it cleared by itself after {minutes:.0f} min"

@@ -1,0 +1,189 @@
+"""Foreign alarms live the life of our own: raise, update, clear, re-open, flap, time out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alerting.alert import canonical
+from alerting.config import AlertingSettings
+from alerting.flood import collapse
+from runtime.checkpoint import Snapshot
+from telemetry.batch import batch_from_rows
+from telemetry.schemas import ALARM
+from tocsin.testing.alarms import AlarmWorld
+
+HOUR = 3600.0
+
+
+def fates(world: AlarmWorld, fate: str) -> float:
+    return world.context.metrics.value("foreign_alarm_reports_total", fate=fate)
+
+
+def test_a_report_raises_a_repeat_says_nothing_and_its_clear_clears() -> None:
+    world = AlarmWorld()
+    (raised,) = world.told(world.report("linkDown", "ams1:et-0/0/1", foreign_id="77"))
+    assert (raised.state, raised.source, raised.foreign_id) == ("raised", "traps", "77")
+    assert world.told(world.report("linkDown", "ams1:et-0/0/1")) == []
+    (cleared,) = world.told(world.report("linkDown", "ams1:et-0/0/1", "cleared"))
+    assert (cleared.id, cleared.state, cleared.severity) == (raised.id, "cleared", "major")
+    assert cleared.cleared_ns == world.now_ns
+    assert world.stage.raised == 0
+
+
+def test_severity_is_not_part_of_the_key() -> None:
+    world = AlarmWorld()
+    (raised,) = world.told(world.report("highTemp", "ams1", "warning"))
+    (worse,) = world.told(world.report("highTemp", "ams1", "critical"))
+    (better,) = world.told(world.report("highTemp", "ams1", "minor"))
+    assert raised.id == worse.id == better.id
+    assert [a.state for a in (raised, worse, better)] == ["raised", "updated", "updated"]
+    assert [a.severity for a in (raised, worse, better)] == ["warning", "critical", "minor"]
+
+
+def test_a_clear_of_nothing_is_counted_and_raises_nothing() -> None:
+    world = AlarmWorld()
+    assert world.told(world.report("linkDown", "ams1", "cleared")) == []
+    assert fates(world, "clear_of_unknown") == 1
+
+
+@pytest.mark.parametrize(("seconds", "occurrence"), [(60.0, 1), (2000.0, 2)])
+def test_a_raise_soon_after_its_clear_is_the_same_occurrence(
+    seconds: float, occurrence: int
+) -> None:
+    world = AlarmWorld()
+    (first,) = world.told(world.report("linkDown", "ams1"))
+    world.told(world.report("linkDown", "ams1", "cleared"))
+    (again,) = world.told(world.report("linkDown", "ams1"), seconds=seconds)
+    assert again.occurrence == occurrence
+    assert (again.raised_ns == first.raised_ns) is (occurrence == 1)
+
+
+def test_what_comes_and_goes_within_a_tick_is_told_once_as_over() -> None:
+    world = AlarmWorld()
+    reports = [world.report("blip", "ams1", s) for s in ("major", "cleared", "major", "cleared")]
+    (only,) = world.told(*reports)
+    assert (only.state, only.occurrence) == ("cleared", 1)
+
+
+def test_a_flapping_alarm_is_said_once_and_cleared_when_it_has_been_calm() -> None:
+    world = AlarmWorld()
+    said = []
+    for _ in range(30):
+        said += world.told(world.report("linkDown", "ams1"), seconds=10)
+        said += world.told(world.report("linkDown", "ams1", "cleared"), seconds=10)
+    assert [a.state for a in said] == ["raised", "cleared"] * 5 + ["raised"]
+    assert said[-1].title.endswith("(flapping)")
+    assert world.told(seconds=600) == []
+    (calm,) = world.told(seconds=400)
+    assert calm.state == "cleared"
+    assert not calm.title.endswith("(flapping)")
+
+
+def test_an_alarm_must_last_and_its_clear_too_where_that_is_asked() -> None:
+    world = AlarmWorld(AlertingSettings(hold_up_seconds=30.0, hold_down_seconds=20.0))
+    assert world.told(world.report("linkDown", "ams1")) == []
+    assert world.told(world.report("linkDown", "ams1", "cleared"), seconds=10) == []
+    assert world.told(seconds=100) == []  # it did not last
+    assert world.told(world.report("linkDown", "ams1")) == []
+    (raised,) = world.told(seconds=40)
+    assert raised.state == "raised"
+    assert world.told(world.report("linkDown", "ams1", "cleared")) == []
+    assert world.told(world.report("linkDown", "ams1"), seconds=5) == []
+    assert world.told(seconds=100) == []  # the clear did not last
+    assert world.told(world.report("linkDown", "ams1", "cleared")) == []
+    (cleared,) = world.told(seconds=30)
+    assert cleared.state == "cleared"
+
+
+def test_what_nobody_reports_any_more_is_cleared_by_time_out() -> None:
+    world = AlarmWorld(AlertingSettings(silent_hours_max=2.0))
+    world.told(world.report("linkDown", "ams1"))
+    assert world.told(world.report("linkDown", "ams1"), seconds=1.5 * HOUR) == []
+    assert world.told(seconds=1.5 * HOUR) == []  # heard of an hour and a half ago
+    (cleared,) = world.told(seconds=1.0 * HOUR)
+    assert cleared.state == "cleared"
+    assert "said nothing of it" in cleared.explain["why"][0]
+
+
+def test_a_re_sync_after_an_outage_raises_only_what_is_new() -> None:
+    world = AlarmWorld()
+    world.told(*(world.report("los", f"olt{i}", qualifier="pon") for i in range(50)))
+    again = [world.report("los", f"olt{i}", qualifier="pon") for i in range(52)]
+    assert [a.entity for a in world.told(*again, seconds=600)] == ["olt50", "olt51"]
+
+
+def test_alarms_are_bounded_and_the_oldest_cleared_ones_make_room() -> None:
+    world = AlarmWorld(AlertingSettings(alarms_max=3))
+    world.told(*(world.report("down", f"n{i}") for i in range(5)))
+    assert world.stage.raised == 3
+    assert fates(world, "too_many") == 2
+    world.told(world.report("down", "n0", "cleared"))
+    assert [a.entity for a in world.told(world.report("down", "n9"))] == ["n9"]
+
+
+def test_a_storm_is_one_alarm_and_its_clears_are_not_dropped() -> None:
+    world = AlarmWorld(AlertingSettings(storm_alarms=100))
+    reports = [world.report("portDown", f"sw{i}:1") for i in range(20_000)]
+    said = world.told(*reports)
+    storm = [a for a in said if a.kind == "alarm-storm"]
+    assert len(said) == 101
+    assert "19900 more alarms" in storm[0].title
+    assert fates(world, "hidden_by_storm") == 19_900
+    clears = [world.report("portDown", f"sw{i}:1", "cleared") for i in range(20_000)]
+    assert sum(a.state == "cleared" for a in world.told(*clears)) == 100
+    assert fates(world, "hidden_by_storm") == 39_800
+    (over,) = world.told(seconds=1000)
+    assert (over.kind, over.state) == ("alarm-storm", "cleared")
+
+
+def test_collapsing_counts_every_report() -> None:
+    random = np.random.default_rng(5)
+    rows = [
+        {"alarm_id": int(random.integers(1, 40)), "state": ["raised", "cleared"][i % 3 == 0]}
+        for i in range(3000)
+    ]
+    batch = batch_from_rows(ALARM, rows)
+    made = collapse(batch)
+    assert made.raises.sum() + made.clears.sum() == 3000
+    for row, last in zip(made.row.tolist(), made.last_raise.tolist(), strict=True):
+        same = [i for i, one in enumerate(rows) if one["alarm_id"] == rows[row]["alarm_id"]]
+        assert row == same[-1]
+        raises = [i for i in same if rows[i]["state"] == "raised"]
+        assert last == (raises[-1] if raises else -1)
+
+
+def test_the_stage_goes_on_bit_for_bit_from_a_snapshot_whatever_the_cut() -> None:
+    def reports(world: AlarmWorld, i: int) -> list[dict[str, Any]]:
+        random = np.random.default_rng(i)
+        return [
+            world.report(
+                ("linkDown", "bgpDown", "highTemp")[random.integers(3)],
+                ("ams1", "fra2", "lon1", "x9")[random.integers(4)],
+                ("critical", "minor", "cleared")[random.integers(3)],
+            )
+            for _ in range(random.integers(4))
+        ]
+
+    def play(world: AlarmWorld, ticks: range, *, one_by_one: bool) -> bytes:
+        said = b""
+        for i in ticks:
+            given = reports(world, i)
+            if one_by_one:
+                for row in given:
+                    world.stage.process(batch_from_rows(ALARM, [row]))
+                given = []
+            if i % 50 == 7:
+                world.stage.process(world.act("silence", nodes=["fra2"], seconds=100, by="ann"))
+            said += b"".join(canonical(a) for a in world.told(*given, seconds=7))
+        return said
+
+    whole, cut = AlarmWorld(), AlarmWorld()
+    expected = play(whole, range(500), one_by_one=False)
+    said = play(cut, range(211), one_by_one=False)
+    kept = Snapshot()
+    cut.stage.snapshot(kept)
+    cut.stage = cut.make_stage()
+    cut.stage.restore(kept)
+    assert said + play(cut, range(211, 500), one_by_one=False) == expected
+    assert expected.count(b'"cleared"') > 20

@@ -1,0 +1,209 @@
+"""Grouping: one fault one incident, two faults two, and people are told each once."""
+
+import json
+from typing import Any
+
+from alerting.config import AlertingSettings
+from correlator.tables.network_map import FileNetworkMap
+from telemetry.batch import Batch
+from tocsin.alarm_files import network_of
+from tocsin.testing.alarms import AlarmWorld
+
+
+def chain_network(length: int = 12) -> FileNetworkMap:
+    """Return a ring of core routers c0..c3 and a chain a0, a1, ... that hangs on c0."""
+    ring = [("c0", "c1"), ("c1", "c2"), ("c2", "c3"), ("c3", "c0")]
+    chain = [("c0", "a0"), *((f"a{i}", f"a{i + 1}") for i in range(length - 1))]
+    return network_of(ring + chain, [])
+
+
+def incidents(batches: list[Batch]) -> list[dict[str, Any]]:
+    made = []
+    for batch in batches:
+        if batch.schema.name == "incident":
+            for i in range(batch.rows):
+                row: dict[str, Any] = {
+                    name: batch.texts(name)[i] for name in ("state", "title", "severity", "entity")
+                }
+                for name in ("alarms", "causes", "impact", "symptoms"):
+                    row[name] = json.loads(batch.texts(name)[i])
+                row["id"] = int(batch["incident_id"][i])
+                row["parent"] = int(batch["parent_incident_id"][i])
+                made.append(row)
+    return made
+
+
+def newest(world: AlarmWorld, *batches: list[Batch]) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for one in batches:
+        found.update({row["id"]: row for row in incidents(one)})
+    return found
+
+
+def test_a_cut_line_with_three_hundred_symptoms_is_one_incident_with_its_cause() -> None:
+    world = AlarmWorld(AlertingSettings(storm_alarms=1000), network=chain_network(100))
+    symptoms = [
+        world.report(kind, f"a{i}", "major", probable_cause="communicationsProtocolError")
+        for i in range(1, 100)
+        for kind in ("ospfNbrDown", "bgpDown", "nodeUnreachable")
+    ]
+    cut = [world.report("linkDown", f"{n}:{i}", "critical", probable_cause="lossOfSignal")
+           for n, i in (("a0", 2), ("a1", 1))]  # fmt: skip
+    found = newest(
+        world,
+        world.second(*symptoms[:20]),
+        world.second(*cut, *symptoms[20:]),
+        world.second(seconds=20),
+    )
+    told = [row for row in found.values() if row["state"] == "raised"]
+    assert len(told) == 1
+    assert len(told[0]["alarms"]) == 2 + len(symptoms)
+    assert told[0]["causes"][0]["kind"] == "linkDown"
+    assert told[0]["title"].startswith("linkDown on a")
+    assert told[0]["impact"]["links"] == ["a0-a1"]
+    assert told[0]["impact"]["cut_off_count"] == 99
+
+
+def test_two_faults_at_once_are_two_incidents() -> None:
+    world = AlarmWorld(network=chain_network())
+    first = [world.report("linkDown", "c2:1", "critical"), world.report("bgpDown", "c2")]
+    second = [world.report("linkDown", "a5:2", "critical"), world.report("bgpDown", "a6")]
+    found = newest(world, world.second(*first, *second), world.second(seconds=20))
+    told = [row for row in found.values() if row["state"] == "raised"]
+    assert sorted(len(row["alarms"]) for row in told) == [2, 2]
+
+
+def test_a_session_down_joins_the_node_that_its_words_name() -> None:
+    world = AlarmWorld(network=chain_network())
+    down = world.report("nodeDown", "c2", "critical")
+    peer = world.report("bgpDown", "c0", title="BGP neighbor c2 is down")
+    other = world.report("bgpDown", "a4", title="BGP neighbor x7 is down")
+    found = newest(world, world.second(down, peer, other), world.second(seconds=20))
+    assert sorted(len(row["alarms"]) for row in found.values()) == [1, 2]
+
+
+def test_people_are_told_once_of_what_belongs_together_and_once_of_its_end() -> None:
+    world = AlarmWorld(network=chain_network())
+    rows = [world.report(kind, "c2") for kind in ("linkDown", "ospfNbrDown", "bgpDown")]
+    told = world.notices(*rows) + world.notices(seconds=20)
+    assert [(a.state, a.alarms_count, len(a.symptoms)) for a in told] == [("raised", 3, 2)]
+    over = [world.report(kind, "c2", "cleared") for kind in ("linkDown", "ospfNbrDown")]
+    assert world.notices(*over) == []
+    ends = world.notices(world.report("bgpDown", "c2", "cleared"))
+    assert [(a.state, a.id) for a in ends] == [("cleared", told[0].id)]
+
+
+def test_an_incident_keeps_its_key_when_its_cause_is_found_later() -> None:
+    world = AlarmWorld(network=chain_network())
+    (first,) = [*world.notices(world.report("bgpDown", "c2")), *world.notices(seconds=20)]
+    power = world.report("psu", "c2", "critical", probable_cause="powerProblem")
+    (later,) = world.notices(power, seconds=5)
+    assert (later.id, later.incident, later.state) == (first.id, first.incident, "updated")
+    assert later.title == "psu on c2"
+    assert later.severity == "critical"
+
+
+def test_title_and_cause_change_at_most_twice_after_the_first_minute() -> None:
+    world = AlarmWorld(network=chain_network())
+    world.notices(world.report("other", "c2"))
+    titles = [a.title for a in world.notices(seconds=20)]
+    for kind, cause in (
+        ("load", "congestion"),
+        ("bgp", "communicationsProtocolError"),
+        ("los", "lossOfSignal"),
+        ("card", "lineCardProblem"),
+        ("psu", "powerProblem"),
+    ):
+        world.second(seconds=60)
+        notices = world.notices(
+            world.report(kind, "c2", "critical", probable_cause=cause), seconds=60
+        )
+        titles += [a.title for a in notices]
+    assert len(dict.fromkeys(titles)) <= 3
+
+
+def test_an_incident_is_open_while_anything_hard_is_up() -> None:
+    world = AlarmWorld(network=chain_network())
+    world.notices(world.report("linkDown", "c2:1", "critical"), world.report("bgpDown", "c2"))
+    world.notices(seconds=20)
+    assert world.notices(world.report("bgpDown", "c2", "cleared")) == []
+    for _ in range(20):
+        assert world.notices(world.report("linkDown", "c2:1", "critical"), seconds=3600) == []
+    assert [a.state for a in world.notices(world.report("linkDown", "c2:1", "cleared"))] == [
+        "cleared"
+    ]
+
+
+def test_what_comes_and_goes_while_it_waits_for_company_is_told_to_nobody() -> None:
+    world = AlarmWorld()
+    assert world.notices(world.report("bgpDown", "ams1"), seconds=2) == []
+    assert world.notices(world.report("bgpDown", "ams1", "cleared")) == []
+    assert world.notices(seconds=60) == []
+
+
+def test_merged_by_hand_they_are_one_and_the_kinds_are_learned() -> None:
+    world = AlarmWorld(network=chain_network())
+    world.second(world.report("fan", "c2"), world.report("door", "a7"))
+    told = world.notices(seconds=20)
+    assert len(told) == 2
+    before = world.stage.incidents.companions.lift("fan", "door")
+    notices = world.notices(world.act("merge", incidents=[a.incident for a in told], by="ann"))
+    assert {(a.state, a.alarms_count) for a in notices} == {("updated", 2), ("cleared", 1)}
+    assert world.stage.incidents.companions.lift("fan", "door") > before
+
+
+def test_split_by_hand_they_are_two_and_stay_two() -> None:
+    world = AlarmWorld(network=chain_network())
+    world.second(world.report("fan", "c2"), world.report("door", "c2"))
+    (one,) = world.notices(seconds=20)
+    door = next(
+        f"{number:016x}"
+        for number, member in world.stage.incidents.all[int(one.incident, 16)].members.items()
+        if member.kind == "door"
+    )
+    notices = world.notices(world.act("split", incident=one.incident, alarms=[door], by="ann"))
+    notices += world.notices(seconds=20)
+    assert len({a.incident for a in notices}) == 2
+    assert world.stage.incidents.companions.lift("fan", "door") < -1.0
+    # The next pair is told apart by itself.
+    world.second(world.report("fan", "c3"), world.report("door", "c3"), seconds=4000)
+    assert len(world.notices(seconds=20)) == 2
+
+
+def test_redundancy_left_is_told() -> None:
+    world = AlarmWorld()
+    world.second(*(world.report("linkDown", f"{router}:1") for router in ("ams1", "fra2")))
+    (down,) = world.notices(seconds=20)
+    left = down.explain["impact"]["redundancy"]
+    assert [one["if"] for one in left] == ["ams1-lon1", "fra2-lon1"]
+
+
+def test_a_change_just_before_is_the_first_suspect() -> None:
+    world = AlarmWorld(network=chain_network())
+    world.second(
+        world.report("ciscoConfigManEvent", "c2", "warning", title="configured by joe"), seconds=30
+    )
+    world.second(world.report("bgpDown", "c2", probable_cause="communicationsProtocolError"))
+    (told,) = [a for a in world.notices(seconds=20) if a.kind != "ciscoConfigManEvent"] or [None]
+    causes = [c["kind"] for c in (told.explain["causes"] if told else [])]
+    assert "change" in causes
+
+
+def test_similar_incidents_of_the_past_and_what_ended_them() -> None:
+    world = AlarmWorld(network=chain_network())
+    world.second(world.report("psu", "c2"))
+    (first,) = world.notices(seconds=20)
+    world.second(world.act("feedback", incident=first.incident, by="ann", note="fuse replaced"))
+    world.second(world.report("psu", "c2", "cleared"))
+    world.second(world.report("psu", "a3"), seconds=90_000)
+    (second,) = world.notices(seconds=20)
+    assert second.explain["similar"][0]["id"] == first.incident
+    assert second.explain["similar"][0]["ended"] == "fuse replaced"
+
+
+def test_our_own_cut_joins_the_traps_about_it_and_not_another_cut() -> None:
+    world = AlarmWorld()
+    world.second(world.report("linkDown", "ams1:1", "critical"))
+    rows = [world.silence(s) for link in ("ams1-fra2", "fra2-lon1") for s in world.ends(link)]
+    found = newest(world, world.batches(rows))
+    assert sorted(len(row["alarms"]) for row in found.values()) == [1, 2]

@@ -1,0 +1,220 @@
+"""What operators do: acknowledge, shelve, silence, plan works; hidden alarms live on."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from alerting.config import AlertingSettings, MaintenanceSettings
+from alerting.windows import NEVER_NS, PLANNED_WORK, Window, Windows, moment_ns
+from tocsin.testing.alarms import AlarmWorld
+
+HOUR_NS = 3_600_000_000_000
+
+
+def actions(world: AlarmWorld, fate: str) -> float:
+    return world.context.metrics.value("operator_actions_total", fate=fate)
+
+
+def test_an_acknowledgement_lasts_until_the_alarm_clears() -> None:
+    world = AlarmWorld()
+    (raised,) = world.told(world.report("linkDown", "ams1"))
+    (acked,) = world.told(world.act("acknowledge", alarm=raised.id, by="ann", note="on it"))
+    assert (acked.operator_state, acked.operator, acked.state) == ("acknowledged", "ann", "raised")
+    (worse,) = world.told(world.report("linkDown", "ams1", "critical"))
+    assert worse.operator_state == "acknowledged"
+    world.told(world.report("linkDown", "ams1", "cleared"))
+    (again,) = world.told(world.report("linkDown", "ams1"))
+    assert again.operator_state == "none"
+
+
+def test_an_acknowledgement_until_worse_ends_when_it_gets_worse() -> None:
+    world = AlarmWorld()
+    (raised,) = world.told(world.report("highTemp", "ams1", "minor"))
+    world.told(world.act("acknowledge", alarm=raised.id, by="ann", until="worse"))
+    (worse,) = world.told(world.report("highTemp", "ams1", "critical"))
+    assert worse.operator_state == "none"
+
+
+def test_acknowledging_what_is_over_closes_it() -> None:
+    world = AlarmWorld()
+    (raised,) = world.told(world.report("linkDown", "ams1"))
+    world.told(world.report("linkDown", "ams1", "cleared"))
+    (closed,) = world.told(world.act("acknowledge", alarm=raised.id, by="ann"))
+    assert (closed.state, closed.operator_state) == ("closed", "closed")
+    (again,) = world.told(world.report("linkDown", "ams1"))
+    assert again.state == "raised"
+
+
+def test_a_thousand_acknowledgements_and_clears_go_both_ways_without_an_echo() -> None:
+    """Two systems tell each other every change they hear: each must be told once, then rest."""
+    world = AlarmWorld()
+    seen: dict[str, str] = {}  # what the ticket system knows
+    messages = 0
+    for i in range(1000):
+        entity = f"r{i % 250}"
+        notices = world.notices(world.report("linkDown", entity), seconds=20)
+        notices += world.notices(seconds=20)
+        for _ in range(6):  # both sides repeat what they hear until nobody has news
+            answers = []
+            for notice in notices:
+                if notice.origin == "tickets":
+                    continue  # the outbox does not send it back to where it came from
+                messages += 1
+                state = f"{notice.state} {notice.operator_state}"
+                if seen.get(notice.incident) == state:
+                    continue
+                seen[notice.incident] = state
+                if notice.state != "cleared":
+                    answers.append(
+                        world.act(
+                            "acknowledge", incident=notice.incident, by="bob", system="tickets"
+                        )
+                    )
+            notices = world.notices(*answers) if answers else []
+            if not notices:
+                break
+        else:
+            pytest.fail("the two systems never came to rest")
+        world.notices(world.report("linkDown", entity, "cleared"))
+        world.notices(seconds=4000)
+    assert messages <= 3 * 1000
+    assert actions(world, "no_change") == 0
+
+
+def test_the_same_action_twice_changes_nothing() -> None:
+    world = AlarmWorld()
+    (raised,) = world.told(world.report("linkDown", "ams1"))
+    act = world.act("acknowledge", alarm=raised.id, by="ann")
+    assert len(world.told(act)) == 1
+    assert world.told(act) == []
+    assert actions(world, "no_change") == 1
+
+
+def test_only_the_owner_of_a_class_acknowledges_it() -> None:
+    world = AlarmWorld(AlertingSettings(owners={"traps": "netcool"}))
+    (raised,) = world.told(world.report("linkDown", "ams1"))
+    assert world.told(world.act("acknowledge", alarm=raised.id, by="ann")) == []
+    assert actions(world, "not_owner") == 1
+    ours = world.told(world.act("acknowledge", alarm=raised.id, by="bob", system="netcool"))
+    assert [(a.operator_state, a.origin) for a in ours] == [("acknowledged", "netcool")]
+
+
+def test_a_shelved_alarm_comes_back_when_its_time_is_over() -> None:
+    world = AlarmWorld()
+    world.told(world.report("linkDown", "ams1"))
+    (raised,) = world.notices(seconds=20)
+    act = world.act("shelve", alarm=raised.id, seconds=3600, by="ann", note="known")
+    (shelved,) = world.told(act)
+    assert (shelved.operator_state, shelved.suppressed) == ("shelved", "shelved")
+    assert world.told(seconds=3000) == []
+    (back,) = world.told(seconds=1000)
+    assert (back.operator_state, back.suppressed) == ("none", "")
+
+
+def test_everything_behind_a_site_is_shelved_in_one_action_also_what_is_up() -> None:
+    world = AlarmWorld()
+    world.told(world.report("highTemp", "lon1"), world.report("highTemp", "ams1"))
+    act = world.act("shelve", sites=["lon1"], behind=True, seconds=7200, by="ann", reason="works")
+    assert [a.entity for a in world.told(act)] == ["lon1"]
+    later = world.told(world.report("fan", "lon1"), world.report("fan", "ams1"))
+    assert [(a.entity, a.suppressed) for a in later] == [("lon1", "shelved"), ("ams1", "")]
+    back = world.told(seconds=7300)
+    assert sorted(a.kind for a in back) == ["fan", "highTemp"]
+
+
+def test_planned_work_hides_and_what_is_still_up_at_its_end_is_told_then() -> None:
+    world = AlarmWorld()
+    start = world.now_ns + 60_000_000_000
+    work = world.act(
+        "maintenance", name="CRQ1", links=["ams1-fra2"], start_ns=start,
+        end_ns=start + HOUR_NS, reason="fibre splice", by="planner",
+    )  # fmt: skip
+    assert world.notices(work) == []
+    down = [world.report("linkDown", e) for e in ("ams1:et-0/0/1", "fra2:et-0/0/1")]
+    world.second(seconds=100)
+    hidden = world.told(*down)
+    assert {a.suppressed for a in hidden} == {"planned-work"}
+    assert world.notices(seconds=1800) == []
+    (overrun,) = world.notices(seconds=1900)
+    assert overrun.state == "raised"
+    assert overrun.alarms_count == 2
+    causes = overrun.explain["causes"]
+    assert any(c["kind"] == "planned-work" and "overruns" in c["why"] for c in causes)
+
+
+def test_work_that_ends_in_time_is_told_to_nobody() -> None:
+    world = AlarmWorld()
+    work = world.act("maintenance", name="CRQ1", links=["ams1-fra2"], seconds=3600, by="planner")
+    world.second(work)
+    assert world.notices(world.report("linkDown", "ams1:et-0/0/1")) == []
+    assert world.notices(world.report("linkDown", "ams1:et-0/0/1", "cleared"), seconds=60) == []
+    assert world.notices(seconds=5000) == []
+
+
+def test_a_silence_is_over_when_it_is_expired() -> None:
+    world = AlarmWorld()
+    world.second(world.act("silence", name="s1", kinds=["fan"], sources=["traps"], by="ann"))
+    (fan,) = world.told(world.report("fan", "ams1"))
+    assert fan.suppressed == "silence"
+    (back,) = world.told(world.report("fan", "ams1", "critical"), world.act("expire", name="s1"))
+    assert back.suppressed == ""
+
+
+def test_what_an_operator_cannot_mean_is_refused_and_counted() -> None:
+    world = AlarmWorld()
+    bad = world.act("silence", start_ns=2, end_ns=1)
+    assert world.told(bad, world.act("acknowledge", alarm="zz"), world.act("close")) == []
+    assert actions(world, "refused") == 3
+    world.told(world.act("acknowledge", alarm="00000000000000aa"))
+    assert actions(world, "unknown") == 1
+
+
+def test_a_weekly_window_keeps_local_time_when_summer_time_begins() -> None:
+    start = moment_ns("1970-01-05T02:00", "Europe/Amsterdam")
+    weekly = Window(
+        "w", PLANNED_WORK, start, start + HOUR_NS, days=("sun",), zone="Europe/Amsterdam"
+    )
+    for moment, going in (
+        ("2026-03-22T01:30:00+00:00", True),  # 02:30 winter time
+        ("2026-03-29T00:59:00+00:00", False),
+        ("2026-04-05T00:30:00+00:00", True),  # 02:30 summer time
+        ("2026-04-05T01:30:00+00:00", False),
+        ("2026-04-06T00:30:00+00:00", False),  # a Monday
+    ):
+        at = round(datetime.fromisoformat(moment).timestamp()) * 1_000_000_000
+        assert (weekly.span(at) is not None) is going, moment
+
+
+def test_windows_move_on_from_span_to_span() -> None:
+    windows = Windows(10)
+    start = moment_ns("1970-01-05T02:00")
+    windows.put(Window("w", PLANNED_WORK, start, start + HOUR_NS, days=("mon",)), 0)
+    now = round(datetime(2026, 11, 30, 1, 59, tzinfo=UTC).timestamp()) * 1_000_000_000
+    windows.move_on(now)
+    assert not windows.move_on(now + 30_000_000_000)
+    assert windows.move_on(now + 60_000_000_000)  # it began
+    assert windows.move_on(now + 60_000_000_000 + HOUR_NS)  # and ended
+    assert windows.all()[0].next_change_ns(now) != NEVER_NS
+
+
+def test_planned_works_of_the_configuration_count() -> None:
+    work = MaintenanceSettings(start="02:00", minutes=60, days=("mon", "tue"), routers=("ams1",))
+    world = AlarmWorld(AlertingSettings(maintenance={"night": work}))
+    world.now_ns = moment_ns("2026-11-30T02:10")
+    (hidden,) = world.told(world.report("fan", "ams1"))
+    assert hidden.suppressed == "planned-work"
+    (back,) = world.told(seconds=3600)
+    assert back.suppressed == ""
+
+
+@pytest.mark.parametrize("kind", ["close", "acknowledge"])
+def test_a_foreign_alarm_is_closed_by_hand_our_own_is_not(kind: str) -> None:
+    world = AlarmWorld()
+    (own,) = world.tick([world.silence(world.series("exporter", exporter="127.1.0.1"))])
+    (foreign,) = world.told(world.report("linkDown", "x9"))
+    said = world.told(world.act(kind, alarms=[own.id, foreign.id], by="ann"))
+    states = {a.id: a.state for a in said}
+    if kind == "close":
+        assert states == {foreign.id: "cleared"}
+    else:
+        assert states == {own.id: "raised", foreign.id: "raised"}

@@ -1,0 +1,150 @@
+"""Alarm files through the alerting stage: what incidents, causes and graph of alarm types come out."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from alerting.config import AlertingSettings
+from alerting.stage import AlertingStage
+from correlator.tables.network_map import FileNetworkMap
+from runtime.clock import ManualClock
+from runtime.metrics import Metrics
+from runtime.ports import SeriesKey, Talker
+from telemetry.batch import Batch, batch_from_rows
+from telemetry.foreign_alarm import alarm_row, foreign_alarm_id
+from telemetry.schemas import ALARM
+from telemetry.x733 import CLEARED
+from tocsin.alarm_files import Event
+from tocsin.intake import make_context
+
+SOURCE = "file"
+SECOND_NS = 1_000_000_000
+
+
+class _NoSeries:
+    """Of an alarm file there are no series and no flows."""
+
+    def key(self, series_id: int) -> SeriesKey | None:  # noqa: ARG002  # the port's
+        return None
+
+    def talkers(
+        self,
+        series_id: int,  # noqa: ARG002
+        tick_start_ns: int,  # noqa: ARG002
+        limit: int = 10,  # noqa: ARG002
+    ) -> tuple[Talker, ...]:
+        return ()
+
+
+def make_stage(network: FileNetworkMap, settings: AlertingSettings | None = None) -> AlertingStage:
+    """Return an alerting stage on a network, for alarms from elsewhere."""
+    context = make_context("alerting", ManualClock(), Metrics("correlate"), 7)
+    none = _NoSeries()
+    return AlertingStage(
+        settings or AlertingSettings(), context, network=network, directory=none, evidence=none
+    )
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of an alarm file."""
+
+    raises: int = 0
+    alarms: int = 0  # distinct keys
+    incidents: list[dict[str, Any]] = field(default_factory=list)  # newest row of each
+    seconds: float = 0.0  # in the stage
+    mixed: int = 0  # alarms in an incident of another fault
+    judged: int = 0  # alarms whose true fault is known
+
+    @property
+    def compression(self) -> float:
+        """Share of raises that nobody needs to look at."""
+        return 1.0 - len(self.incidents) / self.raises if self.raises else 0.0
+
+    @property
+    def largest(self) -> int:
+        """Alarms of the largest incident."""
+        return max((incident["alarms_count"] for incident in self.incidents), default=0)
+
+    @property
+    def over_merge(self) -> float:
+        """Share of alarms that sit in an incident of another fault than most of its alarms."""
+        return self.mixed / self.judged if self.judged else 0.0
+
+    @property
+    def microseconds_an_alarm(self) -> float:
+        """Time in the stage for each report."""
+        return self.seconds * 1e6 / max(self.raises, 1)
+
+
+def seconds_of(events: Iterable[Event]) -> Iterator[tuple[int, Batch]]:
+    """Yield (end, batch) of each second in which something was reported."""
+    for second, group in groupby(events, key=lambda event: event.time_ns // SECOND_NS):
+        rows = [
+            alarm_row(
+                source=SOURCE, kind=event.kind, entity=event.entity, severity=event.severity,
+                changed_ns=event.time_ns, title=event.title,
+            )
+            for event in group
+        ]  # fmt: skip
+        yield (second + 1) * SECOND_NS, batch_from_rows(ALARM, rows, source=SOURCE)
+
+
+def correlate(
+    events: Sequence[Event], network: FileNetworkMap, settings: AlertingSettings | None = None
+) -> Report:
+    """Play a file to the stage, second by second, and count what came out."""
+    settings = settings or AlertingSettings()
+    keys = {(event.kind, event.entity) for event in events}
+    settings = msgspec.structs.replace(
+        settings,
+        alarms_max=max(settings.alarms_max, len(keys)),
+        storm_alarms=max(settings.storm_alarms, len(events)),
+    )
+    stage = make_stage(network, settings)
+    report = Report(raises=sum(e.severity != CLEARED for e in events), alarms=len(keys))
+    newest: dict[int, dict[str, Any]] = {}
+    for end_ns, batch in seconds_of(events):
+        began = time.perf_counter()
+        stage.process(batch)
+        made = stage.event(end_ns)
+        report.seconds += time.perf_counter() - began
+        for out in made:
+            if out.schema.name == "incident":
+                newest.update(_rows(out))
+    report.incidents = [row for row in newest.values() if row["state"] != "merged"]
+    _judge(report, events)
+    return report
+
+
+def _rows(batch: Batch) -> dict[int, dict[str, Any]]:
+    texts = {
+        name: batch.texts(name)
+        for name in ("state", "severity", "title", "entity", "causes", "alarms", "impact")
+    }
+    made = {}
+    for i in range(batch.rows):
+        row: dict[str, Any] = {name: column[i] for name, column in texts.items()}
+        for name in ("causes", "alarms", "impact"):
+            row[name] = msgspec.json.decode(row[name])
+        for name in ("opened_ns", "closed_ns", "alarms_count", "parent_incident_id"):
+            row[name] = int(batch[name][i])
+        made[int(batch["incident_id"][i])] = row
+    return made
+
+
+def _judge(report: Report, events: Sequence[Event]) -> None:
+    """Count alarms that sit with those of another fault, where the file says which is which."""
+    fault = {
+        f"{foreign_alarm_id(SOURCE, e.kind, e.entity):016x}": e.fault for e in events if e.fault
+    }
+    for incident in report.incidents:
+        known = [fault[number] for number in incident["alarms"] if number in fault]
+        if known:
+            report.judged += len(known)
+            report.mixed += len(known) - Counter(known).most_common(1)[0][1]
