@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from collectors.foreign_text import json_of
 from runtime.component import Context
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 from telemetry.errors import ConfigError, TransientError
@@ -83,6 +84,13 @@ class Request:
     def body(self) -> bytes:
         """Return the whole body, or raise HttpRefusedError."""
         return b"".join(self.blocks)
+
+    def body_json(self) -> Any:
+        """Return the body as a JSON value; raise HttpRefusedError where it is none."""
+        try:
+            return json_of(self.body())
+        except ValueError as error:
+            raise HttpRefusedError(400, f"the body is no JSON: {error}") from error
 
 
 Handler = Callable[[Request], Response]

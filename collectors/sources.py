@@ -65,8 +65,10 @@ MakeSource = Callable[[str, Any, Context, Offer, Path], Source]
 SOURCES: Registry[MakeSource] = Registry(
     "tocsin.sources",
     {
+        "alertmanager": "collectors.alertmanager_webhook:SOURCE",
         "netcool": "collectors.netcool:SOURCE",
         "spectrum": "collectors.spectrum:SOURCE",
+        "tmf642": "collectors.tmf642_client:SOURCE",
         "ves": "collectors.ves:SOURCE",
     },
 )
