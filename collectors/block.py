@@ -61,12 +61,28 @@ class DatagramBlock:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A datagram back to the sender of one that came, from the socket on which it came.
+
+    `at_once`: it promises nothing, such as an answer to who we are. Else it is sent only after the
+    journal has what its request gave rise to.
+    """
+
+    exporter_high: int
+    exporter_low: int
+    exporter_port: int
+    payload: bytes
+    at_once: bool
+
+
 class Decoder(Protocol):
     """The pure half of a collector: any bytes in, batches out, no exception, no I/O.
 
     State (templates, sequence numbers, clocks) is bounded per exporter. Output depends only on
     the datagrams and their arrival times, not on how they were cut into blocks: `decode` of two
-    blocks gives the same rows in the same order as `decode` of both in one.
+    blocks gives the same rows in the same order as `decode` of both in one. A decoder whose senders
+    wait for answers has a list `replies` of Reply, which whoever calls `decode` empties.
     """
 
     emits: tuple[Schema, ...]

@@ -23,6 +23,7 @@ COLLECTORS: Registry[MakeDecoder] = Registry(
         "flow": "collectors.flow:COLLECTOR",
         "sflow": "collectors.sflow5:COLLECTOR",
         "bmp": "collectors.bmp:COLLECTOR",
+        "snmp-trap": "collectors.snmp.trap:COLLECTOR",
     },
 )
 

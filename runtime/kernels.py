@@ -53,6 +53,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "collectors.bmp_frames",
     "collectors.bmp_peers",
     "collectors.rib",
+    "collectors.snmp.digest",
     "correlator.windows_kernels",
     "correlator.series_index",
     "detectors.baseline",

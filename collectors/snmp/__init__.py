@@ -1,0 +1,1 @@
+"""SNMP: notifications (traps, informs) as alarms, and polling."""
