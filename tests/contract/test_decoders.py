@@ -20,6 +20,7 @@ from tests.support.bmp_messages import (
     usual,
 )
 from tests.support.flow_messages import v5
+from tests.support.snmp_messages import varied
 from tocsin.demo.exporters import Exporter
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.traffic import TrafficModel
@@ -65,6 +66,7 @@ def samples() -> dict[str, list[bytes]]:
         "flow": old + messages({"v9", "ipfix"}),
         "sflow": messages({"sflow"}),
         "bmp": bmp_session(),
+        "snmp-trap": varied(1500),
     }
 
 
@@ -79,5 +81,5 @@ def test_exam(
     check(lambda: make_decoder(settings, make_context()), samples[kind])
     decoder = make_decoder(settings, make_context())
     made = [b for block in checks_decoder.blocks(samples[kind]) for b in decoder.decode(block)]
-    records = sum(batch.rows for batch in made if batch.schema.name in ("flow", "route"))
+    records = sum(batch.rows for batch in made if batch.schema.name in ("flow", "route", "alarm"))
     assert records > 20, "an exam on messages without records"

@@ -263,3 +263,19 @@ def test_a_table_of_names_is_read_and_a_bad_line_is_named(tmp_path: Path) -> Non
     table.write_text("nonsense\n")
     with pytest.raises(ConfigError, match=r"names\.tsv:1"):
         load_names([str(table)])
+
+
+def test_the_rule_in_the_documentation_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs/snmp.md").read_text("utf-8")
+    path = tmp_path / "rules.toml"
+    path.write_text(text.split("```toml rules\n")[1].split("```")[0])
+    oid = "1.3.6.1.4.1.55555.1.2.1"
+    said = (Varbind(f"{oid}.2.4", 4, b"PSU 4"), Varbind(f"{oid}.3.4", 2, b"\x03"))
+    found = load_mapping([str(path)]).meaning(Notification("1.3.6.1.4.1.55555.0.7", 0, "", said))
+    assert found is not None
+    assert (found.kind, found.severity, found.key, found.label) == (
+        "acmePsu",
+        "major",
+        ("4",),
+        "PSU 4",
+    )
