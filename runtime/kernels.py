@@ -58,6 +58,8 @@ KERNEL_MODULES: tuple[str, ...] = (
     "correlator.series_index",
     "detectors.baseline",
     "detectors.calibration",
+    "detectors.series_kernels",
+    "detectors.shape",
 )
 
 _registry: "list[Kernel[..., Any]]" = []

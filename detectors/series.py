@@ -1,0 +1,158 @@
+"""Scores of one series with its times: what `tocsin score` says of each column of a file.
+
+The same kernel as online (`detectors.series_kernels`), row by row and causal: a row's score never
+depends on a later row, and the scores of the first rows of a file are the first scores of the file.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors import series_kernels as kernels
+from detectors.shape import shape_column
+
+FALSE_ALERTS_PER_DAY = 1.0 / 7.0  # of one series: one a week
+STEP_ROWS = kernels.WARM + 1  # the first rows tell the sampling interval
+GAP_STEPS = 2.5
+GAPS_LISTED = 20
+SEASON_MIN = 0.3  # share of the variance that a season must explain to be called found
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesScores:
+    """What was said of each row, and of the series as a whole."""
+
+    expected: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    score: NDArray[np.float64]
+    level: NDArray[np.float64]  # the score that alerts
+    look: NDArray[np.uint8]  # place in series_kernels.LOOKS
+    alert: NDArray[np.uint8]
+    summary: dict[str, Any]
+    last: dict[str, Any]  # the last row, look by look: for an explanation
+
+
+def step_of(time_s: NDArray[np.int64]) -> float:
+    """Return the usual seconds between rows, by the first rows; 60 where they do not tell."""
+    passed = np.diff(time_s[:STEP_ROWS])
+    passed = passed[passed > 0]
+    return float(np.median(passed)) if passed.size else 60.0
+
+
+def score_series(
+    time_s: NDArray[np.int64],
+    value: NDArray[np.float64],
+    *,
+    false_alerts_per_day: float = FALSE_ALERTS_PER_DAY,
+) -> SeriesScores:
+    """Score all rows in the order given. NaN, infinite and absurd values count as missing."""
+    rows = len(value)
+    step_s = step_of(time_s)
+    state = np.zeros((1, kernels.STATE), np.float32)
+    profile = np.zeros((1, kernels.SLOTS), np.float32)
+    spread = np.zeros((1, kernels.SLOTS), np.uint16)
+    visits = np.zeros((1, kernels.SLOTS), np.uint8)
+    work = np.zeros(kernels.WORK)
+    shape, period = shape_column(value)
+    expected, lower, upper, score, level = (np.zeros(rows) for _ in range(5))
+    look, alert = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
+    kernels.walk(
+        np.ascontiguousarray(time_s, np.int64), np.ascontiguousarray(value, np.float64),
+        shape, step_s, false_alerts_per_day, state, profile, spread, visits, work,
+        expected, lower, upper, score, level, look, alert,
+    )  # fmt: skip
+    summary = _summary(time_s, value, step_s, state[0], visits[0])
+    summary["shape"] = {"period_rows": period or None}
+    summary["false_alerts_per_day"] = _round(false_alerts_per_day)
+    summary["alerts"] = int(alert.sum())
+    summary["alerts_by_detector"] = {
+        name: int(((look == k) & (alert > 0)).sum()) for k, name in enumerate(kernels.LOOKS)
+    }
+    return SeriesScores(
+        expected, lower, upper, score, level, look, alert, summary, _looks(work, state[0])
+    )
+
+
+def _summary(
+    time_s: NDArray[np.int64],
+    value: NDArray[np.float64],
+    step_s: float,
+    state: NDArray[np.float32],
+    visits: NDArray[np.uint8],
+) -> dict[str, Any]:
+    passed = np.diff(time_s)
+    usable = np.abs(np.nan_to_num(value, nan=np.inf)) <= kernels.VALUE_MOST
+    gaps = np.flatnonzero(passed > GAP_STEPS * step_s)
+    days = float(state[kernels.SEEN]) * step_s / 86400.0
+    warm = np.flatnonzero(np.cumsum(usable) > kernels.WARM)
+    strength = 0.0
+    if (visits > 1).mean() > 0.5 and state[kernels.SPREAD] > 0.0:
+        left = float(state[kernels.SCALE + kernels.SEASON]) / float(state[kernels.SPREAD])
+        strength = max(0.0, 1.0 - left * left)
+    return {
+        "rows": len(value),
+        "missing": int((~usable).sum()),
+        "sampling_seconds": _round(step_s),
+        "sampling_regular": _round(float(np.mean(np.abs(passed - step_s) < 0.5 * step_s)))
+        if passed.size
+        else None,
+        "out_of_order": int((passed < 0).sum()),
+        "repeated_times": int((passed == 0).sum()),
+        "gaps": {
+            "count": len(gaps),
+            "longest_seconds": int(passed[gaps].max()) if gaps.size else 0,
+            "first": [
+                {"after_row": int(i) + 1, "seconds": int(passed[i])} for i in gaps[:GAPS_LISTED]
+            ],
+        },
+        "season": {
+            "found": strength >= SEASON_MIN,
+            "period_seconds": 86400 if strength >= SEASON_MIN else None,
+            "strength": _round(strength),
+        },
+        "warm_up_end": {"row": int(warm[0]) + 1, "time_s": int(time_s[warm[0]])}
+        if warm.size
+        else None,
+        "stage": stage(float(state[kernels.SEEN]), days),
+    }
+
+
+def stage(rows: float, days: float) -> str:
+    """Say how far the baseline of a series has come.
+
+    >>> [stage(5, 0.01), stage(100, 0.5), stage(2000, 2), stage(20000, 8)]
+    ['warming up', 'first day', 'daily profile', 'settled']
+    """
+    if rows < kernels.WARM:
+        return "warming up"  # says nothing
+    if days < 1.0:
+        return "first day"  # by its own recent past; the alert level is raised
+    return "daily profile" if days < 7.0 else "settled"
+
+
+def _looks(work: NDArray[np.float64], state: NDArray[np.float32]) -> dict[str, Any]:
+    """Return the last row as the kernel saw it."""
+    looks = {}
+    for k, name in enumerate(kernels.LOOKS):
+        z, ratio = float(work[kernels.W_Z + k]), float(work[kernels.W_RATIO + k])
+        looks[name] = {
+            "deviation": _round(float(work[kernels.W_OFF + k])) if k != kernels.SHAPE else None,
+            "usual_sizes": _round(z),
+            "unit": _round(z / ratio) if ratio > 0.0 else None,
+            "score": _round(ratio),
+        }
+    return {
+        "looks": looks,
+        "score_now": _round(float(work[kernels.W_BEST])),
+        "profile": _round(float(work[kernels.W_PROFILE])) if work[kernels.W_HAVE] else None,
+        "level": _round(float(state[kernels.LEVEL])),
+        "range_lately": [_round(float(state[kernels.LOW])), _round(float(state[kernels.HIGH]))],
+        "runs_per_day": _round(float(state[kernels.RUNS]) / max(float(state[kernels.DAYS]), 1e-9)),
+    }
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.6g}")
