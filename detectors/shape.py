@@ -159,9 +159,11 @@ def _segment(
     known = averaged[: max((at - begin) // each, 1)]
     averaged = (averaged - known.mean()) / (known.std() + 1e-12)
     averaged = np.clip(averaged, -1e3, 1e3)
-    distance = np.zeros(count)
-    left_profile(averaged, window, 2 * window, normalised, MEMORY,
-                 *(np.zeros(count) for _ in range(4)), distance)  # fmt: skip
+    distance, scratch = np.zeros(count), np.zeros((4, count))
+    left_profile(
+        averaged, window, 2 * window, normalised, MEMORY, scratch[0], scratch[1], scratch[2],
+        scratch[3], distance,
+    )  # fmt: skip
     # Over its own mean and deviation so far.
     judged = distance[3 * window :]
     nth = np.arange(1, len(judged) + 1)

@@ -55,6 +55,7 @@ def record(path: Path, captures: list[Path]) -> None:
         list(Replay(config(), shards=3).captures([capture]))
     crowd_groups()
     receive_datagrams(path.parent)
+    score_a_series()
     with path.open("wb") as file:
         np.savez(file, **recording.calls)  # type: ignore[arg-type]
 
@@ -75,6 +76,17 @@ def crowd_groups() -> None:
             layout.registers_of(cells)[:] = 7
         groups.merge(cells)
         groups.settle()
+
+
+def score_a_series() -> None:
+    """Score a week of quarters with a daily season, a gap and a spike."""
+    from detectors.series import score_series
+
+    random = np.random.default_rng(5)
+    time_s = np.arange(700) * 900
+    value = 100.0 + 40.0 * np.sin(time_s / 86400.0 * 2.0 * np.pi) + random.normal(0.0, 3.0, 700)
+    value[300], value[400:404] = 500.0, np.nan
+    score_series(time_s, value)
 
 
 def receive_datagrams(folder: Path) -> None:

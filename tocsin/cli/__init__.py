@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Start a node fed by a simulated carrier whose faults you can watch."),
     "decode": ("decode", "Print the records of captures (pcap, pcapng, payload files)."),
     "replay": ("replay", "Run the whole chain on captures, a case or a journal."),
+    "score": ("score", "Score CSV files with the online detectors, as if they came live."),
     "capture": ("capture", "Save what led to an alert as one replayable case file."),
     "trace": ("trace", "Show every step that led to an alert, with its inputs."),
     "query": ("query", "Run SQL on the history."),

@@ -1,0 +1,191 @@
+"""Scores of single series: what they find, what leaves them calm, what they must never do."""
+
+import numpy as np
+import pytest
+
+from detectors import series_kernels
+from detectors.series import score_series, stage
+
+DAY_S = 86_400
+START_S = 1_790_553_600
+
+
+def times(rows: int, step_s: int = 300) -> np.ndarray:
+    return START_S + step_s * np.arange(rows)
+
+
+def daily(rows: int, seed: int = 1, *, step_s: int = 300, noise: float = 3.0) -> np.ndarray:
+    """A daily wave of 100 +- 40 with noise."""
+    random = np.random.default_rng(seed)
+    wave = np.sin(2 * np.pi * times(rows, step_s) / DAY_S)
+    return 100.0 + 40.0 * wave + random.normal(0.0, noise, rows)
+
+
+WEEK = 7 * 288
+
+
+def spike(value: np.ndarray) -> None:
+    value[WEEK] += 60.0
+
+
+def dip(value: np.ndarray) -> None:
+    value[WEEK : WEEK + 4] -= 50.0
+
+
+def step(value: np.ndarray) -> None:
+    value[WEEK:] += 40.0
+
+
+def quick_ramp(value: np.ndarray) -> None:
+    value[WEEK : WEEK + 12] += np.linspace(5.0, 60.0, 12)
+
+
+@pytest.mark.parametrize("fault", [spike, dip, step, quick_ramp])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_fault_alerts_where_it_is(fault: object, seed: int) -> None:
+    value = daily(WEEK + 288, seed)
+    fault(value)  # type: ignore[operator]
+    scores = score_series(times(len(value)), value)
+    assert scores.alert[WEEK : WEEK + 15].any()
+    assert scores.score[WEEK : WEEK + 15].max() == scores.score[300:].max()
+
+
+def test_a_step_that_comes_every_day_is_normal() -> None:
+    rows = 14 * 288
+    value = daily(rows, noise=2.0) + np.where(times(rows) % DAY_S // 3600 >= 12, 200.0, 0.0)
+    scores = score_series(times(rows), value)
+    assert scores.alert[4 * 288 :].sum() <= 1
+    assert scores.summary["season"]["found"]
+    assert scores.summary["season"]["strength"] > 0.8
+
+
+def test_a_step_that_stays_becomes_normal_within_a_day() -> None:
+    value = daily(WEEK + 5 * 288)
+    value[WEEK:] += 200.0
+    scores = score_series(times(len(value)), value)
+    assert scores.alert[WEEK : WEEK + 3].any()
+    assert scores.alert[WEEK + 288 :].sum() <= 1
+    assert np.abs(scores.expected - value)[WEEK + 288 :].mean() < 10.0
+
+
+def test_an_hour_of_attack_does_not_become_normal() -> None:
+    value = daily(WEEK + 2 * 288)
+    value[WEEK : WEEK + 12] *= 8.0
+    clean = score_series(times(len(value)), daily(WEEK + 2 * 288))
+    scores = score_series(times(len(value)), value)
+    after = slice(WEEK + 24, WEEK + 288)
+    width = (clean.upper - clean.lower)[after].mean()
+    assert np.abs(scores.expected - clean.expected)[after].mean() < 0.2 * width
+    assert scores.alert[after].sum() <= 1
+
+
+def test_scores_of_a_prefix_are_the_prefix_of_the_scores() -> None:
+    random = np.random.default_rng(7)
+    value = daily(2_000, seed=4)
+    value[random.integers(0, 2_000, 60)] = np.nan
+    value[1_200:1_230] += 80.0
+    time_s = times(2_000) + random.integers(-20, 20, 2_000)
+    whole = score_series(time_s, value)
+    for cut in [*random.integers(1, 2_000, 90).tolist(), *range(1, 24)]:
+        part = score_series(time_s[:cut], value[:cut])
+        for name in ("expected", "lower", "upper", "score", "level", "look", "alert"):
+            assert getattr(part, name).tobytes() == getattr(whole, name)[:cut].tobytes(), (
+                name,
+                cut,
+            )
+
+
+def test_the_future_changes_nothing() -> None:
+    value = daily(1_500)
+    other = value.copy()
+    other[1_000:] = 1e9
+    a, b = score_series(times(1_500), value), score_series(times(1_500), other)
+    assert a.score[:1_000].tobytes() == b.score[:1_000].tobytes()
+
+
+BAD = {
+    "nan": np.full(500, np.nan),
+    "infinite": np.where(np.arange(500) % 7 == 0, np.inf, 5.0),
+    "constant": np.full(500, 42.0),
+    "zeros": np.zeros(500),
+    "absurd": np.where(np.arange(500) == 300, 1e300, daily(500)),
+    "large": daily(500) * 1e28,
+    "tiny": daily(500) * 1e-30,
+    "one": np.array([3.0]),
+    "none": np.zeros(0),
+    "two": np.array([np.nan, 1.0]),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_values_give_finite_scores_and_no_storm(kind: str) -> None:
+    value = BAD[kind]
+    scores = score_series(times(len(value)), value)
+    for name in ("expected", "lower", "upper", "score", "level"):
+        assert np.isfinite(getattr(scores, name)).all(), name
+    assert scores.alert.sum() <= 1
+    missing = ~(np.abs(value) <= series_kernels.VALUE_MOST)
+    assert not scores.score[missing].any()
+    assert scores.summary["missing"] == missing.sum()
+
+
+def test_irregular_times_and_missing_rows_raise_nothing() -> None:
+    random = np.random.default_rng(3)
+    rows = 10 * 288
+    value, time_s = daily(rows), times(rows) + random.integers(-140, 140, rows)
+    kept = random.random(rows) > 0.1
+    kept[2_000:2_100] = False
+    scores = score_series(time_s[kept], value[kept])
+    assert scores.alert.sum() <= 3
+    assert scores.summary["gaps"]["count"] >= 1
+    assert scores.summary["gaps"]["longest_seconds"] >= 100 * 300
+    shuffled = np.flatnonzero(kept)
+    shuffled[500:520] = shuffled[500:520][::-1]
+    scores = score_series(time_s[shuffled], value[shuffled])
+    assert scores.summary["out_of_order"] > 0
+    assert np.isfinite(scores.score).all()
+
+
+@pytest.mark.parametrize("jump_s", [-3_600, 3_600, 40 * DAY_S, -40 * DAY_S])
+def test_a_clock_that_jumps_raises_no_storm(jump_s: int) -> None:
+    rows = 10 * 288
+    time_s = times(rows)
+    value = daily(rows)
+    time_s[1_500:] += jump_s
+    assert score_series(time_s, value).alert.sum() <= 3
+
+
+def test_a_change_of_the_sampling_rate_is_followed() -> None:
+    time_s = np.concatenate([times(5 * 288), START_S + 5 * DAY_S + 60 * np.arange(1_440)])
+    random = np.random.default_rng(2)
+    value = 100.0 + 40.0 * np.sin(2 * np.pi * time_s / DAY_S) + random.normal(0, 3, len(time_s))
+    scores = score_series(time_s, value)
+    assert scores.alert.sum() <= 2
+
+
+def test_stages_are_told() -> None:
+    value = daily(9 * 288)
+    reached = [
+        score_series(times(n), value[:n]).summary["stage"] for n in (10, 200, 3 * 288, 9 * 288)
+    ]
+    assert reached == ["warming up", "first day", "daily profile", "settled"]
+    assert stage(10, 0.0) == "warming up"
+
+
+def test_state_is_below_a_kilobyte() -> None:
+    assert series_kernels.BYTES <= 1024
+
+
+def test_wrong_lengths_write_nothing() -> None:
+    one = np.zeros(1)
+    state = np.zeros((1, series_kernels.STATE), np.float32)
+    profile = np.zeros((1, series_kernels.SLOTS), np.float32)
+    spread = np.zeros((1, series_kernels.SLOTS), np.uint16)
+    visits = np.zeros((1, series_kernels.SLOTS), np.uint8)
+    bits = np.zeros(1, np.uint8)
+    done = series_kernels.walk(
+        np.zeros(2, np.int64), one, one, 60.0, 0.1, state, profile, spread, visits,
+        np.zeros(series_kernels.WORK), one, one, one, one, one, bits, bits,
+    )  # fmt: skip
+    assert done == -1
+    assert not state.any()

@@ -1,0 +1,143 @@
+"""`tocsin score`: files in, files out, mistakes in one sentence."""
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from tocsin.cli import cli
+from tocsin.series_files import parse_times
+
+HEAD = ["timestamp", "value", "expected", "lower", "upper", "score", "alert"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["score", *map(str, arguments)])
+
+
+def lines(rows: int = 600, *, label: bool = True) -> list[str]:
+    random = np.random.default_rng(1)
+    value = 50.0 + random.normal(0.0, 2.0, rows)
+    value[500:503] += 60.0
+    made = ["timestamp,value" + (",label" if label else "")]
+    for n in range(rows):
+        made.append(f"{1_700_000_000 + 60 * n},{value[n]:.3f}" + (",1" if label else ""))
+    return made
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_is_scored_file_by_file(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "one.csv").write_text("\n".join(lines()) + "\n")
+    (folder / "deep" / "two.csv.gz").write_bytes(gzip.compress("\n".join(lines()).encode()))
+    (folder / "notes.txt").write_text("not a series")
+    done = run(folder, "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    one, two = rows_of(tmp_path / "out/one.csv"), rows_of(tmp_path / "out/deep/two.csv")
+    assert list(one[0]) == HEAD
+    assert one == two
+    assert [row["timestamp"] for row in one[:2]] == ["1700000000", "1700000060"]
+    assert [n for n, row in enumerate(one) if row["alert"] == "1"] == [500]
+    kept = json.loads((tmp_path / "out/summary.json").read_text())["series"]
+    assert set(kept) == {"one", "deep/two"}
+    assert kept["one"]["sampling_seconds"] == 60.0
+    assert kept["one"]["warm_up_end"]["row"] == 21
+    assert kept["one"]["alerts"] == 1
+    assert sum(kept["one"]["alerts_by_detector"].values()) == 1
+
+
+def test_labels_are_never_read(tmp_path: Path) -> None:
+    for name, label in (("with", True), ("without", False)):
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines(label=label)) + "\n")
+        run(tmp_path / f"{name}.csv", "--output", tmp_path / name)
+    assert rows_of(tmp_path / "with/with.csv") == rows_of(tmp_path / "without/without.csv")
+
+
+def test_many_columns_become_many_files(tmp_path: Path) -> None:
+    head, *body = lines(label=False)
+    text = [head.replace("value", "in") + ",out,name"] + [
+        f"{line},{n},eth0" for n, line in enumerate(body)
+    ]
+    (tmp_path / "wide.csv").write_text("\n".join(text))
+    done = run(tmp_path / "wide.csv", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in (tmp_path / "out/wide").iterdir()) == ["in.csv", "out.csv"]
+    notes = json.loads((tmp_path / "out/summary.json").read_text())["series"]["wide/in"]["notes"]
+    assert notes == ["column 'name' holds no number and is left out"]
+
+
+def test_a_row_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("\n".join(lines()))
+    done = run(tmp_path / "one.csv", "--explain", 501)
+    assert done.exit_code == 0, done.output
+    assert "ALERT" in done.output
+    assert "forecast" in done.output
+    assert "first day" in done.output
+    calm = run(tmp_path / "one.csv", "--explain", 400)
+    assert "no alert" in calm.output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("timestamp,name\n1,a\n", "no column of numbers"),
+    ],
+)
+def test_a_file_that_cannot_be_scored_is_named_and_the_others_are(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "bad.csv").write_text(text)
+    (tmp_path / "good.csv").write_text("\n".join(lines()))
+    done = run(tmp_path, "--output", tmp_path / "out")
+    assert done.exit_code == 1
+    assert f"bad.csv: {said}" in done.output
+    assert (tmp_path / "out/good.csv").exists()
+
+
+def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("\n".join(lines()))
+    assert run(tmp_path / "one.csv").exit_code == 2
+    assert run(tmp_path / "one.csv", "--explain", 3, "--column", "nothing").exit_code == 2
+    assert "no such file" in str(run(tmp_path / "none", "--output", tmp_path / "o").exception)
+    assert "row 9999" in str(run(tmp_path / "one.csv", "--explain", 9999).exception)
+
+
+def test_messy_fields_are_missing_values(tmp_path: Path) -> None:
+    made = lines(label=False)
+    made[100] = "oops,12"
+    made[101] = "1700006060,n/a"
+    made[102] = "1700006120"
+    (tmp_path / "one.csv").write_text("\n".join(made))
+    done = run(tmp_path / "one.csv", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    kept = json.loads((tmp_path / "out/summary.json").read_text())["series"]["one"]
+    assert (kept["missing"], kept["times_unreadable"]) == (2, 1)
+    assert len(rows_of(tmp_path / "out/one.csv")) == 600
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1700000000", 1_700_000_000),
+        ("1700000000123", 1_700_000_000),
+        ("1700000000123456", 1_700_000_000),
+        ("1700000000123456789", 1_700_000_000),
+        ("2023-11-14 22:13:20", 1_700_000_000),
+        ("2023-11-14T22:13:20Z", 1_700_000_000),
+        ("2023-11-14T23:13:20+01:00", 1_700_000_000),
+        ("17", 17),
+    ],
+)
+def test_times_as_people_write_them(text: str, seconds: int) -> None:
+    made, unreadable = parse_times([text])
+    assert (made.tolist(), unreadable) == ([seconds], 0)

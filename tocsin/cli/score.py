@@ -1,0 +1,156 @@
+"""`tocsin score`: the online detectors over CSV files, as an operator would try them on old data."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of scored files.")
+@click.option("--explain", type=click.IntRange(1), metavar="ROW",
+              help="Say why this row of one file (1 = first after the header) scores as it does.")  # fmt: skip
+@click.option("--column", help="The column to explain, where a file has several.")
+@click.option("--false-alerts-per-day", type=click.FloatRange(1e-6, 1e4), metavar="NUMBER",
+              help="How many false alerts a series may raise; default: one a week.")  # fmt: skip
+def score(
+    paths: tuple[Path, ...],
+    output: Path | None,
+    explain: int | None,
+    column: str | None,
+    false_alerts_per_day: float | None,
+) -> None:
+    """Score CSV files (timestamp and one or more value columns) as they would have been live.
+
+    For each series a file `timestamp,value,expected,lower,upper,score,alert` below --output, and a
+    summary.json: sampling found, season, gaps, end of the warm-up, alerts by detector. Causal: the
+    first rows of a file score the same, whatever follows. Labels are never read.
+    """
+    from tocsin.state import state_dir, use_kernel_cache
+
+    use_kernel_cache(state_dir())
+    from detectors.series import FALSE_ALERTS_PER_DAY
+    from telemetry.errors import ConfigError
+    from tocsin.series_files import find_files
+
+    budget = false_alerts_per_day or FALSE_ALERTS_PER_DAY
+    files = list(find_files(paths))
+    if not files:
+        raise ConfigError(f"{', '.join(map(str, paths))}: no .csv or .csv.gz file is in there")
+    if explain is not None:
+        if len(files) > 1:
+            raise click.UsageError("--explain takes one file")
+        _explain(files[0][0], explain, column, budget)
+        return
+    if output is None:
+        raise click.UsageError("--output FOLDER is needed (or --explain ROW)")
+    _score_all(files, output, budget)
+
+
+def _score_all(files: list[tuple[Path, Path]], output: Path, budget: float) -> None:
+    import json
+    import sys
+
+    from detectors.series import score_series
+    from telemetry.errors import ConfigError
+    from tocsin.series_files import read_series
+
+    summaries: dict[str, Any] = {}
+    failed = 0
+    for number, (path, name) in enumerate(files, 1):
+        if sys.stderr.isatty():
+            click.echo(f"\r{number} of {len(files)} files", nl=False, err=True)
+        try:
+            file = read_series(path)
+        except ConfigError as error:
+            failed += 1
+            click.echo(f"tocsin: {error}", err=True)
+            continue
+        for one, (texts, value) in file.columns.items():
+            alone = len(file.columns) == 1
+            key = name.as_posix() if alone else f"{name.as_posix()}/{one.replace('/', '_')}"
+            scores = score_series(file.time_s, value, false_alerts_per_day=budget)
+            target = output / f"{key}.csv"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("w", encoding="utf-8") as out:
+                out.write("timestamp,value,expected,lower,upper,score,alert\n")
+                for k, time in enumerate(file.times):
+                    out.write(
+                        f"{time},{texts[k]},{scores.expected[k]:.6g},{scores.lower[k]:.6g},"
+                        f"{scores.upper[k]:.6g},{scores.score[k]:.6g},{scores.alert[k]}\n"
+                    )
+            summaries[key] = {
+                "file": str(path),
+                **scores.summary,
+                "times_unreadable": file.times_unreadable,
+                "notes": file.notes,
+            }
+    if sys.stderr.isatty():
+        click.echo("", err=True)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "summary.json").write_text(
+        json.dumps({"series": summaries}, indent=1, allow_nan=False) + "\n", "utf-8"
+    )
+    rows = sum(one["rows"] for one in summaries.values())
+    alerts = sum(one["alerts"] for one in summaries.values())
+    click.echo(
+        f"{len(summaries)} series, {rows} rows, {alerts} alerts; {output / 'summary.json'}"
+        + (f"; {failed} files could not be read" if failed else ""),
+        err=True,
+    )
+    raise SystemExit(1 if failed else 0)
+
+
+def _explain(path: Path, row: int, column: str | None, budget: float) -> None:
+    from detectors.series import score_series, stage
+    from detectors.series_kernels import LOOKS
+    from telemetry.errors import ConfigError
+    from tocsin.series_files import read_series
+
+    file = read_series(path)
+    if column is None and len(file.columns) > 1:
+        raise click.UsageError(f"--column is needed: one of {', '.join(file.columns)}")
+    name = column or next(iter(file.columns))
+    if name not in file.columns:
+        raise click.UsageError(f"no column {name!r}: there are {', '.join(file.columns)}")
+    texts, value = file.columns[name]
+    if row > len(value):
+        raise ConfigError(f"{path}: has {len(value)} rows, row {row} is not there")
+    # Causal: what the row is told by ends with it.
+    scores = score_series(file.time_s[:row], value[:row], false_alerts_per_day=budget)
+    k = row - 1
+    last = scores.last
+    days = row * scores.summary["sampling_seconds"] / 86400.0
+    lines = [
+        f"row {row} of {path}, {name}, at {file.times[k]}",
+        f"value     {texts[k]}",
+        (
+            f"expected  {scores.expected[k]:.6g}, alerts by the forecast alone outside "
+            f"{scores.lower[k]:.6g} to {scores.upper[k]:.6g}"
+        ),
+        (
+            f"score     {scores.score[k]:.4g}, alerts from {scores.level[k]:.4g} on"
+            f" ({budget:.3g} false alerts a day): {'ALERT' if scores.alert[k] else 'no alert'}"
+        ),
+        (
+            f"stage     {stage(row, days)}; daily profile here: {last['profile']}; usual level "
+            f"{last['level']:.6g}; lately between {last['range_lately'][0]:.6g} and "
+            f"{last['range_lately'][1]:.6g}"
+        ),
+    ]
+    if not abs(value[k]) <= 1e30:
+        lines.append("The value is missing or absurd: it scores 0 and teaches nothing.")
+    else:
+        lines.append(f"strongest {LOOKS[scores.look[k]]}, {last['score_now']:.4g} now; each look:")
+        for look, one in last["looks"].items():
+            if one["unit"] is None:
+                lines.append(f"  {look:9} says nothing here")
+                continue
+            lines.append(
+                f"  {look:9} {one['usual_sizes']:.4g} usual sizes, of which {one['unit']:.4g} are "
+                f"exceeded twice a day: score {one['score']:.4g}"
+            )
+        if scores.score[k] > last["score_now"] + 1e-9:
+            lines.append("The score is held from the rows before; it falls by 7 % a row.")
+    click.echo("\n".join(lines))
