@@ -11,8 +11,6 @@ import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-
 from collectors.snmp import ber
 from collectors.snmp.ber import Tag
 from collectors.snmp.message import (
@@ -25,6 +23,8 @@ from collectors.snmp.message import (
     write_pdu,
     write_varbind,
 )
+from numpy.typing import NDArray
+
 from telemetry.batch import Batch
 from telemetry.errors import DecodeError
 from tocsin.demo.happenings import Happening
