@@ -22,8 +22,10 @@ from telemetry.batch import Batch
 from tocsin.demo.faults import played_line, scripted
 from tocsin.demo.network import NETWORK_FILE, DemoNetwork, load_demo_network
 from tocsin.demo.traffic import SAMPLING_RATE, Fault, TrafficModel
+from tocsin.demo.voices import VoicePorts, Voices
 
 SLICE_NS = 500_000_000
+UPTIME_NS = 86_400_000_000_000  # of every router when the demo begins
 TEMPLATE_EVERY_NS = 20_000_000_000
 TEMPLATE_ID, OPTIONS_ID, SAMPLER_ID = 260, 261, 262
 PAYLOAD_MAX = 1380
@@ -264,8 +266,8 @@ class Sender:
             self._sockets.append(sock)
         self.records = 0
 
-    def send(self, start_ns: int, length_ns: int) -> None:
-        """Send everything exported in [start, start + length)."""
+    def send(self, start_ns: int, length_ns: int) -> Batch:
+        """Send everything exported in [start, start + length) and return it."""
         batch = self._model.records(start_ns, length_ns)
         now_ns = start_ns + length_ns
         low = batch["exporter_address_low"]
@@ -278,6 +280,7 @@ class Sender:
                 with contextlib.suppress(OSError):
                     self._sockets[row].sendto(data, (self._host, port))
         self.records += batch.rows
+        return batch
 
     def close(self) -> None:
         """Close all sockets."""
@@ -285,7 +288,9 @@ class Sender:
             sock.close()
 
 
-def play(sender: Sender, faults: tuple[Fault, ...], clock: Clock, *, until_ns: int) -> None:
+def play(
+    sender: Sender, voices: Voices, faults: tuple[Fault, ...], clock: Clock, *, until_ns: int
+) -> None:
     """Send in real time until `until_ns`, and say each fault as it begins, as JSON lines."""
     at_ns = clock.now_ns() // SLICE_NS * SLICE_NS
     told: set[int] = set()
@@ -295,8 +300,9 @@ def play(sender: Sender, faults: tuple[Fault, ...], clock: Clock, *, until_ns: i
                 told.add(number)
                 line = {"played": played_line(fault), "kind": fault.kind, "entity": fault.entity}
                 _say({**line, "start_ns": fault.start_ns, "end_ns": fault.end_ns})
-        sender.send(at_ns, SLICE_NS)
+        batch = sender.send(at_ns, SLICE_NS)
         at_ns += SLICE_NS
+        voices.step(batch, at_ns)
         wait = (at_ns - clock.now_ns()) / 1e9
         if wait > 0:
             clock.sleep(wait)
@@ -313,6 +319,11 @@ def _say(fields: dict[str, Any]) -> None:
 @click.option("--start-ns", type=int, help="When the script begins, ns since 1970; default: now.")
 @click.option("--flow-port", type=click.IntRange(1, 65535), default=2055, show_default=True)
 @click.option("--sflow-port", type=click.IntRange(1, 65535), default=6343, show_default=True)
+@click.option("--syslog-port", type=click.IntRange(0, 65535), default=0, help="0 = says nothing.")
+@click.option("--trap-port", type=click.IntRange(0, 65535), default=0, help="SNMP traps.")
+@click.option("--bmp-port", type=click.IntRange(0, 65535), default=0)
+@click.option("--snmp-port", type=click.IntRange(0, 65535), default=0, help="Agents answer here.")
+@click.option("--alarms-port", type=click.IntRange(0, 65535), default=0, help="TMF642 alarm list.")
 @click.option("--records-per-second", type=click.FloatRange(50, 1e6), default=2400.0)
 @click.option(
     "--network",
@@ -326,6 +337,11 @@ def main(
     start_ns: int | None,
     flow_port: int,
     sflow_port: int,
+    syslog_port: int,
+    trap_port: int,
+    bmp_port: int,
+    snmp_port: int,
+    alarms_port: int,
     records_per_second: float,
     network: Path,
 ) -> None:
@@ -342,14 +358,22 @@ def main(
         model,
         ports={"flow": flow_port, "sflow": sflow_port},
         host="127.0.0.1",
-        boot_ns=start_ns - 86_400_000_000_000,
+        boot_ns=start_ns - UPTIME_NS,
     )
+    ports = VoicePorts(
+        syslog=syslog_port, trap=trap_port, bmp=bmp_port, snmp=snmp_port, alarms=alarms_port
+    )
+    voices = Voices(
+        carrier, faults, ports, host="127.0.0.1", boot_ns=start_ns - UPTIME_NS, seed=seed
+    )
+    voices.start(start_ns)
     until_ns = start_ns + round(seconds * 1e9) if seconds else 1 << 62
     try:
-        play(sender, faults, clock, until_ns=until_ns)
+        play(sender, voices, faults, clock, until_ns=until_ns)
     except KeyboardInterrupt:
         pass
     finally:
+        voices.stop()
         sender.close()
 
 
