@@ -11,6 +11,8 @@ import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
 from collectors.snmp import ber
 from collectors.snmp.ber import Tag
 from collectors.snmp.message import (
@@ -23,8 +25,6 @@ from collectors.snmp.message import (
     write_pdu,
     write_varbind,
 )
-from numpy.typing import NDArray
-
 from telemetry.batch import Batch
 from telemetry.errors import DecodeError
 from tocsin.demo.happenings import Happening
@@ -119,7 +119,8 @@ class Counters:
 
     def _sum(self, cell: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
         count = len(self._network.names) * self._width
-        return np.bincount(cell, weight, minlength=count).reshape(-1, self._width)
+        made = np.bincount(cell, weight, minlength=count).astype(np.float64)
+        return made.reshape(-1, self._width)
 
 
 class Agent:
