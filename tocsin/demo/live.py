@@ -40,6 +40,19 @@ from tocsin.processes import roles
 DAYS = 14
 READY_SECONDS = 120.0
 FOOTER_SECONDS = 5.0
+# What listens where; agents and the alarm list are the carrier's, the rest is ours.
+PORTS = (
+    ("flow", 2055, socket.SOCK_DGRAM),
+    ("sflow", 6343, socket.SOCK_DGRAM),
+    ("syslog", 5514, socket.SOCK_DGRAM),
+    ("trap", 5162, socket.SOCK_DGRAM),
+    ("bmp", 11019, socket.SOCK_STREAM),
+    ("snmp", 1161, socket.SOCK_DGRAM),
+    ("alarms", 8642, socket.SOCK_STREAM),
+    ("api", 8470, socket.SOCK_STREAM),
+    ("sql", 8123, socket.SOCK_STREAM),
+)
+VOICES = ("syslog", "trap", "bmp", "snmp", "alarms")
 
 
 class LiveDemo:
@@ -165,17 +178,13 @@ class LiveDemo:
     def _write_config(self) -> Path:
         text = (FOLDER / "demo.toml").read_text("utf-8")
         self._ports = {}
-        for name, wanted, kind in (
-            ("flow", 2055, socket.SOCK_DGRAM),
-            ("sflow", 6343, socket.SOCK_DGRAM),
-            ("api", 8470, socket.SOCK_STREAM),
-            ("sql", 8123, socket.SOCK_STREAM),
-        ):
+        for name, wanted, kind in PORTS:
             port = free_port(wanted, kind)
             self._ports[name] = port
             if port != wanted:
-                click.echo(f"port {wanted} is busy, {name} listens on {port}")
+                click.echo(f"port {wanted} is busy, {name} is on {port}")
                 text = text.replace(f"127.0.0.1:{wanted}", f"127.0.0.1:{port}")
+        text = text.replace("snmp_port = 1161", f"snmp_port = {self._ports['snmp']}")
         text = text.replace('profile = "site"', f'profile = "{self._profile}"')
         text += f'metrics_listen = "127.0.0.1:{self._ports["api"]}"\n'
         text += f'\n[network]\nmap = "{FOLDER / "network.toml"}"\n'
@@ -222,7 +231,7 @@ class LiveDemo:
             "flow-port": self._ports["flow"],
             "sflow-port": self._ports["sflow"],
             "records-per-second": self._rate,
-        }
+        } | {f"{name}-port": self._ports[name] for name in VOICES}
         flags = [f"--{name}={value}" for name, value in wish.items()]
         made = subprocess.Popen(
             [sys.executable, "-m", "tocsin.demo.exporters", *flags],
