@@ -67,6 +67,7 @@ SOURCES: Registry[MakeSource] = Registry(
     {
         "alertmanager": "collectors.alertmanager_webhook:SOURCE",
         "netcool": "collectors.netcool:SOURCE",
+        "pm-files": "collectors.pm_files:SOURCE",
         "spectrum": "collectors.spectrum:SOURCE",
         "tmf642": "collectors.tmf642_client:SOURCE",
         "ves": "collectors.ves:SOURCE",
