@@ -1,6 +1,6 @@
 """Capture files as datagram blocks: pcap, pcapng, and files that hold one payload.
 
-Link types: Ethernet (with VLAN tags), Linux cooked v1 and v2, raw IP, loopback. Fragments are put
+Link types: Ethernet (with VLAN tags, PPPoE), Linux cooked v1 and v2, raw IP, loopback. Fragments are put
 together within bounds. TCP gives chunks of its byte streams where the caller hands in
 `capture_tcp.TcpStreams`; what else is not UDP is counted and left out. A damaged file gives everything
 before the damage, and one sentence. Files are mapped, not read: they may be larger than memory.
@@ -38,6 +38,8 @@ PCAP_MAGIC = (
     b"\x4d\x3c\xb2\xa1",
 )
 _RAW_IP = {LINK_RAW, 12, 14, 228, 229}
+PPPOE_SESSION = 0x8864
+_PPP = {b"\x00\x21": 0x0800, b"\x00\x57": 0x86DD}
 _VLAN = {0x8100, 0x88A8, 0x9100}
 
 
@@ -273,6 +275,11 @@ def _datagrams(
     if found is None:
         return
     protocol, high, low, udp = found
+    if protocol == 41 and len(udp) >= 40 and udp[0] >> 4 == 6:  # IPv6 in IPv4 (RFC 4213)
+        inner = _ipv6(udp, fragments)
+        if inner is None:
+            return
+        protocol, high, low, udp = inner
     if protocol == 6 and tcp is not None:
         yield from tcp.segment(arrival_ns, (high, low), udp)
         return
@@ -298,6 +305,9 @@ def _network_layer(link_type: int, packet: bytes) -> bytes | None:
             if kind in _VLAN:
                 at += 2
                 continue
+            if kind == PPPOE_SESSION:
+                kind = _PPP.get(packet[at + 6 : at + 8], 0)
+                at += 8
             return packet[at:] if kind in (0x0800, 0x86DD) else None
         return None
     if link_type == LINK_COOKED:  # the protocol is its last field: from there on it is a frame

@@ -24,6 +24,7 @@ COLLECTORS: Registry[MakeDecoder] = Registry(
         "sflow": "collectors.sflow5:COLLECTOR",
         "bmp": "collectors.bmp:COLLECTOR",
         "snmp-trap": "collectors.snmp.trap:COLLECTOR",
+        "syslog": "collectors.syslog:COLLECTOR",
     },
 )
 

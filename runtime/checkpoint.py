@@ -86,6 +86,12 @@ def read_array(state: Any, name: str) -> NDArray[Any] | None:
     return np.concatenate(parts) if parts else None
 
 
+def read_arrays(state: Any, *names: str) -> list[NDArray[Any]] | None:
+    """Return several arrays that `write_array` wrote, or None where one is missing."""
+    found = [array for name in names if (array := read_array(state, name)) is not None]
+    return found if len(found) == len(names) else None
+
+
 class Checkpoints:
     """The folder of checkpoints: save, load the newest good one, keep the last two."""
 

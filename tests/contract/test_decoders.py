@@ -21,6 +21,7 @@ from tests.support.bmp_messages import (
 )
 from tests.support.flow_messages import v5
 from tests.support.snmp_messages import varied
+from tests.support.syslog_messages import SYSLOG_LINES
 from tocsin.demo.exporters import Exporter
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.traffic import TrafficModel
@@ -67,6 +68,7 @@ def samples() -> dict[str, list[bytes]]:
         "sflow": messages({"sflow"}),
         "bmp": bmp_session(),
         "snmp-trap": varied(1500),
+        "syslog": SYSLOG_LINES,
     }
 
 
@@ -81,5 +83,6 @@ def test_exam(
     check(lambda: make_decoder(settings, make_context()), samples[kind])
     decoder = make_decoder(settings, make_context())
     made = [b for block in checks_decoder.blocks(samples[kind]) for b in decoder.decode(block)]
-    records = sum(batch.rows for batch in made if batch.schema.name in ("flow", "route", "alarm"))
+    of_records = ("flow", "route", "alarm", "log")
+    records = sum(batch.rows for batch in made if batch.schema.name in of_records)
     assert records > 20, "an exam on messages without records"
