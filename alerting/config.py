@@ -7,6 +7,8 @@ import msgspec
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Severity = Literal["critical", "major", "minor", "warning", "indeterminate"]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
 class SinkSettings(Settings, frozen=True, kw_only=True):
@@ -27,7 +29,35 @@ class SinkSettings(Settings, frozen=True, kw_only=True):
     least_severity: Literal["critical", "major", "minor", "warning"] = "warning"
     kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
     timeout_seconds: PositiveFloat = 5.0
-    options: dict[str, Any] = {}  # a plug-in's own settings
+    rate_per_minute: int = 0  # raises told one by one, the rest in a summary; 0 = no limit
+    approval: bool = False  # a raise waits until somebody approves it: `tocsin outbox approve`
+    options: dict[str, Any] = {}  # the kind's own settings
+
+
+class TimesSettings(Settings, frozen=True, kw_only=True):
+    """`[alerting.times.<name>]`: hours of the week, for routes."""
+
+    days: tuple[Day, ...] = ()  # empty = every day
+    start: str = "00:00"
+    end: str = "24:00"  # before `start`: past midnight
+    zone: str = "UTC"
+
+
+class RouteSettings(Settings, frozen=True, kw_only=True):
+    """`[alerting.routes.<name>]`: who is told of what. The first route that matches decides, and the
+    first below it that matches decides better; `continue` lets those after it have a say too."""
+
+    under: str = ""  # the route above; "" = a root
+    severities: tuple[Severity, ...] = ()  # empty = any, as for all that follow
+    kinds: tuple[str, ...] = ()  # with * and ?
+    entities: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    event_types: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()  # names of [alerting.times]
+    to: tuple[str, ...] = ()  # names of [alerting.sinks]; empty = those of the route above
+    goes_on: bool = msgspec.field(default=False, name="continue")
+    escalate_minutes: float = 0.0  # not acknowledged for so long: `escalate_to` is told; 0 = never
+    escalate_to: tuple[str, ...] = ()
 
 
 class MaintenanceSettings(Settings, frozen=True, kw_only=True):
@@ -35,7 +65,7 @@ class MaintenanceSettings(Settings, frozen=True, kw_only=True):
 
     start: str  # "02:00" with days, or one moment: "2026-12-01T02:00:00+01:00"
     minutes: PositiveInt
-    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()  # empty = once
+    days: tuple[Day, ...] = ()  # empty = once
     zone: str = "UTC"  # of a weekly start: "Europe/Amsterdam"
     sites: tuple[str, ...] = ()
     routers: tuple[str, ...] = ()
@@ -77,3 +107,5 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     attempts_max: PositiveInt = 50
     waiting_max: PositiveInt = 10_000  # deliveries of one sink; the oldest are given up beyond it
     sinks: dict[str, SinkSettings] = msgspec.field(default_factory=dict)
+    routes: dict[str, RouteSettings] = msgspec.field(default_factory=dict)
+    times: dict[str, TimesSettings] = msgspec.field(default_factory=dict)

@@ -15,7 +15,8 @@ import msgspec
 
 from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.delivery import Delivery, Verdict, wants
+from alerting.delivery import Delivery, Order, SinkStatus, Verdict
+from alerting.escape import tidy
 from alerting.sinks import AlertSink, Parcel, RefusedError, make_sink
 from runtime.component import Context
 from telemetry.errors import TransientError
@@ -36,6 +37,11 @@ class _Repeat:
 
 
 @dataclass(frozen=True, slots=True)
+class _Hear:
+    """An order to ask what others want."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Back:
     """A delivery that was not tried because the breaker is open: nothing to tell the node."""
 
@@ -49,10 +55,12 @@ class _Lane:
         self.name = name
         self.settings = settings
         self.sink = sink
-        self.queue: queue.Queue[Delivery | _Repeat | None] = queue.Queue(QUEUE_MAX)
-        self.answers: queue.SimpleQueue[Verdict | _Back] = queue.SimpleQueue()
+        self.queue: queue.Queue[Delivery | _Repeat | _Hear | None] = queue.Queue(QUEUE_MAX)
+        self.answers: queue.SimpleQueue[Verdict | _Back | Order] = queue.SimpleQueue()
         self.busy: set[int] = set()
         self.repeat_due_ns = 0
+        self.hear_due_ns = 0
+        self.hearing = False
         self.failures = 0
         self.open_until_ns = 0
         self.sending_since_ns = 0
@@ -85,10 +93,12 @@ class _Lane:
                 self._send(batch)
             if isinstance(order, _Repeat):
                 self._repeat(order)
+            elif isinstance(order, _Hear):
+                self._hear()
             elif order is None:
                 return
 
-    def _take(self) -> "tuple[list[Delivery], _Repeat | _Back | None]":
+    def _take(self) -> "tuple[list[Delivery], _Repeat | _Hear | _Back | None]":
         """Return deliveries that one `send` takes, and what else came: an order, or None = end."""
         first = self.queue.get()
         if not isinstance(first, Delivery):
@@ -113,7 +123,7 @@ class _Lane:
         self.sending_since_ns = now_ns
         try:
             parcels = [
-                Parcel(msgspec.json.decode(d.body, type=Alert), d.key, d.attempts + 1)
+                Parcel(tidy(msgspec.json.decode(d.body, type=Alert)), d.key, d.attempts + 1)
                 for d in batch
             ]
             answer = self.sink.send(parcels, now_ns=now_ns)
@@ -156,6 +166,20 @@ class _Lane:
         except TransientError as error:
             self._failed(now_ns, error)
 
+    def _hear(self) -> None:
+        now_ns = self._context.clock.now_ns()
+        try:
+            if now_ns < self.open_until_ns:
+                return
+            # The other parties behind a shared sink hear of it: to them it is news.
+            origin = "" if getattr(self.sink, "shared", False) else self.name
+            for order in self.sink.hear(now_ns=now_ns):  # type: ignore[attr-defined]
+                self.answers.put(msgspec.structs.replace(order, sink=origin))
+        except TransientError as error:
+            self._failed(now_ns, error)
+        finally:
+            self.hearing = False
+
     def _failed(self, now_ns: int, error: Exception) -> None:
         self.last_error = str(error)
         self.failures += 1
@@ -178,7 +202,8 @@ class _Lane:
 class Courier:
     """Fetches due deliveries, hands them to their lanes, reports verdicts. Call `step` often.
 
-    `active` returns the alarms that are up, for sinks whose receivers forget.
+    `active` returns what a sink was told of that is still up, for sinks whose receivers forget;
+    `order` takes what others want of alarms, from sinks that listen.
     """
 
     def __init__(
@@ -188,7 +213,8 @@ class Courier:
         *,
         fetch: Callable[[int], Sequence[Delivery]],
         report: Callable[[Sequence[Verdict]], None],
-        active: Callable[[], Sequence[Alert]] | None = None,
+        active: Callable[[str], Sequence[Alert]] | None = None,
+        order: Callable[[Sequence[Order]], None] | None = None,
     ) -> None:
         self._lanes = {
             name: _Lane(name, sink, make_sink(sink), context) for name, sink in sinks.items()
@@ -197,6 +223,8 @@ class Courier:
         self._fetch = fetch
         self._report = report
         self._active = active
+        self._order = order
+        self._orders: list[Order] = []
         self._unreported: list[Verdict] = []
 
     def step(self) -> int:
@@ -209,6 +237,8 @@ class Courier:
                 answer = lane.answers.get()
                 if isinstance(answer, Verdict):
                     self._unreported.append(answer)  # stays busy until the node knows
+                elif isinstance(answer, Order):
+                    self._orders.append(answer)
                 else:
                     lane.busy.discard(answer.number)
         moved = self._tell()
@@ -226,7 +256,27 @@ class Courier:
                 lane.queue.put_nowait(delivery)
                 moved += 1
         self._repeat(now_ns)
+        self._hear(now_ns)
         return moved
+
+    def _hear(self, now_ns: int) -> None:
+        """Give on what others want, and ask again those that are due."""
+        if self._order is None:
+            return
+        if self._orders:
+            self._order(self._orders)
+            self._orders = []
+        for lane in self._lanes.values():
+            seconds = getattr(lane.sink, "hear_seconds", 0.0)
+            if (
+                seconds
+                and not lane.hearing
+                and now_ns >= lane.hear_due_ns
+                and lane.room(now_ns) > 0
+            ):
+                lane.hear_due_ns = now_ns + round(seconds * 1e9)
+                lane.hearing = True
+                lane.queue.put_nowait(_Hear())
 
     def _tell(self) -> int:
         if not self._unreported:
@@ -241,18 +291,11 @@ class Courier:
     def _repeat(self, now_ns: int) -> None:
         if self._active is None:
             return
-        due = [
-            lane for lane in self._lanes.values()
-            if lane.sink.repeat_seconds and now_ns >= lane.repeat_due_ns and lane.room(now_ns) > 0
-        ]  # fmt: skip
-        if not due:
-            return
-        active = self._active()
-        for lane in due:
-            lane.repeat_due_ns = now_ns + round(lane.sink.repeat_seconds * 1e9)
-            mine = tuple(alert for alert in active if wants(lane.settings, alert))
-            if mine:
-                lane.queue.put_nowait(_Repeat(mine))
+        for lane in self._lanes.values():
+            seconds = lane.sink.repeat_seconds
+            if seconds and now_ns >= lane.repeat_due_ns and lane.room(now_ns) > 0:
+                lane.repeat_due_ns = now_ns + round(seconds * 1e9)
+                lane.queue.put_nowait(_Repeat(tuple(self._active(lane.name))))
 
     @property
     def busy(self) -> bool:
@@ -277,6 +320,25 @@ class Courier:
             elif lane.failures >= FAILURES_TO_OPEN:
                 said.append(f"sink {lane.name} fails: {lane.last_error}")
         return "; ".join(said)
+
+    def statuses(self) -> list[SinkStatus]:
+        """Return how each sink does."""
+        now_ns = self._context.clock.now_ns()
+        made = []
+        for lane in self._lanes.values():
+            since = lane.sending_since_ns
+            state = "ok" if lane.sent_ns else "idle"
+            if since and now_ns - since > STUCK_SECONDS * 1e9:
+                state = "hung"
+            elif lane.failures:
+                state = "failing"
+            made.append(
+                SinkStatus(
+                    name=lane.name, kind=lane.settings.kind, state=state, failures=lane.failures,
+                    error=lane.last_error if lane.failures else "", sent_ns=lane.sent_ns,
+                )
+            )  # fmt: skip
+        return made
 
     def stop(self) -> None:
         """End all lanes."""

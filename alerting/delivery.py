@@ -42,6 +42,21 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     sink: str = ""
 
 
+class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How one sink does, as the gate sees it, and what waits for it, as the outbox knows."""
+
+    name: str
+    kind: str
+    state: str  # ok, failing, hung, idle (nothing was sent yet)
+    error: str = ""  # what it last said, where it fails
+    failures: int = 0  # in a row
+    sent_ns: int = 0  # when it last took something
+    waiting: int = 0
+    given_up: int = 0
+    held: int = 0  # for want of approval
+    oldest_ns: int = 0  # when the oldest that waits was made; 0 = none waits
+
+
 def wants(sink: SinkSettings, alert: Alert) -> bool:
     """Whether a sink's route takes this alert."""
     severe = SEVERITIES.index(alert.severity) <= SEVERITIES.index(sink.least_severity)

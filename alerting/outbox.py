@@ -15,52 +15,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alerting.alert import Alert, canonical
+from alerting.alert import Alert
 from alerting.config import AlertingSettings
-from alerting.delivery import Delivery, Verdict, wants
-from alerting.records import alerts_of
+from alerting.delivery import Delivery, Verdict
+from alerting.outbox_tables import (
+    ANSWER_CHARACTERS_MAX,
+    APPLICATION_ID,
+    DAMAGE,
+    MIGRATIONS,
+    SALVAGED,
+    VERSION,
+    check_bodies,
+    fits,
+    keep_digest,
+    keep_incidents,
+    record,
+    remedy,
+)
+from alerting.records import alerts_of, notices_of
+from alerting.telling import Letter, Telling, body_of, incidents_as_alerts
 from runtime.component import Context
 from runtime.settings import NOT_STARTED
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
-from telemetry.identity import id_text
 
-# Each entry leads from the version before it to its own; only ever append.
-MIGRATIONS = (
-    """
-    create table done (tick_end_ns integer primary key);
-    create table alarm (
-        id text primary key, kind text, entity text, state text, severity text,
-        raised_ns integer, changed_ns integer, cleared_ns integer, body text, crc integer);
-    create table change (
-        key text primary key, id text, changed_ns integer, state text, body text, crc integer);
-    create index change_time on change (changed_ns);
-    create table delivery (
-        number integer primary key autoincrement, key text unique, sink text, alarm text,
-        body text, crc integer, created_ns integer, due_ns integer, attempts integer default 0,
-        state text default 'waiting', answer text default '');
-    create index delivery_waiting on delivery (sink, alarm, number) where state = 'waiting';
-    create index delivery_next on delivery (sink, number) where state = 'waiting';
-    create index delivery_state on delivery (state, number);
-    create table incident (
-        id text primary key, opened_ns integer, changed_ns integer, closed_ns integer, body text);
-    create table digest (
-        hour_start_ns integer, view text, detector text, measure text, body text,
-        primary key (hour_start_ns, view, detector, measure));
-    """,
-)
-VERSION = len(MIGRATIONS)
-APPLICATION_ID = 0x544F4353  # "TOCS": another program's file is not ours to write to
 REFUSED_TICKS_MAX = 10_000  # kept in memory while a disk refuses
 DONE_KEPT = 10_000
 CHANGES_KEPT = 100_000
 CLEARED_KEPT = 10_000  # alarms and incidents that are over
 SENT_KEPT = 10_000
 DIGEST_HOURS_KEPT = 31 * 24
+AUDIT_KEPT = 100_000
+ACTIONS = ("command", "diagnostics")  # kinds of sinks that do something rather than tell it
 TRIM_EVERY_TICKS = 500
-ANSWER_CHARACTERS_MAX = 500
-# What SQLite says about a file that is no longer a database, as opposed to a disk that refuses.
-_DAMAGE = ("malformed", "not a database", "quick_check", "checksum", "already exists")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +87,11 @@ class Outbox:
             "outbox_ticks_dropped_total", "ticks that a disk refused for too long to keep in memory"
         )
         self._sinks: tuple[str, ...] = ()  # those of the configuration, and those of old deliveries
+        self._telling = Telling(settings, context)
+        # Sinks that act on the network: what became of each of their deliveries is kept as a record.
+        self._audited = {
+            name for name, sink in settings.sinks.items() if sink.approval or sink.kind in ACTIONS
+        }
 
     def start(self) -> None:
         """Open the file, bring it to this version and check it.
@@ -112,8 +104,8 @@ class Outbox:
             self._open()
         except (sqlite3.DatabaseError, OSError) as error:
             text = str(error)
-            if isinstance(error, OSError) or not any(word in text for word in _DAMAGE):
-                raise ConfigError(f"{self._path}: {_remedy(text)}. {NOT_STARTED}") from error
+            if isinstance(error, OSError) or not any(word in text for word in DAMAGE):
+                raise ConfigError(f"{self._path}: {remedy(text)}. {NOT_STARTED}") from error
             aside = self._set_aside(text)
             self._open()
             self._salvage(aside)
@@ -136,7 +128,7 @@ class Outbox:
                     f"begin; {MIGRATIONS[number]}; pragma application_id = {APPLICATION_ID};"
                     f" pragma user_version = {number + 1}; commit;"
                 )
-            _check_bodies(db)
+            check_bodies(db)
             old = db.execute("select distinct sink from delivery where state != 'sent'").fetchall()
         except BaseException:
             db.close()
@@ -159,21 +151,12 @@ class Outbox:
         """Take over every row of a damaged file that can still be read and fits its checksum."""
         kept = lost = 0
         with contextlib.closing(sqlite3.connect(f"file:{aside}?mode=ro", uri=True)) as old:
-            for table, columns, summed in (
-                ("done", "tick_end_ns", False),
-                ("alarm", ("id, kind, entity, state, severity, raised_ns, changed_ns, cleared_ns,"
-                          " body, crc"), True),
-                ("change", "key, id, changed_ns, state, body, crc", True),
-                ("delivery", ("key, sink, alarm, created_ns, due_ns, attempts, state, answer,"
-                             " body, crc"), True),
-                ("incident", "id, opened_ns, changed_ns, closed_ns, body", False),
-                ("digest", "hour_start_ns, view, detector, measure, body", False),
-            ):  # fmt: skip
+            for table, columns, summed in SALVAGED:
                 marks = ",".join("?" * (columns.count(",") + 1))
                 with self._transaction() as db, contextlib.suppress(sqlite3.DatabaseError):
                     order = " order by number" if table == "delivery" else ""
                     for row in old.execute(f"select {columns} from {table}{order}"):
-                        if summed and not _fits(row[-2], row[-1]):
+                        if summed and not fits(row[-2], row[-1]):
                             lost += 1
                             continue
                         db.execute(
@@ -246,12 +229,13 @@ class Outbox:
                 db.execute("insert into done values (?)", (kept.tick_end_ns,))
             except sqlite3.IntegrityError:
                 return False
-            if kept.alerts:
-                self._keep(db, kept.alerts, kept.now_ns)
+            notices = [n for batch in kept.incidents for n in notices_of(batch)]
+            if kept.alerts or notices:
+                self._keep(db, kept.alerts, notices, kept.now_ns)
             for batch in kept.incidents:
-                _keep_incidents(db, batch)
+                keep_incidents(db, batch)
             for batch in kept.digest:
-                _keep_digest(db, batch)
+                keep_digest(db, batch)
             self._ticks += 1
             if self._ticks % TRIM_EVERY_TICKS == 0:
                 self._trim(db)
@@ -264,33 +248,39 @@ class Outbox:
             self._refused.popleft()
             self._dropped.add()
         self._trouble = (
-            f"{self._path} cannot be written: {_remedy(str(error))}; {len(self._refused)} ticks wait "
+            f"{self._path} cannot be written: {remedy(str(error))}; {len(self._refused)} ticks wait "
             f"in memory, their alerts go out when there is room"
         )
 
-    def _keep(self, db: sqlite3.Connection, alerts: Sequence[Alert], now_ns: int) -> None:
-        states, changes, deliveries = [], [], []
+    def _keep(
+        self, db: sqlite3.Connection, alerts: Sequence[Alert], notices: Sequence[Alert], now_ns: int
+    ) -> None:
+        states, changes = [], []
         for alert in alerts:
-            data = canonical(alert)
-            body, crc = data.decode(), zlib.crc32(data)
+            body = body_of(alert)
+            crc = zlib.crc32(body.encode())
             states.append(
                 (alert.id, alert.kind, alert.entity, alert.state, alert.severity, alert.raised_ns,
                  alert.changed_ns, alert.cleared_ns, body, crc)
             )  # fmt: skip
             changes.append((alert.change, alert.id, alert.changed_ns, alert.state, body, crc))
-            deliveries += [
-                (f"{alert.change}-{name}", name, alert.id, body, crc, now_ns, now_ns)
-                for name, sink in self._settings.sinks.items()
-                if wants(sink, alert)
-            ]
         db.executemany("insert or replace into alarm values (?,?,?,?,?,?,?,?,?,?)", states)
         db.executemany("insert or ignore into change values (?,?,?,?,?,?)", changes)
-        db.executemany(
-            "insert or ignore into delivery (key, sink, alarm, body, crc, created_ns, due_ns)"
-            " values (?,?,?,?,?,?,?)",
-            deliveries,
+        self._post(
+            db, self._telling.letters(db, alerts, incidents_as_alerts(notices), now_ns), now_ns
         )
-        self._deliveries.add("queued", len(deliveries))
+
+    def _post(self, db: sqlite3.Connection, letters: Sequence[Letter], now_ns: int) -> None:
+        db.executemany(
+            "insert or ignore into delivery (key, sink, alarm, body, crc, created_ns, due_ns, state)"
+            " values (?,?,?,?,?,?,?,?)",
+            [
+                (f"{letter.alert.change}-{letter.sink}", letter.sink, letter.alert.id, letter.body,
+                 zlib.crc32(letter.body.encode()), now_ns, now_ns, "held" if letter.held else "waiting")
+                for letter in letters
+            ],
+        )  # fmt: skip
+        self._deliveries.add("queued", len(letters))
 
     def _trim(self, db: sqlite3.Connection) -> None:
         """Keep every table within its bound, the newest rows; what waits is trimmed last of all."""
@@ -312,7 +302,10 @@ class Outbox:
             "delete from digest where hour_start_ns <= (select max(hour_start_ns) from digest) - ?",
             (DIGEST_HOURS_KEPT * 3_600_000_000_000,),
         )
-        for state in ("sent", "given_up", "superseded"):
+        db.execute(
+            "delete from audit where number <= (select max(number) from audit) - ?", (AUDIT_KEPT,)
+        )
+        for state in ("sent", "given_up", "superseded", "rejected", "held"):
             db.execute(
                 "delete from delivery where state = ? and number <= (select number from delivery"
                 " where state = ? order by number desc limit 1 offset ?)",
@@ -340,6 +333,8 @@ class Outbox:
         A later change of an alarm waits until the one before it went to that sink (or was given
         up), so order holds; a sink with a long queue leaves the others theirs.
         """
+        if now_ns >= self._telling.due_ns:
+            self._by_time(now_ns)
         made: list[Delivery] = []
         for sink in self._sinks:
             rows = self._rows(
@@ -351,6 +346,13 @@ class Outbox:
             )  # fmt: skip
             made += [Delivery(**row) for row in rows]
         return sorted(made, key=lambda delivery: delivery.number)
+
+    def _by_time(self, now_ns: int) -> None:
+        try:
+            with self._transaction() as db:
+                self._post(db, self._telling.timers(db, now_ns), now_ns)
+        except sqlite3.OperationalError as error:
+            self._context.log.warning("outbox_refused file=%s error=%s", self._path, error)
 
     def mark(self, verdicts: Sequence[Verdict], now_ns: int) -> None:
         """Record what became of deliveries: done, to be tried again later, or given up.
@@ -366,12 +368,16 @@ class Outbox:
         with self._transaction() as db:
             for verdict in verdicts:
                 row = db.execute(
-                    "select attempts from delivery where number = ? and state = 'waiting'",
+                    "select attempts, sink, alarm, key from delivery"
+                    " where number = ? and state = 'waiting'",
                     (verdict.number,),
                 ).fetchone()
                 if row is None:
                     continue  # told twice, or trimmed meanwhile
                 attempts = row[0] + 1
+                if row[1] in self._audited:
+                    what = "done" if verdict.sent else "refused" if verdict.final else "failed"
+                    record(db, now_ns, "tocsin", what, row[1:], verdict.answer)
                 if verdict.sent:
                     state, due = "sent", now_ns
                     self._deliveries.add("sent")
@@ -411,6 +417,46 @@ class Outbox:
                 " where state = 'given_up'"
             )
             return int(done.rowcount)
+
+    def decide(self, number: int, *, approve: bool, by: str, now_ns: int) -> bool:
+        """Let a delivery that waits for approval go, or end it; False where none does."""
+        with self._transaction() as db:
+            row = db.execute(
+                "select sink, alarm, key from delivery where number = ? and state = 'held'",
+                (number,),
+            ).fetchone()
+            if row is None:
+                return False
+            state, what = ("waiting", "approved") if approve else ("rejected", "rejected")
+            said = f"{what} by {by}"[:ANSWER_CHARACTERS_MAX]
+            db.execute(
+                "update delivery set state = ?, due_ns = ?, answer = ? where number = ?",
+                (state, now_ns, said, number),
+            )
+            if not approve:  # never told, so nothing to take back
+                db.execute("delete from told where alarm = ? and sink = ?", (row[1], row[0]))
+            record(db, now_ns, by, what, row, "")
+            return True
+
+    def told(self, sink: str, *, limit: int = 10_000) -> list[str]:
+        """Return what a sink was last told of each alarm that is up, as JSON of alerts."""
+        rows = self._rows(
+            "select body from told where sink = ? order by alarm limit ?", sink, limit
+        )
+        return [str(row["body"]) for row in rows]
+
+    def audit(self, *, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return what was done to the network and who let it, newest first."""
+        return self._rows("select * from audit order by number desc limit ?", limit)
+
+    def sinks(self) -> list[dict[str, Any]]:
+        """Return what waits for each sink, what was given up, and its last answer."""
+        return self._rows(
+            "select sink, sum(state = 'waiting') as waiting, sum(state = 'given_up') as given_up,"
+            " sum(state = 'held') as held,"
+            " min(case when state = 'waiting' then created_ns end) as oldest_ns"
+            " from delivery where state in ('waiting', 'given_up', 'held') group by sink order by sink"
+        )
 
     def deliveries(self, limit: int = 1000) -> list[dict[str, Any]]:
         """Return deliveries, newest first."""
@@ -474,60 +520,3 @@ class Outbox:
             if self._db.in_transaction:  # SQLite may have rolled back by itself
                 self._db.execute("rollback")
             raise
-
-
-def _check_bodies(db: sqlite3.Connection) -> None:
-    """Compare what may still be sent or shown with its checksum: quick_check sees no flipped bit."""
-    for sql in (
-        "select id, body, crc from alarm",
-        "select key, body, crc from delivery where state = 'waiting'",
-    ):
-        for name, body, crc in db.execute(sql):
-            if not _fits(body, crc):
-                raise sqlite3.DatabaseError(f"{name} does not match its checksum")
-
-
-def _fits(body: object, crc: object) -> bool:
-    return isinstance(body, str) and zlib.crc32(body.encode()) == crc
-
-
-def _keep_incidents(db: sqlite3.Connection, batch: Batch) -> None:
-    titles, severities = batch.texts("title"), batch.texts("severity")
-    causes, alarms = batch.texts("causes"), batch.texts("alarms")
-    for i in range(batch.rows):
-        number = id_text(int(batch["incident_id"][i]))
-        opened, closed = int(batch["opened_ns"][i]), int(batch["closed_ns"][i])
-        changed = int(batch["changed_ns"][i])
-        body = {
-            "id": number, "title": titles[i], "severity": severities[i], "opened_ns": opened,
-            "changed_ns": changed, "closed_ns": closed, "causes": json.loads(causes[i]),
-            "alarms": json.loads(alarms[i]),
-        }  # fmt: skip
-        db.execute(
-            "insert or replace into incident values (?,?,?,?,?)",
-            (number, opened, changed, closed, json.dumps(body, sort_keys=True)),
-        )
-
-
-def _keep_digest(db: sqlite3.Connection, batch: Batch) -> None:
-    texts = {name: batch.texts(name) for name in ("view", "detector", "measure", "entity")}
-    for i in range(batch.rows):
-        body: dict[str, Any] = {name: column[i] for name, column in texts.items()}
-        for name in ("hour_start_ns", "findings", "time_ns"):
-            body[name] = int(batch[name][i])
-        for name in ("score", "actual", "expected"):
-            body[name] = float(batch[name][i])
-        db.execute(
-            "insert or replace into digest values (?,?,?,?,?)",
-            (body["hour_start_ns"], body["view"], body["detector"], body["measure"],
-             json.dumps(body, sort_keys=True)),
-        )  # fmt: skip
-
-
-def _remedy(text: str) -> str:
-    """Return what SQLite or the system said with what to do about it."""
-    if "locked" in text:
-        return "in use: another Tocsin runs on this state folder; stop it, or set another state_dir"
-    if "full" in text:
-        return f"{text}; make room on that disk"
-    return f"{text}; make the state folder and this file writable, or set another state_dir"

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from alerting.config import AlertingSettings
+from alerting.routes import Router
 from alerting.sinks import SINKS
 from collectors.config import ListenerSettings
 from collectors.registry import COLLECTORS
@@ -125,6 +126,10 @@ def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Confi
             f"up to {need}; raise it. {NOT_STARTED}"
         )
     _check_parts(config, place)
+    try:
+        Router(config.alerting)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}. {NOT_STARTED}") from error
     for key, listen in (("listen", config.api.listen), ("sql_listen", config.api.sql_listen)):
         host = listen.rpartition(":")[0].strip("[]")
         if listen and host not in ("127.0.0.1", "::1", "localhost") and not config.api.token_file:

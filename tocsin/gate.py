@@ -18,7 +18,7 @@ import zmq
 
 from alerting.alert import Alert
 from alerting.courier import Courier
-from alerting.delivery import Delivery, Verdict
+from alerting.delivery import Delivery, Order, Verdict
 from runtime import logs
 from runtime.bus import RequestClient
 from runtime.clock import SystemClock
@@ -32,6 +32,7 @@ from tocsin.state import state_dir
 
 IDLE_SECONDS = 0.05
 AWAY_SECONDS = 0.5
+TELL_NS = 1_000_000_000
 BUSY_SECONDS = 0.002  # while a sink is at work: its answer is told to the node soon
 
 
@@ -55,7 +56,9 @@ class Gate:
             fetch=self._fetch,
             report=self._report,
             active=self._active,
+            order=self._order,
         )
+        self._told_ns = 0  # when the node was last told how the sinks do
 
     def _fetch(self, limit: int) -> Sequence[Delivery]:
         return self._client.ask("due", verbs.DueRequest(limit=limit), list[Delivery])
@@ -63,15 +66,25 @@ class Gate:
     def _report(self, verdicts: Sequence[Verdict]) -> None:
         self._client.ask("mark", list(verdicts), verbs.Nothing)
 
-    def _active(self) -> Sequence[Alert]:
-        found = self._client.ask("alarms", verbs.AlarmsRequest(limit=10_000), verbs.Alarms)
-        return msgspec.convert(found.alarms, list[Alert])
+    def _active(self, sink: str) -> Sequence[Alert]:
+        bodies = self._client.ask("told", verbs.ToldRequest(sink=sink), list[str])
+        return [msgspec.json.decode(body, type=Alert) for body in bodies]
+
+    def _order(self, orders: Sequence[Order]) -> None:
+        self._client.ask("orders", list(orders), verbs.Nothing)
+
+    def _tell_node(self) -> None:
+        now_ns = self._context.clock.now_ns()
+        if now_ns - self._told_ns >= TELL_NS:
+            self._client.ask("sinks", self._courier.statuses(), verbs.Nothing)
+            self._told_ns = now_ns
 
     def run(self) -> None:
         """Work until asked to stop; a node that is away is waited for."""
         while not self._ended:
             try:
                 moved = self._courier.step()
+                self._tell_node()
             except TransientError:
                 self._context.clock.sleep(AWAY_SECONDS)
                 continue

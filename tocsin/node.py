@@ -19,8 +19,10 @@ from types import FrameType
 import msgspec
 
 from alerting.alert import Alert
-from alerting.delivery import Verdict
+from alerting.delivery import Order, SinkStatus, Verdict
+from alerting.orders import Orders
 from alerting.outbox import Outbox
+from alerting.sink_board import SinkBoard
 from alerting.stage import AlertingStage
 from correlator.merge import FrameMerger
 from correlator.tables.network_map import load_network
@@ -137,6 +139,8 @@ class Node:
         outbox_context = make_context("outbox", self._clock, self.metrics, seed)
         self._outbox = Outbox(state / "node.sqlite", config.alerting, outbox_context)
         self._outbox.start()
+        self._orders = Orders(config.alerting.sinks)
+        self._sinks = SinkBoard(config.alerting.sinks, outbox_context)
         self._checkpoints = Checkpoints(state / "checkpoints", context)
         self._checkpoint_sequence = 1
         self._checkpoint_due_ns = 0
@@ -364,9 +368,28 @@ class Node:
         serve("mark", list[Verdict], self._mark)
         serve("deliveries", verbs.Nothing, lambda _: self._outbox.deliveries())
         serve("retry", verbs.Nothing, lambda _: self._outbox.retry())
+        serve("told", verbs.ToldRequest, lambda ask: self._outbox.told(ask.sink))
+        serve("decide", verbs.DecideRequest, self._decide)
+        serve("audit", verbs.Nothing, lambda _: self._outbox.audit())
+        serve("sinks", list[SinkStatus], self._hear_of_sinks)
+        serve("orders", list[Order], self._take_orders)
 
     def _mark(self, verdicts: list[Verdict]) -> verbs.Nothing:
         self._outbox.mark(verdicts, self._clock.now_ns())
+        return verbs.Nothing()
+
+    def _decide(self, ask: verbs.DecideRequest) -> bool:
+        now_ns = self._clock.now_ns()
+        return self._outbox.decide(ask.number, approve=ask.approve, by=ask.by, now_ns=now_ns)
+
+    def _hear_of_sinks(self, statuses: list[SinkStatus]) -> verbs.Nothing:
+        self._sinks.hear(statuses, self._outbox.sinks(), self._clock.now_ns())
+        return verbs.Nothing()
+
+    def _take_orders(self, orders: list[Order]) -> verbs.Nothing:
+        now_ns = self._clock.now_ns()
+        for kind, payload in self._orders.rows(orders):
+            self._control(kind, now_ns, payload)
         return verbs.Nothing()
 
     def status(self) -> verbs.Status:
@@ -377,6 +400,7 @@ class Node:
                 *self._intake.health(),
                 self._journal.health(),
                 self._outbox.health(),
+                self._sinks.health(self._clock.now_ns()),
             )
             if text
         ]
@@ -401,6 +425,7 @@ class Node:
             health=health,
             listeners=self._intake.listeners(),
             workers=self._intake.workers(),
+            sinks=self._sinks.statuses,
         )
 
     def stop(self) -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from alerting.delivery import SinkStatus
+
 
 class Nothing(msgspec.Struct, frozen=True):
     """A request or an answer without content."""
@@ -54,6 +56,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     health: list[str]
     listeners: list[ListenerStatus]
     workers: list[WorkerStatus] = []  # empty where the node receives itself
+    sinks: list[SinkStatus] = []
 
 
 class MetricsText(msgspec.Struct, frozen=True):
@@ -79,6 +82,20 @@ class DueRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The gate asks for deliveries that are due."""
 
     limit: int = 100
+
+
+class ToldRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The gate asks what a sink was told of that is still up."""
+
+    sink: str
+
+
+class DecideRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody lets a delivery that waits for approval go, or ends it."""
+
+    number: int
+    approve: bool
+    by: str
 
 
 class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -76,6 +76,7 @@ class Tmf642Sink:
     batch_max = 1
     repeat_seconds = 60.0
     hear_seconds = 0.2
+    shared = True  # what one party orders is news for the others
 
     def __init__(self, settings: SinkSettings, options: Tmf642Options) -> None:
         host, _, port = options.listen.rpartition(":")
@@ -156,6 +157,7 @@ class Tmf642Sink:
 
     def hear(self, *, now_ns: int) -> Sequence[Order]:  # noqa: ARG002
         """Return what was ordered since the last call."""
+        self._serve()
         made: list[Order] = []
         with contextlib.suppress(queue.Empty):
             while len(made) < 1000:
@@ -427,9 +429,9 @@ def alarm(alert: Alert, base: str) -> dict[str, Any]:
         "id": alert.id,
         "href": f"{base}/alarm/{alert.id}",
         "externalAlarmId": alert.id,
-        "alarmType": alert.event_type,
+        "alarmType": alert.event_type or "other",
         "perceivedSeverity": "cleared" if cleared else alert.severity,
-        "probableCause": alert.probable_cause,
+        "probableCause": alert.probable_cause or "other",
         "specificProblem": alert.title,
         "alarmDetails": texts(told.get("why")),
         "proposedRepairedActions": str(told.get("do", "")),

@@ -14,7 +14,7 @@ import pytest
 from alerting.config import AlertingSettings, SinkSettings
 from alerting.courier import Courier
 from alerting.outbox import Outbox
-from alerting.stage import alerts_of
+from alerting.records import alerts_of
 from runtime.clock import SystemClock
 from runtime.component import Context
 from tocsin.testing import make_context
@@ -103,12 +103,12 @@ def test_alertmanager_shows_the_alert_also_after_its_restart_and_drops_it_when_i
     outbox = Outbox(tmp_path / "node.sqlite", settings, context)
     outbox.start()
 
-    def active() -> list[Any]:
+    def active(sink: str) -> list[Any]:
         import msgspec
 
         from alerting.alert import Alert
 
-        return msgspec.convert(outbox.alarms(active_only=True, limit=100), list[Alert])
+        return [msgspec.json.decode(body, type=Alert) for body in outbox.told(sink)]
 
     courier = Courier(
         settings.sinks, context, fetch=lambda limit: outbox.due(clock.now_ns(), limit),

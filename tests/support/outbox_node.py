@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alerting.alert import canonical
-from alerting.delivery import Verdict
+from alerting.delivery import Order, SinkStatus, Verdict
 from alerting.outbox import Outbox
 from runtime.bus import Publisher, RequestServer
 from runtime.clock import SystemClock
@@ -26,6 +26,7 @@ class OutboxNode:
         self.outbox = Outbox(
             state / "node.sqlite", load_config(config).alerting, make_context("outbox")
         )
+        self.orders: list[Order] = []
         self._server = RequestServer(f"ipc://{state}/node.sock")
         self._publisher = Publisher(f"ipc://{state}/frames.sock")
 
@@ -40,6 +41,9 @@ class OutboxNode:
                 self.outbox.alarms(active_only=ask.active_only, limit=ask.limit)
             ),
         )  # fmt: skip
+        serve("told", verbs.ToldRequest, lambda ask: self.outbox.told(ask.sink))
+        serve("sinks", list[SinkStatus], lambda _: verbs.Nothing())
+        serve("orders", list[Order], lambda orders: self.orders.extend(orders) or verbs.Nothing())
         self._server.start()
         self._publisher.start()
 

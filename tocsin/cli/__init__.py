@@ -24,7 +24,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "tail": ("tail", "Follow alerts or frames live."),
     "config": ("config", "Check, show or describe the configuration."),
     "doctor": ("doctor", "Say what is wrong on this machine and how to fix it."),
-    "outbox": ("outbox", "List deliveries, and retry those that were given up."),
+    "outbox": (
+        "outbox",
+        "List deliveries, retry those that were given up, approve those that wait.",
+    ),
+    "route": ("route", "Say who would be told of an alarm."),
     "warm": ("warm", "Compile all kernels into the cache, with progress."),
     "watchdog": ("watchdog", "Watch the node from outside and say when it is blind."),
 }

@@ -1,7 +1,8 @@
-"""`tocsin outbox list|retry`: deliveries of a running node."""
+"""`tocsin outbox list|retry|approve|reject|audit`: deliveries of a running node."""
 
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -10,17 +11,23 @@ T = TypeVar("T")
 
 @click.group()
 def outbox() -> None:
-    """List deliveries, and retry those that were given up."""
+    """List deliveries, retry those that were given up, approve those that wait for it."""
 
 
 _state = click.option("--state", type=click.Path(path_type=Path), help="State folder.")
+_by = click.option("--by", required=True, help="Who decides; it is kept in the audit.")
+_number = click.argument("number", type=int)
 
 
 @outbox.command("list")
 @_state
-def list_(state: Path | None) -> None:
+@click.option("--only", help="Deliveries in this state: waiting, sent, given_up, held, ...")
+@click.option("--sink", help="Deliveries to this sink.")
+def list_(state: Path | None, only: str | None, sink: str | None) -> None:
     """List deliveries, newest first."""
     for row in _ask(state, "deliveries", list[dict[str, object]]):
+        if (only and row["state"] != only) or (sink and row["sink"] != sink):
+            continue
         click.echo(
             f"{row['number']:>6} {row['state']:9} {row['attempts']:>3} {row['sink']:12} "
             f"{row['key']}  {row['answer']}"
@@ -34,13 +41,53 @@ def retry(state: Path | None) -> None:
     click.echo(f"{_ask(state, 'retry', int)} deliveries will be tried again")
 
 
-def _ask(state: Path | None, verb: str, answer: type[T]) -> T:
+@outbox.command()
+@_state
+@_number
+@_by
+def approve(state: Path | None, number: int, by: str) -> None:
+    """Let a delivery that waits for approval go."""
+    _decide(state, number, by, approve=True)
+
+
+@outbox.command()
+@_state
+@_number
+@_by
+def reject(state: Path | None, number: int, by: str) -> None:
+    """End a delivery that waits for approval."""
+    _decide(state, number, by, approve=False)
+
+
+@outbox.command()
+@_state
+def audit(state: Path | None) -> None:
+    """List what was done to the network and who let it, newest first."""
+    for row in _ask(state, "audit", list[dict[str, object]]):
+        at = datetime.fromtimestamp(int(str(row["at_ns"])) // 10**9, UTC)
+        click.echo(
+            f"{at:%Y-%m-%dT%H:%M:%SZ} {row['what']:9} {row['sink']:12} {row['who']:12} "
+            f"{row['key']}  {row['answer']}"
+        )
+
+
+def _decide(state: Path | None, number: int, by: str, *, approve: bool) -> None:
+    from tocsin import verbs
+
+    ask = verbs.DecideRequest(number=number, approve=approve, by=by)
+    if not _ask(state, "decide", bool, ask):
+        click.echo(f"no delivery {number} waits for approval; see `tocsin outbox list`", err=True)
+        raise SystemExit(1)
+    click.echo(f"delivery {number} was {'approved' if approve else 'rejected'}")
+
+
+def _ask(state: Path | None, verb: str, answer: type[T], body: Any = None) -> T:
     from runtime.bus import RequestClient
     from tocsin import verbs
     from tocsin.state import state_dir
 
     client = RequestClient(f"ipc://{state_dir(state)}/node.sock")
     try:
-        return client.ask(verb, verbs.Nothing(), answer)
+        return client.ask(verb, body or verbs.Nothing(), answer)
     finally:
         client.close()

@@ -58,7 +58,7 @@ class Office:
         settings = {name: SinkSettings(kind="stdout") for name in sinks}
         self.courier = Courier(
             settings, self.context, fetch=self._fetch, report=self._report,
-            active=lambda: self.active,
+            active=lambda sink: self.active,
         )  # fmt: skip
         world = AlarmWorld()
         (self.alert,) = world.tick([world.silence(world.series("exporter", exporter="192.0.2.1"))])

@@ -12,6 +12,7 @@ import pytest
 from alerting.config import AlertingSettings, SinkSettings
 from alerting.delivery import Delivery, Verdict
 from alerting.outbox import Outbox
+from alerting.outbox_tables import VERSION
 from runtime.clock import ManualClock
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
@@ -282,13 +283,15 @@ def test_a_torn_page_is_found(path: Path) -> None:
     outbox.stop()
 
 
-@pytest.mark.parametrize("number", [2, 900])
+@pytest.mark.parametrize("number", [VERSION + 1, 900])
 def test_a_file_of_a_newer_tocsin_is_refused_and_left_alone(path: Path, number: int) -> None:
     filled(path)
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute(f"pragma user_version = {number}")
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=f"has version {number}, this Tocsin knows 1; upgrade"):
+    with pytest.raises(
+        ConfigError, match=f"has version {number}, this Tocsin knows {VERSION}; upgrade"
+    ):
         opened(path)
     assert path.read_bytes() == before
 
