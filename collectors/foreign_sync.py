@@ -8,6 +8,7 @@ the same differences again.
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -265,7 +266,7 @@ class AlarmFeed:
             self.alarms.restore(state["alarms"])
             self.memory = state["memory"]
             self._sequence = state["sequence"]
-            self._saved = dict(self.memory)
+            self._saved = deepcopy(self.memory)
         self._open.set(len(self.alarms.open))
 
     def tell(
@@ -304,12 +305,16 @@ class AlarmFeed:
             made.closed += gone.closed
             return self._take(made)
 
+    def roll_back(self) -> None:
+        """Let the source's own state be what it was when it was saved last: nothing was taken since."""
+        self.memory = deepcopy(self._saved)
+
     def save(self) -> None:
         """Write what is known; raise TransientError."""
         self._file.save(
             {"alarms": self.alarms.state(), "memory": self.memory, "sequence": self._sequence}
         )
-        self._saved = dict(self.memory)
+        self._saved = deepcopy(self.memory)
 
     def _now_ns(self) -> int:
         return self._context.clock.now_ns()
@@ -336,6 +341,7 @@ class AlarmFeed:
                 self._offer(batches, token=f"{name}|{self._sequence}|{told:016x}")
             except TransientError:
                 self.ledger.keep()
+                self.roll_back()
                 raise
             self.ledger.reported()
         self._sequence += bool(batches)

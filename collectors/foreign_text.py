@@ -60,6 +60,22 @@ def xml_of(data: bytes) -> Element:
     return root
 
 
+def xml_tree(element: Element) -> Any:
+    """Return an element as JSON would have it: attributes as @name, its text as $ or as itself."""
+    made: dict[str, Any] = {f"@{name}": value for name, value in element.attrib.items()}
+    for child in element:
+        value = xml_tree(child)
+        if child.tag in made:
+            kept = made[child.tag]
+            made[child.tag] = [*kept, value] if isinstance(kept, list) else [kept, value]
+        else:
+            made[child.tag] = value
+    text = (element.text or "").strip()
+    if not made:
+        return text
+    return made | {"$": text} if text else made
+
+
 def clean(value: object, most: int = TEXT_MAX) -> str:
     """Return a foreign value as one line of text of at most `most` characters.
 

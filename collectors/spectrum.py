@@ -219,6 +219,7 @@ class SpectrumSource:
                 f"{self._options.url}/subscription: the answer names no subscription-id"
             )
         self._feed.memory["subscription"] = made
+        self._feed.save()
 
     def _pulled(self) -> list[Found]:
         """Return what the subscription has for us; one that is lost is made again."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from collectors.foreign_text import clean, integer, json_of, xml_of
+from collectors.foreign_text import clean, integer, json_of, xml_of, xml_tree
 
 ALARM_ID, SEVERITY, CREATED, TITLE = "0x11f9c", "0x11f56", "0x11f4e", "0x12b4c"
 MODEL_NAME, MODEL_HANDLE, ALARMED_HANDLE, MODEL_TYPE = "0x1006e", "0x11f53", "0x129fa", "0x10000"
@@ -82,26 +82,11 @@ def tree_of(body: bytes) -> dict[str, Any]:
     """
     if body.lstrip()[:1] == b"<":
         root = xml_of(body)
-        return {root.tag: _from_xml(root)}
+        return {root.tag: xml_tree(root)}
     made = _bare(json_of(body))
     if not isinstance(made, dict):
         raise ValueError("it is no object")  # noqa: TRY004  # the value is a peer's
     return made
-
-
-def _from_xml(element: Any) -> Any:
-    made: dict[str, Any] = {f"@{name}": value for name, value in element.attrib.items()}
-    for child in element:
-        value = _from_xml(child)
-        if child.tag in made:
-            kept = made[child.tag]
-            made[child.tag] = [*kept, value] if isinstance(kept, list) else [kept, value]
-        else:
-            made[child.tag] = value
-    text = (element.text or "").strip()
-    if not made:
-        return text
-    return made | {"$": text} if text else made
 
 
 def _bare(value: Any) -> Any:

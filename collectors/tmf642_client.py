@@ -167,6 +167,7 @@ class Tmf642Source:
                 f"{self._options.url}/hub: the answer cannot be read: {error}"
             ) from error
         self._feed.memory["hub"] = clean(made.get("id"), 200) if isinstance(made, dict) else ""
+        self._feed.save()
         self._registered = True
 
     def _leave_hub(self) -> None:
