@@ -66,6 +66,7 @@ SOURCES: Registry[MakeSource] = Registry(
     "tocsin.sources",
     {
         "alertmanager": "collectors.alertmanager_webhook:SOURCE",
+        "ingest": "collectors.ingest:SOURCE",
         "mapped": "collectors.mapped_alarms:SOURCE",
         "netcool": "collectors.netcool:SOURCE",
         "pm-files": "collectors.pm_files:SOURCE",
