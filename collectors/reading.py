@@ -5,10 +5,10 @@ by the first bytes of a file, or by the name that the user gives. See `runtime.r
 """
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from collectors.capture import Datagram
-from collectors.config import ListenerSettings
+from collectors.config import FlowDecoderSettings, ListenerSettings
 from collectors.registry import COLLECTORS
 from collectors.sources import SOURCES
 from runtime.registry import Part, Reads
@@ -69,7 +69,10 @@ class Readings:
                 return kind
         return ""
 
-    def settings(self, kind: str, *, stream: bool) -> ListenerSettings:
-        """Return settings of a decoder for captures: all defaults, the transport as it was."""
+    def settings(
+        self, kind: str, *, stream: bool, clock: Literal["corrected", "exported"] = "corrected"
+    ) -> ListenerSettings:
+        """Return settings of a decoder for captures: defaults, the transport as it was."""
         listen = "tcp://127.0.0.1:0" if stream else "udp://127.0.0.1:0"
-        return ListenerSettings(kind=kind, listen=listen)
+        decoder = FlowDecoderSettings(clock=clock)
+        return ListenerSettings(kind=kind, listen=listen, decoder=decoder)

@@ -10,6 +10,7 @@ before and should look at. Each pattern's template comes as an `option` row of t
 again each day; a pattern that became part of another comes with the other's id as its value.
 """
 
+import re
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -39,7 +40,7 @@ from collectors.syslog_senders import (
 )
 from runtime.checkpoint import read_arrays, write_array
 from runtime.component import Context
-from runtime.registry import Part
+from runtime.registry import Part, Reads
 from runtime.settings import PositiveInt, Settings
 from telemetry.batch import Batch, batch_from_rows, code_column
 from telemetry.errors import ConfigError
@@ -147,10 +148,12 @@ class SyslogDecoder:
         self._source = context.name.partition(".")[2] or context.name
         self._stream = settings.listen.partition("://")[0] in ("tcp", "tls")
         self._tolerance_ns = int(settings.decoder.clock_tolerance_seconds * 1e9)
-        if settings.decoder.clock == "exported":
+        # `tocsin decode` wants lines as they stand: their own times, nothing shed, nothing counted.
+        self._as_it_stands = settings.decoder.clock == "exported"
+        if self._as_it_stands:
             self._tolerance_ns = -1
         self._zones = Zones(options.zones)
-        limit = options.lines_per_second_max
+        limit = 0 if self._as_it_stands else options.lines_per_second_max
         self._limits = np.array([max(1, int(limit * part)) if limit else 0 for part in SHARES])
         self._connections = frames.Connections(
             options.connections_max if self._stream else 1, options.message_bytes_max
@@ -272,9 +275,11 @@ class SyslogDecoder:
         )  # fmt: skip
         pattern_id = np.zeros(count, np.uint64)
         pattern_id[kept] = mined.pattern_id
-        made = self._counts.add(
-            self._hosts.key[host], host, pattern_id, severity, arrival_ns, self._hosts.text
-        )
+        made: list[Batch] = []
+        if not self._as_it_stands:
+            made = self._counts.add(
+                self._hosts.key[host], host, pattern_id, severity, arrival_ns, self._hosts.text
+            )
         made += self._patterns_told(
             cut.work, heads.take(kept, axis=1), mined, message_id[kept], arrival_ns[kept]
         )
@@ -720,6 +725,29 @@ def _make(settings: ListenerSettings, options: SyslogOptions, context: Context) 
     return SyslogDecoder(settings, options, context)
 
 
+def _looks_like(head: bytes) -> bool:
+    """Whether a file begins as log messages do."""
+    return _BEGINS.match(head) is not None
+
+
+_BEGINS = re.compile(
+    rb"(?:[1-9]\d{0,5} )?<\d{1,3}>|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |%%?\w+-[0-7]-\w+: "
+)
+READS = Reads(
+    udp_ports=(514, 5514),
+    tcp_ports=(514, 601, 5514, 6514),
+    file="stream",
+    looks_like=_looks_like,
+    reasons={
+        "collector_syslog_frames_total": {
+            "cut": "syslog messages longer than message_bytes_max (their beginning was read)",
+            "unfinished": "syslog messages whose connection ended within (what came was read)",
+        }
+    },
+)
 COLLECTOR = Part(
-    "syslog over UDP, TCP and TLS: RFC 3164, 5424, 6587, routers' dialects", _make, SyslogOptions
+    "syslog over UDP, TCP and TLS: RFC 3164, 5424, 6587, routers' dialects",
+    _make,
+    SyslogOptions,
+    reads=READS,
 )

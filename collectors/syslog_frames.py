@@ -23,7 +23,7 @@ class Frame(IntEnum):
     LINE = 1
     DATAGRAM = 2
     CUT = 3  # longer than message_bytes_max: its end was left out
-    UNFINISHED = 4  # the connection ended within the message
+    UNFINISHED = 4  # the connection ended before all the octets that were counted out
     EMPTY = 5
 
 
@@ -186,7 +186,6 @@ def cut_streams(
                     tally[3] += np.uint64(1)
             else:
                 at = end
-                tally[4] += np.uint64(1)
             rows += 1
         left = top - at
         for i in range(left):

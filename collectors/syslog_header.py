@@ -386,7 +386,7 @@ def parse_heads(
     In      messages work[start : start + size], sizes over 0; arrival_ns int64[M], for the year;
             zone names as eight octets big-endian, and minutes ahead of UTC.
     Out     out int64[17, M], see the rows above. CLOCK_NS is the time as written, as if it were UTC;
-            the year that is not said is the one that brings it nearest to its arrival.
+            the year that is not said is the last one that puts it no later than a day behind arrival.
     Errors  none: a part that is missing has size 0 and a flag; what is no head is text.
     Source  RFC 5424 section 6, RFC 3164 section 4.
     """
@@ -663,10 +663,10 @@ def parse_heads(
             if year == 0:
                 flags |= NO_YEAR
                 arrived = _year_of(arrival_ns[m])
-                best = np.int64(0)
-                for candidate in range(arrived - 1, arrived + 2):
+                best = _days(arrived - 1, month, day) * DAY_NS + of_day
+                for candidate in range(arrived, arrived + 2):
                     made = _days(candidate, month, day) * DAY_NS + of_day
-                    if best == 0 or abs(made - arrival_ns[m]) < abs(best - arrival_ns[m]):
+                    if made <= arrival_ns[m] + DAY_NS:  # a day: zones, and clocks that are fast
                         best = made
                 out[CLOCK_NS, m] = best
             else:

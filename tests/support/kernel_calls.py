@@ -54,10 +54,25 @@ def record(path: Path, captures: list[Path]) -> None:
     for capture in captures:
         list(Replay(config(), shards=3).captures([capture]))
     crowd_groups()
+    log_lines()
     receive_datagrams(path.parent)
     score_a_series()
     with path.open("wb") as file:
         np.savez(file, **recording.calls)  # type: ignore[arg-type]
+
+
+def log_lines() -> None:
+    """Decode log lines as datagrams and as a stream, with more patterns than there is room for."""
+    from tests.support.syslog_messages import SYSLOG_LINES, block, make_syslog
+
+    for listen in ("udp://[::]:1", "tcp://[::]:1"):
+        decoder, _ = make_syslog(listen, patterns_max=256)
+        words = (f"{'abcdefghij'[n % 10] * (n // 10 + 1)}" for n in range(400))
+        odd = [f"<13>Sep 21 14:13:20 h a: {word} {word}ing {word}ed".encode() for word in words]
+        lines = [one + b"\n" for one in [*SYSLOG_LINES, *odd]]
+        for start in range(0, len(lines), 50):
+            decoder.decode(block(*lines[start : start + 50]))
+        decoder.advance(1 << 62)
 
 
 def crowd_groups() -> None:

@@ -281,7 +281,7 @@ class Decoding:
 
         decoder = self._others.get((kind, stream))
         if decoder is None:
-            settings = self._readings.settings(kind, stream=stream)
+            settings = self._readings.settings(kind, stream=stream, clock="exported")
             decoder = self._others[kind, stream] = make_decoder(settings, self._context)
         for batch in decoder.decode(block):
             yield from self._present(batch)

@@ -223,7 +223,7 @@ def test_times(stamp: str, offset_ns: int) -> None:
         pytest.param(1_798_761_595, "Jan  1 00:00:03", id="early over New Year"),
     ],
 )
-def test_the_year_that_is_not_said_is_the_nearest(arrival: int, stamp: str) -> None:
+def test_the_year_that_is_not_said_goes_over_new_year(arrival: int, stamp: str) -> None:
     """2027-01-01T00:00:00Z is 1798761600."""
     (row,) = decode(f"<13>{stamp} host app: text", arrival_ns=arrival * SECOND)
     assert abs(row["time_ns"] - arrival * SECOND) <= 8 * SECOND
@@ -233,3 +233,9 @@ def test_the_year_that_is_not_said_is_the_nearest(arrival: int, stamp: str) -> N
 def test_decode_takes_times_as_they_stand() -> None:
     (row,) = decode("<13>2001-09-09T01:46:40Z host app: text", clock="exported")
     assert row["time_ns"] == 1_000_000_000 * SECOND
+
+
+def test_lines_of_a_file_are_of_the_past() -> None:
+    """A line of October read in September is eleven months old, not one ahead."""
+    (row,) = decode("<13>Oct 11 22:14:15 host app: text", clock="exported")
+    assert row["time_ns"] == 1_760_220_855 * SECOND  # 2025-10-11T22:14:15Z
