@@ -70,6 +70,7 @@ SOURCES: Registry[MakeSource] = Registry(
         "mapped": "collectors.mapped_alarms:SOURCE",
         "netcool": "collectors.netcool:SOURCE",
         "pm-files": "collectors.pm_files:SOURCE",
+        "snmp-poll": "collectors.snmp.poll:SOURCE",
         "spectrum": "collectors.spectrum:SOURCE",
         "tmf642": "collectors.tmf642_client:SOURCE",
         "ves": "collectors.ves:SOURCE",

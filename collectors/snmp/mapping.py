@@ -51,13 +51,28 @@ class TrapRule(Settings, frozen=True, kw_only=True):
     clear_after_seconds: float = 0.0  # of what never says that it is over; 0 = waits for its clear
 
 
-class MappingFile(Settings, frozen=True, kw_only=True):
-    """A file of rules."""
+class ObjectTables(Settings, frozen=True, kw_only=True):
+    """Names that a file of rules or a profile brings along."""
 
     objects: dict[str, str] = {}  # names for OIDs that are in no table of names
     types: dict[str, str] = {}  # of those objects: integer, octets, oid, address, inet, date
     enumerations: dict[str, dict[str, int]] = {}
     indexes: dict[str, list[str]] = {}  # of their rows: row OID to names of index objects
+
+    def objects_named(self) -> Iterable[Object]:
+        """Yield them."""
+        for name, oid in self.objects.items():
+            enums = {number: word for word, number in self.enumerations.get(name, {}).items()}
+            base = self.types.get(name, "integer" if enums else "")
+            hint = base if base in ("inet", "date") else ""
+            yield Object(oid, name, "", "column", "octets" if hint else base, hint, enums)
+        for oid, index in self.indexes.items():
+            yield Object(oid, f"row {oid}", "", "row", index=tuple(index))
+
+
+class MappingFile(ObjectTables, frozen=True, kw_only=True):
+    """A file of rules."""
+
     trap: list[TrapRule] = []
 
 
@@ -234,21 +249,11 @@ def load_mapping(paths: Iterable[str] = (), mib_files: Iterable[str] = ()) -> Tr
             read.append((path, _read(Path(path).read_text("utf-8"), path)))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"mappings: {path}: {error}. The node was not started.") from error
-    names = load_names(mib_files, [one for _, file in read for one in _objects(file)])
+    names = load_names(mib_files, [one for _, file in read for one in file.objects_named()])
     for origin, file in read:
         for rule in file.trap:
             _check_names(rule, names, origin)
     return TrapMapping(names, [rule for _, file in read for rule in file.trap])
-
-
-def _objects(file: MappingFile) -> Iterable[Object]:
-    for name, oid in file.objects.items():
-        enums = {number: word for word, number in file.enumerations.get(name, {}).items()}
-        base = file.types.get(name, "integer" if enums else "")
-        hint = base if base in ("inet", "date") else ""
-        yield Object(oid, name, "", "column", "octets" if hint else base, hint, enums)
-    for oid, index in file.indexes.items():
-        yield Object(oid, f"row {oid}", "", "row", index=tuple(index))
 
 
 def _check_names(rule: TrapRule, names: Names, origin: str) -> None:
