@@ -25,7 +25,7 @@ class SinkSettings(Settings, frozen=True, kw_only=True):
     key_file: str = ""
     mode: Literal["structured", "batch"] = "structured"  # webhook: CloudEvents one by one or many
     template: str = ""  # webhook: "slack", "teams", "jira", or the path of one of your own
-    send: Literal["alarms", "incidents"] = "alarms"  # each alarm, or one alert for each incident
+    send: Literal["incidents", "alarms"] = "incidents"  # one alert for each incident, or each alarm
     least_severity: Literal["critical", "major", "minor", "warning"] = "warning"
     kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
     timeout_seconds: PositiveFloat = 5.0

@@ -6,6 +6,7 @@ for all. What was not sent stays in the outbox and comes back with back-off; wha
 delivery is told again until the node has heard it.
 """
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -189,11 +190,14 @@ class _Lane:
     # ---- end
 
     def stop(self) -> None:
-        """End the thread when its current delivery ends; do not wait for a sink that hangs."""
-        try:
-            self.queue.put_nowait(None)
-        except queue.Full:
-            return
+        """End the thread when its current delivery ends; do not wait for a sink that hangs.
+
+        What is queued stays in the outbox.
+        """
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.queue.get_nowait()
+        self.queue.put_nowait(None)
         self._thread.join(0.5)
         if not self._thread.is_alive():
             self.sink.close()

@@ -55,7 +55,7 @@ def notices_of(incidents: Batch) -> list[Alert]:
     """Return what people are told: one alert for each change of an incident, told as its lead alarm.
 
     An incident of one alarm reads as that alarm; one of many carries the others as symptoms. Those
-    that wait for company, and those that were merged into another, are told to nobody.
+    that wait for company are told to nobody; one that was merged into another is over, and says so.
     """
     texts = _texts(
         incidents,
@@ -64,7 +64,12 @@ def notices_of(incidents: Batch) -> list[Alert]:
     )  # fmt: skip
     made = []
     for i in range(incidents.rows):
-        state = texts["state"][i]
+        state, title = texts["state"][i], texts["title"][i]
+        closed = int(incidents["closed_ns"][i])
+        if state == "merged":
+            parent = id_text(int(incidents["parent_incident_id"][i]))
+            state, title = "cleared", f"{title} (now part of incident {parent})"
+            closed = closed or int(incidents["changed_ns"][i])
         if state not in TOLD:
             continue
         number = id_text(int(incidents["lead_alarm_id"][i]))
@@ -77,10 +82,10 @@ def notices_of(incidents: Batch) -> list[Alert]:
                 entity=texts["entity"][i],
                 state=state,
                 severity=texts["severity"][i],
-                title=texts["title"][i],
+                title=title,
                 changed_ns=changed,
                 raised_ns=int(incidents["opened_ns"][i]),
-                cleared_ns=int(incidents["closed_ns"][i]),
+                cleared_ns=closed,
                 occurrence=int(incidents["occurrence"][i]),
                 event_type=texts["event_type"][i],
                 probable_cause=texts["probable_cause"][i],

@@ -15,10 +15,11 @@ from typing import Protocol
 
 from alerting.alert import Alert
 from alerting.delivery import Order
-from alerting.sinks.parcel import Parcel
+from alerting.sinks.parcel import NotSentError, Parcel, RefusedError
 from alerting.sinks.wording import is_over, story
 from telemetry.errors import TransientError
 
+DOUBT_NS = 30_000_000_000
 KNOWN_MAX = 20_000  # tickets whose last state is remembered
 MERGES_FOLLOWED_MAX = 5
 HEAR_SECONDS = 15.0
@@ -104,12 +105,13 @@ class TicketSink:
     def __init__(self, desk: TicketDesk) -> None:
         self._desk = desk
         self._known: dict[str, _Known] = {}  # by correlation, the least recently used first
+        self._doubts: dict[str, int] = {}  # by correlation: when a create was not answered
         self._merged: dict[str, set[str]] = {}  # by ticket: incidents whose tickets went into it
         self._mark = ""
 
     # ---- ours to theirs
 
-    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:  # noqa: ARG002
+    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
         """Bring the ticket to what the alert says; the same again changes nothing."""
         (parcel,) = parcels
         alert = parcel.alert
@@ -117,9 +119,10 @@ class TicketSink:
         if not found:
             if is_over(alert):
                 return "no ticket, and none is needed: it is over"
-            ticket = self._desk.create(alert.id, _whole(alert))
+            ticket = self._create(alert, now_ns)
             self._learn(alert.id, ticket, alert)
             return f"ticket {ticket.number} opened"
+        self._doubts.pop(alert.id, None)
         ticket = self._one_of(found)
         if ticket.correlation != alert.id:
             self._merged.setdefault(ticket.number, set()).add(alert.id)
@@ -131,6 +134,22 @@ class TicketSink:
             ticket = self._desk.update(ticket.number, change)
         self._learn(alert.id, ticket, alert)
         return f"ticket {ticket.number} {ticket.state}"
+
+    def _create(self, alert: Alert, now_ns: int) -> Ticket:
+        """Make a ticket. Where the answer to a create did not come, a queue in between may let it
+        through late: until that can no longer be, the ticket is looked for and not made again."""
+        asked_ns = self._doubts.get(alert.id, -DOUBT_NS)
+        if now_ns - asked_ns < DOUBT_NS:
+            raise TransientError("an earlier create was not answered and may still come through")
+        try:
+            return self._desk.create(alert.id, _whole(alert))
+        except (RefusedError, NotSentError):
+            raise
+        except TransientError:
+            self._doubts[alert.id] = now_ns
+            while len(self._doubts) > KNOWN_MAX:
+                del self._doubts[next(iter(self._doubts))]
+            raise
 
     def _others_up(self, correlation: str, ticket: Ticket) -> bool:
         """Whether another incident that this ticket stands for is still up."""

@@ -31,7 +31,7 @@ SERIES = 10_000
 ALERTS = 100
 TICKS = 40  # with alerts; every fifth tick has some
 WARM_TICKS = 25  # kernels load, SQLite and the gate come to rest
-CONFIG = '[alerting.sinks.file]\nkind = "file"\npath = "{file}"\n'
+CONFIG = '[alerting.sinks.file]\nkind = "file"\nsend = "alarms"\npath = "{file}"\n'
 
 
 def frame_of(view: View, tick_ns: int, random: np.random.Generator) -> Batch:

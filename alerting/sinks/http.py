@@ -6,6 +6,7 @@ A redirect is not followed: a POST would become a GET, and a token would go wher
 import base64
 import http.client
 import json
+import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alerting.config import SinkSettings
-from alerting.sinks.parcel import RefusedError
+from alerting.sinks.parcel import NotSentError, RefusedError
 from telemetry.errors import TransientError
 
 # The body is what is wrong, not the moment: 400, 413, 415, 422. All else may pass (401 after a
@@ -92,7 +93,9 @@ def request(
             return Answer(error.code, error.read(ANSWER_BYTES_MAX))
     except (http.client.HTTPException, OSError, ValueError) as error:  # URLError is an OSError
         reason = getattr(error, "reason", error)
-        raise TransientError(f"{url}: {reason or type(error).__name__}") from error
+        unreached = isinstance(reason, ConnectionRefusedError | socket.gaierror | ssl.SSLError)
+        kind = NotSentError if unreached else TransientError
+        raise kind(f"{url}: {reason or type(error).__name__}") from error
 
 
 def _authorization(settings: SinkSettings) -> dict[str, str]:

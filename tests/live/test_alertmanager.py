@@ -98,7 +98,7 @@ def test_alertmanager_shows_the_alert_also_after_its_restart_and_drops_it_when_i
     context = Context(made.name, SystemClock(), made.metrics, made.log, made.seed)
     clock = context.clock
     settings = AlertingSettings(
-        sinks={"am": SinkSettings(kind="alertmanager", url=alertmanager.url)}
+        sinks={"am": SinkSettings(kind="alertmanager", url=alertmanager.url, send="alarms")}
     )
     outbox = Outbox(tmp_path / "node.sqlite", settings, context)
     outbox.start()

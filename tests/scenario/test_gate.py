@@ -16,9 +16,11 @@ CONFIG = """
 profile = "site"
 [alerting.sinks.file]
 kind = "file"
+send = "alarms"
 path = "{file}"
 [alerting.sinks.dead]
 kind = "webhook"
+send = "alarms"
 url = "http://127.0.0.1:{port}/"
 timeout_seconds = 0.5
 """

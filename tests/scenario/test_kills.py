@@ -37,6 +37,7 @@ ROLES = ("node", "gate", "desk", "shard")
 EXTRA = """
 [alerting.sinks.hook]
 kind = "webhook"
+send = "alarms"
 url = "http://127.0.0.1:{hook}/"
 [api]
 listen = "127.0.0.1:{api}"

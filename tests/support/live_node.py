@@ -42,6 +42,7 @@ warmup_seconds = 6.0
 silent_ticks = 2
 [alerting.sinks.file]
 kind = "file"
+send = "alarms"
 path = "{sink}"
 """
 

@@ -59,6 +59,7 @@ class TicketServer:
         slow_seconds: float = 1.0, user: str = "tocsin",
     ) -> None:  # fmt: skip
         self.tickets: dict[str, Stored] = {}
+        self._by_correlation: dict[str, list[Stored]] = {}
         self.lost = self.slow = self.late = 0
         self._lose_every, self._slow_every, self._late_every = lose_every, slow_every, late_every
         self._slow_seconds = slow_seconds
@@ -120,7 +121,7 @@ class TicketServer:
 
     def of(self, correlation: str) -> list[Stored]:
         with self._lock:
-            return [t for t in self.tickets.values() if t.correlation == correlation]
+            return list(self._by_correlation.get(correlation, []))
 
     def _touch(self, ticket: Stored) -> None:
         ticket.changed = next(self._time)
@@ -131,6 +132,7 @@ class TicketServer:
         made = Stored(number, made=now, changed=now, **values)
         made.states.append(made.state)
         self.tickets[number] = made
+        self._by_correlation.setdefault(made.correlation, []).append(made)
         return made
 
     # ---- HTTP
@@ -190,7 +192,9 @@ class TicketServer:
     ) -> tuple[int, Any, dict[str, str]]:
         if method == "GET" and not number:
             offset, limit = int(query.pop("offset", 0)), int(query.pop("limit", 20))
-            found = [t for t in map(self._as_tmf, self.tickets.values()) if _passes(t, query)]
+            named = query.get("externalId")
+            looked_at = self.of(named) if named else self.tickets.values()
+            found = [t for t in map(self._as_tmf, looked_at) if _passes(t, query)]
             found.sort(key=lambda t: t["lastUpdate"])
             return 200, found[offset : offset + limit], {"X-Total-Count": str(len(found))}
         if method == "POST":
@@ -277,7 +281,9 @@ class TicketServer:
     def _rows(self, query: str) -> Iterator[dict[str, Any]]:
         terms = [term for term in query.split("^") if not term.startswith("ORDERBY")]
         order = "made" if "sys_created_on" in query else "changed"
-        for ticket in sorted(self.tickets.values(), key=lambda t: getattr(t, order)):
+        named = dict(t.split("=", 1) for t in terms if ">=" not in t).get("correlation_id")
+        looked_at = self.of(named) if named else list(self.tickets.values())
+        for ticket in sorted(looked_at, key=lambda t: getattr(t, order)):
             row = self._as_row(ticket)
             if all(_holds(row, term) for term in terms):
                 yield row

@@ -137,7 +137,7 @@ def test_route_test_says_who_is_told(tmp_path: Path) -> None:
     run = CliRunner().invoke(route, ["test", "-c", str(path), "--severity", "critical"])
     assert run.output.splitlines() == [
         "routes: grave",
-        "told: pager (stdout, alarms), at most 10 raises a minute",
+        "told: pager (stdout, incidents), at most 10 raises a minute",
         "told after 15 minutes without acknowledgement: pager",
     ]
     assert run.exit_code == 0

@@ -79,7 +79,10 @@ def world(tmp_path: Path) -> Callable[..., World]:
 
     def make(sinks: dict[str, dict[str, Any]], **more: Any) -> World:
         settings = AlertingSettings(
-            sinks={name: SinkSettings(**{"kind": "stdout", **one}) for name, one in sinks.items()},
+            sinks={
+                name: SinkSettings(**{"kind": "stdout", "send": "alarms", **one})
+                for name, one in sinks.items()
+            },
             **more,
         )
         made.append(World(tmp_path / f"{len(made)}.sqlite", settings))
@@ -254,7 +257,7 @@ def test_the_tables_of_a_file_from_before_are_brought_up(tmp_path: Path) -> None
         f"{MIGRATIONS[0]}; pragma user_version = 1; pragma application_id = {APPLICATION_ID};"
     )
     db.close()
-    settings = AlertingSettings(sinks={"a": SinkSettings(kind="stdout")})
+    settings = AlertingSettings(sinks={"a": SinkSettings(kind="stdout", send="alarms")})
     made = World(path, settings)
     made.change(1, "raised")
     made.take()
