@@ -112,11 +112,16 @@ class Incident:
         up = [m.severity for m in self.members.values() if m.up]
         return min(up or [m.severity for m in self.members.values()], key=SEVERITIES.index)
 
-    def depth(self, number: int) -> tuple[int, int, int, int]:
-        """Return how likely a member is the root, the smallest most."""
+    def depth(self, number: int) -> tuple[int, bool, int, int, int]:
+        """Return how likely a member is the root, the smallest most.
+
+        Of one layer, what our rules named comes first: `link a-b is down` says more than the two
+        interfaces of which others say it.
+        """
         member = self.members[number]
         rank = SEVERITIES.index(member.severity)
-        return (member.layer + 10 * member.behind, rank, member.raised_ns, number)
+        layer = member.layer + 10 * member.behind
+        return (layer, not member.primary, rank, member.raised_ns, number)
 
     def row(self, front: Alarm, root: Alarm | None) -> dict[str, Any]:
         """Return it as a row of schema `incident`."""

@@ -22,6 +22,7 @@ from alerting.alert import Alert
 from alerting.delivery import Order, SinkStatus, Verdict
 from alerting.orders import Orders
 from alerting.outbox import Outbox
+from alerting.records import notices_of
 from alerting.sink_board import SinkBoard
 from alerting.stage import AlertingStage
 from correlator.merge import FrameMerger
@@ -281,6 +282,9 @@ class Node:
             self._journal.append(BlockKind.RESULT, tick.tick_end_ns, outcome.result(), sync=False)
             for alert in self._commit(outcome):
                 self._publisher.publish("alerts", msgspec.json.encode(alert))
+            for batch in outcome.incidents:
+                for notice in notices_of(batch):
+                    self._publisher.publish("incidents", msgspec.json.encode(notice))
         self._closed(tick)
         if self._checkpoint_due_ns == 0:
             self._schedule_checkpoint()

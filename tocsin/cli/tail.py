@@ -1,4 +1,4 @@
-"""`tocsin tail alerts`: the live feed of a running node."""
+"""`tocsin tail alerts|incidents`: the live feed of a running node."""
 
 from pathlib import Path
 
@@ -6,13 +6,16 @@ import click
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["alerts"]), default="alerts")
+@click.argument("what", type=click.Choice(["alerts", "incidents"]), default="alerts")
 @click.option(
     "-o", "--output", type=click.Choice(["table", "jsonl"]), default="table", show_default=True
 )
 @click.option("--state", type=click.Path(path_type=Path), help="State folder.")
-def tail(what: str, output: str, state: Path | None) -> None:  # noqa: ARG001
-    """Follow alerts as the node raises them; gaps of the feed are told. Ctrl-C ends it."""
+def tail(what: str, output: str, state: Path | None) -> None:
+    """Follow every alarm as it changes, or incidents: alarms of one cause told as one.
+
+    Gaps of the feed are told. Ctrl-C ends it.
+    """
     import struct
 
     import msgspec
@@ -27,7 +30,7 @@ def tail(what: str, output: str, state: Path | None) -> None:  # noqa: ARG001
         raise TransientError(f"no node runs on {folder}; --state names another state folder")
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     listening = context.socket(zmq.SUB)
-    listening.setsockopt(zmq.SUBSCRIBE, b"alerts")
+    listening.setsockopt(zmq.SUBSCRIBE, what.encode())
     listening.setsockopt(zmq.LINGER, 0)
     listening.connect(f"ipc://{folder}/frames.sock")
     last = 0
@@ -36,7 +39,7 @@ def tail(what: str, output: str, state: Path | None) -> None:  # noqa: ARG001
             _, number, body = listening.recv_multipart()
             (sequence,) = struct.unpack("<Q", number)
             if last and sequence > last + 1:
-                click.echo(f"{sequence - last - 1} alerts were missed", err=True)
+                click.echo(f"{sequence - last - 1} {what} were missed", err=True)
             last = sequence
             line = (
                 body.decode() if output == "jsonl" else human(msgspec.json.decode(body, type=Alert))

@@ -188,7 +188,8 @@ class LiveDemo:
         text = text.replace('profile = "site"', f'profile = "{self._profile}"')
         text += f'metrics_listen = "127.0.0.1:{self._ports["api"]}"\n'
         text += f'\n[network]\nmap = "{FOLDER / "network.toml"}"\n'
-        text += f'\n[alerting.sinks.file]\nkind = "file"\npath = "{self._state / "alerts.jsonl"}"\n'
+        file = self._state / "alerts.jsonl"
+        text += f'\n[alerting.sinks.file]\nkind = "file"\nsend = "incidents"\npath = "{file}"\n'
         path = self._state / "demo.toml"
         path.write_text(text, "utf-8")
         return path
@@ -253,7 +254,7 @@ class LiveDemo:
     def _watch(self) -> "zmq.Socket[bytes]":
         watcher: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
         watcher.setsockopt(zmq.LINGER, 0)
-        watcher.subscribe(b"alerts")
+        watcher.subscribe(b"incidents")
         watcher.connect(f"ipc://{self._state}/frames.sock")
         return watcher
 
