@@ -28,10 +28,18 @@ class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
 class ListenerSettings(Settings, frozen=True, kw_only=True):
     """One input. `[collectors.<name>]`: kind "flow" is NetFlow v5, v9 and IPFIX, "sflow" sFlow v5."""
 
-    kind: str  # "flow", "sflow", or a plug-in's
-    listen: str  # udp://host:port, host may be [::] or an IPv4 address
+    kind: str  # `tocsin collectors list` shows them
+    listen: str  # udp://host:port, host may be [::] or an IPv4 address; tcp:// and tls:// likewise
     receive_buffer_bytes: PositiveInt = 32 * 1024 * 1024  # asked for; the grant is read back
     datagrams_per_block: PositiveInt = 1024
     queue_blocks_max: PositiveInt = 512  # between receiving and decoding; full = the kernel buffers
+    # Of tcp:// and tls:// inputs.
+    connections_max: PositiveInt = 1024  # those beyond are refused
+    connection_idle_seconds: PositiveFloat = 7200.0  # silent for longer: closed
+    chunk_bytes_max: PositiveInt = 64 * 1024  # read of one connection before the next has its turn
+    tls_certificate_file: str = ""  # PEM, the chain; tls:// needs it and the key
+    tls_key_file: str = ""
+    tls_client_ca_file: str = ""  # PEM; where given, senders must show a certificate of these
+    tls_handshake_seconds: PositiveFloat = 10.0
     decoder: FlowDecoderSettings = FlowDecoderSettings()
     options: dict[str, Any] = {}  # a plug-in's own settings

@@ -1,18 +1,18 @@
-"""UDP inputs: sockets bound and buffering at once, one per shard, each exporter always on one of them."""
+"""UDP inputs, and what all inputs share: sockets bound and buffering at once, one per shard, each sender
+always on one of them. Inputs of byte streams: `stream_listener`."""
 
 import contextlib
 import ctypes
 import errno
-import queue
 import socket
 import struct
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from collectors.block import DatagramBlock
 from collectors.config import ListenerSettings
+from collectors.hand_over import BlockQueue
 from collectors.receive import SO_RXQ_OVFL, SO_TIMESTAMPNS, Receiver
 from runtime.component import Context
 from telemetry.errors import ConfigError
@@ -21,19 +21,29 @@ SO_ATTACH_REUSEPORT_CBPF = 51
 WAIT_MS = 90  # with GATHER_MS: the frontier is told at least every 200 ms, also when silent
 
 
+SCHEMES = ("udp", "tcp", "tls")
+CONNECTIONS_WAITING = 1024  # that the kernel has accepted and we have not
+
+
 def parse_address(text: str) -> tuple[str, int]:
-    """Return (host, port) of `udp://host:port`, or raise ConfigError."""
+    """Return (host, port) of `udp://host:port`, tcp:// or tls://, or raise ConfigError."""
     parts = urlsplit(text)
     try:
         port = parts.port
     except ValueError:
         port = None
-    if parts.scheme != "udp" or not parts.hostname or port is None:
+    if parts.scheme not in SCHEMES or not parts.hostname or port is None:
         raise ConfigError(
             f"listen = {text!r} is not of the form udp://host:port, such as udp://[::]:2055 or "
-            f"udp://127.0.0.1:2055. The node was not started."
+            f"udp://127.0.0.1:2055 (tcp:// or tls:// where the protocol has them). The node was not "
+            f"started."
         )
     return parts.hostname, port
+
+
+def is_stream(text: str) -> bool:
+    """Whether an address is one of byte streams."""
+    return not text.startswith("udp:")
 
 
 def shard_of(low: int, high: int, shards: int) -> int:
@@ -49,22 +59,26 @@ def bind(text: str, *, shards: int, receive_buffer_bytes: int) -> list[socket.so
     """Bind one socket for each shard, or raise ConfigError with what to do."""
     host, port = parse_address(text)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    kind = socket.SOCK_STREAM if is_stream(text) else socket.SOCK_DGRAM
     made: list[socket.socket] = []
     try:
         if shards > 1 and port:
             # Sockets of a group share a port with whoever of the same user asks: look first whether
             # it is free, else another Tocsin would take every other datagram and nobody would know.
-            with _unbound(family) as probe:
+            with _unbound(family, kind) as probe:
                 probe.bind((host, port))
         for _ in range(shards):
-            sock = _unbound(family)
+            sock = _unbound(family, kind)
             made.append(sock)
             if shards > 1:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-            sock.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
-            _ask_for_buffer(sock, receive_buffer_bytes)
+            if kind == socket.SOCK_DGRAM:
+                sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+                sock.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+                _ask_for_buffer(sock, receive_buffer_bytes)
             sock.bind((host, port))
+            if kind == socket.SOCK_STREAM:
+                sock.listen(CONNECTIONS_WAITING)
             if port == 0:  # the others join the one the system chose
                 port = sock.getsockname()[1]
     except OSError as error:
@@ -76,8 +90,10 @@ def bind(text: str, *, shards: int, receive_buffer_bytes: int) -> list[socket.so
     return made
 
 
-def _unbound(family: socket.AddressFamily) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_DGRAM)
+def _unbound(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+    sock = socket.socket(family, kind)
+    if kind == socket.SOCK_STREAM:  # connections of an earlier run may linger on the port
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     return sock
@@ -87,6 +103,13 @@ def _ask_for_buffer(sock: socket.socket, size: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, min(size, (1 << 31) - 1))
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, 33, size)  # SO_RCVBUFFORCE, where we may
+
+
+def bound_address(listen: str, sock: socket.socket) -> str:
+    """Return the address that a socket is bound to, in the form of `listen`."""
+    scheme = listen.partition(":")[0]
+    host, port = sock.getsockname()[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def granted_buffer(sock: socket.socket) -> int:
@@ -112,7 +135,7 @@ def buffer_fix(asked: int) -> str:
 
 def _why(text: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        who = holder_of(port)
+        who = holder_of(port, "tcp" if is_stream(text) else "udp")
         fix = f"{who or 'another program'} has this port; stop it or listen on another one"
     elif error.errno in (errno.EACCES, errno.EPERM):
         fix = "ports below 1024 need CAP_NET_BIND_SERVICE; use a higher one"
@@ -123,13 +146,13 @@ def _why(text: str, port: int, error: OSError) -> str:
     return f"listen = {text!r}: {error.strerror}: {fix}. The node was not started."
 
 
-def holder_of(port: int) -> str:
-    """Return `name (pid 123)` of the process that has a UDP port, "" where we may not see it.
+def holder_of(port: int, protocol: str = "udp") -> str:
+    """Return `name (pid 123)` of the process that has a port, "" where we may not see it.
 
-    Source: proc(5), /proc/net/udp and /proc/<pid>/fd.
+    Source: proc(5), /proc/net/udp, /proc/net/tcp and /proc/<pid>/fd.
     """
     inodes = set()
-    for table in ("/proc/net/udp", "/proc/net/udp6"):
+    for table in (f"/proc/net/{protocol}", f"/proc/net/{protocol}6"):
         with contextlib.suppress(OSError):
             for line in Path(table).read_text("ascii").splitlines()[1:]:
                 fields = line.split()
@@ -178,15 +201,11 @@ class UdpListener:
         on_block: Callable[[], None] = lambda: None,
     ) -> None:
         """`sock` is bound already where a shard was handed it; `on_block` is called by the thread."""
-        self._on_block = on_block
         self._settings = settings
         self._context = context
         self._sock = sock
-        self._queue: queue.Queue[DatagramBlock] = queue.Queue(settings.queue_blocks_max)
-        self._thread: threading.Thread | None = None
-        self._ended = threading.Event()
-        self._trouble = ""
-        self._failure: Exception | None = None
+        self._queue = BlockQueue(context.name, settings.queue_blocks_max, on_block)
+        self.connections = 0  # UDP has none
         self.granted_bytes = 0
         self.datagrams = 0
         self.kernel_drops = 0
@@ -227,65 +246,34 @@ class UdpListener:
         if self._sock is None:
             self.bind()
         self.socket_drops = drops_before
-        self._thread = threading.Thread(target=self._run, name=self._context.name, daemon=True)
-        self._thread.start()
+        self._queue.run(self._receive)
 
     def stop(self) -> None:
         """Stop receiving and close the socket."""
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join(2.0)
+        self._queue.stop()
         if self._sock is not None:
             self._sock.close()
             self._sock = None
 
     def health(self) -> str:
         """Return "" or why nothing is received."""
-        return self._trouble
+        return self._queue.trouble
 
     @property
     def address(self) -> str:
         """The address it is bound to, as text."""
         if self._sock is None:
             return self._settings.listen
-        host, port = self._sock.getsockname()[:2]
-        return f"udp://[{host}]:{port}" if ":" in host else f"udp://{host}:{port}"
+        return bound_address(self._settings.listen, self._sock)
 
     @property
     def waiting(self) -> int:
         """Blocks that wait to be decoded."""
-        return self._queue.qsize()
+        return self._queue.waiting
 
     def take(self) -> DatagramBlock | None:
         """Return the next block, or None where nothing waits; raise what ended the thread."""
-        if self._failure is not None:
-            raise self._failure
-        with contextlib.suppress(queue.Empty):
-            return self._queue.get_nowait()
-        return None
-
-    def _hand_over(self, block: DatagramBlock) -> None:
-        """Wait for room: meanwhile the kernel's buffer keeps what comes, and counts what it drops."""
-        if not block.datagrams and not block.kernel_drops and self._queue.qsize() > 1:
-            return  # its frontier is behind that of blocks still to come
-        while not self._ended.is_set():
-            try:
-                self._queue.put(block, timeout=0.2)
-                self._trouble = ""
-                self._on_block()
-                return
-            except queue.Full:
-                self._trouble = (
-                    f"{self._context.name}: decoding does not keep up, the kernel's buffer fills; "
-                    f"add workers or lower the exporters' rate"
-                )
-
-    def _run(self) -> None:
-        try:
-            self._receive()
-        except Exception as error:  # noqa: BLE001  # a thread's edge: `take` raises it again
-            self._failure = error
-            self._on_block()
+        return self._queue.take()
 
     def _receive(self) -> None:
         assert self._sock is not None
@@ -296,7 +284,7 @@ class UdpListener:
             drops_before=self.socket_drops,
         )
         cut_before = 0
-        while not self._ended.is_set():
+        while not self._queue.ended.is_set():
             block = receiver.receive(wait_ms=WAIT_MS, until_ns=self.deadline_ns)
             self.socket_drops = receiver.drops
             self.datagrams += block.datagrams
@@ -307,4 +295,8 @@ class UdpListener:
             if receiver.cut > cut_before:
                 self._lost.add("cut_too_long", receiver.cut - cut_before)
                 cut_before = receiver.cut
-            self._hand_over(block)
+            self._queue.put(
+                block,
+                full="decoding does not keep up, the kernel's buffer fills; add workers or lower "
+                "the exporters' rate",
+            )

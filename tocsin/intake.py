@@ -11,8 +11,9 @@ from logging import Logger
 from pathlib import Path
 
 from collectors.block import Decoder, silence
-from collectors.listener import UdpListener
+from collectors.listener import UdpListener, is_stream
 from collectors.registry import make_decoder
+from collectors.stream_listener import StreamListener
 from correlator.tables.network_map import load_network
 from correlator.windows import FlowWindows
 from history.flow_spool import FlowSpool
@@ -106,7 +107,7 @@ class Intake:
         self._shard = shard
         self._state = state
         self._part = part_of(shard, shards)
-        self._listeners: dict[str, UdpListener] = {}
+        self._listeners: dict[str, UdpListener | StreamListener] = {}
         self._templates_kept = 0
         self._started = False
 
@@ -115,7 +116,8 @@ class Intake:
         for name, settings in self._config.collectors.items():
             context = self._context(f"listener.{name}")
             sock = sockets[name] if sockets is not None else None
-            self._listeners[name] = UdpListener(settings, context, sock, on_block=self._on_block)
+            kind = StreamListener if is_stream(settings.listen) else UdpListener
+            self._listeners[name] = kind(settings, context, sock, on_block=self._on_block)
             self._listeners[name].bind()
 
     def start(self) -> None:
@@ -191,7 +193,7 @@ class Intake:
                 if block is None:
                     break
                 moved += block.datagrams
-                if self._config.node.raw_ring_bytes:
+                if self._config.node.raw_ring_bytes and isinstance(listener, UdpListener):
                     self._ring.write(name, block)
                 self._front.feed(name, block)
         if not self._listeners:  # sources in the gate alone: the clock is all there is to wait for
@@ -249,6 +251,7 @@ class Intake:
                 receive_buffer_bytes=listener.granted_bytes,
                 kernel_drops=listener.kernel_drops,
                 queue_blocks=listener.waiting,
+                connections=listener.connections,
             )
             for name, listener in self._listeners.items()
         ]

@@ -1,7 +1,7 @@
 """The ring of raw datagrams on disk: what a bug report needs, within a fixed budget.
 
 Segments of a few MB in a simple framed form, oldest deleted first. Written by the receiving thread's
-owner after decoding, not synced: it is evidence, not a promise.
+owner after decoding, not synced: it is evidence, not a promise. Byte streams (TCP, TLS) are not kept.
 """
 
 import contextlib

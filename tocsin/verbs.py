@@ -20,6 +20,7 @@ class ListenerStatus(msgspec.Struct, frozen=True, kw_only=True):
     receive_buffer_bytes: int
     kernel_drops: int
     queue_blocks: int
+    connections: int = 0  # open ones of a tcp:// or tls:// input; `datagrams` are chunks there
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):

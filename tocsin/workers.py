@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from collectors.listener import bind, granted_buffer
+from collectors.listener import bind, bound_address, granted_buffer
 from runtime.bus import Doorbell, Hub, Message
 from runtime.clock import Clock
 from runtime.lock import FolderLock
@@ -266,17 +266,18 @@ class Workers:
                 for listener in one.said.listeners
                 if listener.name == name
             ]
-            host, port = socks[0].getsockname()[:2]
+            listen = self._config.collectors[name].listen
             made.append(
                 ListenerStatus(
                     name=name,
-                    address=f"udp://[{host}]:{port}" if ":" in host else f"udp://{host}:{port}",
+                    address=bound_address(listen, socks[0]),
                     datagrams=sum(one.datagrams for one in said)
                     + sum(one.heard.get(name, 0) for one in self._shards),
                     receive_buffer_bytes=granted_buffer(socks[0]),
                     kernel_drops=sum(one.kernel_drops for one in said)
                     + sum(one.lost.get(name, 0) for one in self._shards),
                     queue_blocks=sum(one.queue_blocks for one in said),
+                    connections=sum(one.connections for one in said),
                 )
             )
         return made
