@@ -39,7 +39,7 @@ from collectors.config import ListenerSettings
 from collectors.rib import GENERATIONS, RouteTable
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
-from runtime.registry import Part
+from runtime.registry import Part, Reads
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError
@@ -594,4 +594,9 @@ def _make(settings: ListenerSettings, options: BmpOptions, context: Context) -> 
     return BmpDecoder(options, context)
 
 
-COLLECTOR = Part("BMP: routes of routers' BGP peers (RFC 7854, 8671, 9069)", _make, BmpOptions)
+COLLECTOR = Part(
+    "BMP: routes of routers' BGP peers (RFC 7854, 8671, 9069)",
+    _make,
+    BmpOptions,
+    reads=Reads(tcp_ports=(11019, 1790, 5000), file="stream"),
+)

@@ -356,8 +356,13 @@ def server_context(settings: ListenerSettings) -> ssl.SSLContext:
             raise ConfigError(f"{what} needs {key}, a PEM file. The node was not started.")
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A sender that only sends never reads a session ticket; closing over unread bytes it would reset
+    # the connection, and what we have not read yet would be lost.
+    made.num_tickets = 0
     try:
-        made.load_cert_chain(settings.tls_certificate_file, settings.tls_key_file)
+        made.load_cert_chain(
+            settings.tls_certificate_file, settings.tls_key_file, password=lambda: b""
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{what}: tls_certificate_file {settings.tls_certificate_file} with tls_key_file "

@@ -30,6 +30,8 @@ class NoOptions(Settings, frozen=True, kw_only=True):
 class Reads:
     """How captures and files of a protocol are read: what `tocsin decode` and `replay` go by.
 
+    Ports are those of habit; a collector without `tcp_ports` takes no tcp:// or tls:// input, one
+    without `udp_ports` no udp://. A part without `reads` is over UDP alone.
     `file` says what a file that is no capture holds: one datagram, or a byte stream as one TCP
     connection carries it. `looks_like` is shown the first bytes of such a file. A source whose
     messages are whole documents gives `parse(data, name) -> batches` instead: pure, and raising

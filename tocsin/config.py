@@ -15,7 +15,7 @@ from correlator.views import OwnViewSettings, own_view, views_for, windows_bytes
 from detectors.config import DetectionSettings
 from detectors.registry import DETECTORS
 from history.config import HistorySettings
-from runtime.registry import Registry
+from runtime.registry import Part, Reads, Registry
 from runtime.settings import NOT_STARTED, PositiveFloat, PositiveInt, Settings, load
 from telemetry.errors import ConfigError
 from telemetry.views import View
@@ -140,6 +140,18 @@ def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Confi
     return config
 
 
+def _check_transport(settings: ListenerSettings, part: Part[Any], where: str) -> None:
+    """Refuse an input whose transport the protocol does not have."""
+    reads = part.reads or Reads(udp_ports=(0,))
+    has = {"udp": bool(reads.udp_ports), "tcp": bool(reads.tcp_ports), "tls": bool(reads.tcp_ports)}
+    scheme = settings.listen.partition(":")[0]
+    if not has.get(scheme, True):  # an unknown scheme is said when it is bound
+        known = " or ".join(f"{name}://" for name, there in has.items() if there)
+        raise ConfigError(
+            f"{where}.listen = {settings.listen!r}: {settings.kind} comes over {known}. {NOT_STARTED}"
+        )
+
+
 def _check_parts(config: Config, place: str) -> None:
     """Refuse tables whose kind is not known, whose options are wrong or that lack what it needs."""
     tables: tuple[tuple[str, Mapping[str, Any], Registry[Any]], ...] = (
@@ -155,6 +167,8 @@ def _check_parts(config: Config, place: str) -> None:
                 part.read(settings.options)
             except ConfigError as error:
                 raise ConfigError(f"{where}: {error}. {NOT_STARTED}") from error
+            if table == "collectors":
+                _check_transport(settings, part, where)
             for need in part.needs:
                 if not getattr(settings, need):
                     raise ConfigError(f"{where}.{need} is missing. {NOT_STARTED}")

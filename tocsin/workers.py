@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from collectors.listener import bind, bound_address, granted_buffer
+from collectors.stream_listener import server_context
 from runtime.bus import Doorbell, Hub, Message
 from runtime.clock import Clock
 from runtime.lock import FolderLock
@@ -101,6 +102,8 @@ class Workers:
     def bind(self) -> None:
         """Bind a socket of each input for each shard: the kernel buffers now."""
         for name, settings in self._config.collectors.items():
+            if settings.listen.startswith("tls:"):
+                server_context(settings)  # said here, by one process, and not by each shard
             self._sockets[name] = bind(
                 settings.listen,
                 shards=self._config.node.workers,

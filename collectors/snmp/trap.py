@@ -35,7 +35,7 @@ from collectors.snmp.secure import Opened, SecureReceiver
 from collectors.snmp.trap_ledger import FATES, Fate, SenderLedger
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context, SnapshotReader, SnapshotWriter
-from runtime.registry import Part
+from runtime.registry import Part, Reads
 from runtime.settings import PositiveInt, Settings
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError, DecodeError
@@ -587,4 +587,6 @@ def make(settings: ListenerSettings, options: TrapOptions, context: Context) -> 
     return TrapDecoder(options, context)
 
 
-COLLECTOR = Part("SNMP traps and informs (v1, v2c, v3)", make, TrapOptions)
+COLLECTOR = Part(
+    "SNMP traps and informs (v1, v2c, v3)", make, TrapOptions, reads=Reads((162, 5162, 10162))
+)

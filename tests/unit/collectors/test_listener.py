@@ -28,7 +28,7 @@ from tocsin.testing import make_context
 SMALL = 8192
 
 
-@pytest.mark.parametrize("text", ["2055", "tcp://[::]:2055", "udp://[::]", "udp://host:port"])
+@pytest.mark.parametrize("text", ["2055", "sctp://[::]:2055", "udp://[::]", "udp://host:port"])
 def test_a_wrong_address_is_told_with_the_right_form(text: str) -> None:
     with pytest.raises(ConfigError, match="udp://host:port"):
         parse_address(text)
