@@ -60,7 +60,6 @@ class SyslogOptions(Settings, frozen=True, kw_only=True):
     """Options of kind "syslog". `[collectors.<name>.options]`."""
 
     message_bytes_max: PositiveInt = 16_384  # of a message; what is beyond is left out and counted
-    connections_max: PositiveInt = 1024  # tcp, tls: with something unfinished at one time
     # A line end within a message of a stream does not end it unless `<` and a digit follow. The last
     # message of a burst then waits for the next, or a second.
     multi_line: bool = False
@@ -156,7 +155,7 @@ class SyslogDecoder:
         limit = 0 if self._as_it_stands else options.lines_per_second_max
         self._limits = np.array([max(1, int(limit * part)) if limit else 0 for part in SHARES])
         self._connections = frames.Connections(
-            options.connections_max if self._stream else 1, options.message_bytes_max
+            settings.connections_max if self._stream else 1, options.message_bytes_max
         )
         self._senders = Names(options.hosts_max)
         self._hosts = Names(options.hosts_max)

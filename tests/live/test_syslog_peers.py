@@ -240,4 +240,3 @@ def test_a_wrong_certificate_is_said_and_others_go_on(
     said = [record for record in caplog.records if "tls_refused" in record.getMessage()]
     assert len(said) == 1
     assert all("interface" in row["message"] or row["app"] != "probe" for row in made.lines)
-

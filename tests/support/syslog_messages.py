@@ -86,6 +86,7 @@ def make_syslog(
     settings = ListenerSettings(
         kind="syslog",
         listen=listen,
+        connections_max=options.pop("connections_max", 1024),
         options=options,
         decoder=FlowDecoderSettings(clock=clock),  # type: ignore[arg-type]
     )
