@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 TEXT_MAX = 4_096
+LATEST_NS = 2**62  # the year 2116: what is later is no time that something happened at
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding=["']([A-Za-z0-9._-]+)["']""")
 _PROLOG = re.compile(r"^\ufeff?\s*<\?xml[^>]*\?>")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -129,7 +130,10 @@ def iso_ns(text: str, zone: tzinfo = UTC) -> int:
             made = parsedate_to_datetime(text.strip())
         except (TypeError, IndexError, OverflowError) as error:
             raise ValueError(f"{text!r} is no time") from error
-    return datetime_ns(made if made.tzinfo else made.replace(tzinfo=zone))
+    at_ns = datetime_ns(made if made.tzinfo else made.replace(tzinfo=zone))
+    if abs(at_ns) >= LATEST_NS:
+        raise ValueError(f"{text!r} is no time of ours")
+    return at_ns
 
 
 def datetime_ns(made: datetime) -> int:

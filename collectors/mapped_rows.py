@@ -143,6 +143,8 @@ class MappedRows:
         return [clean(value, 255) for value in chunk.column(template)]
 
     def _time(self, value: object) -> int:
+        if isinstance(value, list | dict):
+            return 0
         made = self._times.get(value)
         if made is None:
             text = value.isoformat() if hasattr(value, "isoformat") else clean(value)

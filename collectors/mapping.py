@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from collectors.foreign_sync import ForeignAlarm
-from collectors.foreign_text import clean, datetime_ns, integer, iso_ns
+from collectors.foreign_text import LATEST_NS, clean, datetime_ns, integer, iso_ns
 from collectors.ves_events import event_type_of
 from runtime.settings import PositiveInt, Settings
 from telemetry.errors import ConfigError
@@ -184,7 +184,7 @@ class RecordMapping:
         word = read["severity"](record)
         severity = rules.severities.get(word, integer(word, 6))
         return {
-            "time_ns": self.time_ns(read["time"](record)) or arrival_ns,
+            "time_ns": min(self.time_ns(read["time"](record)) or arrival_ns, arrival_ns),
             "arrival_ns": arrival_ns,
             "host": read["host"](record)[:255],
             "facility": 23,
@@ -201,9 +201,11 @@ class RecordMapping:
             return 0
         for form in self.file.times:
             try:
-                return max(_time(text, form, self._zone), 0)
+                made = _time(text, form, self._zone)
             except (ValueError, OverflowError):
                 continue
+            if 0 < made < LATEST_NS:
+                return made
         return 0
 
 

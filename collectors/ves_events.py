@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collectors.foreign_sync import ForeignAlarm
-from collectors.foreign_text import clean, integer, iso_ns
+from collectors.foreign_text import LATEST_NS, clean, integer, iso_ns
 from collectors.ves_measurements import Measured, measured, measured_3gpp, measured_stream
 from telemetry.x733 import CAUSE_NAMES, CLEARED, EVENT_TYPES, SEVERITIES, severity_from
 
@@ -75,7 +75,7 @@ def epoch_ns(value: object) -> int:
     made = integer(value)
     for limit, scale in ((10**11, 10**9), (10**14, 10**6), (9 * 10**15, 10**3)):
         if 0 < made < limit:
-            return made * scale
+            return made * scale if made * scale < LATEST_NS else 0
     return 0
 
 
@@ -216,7 +216,7 @@ def _log(
     facility: int = FACILITY_LOCAL7,
 ) -> dict[str, Any]:
     return {
-        "time_ns": time_ns,
+        "time_ns": min(time_ns, arrival_ns),  # nothing is logged before it happened
         "arrival_ns": arrival_ns,
         "host": host,
         "facility": facility,
