@@ -9,7 +9,7 @@ holds can never change the document around it.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -107,11 +107,11 @@ def _strings(document: Any) -> Iterator[str]:
             yield from _strings(one)
 
 
-def check(text: str) -> None:
+def check(text: str, names: Collection[str] = NAMES) -> None:
     """Raise ConfigError for a hole that names no field or no escape, or that is left open."""
     for name, escape, _ in _HOLE.findall(text):
-        if name and name not in NAMES:
-            raise ConfigError(f"${{{name}}} is no field; there are: {', '.join(NAMES)}")
+        if name and name not in names:
+            raise ConfigError(f"${{{name}}} is no field; there are: {', '.join(names)}")
         if escape and escape not in ESCAPES:
             raise ConfigError(f"|{escape} is no way to escape; there are: {', '.join(ESCAPES)}")
     if loose := _LOOSE.search(_HOLE.sub("", text)):

@@ -408,6 +408,12 @@ def _tickets(kind: str) -> Callable[..., contextlib.AbstractContextManager[Rig]]
     return rig
 
 
+@contextlib.contextmanager
+def _command(folder: Path, port: int = 0) -> Iterator[Rig]:
+    options = {"run": ["echo", "${id}"], "undo": ["echo", "${id}"]}
+    yield Rig({"kind": "command", "path": str(folder / "in-force.json"), "options": options}, list)
+
+
 def _netcool_ids(body: Any) -> list[str]:
     return [row["Identifier"].split()[1] for row in body["rowset"]["rows"] if "Identifier" in row]
 
@@ -434,4 +440,5 @@ RIGS: dict[str, Callable[..., contextlib.AbstractContextManager[Rig]]] = {
     "kafka": _kafka,
     "nats": _nats,
     "snmp": _snmp,
+    "command": _command,
 }
