@@ -3,7 +3,7 @@
 `${title}` puts a field of the alert in its place, escaped for the target; `${why|html}` escapes it
 another way, `${do|"call the NOC"}` says what stands there when it is empty; `$$` is a dollar sign.
 There are no loops, calls or attributes, so a template can reach nothing but the fields of one alert
-(ADR 0014). A target `json` is parsed first and its strings are filled in afterwards: what a value
+(ADR 0040). A target `json` is parsed first and its strings are filled in afterwards: what a value
 holds can never change the document around it.
 """
 
