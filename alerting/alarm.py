@@ -4,14 +4,17 @@ Source: ITU-T X.733 (fields), RFC 8632 section 3.3 (an alarm is a resource and a
 state, not a severity).
 """
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from telemetry.identity import stable_id
 from telemetry.x733 import SEVERITIES as SEVERITIES  # part of this room
 
 OURS = "tocsin"  # who says an alarm: we, or the foreign manager by its name
+
+_JSON = msgspec.json.Encoder(order="sorted")
 
 # kind: (X.733 event type, X.733 / X.736 probable cause)
 KINDS = {
@@ -57,6 +60,11 @@ class Claim:
     def alarm_id(self) -> int:
         """The id of the alarm this claim is about."""
         return alarm_id(self.kind, self.entity)
+
+
+def json_text(value: Any) -> str:
+    """Return canonical JSON: sorted keys, no white space."""
+    return _JSON.encode(value).decode()
 
 
 def alarm_id(kind: str, entity: str) -> int:
@@ -164,7 +172,7 @@ class Alarm:
             "additional_text": self.text or "; ".join(self.explain.get("why", [])),
             "source": self.source,
             "foreign_id": self.foreign_id,
-            "explain": json.dumps(self.explain, sort_keys=True),
+            "explain": json_text(self.explain),
             "occurrence": self.occurrence,
             "operator_state": self.operator_state,
             "suppressed": self.suppressed,

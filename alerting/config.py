@@ -96,7 +96,7 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     storm_alarms: PositiveInt = 200  # new alarms of one source and kind a minute, told one by one
     group_seconds: PositiveFloat = 300.0  # alarms further apart belong together only by cause
     wait_seconds: NotNegative = 15.0  # an incident of foreign alarms waits so long for company
-    incident_alarms_max: PositiveInt = 60  # beyond it only what the topology justifies joins
+    incident_alarms_max: PositiveInt = 50  # beyond it only what the topology justifies joins
     repeat_changes: PositiveInt = 2  # raises within repeat_hours that make an alarm a repeater,
     repeat_hours: PositiveFloat = 24.0  # which re-opens its incident within this time
     windows_max: PositiveInt = 10_000  # planned works, silences, shelved alarms

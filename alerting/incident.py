@@ -1,11 +1,10 @@
 """The record of an incident: alarms that have one cause, and what of it was told."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from alerting.alarm import SEVERITIES, Alarm
+from alerting.alarm import SEVERITIES, Alarm, json_text
 from alerting.layers import is_hard, is_link_down, is_node_down, layer_of
 from alerting.places import Place
 from telemetry.identity import id_text, stable_id
@@ -142,8 +141,8 @@ class Incident:
             "closed_ns": self.closed_ns,
             "severity": self.severity,
             "title": self.title,
-            "causes": json.dumps(self.causes, sort_keys=True),
-            "alarms": json.dumps([id_text(number) for number in self.members]),
+            "causes": json_text(self.causes),
+            "alarms": json_text([id_text(number) for number in self.members]),
             "state": self.state,
             "lead_alarm_id": self.front,
             "kind": front.kind,
@@ -152,10 +151,10 @@ class Incident:
             "probable_cause": probable_cause,
             "source": front.source,
             "foreign_id": front.foreign_id,
-            "symptoms": json.dumps(others[:SYMPTOMS_SHOWN]),
+            "symptoms": json_text(others[:SYMPTOMS_SHOWN]),
             "alarms_count": len(self.members),
-            "explain": json.dumps(explain, sort_keys=True),
-            "impact": json.dumps(self.impact, sort_keys=True),
+            "explain": json_text(explain),
+            "impact": json_text(self.impact),
             "occurrence": front.occurrence,
             "parent_incident_id": self.parent,
             "operator_state": "acknowledged" if self.acknowledged else "none",

@@ -26,10 +26,13 @@ from telemetry.identity import stable_id
 SAME_LINK, BEHIND, SAME_NODE, NAMED, NEXT_TO_CENTRE, NEXT_TO_MEMBER = 3.0, 2.5, 2.0, 1.5, 1.0, 0.0
 ACCEPTED = 0.5
 LIFT_MOST = 1.5
-LIFT_KINDS_MAX = 8  # kinds of an incident that are asked for
+LIFT_KINDS_MAX = 4  # kinds of an incident that are asked for
 LIFT_COMPANION = 0.4  # kinds known to come together on one node: the same trouble all day
 LIFT_AGAINST = -1.0  # kinds that come together so much less often than by chance are kept apart
 OPEN_NODE_NS = 3_600_000_000_000  # so long an incident that is open takes what comes on its node
+LATE_NS = 60_000_000_000  # a cause may be reported so much later than its first symptom
+BEGINS_WEIGHT = 2.0  # against kinds that mostly come first, at its most 1
+NEIGHBOURS_LEARNED = 8  # of one node
 PHYSICAL_NS = 10_000_000_000  # one cause takes several links down within seconds
 ABSORB_NS = 60_000_000_000  # symptoms that came before their cause
 STABLE_AFTER_NS = 60_000_000_000
@@ -103,13 +106,17 @@ class Incidents:
         else:
             found, behind = self._find(alarm, place, now_ns)
             incident = found or self._begin(alarm, now_ns)
-        self.companions.seen(alarm.kind, place.nodes[0], now_ns)
+        self._learn(alarm.kind, place.nodes[0], now_ns)
         self._join(incident, alarm, place, now_ns, behind=behind)
         if layer_of(alarm) <= LINK:
             self._absorb(incident, now_ns)
         if not alarm.up:
             incident.members[alarm.id].up = False
             self._settle(incident, now_ns)
+
+    def _learn(self, kind: str, node: str, now_ns: int) -> None:
+        near = [other for other, hops in self._places.graph.near(node).items() if hops == 1]
+        self.companions.seen(kind, node, near[:NEIGHBOURS_LEARNED], now_ns)
 
     def _comes_back(self, before: Incident, alarm: Alarm, times: list[int], now_ns: int) -> bool:
         """Whether an alarm re-opens the incident that it was part of."""
@@ -208,39 +215,51 @@ class Incidents:
         if own and alarm.kind in PRIMARY and incident.primary:
             return none
         age_ns = now_ns - incident.nodes.get(node, incident.last_ns)
-        lift = self._lift(incident, alarm.kind)
+        centre = node in root.nodes
+        lift = self._lift(incident, alarm.kind, beside=relation != SAME_NODE)
         if place.link and place.link == root.link:
             relation = SAME_LINK
             going = incident.open and root.up and root.link_down
             if age_ns > self._group_ns and not going:
                 return none
-        elif lift < LIFT_AGAINST or age_ns > self._allowed_ns(incident, relation, lift, own=own):
+        elif lift < LIFT_AGAINST or age_ns > self._allowed_ns(
+            incident, lift, same=relation == SAME_NODE and centre and not own
+        ):
             return none
-        if layer_of(alarm) <= LINK and root.layer <= LINK and place.link != root.link:
+        layer = layer_of(alarm)
+        if layer <= LINK and root.layer <= LINK and place.link != root.link:
             if age_ns > PHYSICAL_NS or relation < SAME_NODE:
                 return none
-        if relation == NEXT_TO_MEMBER and node in root.nodes:
+        # A deeper fault that comes late is no symptom; nor is the same fault again next door.
+        late = now_ns - incident.opened_ns > LATE_NS
+        if late and relation < SAME_LINK and lift < LIFT_COMPANION:
+            if layer < root.layer or (alarm.kind == root.kind and not centre):
+                return none
+        if relation == NEXT_TO_MEMBER and centre:
             relation = NEXT_TO_CENTRE
-        justified = relation >= SAME_NODE and node in root.nodes
+        justified = relation >= SAME_NODE and centre
         if len(incident.members) >= self._settings.incident_alarms_max and not justified:
             return none
-        return relation + min(lift, LIFT_MOST) - min(age_ns / self._group_ns, 1.0)
+        begins = max(self.companions.begins(alarm.kind) - 0.5, 0.0) * BEGINS_WEIGHT
+        return relation + min(lift, LIFT_MOST) - begins - min(age_ns / self._group_ns, 1.0)
 
-    def _allowed_ns(self, incident: Incident, relation: float, lift: float, *, own: bool) -> int:
+    def _allowed_ns(self, incident: Incident, lift: float, *, same: bool) -> int:
         """Return how long after the last raise there an alarm may still belong to an incident."""
-        if own or relation != SAME_NODE:
-            return self._group_ns
-        if lift >= LIFT_COMPANION:
+        if same and lift >= LIFT_COMPANION:
             return self._repeat_ns
-        return OPEN_NODE_NS if incident.open else self._group_ns
+        return OPEN_NODE_NS if same and incident.open else self._group_ns
 
-    def _lift(self, incident: Incident, kind: str) -> float:
+    def _lift(self, incident: Incident, kind: str, *, beside: bool) -> float:
         """Return how well a kind is known to come with the kinds of an incident."""
         best = None
-        for other in list(incident.kinds)[-LIFT_KINDS_MAX:]:
-            if other != kind:
-                lift = self.companions.lift(kind, other)
+        asked = {kind}
+        for member in reversed(incident.members.values()):
+            if member.kind not in asked:
+                asked.add(member.kind)
+                lift = self.companions.lift(kind, member.kind, beside=beside)
                 best = lift if best is None or lift > best else best
+                if len(asked) > LIFT_KINDS_MAX:
+                    break
         return best or 0.0
 
     # ---- what is cut off
@@ -419,7 +438,7 @@ class Incidents:
             self._waiting.pop(incident.number, None)
         incident.state, incident.changed_ns = state, now_ns
         incident.told_count = len(incident.members)
-        if state in ("raised", "updated"):
+        if state in ("raised", "updated") or not (incident.told_ns or incident.parent):
             self._suspects.judge(incident, self._members(incident), now_ns)
         row = incident.row(front, self._alarm(incident.root))
         incident.origin = ""
@@ -446,7 +465,7 @@ class Incidents:
         if not incident.told_ns and root != incident.front and incident.state == "pending":
             incident.front = root
         if root == incident.root or incident.parent:
-            incident.title = incident.members[incident.root].title
+            incident.title = _calm(incident.members[incident.root].title)
             return
         late = incident.told_ns and now_ns - incident.told_ns > STABLE_AFTER_NS
         if late:
@@ -455,7 +474,7 @@ class Incidents:
                 return
             incident.title_changes += 1
         incident.root = root
-        incident.title = incident.members[root].title
+        incident.title = _calm(incident.members[root].title)
 
     def _mark_behind(self, incident: Incident, links: frozenset[str]) -> None:
         """Mark members whose way to the network these links cut: they are symptoms, not causes.
@@ -524,3 +543,8 @@ class Incidents:
         self._waiting = dict.fromkeys(kept["waiting"])
         self._changed, self._of = dict(kept["changed"]), dict(kept["of"])
         self.companions.restore(kept["companions"])
+
+
+def _calm(title: str) -> str:
+    """Return a title without what comes and goes: that of an incident is stable."""
+    return title.removesuffix(" (flapping)")

@@ -5,17 +5,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from alerting.causality import Edge, learn
 from alerting.config import AlertingSettings
+from alerting.places import Places
 from alerting.stage import AlertingStage
 from correlator.tables.network_map import FileNetworkMap
 from runtime.clock import ManualClock
 from runtime.metrics import Metrics
 from runtime.ports import SeriesKey, Talker
 from telemetry.batch import Batch, batch_from_rows
+from telemetry.errors import ConfigError
 from telemetry.foreign_alarm import alarm_row, foreign_alarm_id
 from telemetry.schemas import ALARM
 from telemetry.x733 import CLEARED
@@ -80,6 +84,23 @@ class Report:
     def microseconds_an_alarm(self) -> float:
         """Time in the stage for each report."""
         return self.seconds * 1e6 / max(self.raises, 1)
+
+    def line(self) -> str:
+        """Return the figures in one line."""
+        known = f", over-merge {self.over_merge:.1%}" if self.judged else ""
+        return (
+            f"{self.raises} raises of {self.alarms} alarms -> {len(self.incidents)} incidents: "
+            f"compression {self.compression:.1%}, largest {self.largest} alarms{known}, "
+            f"{self.microseconds_an_alarm:.0f} us an alarm"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures and incidents."""
+        return {
+            "raises": self.raises, "alarms": self.alarms, "compression": self.compression,
+            "largest": self.largest, "over_merge": self.over_merge if self.judged else None,
+            "microseconds_an_alarm": self.microseconds_an_alarm, "incidents": self.incidents,
+        }  # fmt: skip
 
 
 def seconds_of(events: Iterable[Event]) -> Iterator[tuple[int, Batch]]:
@@ -148,3 +169,37 @@ def _judge(report: Report, events: Sequence[Event]) -> None:
         if known:
             report.judged += len(known)
             report.mixed += len(known) - Counter(known).most_common(1)[0][1]
+
+
+def causes(events: Sequence[Event], network: FileNetworkMap) -> list[Edge]:
+    """Return the causal graph of alarm kinds that the raises of a file show."""
+    raised = [event for event in events if event.severity != CLEARED]
+    places = Places(network)
+    nodes = [places.of(event.entity).nodes[0] for event in raised]
+    near = {
+        node: [other for other, hops in places.graph.near(node).items() if hops == 1]
+        for node in dict.fromkeys(nodes)
+    }
+    neighbours = near if any(near.values()) else None
+    kinds, times = [event.kind for event in raised], [event.time_ns for event in raised]
+    return learn(kinds, nodes, times, neighbours)
+
+
+def score(graph: Sequence[Edge], events: Sequence[Event], truth: Path) -> dict[str, float]:
+    """Return how well a graph agrees with a matrix of true edges, kinds being its numbers."""
+    import numpy as np
+
+    matrix = np.load(truth)
+    kinds = {event.kind for event in events}
+    if matrix.ndim != 2 or not all(kind.isdigit() for kind in kinds):
+        raise ConfigError(f"{truth}: needs a matrix, and kinds that are its row numbers")
+    true = {(str(a), str(b)) for a, b in np.argwhere(matrix).tolist() if a != b}
+    found = {(edge.cause, edge.effect) for edge in graph}
+    hits = len(true & found)
+    pairs = len(matrix) * (len(matrix) - 1)
+    return {
+        "precision": hits / max(len(found), 1),
+        "recall": hits / max(len(true), 1),
+        "f1": 2 * hits / max(len(found) + len(true), 1),
+        "f1_of_all_pairs": 2 * len(true) / (pairs + len(true)),
+    }

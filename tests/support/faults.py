@@ -1,0 +1,68 @@
+"""Synthetic faults with known truth on a network: overlapping in time, near and far from each other."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from telemetry.x733 import CLEARED
+from tocsin.alarm_files import START_NS, Event, network_of
+
+SECOND_NS = 1_000_000_000
+# kind of the root, severity, what follows it: (kind, where, how likely, most seconds later)
+FAULTS = (
+    ("linkDown", "critical", (("ospfNbrDown", "here", 0.9, 20), ("bgpDown", "here", 0.6, 60),
+                              ("ospfNbrDown", "next", 0.7, 20))),
+    ("powerFailure", "critical", (("batteryDischarging", "here", 0.9, 30), ("fanFailure", "here", 0.5, 60),
+                                  ("ospfNbrDown", "next", 0.8, 40))),
+    ("lineCardProblem", "major", (("linkDown", "here", 0.9, 5), ("bgpDown", "here", 0.7, 60))),
+    ("syncLoss", "minor", (("berHigh", "here", 0.8, 60), ("berHigh", "next", 0.4, 90))),
+    ("cpuHigh", "warning", (("bgpDown", "here", 0.5, 90), ("snmpTimeout", "here", 0.7, 60))),
+)  # fmt: skip
+
+
+def ring_of_rings(rings: int = 30, size: int = 20) -> list[tuple[str, str]]:
+    """Return the links of access rings that hang on a core ring by two nodes each."""
+    pairs = [(f"core{i}", f"core{(i + 1) % rings}") for i in range(rings)]
+    for ring in range(rings):
+        names = [f"r{ring}n{i}" for i in range(size)]
+        pairs += list(zip(names[:-1], names[1:], strict=True))
+        pairs += [(f"core{ring}", names[0]), (f"core{(ring + 1) % rings}", names[-1])]
+    return pairs
+
+
+def overlapping_faults(
+    pairs: Sequence[tuple[str, str]], *, faults: int, mean_gap_seconds: float, seed: int
+) -> list[Event]:
+    """Return the alarms of faults that begin at random, on average so long after each other.
+
+    Symptoms appear at the root's node and next to it, spread over a minute and a half; each fault
+    lasts some minutes and clears what it raised. `fault` of each event is the truth.
+    """
+    random = np.random.default_rng(seed)
+    network = network_of(list(pairs), [])
+    nodes = sorted(network.routers())
+    near: dict[str, list[str]] = {node: [] for node in nodes}
+    for a, b in pairs:
+        near[a].append(b)
+        near[b].append(a)
+    now, made, up = 0.0, [], set()
+    for number in range(faults):
+        now += float(random.exponential(mean_gap_seconds))
+        root_kind, severity, symptoms = FAULTS[random.integers(len(FAULTS))]
+        node = nodes[random.integers(len(nodes))]
+        raises = [(0.0, root_kind, node, severity)]
+        for kind, where, likely, latest in symptoms:
+            for place in [node] if where == "here" else near[node]:
+                if random.random() < likely:
+                    raises.append((float(random.uniform(0, latest)), kind, place, "major"))
+        lasts = float(random.uniform(300, 1800))
+        for after, kind, place, how in raises:
+            if (kind, place) in up:
+                continue  # one alarm stands for both faults: its truth would be ambiguous
+            up.add((kind, place))
+            for at, word in ((now + after, how), (now + lasts + after, CLEARED)):
+                made.append(
+                    Event(START_NS + round(at * SECOND_NS), kind, place, word, f"{kind} on {place}",
+                          f"fault{number}")
+                )  # fmt: skip
+    return sorted(made, key=lambda event: event.time_ns)

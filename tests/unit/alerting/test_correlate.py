@@ -1,0 +1,162 @@
+"""Alarm files: grouping without over-merging, the learned graph, files of any sort, the command."""
+
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from alerting.causality import learn
+from correlator.tables.network_map import FileNetworkMap
+from telemetry.errors import ConfigError
+from tests.support.faults import overlapping_faults, ring_of_rings
+from tocsin.alarm_files import network_of, read_alarms, read_topology
+from tocsin.cli.correlate import correlate as command
+from tocsin.correlation import causes, correlate, score
+
+SETS = (
+    ("18V_55N_Wireless", False, 0.577),
+    ("24V_439N_Microwave", True, 0.372),
+)  # name, has a topology, F1 of THP
+
+
+@pytest.fixture(scope="module")
+def sets(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the public alarm sets, unpacked."""
+    folder = tmp_path_factory.mktemp("alarms")
+    for name, _, _ in SETS:
+        with tarfile.open(shared / "ext" / "alarms" / f"{name}.tar.gz") as archive:
+            archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.mark.parametrize("mean_gap_seconds", [20.0, 60.0, 300.0])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_overlapping_faults_are_not_merged(mean_gap_seconds: float, seed: int) -> None:
+    pairs = ring_of_rings()
+    events = overlapping_faults(pairs, faults=150, mean_gap_seconds=mean_gap_seconds, seed=seed)
+    report = correlate(events, network_of(pairs, []))
+    assert report.judged == report.alarms
+    assert report.over_merge <= 0.05
+    assert report.largest <= 60
+    assert len(report.incidents) <= 1.5 * 150  # nor are they torn apart
+
+
+@pytest.mark.parametrize(("name", "topology", "published"), SETS)
+def test_the_learned_graph_beats_what_was_published(
+    sets: Path, name: str, topology: bool, published: float
+) -> None:
+    events = read_alarms(sets / name / "Alarm.csv")
+    network = read_topology(sets / name / "Topology.npy") if topology else FileNetworkMap()
+    found = score(causes(events, network), events, sets / name / "DAG.npy")
+    assert found["f1"] > published
+    assert found["f1"] > found["f1_of_all_pairs"]
+
+
+@pytest.mark.parametrize(("name", "topology", "published"), SETS)
+def test_public_sets_are_compressed_without_giant_incidents(
+    sets: Path, name: str, topology: bool, published: float, deep: bool
+) -> None:
+    assert published
+    events = read_alarms(sets / name / "Alarm.csv")
+    if not deep:
+        events = events[:12_000]
+    network = read_topology(sets / name / "Topology.npy") if topology else FileNetworkMap()
+    report = correlate(events, network)
+    assert report.largest <= 60
+    assert report.compression >= (0.95 if deep else 0.93)
+
+
+def test_a_cause_is_told_from_its_effect_and_from_chance() -> None:
+    random = np.random.default_rng(2)
+    kinds: list[str] = []
+    nodes: list[str] = []
+    times: list[int] = []
+
+    def add(kind: str, node: str, at: float) -> None:
+        kinds.append(kind)
+        nodes.append(node)
+        times.append(round(at * 1e9))
+
+    for _ in range(400):
+        at, node = float(random.uniform(0, 3e6)), f"n{random.integers(20)}"
+        add("los", node, at)
+        if random.random() < 0.8:
+            add("bgp", node, at + float(random.uniform(1, 60)))
+    for _ in range(400):
+        add("door", f"n{random.integers(20)}", float(random.uniform(0, 3e6)))
+    edges = [(edge.cause, edge.effect) for edge in learn(kinds, nodes, times)]
+    assert edges == [("los", "bgp")]
+
+
+def test_effects_on_neighbours_are_seen_where_the_topology_is_known() -> None:
+    random = np.random.default_rng(3)
+    kinds, nodes, times = [], [], []
+    for _ in range(300):
+        at, node = float(random.uniform(0, 3e6)), int(random.integers(20))
+        for kind, where, later in (("los", node, 0.0), ("rdi", node ^ 1, 5.0)):
+            kinds.append(kind)
+            nodes.append(f"n{where}")
+            times.append(round((at + later) * 1e9))
+    near = {f"n{i}": [f"n{i ^ 1}"] for i in range(20)}
+    assert learn(kinds, nodes, times) == []
+    assert [(e.cause, e.effect) for e in learn(kinds, nodes, times, near)] == [("los", "rdi")]
+
+
+def write(path: Path, lines: Sequence[str]) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_files_of_several_sorts_say_the_same(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", ["kind,entity,start,end", "los,a,10,20", "bgp,b,12,12"])
+    lines = write(
+        tmp_path / "a.jsonl",
+        [
+            json.dumps({"type": "los", "node": "a", "time": 10}),
+            json.dumps({"type": "bgp", "node": "b", "time": 12}),
+            json.dumps({"type": "bgp", "node": "b", "time": 12, "severity": "cleared"}),
+            json.dumps({"type": "los", "node": "a", "time": 20, "state": "cleared"}),
+        ],
+    )
+    assert read_alarms(table) == read_alarms(lines)
+    assert [e.severity for e in read_alarms(table)] == ["major", "major", "cleared", "cleared"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["device,start", "a,1"], "no column for kind"),
+        (["kind,entity,start", "los,a,soon"], "row 2"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused_in_one_sentence(
+    tmp_path: Path, lines: list[str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_alarms(write(tmp_path / "a.csv", lines))
+
+
+def test_topologies_of_several_sorts(tmp_path: Path, shared: Path) -> None:
+    pairs = read_topology(write(tmp_path / "t.csv", ["a,b", "b,c"]))
+    assert [link.name for link in pairs.links_of("b")] == ["a-b", "b-c"]
+    np.save(tmp_path / "t.npy", np.array([[0, 1], [1, 0]]))
+    assert read_topology(tmp_path / "t.npy").routers() == ("0", "1")
+    zoo = read_topology(shared / "ext" / "topology" / "zoo" / "Geant2012.graphml")
+    assert len(zoo.routers()) == 40
+
+
+def test_the_command_says_what_it_found(tmp_path: Path) -> None:
+    lines = [f"los,n{i % 3},{i * 5000},{i * 5000 + 60}" for i in range(30)]
+    lines += [f"bgp,n{i % 3},{i * 5000 + 10},{i * 5000 + 70}" for i in range(30)]
+    alarms = write(tmp_path / "a.csv", ["kind,entity,start,end", *lines])
+    said = CliRunner().invoke(command, ["--alarms", str(alarms)])
+    assert said.exit_code == 0, said.output
+    assert "60 raises of 6 alarms" in said.output
+    assert "los -> bgp" in said.output
+    found = json.loads(CliRunner().invoke(command, ["--alarms", str(alarms), "--json"]).output)
+    assert found["largest"] == 2
+    assert [edge[:2] for edge in found["edges"]] == [["los", "bgp"]]

@@ -1,0 +1,66 @@
+"""`tocsin correlate`: an alarm file in, incidents, causes and the graph of alarm types out."""
+
+from pathlib import Path
+
+import click
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option(
+    "--alarms", type=_file, required=True, help="CSV with a header, or JSON lines: one alarm a row."
+)
+@click.option(
+    "--topology", type=_file, help="Network file (.toml), .npy matrix, .csv of pairs, or .graphml."
+)
+@click.option("--truth", type=_file, help="True causes, .npy: how good is the learned graph?")
+@click.option("--incidents", default=10, show_default=True, help="How many of the largest to show.")
+@click.option("--edges", default=20, show_default=True, help="How many edges of the graph to show.")
+@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON document.")
+def correlate(
+    alarms: Path,
+    topology: Path | None,
+    truth: Path | None,
+    incidents: int,
+    edges: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Group the alarms of a file into incidents and learn which types cause which."""
+    import json
+
+    from correlator.tables.network_map import FileNetworkMap
+    from tocsin import correlation
+    from tocsin.alarm_files import read_alarms, read_topology
+
+    network = read_topology(topology) if topology else FileNetworkMap()
+    events = read_alarms(alarms)
+    report = correlation.correlate(events, network)
+    graph = correlation.causes(events, network)
+    score = correlation.score(graph, events, truth) if truth else None
+    if as_json:
+        click.echo(json.dumps(report.as_json() | {
+            "edges": [[e.cause, e.effect, e.strength, e.share] for e in graph],
+            "score": score,
+        }))  # fmt: skip
+        return
+    click.echo(report.line())
+    largest = sorted(report.incidents, key=lambda one: (-one["alarms_count"], one["opened_ns"]))
+    for one in largest[:incidents]:
+        cause = one["causes"][0] if one["causes"] else {"kind": "?", "entity": "?", "sure": ""}
+        click.echo(
+            f"  {one['alarms_count']:>4} alarms  {one['severity']:<13} {one['title'][:60]:<60} "
+            f"cause: {cause['kind']} on {cause['entity']} ({cause['sure']})"
+        )
+    click.echo(f"{len(graph)} edges of the graph of alarm types, the strongest:")
+    for edge in graph[:edges]:
+        click.echo(
+            f"  {edge.cause} -> {edge.effect}   followed {edge.share:.0%} of the time, "
+            f"{edge.strength:.0f} deviations over chance"
+        )
+    if score is not None:
+        click.echo(
+            f"against {truth}: precision {score['precision']:.3f}, recall {score['recall']:.3f}, "
+            f"F1 {score['f1']:.3f}; all pairs would give {score['f1_of_all_pairs']:.3f}"
+        )
