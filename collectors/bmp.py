@@ -594,9 +594,26 @@ def _make(settings: ListenerSettings, options: BmpOptions, context: Context) -> 
     return BmpDecoder(options, context)
 
 
+def _looks_like(head: bytes) -> bool:
+    size = int.from_bytes(head[1:5], "big")
+    return len(head) >= 6 and head[0] in (3, 4) and 6 < size < 1 << 17 and head[5] <= max(Kind)
+
+
+READS = Reads(
+    tcp_ports=(11019, 1790, 5000),
+    file="stream",
+    looks_like=_looks_like,
+    reasons={
+        "collector_bmp_updates_total": {
+            "malformed": "BGP UPDATE messages whose routes cannot be told",
+            "treated_as_withdraw": "BGP UPDATE messages with wrong attributes (read as withdrawals)",
+            "other_family": "BGP UPDATE messages of families that are not read",
+            "not_update": "route monitoring messages without an UPDATE",
+        },
+        "collector_bmp_skipped_bytes_total": {"": "bytes between BMP messages"},
+        "collector_bmp_messages_total": {"other": "BMP messages of an unknown type"},
+    },
+)
 COLLECTOR = Part(
-    "BMP: routes of routers' BGP peers (RFC 7854, 8671, 9069)",
-    _make,
-    BmpOptions,
-    reads=Reads(tcp_ports=(11019, 1790, 5000), file="stream"),
+    "BMP: routes of routers' BGP peers (RFC 7854, 8671, 9069)", _make, BmpOptions, reads=READS
 )

@@ -79,6 +79,8 @@ class PeerSeries:
                 value = (value - before) % _WRAP
                 if value >= _WRAP // 2:  # it went back: the router began to count anew
                     value = one.value
+                if not value:
+                    continue
             ids.append(self._statistic_id(name, one.metric, one.family))
             values.append(float(value))
             kinds.append(SampleKind.GAUGE if one.gauge else SampleKind.DELTA)

@@ -18,6 +18,7 @@ from collectors.capture_tcp import TcpStreams
 from telemetry.batch import Batch
 from telemetry.identity import address_text
 from tests.support.bmp_messages import make_decoder, rows_of
+from tests.support.decoding import decoded
 
 GOLDEN = (
     "bmp/netgauze-pmacct/200-BMP-HUAWEI-locrib_instance/traffic-00",
@@ -236,3 +237,31 @@ def test_jumbo_segments_and_single_messages_give_the_same_routes(shared: Path) -
     assert Counter(our_routes(small)) == Counter(our_routes(large))
     assert len(our_routes(small)) == 8906
     assert len(ended) == 3
+
+
+def test_tocsin_decode_reads_captures_and_raw_streams(shared: Path, tmp_path: Path) -> None:
+    """By port, by content, and by name; a raw stream gives what the capture gave."""
+    path = shared / "captures" / f"{GOLDEN[1]}.pcap"
+    raw = tmp_path / "session.bmp"
+    raw.write_bytes(
+        b"".join(d.payload for d in read_capture(path, CaptureReport(), TcpStreams()) if d.stream)
+    )
+    fields = ("schema", "prefix", "prefix_length", "peer_address", "as_path_hash", "withdrawn")
+    found = []
+    for file, options in (
+        (path, {}),
+        (path, {"protocol": "bmp"}),
+        (raw, {}),
+        (raw, {"protocol": "bmp"}),
+    ):
+        rows, undecoded = decoded(file, **options)
+        found.append(
+            [
+                tuple(row.get(name) for name in fields)
+                for row in rows
+                if row["schema"] == "route" and row["withdrawn"] < 2  # a file's end ends its peers
+            ]
+        )
+        assert not undecoded
+    assert len(found[0]) == 235
+    assert found.count(found[0]) == 4

@@ -269,7 +269,6 @@ def test_statistics() -> None:
         "entity=ams1:192.0.2.1,metric=bgp_prefixes_rejected": 5 + 1,
         "entity=ams1:192.0.2.1,metric=bgp_adj_rib_in_routes": 5 + 6 + 7,
         "entity=ams1:192.0.2.1,metric=bgp_adj_rib_in_family_routes,family=ipv6": 27,
-        "entity=ams1:192.0.2.1,metric=bgp_statistic_4711": 0,
     }
 
 
