@@ -5,7 +5,7 @@ import ssl
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -117,7 +117,7 @@ class HttpPeer:
         query: Mapping[str, str] | list[tuple[str, str]] | None = None,
         *,
         method: str = "GET",
-        body: bytes | None = None,
+        body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Return the answer to one request below `url`, or raise PeerError."""
@@ -133,7 +133,11 @@ class HttpPeer:
         return self._send(url, "GET", None, headers or {})
 
     def _send(
-        self, url: str, method: str, body: bytes | None, headers: Mapping[str, str]
+        self,
+        url: str,
+        method: str,
+        body: bytes | Iterable[bytes] | None,
+        headers: Mapping[str, str],
     ) -> Answer:
         settings = self._settings
         place = url.partition("?")[0]

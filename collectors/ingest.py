@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -142,17 +143,20 @@ class Ingester:
         """Take a file. Raises DecodeError (what came before it stays), TransientError, OSError."""
         return self.take(file_chunks(path, self._for(path), progress))
 
-    def upload(self, blocks: Iterable[bytes], folder: Path) -> Outcome:
-        """Take a stream of bytes; forms that need a whole file are spooled to `folder` first."""
-        form = self._mapping.file.format
-        if form not in ("arrow", "parquet"):
-            return self.take(RecordReader(self._mapping).chunks(blocks))
+    def upload(self, blocks: Iterable[bytes], folder: Path, *, name: str = "") -> Outcome:
+        """Take a stream of bytes; forms that need a whole file are spooled to `folder` first.
+
+        `name` is what the file is called where it comes from: its ending tells the form.
+        """
+        mapping = self._for(Path(name or "upload"))
+        if mapping.file.format not in ("arrow", "parquet"):
+            return self.take(RecordReader(mapping).chunks(blocks))
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix="upload-") as file:
             for block in blocks:
                 file.write(block)
             file.flush()
-            return self.take(file_chunks(Path(file.name), self._mapping))
+            return self.take(file_chunks(Path(file.name), mapping))
 
     def take(self, chunks: Iterator[Chunk]) -> Outcome:
         """Offer chunk by chunk what was not taken before."""
@@ -190,10 +194,18 @@ class Ingester:
         return RecordMapping(MappingFile(**tree), self._mapping.place)
 
 
+class TakesFiles(Protocol):
+    """An `Ingester`, or one at the other end of a connection."""
+
+    def file(self, path: Path, progress: Callable[[int], None] = ...) -> Outcome:
+        """Take a file."""
+        ...
+
+
 class WatchedFolder:
     """A folder whose files are taken and moved to `done/` or, with the reason beside, to `failed/`."""
 
-    def __init__(self, folder: Path, ingester: Ingester, context: Context) -> None:
+    def __init__(self, folder: Path, ingester: TakesFiles, context: Context) -> None:
         self.folder = folder
         self._ingester = ingester
         self._context = context
@@ -212,8 +224,10 @@ class WatchedFolder:
         before, self._seen = self._seen, now
         return [path for path in found if not settled or before.get(path) == now[path]]
 
-    def take(self, path: Path, progress: Callable[[int], None] = lambda position: None) -> str:
-        """Take one file and move it; return the sentence that tells what became of it."""
+    def take(
+        self, path: Path, progress: Callable[[int], None] = lambda position: None
+    ) -> tuple[bool, str]:
+        """Take one file and move it; return whether it could be used, and a sentence about it."""
         try:
             outcome = self._ingester.file(path, progress)
             where, sentence = "failed" if outcome.failed else "done", outcome.sentence()
@@ -226,7 +240,7 @@ class WatchedFolder:
         self._files.add(where)
         level = self._context.log.info if where == "done" else self._context.log.warning
         level("file_%s file=%s %s", where, moved, sentence)
-        return f"{path.name}: {where}: {sentence}"
+        return where == "done", f"{path.name}: {where}: {sentence}"
 
     def _move(self, path: Path, where: str) -> Path:
         target = self.folder / where
@@ -338,7 +352,7 @@ class IngestSource:
         return self._options.poll_seconds
 
     def handle(self, request: Request) -> Response:
-        """Take one upload: POST /ingest/<mapping>."""
+        """Take one upload: POST /ingest/<mapping>, with ?name=<file name> where its ending tells the form."""
         if request.method not in ("POST", "PUT"):
             raise HttpRefusedError(405, "records come by POST")
         word = request.path.removeprefix("/ingest").strip("/") or request.query.get("mapping", "")
@@ -347,7 +361,9 @@ class IngestSource:
             known = ", ".join(self._ingesters)
             raise HttpRefusedError(404, f"no mapping is called {word!r} (there are: {known})")
         try:
-            outcome = ingester.upload(request.blocks, self._folder)
+            outcome = ingester.upload(
+                request.blocks, self._folder, name=request.query.get("name", "")
+            )
         except (DecodeError, ConfigError) as error:
             self._ledger.count(request.peer, word, undecodable=1)
             raise HttpRefusedError(400, str(error)) from error

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "List deliveries, retry those that were given up, approve those that wait.",
     ),
     "route": ("route", "Say who would be told of an alarm."),
+    "ingest": ("ingest", "Send files of records (CSV, JSON, Arrow, Parquet) to a running Tocsin."),
     "warm": ("warm", "Compile all kernels into the cache, with progress."),
     "watchdog": ("watchdog", "Watch the node from outside and say when it is blind."),
 }
