@@ -69,11 +69,12 @@ class Remote:
     """Takes files by sending them to the ingest source of a running Tocsin."""
 
     def __init__(self, url: str, mapping: str, context: Any, access: dict[str, str]) -> None:
+        import msgspec
+
         from collectors.http_client import HttpPeer, PeerSettings
 
-        settings = PeerSettings(
-            url=url, answer_seconds_max=3600.0, timeout_seconds=3600.0, **access
-        )
+        limits = {"answer_seconds_max": 3600.0, "timeout_seconds": 3600.0}
+        settings = msgspec.convert({"url": url, **access, **limits}, PeerSettings)
         self._peer = HttpPeer(settings, context.clock)
         self._mapping = mapping
 
