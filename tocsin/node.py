@@ -45,6 +45,7 @@ from tocsin import __version__, verbs
 from tocsin.chain import Back, Outcome, Tick
 from tocsin.config import Config, keep_config, load_config
 from tocsin.intake import Intake, make_context, settle
+from tocsin.senders import SenderBook
 from tocsin.state import state_dir
 from tocsin.workers import Workers
 
@@ -97,6 +98,7 @@ class Node:
         self._closed_ns = 0  # of any tick
         self._settled_ns = 0
         self._frontier_ns = 0
+        self._senders = SenderBook()
         self._lock = FolderLock(state, "node", self._clock)
         self._bell = Doorbell()
         self._intake: Intake | Workers
@@ -275,6 +277,7 @@ class Node:
         return len(self._back.settle(frontier_ns))
 
     def _journal_tick(self, tick: Tick) -> None:
+        self._senders.take(tick.batches)
         self._journal.append(BlockKind.TICK, tick.tick_end_ns, tick.batches, sync=True)
 
     def _commit_outcome(self, tick: Tick, outcome: Outcome) -> None:
@@ -369,6 +372,7 @@ class Node:
             verbs.DueRequest,
             lambda ask: self._outbox.due(self._clock.now_ns(), ask.limit),
         )
+        serve("senders", str, self._senders.statuses)
         serve("mark", list[Verdict], self._mark)
         serve("deliveries", verbs.Nothing, lambda _: self._outbox.deliveries())
         serve("retry", verbs.Nothing, lambda _: self._outbox.retry())

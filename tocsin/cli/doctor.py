@@ -1,9 +1,10 @@
 """`tocsin doctor`: what is wrong on this machine, and how to fix it. Exit 3 when something is."""
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -14,21 +15,44 @@ CLOCK_UNSYNCHRONISED = 5  # TIME_ERROR
 
 
 @click.command()
+@click.argument("what", nargs=-1, metavar="[exporter ADDRESS]")
 @click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Configuration file.")
 @click.option("--state", type=click.Path(path_type=Path), help="State folder.")
-def doctor(path: Path | None, state: Path | None) -> None:
-    """Look at the installation, the machine and a running node; each finding says what to do."""
+def doctor(what: tuple[str, ...], path: Path | None, state: Path | None) -> None:
+    """Look at the installation, the machine, a running node and its senders; each finding says what to do.
+
+    With `exporter ADDRESS`: all that is known of one sender, with the lines of its configuration that
+    mend what is wrong (IOS-XR, Junos, SR OS, VRP, EOS).
+    """
+    if what and (len(what) != 2 or what[0] != "exporter"):
+        raise click.UsageError("say `tocsin doctor`, or `tocsin doctor exporter ADDRESS`")
     from tocsin.config import load_config
     from tocsin.state import state_dir
 
     config = load_config(path)
     folder = state_dir(state or (Path(config.node.state_dir) if config.node.state_dir else None))
+    if what:
+        _tell(_senders(folder, _address(what[1])))
     wanted = max((c.receive_buffer_bytes for c in config.collectors.values()), default=0)
     findings = [*_installation(config.node.profile), *_machine(wanted), clock(), *_state(folder)]
-    findings += [*_ports(config, folder), *_node(folder)]
-    for good, text in findings:
+    _tell([*findings, *_ports(config, folder), *_node(folder), *_senders(folder)])
+
+
+def _tell(findings: Iterable[tuple[bool, str]]) -> NoReturn:
+    """Print findings and end: exit 3 where there is something to mend."""
+    told = list(findings)
+    for good, text in told:
         click.echo(f"{'ok  ' if good else 'FIX '} {text}")
-    raise SystemExit(0 if all(good for good, _ in findings) else 3)
+    raise SystemExit(0 if all(good for good, _ in told) else 3)
+
+
+def _address(text: str) -> str:
+    from telemetry.identity import address_pair, address_text
+
+    try:
+        return address_text(*address_pair(text))
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} is no address of a sender: {error}") from error
 
 
 def _installation(profile: str) -> Iterator[tuple[bool, str]]:
@@ -162,6 +186,37 @@ def _state(folder: Path) -> Iterator[tuple[bool, str]]:
                 False,
                 f"{path} was set aside as damaged; send it with a bug report, then delete it",
             )
+
+
+def _senders(folder: Path, only: str = "") -> Iterator[tuple[bool, str]]:
+    """Say what each sender does; nothing where no node runs, that is told elsewhere."""
+    from runtime.bus import RequestClient
+    from telemetry.errors import TransientError
+    from tocsin import verbs
+    from tocsin.cli.doctor_senders import findings
+    from tocsin.senders import SenderStatus
+
+    if not (folder / "node.sock").exists():
+        if only:
+            yield (
+                False,
+                f"no node runs on {folder}: start it with `tocsin run`, or name it by --state",
+            )
+        return
+    client = RequestClient(f"ipc://{folder}/node.sock")
+    try:
+        now_ns = client.ask("status", verbs.Nothing(), verbs.Status).now_ns
+        senders = client.ask("senders", only, list[SenderStatus])
+        text = client.ask("metrics", verbs.Nothing(), verbs.MetricsText).text
+    except TransientError:
+        return  # told by _node
+    finally:
+        client.close()
+    unparsed: dict[str, int] = {}
+    pattern = r'^tocsin_collector_syslog_unparsed_total\{.*?sender="([^"]+)".*?\} ([\d.e+]+)$'
+    for sender, count in re.findall(pattern, text, re.MULTILINE):
+        unparsed[sender] = unparsed.get(sender, 0) + int(float(count))
+    yield from findings(senders, now_ns=now_ns, unparsed=unparsed, only=only)
 
 
 def _node(folder: Path) -> Iterator[tuple[bool, str]]:

@@ -16,8 +16,12 @@ from click.testing import CliRunner, Result
 
 from runtime import kernel_library
 from runtime.bus import RequestServer
+from telemetry.batch import Batch, batch_from_rows
+from telemetry.identity import address_pair
+from telemetry.schemas import LEDGER
 from tocsin import verbs
 from tocsin.cli.doctor import CLOCK_UNSYNCHRONISED, clock, doctor, receive_buffers
+from tocsin.senders import SENDERS_MAX, SenderBook
 
 CONFIG = """
 [node]
@@ -41,8 +45,9 @@ class Asked:
     def write(self, *, port: int = 0, profile: str = "sensor") -> None:
         self.config.write_text(CONFIG.format(port=port, profile=profile), "utf-8")
 
-    def doctor(self) -> Result:
-        return CliRunner().invoke(doctor, ["-c", str(self.config), "--state", str(self.state)])
+    def doctor(self, *what: str) -> Result:
+        options = ["-c", str(self.config), "--state", str(self.state)]
+        return CliRunner().invoke(doctor, [*what, *options])
 
     def finds(self, *words: str) -> None:
         """The doctor has something to mend, with all these words in one line."""
@@ -172,8 +177,23 @@ STATUS = verbs.Status(
 )  # fmt: skip
 
 
+METRICS = 'tocsin_collector_syslog_unparsed_total{component="c",sender="192.0.2.8"} 40.0\n'
+MINUTE = 60_000_000_000
+
+
 @pytest.fixture
-def node(asked: Asked) -> Iterator[Callable[[verbs.Status], None]]:
+def book() -> SenderBook:
+    return SenderBook()
+
+
+def ledger(address: str, protocol: str = "syslog", **columns: int) -> Batch:
+    high, low = address_pair(address)
+    row = {"exporter_address_high": high, "exporter_address_low": low, "protocol": protocol}
+    return batch_from_rows(LEDGER, [{**row, **columns}])
+
+
+@pytest.fixture
+def node(asked: Asked, book: SenderBook) -> Iterator[Callable[[verbs.Status], None]]:
     """Return a function that sets what a node on the state folder answers."""
     said = [STATUS]
     ended, ready = threading.Event(), threading.Event()
@@ -182,6 +202,8 @@ def node(asked: Asked) -> Iterator[Callable[[verbs.Status], None]]:
         server = RequestServer(f"ipc://{asked.state}/node.sock")
         server.start()
         server.handle("status", verbs.Nothing, lambda _: said[0])
+        server.handle("senders", str, book.statuses)
+        server.handle("metrics", verbs.Nothing, lambda _: verbs.MetricsText(METRICS))
         ready.set()
         while not ended.wait(0.005):
             server.serve()
@@ -235,3 +257,67 @@ def test_an_input_that_nobody_sends_to_is_told(
 ) -> None:
     node(listener(datagrams=0))
     assert "nothing received; point exporters here" in asked.doctor().output
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (ledger("192.0.2.7", sent=100, decoded=100, records=100, clock_offset_ns=7200 * 10**9),
+         ("192.0.2.7 syslog", "clock +7200.0 s", "+2.0 h: a time zone that it does not state")),
+        (ledger("192.0.2.8", sent=100, decoded=100, records=100),
+         ("40 lines are plain text (40%)", "RFC 5424")),
+        (ledger("192.0.2.7", sent=100, decoded=60, records=60, shed=40),
+         ("40 shed by policy (40.0%)", "lines_per_second_max", "debug is shed first")),
+        (ledger("192.0.2.7", "netflow9", sent=100, decoded=90, records=90, lost_wire=10),
+         ("10 lost on the way (10.0%)", "export rate limit")),
+        (ledger("192.0.2.7", "ipfix", sent=100, decoded=50, no_template=50, undecodable=50),
+         ("50 wait for a template", "templates each minute")),
+    ],
+    ids=["zone", "plain-text", "shed", "lost", "templates"],
+)  # fmt: skip
+def test_a_sender_that_needs_mending(
+    asked: Asked,
+    node: Callable[[verbs.Status], None],
+    book: SenderBook,
+    row: Batch,
+    words: tuple[str, ...],
+) -> None:
+    book.take([row])
+    asked.finds(*words)
+
+
+def test_one_sender_with_lines_for_its_configuration(
+    asked: Asked, node: Callable[[verbs.Status], None], book: SenderBook
+) -> None:
+    book.take([ledger("192.0.2.7", sent=9, decoded=9, records=9, clock_offset_ns=10**11)])
+    answer = asked.doctor("exporter", "192.0.2.7")
+    assert answer.exit_code == 3
+    for system in ("IOS-XR", "Junos", "SR OS", "VRP", "EOS"):
+        assert f"    {system}: " in answer.output
+    assert "ntp server" in answer.output
+    assert "all packages" not in answer.output
+
+
+def test_a_sender_that_nobody_heard_of_and_one_that_is_none(
+    asked: Asked, node: Callable[[verbs.Status], None]
+) -> None:
+    assert "nothing was heard of it" in asked.doctor("exporter", "192.0.2.99").output
+    assert "is no address" in asked.doctor("exporter", "router-7").output
+    assert asked.doctor("router").exit_code == 2
+
+
+def test_without_a_node_it_says_so(asked: Asked) -> None:
+    assert "no node runs" in asked.doctor("exporter", "192.0.2.7").output
+
+
+def test_senders_are_added_up_and_bounded(book: SenderBook) -> None:
+    for minute in range(3):
+        row = ledger("192.0.2.7", sent=120, decoded=120, records=120, arrival_ns=minute * MINUTE)
+        book.take([row, batch_from_rows(LEDGER, [])])
+    (one,) = book.statuses("192.0.2.7")
+    assert (one.sent, one.records, one.rate, one.last_ns) == (360, 360, 2.0, 2 * MINUTE)
+    for n in range(SENDERS_MAX):
+        book.take([ledger(f"10.0.{n >> 8}.{n & 255}")])
+    assert len(book.statuses()) == SENDERS_MAX
+    assert book.statuses("192.0.2.7") == []
+    assert book.statuses()[0].address == f"10.0.{SENDERS_MAX - 1 >> 8}.255"

@@ -1,0 +1,87 @@
+"""What each sender last said and what became of it: the ledgers of all protocols, added up for people."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import msgspec
+
+from telemetry.batch import Batch
+from telemetry.identity import address_text
+from telemetry.schemas import LEDGER
+
+SENDERS_MAX = 4096
+WINDOW_NS = 60_000_000_000  # rates are those of a minute
+_SUMS = (
+    "sent", "decoded", "lost_wire", "lost_kernel", "undecodable", "no_template", "malformed", "shed",
+    "restarts", "records",
+)  # fmt: skip
+
+
+class SenderStatus(msgspec.Struct, kw_only=True):
+    """One sender and protocol since the node's start; the sums are in the protocol's own unit."""
+
+    address: str
+    protocol: str
+    last_ns: int  # when its last record was told of
+    rate: float = 0.0  # records a second, of the last full minute
+    clock_offset_ns: int = 0
+    sent: int = 0
+    decoded: int = 0
+    lost_wire: int = 0
+    lost_kernel: int = 0
+    undecodable: int = 0
+    no_template: int = 0
+    malformed: int = 0
+    shed: int = 0
+    restarts: int = 0
+    records: int = 0
+    window_ns: int = 0
+    in_window: int = 0
+
+
+class SenderBook:
+    """Adds up ledger rows by (sender, protocol); the ones heard of the longest ago give way."""
+
+    def __init__(self) -> None:
+        self._senders: OrderedDict[tuple[int, int, str], SenderStatus] = OrderedDict()
+
+    def take(self, batches: Iterable[Batch]) -> None:
+        """Add the ledgers among the batches of a tick."""
+        for batch in batches:
+            if batch.schema.name == LEDGER.name and batch.rows:
+                self._add(batch)
+
+    def _add(self, batch: Batch) -> None:
+        protocols = batch.texts("protocol")
+        columns = {name: batch[name].tolist() for name in _SUMS}
+        for i, (high, low, at_ns, offset_ns) in enumerate(
+            zip(
+                batch["exporter_address_high"].tolist(),
+                batch["exporter_address_low"].tolist(),
+                batch["arrival_ns"].tolist(),
+                batch["clock_offset_ns"].tolist(),
+                strict=True,
+            )
+        ):
+            key = (high, low, protocols[i])
+            one = self._senders.get(key)
+            if one is None:
+                if len(self._senders) >= SENDERS_MAX:
+                    self._senders.popitem(last=False)
+                one = self._senders[key] = SenderStatus(
+                    address=address_text(high, low), protocol=protocols[i], last_ns=at_ns,
+                    window_ns=at_ns,
+                )  # fmt: skip
+            self._senders.move_to_end(key)
+            for name in _SUMS:
+                setattr(one, name, getattr(one, name) + columns[name][i])
+            one.last_ns = max(one.last_ns, at_ns)
+            one.clock_offset_ns = offset_ns
+            if at_ns - one.window_ns >= WINDOW_NS:
+                one.rate = one.in_window * 1e9 / (at_ns - one.window_ns)
+                one.window_ns, one.in_window = at_ns, 0
+            one.in_window += columns["records"][i]
+
+    def statuses(self, address: str = "") -> list[SenderStatus]:
+        """Return all senders, or those of one address, those heard of last first."""
+        return [one for one in reversed(self._senders.values()) if address in ("", one.address)]
