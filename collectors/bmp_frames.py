@@ -338,11 +338,12 @@ def locate_peers(
     return missing
 
 
-@kernel("void(i4[::1], const u8[:,::1], const u1[::1], i8)")
+@kernel("i8(i4[::1], const u8[:,::1], const u1[::1], i8)")
 def index_peers(
     table: NDArray[np.int32], key: NDArray[np.uint64], used: NDArray[np.uint8], rows: int
-) -> None:
-    """Enter all peers in use into the table of `locate_peers` anew."""
+) -> int:
+    """Enter all peers in use into the table of `locate_peers` anew; return how many there are."""
+    entered = 0
     for slot in range(table.size):
         table[slot] = 0
     for peer in range(rows):
@@ -358,3 +359,5 @@ def index_peers(
         while table[slot] != 0:
             slot = (slot + 1) & 0xFFFF
         table[slot] = np.int32(peer + 1)
+        entered += 1
+    return entered

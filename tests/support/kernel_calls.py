@@ -55,6 +55,7 @@ def record(path: Path, captures: list[Path]) -> None:
         list(Replay(config(), shards=3).captures([capture]))
     crowd_groups()
     log_lines()
+    routes_and_traps()
     receive_datagrams(path.parent)
     score_a_series()
     with path.open("wb") as file:
@@ -73,6 +74,39 @@ def log_lines() -> None:
         for start in range(0, len(lines), 50):
             decoder.decode(block(*lines[start : start + 50]))
         decoder.advance(1 << 62)
+
+
+def routes_and_traps() -> None:
+    """Decode BMP sessions of routes beyond the first table, and traps of many sorts."""
+    import struct
+
+    from collectors.capture import Datagram, pack
+    from collectors.config import ListenerSettings
+    from collectors.registry import make_decoder
+    from telemetry.identity import address_pair
+    from tests.support import bmp_messages
+    from tests.support.snmp_messages import varied
+    from tocsin.demo.bmp_speaker import BmpSpeaker
+    from tocsin.demo.network import load_demo_network
+    from tocsin.testing import make_context
+
+    speaker = BmpSpeaker(load_demo_network(), "ams1")
+    many = [
+        bmp_messages.monitoring(
+            bmp_messages.update(
+                bmp_messages.usual(),
+                b"".join(b"\x20" + struct.pack("!I", first + k) for k in range(500)),
+            )
+        )
+        for first in range(0, 12_000, 500)
+    ]
+    routes = bmp_messages.make_decoder()
+    routes.decode(bmp_messages.chunks([*speaker.begin(0), *speaker.state(["ams1-fra2"], 0)]))
+    routes.decode(bmp_messages.chunks([bmp_messages.peer_up(), *many], port=4001))
+    settings = ListenerSettings(kind="snmp-trap", listen="udp://[::]:5162")
+    traps = make_decoder(settings, make_context("collectors.traps"))
+    sender = address_pair("127.1.0.1")
+    traps.decode(pack([Datagram(n, *sender, 4000, 5162, one) for n, one in enumerate(varied(300))]))
 
 
 def crowd_groups() -> None:
