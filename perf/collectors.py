@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from collectors.block import DatagramBlock
 from collectors.capture import Datagram, pack
+from perf import managers
 from perf.measure import best_seconds, cpu_of, report, row
 from tests.support.log_grouping import (
     NAMES,
@@ -199,7 +200,12 @@ def _grouping() -> Rows:
     return found
 
 
-STREAMS: dict[str, Callable[[], Rows]] = {"syslog": syslog}
+STREAMS: dict[str, Callable[[], Rows]] = {
+    "syslog": syslog,
+    "ves": managers.ves,
+    "netcool": managers.netcool,
+    "ingest": managers.ingest,
+}
 
 
 def main() -> None:
