@@ -78,7 +78,13 @@ def measure(folder: Path) -> list[dict[str, object]]:
     world = AlarmWorld()
     random = np.random.default_rng(7)
     took: list[float] = []
-    parts: dict[str, list[float]] = {"journal": [], "detection": [], "alerting": [], "commit": [], "gate": []}
+    parts: dict[str, list[float]] = {
+        "journal": [],
+        "detection": [],
+        "alerting": [],
+        "commit": [],
+        "gate": [],
+    }
     lines = 0
     for tick in range(WARM_TICKS + 5 * TICKS):
         frame = frame_of(view, START_NS + tick * TICK_NS, random)
