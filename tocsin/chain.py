@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from collectors.block import DatagramBlock, Decoder
+from collectors.block import DatagramBlock, Decoder, Reply
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Stage
 from telemetry.batch import Batch
@@ -239,6 +239,15 @@ class Front:
             else:
                 beside.append(batch)
         self._sort(beside, event_end_ns)
+
+    def replies(self) -> list[tuple[str, Reply]]:
+        """Return what decoders answer to their senders, by listener; whoever has a socket asks."""
+        found: list[tuple[str, Reply]] = []
+        for name, decoder in self._decoders.items():
+            waiting: list[Reply] = getattr(decoder, "replies", [])
+            found += [(name, one) for one in waiting]
+            waiting.clear()
+        return found
 
     def _close(self, deadline_ns: int) -> Closing:
         events: list[Batch] = []

@@ -257,7 +257,9 @@ class Node:
             self._frontier_ns = closing.frontier_ns
             moved += len(self._back.take(closing))
             self._settled_ns = 0
-        moved += self._settle(self._intake.frontier_ns)
+        frontier_ns = self._intake.frontier_ns
+        moved += self._settle(frontier_ns)
+        self._intake.answer(frontier_ns)
         moved += self._server.serve()
         now_ns = self._clock.now_ns()
         if now_ns >= self._beat_due_ns:
