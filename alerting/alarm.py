@@ -31,6 +31,14 @@ KINDS = {
 PRIMARY = ("link-cut", "exporter-down", "volumetric-attack", "port-scan", "slow-leak")
 
 
+SAMPLED = ("sample", "slow_sample")  # views of sampled series
+
+
+def cadence_of(view: str) -> str:
+    """Return what tells whose ticks count for an alarm: those of all flow views close together."""
+    return view if view in SAMPLED else "flow"
+
+
 @dataclass(slots=True)
 class Claim:
     """What the cause rules say of one tick: this fault, on this entity, for these reasons."""
@@ -55,6 +63,7 @@ class Claim:
     series: list[str] = field(default_factory=list)
     disposition: str = "alert"
     tick_seconds: float = 0.0
+    cadence: str = ""  # `cadence_of` its view
 
     @property
     def alarm_id(self) -> int:
@@ -95,6 +104,7 @@ class Alarm:
     occurrence: int = 0
     last_ns: int = 0  # when the last tick that showed it closed
     tick_seconds: float = 0.0  # length of the ticks that show it
+    cadence: str = ""  # whose ticks they are
     raises: list[int] = field(default_factory=list)
     flapping: bool = False
     title: str = ""

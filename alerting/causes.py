@@ -11,7 +11,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from alerting.alarm import Claim
+from alerting.alarm import SAMPLED, Claim, cadence_of
 from alerting.config import AlertingSettings
 from alerting.faces import Faces, face_name
 from runtime.ports import Evidence, Link, NetworkMap, SeriesDirectory, SeriesKey, Talker
@@ -114,6 +114,7 @@ class CauseRules:
         made += self._leaks(rest, {claim.entity for claim in made})
         for claim in made:
             claim.tick_seconds = rows[0].tick_seconds
+            claim.cadence = cadence_of(rows[0].view)
         return made
 
     def deviations(self, rows: Sequence[Row]) -> list[Claim]:
@@ -134,10 +135,14 @@ class CauseRules:
         made = [self._deviation(row) for row in ranked]
         for claim, row in zip(made, ranked, strict=True):
             claim.tick_seconds = row.tick_seconds
+            claim.cadence = cadence_of(row.view)
         return made
 
     def _is_worth_saying(self, row: Row) -> bool:
         """Whether a deviation from a baseline is large, and of something that people look after."""
+        if row.view in SAMPLED:  # may be negative, and is what somebody chose to watch
+            change = abs(row.actual - row.expected)
+            return change >= (self._settings.deviation_ratio - 1.0) * abs(row.expected)
         if row.view not in ("interface", "exporter", "service"):
             return False
         most = max(row.actual, row.expected) * row.tick_seconds
@@ -411,16 +416,19 @@ class CauseRules:
 
     def _deviation(self, row: Row) -> Claim:
         way = "above" if row.actual > row.expected else "below"
+        what, per = row.measure, "/s"
+        if row.view in SAMPLED:  # its one measure is called after the metric, in the metric's unit
+            what, per = row.key.key.get("metric", what), ""
         talkers = self._evidence.talkers(row.key.series_id, row.tick_start_ns, TALKERS_SHOWN)
         entity = row.key.entity
         own = row.detector in OWN_DEVIATIONS
         ticks = self._settings.deviation_ticks if own else self._settings.confirm_ticks
         return Claim(
             "deviation", entity, "warning",
-            f"{row.measure} of {entity} {way} its band: {row.actual:.4g}/s, "
-            f"{row.expected:.4g}/s expected ({row.lower:.4g} to {row.upper:.4g})",
+            f"{what} of {entity} {way} its band: {row.actual:.4g}{per}, "
+            f"{row.expected:.4g}{per} expected ({row.lower:.4g} to {row.upper:.4g})",
             row.since_ns, row.score, ticks, row.actual, row.expected,
-            row.lower, row.upper, UNITS.get(row.measure, "1/s"),
+            row.lower, row.upper, UNITS.get(row.measure, "1/s") if per else "",
             evidence=[f"{row.detector}: p-value {row.p_value:.2g}"],
             causes=[
                 {"kind": "deviation", "entity": entity, "rank": 1, "why": "no rule explains it"},

@@ -36,7 +36,7 @@ class OwnAlarms:
             values=("too_many",),
         )
 
-    def judge(self, rows: Sequence[Row], now_ns: int, lengths: set[float]) -> list[Alarm]:
+    def judge(self, rows: Sequence[Row], now_ns: int, cadences: set[str]) -> list[Alarm]:
         """Move every alarm on by one tick; return those that changed."""
         attacks = (a for a in self.alarms.values() if a.up and a.kind == "volumetric-attack")
         claims = self._rules.claims(rows, {alarm.entity for alarm in attacks})
@@ -61,7 +61,7 @@ class OwnAlarms:
                 shown.add(claim.alarm_id)
         changed = [alarm for alarm, claim in claimed if self._claim(alarm, claim, now_ns)]
         for key, alarm in list(self.alarms.items()):
-            ended = not lengths or not alarm.tick_seconds or alarm.tick_seconds in lengths
+            ended = not cadences or not alarm.cadence or alarm.cadence in cadences
             if key not in shown and ended and self._quiet(key, alarm, now_ns):
                 changed.append(alarm)
         return changed
@@ -104,7 +104,7 @@ class OwnAlarms:
     def _claim(self, alarm: Alarm, claim: Claim, now_ns: int) -> bool:
         """Move an alarm on by one tick that shows it; return whether there is a change to tell."""
         alarm.quiet_ticks, alarm.last_ns = 0, now_ns
-        alarm.tick_seconds = claim.tick_seconds
+        alarm.tick_seconds, alarm.cadence = claim.tick_seconds, claim.cadence
         alarm.sizes = [*alarm.sizes[1 - SIZES_KEPT :], _six(abs(claim.actual - claim.expected))]
         if not alarm.up:
             alarm.pending_ticks += 1

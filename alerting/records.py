@@ -2,9 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
-
-import msgspec
 
 from alerting.alert import Alert
 from telemetry.batch import Batch
@@ -41,7 +38,7 @@ def alerts_of(alarms: Batch) -> list[Alert]:
                 occurrence=int(alarms["occurrence"][i]),
                 event_type=texts["event_type"][i],
                 probable_cause=texts["probable_cause"][i],
-                explain=read_json(texts["explain"][i]),
+                explain=json.loads(texts["explain"][i]),
                 source=texts["source"][i],
                 foreign_id=texts["foreign_id"][i],
                 operator_state=texts["operator_state"][i],
@@ -92,26 +89,18 @@ def notices_of(incidents: Batch) -> list[Alert]:
                 occurrence=int(incidents["occurrence"][i]),
                 event_type=texts["event_type"][i],
                 probable_cause=texts["probable_cause"][i],
-                explain=read_json(texts["explain"][i]),
+                explain=json.loads(texts["explain"][i]),
                 source=texts["source"][i],
                 foreign_id=texts["foreign_id"][i],
                 operator_state=texts["operator_state"][i],
                 operator=texts["operator"][i],
                 incident=id_text(int(incidents["incident_id"][i])),
-                symptoms=tuple(read_json(texts["symptoms"][i])),
+                symptoms=tuple(json.loads(texts["symptoms"][i])),
                 alarms_count=int(incidents["alarms_count"][i]),
                 origin=texts["origin"][i],
             )
         )
     return made
-
-
-def read_json(text: str) -> Any:
-    """Return what a column of JSON holds; half a surrogate pair is left for the outbox to mend."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return json.loads(text)
 
 
 def _texts(batch: Batch, names: Iterable[str]) -> dict[str, list[str]]:

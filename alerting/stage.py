@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from alerting.alarm import Alarm
+from alerting.alarm import Alarm, cadence_of
 from alerting.causes import CauseRules, Row, rows_of
 from alerting.config import AlertingSettings
 from alerting.digest import Digest
@@ -77,7 +77,7 @@ class AlertingStage:
         self._digest = Digest(context)
         self._rows: list[Row] = []
         self._waiting: list[Batch] = []  # foreign reports and control rows, in order
-        self._lengths: set[float] = set()  # of the view ticks that end now, in seconds
+        self._cadences: set[str] = set()  # of the view ticks that end now
         self._incomplete = False
         self._last_ns = 0
         self._changes = context.metrics.counter(
@@ -103,7 +103,7 @@ class AlertingStage:
         elif name == FRAME.name and batch.rows:
             if (batch["flags"] & FrameFlag.INCOMPLETE).any():
                 self._incomplete = True
-            self._lengths.add(float(batch["tick_seconds"][0]))
+            self._cadences.add(cadence_of(batch.dictionaries["view"][0]))
             self._faces.take(batch)
         elif name in (ALARM.name, CONTROL.name, LOG.name) and batch.rows:
             self._waiting.append(batch)
@@ -112,8 +112,8 @@ class AlertingStage:
     def advance(self, frontier_ns: int) -> list[Batch]:
         """View ticks closed at frontier_ns, their frames and anomalies were given: judge them.
 
-        Only alarms of views whose ticks are as long as theirs count a quiet tick: what the samples
-        say each ten seconds ends no minute of the flows. Between view ticks `event` is called.
+        An alarm counts a quiet tick only where views of its own cadence closed: a tick of samples
+        says nothing of flows. Between view ticks `event` is called.
         A frontier that does not move ends no tick. A tick that a restart cut short proves nothing:
         it neither raises nor counts as quiet.
         """
@@ -122,11 +122,11 @@ class AlertingStage:
         self._last_ns = frontier_ns
         rows, self._rows = self._rows, []
         incomplete, self._incomplete = self._incomplete, False
-        lengths, self._lengths = self._lengths, set()
+        cadences, self._cadences = self._cadences, set()
         digest = self._digest.add(rows, frontier_ns)
         changed = self._take_waiting(frontier_ns)
         if not (incomplete and not rows):
-            judged = self._own.judge(rows, frontier_ns, lengths)
+            judged = self._own.judge(rows, frontier_ns, cadences)
             changed.update((alarm.id, alarm) for alarm in judged)
         return self._tell(changed, frontier_ns) + digest
 

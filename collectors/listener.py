@@ -10,13 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from collectors.block import DatagramBlock, Reply
+from collectors.block import DatagramBlock
 from collectors.config import ListenerSettings
 from collectors.hand_over import BlockQueue
 from collectors.receive import SO_RXQ_OVFL, SO_TIMESTAMPNS, Receiver
 from runtime.component import Context
 from telemetry.errors import ConfigError
-from telemetry.identity import address_text
 
 SO_ATTACH_REUSEPORT_CBPF = 51
 WAIT_MS = 90  # with GATHER_MS: the frontier is told at least every 200 ms, also when silent
@@ -221,12 +220,6 @@ class UdpListener:
         self._received = context.metrics.counter(
             "listener_datagrams_total", "datagrams received from the kernel"
         )
-        self._replied = context.metrics.counter(
-            "listener_replies_total",
-            "datagrams sent back to their senders",
-            label="result",
-            values=("sent", "refused"),
-        )
 
     def bind(self) -> None:
         """Bind the socket: from here on the kernel keeps what arrives."""
@@ -244,19 +237,6 @@ class UdpListener:
                 self.granted_bytes,
                 buffer_fix(self._settings.receive_buffer_bytes),
             )
-
-    def send(self, reply: Reply) -> None:
-        """Send a datagram back. One that the system refuses is counted: whoever waits asks again."""
-        if self._sock is None:
-            return
-        text = address_text(reply.exporter_high, reply.exporter_low)
-        if self._sock.family == socket.AF_INET6 and "." in text:
-            text = f"::ffff:{text}"
-        try:
-            self._sock.sendto(reply.payload, socket.MSG_DONTWAIT, (text, reply.exporter_port))
-            self._replied.add("sent")
-        except OSError:
-            self._replied.add("refused")
 
     def start(self, *, drops_before: int = 0) -> None:
         """Bind where that was not done yet, and start receiving.

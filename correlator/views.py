@@ -166,6 +166,28 @@ def views_for(*, tick_seconds: float = 60.0, lateness_seconds: float = 30.0) -> 
     )
 
 
+class SampleViewSettings(Settings, frozen=True, kw_only=True):
+    """`[views.samples]` and `[views.slow_samples]`: sampled series, such as polled counters."""
+
+    tick_seconds: float  # 0 = as views.tick_seconds, but 60 at most
+    lateness_seconds: float
+    series_max: PositiveInt
+
+
+def sample_view(name: str, settings: SampleViewSettings) -> View:
+    """Return a view of sampled series: one measure, `value`."""
+    return View(
+        name=name,
+        source="sample",
+        key=("series",),
+        measures=(Measure(name="value", function="mean", scored=True),),
+        tick_seconds=settings.tick_seconds,
+        lateness_seconds=settings.lateness_seconds,
+        keys_per_tick_max=settings.series_max,
+        series_max=settings.series_max,
+    )
+
+
 def windows_bytes(
     views: tuple[View, ...], *, shards: int = 1, open_ticks: int = 2
 ) -> dict[str, int]:

@@ -14,6 +14,7 @@ from telemetry.batch import Batch
 from telemetry.views import View
 
 ROWS_FIRST = 256
+BETWEEN_SECONDS_MAX = 1800.0  # between two samples that still count as one life
 MATURE_MIN = 20  # series needed before new ones start from the usual unit of their like
 BYTES_PER_SERIES = 4 * (baseline.STATE + baseline.SLOTS + calibration.STATE) + baseline.SLOTS
 
@@ -48,12 +49,14 @@ class SeasonalBaseline:
         self.profile = np.zeros((size, baseline.SLOTS), np.float32)
         self.visits = np.zeros((size, baseline.SLOTS), np.uint8)
         self.units = np.zeros((size, calibration.STATE), np.float32)
+        self.learned_s = np.zeros(size, np.int64)  # when samples were last learned
         kept = self.series_id
         self.series_id = np.zeros(rows, np.uint64)
         self.series_id[: len(kept)] = kept
 
     def _grow(self, rows: int) -> None:
         kept = (self.state, self.profile, self.visits, self.units)
+        learned_s = self.learned_s
         size = len(self.series_id)
         while size < rows:
             size *= 2
@@ -62,6 +65,7 @@ class SeasonalBaseline:
         self.profile[: len(kept[1])] = kept[1]
         self.visits[: len(kept[2])] = kept[2]
         self.units[: len(kept[3])] = kept[3]
+        self.learned_s[: len(learned_s)] = learned_s
 
     def admit(self, frame: Batch) -> None:
         """Make room for the frame's rows and clear those that changed hands. Before `score`."""
@@ -78,6 +82,7 @@ class SeasonalBaseline:
                 self.state[places] = 0
                 self.profile[places] = 0
                 self.visits[places] = 0
+                self.learned_s[places] = 0
                 units = self.units[m::width]
                 mature = units[units[:, calibration.AGE] > self._settings.warmup_ticks]
                 self.units[places] = 0
@@ -165,6 +170,17 @@ class SeasonalBaseline:
             self.visits,
         )
 
+        if measure == "value":
+            self._live(places[(bits > 0) & np.isfinite(value)], middle_s(frame), tick_s)
+
+    def _live(self, places: NDArray[np.int64], now_s: int, tick_s: float) -> None:
+        """Count the time between samples as lived: a series polled each minute has ticks of 10 s."""
+        before_s = self.learned_s[places]
+        between = np.clip(now_s - before_s - tick_s, 0.0, BETWEEN_SECONDS_MAX)
+        between[before_s == 0] = 0.0
+        self.units[places, calibration.LIVED] += between.astype(np.float32)
+        self.learned_s[places] = now_s
+
     def column(self, frame: Batch, measure: str, which: int) -> NDArray[np.float32]:
         """Return one state column of the baseline for the frame's rows, without `__other__`."""
         found: NDArray[np.float32] = self.state[self.places(frame, measure), which]
@@ -180,7 +196,7 @@ class SeasonalBaseline:
 
     def snapshot(self, out: Any) -> None:
         """Write all state."""
-        for name in ("series_id", "state", "profile", "visits", "units", "pool"):
+        for name in ("series_id", "state", "profile", "visits", "units", "pool", "learned_s"):
             write_array(out, name, getattr(self, name))
 
     def restore(self, state: Any) -> None:
@@ -191,11 +207,14 @@ class SeasonalBaseline:
         self.series_id = np.array(ids)
         for name in ("state", "profile", "visits", "units", "pool"):
             setattr(self, name, np.array(read_array(state, name)))
+        learned_s = read_array(state, "learned_s")
+        size = len(self.series_id) * len(self._measures)
+        self.learned_s = np.zeros(size, np.int64) if learned_s is None else np.array(learned_s)
 
 
 def per_second(measure: str) -> bool:
-    """Whether a measure is a total that is looked at as a rate; distinct and entropy are not."""
-    return not measure.startswith(("distinct", "entropy"))
+    """Whether a measure is a total that is looked at as a rate; samples, distinct, entropy are not."""
+    return not measure.startswith(("value", "distinct", "entropy"))
 
 
 def rates(frame: Batch, measure: str) -> NDArray[np.float64]:

@@ -73,7 +73,7 @@ class DetectionStage:
         # Of each signature: runs of findings so far, and tests.
         self._fired = {sort: [0.0, 0.0] for sort in PARTS if sort}
         self._since: dict[tuple[str, int, str, str], Run] = {}
-        self._ticks = 0
+        self._ticks = {view.name: 0 for view in views}
         self._found = context.metrics.counter(
             "detection_findings_total",
             "findings by what became of them",
@@ -155,7 +155,7 @@ class DetectionStage:
                 )
             for _, view, frame, scores, found in tick:
                 self._learn(view, frame, scores, found)
-            self._ticks += 1
+                self._ticks[view] += 1
         return made
 
     def _decide(
@@ -265,7 +265,7 @@ class DetectionStage:
         for one in found:
             if one.detector != "trend":
                 struck[one.row] = True
-        sometimes = self._ticks % self._settings.learn_every_when_anomalous == 0
+        sometimes = self._ticks[view] % self._settings.learn_every_when_anomalous == 0
         for measure, columns in scores.items():
             calm = (np.abs(columns.z) < CALM_Z) & (columns.score < CALM_SCORE)
             mask = (calm & ~struck) | sometimes
@@ -298,7 +298,9 @@ class DetectionStage:
             budget.snapshot(out.scoped(f"budget.{sort}"))
         text = json.dumps([[*key, *value] for key, value in self._since.items()])
         write_array(out, "since", np.frombuffer(text.encode(), np.uint8))
-        write_array(out, "ticks", np.array([self._ticks], np.int64))
+        write_array(
+            out, "ticks", np.array([self._ticks[name] for name in sorted(self._ticks)], np.int64)
+        )
         write_array(out, "fired", np.array([self._fired[sort] for sort in sorted(self._fired)]))
 
     def restore(self, state: Any) -> None:
@@ -321,7 +323,8 @@ class DetectionStage:
                     int(rest[1]),
                     str(rest[2]),
                 )
-            self._ticks = int(ticks[0])
+            kept = ticks.tolist() if len(ticks) == len(self._ticks) else [int(ticks[0])] * 99
+            self._ticks = dict(zip(sorted(self._ticks), kept, strict=False))
 
 
 def _points(frame: Batch, measure: str, columns: ScoreColumns, detector: str) -> list[Finding]:

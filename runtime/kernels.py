@@ -61,6 +61,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "collectors.log_patterns",
     "correlator.windows_kernels",
     "correlator.series_index",
+    "correlator.sample_windows",
     "detectors.baseline",
     "detectors.calibration",
     "detectors.series_kernels",

@@ -127,6 +127,9 @@ class AnonymisedState:
             kept_as = above.rpartition(".")[2]
             if name in self._keys:
                 write_array(out, name, self._words(array, self._keys[name]))
+            elif name == "samples.names":
+                mapped = self._mapper.text(array.tobytes().decode()).encode()
+                write_array(out, name, np.frombuffer(mapped, np.uint8))
             elif last in _TEXTS:
                 tree = self._mapper.value(msgspec.msgpack.decode(array.tobytes()))
                 write_array(out, name, np.frombuffer(msgspec.msgpack.encode(tree), np.uint8))

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from collectors.block import DatagramBlock, Decoder, Reply
+from collectors.block import DatagramBlock, Decoder
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Stage
 from telemetry.batch import Batch
@@ -240,15 +240,6 @@ class Front:
                 beside.append(batch)
         self._sort(beside, event_end_ns)
 
-    def replies(self) -> list[tuple[str, Reply]]:
-        """Return what decoders answer to their senders, by listener; whoever has a socket asks."""
-        found: list[tuple[str, Reply]] = []
-        for name, decoder in self._decoders.items():
-            waiting: list[Reply] = getattr(decoder, "replies", [])
-            found += [(name, one) for one in waiting]
-            waiting.clear()
-        return found
-
     def _close(self, deadline_ns: int) -> Closing:
         events: list[Batch] = []
         if self._event_end_ns <= deadline_ns:
@@ -334,6 +325,39 @@ class Merger(Stage, Protocol):
         ...
 
 
+class Samples(Protocol):
+    """What a Back needs of the windows of sampled series."""
+
+    def process(self, batches: Sequence[Batch]) -> None:
+        """Take all series and samples of one event tick."""
+        ...
+
+    def next_deadline_ns(self) -> int:
+        """Return when the next tick closes, NEVER_NS for none."""
+        ...
+
+    def advance(self, frontier_ns: int) -> list[Batch]:
+        """Return the frames of every tick that closes by the frontier."""
+        ...
+
+    def has(self, batch: Batch) -> bool:
+        """Whether a frame is of one of its views."""
+        ...
+
+    def absorb(self, batches: Sequence[Batch]) -> None:
+        """Take a journalled tick."""
+        ...
+
+    def mark_incomplete(self, until_ns: int) -> None:
+        """Flag ticks that start before `until_ns`."""
+        ...
+
+    @property
+    def series(self) -> int:
+        """How many series have a row."""
+        ...
+
+
 @dataclass(slots=True)
 class _Offered:
     """What a source in the gate handed over; `done` is called once it is journalled."""
@@ -356,6 +380,7 @@ class Back:
         detection: Any,
         alerting: Any,
         *,
+        samples: Samples | None = None,
         shards: int = 1,
         event_tick_ns: int = EVENT_TICK_NS,
         on_tick: Callable[[Tick], None] = lambda tick: None,
@@ -364,6 +389,7 @@ class Back:
         self.merger = merger
         self.detection = detection
         self.alerting = alerting
+        self.samples = samples
         self.on_tick = on_tick
         self.on_outcome = on_outcome
         self._shards = shards
@@ -371,6 +397,7 @@ class Back:
         self._closed_ns = 0  # of the newest tick
         self._ready: dict[int, list[Batch]] = {}  # frames and what goes with them, by closing time
         self._events: dict[int, list[Batch]] = {}  # by the end of their event tick
+        self._sampled: dict[int, list[Batch]] = {}  # series and samples, likewise
         self._beside: list[Batch] = []  # ledgers, options: go with the next tick
         self._control: list[Batch] = []
         self._offered: list[_Offered] = []
@@ -390,8 +417,9 @@ class Back:
             self.merger.mark_incomplete(closing.frontier_ns)
         for batch in closing.batches:
             name = batch.schema.name
-            if name in EVENTS:
-                self._events.setdefault(closing.frontier_ns, []).append(batch)
+            if name in AT_EVENT_TICKS and (name in EVENTS or self.samples is not None):
+                held = self._events if name in EVENTS else self._sampled
+                held.setdefault(closing.frontier_ns, []).append(batch)
                 continue
             if name in ("partial", "evidence", "ledger", "option"):
                 self.merger.process(batch)
@@ -406,11 +434,14 @@ class Back:
         for closed_ns, batches in _by_closing(self.merger.advance(frontier_ns)):
             self._ready.setdefault(closed_ns, []).extend(batches)
         outcomes = []
-        while (due_ns := min((*self._ready, *self._events), default=NEVER_NS)) <= frontier_ns:
+        while (due_ns := self._next_ns()) <= frontier_ns:
             batches = self._ready.pop(due_ns, [])
-            outcomes.append(
-                self._close(due_ns, [*batches, *in_order(self._events.pop(due_ns, []))])
-            )
+            if self.samples is not None:
+                self.samples.process(self._sampled.pop(due_ns, []))
+                batches += self.samples.advance(due_ns)
+            batches += in_order(self._events.pop(due_ns, []))
+            if batches:
+                outcomes.append(self._close(due_ns, batches))
         if self._offered or self._control:
             event_end_ns = frontier_ns - frontier_ns % self._event_tick_ns
             # A clock that was set back holds nothing up: closing times rise all the same.
@@ -420,6 +451,11 @@ class Back:
             ):
                 outcomes.append(self._close(event_end_ns, []))
         return outcomes
+
+    def _next_ns(self) -> int:
+        """Return when the next tick closes, of those that are in, or NEVER_NS."""
+        sampled = NEVER_NS if self.samples is None else self.samples.next_deadline_ns()
+        return min(*self._ready, *self._events, *self._sampled, sampled, NEVER_NS)
 
     def _close(self, closed_ns: int, batches: Sequence[Batch]) -> Outcome:
         control, self._control = self._control, []
@@ -431,6 +467,8 @@ class Back:
         self.on_tick(tick)
         for one in offered:
             one.done()
+        if self.samples is not None:  # what was offered counts from here on, as in `absorb`
+            self.samples.process([b for b in given if b.schema.name in (SERIES.name, SAMPLE.name)])
         return self.score(tick)
 
     def absorb(self, tick: Tick) -> Outcome:
@@ -438,10 +476,14 @@ class Back:
 
         What it holds of views that are configured otherwise by now is left out.
         """
-        known = tuple(batch for batch in tick.batches if self.merger.knows(batch))
-        tick = Tick(tick.tick_end_ns, known)
+        sampled = [batch for batch in tick.batches if self.samples and self.samples.has(batch)]
+        others = [batch for batch in tick.batches if not any(batch is one for one in sampled)]
+        others = [batch for batch in others if self.merger.knows(batch)]
+        tick = Tick(tick.tick_end_ns, (*others, *sampled))
         self._closed_ns = max(self._closed_ns, tick.tick_end_ns)
-        gone = self.merger.absorb(tick.batches)
+        gone = self.merger.absorb(others)
+        if self.samples is not None:
+            self.samples.absorb(tick.batches)
         if len(gone):
             self.detection.forget(gone)
             self.alerting.forget(gone)
@@ -483,6 +525,17 @@ class Back:
             else:
                 outcome.digest.append(batch)
 
+    def mark_incomplete(self, until_ns: int) -> None:
+        """Flag ticks that start before `until_ns`: what they hold is not all that came."""
+        self.merger.mark_incomplete(until_ns)
+        if self.samples is not None:
+            self.samples.mark_incomplete(until_ns)
+
+    @property
+    def series(self) -> int:
+        """How many series are scored."""
+        return int(self.merger.series + (self.samples.series if self.samples else 0))
+
     def backbone(self) -> list[tuple[int, int]]:
         """Return the interfaces between routers, as FlowWindows takes them."""
         found: list[tuple[int, int]] = self.merger.backbone()
@@ -491,15 +544,19 @@ class Back:
     def snapshot(self, out: Any) -> None:
         """Write the state of all stages."""
         write_array(out, "closed_ns", np.array([self._closed_ns], np.int64))
-        for name in ("merger", "detection", "alerting"):
-            getattr(self, name).snapshot(out.scoped(name))
+        for name, stage in self._stages():
+            stage.snapshot(out.scoped(name))
+
+    def _stages(self) -> list[tuple[str, Any]]:
+        names = ("merger", "detection", "alerting", "samples")
+        return [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
 
     def restore(self, state: Any) -> None:
         """Take it back."""
         closed = read_array(state, "closed_ns")
         self._closed_ns = int(closed[0]) if closed is not None else 0
-        for name in ("merger", "detection", "alerting"):
-            getattr(self, name).restore(state.scoped(name))
+        for name, stage in self._stages():
+            stage.restore(state.scoped(name))
 
 
 def _accepts(stage: Any, batch: Batch) -> bool:

@@ -11,7 +11,14 @@ from alerting.routes import Router
 from alerting.sinks import SINKS
 from collectors.config import ListenerSettings
 from collectors.registry import COLLECTORS
-from correlator.views import OwnViewSettings, own_view, views_for, windows_bytes
+from correlator.views import (
+    OwnViewSettings,
+    SampleViewSettings,
+    own_view,
+    sample_view,
+    views_for,
+    windows_bytes,
+)
 from detectors.config import DetectionSettings
 from detectors.registry import DETECTORS
 from history.config import HistorySettings
@@ -33,6 +40,12 @@ class ViewsSettings(Settings, frozen=True, kw_only=True):
     idle_seconds: PositiveFloat = 86_400.0  # a series silent for so long gives its row back
     keys_per_tick_max: dict[str, PositiveInt] = {}  # of shipped views by name, instead of theirs
     own: dict[str, OwnViewSettings] = {}  # views beside those that ship
+    samples: SampleViewSettings = SampleViewSettings(
+        tick_seconds=0.0, lateness_seconds=5.0, series_max=100_000
+    )
+    slow_samples: SampleViewSettings = SampleViewSettings(  # what comes each quarter of an hour
+        tick_seconds=900.0, lateness_seconds=600.0, series_max=20_000
+    )
 
     @property
     def event_tick_ns(self) -> int:
@@ -68,8 +81,18 @@ class Config(Settings, frozen=True, kw_only=True):
         """Return what supervisor and gate need of this."""
         return ProcessSettings(node=self.node, alerting=self.alerting, api=self.api)
 
+    def sample_views(self) -> tuple[View, ...]:
+        """Return the views of sampled series."""
+        samples, seconds = self.views.samples, min(self.views.tick_seconds, 60.0)
+        if not samples.tick_seconds:
+            samples = msgspec.structs.replace(samples, tick_seconds=seconds)
+        return (
+            sample_view("sample", samples),
+            sample_view("slow_sample", self.views.slow_samples),
+        )
+
     def all_views(self) -> tuple[View, ...]:
-        """Return the shipped views and the user's own; raise ConfigError for one that cannot be."""
+        """Return the shipped views of flows and the user's own; raise ConfigError for one that cannot be."""
         times = {
             "tick_seconds": self.views.tick_seconds,
             "lateness_seconds": self.views.lateness_seconds,
@@ -85,7 +108,7 @@ class Config(Settings, frozen=True, kw_only=True):
                 shipped[name], keys_per_tick_max=most, series_max=most
             )
         for name, settings in self.views.own.items():
-            if name in shipped:
+            if name in (*shipped, "sample", "slow_sample"):
                 raise ConfigError(
                     f"views.own.{name}: a view that ships has this name; pick another"
                 )

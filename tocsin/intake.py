@@ -6,12 +6,11 @@ The node owns one where `workers = 1`; else each shard process does (tocsin.shar
 import contextlib
 import gc
 import socket
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from logging import Logger
 from pathlib import Path
 
-from collectors.block import Decoder, Reply, silence
+from collectors.block import Decoder, silence
 from collectors.listener import UdpListener, is_stream
 from collectors.registry import make_decoder
 from collectors.stream_listener import StreamListener
@@ -109,8 +108,6 @@ class Intake:
         self._state = state
         self._part = part_of(shard, shards)
         self._listeners: dict[str, UdpListener | StreamListener] = {}
-        # Replies that wait for the journal, with the frontier at which their cause was decoded.
-        self._replies: deque[tuple[int, str, Reply]] = deque()
         self._templates_kept = 0
         self._started = False
 
@@ -205,25 +202,7 @@ class Intake:
         deadline_ns = self._front.deadline_ns
         for listener in self._listeners.values():
             listener.deadline_ns = deadline_ns
-        for name, reply in self._front.replies():
-            if reply.at_once:
-                self._send(name, reply)
-            else:
-                self._replies.append((self._front.frontier_ns, name, reply))
         return moved, closings
-
-    def answer(self, journalled_ns: int) -> None:
-        """Send the replies to what arrived in event ticks that ended by then: the journal has them."""
-        event_tick_ns = self._config.views.event_tick_ns
-        safe_ns = journalled_ns // event_tick_ns * event_tick_ns
-        while self._replies and self._replies[0][0] < safe_ns:
-            _, name, reply = self._replies.popleft()
-            self._send(name, reply)
-
-    def _send(self, name: str, reply: Reply) -> None:
-        listener = self._listeners[name]
-        if isinstance(listener, UdpListener):
-            listener.send(reply)
 
     def keep(self, *, always: bool = False) -> None:
         """Keep templates within a second of a change: a restart must not wait for the next refresh."""

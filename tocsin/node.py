@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +26,7 @@ from alerting.records import notices_of
 from alerting.sink_board import SinkBoard
 from alerting.stage import AlertingStage
 from correlator.merge import FrameMerger
+from correlator.sample_windows import SampleWindows
 from correlator.tables.network_map import load_network
 from detectors.stage import DetectionStage
 from runtime import logs
@@ -37,6 +38,7 @@ from runtime.kernels import require
 from runtime.lock import FolderLock
 from runtime.metrics import Metrics
 from runtime.notify import notify
+from runtime.ports import SeriesDirectory, SeriesKey
 from runtime.supervisor import end_with_parent
 from telemetry.batch import batch_from_rows
 from telemetry.errors import ConfigError, TocsinError, TransientError
@@ -66,6 +68,13 @@ def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1
         shards=shards,
         idle_seconds=config.views.idle_seconds,
     )
+    samples = SampleWindows(
+        config.sample_views(),
+        make_context("samples", clock, metrics, seed),
+        event_tick_ns=config.views.event_tick_ns,
+        idle_seconds=config.views.idle_seconds,
+    )
+    views += config.sample_views()
     return Back(
         merger,
         DetectionStage(views, config.detection, make_context("detectors", clock, metrics, seed)),
@@ -73,12 +82,25 @@ def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1
             config.alerting,
             make_context("alerting", clock, metrics, seed),
             network=network,
-            directory=merger,
+            directory=Directories((merger, samples)),
             evidence=merger,
         ),
+        samples=samples,
         shards=shards,
         event_tick_ns=config.views.event_tick_ns,
     )
+
+
+class Directories:
+    """Several directories of series as one (ports.SeriesDirectory): the first that knows answers."""
+
+    def __init__(self, directories: Sequence[SeriesDirectory]) -> None:
+        self._directories = directories
+
+    def key(self, series_id: int) -> SeriesKey | None:
+        """Return what a series id stands for."""
+        found = (directory.key(series_id) for directory in self._directories)
+        return next((key for key in found if key is not None), None)
 
 
 class Node:
@@ -167,7 +189,7 @@ class Node:
         self._beat_due_ns = 0
         # 5. Receive. The first tick holds only what came since: it must raise no volume alarm.
         tick_ns = round(self._config.views.tick_seconds * 1e9)
-        self._back.merger.mark_incomplete(self._clock.now_ns() // tick_ns * tick_ns + tick_ns)
+        self._back.mark_incomplete(self._clock.now_ns() // tick_ns * tick_ns + tick_ns)
         self._intake.receive()
         self._ready = True
         notify("READY=1")
@@ -229,7 +251,7 @@ class Node:
         """Close ticks without a shard: what lay in its windows is lost, so they raise no alarm."""
         now_ns = self._clock.now_ns()
         self._back.merger.leave(shard)
-        self._back.merger.mark_incomplete(now_ns)
+        self._back.mark_incomplete(now_ns)
         self._control("shard", now_ns, {"shard": shard, "left": True, "frontier_ns": frontier_ns})
         self._log.error("shard_left shard=%d frontier_ns=%d", shard, frontier_ns)
 
@@ -237,7 +259,7 @@ class Node:
         """Wait for a shard again. Its first tick also gets what came for those closed without it."""
         tick_ns = round(self._config.views.tick_seconds * 1e9)
         self._back.merger.join(shard, first_ns)
-        self._back.merger.mark_incomplete(first_ns + tick_ns)
+        self._back.mark_incomplete(first_ns + tick_ns)
         seconds = round(away_ns / 1e9, 3)
         self._control("gap", first_ns, {"shard": shard, "seconds": seconds})
         self._log.warning("shard_back shard=%d gap_seconds=%.1f", shard, seconds)
@@ -257,9 +279,7 @@ class Node:
             self._frontier_ns = closing.frontier_ns
             moved += len(self._back.take(closing))
             self._settled_ns = 0
-        frontier_ns = self._intake.frontier_ns
-        moved += self._settle(frontier_ns)
-        self._intake.answer(frontier_ns)
+        moved += self._settle(self._intake.frontier_ns)
         moved += self._server.serve()
         now_ns = self._clock.now_ns()
         if now_ns >= self._beat_due_ns:
@@ -425,7 +445,7 @@ class Node:
             ticks=self._ticks,
             records=self._intake.records,
             datagrams=self._intake.datagrams,
-            series=self._back.merger.series,
+            series=self._back.series,
             exporters=self._exporters(),
             alarms_raised=self._back.alerting.raised,
             budget_used=self._back.detection.budget_used,

@@ -161,7 +161,6 @@ class Shard:
         self._beat_ns = 0
         self._said_ns = 0
         self._frontier_ns = 0
-        self._sent_ns = 0  # what closes up to here was sent
 
     def run(self) -> None:
         """Ask the node for work and do it until asked to stop."""
@@ -185,15 +184,12 @@ class Shard:
                 self._open = True
         if self._intake is None or not self._open:
             return 0
-        if not self._line.waiting:  # the node is done with all that was sent: it is journalled
-            self._intake.answer(self._sent_ns)
         # A node that does not keep up lets the kernel's buffers fill: nothing is made beyond that.
         moved, sent = 0, self._line.sent
         if not self._line.full:
             moved, closings = self._intake.step()
             for closing in closings:
                 self._line.send(b"closing", encode_closing(closing))
-            self._sent_ns = self._intake.frontier_ns
         self._beat(self._intake, at_once=self._line.sent > sent)
         return moved
 

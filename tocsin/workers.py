@@ -245,9 +245,6 @@ class Workers:
         """The arrival time up to which everything was given out."""
         return self._barrier.complete_ns
 
-    def answer(self, journalled_ns: int) -> None:
-        """Shards answer their senders themselves, once the node is done with what they sent."""
-
     def keep(self) -> None:
         """Shards keep their templates themselves."""
 

@@ -18,7 +18,7 @@ def is_over(alert: Alert) -> bool:
 
 def is_acknowledged(alert: Alert) -> bool:
     """Whether somebody has taken it on."""
-    return alert.operator_state == "acknowledged"
+    return alert.state == "acknowledged" or bool(getattr(alert, "acknowledged_by", ""))
 
 
 def place(entity: str) -> tuple[str, str]:
@@ -71,11 +71,7 @@ def facts(alert: Alert) -> dict[str, str]:
         "causes": texts(told.get("causes")),
         "touches": texts(told.get("touches")),
         "do": told.get("do", ""),
-        "incident": alert.incident,
-        "symptoms": texts(alert.symptoms),
-        "alarms": str(alert.alarms_count) if alert.alarms_count > 1 else "",
-        "operator": alert.operator,
-        "source": alert.source,
+        "incident": str(getattr(alert, "incident", "") or ""),
     }
     return {name: str(value) for name, value in named.items() if value not in ("", None)}
 
@@ -100,7 +96,7 @@ def story(alert: Alert) -> str:
     titled = (
         ("Where", "entity"), ("Since", "since"), ("Cleared", "cleared"), ("Sure", "sure"),
         ("Trend", "trend"), ("Actual", "actual"), ("Expected", "expected"), ("Band", "band"),
-        ("Why", "why"), ("Causes", "causes"), ("Touches", "touches"), ("Symptoms", "symptoms"), ("Do", "do"),
+        ("Why", "why"), ("Causes", "causes"), ("Touches", "touches"), ("Do", "do"),
         ("Severity", "severity"), ("State", "state"), ("Alarm", "alarm_id"), ("Incident", "incident"),
     )  # fmt: skip
     lines = [f"{title}: {known[name]}" for title, name in titled if name in known]
