@@ -119,7 +119,7 @@ class AlertmanagerSource:
                     f"/api/v2/alerts: the answer is no list of alerts: {error}"
                 ) from error
             told = self._feed.tell_all(alarms, reason="no longer in Alertmanager's list")
-            self._feed.ledger.count(self._peer.host, decoded=told)
+            self._feed.ledger.count(self._peer.address, decoded=told)
             self._resync_ns = now_ns + round(self._options.resync_seconds * 1e9)
         else:
             self._feed.tell([])

@@ -1,6 +1,8 @@
 """Asking other systems over HTTP, within limits of time and size, with one clear sentence when it fails."""
 
+import contextlib
 import http.client
+import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -83,12 +85,22 @@ class HttpPeer:
         parts = urlsplit(settings.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"url = {settings.url!r} is no http(s)://host[:port][/path]")
-        self.host = parts.hostname
+        self._host = parts.hostname
+        self._address = ""
         self._origin = f"{parts.scheme}://{parts.netloc}"
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
         if parts.scheme == "https":
             handlers.append(urllib.request.HTTPSHandler(context=self._trust()))
         self._opener = urllib.request.build_opener(*handlers)
+
+    @property
+    def address(self) -> str:
+        """The peer's address, for the ledger; "" while its name cannot be resolved."""
+        if not self._address:
+            with contextlib.suppress(OSError):
+                found = socket.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)
+                self._address = str(found[0][4][0])
+        return self._address
 
     def _trust(self) -> ssl.SSLContext:
         settings = self._settings

@@ -220,7 +220,7 @@ class MappedSource:
             if page == rest.pages_max - 1:
                 raise PeerError(f"{rest.url}: more than {rest.pages_max} pages; raise pages_max")
             answer = self._peer.follow(following, headers)
-        self._take_read(chunks, rest.since_field, self._peer.host)
+        self._take_read(chunks, rest.since_field, self._peer.address)
 
     def _of_answer(self, body: bytes) -> list[Chunk]:
         try:

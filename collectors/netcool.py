@@ -262,7 +262,7 @@ class NetcoolSource:
 
     def _count(self, told: int, malformed: int) -> None:
         self._feed.ledger.count(
-            self._peer.host,
+            self._peer.address,
             decoded=told,
             undecodable=max(malformed, 0),
             clock_offset_ns=integer(self._feed.memory.get("clock_offset_ns")),

@@ -273,7 +273,7 @@ class SpectrumSource:
 
     def _count(self, told: int, malformed: int) -> None:
         self._feed.ledger.count(
-            self._peer.host,
+            self._peer.address,
             decoded=told,
             undecodable=malformed,
             clock_offset_ns=integer(self._feed.memory.get("clock_offset_ns")),

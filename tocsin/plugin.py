@@ -1,8 +1,8 @@
-"""The public names for those who write a collector, a detector or a sink of their own.
+"""The public names for those who write a collector, a source, a detector or a sink of their own.
 
 What is here stays; everything else may change. A plug-in is a package with an entry point in
-`tocsin.collectors`, `tocsin.detectors` or `tocsin.sinks` that names a `Part`; `tocsin.testing` has
-the exams that ours sit as well. See docs/extend.md.
+`tocsin.collectors`, `tocsin.sources`, `tocsin.detectors` or `tocsin.sinks` that names a `Part`;
+`tocsin.testing` has the exams that ours sit as well. See docs/extend.md.
 """
 
 from alerting.alert import Alert
@@ -10,6 +10,9 @@ from alerting.config import SinkSettings
 from alerting.sinks import AlertSink, Parcel, RefusedError
 from collectors.block import DatagramBlock, Decoder
 from collectors.config import ListenerSettings
+from collectors.foreign_sync import AlarmFeed, ForeignAlarm
+from collectors.polling import Poller
+from collectors.sources import Offer, Source, SourceSettings
 from detectors.config import DetectionSettings
 from detectors.detector import Detector, ScoreColumns
 from runtime.checkpoint import read_array, write_array
@@ -28,6 +31,7 @@ __all__ = [
     "LEDGER",
     "OPTION",
     "SAMPLE",
+    "AlarmFeed",
     "Alert",
     "AlertSink",
     "Batch",
@@ -38,11 +42,14 @@ __all__ = [
     "DetectionSettings",
     "Detector",
     "Field",
+    "ForeignAlarm",
     "ListenerSettings",
     "Measure",
     "NoOptions",
+    "Offer",
     "Parcel",
     "Part",
+    "Poller",
     "RefusedError",
     "Schema",
     "ScoreColumns",
@@ -50,6 +57,8 @@ __all__ = [
     "SinkSettings",
     "SnapshotReader",
     "SnapshotWriter",
+    "Source",
+    "SourceSettings",
     "TocsinError",
     "TransientError",
     "View",

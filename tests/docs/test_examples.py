@@ -22,7 +22,7 @@ def blocks(path: Path, language: str) -> list[tuple[str, str]]:
     return [(info.strip(), text) for name, info, text in found if name == language]
 
 
-@pytest.mark.parametrize("part", ["detector", "sink", "collector"])
+@pytest.mark.parametrize("part", ["detector", "sink", "collector", "source"])
 def test_the_parts_of_extend_sit_their_exams(part: str) -> None:
     code = [text for info, text in blocks(ROOT / "docs/extend.md", "python") if info == part]
     assert len(code) == 2, "the part, and its exam"
