@@ -150,7 +150,9 @@ class Tmf642Source:
         alarms = [alarm for alarm in read if alarm is not None]
         self._malformed.add(amount=len(read) - len(alarms))
         told = self._feed.tell_all(gravest_last(alarms), reason="no longer in the system's list")
-        self._feed.ledger.count(self._peer.address, decoded=told, undecodable=len(read) - len(alarms))
+        self._feed.ledger.count(
+            self._peer.address, decoded=told, undecodable=len(read) - len(alarms)
+        )
 
     def _join_hub(self) -> None:
         self._leave_hub()

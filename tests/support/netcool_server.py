@@ -81,6 +81,24 @@ class ObjectServer:
             names, marks = ", ".join(row), ", ".join("?" * len(row))
             self._rows.execute(f"INSERT INTO status ({names}) VALUES ({marks})", list(row.values()))
 
+    def storm(self, prefix: str, count: int, severity: int) -> None:
+        """Many new rows within a second."""
+        now = self.clock()
+        names = ("Identifier", "Summary", "Node", "Severity", "Type", "Tally", "ServerName", "Manager",
+                 "AlertGroup", "OwnerUID", "StateChange", "FirstOccurrence", "LastOccurrence",
+                 "ServerSerial", "Serial", "RowSerial")  # fmt: skip
+        rows = [
+            (f"{prefix}{i}", f"{prefix}{i}", f"node-{i % 300}", severity, 1, 1, "AGG_P", "probe",
+             "Interface Status", 65534, now, now, now, *[self._serial + i + 1] * 3)
+            for i in range(count)
+        ]  # fmt: skip
+        with self._lock, self._rows:
+            self._serial += count
+            marks = ", ".join("?" * len(names))
+            self._rows.executemany(
+                f"INSERT INTO status ({', '.join(names)}) VALUES ({marks})", rows
+            )
+
     def change(self, identifier: str, **columns: Any) -> None:
         """An operator or an automation changes a row."""
         columns["StateChange"] = self.clock()

@@ -102,13 +102,11 @@ def test_a_deleted_row_is_cleared_with_the_reason(pair: Pair) -> None:
 
 def test_five_thousand_alarms_a_page(pair: Pair) -> None:
     pair.server.page_rows = 5_000
-    for i in range(12_000):
-        pair.server.event(f"a{i}", f"node-{i % 300}", 3)
+    pair.server.storm("a", 12_000, 3)
     pair.poll()
     assert len(pair.node.open_ids()) == 12_000
     assert len(pair.server.http.asked) == 4  # the last one finds nothing new
-    for i in range(7_000):  # a storm within a second: more than a page of changes
-        pair.server.event(f"b{i}", "node-1", 2)
+    pair.server.storm("b", 7_000, 2)  # within a second: more than a page of changes
     assert len(pair.poll()) == 7_000
 
 
