@@ -19,6 +19,8 @@ height comes as seldom as the budget allows.
 
 State of one series: 72 f32 and 96 slots of profile, spread and visits: 960 bytes.
 
+float() of an f32 is an f32 to numba and a double to Python: np.float64() is the same to both.
+
 Source: RLS with forgetting (Haykin, Adaptive Filter Theory, ch. 13), Hill (1975) for the index,
 Robbins & Monro (1951) for the controller; docs/adr/0030 for what was measured.
 """
@@ -121,15 +123,15 @@ def _at(row, column):  # type: ignore[no-untyped-def]
 @subroutine
 def _look(i, value, shape, time_s, step_s, budget, state, profile, spread, visits, work):  # type: ignore[no-untyped-def]
     """Write into `work` what this value would score; changes no state."""
-    seen = float(state[i, SEEN])
+    seen = np.float64(state[i, SEEN])
     if seen == 0.0:
         level = fast = last = before = high = low = smooth = value
     else:
-        level, fast = float(state[i, LEVEL]), float(state[i, FAST])
-        last, before = float(state[i, LAST]), float(state[i, BEFORE])
-        high, low = float(state[i, HIGH]), float(state[i, LOW])
-        smooth = float(state[i, SMOOTH])
-    last_profile = float(state[i, LAST_PROFILE]) if seen > 0.0 else value
+        level, fast = np.float64(state[i, LEVEL]), np.float64(state[i, FAST])
+        last, before = np.float64(state[i, LAST]), np.float64(state[i, BEFORE])
+        high, low = np.float64(state[i, HIGH]), np.float64(state[i, LOW])
+        smooth = np.float64(state[i, SMOOTH])
+    last_profile = np.float64(state[i, LAST_PROFILE]) if seen > 0.0 else value
     warm = seen >= WARM
     # ---- the daily profile, between two slots where rows are finer than slots
     phase = (time_s % 86400) / 86400.0 * SLOTS
@@ -142,17 +144,19 @@ def _look(i, value, shape, time_s, step_s, budget, state, profile, spread, visit
     if step_s > 86400.0 / SLOTS / 2.0:
         have = usable and visits[i, slot] > 0
         if have:
-            profiled = float(profile[i, slot])
+            profiled = np.float64(profile[i, slot])
     else:
         have = usable and visits[i, one] > 0 and visits[i, two] > 0
         if have:
-            profiled = (1.0 - share) * float(profile[i, one]) + share * float(profile[i, two])
+            profiled = (1.0 - share) * np.float64(profile[i, one]) + share * np.float64(
+                profile[i, two]
+            )
     width = 1.0
     if have and spread[i, slot] > 0:
-        width = min(max(spread[i, slot] / SPREAD_ONE, SPREAD_LEAST), SPREAD_MOST)
+        width = min(max(np.float64(spread[i, slot]) / SPREAD_ONE, SPREAD_LEAST), SPREAD_MOST)
     floor = FLOOR + FLOOR_LEVEL * abs(level) + FLOOR_RANGE * (high - low)
     # ---- the forecast
-    gain = 1.0 / (1.25 * float(state[i, SPREAD]) + floor)
+    gain = 1.0 / (1.25 * np.float64(state[i, SPREAD]) + floor)
     feature = work[W_FEATURE : W_FEATURE + FEATURES]
     feature[0], feature[1] = (last - level) * gain, (fast - level) * gain
     feature[2], feature[3] = (profiled - level) * gain, (last_profile - level) * gain
@@ -160,38 +164,40 @@ def _look(i, value, shape, time_s, step_s, budget, state, profile, spread, visit
     total = 0.0
     for k in range(FEATURES):
         feature[k] = _clip(feature[k], 20.0)
-        weight = float(state[i, WEIGHT + k]) if seen > 0.0 else (1.0 if k == 0 else 0.0)
+        weight = np.float64(state[i, WEIGHT + k]) if seen > 0.0 else (1.0 if k == 0 else 0.0)
         total += weight * feature[k]
     expected = level + _clip(total, 20.0) / gain
     # ---- deviations, the smaller of raw and deseasonalised
     smooth += SMOOTH_GAIN * (value - smooth)
     off = work[W_OFF : W_OFF + 4]
     off[FORECAST] = value - expected
-    off[SEASON] = value - profiled - float(state[i, SEASONED]) if have else value - level
+    off[SEASON] = value - profiled - np.float64(state[i, SEASONED]) if have else value - level
     off[SHIFT] = smooth - fast
     off[LOCAL] = value - fast
     smooth_off = value - profiled
-    if have and state[i, HAD] > 0.0 and visits[i, slot] > 1:
-        smooth_off = float(state[i, SMOOTH_OFF])
+    if have and np.float64(state[i, HAD]) > 0.0 and visits[i, slot] > 1:
+        smooth_off = np.float64(state[i, SMOOTH_OFF])
         smooth_off += SMOOTH_GAIN * (value - profiled - smooth_off)
-        plain = value - profiled - float(state[i, FAST_OFF])
+        plain = value - profiled - np.float64(state[i, FAST_OFF])
         if abs(plain) < abs(off[LOCAL]):
             off[LOCAL] = plain
         if abs(plain) < abs(off[FORECAST]):
             off[FORECAST] = plain
-        if abs(smooth_off - float(state[i, FAST_OFF])) < abs(off[SHIFT]):
-            off[SHIFT] = smooth_off - float(state[i, FAST_OFF])
+        if abs(smooth_off - np.float64(state[i, FAST_OFF])) < abs(off[SHIFT]):
+            off[SHIFT] = smooth_off - np.float64(state[i, FAST_OFF])
     # ---- the score
     best, which = 0.0, FORECAST
     for k in range(4):
         work[W_Z + k] = 0.0
         if k == SHAPE:
             # What has a clear day has its shape in the profile.
-            daily = have and float(state[i, SCALE + SEASON]) < DAILY * float(state[i, SPREAD])
+            daily = have and np.float64(state[i, SCALE + SEASON]) < DAILY * np.float64(
+                state[i, SPREAD]
+            )
             work[W_Z + k] = 0.0 if daily else shape
         elif warm:
-            work[W_Z + k] = abs(off[k]) / (1.25 * float(state[i, SCALE + k]) * width + floor)
-        unit = float(state[i, UNIT + k]) if seen > 0.0 else FIRST_UNIT
+            work[W_Z + k] = abs(off[k]) / (1.25 * np.float64(state[i, SCALE + k]) * width + floor)
+        unit = np.float64(state[i, UNIT + k]) if seen > 0.0 else FIRST_UNIT
         if k == SHAPE:
             unit = max(unit, LEAST_UNIT_SHAPE)
         work[W_RATIO + k] = work[W_Z + k] * math.exp(-unit)
@@ -203,8 +209,8 @@ def _look(i, value, shape, time_s, step_s, budget, state, profile, spread, visit
         best *= 1.0 + min(BEYOND * beyond / room, BEYOND_MOST)
     if best > SOFT:
         best = SOFT * (1.0 + math.log(best / SOFT))
-    held = float(state[i, HELD])
-    if best < held and state[i, HELD_FOR] >= HOLD:
+    held = np.float64(state[i, HELD])
+    if best < held and np.float64(state[i, HELD_FOR]) >= HOLD:
         held = max(best, held * DECAY)
     else:
         held = max(best, held)
@@ -212,13 +218,13 @@ def _look(i, value, shape, time_s, step_s, budget, state, profile, spread, visit
     days = seen * step_s / 86400.0
     level_up = 1.0
     if seen > 0.0:
-        index = _tail_index(float(state[i, EXCESS]) / float(state[i, PEAKS]))
+        index = _tail_index(np.float64(state[i, EXCESS]) / np.float64(state[i, PEAKS]))
         index += YOUNG * math.exp(-days / YOUNG_DAYS)
-        rate = float(state[i, RUNS]) / float(state[i, DAYS])
+        rate = np.float64(state[i, RUNS]) / np.float64(state[i, DAYS])
         level_up = max(rate / budget, 1.0) ** index
-    since = (float(state[i, SINCE]) + 1.0) * step_s / 86400.0 if seen > 0.0 else 1e9
-    needed = level_up + float(state[i, LIFT]) * math.exp(-since / LIFT_DAYS)
-    raised = warm and state[i, ARMED] > 0.0 and held >= needed and since > HOLD_OFF_DAYS
+    since = (np.float64(state[i, SINCE]) + 1.0) * step_s / 86400.0 if seen > 0.0 else 1e9
+    needed = level_up + np.float64(state[i, LIFT]) * math.exp(-since / LIFT_DAYS)
+    raised = warm and np.float64(state[i, ARMED]) > 0.0 and held >= needed and since > HOLD_OFF_DAYS
 
     work[W_EXPECTED], work[W_PROFILE], work[W_HAVE] = expected, profiled, 1.0 if have else 0.0
     work[W_SLOT], work[W_WIDTH], work[W_FLOOR], work[W_GAIN] = slot, width, floor, gain
@@ -253,43 +259,47 @@ def _begin(i, value, step_s, state):  # type: ignore[no-untyped-def]
 def _count(i, step_s, state, work):  # type: ignore[no-untyped-def]
     """Advance what goes on whether it is learned or not: the controller, the hold, the alert."""
     per_day = _rows_per_day(step_s)
-    seen, best, held = float(state[i, SEEN]), work[W_BEST], work[W_HELD]
+    seen, best, held = np.float64(state[i, SEEN]), work[W_BEST], work[W_HELD]
     for k in range(4):
-        unit = float(state[i, UNIT + k])
-        if work[W_Z + k] >= math.exp(unit) and state[i, QUIET + k] > APART * per_day:
+        unit = np.float64(state[i, UNIT + k])
+        if work[W_Z + k] >= math.exp(unit) and np.float64(state[i, QUIET + k]) > APART * per_day:
             unit += STEP_UP * (1.0 + math.exp(-seen / (2.0 * per_day)))
             state[i, QUIET + k] = 0.0
         else:
-            state[i, QUIET + k] = min(float(state[i, QUIET + k]) + 1.0, 1e9)
+            state[i, QUIET + k] = min(np.float64(state[i, QUIET + k]) + 1.0, 1e9)
         state[i, UNIT + k] = max(LEAST_UNIT, unit - STEP_UP * CROSSINGS / per_day)
-    state[i, HELD_FOR] = 0.0 if best >= float(state[i, HELD]) else float(state[i, HELD_FOR]) + 1.0
+    state[i, HELD_FOR] = (
+        0.0 if best >= np.float64(state[i, HELD]) else np.float64(state[i, HELD_FOR]) + 1.0
+    )
     state[i, HELD] = held
     # ---- runs over 1: how many a day, and how high their peaks are
-    state[i, DAYS] += step_s / 86400.0
+    state[i, DAYS] = np.float64(state[i, DAYS]) + step_s / 86400.0
     if held >= 1.0:
-        if state[i, PEAK] > 0.0:
-            state[i, PEAK] = max(float(state[i, PEAK]), held)
+        if np.float64(state[i, PEAK]) > 0.0:
+            state[i, PEAK] = max(np.float64(state[i, PEAK]), held)
             state[i, PAUSE] = 0.0
-        elif state[i, PAUSE] > APART_PEAKS * per_day:
+        elif np.float64(state[i, PAUSE]) > APART_PEAKS * per_day:
             state[i, PEAK] = held
             state[i, PAUSE] = 0.0
     else:
-        state[i, PAUSE] = min(float(state[i, PAUSE]) + 1.0, 1e9)
-        if state[i, PEAK] > 0.0 and state[i, PAUSE] > ENDED * per_day:
-            state[i, EXCESS] += min(math.log(float(state[i, PEAK])), EXCESS_CAP)
-            state[i, PEAKS] += 1.0
-            state[i, RUNS] += 1.0
-            if state[i, PEAKS] > EXCESS_KEPT:
+        state[i, PAUSE] = min(np.float64(state[i, PAUSE]) + 1.0, 1e9)
+        if np.float64(state[i, PEAK]) > 0.0 and np.float64(state[i, PAUSE]) > ENDED * per_day:
+            state[i, EXCESS] = np.float64(state[i, EXCESS]) + min(
+                math.log(np.float64(state[i, PEAK])), EXCESS_CAP
+            )
+            state[i, PEAKS] = np.float64(state[i, PEAKS]) + 1.0
+            state[i, RUNS] = np.float64(state[i, RUNS]) + 1.0
+            if np.float64(state[i, PEAKS]) > EXCESS_KEPT:
                 kept = EXCESS_KEPT / (EXCESS_KEPT + 1.0)
-                state[i, PEAKS] *= kept
-                state[i, EXCESS] *= kept
-            if state[i, DAYS] > RUNS_KEPT * per_day * step_s / 86400.0:
-                state[i, RUNS] *= 0.95
-                state[i, DAYS] *= 0.95
+                state[i, PEAKS] = np.float64(state[i, PEAKS]) * kept
+                state[i, EXCESS] = np.float64(state[i, EXCESS]) * kept
+            if np.float64(state[i, DAYS]) > RUNS_KEPT * per_day * step_s / 86400.0:
+                state[i, RUNS] = np.float64(state[i, RUNS]) * 0.95
+                state[i, DAYS] = np.float64(state[i, DAYS]) * 0.95
             state[i, PEAK] = 0.0
             state[i, PAUSE] = 1e9
     # ---- the alert: an edge, then a hold-off and a raised level, again below 0.7 of it
-    state[i, SINCE] = min(float(state[i, SINCE]) + 1.0, 1e9)
+    state[i, SINCE] = min(np.float64(state[i, SINCE]) + 1.0, 1e9)
     if work[W_ALERT] > 0.0:
         state[i, LIFT] = LIFT_SHARE * min(held, LIFT_MOST * work[W_LEVEL])
         state[i, SINCE] = 0.0
@@ -304,29 +314,29 @@ def _ridge(i, value, slow, state, work):  # type: ignore[no-untyped-def]
     feature = work[W_FEATURE : W_FEATURE + FEATURES]
     gains = work[W_GAINS : W_GAINS + FEATURES]
     floor, gain = work[W_FLOOR], work[W_GAIN]
-    usual = 1.25 * float(state[i, SCALE + FORECAST]) + floor
-    most = 3.0 * usual * gain if state[i, SEEN] >= WARM else 20.0
+    usual = 1.25 * np.float64(state[i, SCALE + FORECAST]) + floor
+    most = 3.0 * usual * gain if np.float64(state[i, SEEN]) >= WARM else 20.0
     error = _clip((value - work[W_EXPECTED]) * gain, most)
     kept = 1.0 - 0.5 / slow
     denominator = kept
     for k in range(FEATURES):
         total = 0.0
         for j in range(FEATURES):
-            total += float(state[i, _at(k, j)]) * feature[j]
+            total += np.float64(state[i, _at(k, j)]) * feature[j]
         gains[k] = total
         denominator += feature[k] * total
     trace = 0.0
     for k in range(FEATURES):
-        state[i, WEIGHT + k] += gains[k] / denominator * error
+        state[i, WEIGHT + k] = np.float64(state[i, WEIGHT + k]) + gains[k] / denominator * error
         for j in range(k, FEATURES):
             at = _at(k, j)
-            state[i, at] = (float(state[i, at]) - gains[k] * gains[j] / denominator) / kept
+            state[i, at] = (np.float64(state[i, at]) - gains[k] * gains[j] / denominator) / kept
         # Rounding must not turn a variance negative: it would blow up.
-        state[i, _at(k, k)] = max(float(state[i, _at(k, k)]), 1e-6)
-        trace += float(state[i, _at(k, k)])
+        state[i, _at(k, k)] = max(np.float64(state[i, _at(k, k)]), 1e-6)
+        trace += np.float64(state[i, _at(k, k)])
     if trace > TRACE_MOST:
         for k in range(TRIANGLE):
-            state[i, COVARIANCE + k] *= 0.5
+            state[i, COVARIANCE + k] = np.float64(state[i, COVARIANCE + k]) * 0.5
 
 
 @subroutine
@@ -334,57 +344,65 @@ def _fold(i, value, step_s, state, profile, spread, visits, work):  # type: igno
     """Learn a value, everything clipped, so that a fault moves no notion of normal far."""
     per_day = 86400.0 / step_s
     slow = min(max(per_day, 200.0), ROWS_PER_DAY_MOST)
-    seen, floor, width = float(state[i, SEEN]), work[W_FLOOR], work[W_WIDTH]
+    seen, floor, width = np.float64(state[i, SEEN]), work[W_FLOOR], work[W_WIDTH]
     have, profiled = work[W_HAVE] > 0.0, work[W_PROFILE]
     warm = seen >= WARM
     share = max(1.0 / slow, 1.0 / (seen + 1.0))
     for k in range(4):
-        size, scale = abs(work[W_OFF + k]) / width, float(state[i, SCALE + k])
+        size, scale = abs(work[W_OFF + k]) / width, np.float64(state[i, SCALE + k])
         if warm:
             size = min(size, SCALE_CLIP * (1.25 * scale + floor))
         state[i, SCALE + k] = scale + share * (size - scale)
-    scale_local = 1.25 * float(state[i, SCALE + LOCAL]) + floor
-    scale_season = 1.25 * float(state[i, SCALE + SEASON]) + floor
-    usual_error = float(state[i, SCALE + FORECAST])
+    scale_local = 1.25 * np.float64(state[i, SCALE + LOCAL]) + floor
+    scale_season = 1.25 * np.float64(state[i, SCALE + SEASON]) + floor
+    usual_error = np.float64(state[i, SCALE + FORECAST])
     _ridge(i, value, slow, state, work)
     # ---- levels
-    off, most = value - float(state[i, LEVEL]), 4.0 * (1.25 * float(state[i, SPREAD]) + floor)
-    state[i, SPREAD] += share * (
-        (min(abs(off), most) if warm else abs(off)) - float(state[i, SPREAD])
+    off, most = (
+        value - np.float64(state[i, LEVEL]),
+        4.0 * (1.25 * np.float64(state[i, SPREAD]) + floor),
     )
-    state[i, LEVEL] += share * (_clip(off, most) if warm else off)
-    off = value - float(state[i, FAST])
+    size = (min(abs(off), most) if warm else abs(off)) - np.float64(state[i, SPREAD])
+    state[i, SPREAD] = np.float64(state[i, SPREAD]) + share * size
+    state[i, LEVEL] = np.float64(state[i, LEVEL]) + share * (_clip(off, most) if warm else off)
+    off = value - np.float64(state[i, FAST])
     if warm:
         off = _clip(off, 4.0 * scale_local)
-    state[i, FAST] += max(FAST_GAIN, 1.0 / (seen + 1.0)) * off
+    state[i, FAST] = np.float64(state[i, FAST]) + max(FAST_GAIN, 1.0 / (seen + 1.0)) * off
     state[i, SMOOTH] = work[W_SMOOTH]
     if have:
-        if state[i, HAD] > 0.0 and visits[i, int(work[W_SLOT])] > 1:
-            plain = value - profiled - float(state[i, FAST_OFF])
-            state[i, FAST_OFF] += FAST_GAIN * _clip(plain, 4.0 * scale_local)
+        if np.float64(state[i, HAD]) > 0.0 and visits[i, int(work[W_SLOT])] > 1:
+            plain = value - profiled - np.float64(state[i, FAST_OFF])
+            state[i, FAST_OFF] = np.float64(state[i, FAST_OFF]) + FAST_GAIN * _clip(
+                plain, 4.0 * scale_local
+            )
         else:
             state[i, FAST_OFF] = value - profiled
         state[i, SMOOTH_OFF] = work[W_SMOOTH_OFF]
-        state[i, SEASONED] += share * _clip(work[W_OFF + SEASON], 3.0 * scale_season)
+        state[i, SEASONED] = np.float64(state[i, SEASONED]) + share * _clip(
+            work[W_OFF + SEASON], 3.0 * scale_season
+        )
     state[i, HAD] = work[W_HAVE]
     # ---- the range seen lately
-    fade, level = 0.2 / (slow * 7.0), float(state[i, LEVEL])
-    high, low = max(float(state[i, HIGH]), value), min(float(state[i, LOW]), value)
+    fade, level = 0.2 / (slow * 7.0), np.float64(state[i, LEVEL])
+    high, low = max(np.float64(state[i, HIGH]), value), min(np.float64(state[i, LOW]), value)
     state[i, HIGH] = high - fade * (high - level)
     state[i, LOW] = low + fade * (level - low)
     # ---- the profile: a slot is written once a visit, when it is over
     if step_s <= 3600.0:
         slot, opened = int(work[W_SLOT]), int(state[i, OPEN])
         if slot != opened:
-            if opened >= 0 and state[i, COUNT] > 0.0:
-                mean = float(state[i, SUM]) / float(state[i, COUNT])
+            if opened >= 0 and np.float64(state[i, COUNT]) > 0.0:
+                mean = np.float64(state[i, SUM]) / np.float64(state[i, COUNT])
                 if visits[i, opened] > 0:
-                    kept = float(profile[i, opened])
-                    change = max(0.2, 1.0 / (visits[i, opened] + 1.0))
+                    kept = np.float64(profile[i, opened])
+                    change = max(0.2, 1.0 / (np.float64(visits[i, opened]) + 1.0))
                     profile[i, opened] = kept + change * _clip(mean - kept, 4.0 * scale_season)
-                    error = float(state[i, ERROR]) / float(state[i, COUNT])
+                    error = np.float64(state[i, ERROR]) / np.float64(state[i, COUNT])
                     ratio = min(error / (usual_error + floor), 4.0)
-                    old = spread[i, opened] / SPREAD_ONE if spread[i, opened] > 0 else 1.0
+                    old = (
+                        np.float64(spread[i, opened]) / SPREAD_ONE if spread[i, opened] > 0 else 1.0
+                    )
                     spread[i, opened] = np.uint16(
                         max((old + SPREAD_SHARE * (ratio - old)) * SPREAD_ONE, 1.0)
                     )
@@ -394,9 +412,11 @@ def _fold(i, value, step_s, state, profile, spread, visits, work):  # type: igno
                     visits[i, opened] += 1
             state[i, OPEN], state[i, SUM] = slot, 0.0
             state[i, COUNT], state[i, ERROR] = 0.0, 0.0
-        state[i, SUM] += value
-        state[i, COUNT] += 1.0
-        state[i, ERROR] += min(abs(work[W_OFF + FORECAST]), 4.0 * (1.25 * usual_error + floor))
+        state[i, SUM] = np.float64(state[i, SUM]) + value
+        state[i, COUNT] = np.float64(state[i, COUNT]) + 1.0
+        state[i, ERROR] = np.float64(state[i, ERROR]) + min(
+            abs(work[W_OFF + FORECAST]), 4.0 * (1.25 * usual_error + floor)
+        )
     state[i, LAST_PROFILE] = profiled
     state[i, BEFORE] = state[i, LAST]
     state[i, LAST] = value
@@ -464,18 +484,20 @@ def walk(
         v = value[n]
         out_which[n], out_alert[n] = FORECAST, 0
         if _missing(v):
-            kept = float(state[0, LAST])
+            kept = np.float64(state[0, LAST])
             out_expected[n], out_lower[n], out_upper[n] = kept, kept, kept
             out_score[n], out_level[n] = 0.0, 1.0
             continue
         if state[0, SEEN] == 0.0:
             _begin(0, v, step_s, state)
         _look(0, v, shape[n], time_s[n], step_s, budget, state, profile, spread, visits, work)
-        warm = state[0, SEEN] >= WARM
+        warm = np.float64(state[0, SEEN]) >= WARM
         # Until it is warm, nothing said may depend on the step: it is known by then at the latest.
-        expected = work[W_EXPECTED] if warm else float(state[0, FAST])
-        usual = 1.25 * float(state[0, SCALE + FORECAST]) * work[W_WIDTH] + work[W_FLOOR]
-        room = usual * math.exp(float(state[0, UNIT + FORECAST])) * work[W_LEVEL] if warm else 0.0
+        expected = work[W_EXPECTED] if warm else np.float64(state[0, FAST])
+        usual = 1.25 * np.float64(state[0, SCALE + FORECAST]) * work[W_WIDTH] + work[W_FLOOR]
+        room = (
+            usual * math.exp(np.float64(state[0, UNIT + FORECAST])) * work[W_LEVEL] if warm else 0.0
+        )
         out_expected[n] = expected
         out_lower[n], out_upper[n] = expected - room, expected + room
         out_score[n], out_level[n] = work[W_HELD], work[W_LEVEL] if warm else 1.0
