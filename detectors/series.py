@@ -47,8 +47,12 @@ def score_series(
     value: NDArray[np.float64],
     *,
     false_alerts_per_day: float = FALSE_ALERTS_PER_DAY,
+    looks: int = kernels.EVERY_LOOK,
 ) -> SeriesScores:
-    """Score all rows in the order given. NaN, infinite and absurd values count as missing."""
+    """Score all rows in the order given. NaN, infinite and absurd values count as missing.
+
+    `looks` leaves parts out, to see what each is worth (perf/quality.py).
+    """
     rows = len(value)
     step_s = step_of(time_s)
     state = np.zeros((1, kernels.STATE), np.float32)
@@ -61,7 +65,7 @@ def score_series(
     look, alert = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
     kernels.walk(
         np.ascontiguousarray(time_s, np.int64), np.ascontiguousarray(value, np.float64),
-        shape, step_s, false_alerts_per_day, state, profile, spread, visits, work,
+        shape, step_s, false_alerts_per_day, looks, state, profile, spread, visits, work,
         expected, lower, upper, score, level, look, alert,
     )  # fmt: skip
     summary = _summary(time_s, value, step_s, state[0], visits[0])

@@ -35,6 +35,7 @@ from runtime.kernels import inline, kernel, subroutine
 SLOTS = 96  # of the day
 LOOKS = ("forecast", "season", "shift", "shape")
 FORECAST, SEASON, SHIFT, SHAPE = range(4)
+DAY, EVERY_LOOK = 16, 31
 LOCAL = 3  # place of the scale around the fast level
 FEATURES = 6
 TRIANGLE = 21  # of a symmetric 6 x 6 matrix
@@ -121,7 +122,7 @@ def _at(row, column):  # type: ignore[no-untyped-def]
 
 
 @subroutine
-def _look(i, value, shape, time_s, step_s, budget, state, profile, spread, visits, work):  # type: ignore[no-untyped-def]
+def _look(i, value, shape, time_s, step_s, budget, looks, state, profile, spread, visits, work):  # type: ignore[no-untyped-def]
     """Write into `work` what this value would score; changes no state."""
     seen = np.float64(state[i, SEEN])
     if seen == 0.0:
@@ -136,7 +137,7 @@ def _look(i, value, shape, time_s, step_s, budget, state, profile, spread, visit
     # ---- the daily profile, between two slots where rows are finer than slots
     phase = (time_s % 86400) / 86400.0 * SLOTS
     slot = min(int(phase), SLOTS - 1)
-    usable = step_s <= 3600.0
+    usable = step_s <= 3600.0 and (looks & DAY) != 0
     near = math.floor(phase - 0.5)
     share = phase - 0.5 - near
     one, two = near % SLOTS, (near + 1) % SLOTS
@@ -201,7 +202,7 @@ def _look(i, value, shape, time_s, step_s, budget, state, profile, spread, visit
         if k == SHAPE:
             unit = max(unit, LEAST_UNIT_SHAPE)
         work[W_RATIO + k] = work[W_Z + k] * math.exp(-unit)
-        if work[W_RATIO + k] > best:
+        if (looks >> k) & 1 != 0 and work[W_RATIO + k] > best:
             best, which = work[W_RATIO + k], k
     if warm and which != SHAPE:
         beyond = max(value - high, low - value, 0.0)
@@ -429,7 +430,7 @@ def _missing(value):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    "i8(const i8[::1], const f8[::1], const f8[::1], f8, f8, f4[:,::1], f4[:,::1], u2[:,::1],"
+    "i8(const i8[::1], const f8[::1], const f8[::1], f8, f8, i8, f4[:,::1], f4[:,::1], u2[:,::1],"
     " u1[:,::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], u1[::1], u1[::1])"
 )
 def walk(
@@ -438,6 +439,7 @@ def walk(
     shape: NDArray[np.float64],
     step_s: float,
     budget: float,
+    looks: int,
     state: NDArray[np.float32],
     profile: NDArray[np.float32],
     spread: NDArray[np.uint16],
@@ -455,7 +457,8 @@ def walk(
 
     In      time_s int64[N], s since 1970, in any order; value, shape float64[N], shape: how unlike
             the past the last rows look, 0 where nothing is known; step_s, usual seconds between
-            rows (followed when it changes for good); budget, false alerts a day.
+            rows (followed when it changes for good); budget, false alerts a day; looks, a bit for each
+            of LOOKS that counts, and DAY for the daily profile.
     Inout   state float32[1, 70], profile float32[1, 96], spread uint16[1, 96], visits uint8[1, 96].
     Out     expected; lower, upper: where the forecast alone would alert; score; level: the score
             that alerts; all float64[N]; which uint8[N], place in LOOKS; alert uint8[N], 1 where one
@@ -490,7 +493,9 @@ def walk(
             continue
         if state[0, SEEN] == 0.0:
             _begin(0, v, step_s, state)
-        _look(0, v, shape[n], time_s[n], step_s, budget, state, profile, spread, visits, work)
+        _look(
+            0, v, shape[n], time_s[n], step_s, budget, looks, state, profile, spread, visits, work
+        )
         warm = np.float64(state[0, SEEN]) >= WARM
         # Until it is warm, nothing said may depend on the step: it is known by then at the latest.
         expected = work[W_EXPECTED] if warm else np.float64(state[0, FAST])
