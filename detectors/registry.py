@@ -22,6 +22,7 @@ DETECTORS: Registry[MakeDetector] = Registry(
     "tocsin.detectors",
     {
         "seasonal": "detectors.seasonal:DETECTOR",
+        "series": "detectors.series_detector:DETECTOR",
         "threshold": "detectors.threshold:DETECTOR",
     },
 )

@@ -83,9 +83,9 @@ REARM = 0.7
 # ---- what `_look` hands on
 (
     W_EXPECTED, W_PROFILE, W_HAVE, W_SLOT, W_WIDTH, W_FLOOR, W_GAIN, W_SMOOTH, W_SMOOTH_OFF,
-    W_BEST, W_WHICH, W_HELD, W_LEVEL, W_ALERT,
-) = range(14)  # fmt: skip
-W_OFF = 14  # 4 deviations
+    W_BEST, W_WHICH, W_HELD, W_LEVEL, W_ALERT, W_INDEX, W_RATE,
+) = range(16)  # fmt: skip
+W_OFF = 16  # 4 deviations
 W_Z = W_OFF + 4  # 4 in units of the scale
 W_RATIO = W_Z + 4  # 4 in units of what is exceeded twice a day
 W_FEATURE = W_RATIO + 4
@@ -210,14 +210,14 @@ def _look(i, value, shape, time_s, step_s, budget, looks, state, profile, spread
         best *= 1.0 + min(BEYOND * beyond / room, BEYOND_MOST)
     if best > SOFT:
         best = SOFT * (1.0 + math.log(best / SOFT))
-    held = np.float64(state[i, HELD])
+    held: float = np.float64(state[i, HELD])
     if best < held and np.float64(state[i, HELD_FOR]) >= HOLD:
         held = max(best, held * DECAY)
     else:
         held = max(best, held)
     # ---- the alert level
     days = seen * step_s / 86400.0
-    level_up = 1.0
+    level_up, index, rate = 1.0, EXCESS_FIRST, RUNS_FIRST
     if seen > 0.0:
         index = _tail_index(np.float64(state[i, EXCESS]) / np.float64(state[i, PEAKS]))
         index += YOUNG * math.exp(-days / YOUNG_DAYS)
@@ -231,7 +231,7 @@ def _look(i, value, shape, time_s, step_s, budget, looks, state, profile, spread
     work[W_SLOT], work[W_WIDTH], work[W_FLOOR], work[W_GAIN] = slot, width, floor, gain
     work[W_SMOOTH], work[W_SMOOTH_OFF] = smooth, smooth_off
     work[W_BEST], work[W_WHICH], work[W_HELD], work[W_LEVEL] = best, which, held, needed
-    work[W_ALERT] = 1.0 if raised else 0.0
+    work[W_ALERT], work[W_INDEX], work[W_RATE] = 1.0 if raised else 0.0, index, rate
     return raised
 
 
@@ -429,6 +429,13 @@ def _missing(value):  # type: ignore[no-untyped-def]
     return not (abs(value) <= VALUE_MOST)
 
 
+@inline
+def _room(i, state, work):  # type: ignore[no-untyped-def]
+    """How far from the forecast a value alone would alert."""
+    usual = 1.25 * np.float64(state[i, SCALE + FORECAST]) * work[W_WIDTH] + work[W_FLOOR]
+    return usual * math.exp(np.float64(state[i, UNIT + FORECAST])) * work[W_LEVEL]
+
+
 @kernel(
     "i8(const i8[::1], const f8[::1], const f8[::1], f8, f8, i8, f4[:,::1], f4[:,::1], u2[:,::1],"
     " u1[:,::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], u1[::1], u1[::1])"
@@ -499,10 +506,7 @@ def walk(
         warm = np.float64(state[0, SEEN]) >= WARM
         # Until it is warm, nothing said may depend on the step: it is known by then at the latest.
         expected = work[W_EXPECTED] if warm else np.float64(state[0, FAST])
-        usual = 1.25 * np.float64(state[0, SCALE + FORECAST]) * work[W_WIDTH] + work[W_FLOOR]
-        room = (
-            usual * math.exp(np.float64(state[0, UNIT + FORECAST])) * work[W_LEVEL] if warm else 0.0
-        )
+        room = _room(0, state, work) if warm else 0.0
         out_expected[n] = expected
         out_lower[n], out_upper[n] = expected - room, expected + room
         out_score[n], out_level[n] = work[W_HELD], work[W_LEVEL] if warm else 1.0
@@ -510,3 +514,137 @@ def walk(
         _count(0, step_s, state, work)
         _fold(0, v, step_s, state, profile, spread, visits, work)
     return rows
+
+
+@inline
+def _step_of(i, step, tick_s):  # type: ignore[no-untyped-def]
+    """Seconds between the values of this series: one polled each minute is silent in other ticks."""
+    return max(np.float64(step[i]), tick_s)
+
+
+@kernel(
+    "i8(const i8[::1], const f8[::1], i8, f8, f8, f8, const f4[:,::1], const f4[:,::1],"
+    " const u2[:,::1], const u1[:,::1], const f4[::1], f8[::1], f4[::1], f4[::1], f4[::1],"
+    " f4[::1], f8[::1], f4[::1])"
+)
+def judge(
+    row: NDArray[np.int64],
+    value: NDArray[np.float64],
+    time_s: int,
+    tick_s: float,
+    budget: float,
+    warmup_s: float,
+    state: NDArray[np.float32],
+    profile: NDArray[np.float32],
+    spread: NDArray[np.uint16],
+    visits: NDArray[np.uint8],
+    step: NDArray[np.float32],
+    work: NDArray[np.float64],
+    out_expected: NDArray[np.float32],
+    out_lower: NDArray[np.float32],
+    out_upper: NDArray[np.float32],
+    out_score: NDArray[np.float32],
+    out_p: NDArray[np.float64],
+    out_z: NDArray[np.float32],
+) -> int:
+    """Write what the values of one tick score; changes no state.
+
+    In      row int64[N], place in the state; value float64[N]; time_s, middle of the tick; tick_s;
+            budget, false alerts a day of one series, for the band; warmup_s, seconds before a series
+            may say anything; state and its like for M series; step float32[M].
+    Out     expected, lower, upper, score float32[N], score = -log10(p); p float64[N]: runs of this
+            height a tick, by the excesses so far; z float32[N], signed, in units of what is exceeded
+            twice a day. NaN in, NaN in score and z.
+    Returns N, or -1 when a length is wrong: nothing was written.
+    """
+    rows = row.size
+    if value.size != rows or out_expected.size != rows or out_lower.size != rows:
+        return -1
+    if out_upper.size != rows or out_score.size != rows or out_p.size != rows or out_z.size != rows:
+        return -1
+    if work.size < WORK or state.shape[1] != STATE or step.size != state.shape[0]:
+        return -1
+    for n in range(rows):
+        i = row[n]
+        out_p[n] = 1.0
+        out_score[n], out_z[n] = 0.0, 0.0
+        out_expected[n], out_lower[n], out_upper[n] = 0.0, 0.0, 0.0
+        v = value[n]
+        known = 0 <= i < state.shape[0] and state[i, SEEN] > 0.0
+        if _missing(v):
+            if known:
+                out_expected[n] = state[i, LAST]
+                out_lower[n], out_upper[n] = state[i, LAST], state[i, LAST]
+            out_score[n], out_z[n] = np.nan, np.nan
+            continue
+        if not known:
+            continue
+        step_s = _step_of(i, step, tick_s)
+        _look(i, v, 0.0, time_s, step_s, budget, EVERY_LOOK, state, profile, spread, visits, work)
+        expected, room = work[W_EXPECTED], _room(i, state, work)
+        out_expected[n] = expected
+        out_lower[n], out_upper[n] = expected - room, expected + room
+        seen = np.float64(state[i, SEEN])
+        if seen < WARM or seen * step_s < warmup_s:
+            continue
+        best = work[W_BEST]
+        out_z[n] = best if work[W_OFF + int(work[W_WHICH])] >= 0.0 else -best
+        if work[W_HELD] > 1.0:
+            runs = min(work[W_RATE] * step_s / 86400.0, 1.0)
+            p = max(runs * work[W_HELD] ** (-1.0 / work[W_INDEX]), 1e-300)
+            out_p[n] = p
+            out_score[n] = -math.log10(p)
+    return rows
+
+
+@kernel(
+    "i8(const i8[::1], const f8[::1], const u1[::1], i8, f8, f8, f4[:,::1], f4[:,::1], u2[:,::1],"
+    " u1[:,::1], f4[::1], i8[::1], f8[::1])"
+)
+def learn(
+    row: NDArray[np.int64],
+    value: NDArray[np.float64],
+    mask: NDArray[np.uint8],
+    time_s: int,
+    tick_s: float,
+    budget: float,
+    state: NDArray[np.float32],
+    profile: NDArray[np.float32],
+    spread: NDArray[np.uint16],
+    visits: NDArray[np.uint8],
+    step: NDArray[np.float32],
+    last_s: NDArray[np.int64],
+    work: NDArray[np.float64],
+) -> int:
+    """Advance the controller of every row and learn those with mask 1.
+
+    In      as for `judge`; mask uint8[N].
+    Inout   state and its like; step float32[M]; last_s int64[M], when a series last spoke.
+    Returns how many were learned, or -1 when a length is wrong: nothing was written.
+    """
+    rows, learned = row.size, 0
+    if value.size != rows or mask.size != rows or work.size < WORK or state.shape[1] != STATE:
+        return -1
+    if step.size != state.shape[0] or last_s.size != state.shape[0]:
+        return -1
+    for n in range(rows):
+        i, v = row[n], value[n]
+        if i < 0 or i >= state.shape[0] or _missing(v):
+            continue
+        if state[i, SEEN] == 0.0:
+            if mask[n] == 0:
+                continue
+            step[i] = tick_s
+            _begin(i, v, tick_s, state)
+        elif time_s > last_s[i]:
+            kept = _step_of(i, step, tick_s)
+            passed = min(float(time_s - last_s[i]), 4.0 * kept)
+            step[i] = kept + 0.2 * (passed - kept)
+        last_s[i] = time_s
+        step_s = _step_of(i, step, tick_s)
+        _look(i, v, 0.0, time_s, step_s, budget, EVERY_LOOK, state, profile, spread, visits, work)
+        _count(i, step_s, state, work)
+        if mask[n] != 0:
+            _fold(i, v, step_s, state, profile, spread, visits, work)
+            learned += 1
+    return learned

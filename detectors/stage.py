@@ -19,6 +19,7 @@ from detectors.config import DetectionSettings
 from detectors.detector import Finding, ScoreColumns
 from detectors.registry import make_detector
 from detectors.seasonal import SeasonalBaseline, rates
+from detectors.series_detector import SeriesDetector
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from telemetry.batch import Batch, batch_from_rows
@@ -59,7 +60,7 @@ class DetectionStage:
         self._settings = settings
         self._views = {view.name: view for view in views}
         self._schemas = {view.name: scored_schema(view) for view in views}
-        self._models = {view.name: SeasonalBaseline(view.scored, settings) for view in views}
+        self._models = {view.name: _model_of(view, settings) for view in views}
         # Detectors set beside the baseline, by name and view.
         self._also = {
             name: {view.name: make_detector(also, view, settings) for view in views}
@@ -123,11 +124,25 @@ class DetectionStage:
         view: View,
         frame: Batch,
         scores: dict[str, ScoreColumns],
-        model: SeasonalBaseline,
+        model: SeasonalBaseline | SeriesDetector,
     ) -> list[Finding]:
         found: list[Finding] = []
         if frame.rows < 2:
             return found
+        if isinstance(model, SeasonalBaseline):
+            found += self._signatures(view, frame, scores, model)
+        for measure, columns in scores.items():
+            found += _points(frame, measure, columns, "point")
+        return found
+
+    def _signatures(
+        self,
+        view: View,
+        frame: Batch,
+        scores: dict[str, ScoreColumns],
+        model: SeasonalBaseline,
+    ) -> list[Finding]:
+        found: list[Finding] = []
         if view.name in ("exporter", "interface"):
             found += signatures.silent(frame, scores, model, self._settings, view.name)
         if view.name == "destination_prefix":
@@ -135,8 +150,6 @@ class DetectionStage:
         if view.name == "source_prefix":
             found += signatures.scan(frame, scores, model)
             found += signatures.rising(frame, scores, model, self._settings)
-        for measure, columns in scores.items():
-            found += _points(frame, measure, columns, "point")
         return found
 
     def advance(self, frontier_ns: int) -> list[Batch]:
@@ -325,6 +338,12 @@ class DetectionStage:
                 )
             kept = ticks.tolist() if len(ticks) == len(self._ticks) else [int(ticks[0])] * 99
             self._ticks = dict(zip(sorted(self._ticks), kept, strict=False))
+
+
+def _model_of(view: View, settings: DetectionSettings) -> SeasonalBaseline | SeriesDetector:
+    """Flow views have the baseline that knows traffic; what is sampled may be of any kind."""
+    kind = SeriesDetector if view.source == "sample" else SeasonalBaseline
+    return kind(view.scored, settings)
 
 
 def _points(frame: Batch, measure: str, columns: ScoreColumns, detector: str) -> list[Finding]:
