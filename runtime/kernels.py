@@ -62,6 +62,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "correlator.windows_kernels",
     "correlator.series_index",
     "correlator.sample_windows",
+    "correlator.tables.routing",
     "detectors.baseline",
     "detectors.calibration",
     "detectors.series_kernels",

@@ -1,0 +1,20 @@
+-- What else BMP tells of a route: who says it, which table and family, and what it changed.
+alter table tocsin.routes add column if not exists exporter_address IPv6 default toIPv6('::');
+alter table tocsin.routes add column if not exists peer_as UInt32 default 0;
+alter table tocsin.routes add column if not exists peer_distinguisher UInt64 default 0;
+alter table tocsin.routes add column if not exists peer_type UInt8 default 0;
+alter table tocsin.routes add column if not exists rib UInt8 default 0;
+alter table tocsin.routes add column if not exists afi UInt16 default 0;
+alter table tocsin.routes add column if not exists safi UInt8 default 0;
+alter table tocsin.routes add column if not exists path_id UInt32 default 0;
+alter table tocsin.routes add column if not exists route_distinguisher UInt64 default 0;
+alter table tocsin.routes add column if not exists next_hop_address IPv6 default toIPv6('::');
+alter table tocsin.routes add column if not exists origin UInt8 default 0;
+alter table tocsin.routes add column if not exists multi_exit_discriminator UInt32 default 0;
+alter table tocsin.routes add column if not exists local_preference UInt32 default 0;
+alter table tocsin.routes add column if not exists attributes UInt8 default 0;
+alter table tocsin.routes add column if not exists mpls_label UInt32 default 0;
+alter table tocsin.routes add column if not exists mac_address UInt64 default 0;
+alter table tocsin.routes add column if not exists evpn_route_type UInt8 default 0;
+alter table tocsin.routes add column if not exists route_key UInt64 default 0;
+alter table tocsin.routes add column if not exists change UInt8 default 0;
