@@ -316,6 +316,7 @@ class CauseRules:
         aimed = [t for t in talkers if t.destination == host and vector == _vector(t)]
         entries = self._entries(aimed)
         one = f"{host}/{128 if ':' in host else 32}"
+        routed, origins = self._network.origin(host), self._origins(aimed)
         return Claim(
             "volumetric-attack", prefix, "critical",
             f"{vector} on {host} in {prefix}: {_bits(rate)} {of_service}".rstrip()
@@ -326,6 +327,8 @@ class CauseRules:
                 f"{share:.0%} of the sample behind {row.key.entity} is {vector} to {host}",
                 *([f"about {sources:.0f} sources in this tick"] if sources else []),
                 f"{row.measure}: {row.actual:.4g}/s, {row.expected:.4g}/s expected",
+                *([f"{host} is routed as {routed}"] if routed else []),
+                *([f"its sources are of {_some(origins)}"] if origins else []),
             ] + ([f"it enters at {_some(entries)}"] if entries else []),
             causes=[
                 {"kind": "volumetric-attack", "entity": prefix, "rank": 1,
@@ -338,6 +341,14 @@ class CauseRules:
             series=[f"{row.key.series_id:016x}"],
             disposition=row.disposition,
         )  # fmt: skip
+
+    def _origins(self, talkers: Sequence[Talker]) -> list[str]:
+        """Return the ASes that sources are routed to, most octets first, where BMP told."""
+        octets: dict[str, int] = {}
+        for t in talkers:
+            if origin := self._network.origin(t.source).partition(" ")[0]:
+                octets[origin] = octets.get(origin, 0) + t.octets
+        return sorted(octets, key=lambda name: (-octets[name], name))
 
     def _entries(self, talkers: Sequence[Talker]) -> list[str]:
         """Return where sampled traffic enters, most first, as interface names."""

@@ -518,9 +518,9 @@ class BmpDecoder:
             "ledger": [[*key, *counts] for key, counts in self._ledger.items()],
         }  # fmt: skip
         write_array(out, "kept", np.frombuffer(json.dumps(kept).encode(), np.uint8))
-        self._peers.snapshot(_Named(out, "peers."))
-        self._table.snapshot(_Named(out, "routes."))
-        self._series.snapshot(_Named(out, "series."))
+        self._peers.snapshot(out.scoped("peers"))
+        self._table.snapshot(out.scoped("routes"))
+        self._series.snapshot(out.scoped("series"))
 
     def restore(self, state: Any) -> None:
         """Take them back. A connection that never speaks again ends when its router has a new one."""
@@ -539,22 +539,9 @@ class BmpDecoder:
         self._down = {tuple(row[:-1]): row[-1] for row in kept["down"]}
         self._lost = {(row[0], row[1]): row[2] for row in kept["lost"]}
         self._ledger = {(row[0], row[1]): row[2:] for row in kept["ledger"]}
-        self._peers.restore(_Named(state, "peers."))
-        self._table.restore(_Named(state, "routes."), self._peers.generation)
-        self._series.restore(_Named(state, "series."), self._peers)
-
-
-class _Named:
-    """A part of a checkpoint under a name of its own."""
-
-    def __init__(self, inner: Any, prefix: str) -> None:
-        self._inner, self._prefix = inner, prefix
-
-    def write(self, name: str, first_row: int, block: NDArray[Any]) -> None:
-        self._inner.write(self._prefix + name, first_row, block)
-
-    def read(self, name: str) -> Any:
-        return self._inner.read(self._prefix + name)
+        self._peers.restore(state.scoped("peers"))
+        self._table.restore(state.scoped("routes"), self._peers.generation)
+        self._series.restore(state.scoped("series"), self._peers)
 
 
 def _peer_key(header: bytes) -> PeerKey:

@@ -44,6 +44,7 @@ from telemetry.schemas import (
     FRAME,
     LEDGER,
     OPTION,
+    ROUTE,
     SERIES,
     FrameFlag,
 )
@@ -71,7 +72,7 @@ class FrameMerger:
     the last row, `__other__`. Rows silent for `idle_seconds` are taken back.
     """
 
-    accepts = (LEDGER, OPTION)
+    accepts = (LEDGER, OPTION, ROUTE)
     emits = (SERIES, EVIDENCE, FRAME)
 
     def __init__(
@@ -195,7 +196,7 @@ class FrameMerger:
             self._samples.setdefault(key, []).append(batch)
         elif name == LEDGER.name:
             self._ledger.append(batch)
-        elif name == OPTION.name:
+        elif name in (OPTION.name, ROUTE.name):
             learn = getattr(self._network, "learn", None)
             if learn is not None:
                 learn(batch)
@@ -524,9 +525,13 @@ class FrameMerger:
         write_batches(out, "samples", [b for _, bs in sorted(self._samples.items()) for b in bs])
         write_batches(out, "ledgers", self._ledger)
         write_batches(out, "evidence", [b for bs in self._evidence.values() for b in bs])
+        if (keep := getattr(self._network, "snapshot", None)) is not None:
+            keep(out.scoped("network"))
 
     def restore(self, state: Any) -> None:
         """Take them back."""
+        if (take := getattr(self._network, "restore", None)) is not None:
+            take(state.scoped("network"))
         for name, index in self._index.items():
             index.restore(state.scoped(name))
             for row in index.live_rows.tolist():

@@ -495,6 +495,8 @@ class Back:
         for batch in tick.batches:
             if batch.schema.name == "control":
                 self._tell(batch)
+            elif batch.schema.name == ROUTE.name:
+                self.merger.process(batch)
             elif batch.schema.name in EVENTS and _accepts(self.alerting, batch):
                 self._sort(self.alerting.process(batch), outcome)
         for batch in tick.batches:

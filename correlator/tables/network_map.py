@@ -2,6 +2,7 @@
 
 import ipaddress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -9,6 +10,9 @@ from runtime.ports import Interface, Link
 from runtime.settings import Settings, load
 from telemetry.batch import Batch
 from telemetry.identity import address_text
+
+if TYPE_CHECKING:
+    from correlator.tables.routing import RoutingTable
 
 NAMES_MAX = 100_000
 
@@ -84,6 +88,7 @@ class FileNetworkMap:
         for link in self._links.values():
             for router, _ in link.ends:
                 self._links_of.setdefault(router, []).append(link)
+        self._routing: RoutingTable | None = None  # from the first route on
         self._prefixes = [
             (ipaddress.ip_network(entry.prefix), entry.customer or entry.router)
             for entry in network.prefix
@@ -135,6 +140,31 @@ class FileNetworkMap:
         """Return what is known of a router's interfaces."""
         return tuple(face for face in self._interfaces.values() if face.router == router)
 
+    def origin(self, address: str) -> str:
+        """Return how an address or prefix is routed by what BMP told, `AS64500 (198.51.100.0/24)`, or ""."""
+        found = self._routing.origin(address) if self._routing is not None else None
+        if found is None or not found.origin_as:
+            return ""
+        return f"AS{found.origin_as} ({found.prefix})"
+
+    def routing(self) -> "RoutingTable":
+        """Return the table of prefixes and their origins."""
+        if self._routing is None:
+            from correlator.tables.routing import RoutingTable  # kernels: not for the gate
+
+            self._routing = RoutingTable()
+        return self._routing
+
+    def snapshot(self, out: Any) -> None:
+        """Write the routes."""
+        if self._routing is not None:
+            self._routing.snapshot(out)
+
+    def restore(self, state: Any) -> None:
+        """Take them back."""
+        if any(state.read("routing.kinds")):
+            self.routing().restore(state)
+
     def backbone(self) -> list[tuple[int, int]]:
         """Return (exporter low half, ifIndex) of every interface that ends a link."""
         made = []
@@ -154,10 +184,13 @@ class FileNetworkMap:
         return self._names.get((self.router_of(exporter), table, key), "")
 
     def learn(self, option: Batch) -> None:
-        """Take names of interfaces, VRFs and applications from options data.
+        """Take names of interfaces, VRFs and applications from options data, and routes.
 
         What the file says stays. Of what has a name already, the newest name counts.
         """
+        if option.schema.name == "route":
+            self.routing().learn(option)
+            return
         tables, names = option.texts("table"), option.texts("name")
         for i, (table, name) in enumerate(zip(tables, names, strict=True)):
             if not name or table not in ("interface", "vrf", "application"):

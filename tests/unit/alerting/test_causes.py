@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 
 from alerting.causes import scanner_of, vector_of
+from telemetry.batch import batch_from_rows
+from telemetry.identity import V4_MAPPED
+from telemetry.schemas import ROUTE
 from tocsin.testing.alarms import LINKS, AlarmWorld, flood, talker
 
 
@@ -136,6 +139,28 @@ def test_an_attack_names_vector_host_prefix_and_entry_after_two_ticks() -> None:
     assert alert.explain["touches"] == ["acme", "198.51.100.0/24"]
     assert "it enters at ams1:et-0/0/1" in alert.explain["why"]
     assert len(alert.explain["top_talkers"]) == 10
+
+
+def test_an_attack_says_how_host_and_sources_are_routed() -> None:
+    """By what BMP told; see tests/unit/correlator/test_routing.py for the table."""
+    world = AlarmWorld()
+    rows = [
+        {
+            "prefix_low": V4_MAPPED | first << 24,
+            "prefix_length": 8,
+            "afi": 1,
+            "safi": 1,
+            "origin_as": number,
+        }
+        for first, number in ((198, 64500), (203, 64600))
+    ]
+    world.network.learn(batch_from_rows(ROUTE, rows))
+    series = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
+    world.samples[series] = flood()
+    world.tick([attack(world, series)])
+    (alert,) = world.tick([attack(world, series)])
+    assert "198.51.100.7 is routed as AS64500 (198.0.0.0/8)" in alert.explain["why"]
+    assert "its sources are of AS64600" in alert.explain["why"]
 
 
 def test_a_flood_that_hides_in_a_busy_prefix_is_seen_in_its_service() -> None:

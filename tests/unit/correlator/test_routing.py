@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from correlator.tables.network_map import FileNetworkMap
 from correlator.tables.routing import RoutingTable
 from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch, batch_from_rows
@@ -114,7 +115,9 @@ def test_origins_of_many_addresses_at_once() -> None:
 def test_conflicts() -> None:
     """Another origin for the same or a more specific prefix; not for what nothing covers."""
     made = table(
-        route("0.0.0.0/0", 1), route("10.0.0.0/8", 64500), route("10.0.0.0/8", 64501, peer="192.0.2.2")
+        route("0.0.0.0/0", 1),
+        route("10.0.0.0/8", 64500),
+        route("10.0.0.0/8", 64501, peer="192.0.2.2"),
     )
     found = made.conflicts(
         batch(
@@ -162,9 +165,7 @@ def test_as_a_plain_table_has_it(
             built.append(gone(prefix, peer=peer, path_id=path_id))
             plain.pop((prefix, peer, path_id), None)
         else:
-            built.append(
-                route(prefix, origin, peer=peer, as_path_length=length, path_id=path_id)
-            )
+            built.append(route(prefix, origin, peer=peer, as_path_length=length, path_id=path_id))
             plain[prefix, peer, path_id] = (length, first_heard[peer], path_id, origin)
     edges = [0, *sorted(cut for cut in cuts if cut < len(built)), len(built)]
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
@@ -203,3 +204,20 @@ def test_it_grows_forgets_and_is_bounded(routes_max: int) -> None:
         assert made.origin("10.0.0.1") is None
     assert made.refused == 3 * max(0, 20_000 - routes_max)
     assert len(made._source) <= max(routes_max, 32_768)
+
+
+def test_the_network_map_says_how_an_address_is_routed() -> None:
+    """From the first route on, also after a restart; without any it has nothing to say."""
+    network, again, none = FileNetworkMap(), FileNetworkMap(), FileNetworkMap()
+    empty = Snapshot()
+    network.snapshot(empty)
+    none.restore(empty)
+    assert (network.origin("10.1.2.3"), none.origin("10.1.2.3")) == ("", "")
+    network.learn(batch(route("10.0.0.0/8", 64500), route("11.0.0.0/8", 0)))
+    kept = Snapshot()
+    network.snapshot(kept)
+    again.restore(kept)
+    for made in (network, again):
+        assert made.origin("10.1.2.3") == "AS64500 (10.0.0.0/8)"
+        assert made.origin("10.1.0.0/16") == "AS64500 (10.0.0.0/8)"
+        assert made.origin("11.0.0.1") == ""

@@ -15,7 +15,7 @@ from runtime.clock import ManualClock
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import TransientError
 from telemetry.schema import plain
-from telemetry.schemas import ALARM, FRAME, SERIES
+from telemetry.schemas import ALARM, FRAME, ROUTE, SERIES
 from tocsin.testing import make_context
 
 SECOND = 10**9
@@ -297,6 +297,24 @@ def test_rare_rows_of_a_tick_are_stored_once(store: Store) -> None:
     assert store.connection.rows(f"select entity, key from {DATABASE}.series") == [
         {"entity": "it's ams1", "key": "a\\b\n"}
     ]
+
+
+def test_all_of_a_route_is_stored(store: Store) -> None:
+    row = {
+        "prefix_low": 0xFFFF_C0000200, "prefix_length": 24, "exporter_address_low": 0xFFFF_CB007101,
+        "origin_as": 64500, "rib": 4, "change": 4, "mac_address": 2**48 - 1, "route_key": 2**64 - 1,
+        "arrival_ns": end_ns(0), "next_hop_address_low": 0xFFFF_0A000001,
+    }  # fmt: skip
+    writer = store.writer()
+    writer.tick(end_ns(0), [frame(0), batch_from_rows(ROUTE, [row])])
+    writer.flush()
+    (found,) = store.connection.rows(f"select * from {DATABASE}.routes")
+    assert {"peer_address", "time_ns"} <= set(found)
+    assert len(found) == len(ROUTE.fields) - 4  # two columns of an address are one here
+    assert (found["exporter_address"], found["next_hop_address"], found["prefix"]) == (
+        "::ffff:203.0.113.1", "::ffff:10.0.0.1", "::ffff:192.0.2.0",
+    )  # fmt: skip
+    assert (int(found["route_key"]), found["rib"], found["change"]) == (2**64 - 1, 4, 4)
 
 
 def test_migrations_run_once_and_forward(store: Store) -> None:
