@@ -24,7 +24,7 @@ from telemetry.errors import TransientError
 
 FAILURES_TO_OPEN = 3
 OPEN_SECONDS = 10.0
-QUEUE_MAX = 100
+QUEUE_MAX = 500
 STUCK_SECONDS = 60.0
 PROMPT_NS = 100_000_000  # a sink that answers later than that is not waited for in a hurry
 RESULTS = ("sent", "failed", "refused")

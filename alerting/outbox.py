@@ -366,38 +366,45 @@ class Outbox:
 
     def _mark(self, verdicts: Sequence[Verdict], now_ns: int) -> None:
         with self._transaction() as db:
+            known = {}
+            for first in range(0, len(verdicts), 500):
+                numbers = [verdict.number for verdict in verdicts[first : first + 500]]
+                marks = ",".join("?" * len(numbers))
+                for row in db.execute(
+                    "select number, attempts, sink, alarm, key from delivery"
+                    f" where state = 'waiting' and number in ({marks})", numbers,
+                ):  # fmt: skip
+                    known[row[0]] = row[1:]
+            updates = []
             for verdict in verdicts:
-                row = db.execute(
-                    "select attempts, sink, alarm, key from delivery"
-                    " where number = ? and state = 'waiting'",
-                    (verdict.number,),
-                ).fetchone()
-                if row is None:
+                found = known.pop(verdict.number, None)
+                if found is None:
                     continue  # told twice, or trimmed meanwhile
-                attempts = row[0] + 1
-                if row[1] in self._audited:
+                attempts, about = found[0] + 1, found[1:]
+                if about[0] in self._audited:
                     what = "done" if verdict.sent else "refused" if verdict.final else "failed"
-                    record(db, now_ns, "tocsin", what, row[1:], verdict.answer)
-                if verdict.sent:
-                    state, due = "sent", now_ns
-                    self._deliveries.add("sent")
-                elif verdict.final or attempts >= self._settings.attempts_max:
-                    state, due = "given_up", now_ns
-                    self._deliveries.add("given_up")
-                else:
-                    first, most = (
-                        self._settings.retry_seconds_first,
-                        self._settings.retry_seconds_max,
-                    )
-                    wait = min(first * 2 ** min(attempts - 1, 30), most)
-                    wait *= 0.75 + 0.5 * float(self._context.random.random())
-                    state, due = "waiting", now_ns + round(wait * 1e9)
-                    self._deliveries.add("retried")
-                db.execute(
-                    "update delivery set state = ?, due_ns = ?, attempts = ?, answer = ?"
-                    " where number = ?",
-                    (state, due, attempts, verdict.answer[:ANSWER_CHARACTERS_MAX], verdict.number),
-                )
+                    record(db, now_ns, "tocsin", what, about, verdict.answer)
+                state, due_ns = self._fate(verdict, attempts, now_ns)
+                said = verdict.answer[:ANSWER_CHARACTERS_MAX]
+                updates.append((state, due_ns, attempts, said, verdict.number))
+            db.executemany(
+                "update delivery set state = ?, due_ns = ?, attempts = ?, answer = ? where number = ?",
+                updates,
+            )
+
+    def _fate(self, verdict: Verdict, attempts: int, now_ns: int) -> tuple[str, int]:
+        """Return the state of a delivery after an attempt, and when it is due again."""
+        if verdict.sent:
+            self._deliveries.add("sent")
+            return "sent", now_ns
+        if verdict.final or attempts >= self._settings.attempts_max:
+            self._deliveries.add("given_up")
+            return "given_up", now_ns
+        self._deliveries.add("retried")
+        first, most = self._settings.retry_seconds_first, self._settings.retry_seconds_max
+        wait = min(first * 2 ** min(attempts - 1, 30), most)
+        wait *= 0.75 + 0.5 * float(self._context.random.random())
+        return "waiting", now_ns + round(wait * 1e9)
 
     def retry(self) -> int:
         """Put every delivery that was given up back on its way; return how many.

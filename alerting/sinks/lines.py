@@ -15,7 +15,7 @@ from telemetry.errors import TransientError
 class LineSink:
     """Append alerts as JSON lines. A repeated line has the same `change`: readers drop by that."""
 
-    batch_max = 100
+    batch_max = 500
     repeat_seconds = 0.0
 
     def __init__(self, settings: SinkSettings) -> None:
