@@ -181,6 +181,11 @@ class Outbox:
             said.append(f"the outbox was damaged and is set aside as {self.damaged}")
         return "; ".join(said)
 
+    @property
+    def trouble(self) -> str:
+        """Why a disk refuses ticks right now, "" where it does not."""
+        return self._trouble
+
     # ---- ticks
 
     def last_done(self) -> int:

@@ -18,7 +18,7 @@ class SinkBoard:
 
     def __init__(self, sinks: Mapping[str, SinkSettings], context: Context) -> None:
         self._first_ns = context.clock.now_ns()
-        self._heard_ns = 0
+        self.heard_ns = 0
         self._wanted = bool(sinks)
         self.statuses = [SinkStatus(name=n, kind=s.kind, state="idle") for n, s in sinks.items()]
         names, metrics = tuple(sinks) or ("",), context.metrics
@@ -42,7 +42,7 @@ class SinkBoard:
         self, told: Sequence[SinkStatus], waiting: Sequence[Mapping[str, Any]], now_ns: int
     ) -> None:
         """Take what the gate says, and what waits."""
-        self._heard_ns = now_ns
+        self.heard_ns = now_ns
         rows = {row["sink"]: row for row in waiting}
         self.statuses = []
         for status in told:
@@ -62,7 +62,7 @@ class SinkBoard:
         """Return "" or which sinks do not take what we send, and why."""
         if not self._wanted:
             return ""
-        if now_ns - max(self._heard_ns, self._first_ns) > GATE_SILENT_NS:
+        if now_ns - max(self.heard_ns, self._first_ns) > GATE_SILENT_NS:
             return "the gate gives no sign of life: alerts wait in the outbox until it is back"
         said = []
         for one in self.statuses:

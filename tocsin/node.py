@@ -54,6 +54,7 @@ from tocsin.workers import Workers
 HEARTBEAT_NS = 1_000_000_000
 IDLE_MS = 200  # a listener, a shard or a request wakes the loop before that
 CURSORS = ("history",)
+HISTORY_BEHIND = 3  # journal blocks: the desk stores them as they come
 
 
 def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1) -> Back:
@@ -358,9 +359,35 @@ class Node:
             "streams": {one.name: one.datagrams for one in self._intake.listeners()},
             "exporters_total": self._exporters(),
             "exporters_silent": self._silent_exporters(),
+            "ledger": self._senders.totals,
+            "alive": self._alive(now_ns),
+            "faults": self._faults(now_ns),
         }
         with contextlib.suppress(OSError):
             self._heartbeat.sendto(json.dumps(message).encode(), str(self._state / "watchdog.sock"))
+
+    def _alive(self, now_ns: int) -> dict[str, int]:
+        """Return a number for each other process that moves while it works."""
+        made = {}
+        if self._config.alerting.sinks:
+            made["gate"] = self._sinks.heard_ns
+        path = self._state / "cursors" / "history"
+        with contextlib.suppress(OSError):
+            stored_ns = path.stat().st_mtime_ns
+            cursor = Cursor(path.parent, path.name)
+            cursor.load()
+            behind = self._journal.next_sequence - cursor.next_sequence
+            made["history"] = stored_ns if behind > HISTORY_BEHIND else now_ns
+        return made
+
+    def _faults(self, now_ns: int) -> dict[str, str]:
+        """Return what is wrong right now with what alerts need on their way out."""
+        found = {
+            "journal": self._journal.health(),
+            "outbox": self._outbox.trouble,
+            "sinks": self._sinks.health(now_ns),
+        }
+        return {name: text[:300] for name, text in found.items() if text}
 
     def _exporters(self) -> int:
         return int(self.metrics.value("series_keys", view="exporter"))

@@ -15,6 +15,7 @@ _SUMS = (
     "sent", "decoded", "lost_wire", "lost_kernel", "undecodable", "no_template", "malformed", "shed",
     "restarts", "records",
 )  # fmt: skip
+_MISSING = ("lost_wire", "lost_kernel", "undecodable", "no_template", "malformed", "shed")
 
 
 class SenderStatus(msgspec.Struct, kw_only=True):
@@ -44,6 +45,7 @@ class SenderBook:
 
     def __init__(self) -> None:
         self._senders: OrderedDict[tuple[int, int, str], SenderStatus] = OrderedDict()
+        self.totals: dict[str, dict[str, int]] = {}  # by protocol: what was sent, what is missing
 
     def take(self, batches: Iterable[Batch]) -> None:
         """Add the ledgers among the batches of a tick."""
@@ -75,6 +77,9 @@ class SenderBook:
             self._senders.move_to_end(key)
             for name in _SUMS:
                 setattr(one, name, getattr(one, name) + columns[name][i])
+            total = self.totals.setdefault(protocols[i], {"sent": 0, "missing": 0})
+            total["sent"] += columns["sent"][i]
+            total["missing"] += sum(columns[name][i] for name in _MISSING)
             one.last_ns = max(one.last_ns, at_ns)
             one.clock_offset_ns = offset_ns
             if at_ns - one.window_ns >= WINDOW_NS:

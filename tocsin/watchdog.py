@@ -67,8 +67,17 @@ class Notice:
         """The line that people read."""
         if self.state == "cleared":
             return f"Tocsin sees again after {_duration(self.seconds)}: {self.subject}"
-        said = {"node": "the node gives no sign of life", "ticks": "no tick was closed"}
+        said = {
+            "node": "the node gives no sign of life", "ticks": "no tick was closed",
+            "gate": "no alert goes out: the gate gives no sign of life",
+            "history": "nothing is stored: the desk gives no sign of life",
+        }  # fmt: skip
+        kind, _, name = self.subject.partition(" ")
         what = said.get(self.subject) or f"{self.subject} silent"
+        if kind == "ledger":
+            what = f"much of what {name} senders sent is missing"
+        elif kind == "fault":
+            what = f"{name} in trouble"
         detail = f" ({self.detail})" if self.detail else ""
         return f"Tocsin is blind for {_duration(self.seconds)}: {what}{detail}"
 
@@ -101,6 +110,7 @@ class Watch:
     refused: int = 0  # heartbeats that were none
     subjects: dict[str, Subject] = field(default_factory=dict)
     _last: dict[str, int] = field(default_factory=dict)
+    _ledgers: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # three ticks ago
     _looked_ns: int = 0
 
     def __post_init__(self) -> None:
@@ -117,6 +127,12 @@ class Watch:
             tick_end = int(told["last_tick_end_ns"])
             streams = {str(name): int(count) for name, count in told["streams"].items()}
             total, silent = int(told["exporters_total"]), int(told["exporters_silent"])
+            alive = {str(name): int(mark) for name, mark in told.get("alive", {}).items()}
+            faults = {str(name): str(text) for name, text in told.get("faults", {}).items()}
+            ledger = {
+                str(name): (int(sums["sent"]), int(sums["missing"]))
+                for name, sums in told.get("ledger", {}).items()
+            }
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             self.refused += 1
             return
@@ -131,6 +147,41 @@ class Watch:
         if silent <= SILENT_SHARE_MAX * total:
             exporters.seen_ns = now_ns
         exporters.detail = f"{silent} of {total}"
+        for name, mark in sorted(alive.items())[:STREAMS_MAX]:
+            self._moved(name, mark, now_ns, expected=mark > 0)
+        for name in ("gate", "history"):
+            if name not in alive and name in self.subjects:
+                self.subjects[name].seen_ns = now_ns  # the node expects it no longer
+        self._hear_faults(faults, now_ns)
+        for name, sums in sorted(ledger.items())[:STREAMS_MAX]:
+            self._hear_ledger(name, *sums, now_ns=now_ns)
+
+    def _hear_faults(self, faults: dict[str, str], now_ns: int) -> None:
+        for name, text in sorted(faults.items())[:STREAMS_MAX]:
+            self._subject(f"fault {name}", now_ns).detail = text
+        for name, subject in self.subjects.items():
+            kind, _, fault = name.partition(" ")
+            if kind == "fault" and fault not in faults:
+                subject.seen_ns = now_ns
+
+    def _hear_ledger(self, name: str, sent: int, missing: int, *, now_ns: int) -> None:
+        """Compare what was sent and what is missing of it, over three ticks."""
+        subject = self._subject(f"ledger {name}", now_ns)
+        first_ns, first_sent, first_missing = self._ledgers.setdefault(
+            name, (now_ns, sent, missing)
+        )
+        if sent < first_sent or now_ns - first_ns >= TICKS_BLIND * self.tick_seconds * 1e9:
+            more, gone = sent - first_sent, missing - first_missing
+            if (
+                gone <= SILENT_SHARE_MAX * more or sent < first_sent
+            ):  # it fell: the node started anew
+                subject.seen_ns = now_ns
+            elif more > 0:
+                subject.seen_ns = min(subject.seen_ns, first_ns)
+                subject.detail = f"{gone / more:.0%} in {_duration((now_ns - first_ns) / 1e9)}"
+            self._ledgers[name] = (now_ns, sent, missing)
+        elif not subject.blind_since_ns:
+            subject.seen_ns = now_ns
 
     def _moved(self, name: str, count: int, now_ns: int, *, expected: bool) -> None:
         if not expected and name not in self.subjects:
@@ -170,6 +221,8 @@ class Watch:
         three = TICKS_BLIND * self.tick_seconds
         if name == "exporters":
             return 0.0  # an exporter counts as silent only after its ticks: they have passed
+        if name.startswith(("fault ", "ledger ")):
+            return 3 * BEAT_SECONDS  # it was looked at over some time before
         if name == "ticks":
             return three + LATENESS_TICKS * self.tick_seconds
         return max(three, 3 * BEAT_SECONDS)

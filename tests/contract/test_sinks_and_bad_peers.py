@@ -16,6 +16,7 @@ from alerting.alert import Alert
 from alerting.config import AlertingSettings, SinkSettings
 from alerting.courier import Courier
 from alerting.outbox import Outbox
+from alerting.sink_board import SinkBoard
 from alerting.sinks import RefusedError, make_sink
 from runtime.clock import ManualClock
 from runtime.component import Context
@@ -171,6 +172,7 @@ class Way:
             fetch=lambda limit: self.outbox.due(self.clock.now_ns(), limit),
             report=lambda verdicts: self.outbox.mark(verdicts, self.clock.now_ns()),
         )  # fmt: skip
+        self.board = SinkBoard(sinks.sinks, self.context)
         self.world = AlarmWorld()
 
     def raise_and_clear(self) -> list[Alert]:
@@ -193,6 +195,12 @@ class Way:
             self.clock.set_ns(self.clock.now_ns() + 1_000_000_000)
             time.sleep(0.005)
         raise AssertionError(f"it did not come about: {self.outbox.deliveries()}")
+
+    def told_health(self) -> str:
+        """What doctor, `/health` and `/status` show: the gate tells the node's board."""
+        now_ns = self.clock.now_ns()
+        self.board.hear(self.courier.statuses(), self.outbox.sinks(), now_ns)
+        return self.board.health(now_ns)
 
     def states(self) -> list[str]:
         return [str(row["state"]) for row in self.outbox.deliveries()]
@@ -246,14 +254,19 @@ def test_nothing_is_lost_and_nothing_doubled_while_a_peer_is_bad(
         alerts = made.raise_and_clear()
         assert [a.state for a in alerts] == ["raised", "cleared"]
         made.until(lambda: made.attempts() >= 3)
-        assert "it" in made.courier.health()
+        assert "sink it fails" in made.told_health()
+        assert made.context.metrics.value("sink_failing", sink="it") == 1.0
+        assert made.context.metrics.value("sink_waiting", sink="it") >= 1.0
         assert "sent" not in made.states()
     with RIGS[kind](tmp_path, port) as rig:
         made.until(lambda: made.states() == ["sent", "sent"])
         got = rig.got()
     assert set(got) == {made.outbox.deliveries()[0]["alarm"]}
-    made.until(lambda: not made.courier.health())
+    assert made.told_health() == ""
     assert made.outbox.health() == ""
+    (status,) = made.board.statuses
+    assert (status.state, status.waiting, status.given_up) == ("ok", 0, 0)
+    assert made.context.metrics.value("sink_failing", sink="it") == 0.0
 
 
 def _path(kind: str) -> str:

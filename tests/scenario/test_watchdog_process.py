@@ -150,3 +150,41 @@ def test_a_second_watchdog_refuses_with_one_sentence(state: Path) -> None:
     assert second.returncode == 2
     assert "already listens" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_each_process_of_an_instance_that_is_stopped_is_said_by_name(state: Path) -> None:
+    """SIGSTOP of gate and desk of a real node: what they do is missing, what the others do goes on."""
+    from tests.support.live_node import LiveNode, write_config
+    from tocsin.demo.settings import free_port
+
+    ports = [free_port(base, socket.SOCK_DGRAM) for base in (43100, 43150)]
+    api = [free_port(base, socket.SOCK_STREAM) for base in (43200, 43250)]
+    extra = f'[api]\nlisten = "127.0.0.1:{api[0]}"\nsql_listen = "127.0.0.1:{api[1]}"\n'
+    config = write_config(state, port=ports[0], sflow_port=ports[1], extra=extra)
+    watchdog = Running("-m", "tocsin", "watchdog", "--state", str(state))
+    roles = {role: LiveNode(config, state, role) for role in ("node", "gate", "desk")}
+    try:
+        roles["node"].start().ask()
+        roles["gate"].start()
+        roles["desk"].start()
+        cursor = state / "cursors" / "history"
+        while not cursor.exists():  # the desk has stored its first tick
+            select.select([], [], [], 0.1)
+        for role, subject, said in (
+            ("gate", "tocsin gate", "no alert goes out"), ("desk", "tocsin history", "nothing is stored"),
+        ):  # fmt: skip
+            process = roles[role].process
+            assert process is not None
+            os.kill(process.pid, signal.SIGSTOP)
+            blind = watchdog.line(timeout_seconds=60)
+            os.kill(process.pid, signal.SIGCONT)
+            again = watchdog.line(timeout_seconds=60)
+            assert (blind["entity"], blind["state"]) == (subject, "raised")
+            assert said in blind["title"]
+            assert (again["entity"], again["state"]) == (subject, "cleared")
+    finally:
+        watchdog.end()
+        for one in reversed(roles.values()):
+            if one.process is not None and one.process.poll() is None:
+                one.process.send_signal(signal.SIGCONT)
+                one.stop()

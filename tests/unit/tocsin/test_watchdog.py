@@ -116,3 +116,68 @@ def test_a_notice_has_the_fields_of_an_alert() -> None:
     assert alert["kind"] == "tocsin-blind"
     assert alert["raised_ns"] == 84 * SECOND
     assert alert["cleared_ns"] == 0
+
+
+def test_a_gate_that_stands_still_is_said_while_the_node_goes_on() -> None:
+    world = World()
+    world.seconds(10, alive={"gate": 1})
+    said = world.seconds(40, alive={"gate": 1})
+    assert [(n.subject, n.state) for n in said] == [("gate", "raised")]
+    assert said[0].title.endswith("no alert goes out: the gate gives no sign of life")
+    (again,) = world.seconds(1, alive={"gate": 2})
+    assert (again.subject, again.state) == ("gate", "cleared")
+    assert world.seconds(60, alive={}) == []  # no sinks any more: nothing is expected of a gate
+
+
+def test_a_store_that_takes_nothing_is_said() -> None:
+    world = World()
+    for mark in range(1, 20):
+        assert world.seconds(1, alive={"history": mark}) == []
+    said = world.seconds(40, alive={"history": 19})
+    assert [n.title.partition(": ")[2] for n in said] == [
+        "nothing is stored: the desk gives no sign of life"
+    ]
+
+
+@pytest.mark.parametrize("name", ["outbox", "journal", "sinks"])
+def test_a_fault_that_the_node_names_is_said_with_its_words(name: str) -> None:
+    world = World()
+    world.seconds(10, faults={})
+    assert world.seconds(3, faults={name: "No space left on device"}) == []
+    (raised,) = world.seconds(10, faults={name: "No space left on device"})
+    assert raised.title.endswith(f"{name} in trouble (No space left on device)")
+    (cleared,) = world.seconds(5, faults={})
+    assert (cleared.subject, cleared.state) == (f"fault {name}", "cleared")
+
+
+def test_much_that_is_missing_of_what_senders_sent_is_blindness() -> None:
+    world = World()
+    sums = {"sent": 0, "missing": 0}
+
+    def play(seconds: int, share: float) -> list[Notice]:
+        said: list[Notice] = []
+        for _ in range(seconds):
+            sums["sent"] += 100
+            sums["missing"] += round(100 * share)
+            said += world.seconds(1, ledger={"netflow": dict(sums)})
+        return said
+
+    assert play(60, 0.1) == []
+    (raised,) = play(40, 0.5)
+    assert (raised.subject, raised.state) == ("ledger netflow", "raised")
+    assert "much of what netflow senders sent is missing" in raised.title
+    (cleared,) = play(40, 0.0)
+    assert cleared.state == "cleared"
+    assert play(60, 0.0) == []
+    sums.update(sent=0, missing=0)  # the node started anew
+    assert play(60, 0.0) == []
+
+
+@pytest.mark.parametrize("wrong", [
+    {"alive": 3}, {"alive": {"gate": "x"}}, {"faults": []}, {"ledger": {"netflow": {"sent": 1}}},
+    {"ledger": {"netflow": 3}},
+])  # fmt: skip
+def test_a_heartbeat_that_is_none_is_counted_and_changes_nothing(wrong: dict[str, Any]) -> None:
+    world = World()
+    world.watch.hear(beat(**wrong), world.now * SECOND)
+    assert world.watch.refused == 1
