@@ -24,7 +24,7 @@ from telemetry.identity import stable_id
 from telemetry.schemas import ALARM
 from telemetry.x733 import CLEARED
 
-ROWS_PER_BATCH = 5_000
+ALARMS_PER_OFFER = 2_000  # some megabytes in one message to the node
 CLEARED_KEPT_MAX = 20_000
 DOUBTFUL_ALARMS = 50
 REPEAT_NS = 6 * 3_600_000_000_000  # an open alarm is told again, lest it be taken for forgotten
@@ -320,35 +320,43 @@ class AlarmFeed:
         return self._context.clock.now_ns()
 
     def _take(self, changes: Changes) -> int:
+        """Offer the changes part by part; a part counts once the node has it."""
         now_ns = self._now_ns()
-        name = self.alarms.source
-        ends = [alarm.severity == CLEARED for alarm in changes.alarms]
-        batches = [
-            batch_from_rows(
-                ALARM,
-                [alarm.row(name, now_ns) for alarm in changes.alarms[i : i + ROWS_PER_BATCH]],
-                source=name,
-                arrival_ns=now_ns,
-            )
-            for i in range(0, len(changes.alarms), ROWS_PER_BATCH)
+        parts = [
+            changes.alarms[i : i + ALARMS_PER_OFFER]
+            for i in range(0, len(changes.alarms), ALARMS_PER_OFFER)
         ]
-        told = stable_id(
-            repr([(alarm.digest(), self.alarms.id_of(alarm)) for alarm in changes.alarms])
-        )
-        batches += self.ledger.report(now_ns)
-        if batches:
-            try:
-                self._offer(batches, token=f"{name}|{self._sequence}|{told:016x}")
-            except TransientError:
-                self.ledger.keep()
-                self.roll_back()
-                raise
-            self.ledger.reported()
-        self._sequence += bool(batches)
-        self.alarms.commit(changes)
+        for part in parts or [[]]:
+            self._offer_part(part, now_ns)
+            told = {self.alarms.id_of(alarm) for alarm in part}
+            self.alarms.commit(
+                Changes(
+                    part,
+                    {i: alarm for i, alarm in changes.opened.items() if i in told},
+                    [i for i in changes.closed if i in told],
+                )
+            )
+            ends = sum(alarm.severity == CLEARED for alarm in part)
+            self._told.add("cleared", ends)
+            self._told.add("raised", len(part) - ends)
+        self._open.set(len(self.alarms.open))
         if changes.alarms or self.memory != self._saved:
             self.save()
-        self._told.add("cleared", sum(ends))
-        self._told.add("raised", len(ends) - sum(ends))
-        self._open.set(len(self.alarms.open))
         return len(changes.alarms)
+
+    def _offer_part(self, part: Sequence[ForeignAlarm], now_ns: int) -> None:
+        name = self.alarms.source
+        rows = [alarm.row(name, now_ns) for alarm in part]
+        batches = [batch_from_rows(ALARM, rows, source=name, arrival_ns=now_ns)] if rows else []
+        batches += self.ledger.report(now_ns)
+        if not batches:
+            return
+        said = stable_id(repr([(alarm.digest(), self.alarms.id_of(alarm)) for alarm in part]))
+        try:
+            self._offer(batches, token=f"{name}|{self._sequence}|{said:016x}")
+        except TransientError:
+            self.ledger.keep()
+            self.roll_back()
+            raise
+        self.ledger.reported()
+        self._sequence += 1

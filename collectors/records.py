@@ -17,7 +17,7 @@ from collectors.mapping import RecordMapping, value_at
 from telemetry.errors import ConfigError, DecodeError
 
 BLOCK_BYTES = 262_144
-CHUNK_ROWS = 20_000
+CHUNK_ROWS = 5_000  # some megabytes in one message to the node, also of long log lines
 
 
 @dataclass(slots=True)
