@@ -14,7 +14,7 @@ from alerting.alarm import Alarm
 from alerting.config import AlertingSettings
 from alerting.flood import collapse
 from alerting.storm import KIND as STORM
-from alerting.storm import Storm, Storms
+from alerting.storm import NEVER_NS, Storm, Storms
 from runtime.component import Context
 from telemetry.batch import Batch
 from telemetry.schema import Kind
@@ -258,6 +258,12 @@ class ForeignAlarms:
         heapq.heappush(self._timers, (alarm.due_ns, alarm.id))
         if len(self._timers) > 4 * self._settings.alarms_max:
             self._timers = sorted((one.due_ns, one.id) for one in self.alarms.values())
+
+    @property
+    def due_ns(self) -> int:
+        """When the next timer fires; it may find that there is nothing to do."""
+        first = self._timers[0][0] if self._timers else NEVER_NS
+        return min(first, self._storms.due_ns)
 
     def advance(self, now_ns: int) -> list[Alarm]:
         """Fire what is due, in order of deadline."""

@@ -39,6 +39,7 @@ STABLE_AFTER_NS = 60_000_000_000
 TITLE_CHANGES_MAX = 2  # after the first minute
 CANDIDATES_MAX = 16  # of one node, the newest
 INCIDENTS_MAX = 20_000
+NEVER_NS = (1 << 63) - 1
 
 
 class Incidents:
@@ -227,7 +228,7 @@ class Incidents:
         ):
             return none
         layer = layer_of(alarm)
-        if layer <= LINK and root.layer <= LINK and place.link != root.link:
+        if layer <= root.layer <= LINK and place.link != root.link:
             if age_ns > PHYSICAL_NS or relation < SAME_NODE:
                 return none
         # A deeper fault that comes late is no symptom; nor is the same fault again next door.
@@ -409,6 +410,12 @@ class Incidents:
         self._expire(now_ns)
         return rows
 
+    @property
+    def due_ns(self) -> int:
+        """When the wait of the incident that waits longest is over."""
+        first = next(iter(self._waiting), None)
+        return self.all[first].opened_ns + self._wait_ns if first is not None else NEVER_NS
+
     def _is_due(self, incident: Incident, now_ns: int) -> bool:
         own = self._alarm(incident.front)
         if own is not None and own.source == OURS:
@@ -430,7 +437,8 @@ class Incidents:
                 return None
         del self._changed[incident.number]
         front = self._alarm(incident.front)
-        if front is None:
+        if front is None:  # forgotten to make room: there is nothing left to tell
+            self._waiting.pop(incident.number, None)
             return None
         if state == "raised" and not incident.told_ns:
             incident.told_ns = now_ns

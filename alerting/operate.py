@@ -250,7 +250,7 @@ class Operations:
         name = (
             f"out-of-service-{'-'.join(map(str, _listed(ask, 'nodes') + _listed(ask, 'entities')))}"
         )
-        if ask.get("on", True):
+        if not ask.get("over"):
             return self._window({**ask, "name": name}, now_ns, OUT_OF_SERVICE)
         return [] if self._windows.end(name, now_ns) else None
 

@@ -55,7 +55,8 @@ def notices_of(incidents: Batch) -> list[Alert]:
     """Return what people are told: one alert for each change of an incident, told as its lead alarm.
 
     An incident of one alarm reads as that alarm; one of many carries the others as symptoms. Those
-    that wait for company are told to nobody; one that was merged into another is over, and says so.
+    that wait for company are told to nobody, nor are those that were merged before anybody heard of
+    them; one that was merged later is over, and says into which.
     """
     texts = _texts(
         incidents,
@@ -66,12 +67,10 @@ def notices_of(incidents: Batch) -> list[Alert]:
     for i in range(incidents.rows):
         state, title = texts["state"][i], texts["title"][i]
         closed = int(incidents["closed_ns"][i])
-        if state == "merged":
-            parent = id_text(int(incidents["parent_incident_id"][i]))
-            state, title = "cleared", f"{title} (now part of incident {parent})"
-            closed = closed or int(incidents["changed_ns"][i])
         if state not in TOLD:
             continue
+        if parent := int(incidents["parent_incident_id"][i]):
+            title = f"{title} (now part of incident {id_text(parent)})"
         number = id_text(int(incidents["lead_alarm_id"][i]))
         changed = int(incidents["changed_ns"][i])
         made.append(

@@ -219,6 +219,11 @@ class AlertingStage:
         return self._windows.all()
 
     @property
+    def due_ns(self) -> int:
+        """When something is to happen though nothing comes: a hold ends, a window, a wait."""
+        return min(self._foreign.due_ns, self._windows.due_ns, self.incidents.due_ns)
+
+    @property
     def raised(self) -> int:
         """How many alarms are up."""
         return sum(alarm.up for alarm in self._all())

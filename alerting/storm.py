@@ -13,6 +13,7 @@ KIND = "alarm-storm"
 WINDOW_NS = 60_000_000_000
 CLASSES_MAX = 1_000
 NAMED_MAX = 10
+NEVER_NS = (1 << 63) - 1
 
 
 @dataclass(slots=True)
@@ -80,6 +81,12 @@ class Storms:
                 storm.told = storm.hidden
                 made.append(storm)
         return made
+
+    @property
+    def due_ns(self) -> int:
+        """When the next storm is over if nothing comes of it any more."""
+        ends = (storm.last_ns + self._calm_ns for storm in self.classes.values() if storm.up)
+        return min(ends, default=NEVER_NS)
 
     def forget(self, storm: Storm) -> None:
         """Drop a storm that is over."""

@@ -141,6 +141,11 @@ class Windows:
         self._moved |= self._going.pop(name, None) is not None
         return True
 
+    @property
+    def due_ns(self) -> int:
+        """When the next window begins or ends."""
+        return self._changes[0][0] if self._changes else NEVER_NS
+
     def move_on(self, now_ns: int) -> bool:
         """Let time pass; return whether a window began or ended since it was last asked."""
         moved, self._moved = self._moved, False

@@ -440,7 +440,7 @@ class Back:
                 self.samples.process(self._sampled.pop(due_ns, []))
                 batches += self.samples.advance(due_ns)
             batches += in_order(self._events.pop(due_ns, []))
-            if batches:
+            if batches or due_ns == self._timer_ns():
                 outcomes.append(self._close(due_ns, batches))
         if self._offered or self._control:
             event_end_ns = frontier_ns - frontier_ns % self._event_tick_ns
@@ -453,9 +453,17 @@ class Back:
         return outcomes
 
     def _next_ns(self) -> int:
-        """Return when the next tick closes, of those that are in, or NEVER_NS."""
+        """Return when the next tick closes, of those that are in or that a timer asks for, or NEVER_NS."""
         sampled = NEVER_NS if self.samples is None else self.samples.next_deadline_ns()
-        return min(*self._ready, *self._events, *self._sampled, sampled, NEVER_NS)
+        timer = self._timer_ns()
+        return min(*self._ready, *self._events, *self._sampled, sampled, timer, NEVER_NS)
+
+    def _timer_ns(self) -> int:
+        """Return the end of the event tick in which a timer of alerting fires (a hold, a silence)."""
+        if not self._closed_ns:
+            return NEVER_NS
+        due_ns = max(self.alerting.due_ns, self._closed_ns + 1)
+        return due_ns + -due_ns % self._event_tick_ns
 
     def _close(self, closed_ns: int, batches: Sequence[Batch]) -> Outcome:
         control, self._control = self._control, []

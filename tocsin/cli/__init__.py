@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "capture": ("capture", "Save what led to an alert as one replayable case file."),
     "trace": ("trace", "Show every step that led to an alert, with its inputs."),
     "correlate": ("correlate", "Group an alarm file into incidents; learn what causes what."),
+    "scenario": ("scenario", "Play stories in YAML and check what people would be told."),
     "query": ("query", "Run SQL on the history."),
     "series": ("series", "Print series of the history."),
     "tail": ("tail", "Follow alerts or frames live."),
