@@ -462,7 +462,7 @@ class Back:
         """Return the end of the event tick in which a timer of alerting fires (a hold, a silence)."""
         if not self._closed_ns:
             return NEVER_NS
-        due_ns = max(self.alerting.due_ns, self._closed_ns + 1)
+        due_ns: int = max(self.alerting.due_ns, self._closed_ns + 1)
         return due_ns + -due_ns % self._event_tick_ns
 
     def _close(self, closed_ns: int, batches: Sequence[Batch]) -> Outcome:
