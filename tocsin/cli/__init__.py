@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "decode": ("decode", "Print the records of captures (pcap, pcapng, payload files)."),
     "replay": ("replay", "Run the whole chain on captures, a case or a journal."),
     "score": ("score", "Score CSV files with the online detectors, as if they came live."),
+    "forecast": ("forecast", "Say what series will do next, with its track record."),
     "capture": ("capture", "Save what led to an alert as one replayable case file."),
     "trace": ("trace", "Show every step that led to an alert, with its inputs."),
     "correlate": ("correlate", "Group an alarm file into incidents; learn what causes what."),

@@ -1,0 +1,57 @@
+"""`tocsin forecast` on a file: rows, track record, breach and exit code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from tocsin.cli import cli
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["forecast", *map(str, arguments)])
+
+
+@pytest.fixture
+def leak(tmp_path: Path) -> Path:
+    random = np.random.default_rng(1)
+    rows = 600
+    value = 50.0 + 0.05 * np.arange(rows) + random.normal(0, 0.2, rows)
+    lines = [f"{1_790_553_600 + 300 * n},{one:.4f}" for n, one in enumerate(value)]
+    path = tmp_path / "leak.csv"
+    path.write_text("\n".join(["timestamp,value", *lines]))
+    return path
+
+
+def test_a_breach_is_told_with_its_probability(leak: Path) -> None:
+    done = run(leak, "--file", "--horizon", "2h", "--above", 80.3, "-o", "json")
+    assert done.exit_code == 3, done.output
+    (one,) = json.loads(done.output)
+    assert one["shown"]
+    assert len(one["forecast"]) == 24
+    assert one["breach"]["probability"] > 0.6
+    assert 0 < one["breach"]["seconds_until_likely"] <= 7200
+    assert one["track_record"]["mean_error"] <= one["track_record"]["mean_error_seasonal_naive"]
+
+
+def test_a_table_for_people(leak: Path) -> None:
+    done = run(leak, "--file", "--above", 1000)
+    assert done.exit_code == 0, done.output
+    assert "seasonal naive" in done.output
+    assert "1000 is passed with probability 0.00" in done.output
+
+
+def test_too_little_history_is_said(tmp_path: Path) -> None:
+    (tmp_path / "short.csv").write_text("timestamp,value\n0,1\n300,2\n")
+    done = run(tmp_path / "short.csv", "--file")
+    assert done.exit_code == 0
+    assert "no forecast" in done.output
+    assert "too few" in done.output
+
+
+def test_mistakes(leak: Path) -> None:
+    assert run(leak, "--file", "--above", 1, "--below", 2).exit_code == 2
+    assert "no such file" in str(run("nowhere.csv", "--file").exception)
+    assert "is no time" in str(run(leak, "--file", "--horizon", "soon").exception)

@@ -1,0 +1,184 @@
+"""`tocsin forecast`: what series will do in the next hours, and how well that was said before."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("match")
+@click.option("--horizon", default="2h", show_default=True, help="How far: 30m, 2h, 1d.")
+@click.option("--since", default="14d", show_default=True, help="History that is learned from.")
+@click.option("--step", type=click.IntRange(1), help="Seconds; default: a 24th of the horizon.")
+@click.option("--above", type=float, help="Say when this limit is passed upwards.")
+@click.option("--below", type=float, help="Say when this limit is passed downwards.")
+@click.option("--file", "from_file", is_flag=True, help="MATCH is a CSV file, not series.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table",
+              show_default=True)  # fmt: skip
+@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Configuration file.")
+@click.option("--state", type=click.Path(path_type=Path), help="State folder.")
+def forecast(
+    match: str,
+    horizon: str,
+    since: str,
+    step: int | None,
+    above: float | None,
+    below: float | None,
+    from_file: bool,
+    output: str,
+    path: Path | None,
+    state: Path | None,
+) -> None:
+    """Forecast the series that MATCH, such as view=interface,entity=ams1*,measure=octets.
+
+    Each forecast comes with its track record against seasonal naive on the same series; where that
+    did better, none is shown. Exit 3: a limit is likely to be passed.
+    """
+    import json
+
+    from runtime.clock import SystemClock
+    from tocsin.times import time_ns
+
+    if above is not None and below is not None:
+        raise click.UsageError("--above or --below, not both")
+    now_ns = SystemClock().now_ns()
+    horizon_s = (now_ns - time_ns(horizon, now_ns=now_ns)) // 10**9
+    if horizon_s < 1:
+        raise click.UsageError(f"--horizon {horizon!r} must be a span such as 2h")
+    step_s = step or _round_step(max(1, horizon_s // 24))
+    if from_file:
+        rows = _rows_of_file(Path(match))
+    else:
+        rows = _rows_of_history(match, since, step_s, path, state, now_ns)
+    leads = max(1, round(horizon_s / step_s))
+    made = [_one(name, points, step_s, leads, above, below) for name, points in rows.items()]
+    if output == "json":
+        click.echo(json.dumps(made))
+    else:
+        for one in made:
+            _print(one)
+    likely = any(one.get("breach", {}).get("probability", 0.0) >= 0.5 for one in made)
+    raise SystemExit(3 if likely else 0)
+
+
+def _round_step(seconds: int) -> int:
+    """Return the largest usual step that is no longer: they divide a day."""
+    usual = (1, 5, 10, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+    return max(one for one in usual if one <= seconds)
+
+
+def _rows_of_file(path: Path) -> dict[str, list[tuple[int, float]]]:
+    from telemetry.errors import ConfigError
+    from tocsin.series_files import read_series
+
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file")
+    file = read_series(path)
+    return {
+        f"{path.name} {name}": list(zip(file.time_s.tolist(), value.tolist(), strict=True))
+        for name, (_, value) in file.columns.items()
+    }
+
+
+def _rows_of_history(
+    match: str, since: str, step_s: int, path: Path | None, state: Path | None, now_ns: int
+) -> dict[str, list[tuple[int, float]]]:
+    from telemetry.errors import ConfigError
+    from tocsin import ask
+    from tocsin.config import load_config
+    from tocsin.state import state_dir
+    from tocsin.times import time_ns
+
+    since_ns = time_ns(since, now_ns=now_ns)
+    config, folder = load_config(path), state_dir(state)
+    rows = ask.series(
+        config, folder, match, since_ns=since_ns, until_ns=now_ns, step_seconds=step_s,
+        aggregates=["avg"], limit=100_000,
+    )  # fmt: skip
+    if not rows:
+        raise ConfigError(f"no series matches {match!r} since {since}; `tocsin series` shows some")
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        name = f"{row['view']} {row['entity']} {row['measure']}"
+        value = float("nan") if row["avg"] is None else float(row["avg"])
+        found.setdefault(name, []).append((int(row["time_s"]), value))
+    return found
+
+
+def _one(
+    name: str,
+    points: list[tuple[int, float]],
+    step_s: int,
+    leads: int,
+    above: float | None,
+    below: float | None,
+) -> dict[str, Any]:
+    import numpy as np
+
+    from detectors import forecast as models
+    from telemetry.errors import ConfigError
+
+    time_s = np.array([point[0] for point in points], np.int64)
+    value = np.array([point[1] for point in points], np.float64)
+    try:
+        start_s, grid = models.regular(time_s, value, step_s)
+        made = models.forecast(start_s, grid, step_s=step_s, leads=leads)
+    except ConfigError as error:
+        return {"series": name, "shown": False, "why": str(error)}
+    answer: dict[str, Any] = {
+        "series": name,
+        "shown": made.shown,
+        "model": made.model,
+        "track_record": {
+            "forecasts": made.origins,
+            "mean_error": _round(made.error),
+            "mean_error_seasonal_naive": _round(made.error_naive),
+            "within_90_percent_band": _round(made.covered),
+        },
+    }
+    if not made.shown:
+        answer["why"] = "seasonal naive did better on this series so far"
+        return answer
+    answer["forecast"] = [
+        {"time_s": int(at), **{f"q{100 * q:02.0f}": _round(v) for q, v in zip(models.QUANTILES, row, strict=True)}}
+        for at, row in zip(made.time_s, made.quantiles, strict=True)
+    ]  # fmt: skip
+    if above is not None or below is not None:
+        found = models.breach(made, step_s, above=above, below=below)
+        answer["breach"] = {
+            "limit": above if above is not None else below,
+            "probability": _round(found.probability),
+            "seconds_until_likely": found.first_s,
+            "seconds_until_earliest": found.earliest_s,
+        }
+    return answer
+
+
+def _print(one: dict[str, Any]) -> None:
+    from datetime import UTC, datetime
+
+    click.echo(one["series"])
+    if "track_record" in one:
+        track = one["track_record"]
+        click.echo(
+            f"  by {one['model']}; {track['forecasts']} forecasts of the past: mean error "
+            f"{track['mean_error']:.4g}, seasonal naive {track['mean_error_seasonal_naive']:.4g}"
+        )
+    if not one["shown"]:
+        click.echo(f"  no forecast: {one['why']}")
+        return
+    for row in one["forecast"]:
+        time = datetime.fromtimestamp(row["time_s"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        click.echo(f"  {time}  {row['q50']:>12.6g}  ({row['q05']:.6g} to {row['q95']:.6g})")
+    if "breach" in one:
+        found = one["breach"]
+        when = found["seconds_until_likely"]
+        click.echo(
+            f"  {found['limit']:g} is passed with probability {found['probability']:.2f}"
+            + (f", likely in {when / 3600:.1f} h" if when is not None else "")
+        )
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.6g}")
