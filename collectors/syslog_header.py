@@ -473,11 +473,15 @@ def parse_heads(
             if end - p >= 3 and b[p] == 239 and b[p + 1] == 187 and b[p + 2] == 191:
                 p += 3
             app_set = out[APP_SIZE, m] > 0
-            if out[ID_SIZE, m] == 0:
-                first, stop, behind, said = _message_id(b, p, end)
-                if behind >= 0:
+            first, stop, behind, said = _message_id(b, p, end)
+            if behind >= 0:
+                same = out[ID_SIZE, m] == stop - first
+                for i in range(first, stop):
+                    same = same and b[i] == b[out[ID_START, m] + i - first]
+                if out[ID_SIZE, m] == 0:
                     out[ID_START, m] = first
                     out[ID_SIZE, m] = stop - first
+                if same or out[ID_START, m] == first:  # some say their MSGID in the text once more
                     p = behind
                     while p < end and b[p] == 32:
                         p += 1

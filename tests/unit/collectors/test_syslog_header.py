@@ -82,6 +82,11 @@ def head(message: bytes | str, **options: Any) -> tuple[Any, ...]:
             id="IOS-XE in RFC 5424",
         ),
         pytest.param(
+            "<28>1 2026-09-21T14:13:20Z mx mib2d 7 SNMP_TRAP_LINK_UP - SNMP_TRAP_LINK_UP: ifIndex 5",
+            (4, "mx", "mib2d", "7", "SNMP_TRAP_LINK_UP", "ifIndex 5"),
+            id="RFC 5424, the id said again in the text",
+        ),
+        pytest.param(
             "<167>Mar  6 16:57:54 172.20.245.8 %PIX-7-710005: at Thu",
             (7, "172.20.245.8", "PIX", "", "PIX-7-710005", "at Thu"),
             id="PIX",
