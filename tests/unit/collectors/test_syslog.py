@@ -21,6 +21,10 @@ from tests.support.syslog_messages import (
     make_syslog,
     rows,
 )
+from tocsin.demo.happenings import Happenings
+from tocsin.demo.network import load_demo_network
+from tocsin.demo.syslog_lines import SyslogLines
+from tocsin.demo.traffic import Fault
 
 HOUR = 3600 * SECOND
 
@@ -364,3 +368,33 @@ def test_a_restart_goes_on_within_the_second() -> None:
     expected, made = expected + whole.advance(end), made + second.advance(end)
     for schema in ("log", "sample", "option", "alarm"):
         assert rows(made, schema) == rows(expected, schema)
+
+
+# ---- the demo network ------------------------------------------------------------------------------
+
+
+def test_what_the_demos_routers_log_is_understood() -> None:
+    """A cut link: both ends' lines raise it, by router and interface; formats share their patterns."""
+    network = load_demo_network()
+    link = network.links_used()[0]
+    fault = Fault("link-cut", link, ARRIVAL_NS + SECOND, ARRIVAL_NS + 20 * SECOND)
+    words = SyslogLines(network)
+    told = Happenings(network, [fault], seed=3).between(ARRIVAL_NS, ARRIVAL_NS + 30 * SECOND)
+    decoder, _ = make_syslog()
+    made: list[Any] = []
+    for one in told:
+        made += decoder.decode(block(words.line(one), arrival_ns=one.time_ns))
+    found = rows(made, "log")
+    assert [row["host"] for row in found] == [one.router for one in told]
+    assert all(
+        abs(row["time_ns"] - one.time_ns) < SECOND for row, one in zip(found, told, strict=True)
+    )
+    state: dict[str, list[str]] = {}
+    for alarm in rows(made, "alarm"):
+        state.setdefault(f"{alarm['kind']} {alarm['entity']}", []).append(alarm["state"])
+    ends = {f"linkDown {one.router}:{one.interface}" for one in told if one.kind == "link"}
+    assert len(ends) == 2
+    assert ends <= set(state)
+    assert all(states == ["raised", "cleared"] for states in state.values())
+    links = {row["pattern_id"] for row in found if row["event"] in ("link-down", "link-up")}
+    assert len(links) == 2  # down and up, in both formats
