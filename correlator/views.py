@@ -3,7 +3,7 @@
 import msgspec
 
 from correlator.keys import SHIPPED, packing_of
-from runtime.settings import PositiveInt, Settings
+from runtime.settings import PositiveFloat, PositiveInt, Settings
 from telemetry.errors import ConfigError
 from telemetry.views import Measure, View
 
@@ -167,14 +167,22 @@ def views_for(*, tick_seconds: float = 60.0, lateness_seconds: float = 30.0) -> 
 
 
 class SampleViewSettings(Settings, frozen=True, kw_only=True):
-    """`[views.samples]` and `[views.slow_samples]`: sampled series, such as polled counters."""
+    """`[views.samples]`: sampled series, such as polled counters."""
 
-    tick_seconds: float  # 0 = as views.tick_seconds, but 60 at most
-    lateness_seconds: float
-    series_max: PositiveInt
+    tick_seconds: float = 0.0  # 0 = as views.tick_seconds, but 60 at most
+    lateness_seconds: float = 5.0
+    series_max: PositiveInt = 100_000
 
 
-def sample_view(name: str, settings: SampleViewSettings) -> View:
+class SlowSampleViewSettings(Settings, frozen=True, kw_only=True):
+    """`[views.slow_samples]`: what comes each quarter of an hour, such as PM files."""
+
+    tick_seconds: PositiveFloat = 900.0
+    lateness_seconds: float = 600.0
+    series_max: PositiveInt = 20_000
+
+
+def sample_view(name: str, settings: SampleViewSettings | SlowSampleViewSettings) -> View:
     """Return a view of sampled series: one measure, `value`."""
     return View(
         name=name,

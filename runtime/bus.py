@@ -59,6 +59,27 @@ class Doorbell:
             self._fd = -1
 
 
+class Later:
+    """An answer that is not known yet: a handler returns it, and gives it its content afterwards."""
+
+    def __init__(self) -> None:
+        self._send: Callable[[bytes, bytes], None] | None = None
+
+    def bind(self, send: Callable[[bytes, bytes], None]) -> None:
+        """Say where the answer goes."""
+        self._send = send
+
+    def answer(self, content: Any) -> None:
+        """Send the answer; to one that has gone, nothing happens."""
+        if self._send is not None:
+            self._send(b"ok", msgspec.msgpack.encode(content))
+
+    def fail(self, why: str) -> None:
+        """Send that it did not work."""
+        if self._send is not None:
+            self._send(b"error", why.encode())
+
+
 class RequestServer:
     """Answers requests in its owner's thread: call `serve` in the loop. Owns a ROUTER socket."""
 
@@ -114,7 +135,11 @@ class RequestServer:
         else:
             try:
                 request: Any = msgspec.msgpack.decode(body, type=kind)
-                status, answer = b"ok", msgspec.msgpack.encode(handler(request))
+                content = handler(request)
+                if isinstance(content, Later):
+                    content.bind(lambda status, answer: self._send(peer, number, status, answer))
+                    return
+                status, answer = b"ok", msgspec.msgpack.encode(content)
             except (msgspec.MsgspecError, ValueError, LookupError, OSError) as error:
                 status, answer = b"error", str(error).encode()
             except (
@@ -122,8 +147,12 @@ class RequestServer:
             ) as error:  # a handler's answer that no encoder knows: the owner goes on
                 name = verb.decode(errors="replace")
                 status, answer = b"error", f"the answer to {name} cannot be sent: {error}".encode()
+        self._send(peer, number, status, answer)
+
+    def _send(self, peer: bytes, number: bytes, status: bytes, answer: bytes) -> None:
+        if self._socket is None:
+            return
         with contextlib.suppress(zmq.ZMQError):  # the asker has gone
-            assert self._socket is not None
             self._socket.send_multipart([peer, number, status, answer], zmq.NOBLOCK)
 
 

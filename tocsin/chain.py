@@ -475,6 +475,9 @@ class Back:
         self.on_tick(tick)
         for one in offered:
             one.done()
+        for batch in given:
+            if batch.schema.name == "option":
+                self.merger.process(batch)
         if self.samples is not None:  # what was offered counts from here on, as in `absorb`
             self.samples.process([b for b in given if b.schema.name in (SERIES.name, SAMPLE.name)])
         return self.score(tick)

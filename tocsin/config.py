@@ -11,9 +11,11 @@ from alerting.routes import Router
 from alerting.sinks import SINKS
 from collectors.config import ListenerSettings
 from collectors.registry import COLLECTORS
+from collectors.sources import SOURCES, SourceSettings
 from correlator.views import (
     OwnViewSettings,
     SampleViewSettings,
+    SlowSampleViewSettings,
     own_view,
     sample_view,
     views_for,
@@ -40,12 +42,8 @@ class ViewsSettings(Settings, frozen=True, kw_only=True):
     idle_seconds: PositiveFloat = 86_400.0  # a series silent for so long gives its row back
     keys_per_tick_max: dict[str, PositiveInt] = {}  # of shipped views by name, instead of theirs
     own: dict[str, OwnViewSettings] = {}  # views beside those that ship
-    samples: SampleViewSettings = SampleViewSettings(
-        tick_seconds=0.0, lateness_seconds=5.0, series_max=100_000
-    )
-    slow_samples: SampleViewSettings = SampleViewSettings(  # what comes each quarter of an hour
-        tick_seconds=900.0, lateness_seconds=600.0, series_max=20_000
-    )
+    samples: SampleViewSettings = SampleViewSettings()
+    slow_samples: SlowSampleViewSettings = SlowSampleViewSettings()
 
     @property
     def event_tick_ns(self) -> int:
@@ -70,6 +68,7 @@ class Config(Settings, frozen=True, kw_only=True):
             "sflow": ListenerSettings(kind="sflow", listen="udp://[::]:6343"),
         }
     )
+    sources: dict[str, SourceSettings] = {}
     views: ViewsSettings = ViewsSettings()
     network: NetworkSettings = NetworkSettings()
     detection: DetectionSettings = DetectionSettings()
@@ -79,7 +78,9 @@ class Config(Settings, frozen=True, kw_only=True):
 
     def for_processes(self) -> ProcessSettings:
         """Return what supervisor and gate need of this."""
-        return ProcessSettings(node=self.node, alerting=self.alerting, api=self.api)
+        return ProcessSettings(
+            node=self.node, alerting=self.alerting, api=self.api, sources=self.sources
+        )
 
     def sample_views(self) -> tuple[View, ...]:
         """Return the views of sampled series."""
@@ -179,6 +180,7 @@ def _check_parts(config: Config, place: str) -> None:
     """Refuse tables whose kind is not known, whose options are wrong or that lack what it needs."""
     tables: tuple[tuple[str, Mapping[str, Any], Registry[Any]], ...] = (
         ("collectors", config.collectors, COLLECTORS),
+        ("sources", config.sources, SOURCES),
         ("detection.also", config.detection.also, DETECTORS),
         ("alerting.sinks", config.alerting.sinks, SINKS),
     )

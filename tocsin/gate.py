@@ -1,6 +1,7 @@
 """The gate process: what needs HTTP or slow peers, away from the node.
 
-It takes due deliveries from the node's outbox to their sinks; on profile `sensor` it also serves
+It takes due deliveries from the node's outbox to their sinks, and runs the sources (HTTP inputs, pollers,
+watched folders), which offer what they have to the node (`tocsin.gate_sources`). On profile `sensor` it also serves
 the metrics page and health, whose text the node renders.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
@@ -27,8 +29,12 @@ from runtime.metrics import Metrics
 from runtime.supervisor import end_with_parent
 from telemetry.errors import ConfigError, TransientError
 from tocsin import verbs
+from tocsin.families import families_of
 from tocsin.process_settings import ProcessSettings, process_settings
 from tocsin.state import state_dir
+
+if TYPE_CHECKING:
+    from tocsin.gate_sources import Sources
 
 IDLE_SECONDS = 0.05
 AWAY_SECONDS = 0.5
@@ -58,7 +64,21 @@ class Gate:
             active=self._active,
             order=self._order,
         )
+        self._sources = self._made_sources(settings, state)
         self._told_ns = 0  # when the node was last told how the sinks do
+
+    def _made_sources(self, settings: ProcessSettings, state: Path) -> "Sources | None":
+        if not settings.sources:
+            return None
+        from tocsin.gate_sources import Sources  # needs numpy, as nothing else here does
+
+        return Sources(settings.sources, state, self._part)
+
+    def _part(self, name: str) -> Context:
+        """Return the context of a part of the gate."""
+        gate = self._context
+        seed = (*gate.seed[:1], *name.encode())
+        return Context(name, gate.clock, gate.metrics.scoped(name), logs.child(name), seed)
 
     def _fetch(self, limit: int) -> Sequence[Delivery]:
         return self._client.ask("due", verbs.DueRequest(limit=limit), list[Delivery])
@@ -77,10 +97,17 @@ class Gate:
         now_ns = self._context.clock.now_ns()
         if now_ns - self._told_ns >= TELL_NS:
             self._client.ask("sinks", self._courier.statuses(), verbs.Nothing)
+            if self._sources is not None:
+                says = verbs.GateSays(
+                    sources=self._sources.statuses(), metrics=families_of(self._context.metrics)
+                )
+                self._client.ask("gate", says, verbs.Nothing)
             self._told_ns = now_ns
 
     def run(self) -> None:
         """Work until asked to stop; a node that is away is waited for."""
+        if self._sources is not None:
+            self._sources.start()
         while not self._ended:
             try:
                 moved = self._courier.step()
@@ -90,6 +117,8 @@ class Gate:
                 continue
             if not moved:
                 self._wait()
+        if self._sources is not None:
+            self._sources.stop()
         self._courier.stop()
         self._client.close()
         self._news.close()

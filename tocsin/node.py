@@ -46,7 +46,9 @@ from telemetry.schemas import CONTROL
 from tocsin import __version__, verbs
 from tocsin.chain import Back, Outcome, Tick
 from tocsin.config import Config, keep_config, load_config
+from tocsin.families import take_families
 from tocsin.intake import Intake, make_context, settle
+from tocsin.offers import Offers
 from tocsin.senders import SenderBook
 from tocsin.state import state_dir
 from tocsin.workers import Workers
@@ -173,6 +175,8 @@ class Node:
         # 3. The chain, from the last checkpoint and the journal behind it.
         self._intake.start()
         self._back = make_back(config, self._clock, self.metrics, shards=config.node.workers)
+        self._offers = Offers(self._back.offer, trouble=self._journal.health)
+        self._gate_says = verbs.GateSays(sources=[], metrics=[])
         self._recover()
         self._back.merger.start_over()
         self._back.on_tick = self._journal_tick
@@ -206,6 +210,7 @@ class Node:
         if loaded is not None:
             sequence, tick_end_ns, snapshot = loaded
             self._back.restore(snapshot.scoped("back"))
+            self._offers.restore(snapshot.scoped("offers"))
             after = sequence + 1
             self._checkpoint_sequence = after
             self._last_tick_end_ns = self._closed_ns = tick_end_ns
@@ -225,6 +230,7 @@ class Node:
                 self._log.error("journal_damaged error=%s", error)
                 reader.skip()
         for tick in waiting:
+            self._offers.absorb(tick.batches)
             outcome = self._back.absorb(tick)
             if outcome.is_worth_keeping:
                 if tick.tick_end_ns not in scored:
@@ -335,7 +341,9 @@ class Node:
     def _save_checkpoint(self) -> None:
         sequence = self._journal.next_sequence - 1
         try:
-            self._checkpoints.save(sequence, self._closed_ns, {"back": self._back})
+            self._checkpoints.save(
+                sequence, self._closed_ns, {"back": self._back, "offers": self._offers}
+            )
             self._checkpoint_sequence = sequence + 1
             cursors = []
             for name in CURSORS:
@@ -423,6 +431,8 @@ class Node:
         )
         serve("senders", str, self._senders.statuses)
         serve("mark", list[Verdict], self._mark)
+        serve("offer", verbs.Offered, self._offers.take)
+        serve("gate", verbs.GateSays, self._hear_gate)
         serve("deliveries", verbs.Nothing, lambda _: self._outbox.deliveries())
         serve("retry", verbs.Nothing, lambda _: self._outbox.retry())
         serve("told", verbs.ToldRequest, lambda ask: self._outbox.told(ask.sink))
@@ -430,6 +440,11 @@ class Node:
         serve("audit", verbs.Nothing, lambda _: self._outbox.audit())
         serve("sinks", list[SinkStatus], self._hear_of_sinks)
         serve("orders", list[Order], self._take_orders)
+
+    def _hear_gate(self, says: verbs.GateSays) -> verbs.Nothing:
+        self._gate_says = says
+        take_families(self.metrics, says.metrics, "gate")
+        return verbs.Nothing()
 
     def _mark(self, verdicts: list[Verdict]) -> verbs.Nothing:
         self._outbox.mark(verdicts, self._clock.now_ns())
@@ -457,6 +472,7 @@ class Node:
                 *self._intake.health(),
                 self._journal.health(),
                 self._outbox.health(),
+                *(source.health for source in self._gate_says.sources),
                 self._sinks.health(self._clock.now_ns()),
             )
             if text
@@ -481,6 +497,7 @@ class Node:
             rss_bytes=rss_bytes(os.getpid()),
             health=health,
             listeners=self._intake.listeners(),
+            sources=self._gate_says.sources,
             workers=self._intake.workers(),
             sinks=self._sinks.statuses,
         )

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from alerting.config import AlertingSettings
+from collectors.sources import SourceSettings
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 
 ENVIRONMENT = "TOCSIN_PROCESS_SETTINGS"
@@ -46,6 +47,7 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeSettings
     alerting: AlertingSettings
     api: ApiSettings
+    sources: dict[str, SourceSettings] = {}
 
     def environment(self) -> dict[str, str]:
         """Return what to add to a child's environment; it is readable by this user alone."""

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 
@@ -22,11 +21,12 @@ from runtime import logs
 from runtime.bus import Doorbell, Line
 from runtime.clock import Clock, SystemClock
 from runtime.journal import pack, unpack
-from runtime.metrics import Counter, Gauge, KeyedCounter, Metrics
+from runtime.metrics import Metrics
 from runtime.supervisor import end_with_parent
 from telemetry.errors import ConfigError
 from tocsin.chain import Closing
 from tocsin.config import Config
+from tocsin.families import Family, families_of
 from tocsin.intake import Intake, settle
 from tocsin.verbs import ListenerStatus
 
@@ -40,18 +40,6 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
 
     first_ns: int  # open the tick that holds this
     drops: dict[str, int]  # of each socket, as counted before
-
-
-class Family(msgspec.Struct, frozen=True, array_like=True):
-    """One self-metric of a shard."""
-
-    kind: str
-    name: str
-    help: str
-    label: str
-    values: list[str]
-    component: str
-    numbers: list[float]
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,37 +96,6 @@ def line_address(state: Path) -> str:
 def line_name(shard: int, pid: int) -> bytes:
     """Return the name of one process on the line: a restarted shard is another."""
     return f"shard-{shard}-{pid}".encode()
-
-
-def families_of(metrics: Metrics) -> list[Family]:
-    """Return the self-metrics of this process, for the node's page."""
-    made = []
-    for family in metrics.families():
-        if isinstance(family, KeyedCounter):
-            values, numbers = list(family.counts), [float(n) for n in family.counts.values()]
-        else:
-            values, numbers = list(family.values), [float(n) for n in family.numbers]
-        kind = type(family).__name__
-        made.append(
-            Family(kind, family.name, family.help, family.label, values, family.component, numbers)
-        )
-    return made
-
-
-def take_families(metrics: Metrics, families: Iterable[Family], part: str) -> None:
-    """Put a shard's metrics beside the node's own, under components that begin with `part`."""
-    for one in families:
-        scoped = metrics.scoped(f"{part}.{one.component}")
-        if one.kind == KeyedCounter.__name__:
-            kept = scoped.keyed(one.name, one.help, label=one.label)
-            kept.counts = {v: int(n) for v, n in zip(one.values, one.numbers, strict=True)}
-            continue
-        made: Counter | Gauge
-        if one.kind == Counter.__name__:
-            made = scoped.counter(one.name, one.help, label=one.label, values=one.values)
-        else:
-            made = scoped.gauge(one.name, one.help, label=one.label, values=one.values)
-        made.array[:] = one.numbers
 
 
 class Shard:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from alerting.delivery import SinkStatus
+from tocsin.families import Family
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -34,6 +35,16 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int  # closings that wait for other shards
 
 
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One source as seen by the gate."""
+
+    name: str
+    kind: str
+    health: str
+    offered: int  # rows that the node has journalled
+    refused: int  # offers that failed and will be repeated
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The node at a glance; what the demo's footer, `/health` and `doctor` show."""
 
@@ -56,8 +67,24 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rss_bytes: int
     health: list[str]
     listeners: list[ListenerStatus]
+    sources: list[SourceStatus] = []  # as the gate last said
     workers: list[WorkerStatus] = []  # empty where the node receives itself
     sinks: list[SinkStatus] = []
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True):
+    """Batches of a source in the gate, as a journal block has them; answered once they are journalled."""
+
+    source: str
+    token: str  # "" = none; the same one again counts once
+    data: bytes
+
+
+class GateSays(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate says of its sources once a second, with its self-metrics."""
+
+    sources: list[SourceStatus]
+    metrics: list[Family]
 
 
 class MetricsText(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ from runtime.supervisor import Role, Supervisor
 from tocsin.barrier import Barrier, Left
 from tocsin.chain import Closing
 from tocsin.config import Config
+from tocsin.families import take_families
 from tocsin.intake import make_context
 from tocsin.shard import (
     Beat,
@@ -34,7 +35,6 @@ from tocsin.shard import (
     frontier_of,
     line_address,
     line_name,
-    take_families,
 )
 from tocsin.verbs import ListenerStatus, WorkerStatus
 
