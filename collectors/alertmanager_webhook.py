@@ -11,15 +11,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from collectors.foreign_sync import AlarmFeed, ForeignAlarm
+from collectors.foreign_sync import AlarmFeed, ForeignAlarm, decoded_alarms
 from collectors.foreign_text import clean, integer, iso_ns, json_of
 from collectors.http_client import HttpPeer, PeerError, PeerSettings
 from collectors.http_input import HttpInput, HttpInputSettings, HttpRefusedError, Request, Response
 from collectors.polling import Poller
 from collectors.sources import Offer
 from runtime.component import Context
-from runtime.registry import Part
+from runtime.registry import Part, Reads
 from runtime.settings import PositiveFloat, PositiveInt
+from telemetry.batch import Batch
+from telemetry.errors import DecodeError
 from telemetry.identity import id_text, stable_id
 from telemetry.x733 import CLEARED, SEVERITIES, severity_from
 
@@ -235,6 +237,23 @@ def _time_ns(value: object) -> int:
         return 0
 
 
+def parse(data: bytes, name: str) -> list[Batch]:  # noqa: ARG001  # the contract of Reads
+    """Return the alarms of a captured webhook or list, or raise DecodeError."""
+    options = AlertmanagerOptions()
+    try:
+        document = json_of(data)
+        is_list = isinstance(document, list)
+        alarms = read_list(document, options) if is_list else read_webhook(document, options)[0]
+    except ValueError as error:
+        raise DecodeError("malformed", f"no alerts: {error}") from error
+    return decoded_alarms("alertmanager", alarms)
+
+
 SOURCE = Part(
-    "alerts of Prometheus Alertmanager by webhook", AlertmanagerSource, AlertmanagerOptions
+    "alerts of Prometheus Alertmanager by webhook",
+    AlertmanagerSource,
+    AlertmanagerOptions,
+    reads=Reads(
+        looks_like=lambda head: b'"groupKey"' in head or b'"alertname"' in head, parse=parse
+    ),
 )

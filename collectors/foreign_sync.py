@@ -17,7 +17,7 @@ from collectors.source_ledger import SourceLedger
 from collectors.sources import Offer
 from runtime.component import Context
 from runtime.kept_file import KeptFile
-from telemetry.batch import batch_from_rows
+from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import TransientError
 from telemetry.foreign_alarm import alarm_row, foreign_alarm_id
 from telemetry.identity import stable_id
@@ -113,6 +113,12 @@ class Open:
             foreign_id=self.foreign_id,
             detail={"cleared_by": reason},
         )
+
+
+def decoded_alarms(kind: str, alarms: Iterable[ForeignAlarm]) -> list[Batch]:
+    """Return alarms of a captured message as a batch, with the times that they state themselves."""
+    rows = [alarm.row(kind, alarm.changed_ns) for alarm in alarms]
+    return [batch_from_rows(ALARM, rows, source=kind)] if rows else []
 
 
 OPEN_FIELDS = tuple(field.name for field in fields(Open))

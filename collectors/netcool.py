@@ -13,14 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from collectors.foreign_sync import AlarmFeed, ForeignAlarm
+from collectors.foreign_sync import AlarmFeed, ForeignAlarm, decoded_alarms
 from collectors.foreign_text import clean, integer, json_of, seconds_ns
 from collectors.http_client import Answer, HttpPeer, PeerError, PeerSettings
 from collectors.polling import Poller
 from collectors.sources import Offer
 from runtime.component import Context
-from runtime.registry import Part
+from runtime.registry import Part, Reads
 from runtime.settings import PositiveFloat, PositiveInt
+from telemetry.batch import Batch
+from telemetry.errors import DecodeError
 from telemetry.x733 import CAUSE_NAMES, CLEARED, EVENT_TYPES, SEVERITIES, severity_from
 
 TABLE = "/objectserver/restapi/alerts/status"
@@ -347,5 +349,30 @@ def _key(row: Mapping[str, Any]) -> tuple[str, int]:
     return clean(row.get("ServerName"), 64), integer(row.get("ServerSerial"))
 
 
-SOURCE = Part("alarms of a Netcool/OMNIbus ObjectServer (HTTP interface)", NetcoolSource,
-              NetcoolOptions)  # fmt: skip
+def parse(data: bytes, name: str) -> list[Batch]:  # noqa: ARG001  # the contract of Reads
+    """Return the alarms of a captured answer, or raise DecodeError."""
+    try:
+        rows, _, _ = row_set(data)
+    except ValueError as error:
+        raise DecodeError("malformed", f"no row set: {error}") from error
+    options = NetcoolOptions(url="")
+    ends = {pair_of(row): integer(row.get("LastOccurrence")) for row in rows
+            if integer(row.get("Type")) in RESOLUTIONS}  # fmt: skip
+    made = []
+    for row in rows:
+        alarm = alarm_of(row, 0, options)
+        if alarm is None or integer(row.get("Type")) in RESOLUTIONS:
+            continue
+        end = ends.get(pair_of(row), -1)
+        made.append(
+            _resolved(alarm, end, 0) if end >= integer(row.get("LastOccurrence")) else alarm
+        )
+    return decoded_alarms("netcool", made)
+
+
+SOURCE = Part(
+    "alarms of a Netcool/OMNIbus ObjectServer (HTTP interface)",
+    NetcoolSource,
+    NetcoolOptions,
+    reads=Reads(looks_like=lambda head: b'"rowset"' in head, parse=parse),
+)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 from xml.sax.saxutils import escape
 
-from collectors.foreign_sync import AlarmFeed, ForeignAlarm, Open
+from collectors.foreign_sync import AlarmFeed, ForeignAlarm, Open, decoded_alarms
 from collectors.foreign_text import clean, integer, seconds_ns
 from collectors.http_client import Answer, HttpPeer, PeerError, PeerSettings
 from collectors.polling import Poller
@@ -48,8 +48,10 @@ from collectors.spectrum_answers import (
     subscription_of,
 )
 from runtime.component import Context
-from runtime.registry import Part
+from runtime.registry import Part, Reads
 from runtime.settings import PositiveFloat, PositiveInt
+from telemetry.batch import Batch
+from telemetry.errors import DecodeError
 from telemetry.x733 import severity_from
 
 POLL_SECONDS_FLOOR = 5.0
@@ -394,4 +396,21 @@ def _requested(attributes: Sequence[str]) -> str:
     return "".join(f'<rs:requested-attribute id="{escape(a)}"/>' for a in attributes)
 
 
-SOURCE = Part("alarms of DX NetOps Spectrum (OneClick REST)", SpectrumSource, SpectrumOptions)
+def parse(data: bytes, name: str) -> list[Batch]:  # noqa: ARG001  # the contract of Reads
+    """Return the alarms of a captured answer, or raise DecodeError."""
+    try:
+        found = page_of(data).alarms
+    except ValueError as error:
+        raise DecodeError("malformed", f"no list of alarms: {error}") from error
+    places, options = places_of(found, ()), SpectrumOptions(url="")
+    return decoded_alarms(
+        "spectrum", [alarm_of(alarm, places[alarm.alarm_id], 0, options) for alarm in found]
+    )
+
+
+SOURCE = Part(
+    "alarms of DX NetOps Spectrum (OneClick REST)",
+    SpectrumSource,
+    SpectrumOptions,
+    reads=Reads(looks_like=lambda head: b"alarm-response-list" in head, parse=parse),
+)

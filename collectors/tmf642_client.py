@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from collectors.foreign_sync import AlarmFeed, ForeignAlarm
+from collectors.foreign_sync import AlarmFeed, ForeignAlarm, decoded_alarms
 from collectors.foreign_text import clean, integer, iso_ns, json_of
 from collectors.http_client import HttpPeer, PeerError, PeerSettings
 from collectors.http_input import HttpInput, HttpInputSettings, HttpRefusedError, Request, Response
@@ -20,9 +20,10 @@ from collectors.polling import Poller
 from collectors.sources import Offer
 from collectors.ves_events import event_type_of
 from runtime.component import Context
-from runtime.registry import Part
+from runtime.registry import Part, Reads
 from runtime.settings import PositiveFloat, PositiveInt
-from telemetry.errors import ConfigError
+from telemetry.batch import Batch
+from telemetry.errors import ConfigError, DecodeError
 from telemetry.x733 import CAUSE_NUMBERS, CLEARED, SEVERITIES
 
 POLL_SECONDS_FLOOR = 5.0
@@ -256,4 +257,29 @@ def _time_ns(alarm: Mapping[str, Any], *names: str) -> int:
     return 0
 
 
-SOURCE = Part("alarms of a TMF642 system: its list, and its hub", Tmf642Source, Tmf642Options)
+def parse(data: bytes, name: str) -> list[Batch]:  # noqa: ARG001  # the contract of Reads
+    """Return the alarms of a captured list, alarm or event, or raise DecodeError."""
+    try:
+        document = json_of(data)
+    except ValueError as error:
+        raise DecodeError("malformed", f"no JSON: {error}") from error
+    entries = document if isinstance(document, list) else [document]
+    found = []
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise DecodeError("malformed", "no list of alarms")
+        event = entry.get("event")
+        alarm = event.get("alarm") if isinstance(event, dict) else entry
+        read = alarm_of(alarm) if isinstance(alarm, dict) else None
+        if read is None:
+            raise DecodeError("malformed", "an alarm names no alarmedObject")
+        found.append(read)
+    return decoded_alarms("tmf642", found)
+
+
+SOURCE = Part(
+    "alarms of a TMF642 system: its list, and its hub",
+    Tmf642Source,
+    Tmf642Options,
+    reads=Reads(looks_like=lambda head: b'"alarmedObject"' in head, parse=parse),
+)

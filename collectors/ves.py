@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from collectors.foreign_sync import ForeignAlarm
-from collectors.foreign_text import clean, integer
+from collectors.foreign_sync import ForeignAlarm, decoded_alarms
+from collectors.foreign_text import clean, integer, json_of
 from collectors.http_input import HttpInput, HttpInputSettings, HttpRefusedError, Request, Response
 from collectors.polling import Poller
 from collectors.series_book import Sample, SeriesBook, sample_batch
@@ -31,10 +31,10 @@ from collectors.ves_fields import fault_of
 from collectors.ves_measurements import Measured
 from runtime.component import Context
 from runtime.kept_file import KeptFile
-from runtime.registry import Part
+from runtime.registry import Part, Reads
 from runtime.settings import PositiveFloat, PositiveInt
 from telemetry.batch import Batch, batch_from_rows
-from telemetry.errors import TransientError
+from telemetry.errors import DecodeError, TransientError
 from telemetry.schemas import ALARM, LOG
 
 PATH = re.compile(r"/eventListener/v(\d+)(?:/([^/]+))?/?\Z")
@@ -209,21 +209,7 @@ class VesSource:
             self._off_clock.add()
         self._values.add("not_numeric", block.not_numeric)
         self._values.add("suspect", block.suspect)
-        return [
-            (
-                time_ns,
-                self._book.id(
-                    f"{block.entity}:{below}" if below else block.entity,
-                    metric,
-                    dimensions,
-                    unit=unit,
-                    interval_seconds=block.interval_seconds,
-                ),
-                value,
-                kind,
-            )
-            for below, metric, dimensions, value, kind, unit in block.values
-        ]
+        return samples_of(block, time_ns, self._book)
 
     def _alive(self, reading: Reading) -> list[ForeignAlarm]:
         """Return the end of silence alarms of those who spoke."""
@@ -331,6 +317,25 @@ class VesSource:
         return TURN_SECONDS
 
 
+def samples_of(block: Measured, time_ns: int, book: SeriesBook) -> list[Sample]:
+    """Return the numbers of one event as samples of one time."""
+    return [
+        (
+            time_ns,
+            book.id(
+                f"{block.entity}:{below}" if below else block.entity,
+                metric,
+                dimensions,
+                unit=unit,
+                interval_seconds=block.interval_seconds,
+            ),
+            value,
+            kind,
+        )
+        for below, metric, dimensions, value, kind, unit in block.values
+    ]
+
+
 def silence_alarm(
     name: str, silent_seconds: float, promised: float, *, ended: bool = False
 ) -> ForeignAlarm:
@@ -376,4 +381,31 @@ def _event_key(event: dict[str, Any]) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-SOURCE = Part("VES events of network functions, 5.x and 7.x, over HTTPS", VesSource, VesOptions)
+def parse(data: bytes, name: str) -> list[Batch]:  # noqa: ARG001  # the contract of Reads
+    """Return what a captured event or batch says, with its own times, or raise DecodeError."""
+    try:
+        document = json_of(data)
+    except ValueError as error:
+        raise DecodeError("malformed", f"no JSON: {error}") from error
+    found = document if isinstance(document, dict) else {}
+    events = found.get("eventList", [found.get("event")])
+    reading, samples = Reading(keep_suspect=True), []
+    book = SeriesBook(series_max=100_000)
+    for event in events if isinstance(events, list) else [{}]:
+        faults = [fault_of(event, major) for major in reversed(MAJORS)]
+        if all(faults) or not isinstance(event, dict):
+            raise DecodeError("rejected", faults[0])
+        read_event(event, reading, epoch_ns(event["commonEventHeader"]["lastEpochMicrosec"]))
+    for block in reading.measured:
+        samples += samples_of(block, block.time_ns, book)
+    made = decoded_alarms("ves", reading.alarms)
+    made += [batch_from_rows(LOG, reading.logs, source="ves")] if reading.logs else []
+    return [*made, *book.waiting(), sample_batch(samples, "ves", 0)] if samples else made
+
+
+SOURCE = Part(
+    "VES events of network functions, 5.x and 7.x, over HTTPS",
+    VesSource,
+    VesOptions,
+    reads=Reads(looks_like=lambda head: b'"commonEventHeader"' in head, parse=parse),
+)
