@@ -103,6 +103,7 @@ class HistoryFeeder:
         if self._writer.waiting_rows or blocks:
             self._writer.flush()
             behind = self._held.sequence if self._held else self._reader.next_sequence
+            behind = min(behind, self._writer.gathers_from or behind)
             if behind != self._cursor.next_sequence:
                 self._cursor.commit(behind)
             if self._trouble:
@@ -148,18 +149,24 @@ class HistoryFeeder:
         held = self._held
         if block.kind is BlockKind.TICK:
             if held is not None:
-                self._writer.tick(held.tick_end_ns, _of_tick(held, frames=True))
+                self._tick(held)
             self._held = block
             if not any(batch.schema.name == "frame" for batch in block.batches):
-                self._writer.tick(block.tick_end_ns, _of_tick(block, frames=True))
+                self._tick(block)
                 self._held = None
             return
         before: tuple[Batch, ...] = ()
+        sequence = block.sequence
         if held is not None and held.tick_end_ns == block.tick_end_ns:
             scored = any(batch.schema.name == "frame" for batch in block.batches)
-            before = _of_tick(held, frames=not scored)
+            before, sequence = _of_tick(held, frames=not scored), held.sequence
             self._held = None
-        self._writer.tick(block.tick_end_ns, (*before, *block.batches))
+        self._writer.tick(block.tick_end_ns, (*before, *block.batches), sequence=sequence)
+
+    def _tick(self, block: Block) -> None:
+        """Hand over a TICK that has no result."""
+        batches = _of_tick(block, frames=True)
+        self._writer.tick(block.tick_end_ns, batches, sequence=block.sequence)
 
     def _say(self, sentence: str) -> None:
         if sentence != self._trouble:

@@ -45,6 +45,10 @@ BESIDE = {
     "log": "logs",
     "route": "routes",
 }
+# Of these come small batches each second. They are gathered over ten seconds of closing times, so that
+# the same rows go in under the same token whenever and however often the journal is read.
+GATHERED = ("logs", "routes")
+GATHER_NS = 10 * SECOND_NS
 
 # What one rollup statement may look at and make: its memory follows from these.
 ROLLUP_ROWS_READ = 1_000_000
@@ -126,6 +130,10 @@ class HistoryWriter:
         self._ticks: deque[_Tick] = deque()
         self._group: list[_Tick] = []  # what the insert in progress holds, first in _ticks
         self._rows_beside: deque[tuple[str, str, dict[str, Any]]] = deque()  # table, token, columns
+        self._gathered: dict[str, list[dict[str, Any]]] = {table: [] for table in GATHERED}
+        self._span = 0  # of closing times: what `_gathered` holds is of it alone
+        self._pieces = 0  # of this span that are sealed
+        self.gathers_from = 0  # journal block of the first gathered row, 0 = nothing is gathered
         self._cadences: list[_Cadence] = []
         self._views: list[str] = []
         self._measures: list[str] = []
@@ -198,8 +206,14 @@ class HistoryWriter:
         self._context.log.warning("history_rollup_mended period=%d until=%d", period, last)
         return first
 
-    def tick(self, closed_ns: int, batches: Sequence[Batch]) -> None:
-        """Take what closed at one time. What is stored already is passed over; nothing is written yet."""
+    def tick(self, closed_ns: int, batches: Sequence[Batch], *, sequence: int = 0) -> None:
+        """Take what closed at one time. What is stored already is passed over; nothing is written yet.
+
+        `sequence` is that of the journal block: read again from `gathers_from` on, all is as it was.
+        """
+        if closed_ns // GATHER_NS != self._span:
+            self._seal()
+            self._span, self._pieces = closed_ns // GATHER_NS, 0
         places: dict[str, int] = {}
         for batch in batches:
             table = BESIDE.get(batch.schema.name)
@@ -207,6 +221,9 @@ class HistoryWriter:
                 continue
             for start in range(0, batch.rows, ROWS_PER_INSERT):
                 part = batch.slice(start, min(start + ROWS_PER_INSERT, batch.rows))
+                if table in GATHERED:
+                    self._gather(table, _columns(part), sequence)
+                    continue
                 place = places[table] = places.get(table, 0) + 1
                 self._rows_beside.append((table, f"{table}-{closed_ns}-{place}", _columns(part)))
                 self.waiting_rows += part.rows
@@ -222,15 +239,38 @@ class HistoryWriter:
             self._ticks.append(made)
             self.waiting_rows += made.rows
 
+    def _gather(self, table: str, columns: dict[str, Any], sequence: int) -> None:
+        rows = sum(_count(part) for part in self._gathered[table])
+        if rows + _count(columns) > ROWS_PER_INSERT:
+            self._seal()
+        self._gathered[table].append(columns)
+        self.gathers_from = self.gathers_from or sequence
+
+    def _seal(self) -> None:
+        """Let what was gathered go in as one insert a table."""
+        for table, parts in self._gathered.items():
+            if parts:
+                columns = {
+                    name: np.concatenate([part[name] for part in parts])
+                    if isinstance(first, np.ndarray)
+                    else [text for part in parts for text in part[name]]
+                    for name, first in parts[0].items()
+                }
+                token = f"{table}-{self._span}-{self._pieces}"
+                self._rows_beside.append((table, token, columns))
+                self.waiting_rows += _count(columns)
+                parts.clear()
+        self._pieces += 1
+        self.gathers_from = 0
+
     def flush(self) -> None:
         """Insert what waits, then roll up every bucket that is over. Raises TransientError."""
         while self._rows_beside:
             table, token, columns = self._rows_beside[0]
             self._db.insert(f"{DATABASE}.{table}", columns, token=token)
             self._rows_beside.popleft()
-            rows = len(next(iter(columns.values())))
-            self.waiting_rows -= rows
-            self._rows.add(table, rows)
+            self.waiting_rows -= _count(columns)
+            self._rows.add(table, _count(columns))
         while self._ticks:
             # A group that was refused is tried again as it was: its token stands for these rows.
             self._group = self._group or self._whole_ticks()
@@ -393,6 +433,10 @@ def _columns(batch: Batch) -> dict[str, Any]:
                 batch[spec.name] if spec.kind is Kind.PLAIN else batch.texts(spec.name)
             )
     return columns
+
+
+def _count(columns: dict[str, Any]) -> int:
+    return len(next(iter(columns.values())))
 
 
 def _place(words: list[str], word: str) -> int:

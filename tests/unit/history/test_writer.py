@@ -15,7 +15,7 @@ from runtime.clock import ManualClock
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import TransientError
 from telemetry.schema import plain
-from telemetry.schemas import ALARM, FRAME, ROUTE, SERIES
+from telemetry.schemas import ALARM, FRAME, LOG, ROUTE, SERIES
 from tocsin.testing import make_context
 
 SECOND = 10**9
@@ -307,6 +307,7 @@ def test_all_of_a_route_is_stored(store: Store) -> None:
     }  # fmt: skip
     writer = store.writer()
     writer.tick(end_ns(0), [frame(0), batch_from_rows(ROUTE, [row])])
+    writer.tick(end_ns(100), [])
     writer.flush()
     (found,) = store.connection.rows(f"select * from {DATABASE}.routes")
     assert {"peer_address", "time_ns"} <= set(found)
@@ -315,6 +316,33 @@ def test_all_of_a_route_is_stored(store: Store) -> None:
         "::ffff:203.0.113.1", "::ffff:10.0.0.1", "::ffff:192.0.2.0",
     )  # fmt: skip
     assert (int(found["route_key"]), found["rib"], found["change"]) == (2**64 - 1, 4, 4)
+
+
+@pytest.mark.parametrize("killed_at", [3, 10, 11, 19, 24])
+@pytest.mark.parametrize("committed", [True, False], ids=["cursor-moved", "cursor-stood"])
+def test_log_lines_are_gathered_and_stored_once(
+    store: Store, killed_at: int, committed: bool
+) -> None:
+    """Ten seconds of lines are one insert; a writer that dies between leaves none twice, none out."""
+
+    def lines(second: int) -> Batch:
+        texts = (f"line {second}-{k}" for k in range(3))
+        return batch_from_rows(LOG, [{"time_ns": second, "host": "a", "message": t} for t in texts])
+
+    cursor, inserts = 0, 0
+    for writer, seconds in ((store.writer(), killed_at), (store.writer(), 60)):
+        for second in range(cursor, seconds):
+            writer.tick((START_S + second) * SECOND, [lines(second)], sequence=second + 1)
+            inserts += writer.waiting_rows > 0
+            writer.flush()
+            moved = (writer.gathers_from or second + 2) - 1
+            if committed or second + 1 < seconds:
+                cursor = moved
+    writer.tick((START_S + 100) * SECOND, [])
+    writer.flush()
+    assert inserts <= 8
+    counts = f"select count() as a, uniqExact(message) as b from {DATABASE}.logs"
+    assert store.connection.rows(counts) == [{"a": 180, "b": 180}]
 
 
 def test_migrations_run_once_and_forward(store: Store) -> None:
