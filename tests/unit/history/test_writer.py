@@ -10,12 +10,12 @@ import pytest
 import history.writer
 from history.chdb_store import ChdbStore
 from history.store import DATABASE, migrate
-from history.writer import HistoryWriter
+from history.writer import BESIDE, HistoryWriter
 from runtime.clock import ManualClock
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import TransientError
 from telemetry.schema import plain
-from telemetry.schemas import ALARM, FRAME, LOG, ROUTE, SERIES
+from telemetry.schemas import ALARM, CATALOGUE, FRAME, LOG, ROUTE, SERIES
 from tocsin.testing import make_context
 
 SECOND = 10**9
@@ -316,6 +316,17 @@ def test_all_of_a_route_is_stored(store: Store) -> None:
         "::ffff:203.0.113.1", "::ffff:10.0.0.1", "::ffff:192.0.2.0",
     )  # fmt: skip
     assert (int(found["route_key"]), found["rib"], found["change"]) == (2**64 - 1, 4, 4)
+
+
+@pytest.mark.parametrize("schema", sorted(BESIDE))
+def test_every_field_of_what_is_stored_beside_frames_has_its_column(
+    store: Store, schema: str
+) -> None:
+    writer = store.writer()
+    writer.tick(end_ns(0), [batch_from_rows(CATALOGUE[schema], [{}])], sequence=1)
+    writer.tick(end_ns(100), [])
+    writer.flush()
+    assert store.one(f"select count() from {DATABASE}.{BESIDE[schema]}") == 1
 
 
 @pytest.mark.parametrize("killed_at", [3, 10, 11, 19, 24])
