@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from collectors.block import DatagramBlock
+from collectors.block import DatagramBlock, Reply
 from collectors.config import ListenerSettings
 from collectors.hand_over import BlockQueue
 from collectors.receive import SO_RXQ_OVFL, SO_TIMESTAMPNS, Receiver
 from runtime.component import Context
 from telemetry.errors import ConfigError
+from telemetry.identity import address_text
 
 SO_ATTACH_REUSEPORT_CBPF = 51
 WAIT_MS = 90  # with GATHER_MS: the frontier is told at least every 200 ms, also when silent
@@ -217,6 +218,10 @@ class UdpListener:
             label="reason",
             values=("kernel_buffer_full", "cut_too_long"),
         )
+        self._replies = context.metrics.counter(
+            "listener_replies_total", "answers to senders by what became of them",
+            label="result", values=("sent", "failed"),
+        )  # fmt: skip
         self._received = context.metrics.counter(
             "listener_datagrams_total", "datagrams received from the kernel"
         )
@@ -274,6 +279,19 @@ class UdpListener:
     def take(self) -> DatagramBlock | None:
         """Return the next block, or None where nothing waits; raise what ended the thread."""
         return self._queue.take()
+
+    def send(self, reply: Reply) -> None:
+        """Send an answer from the socket on which its request came; one that cannot go is counted."""
+        if self._sock is None:
+            return
+        host = address_text(reply.exporter_high, reply.exporter_low)
+        if self._sock.family == socket.AF_INET6 and ":" not in host:
+            host = f"::ffff:{host}"
+        try:
+            self._sock.sendto(reply.payload, socket.MSG_DONTWAIT, (host, reply.exporter_port))
+            self._replies.add("sent")
+        except OSError:
+            self._replies.add("failed")
 
     def _receive(self) -> None:
         assert self._sock is not None

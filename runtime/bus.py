@@ -258,6 +258,7 @@ class Line:
         self._received = 0  # by the node
         self._moved_ns = 0  # when that last changed, or all was received
         self.sent = 0  # the newest sequence number
+        self.done = 0  # the newest that the node is done with
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
 
@@ -315,6 +316,7 @@ class Line:
                 found.append((kind, body))
                 continue
             received, done = _HAVE.unpack(body)
+            self.done = max(self.done, done)
             if received != self._received:
                 self._received, self._moved_ns = received, now_ns
             while self._kept and self._kept[0][0] <= done:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from collectors.block import DatagramBlock, Decoder
+from collectors.block import DatagramBlock, Decoder, Reply
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Stage
 from telemetry.batch import Batch
@@ -29,6 +29,7 @@ ADVANCE_NS = 10_000_000_000  # decoders that make no flows report so often what 
 EVENTS = frozenset((ALARM.name, LOG.name, ROUTE.name))  # journalled at event ticks as they are
 AT_EVENT_TICKS = EVENTS | {SAMPLE.name, SERIES.name}
 NEVER_NS = 1 << 62
+REPLIES_MAX = 10_000  # that wait; beyond it the oldest go, and their senders ask again
 BLIND_SHARE = 0.2  # of a tick's datagrams lost in our own socket: it is flagged incomplete
 
 
@@ -83,6 +84,7 @@ class Front:
         self._loose: list[Batch] = []  # for the next closing of a view
         self._events: list[Batch] = []  # for the event tick that ends at `_event_end_ns`
         self._event_end_ns = NEVER_NS
+        self._replies: deque[tuple[int, str, Reply]] = deque(maxlen=REPLIES_MAX)
         self._lost = 0
         self._came = 0
         self.records = 0
@@ -239,6 +241,17 @@ class Front:
             else:
                 beside.append(batch)
         self._sort(beside, event_end_ns)
+        if replies := getattr(self._decoders[name], "replies", None):
+            self._replies.extend((0 if r.at_once else event_end_ns, name, r) for r in replies)
+            replies.clear()
+
+    def replies(self, until_ns: int) -> list[tuple[str, Reply]]:
+        """Return what decoders answer, by listener: promises only of event ticks that end by `until_ns`."""
+        due = [(name, reply) for end_ns, name, reply in self._replies if end_ns <= until_ns]
+        if due:
+            left = [one for one in self._replies if one[0] > until_ns]
+            self._replies = deque(left, REPLIES_MAX)
+        return due
 
     def _close(self, deadline_ns: int) -> Closing:
         events: list[Batch] = []

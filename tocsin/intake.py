@@ -199,10 +199,18 @@ class Intake:
         if not self._listeners:  # sources in the gate alone: the clock is all there is to wait for
             self._front.feed("", silence(self._clock.now_ns()))
         closings = self._front.step()
+        self.answer(0)
         deadline_ns = self._front.deadline_ns
         for listener in self._listeners.values():
             listener.deadline_ns = deadline_ns
         return moved, closings
+
+    def answer(self, until_ns: int) -> None:
+        """Send the answers that senders wait for, of event ticks that are journalled up to here."""
+        for name, reply in self._front.replies(until_ns):
+            listener = self._listeners[name]
+            if isinstance(listener, UdpListener):
+                listener.send(reply)
 
     def keep(self, *, always: bool = False) -> None:
         """Keep templates within a second of a change: a restart must not wait for the next refresh."""

@@ -303,7 +303,10 @@ class Node:
         if frontier_ns // event_tick_ns == self._settled_ns // event_tick_ns:
             return 0
         self._settled_ns = self._frontier_ns = frontier_ns
-        return len(self._back.settle(frontier_ns))
+        closed = len(self._back.settle(frontier_ns))
+        if isinstance(self._intake, Intake) and not self._journal.health():
+            self._intake.answer(frontier_ns)
+        return closed
 
     def _journal_tick(self, tick: Tick) -> None:
         self._senders.take(tick.batches)

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections import deque
 from pathlib import Path
 from types import FrameType
 
@@ -118,6 +119,8 @@ class Shard:
         self._beat_ns = 0
         self._said_ns = 0
         self._frontier_ns = 0
+        # (frontier, number of the last message about what came before it)
+        self._unanswered: deque[tuple[int, int]] = deque()
 
     def run(self) -> None:
         """Ask the node for work and do it until asked to stop."""
@@ -147,8 +150,19 @@ class Shard:
             moved, closings = self._intake.step()
             for closing in closings:
                 self._line.send(b"closing", encode_closing(closing))
+            self._answer(self._intake)
         self._beat(self._intake, at_once=self._line.sent > sent)
         return moved
+
+    def _answer(self, intake: Intake) -> None:
+        """Send the answers that senders wait for, once the node has journalled what they are about."""
+        frontier_ns = intake.frontier_ns
+        if not self._unanswered or self._unanswered[-1][1] < self._line.sent:
+            self._unanswered.append((frontier_ns, self._line.sent))
+        else:  # nothing was sent since: it reaches further
+            self._unanswered[-1] = (frontier_ns, self._line.sent)
+        while self._unanswered and self._unanswered[0][1] <= self._line.done:
+            intake.answer(self._unanswered.popleft()[0])
 
     def _made(self, config: Config) -> Intake:
         logs.set_up(f"shard-{self._shard}", self._metrics, self._clock, level=config.node.log_level)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.block import DatagramBlock, silence
+from collectors.block import DatagramBlock, Reply, silence
 from collectors.capture import Datagram, pack
 from collectors.listener import shard_of
 from correlator.windows import FlowWindows
@@ -282,3 +282,35 @@ def test_chosen_rows_of_a_joined_batch_are_those_rows() -> None:
     parts = [batch_from_rows(LOG, [{"message": f"m{i}", "host": f"h{i}"}]) for i in range(5)]
     made = chosen(joined(parts).slice(1, 5), np.array([3, 0]))
     assert (made.texts("message"), made.texts("host")) == (["m4", "m1"], ["h4", "h1"])
+
+
+class Asking(TextDecoder):
+    """Answers each datagram: `now ...` at once, all others once what they brought is journalled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replies: list[Reply] = []
+
+    def decode(self, block: DatagramBlock) -> list[Batch]:
+        made = super().decode(block)
+        for d in range(block.datagrams):
+            start = int(block.offset[d])
+            data = block.payload[start : start + int(block.length[d])].tobytes()
+            high, low = int(block.exporter_high[d]), int(block.exporter_low[d])
+            self.replies.append(Reply(high, low, 162, data, data.startswith(b"now")))
+        return made
+
+
+def test_an_answer_that_promises_waits_for_its_event_tick() -> None:
+    front = Front({"text": Asking()}, FlowWindows(Config().all_views(), make_context()))
+    high, low = address_pair("192.0.2.1")
+    given = [
+        Datagram(START_NS + at, high, low, 162, 162, data)
+        for at, data in ((1, b"log a"), (2, b"now b"), (SECOND + 1, b"log c"))
+    ]
+    front.feed("text", _up_to(pack(given), START_NS + SECOND + 2))
+    front.step()
+    assert [reply.payload for _, reply in front.replies(0)] == [b"now b"]
+    assert [reply.payload for _, reply in front.replies(START_NS + SECOND)] == [b"log a"]
+    assert front.replies(START_NS + SECOND) == []
+    assert [reply.payload for _, reply in front.replies(START_NS + 2 * SECOND)] == [b"log c"]

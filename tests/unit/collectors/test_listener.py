@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from collectors.block import DatagramBlock
+from collectors.block import DatagramBlock, Reply
 from collectors.config import ListenerSettings
 from collectors.listener import (
     UdpListener,
@@ -22,7 +22,7 @@ from collectors.receive import SLOT_BYTES, Receiver
 from runtime.clock import SystemClock
 from runtime.component import Context
 from telemetry.errors import BugError, ConfigError
-from telemetry.identity import address_text
+from telemetry.identity import address_pair, address_text
 from tocsin.testing import make_context
 
 SMALL = 8192
@@ -254,3 +254,19 @@ def test_a_thread_that_fails_fails_its_owner(pair: tuple[socket.socket, socket.s
     with pytest.raises(BugError, match="the clock stands"):
         one.take()
     one.stop()
+
+
+@pytest.mark.parametrize("listen", ["udp://127.0.0.1:0", "udp://[::]:0"], ids=["v4", "both"])
+def test_an_answer_goes_back_from_the_socket_that_was_asked(listen: str) -> None:
+    (sock,) = bind(listen, shards=1, receive_buffer_bytes=65_536)
+    context = make_context()
+    one = UdpListener(ListenerSettings(kind="flow", listen=listen), live(context), sock)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.settimeout(10.0)
+        asker.bind(("127.0.0.1", 0))
+        high, low = address_pair("127.0.0.1")
+        one.send(Reply(high, low, asker.getsockname()[1], b"yes", at_once=True))
+        data, address = asker.recvfrom(100)
+    assert (data, address[1]) == (b"yes", sock.getsockname()[1])
+    assert context.metrics.value("listener_replies_total", result="sent") == 1
+    sock.close()
