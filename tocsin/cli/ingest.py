@@ -119,7 +119,7 @@ def _source(config: Path | None, url: str, mapping: str) -> tuple[str, str]:
         return url, mapping
     from tocsin.config import load_config
 
-    sources = getattr(load_config(config), "sources", {})
+    sources = load_config(config).sources
     found = {
         (settings.options["listen"], word)
         for settings in sources.values()

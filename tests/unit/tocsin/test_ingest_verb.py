@@ -104,3 +104,29 @@ def test_a_node_that_is_away_leaves_the_file(running: Running, tmp_path: Path) -
     done: Any = running(folder)
     assert "answered 503" in str(done.exception)
     assert (folder / "a.csv").exists()
+
+
+def test_the_configuration_says_where_to_send(running: Running, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(HEAD + LINES)
+    config = tmp_path / "tocsin.toml"
+    config.write_text(
+        f"""
+[sources.files]
+kind = "ingest"
+[sources.files.options]
+listen = "http://[::]:{running.source.port}"
+token_file = "{tmp_path / "tokens"}"
+mappings = {{ probe = "{tmp_path / "m.toml"}" }}
+"""
+    )
+    arguments = [
+        str(tmp_path / "a.csv"),
+        "-c",
+        str(config),
+        "--token-file",
+        str(tmp_path / "tokens"),
+    ]
+    done = CliRunner().invoke(ingest, arguments)
+    assert (done.exit_code, "2 records taken" in done.output) == (0, True), done.output
+    other = CliRunner().invoke(ingest, [*arguments, "-m", "other"])
+    assert "listens for mapping 'other'" in str(other.exception)
