@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from collectors.block import DatagramBlock
 from collectors.capture import Datagram, pack
-from perf import managers
+from perf import managers, routing
 from perf.measure import best_seconds, cpu_of, report, row
 from tests.support.log_grouping import (
     NAMES,
@@ -202,6 +202,8 @@ def _grouping() -> Rows:
 
 STREAMS: dict[str, Callable[[], Rows]] = {
     "syslog": syslog,
+    "bmp": routing.bmp,
+    "pm-files": routing.pm_files,
     "ves": managers.ves,
     "netcool": managers.netcool,
     "ingest": managers.ingest,

@@ -266,7 +266,7 @@ def move_prefixes(
 
 
 @kernel(
-    "void(const u8[::1], const u8[::1], const u1[::1], const u1[::1], const u8[:,::1],"
+    "i8(const u8[::1], const u8[::1], const u1[::1], const u1[::1], const u8[:,::1],"
     " const u1[::1], const i4[::1], const i4[::1], const u8[::1], const i4[::1], const u2[::1],"
     " const u4[::1], const u4[::1], i8[::1], i8[::1])"
 )
@@ -286,13 +286,20 @@ def find_routes(
     generation: NDArray[np.uint32],
     out_place: NDArray[np.int64],
     out_route: NDArray[np.int64],
-) -> None:
-    """Find the longest prefix that covers each network of `bits`, and its best route; -1 for none."""
+) -> int:
+    """Find the longest prefix that covers each network of `bits`, and its best route; -1 for none.
+
+    Returns how many were found.
+    """
+    found = 0
     for i in range(high.size):
         out_place[i], out_route[i] = _find(
             high[i], low[i], 34 if version6[i] else 1, np.int64(bits[i]), keys, kinds, heads, used,
             source, following, length, age, generation,
         )  # fmt: skip
+        if out_route[i] >= 0:
+            found += 1
+    return found
 
 
 @dataclass(frozen=True, slots=True)

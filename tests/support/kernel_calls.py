@@ -77,12 +77,13 @@ def log_lines() -> None:
 
 
 def routes_and_traps() -> None:
-    """Decode BMP sessions of routes beyond the first table, and traps of many sorts."""
+    """Decode BMP sessions of routes beyond the first table, join them, and traps of many sorts."""
     import struct
 
     from collectors.capture import Datagram, pack
     from collectors.config import ListenerSettings
     from collectors.registry import make_decoder
+    from correlator.tables.routing import RoutingTable
     from telemetry.identity import address_pair
     from tests.support import bmp_messages
     from tests.support.snmp_messages import varied
@@ -102,7 +103,11 @@ def routes_and_traps() -> None:
     ]
     routes = bmp_messages.make_decoder()
     routes.decode(bmp_messages.chunks([*speaker.begin(0), *speaker.state(["ams1-fra2"], 0)]))
-    routes.decode(bmp_messages.chunks([bmp_messages.peer_up(), *many], port=4001))
+    table = RoutingTable()
+    for batch in routes.decode(bmp_messages.chunks([bmp_messages.peer_up(), *many], port=4001)):
+        if batch.schema.name == "route":
+            table.learn(batch)
+    table.origin("0.0.0.7")
     settings = ListenerSettings(kind="snmp-trap", listen="udp://[::]:5162")
     traps = make_decoder(settings, make_context("collectors.traps"))
     sender = address_pair("127.1.0.1")
