@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "series": ("series", "Print series of the history."),
     "tail": ("tail", "Follow alerts or frames live."),
     "config": ("config", "Check, show or describe the configuration."),
+    "collectors": ("collectors", "List what Tocsin can read, with options and defaults."),
     "doctor": ("doctor", "Say what is wrong on this machine and how to fix it."),
     "outbox": (
         "outbox",

@@ -1,0 +1,57 @@
+"""`tocsin collectors list` shows whatever is registered, with what a person needs to configure it."""
+
+import json
+
+import click.testing
+import pytest
+
+from collectors.registry import COLLECTORS
+from collectors.sources import SOURCES
+from runtime.settings import PositiveInt, Settings, defaults_of
+from tocsin.cli.collectors import collectors
+
+
+def run(*arguments: str) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(collectors, ["list", *arguments])
+
+
+def test_every_collector_and_source_is_listed_with_its_options() -> None:
+    rows = {row["kind"]: row for row in json.loads(run("-o", "json").output)}
+    assert set(rows) >= {*COLLECTORS.ours, *SOURCES.ours}
+    for kind, row in rows.items():
+        assert row["title"], kind
+        assert row["runs_in"] == ("node" if kind in COLLECTORS.ours else "gate")
+        for option in row["options"]:
+            assert set(option) == {"name", "type", "default"}
+    assert rows["flow"]["transports"] == ["udp"]
+    assert rows["bmp"]["transports"] == ["tcp", "tls"]
+    assert rows["bmp"]["ports"]["tcp"][0] == 11019
+
+
+def test_one_kind_is_shown_with_its_options_for_people() -> None:
+    said = run("bmp").output
+    assert '[collectors.NAME] kind = "bmp"; options:' in said
+    assert "[sources" not in said
+    for option in json.loads(run("bmp", "-o", "jsonl").output)["options"]:
+        assert option["name"] in said
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    from telemetry.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="'nonsense'"):
+        click.testing.CliRunner().invoke(collectors, ["list", "nonsense"], catch_exceptions=False)
+
+
+def test_options_are_told_with_type_and_default() -> None:
+    class Inner(Settings, frozen=True, kw_only=True):
+        name: str
+
+    class Options(Settings, frozen=True, kw_only=True):
+        size: PositiveInt = 4
+        hosts: tuple[str, ...] = ("a",)
+        peers: dict[str, Inner] = {}
+
+    assert defaults_of(Options) == [
+        ("size", "int", 4), ("hosts", "tuple", ("a",)), ("peers.*.name", "str", None),
+    ]  # fmt: skip

@@ -1,0 +1,97 @@
+"""`tocsin collectors list`: what Tocsin can read, over what, and with which options."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+
+@click.group()
+def collectors() -> None:
+    """Say what Tocsin can read: collectors, which listen in the node, and sources, in the gate."""
+
+
+@collectors.command("list")
+@click.argument("kinds", nargs=-1)
+@click.option(
+    "-o",
+    "output",
+    type=click.Choice(["table", "json", "jsonl"]),
+    default="table",
+    show_default=True,
+)
+def list_(kinds: tuple[str, ...], output: str) -> None:
+    """List collectors and sources, with their options and defaults; those of plug-ins too.
+
+    KINDS: these only, with every option. A collector is configured as `[collectors.NAME]`, a source
+    as `[sources.NAME]`, each with `kind` and a table `options`.
+    """
+    from telemetry.errors import ConfigError
+
+    rows = list(found(kinds))
+    for kind in kinds:
+        if not any(row["kind"] == kind for row in rows):
+            raise ConfigError(
+                f"no collector and no source is of kind {kind!r}; see `tocsin collectors list`"
+            )
+    if output == "json":
+        click.echo(json.dumps(rows, indent=2))
+    elif output == "jsonl":
+        for row in rows:
+            click.echo(json.dumps(row))
+    else:
+        for line in table(rows, options=bool(kinds)):
+            click.echo(line)
+
+
+def found(kinds: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
+    """Yield each collector and source as plain values; one that does not load says why."""
+    from collectors.registry import COLLECTORS
+    from collectors.sources import SOURCES
+    from runtime.registry import Reads
+    from runtime.settings import defaults_of
+    from telemetry.errors import ConfigError
+
+    for table_name, where, registry in (
+        ("collectors", "node", COLLECTORS), ("sources", "gate", SOURCES),
+    ):  # fmt: skip
+        for kind in registry.kinds():
+            if kinds and kind not in kinds:
+                continue
+            row: dict[str, Any] = {"kind": kind, "table": table_name, "runs_in": where}
+            try:
+                part = registry.get(kind)
+            except ConfigError as error:
+                yield row | {"title": str(error), "transports": [], "ports": {}, "options": []}
+                continue
+            reads = part.reads or Reads(udp_ports=() if where == "gate" else (0,))
+            transports = ["udp"] if reads.udp_ports else []
+            transports += ["tcp", "tls"] if reads.tcp_ports else []
+            ports = {"udp": [p for p in reads.udp_ports if p], "tcp": list(reads.tcp_ports)}
+            yield row | {
+                "title": part.title,
+                "transports": transports,
+                "ports": {name: some for name, some in ports.items() if some},
+                "reads_files": part.reads is not None,
+                "options": [
+                    {"name": name, "type": kind_of, "default": default}
+                    for name, kind_of, default in defaults_of(part.options)
+                ],
+            }
+
+
+def table(rows: list[dict[str, Any]], *, options: bool) -> Iterator[str]:
+    """Yield lines for people."""
+    wide = max((len(row["kind"]) for row in rows), default=0)
+    for row in rows:
+        over = ",".join(row["transports"]) or row["runs_in"]
+        yield f"{row['kind']:<{wide}}  {over:<11}  {row['title']}"
+        if not options:
+            continue
+        yield f'{"":<{wide}}  [{row["table"]}.NAME] kind = "{row["kind"]}"; options:'
+        for option in row["options"]:
+            default = json.dumps(option["default"])
+            yield f"{'':<{wide}}    {option['name']:<34} {option['type']:<8} {default}"
+        if not row["options"]:
+            yield f"{'':<{wide}}    none"
