@@ -17,7 +17,7 @@ from detectors.config import DetectionSettings
 from detectors.detector import Detector, ScoreColumns
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context, SnapshotReader, SnapshotWriter
-from runtime.registry import NoOptions, Part
+from runtime.registry import NoOptions, Part, Reads
 from runtime.settings import Settings
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError, TocsinError, TransientError
@@ -50,6 +50,7 @@ __all__ = [
     "Parcel",
     "Part",
     "Poller",
+    "Reads",
     "RefusedError",
     "Schema",
     "ScoreColumns",
