@@ -28,7 +28,8 @@ from runtime.settings import PositiveFloat, PositiveInt, Settings
 from telemetry.errors import ConfigError, TransientError
 
 BLOCK_BYTES = 65_536
-STOP_SECONDS = 2.0
+DRAIN_BYTES = 1_048_576  # of a body that is refused
+DRAIN_SECONDS = 0.5
 SWEEP_SECONDS = 0.25
 WHY = ("connections", "peer_connections", "tls", "credentials", "too_large", "too_slow", "refused",
        "not_journalled")  # fmt: skip
@@ -428,6 +429,7 @@ class _Connection(BaseHTTPRequestHandler):
         if user is None:
             self.close_connection = True  # the body stays unread
             self._send(owner.unauthorised(peer))
+            self._drain()
             return
         parts = urlsplit(self.path)
         body = _Body(self.rfile, self.headers, owner.settings.body_bytes_max)
@@ -445,8 +447,18 @@ class _Connection(BaseHTTPRequestHandler):
         if not body.whole:
             self.close_connection = True
         self._send(made)
+        if not body.whole:
+            self._drain()
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815  # http.server's names
+
+    def _drain(self) -> None:
+        """Read some of what still comes, so that a client that is sending gets to read our answer."""
+        left = DRAIN_BYTES
+        with contextlib.suppress(OSError):
+            self.connection.settimeout(DRAIN_SECONDS)
+            while left > 0 and (block := self.rfile.read1(min(left, BLOCK_BYTES))):
+                left -= len(block)
 
     def _send(self, made: Response) -> None:
         self.send_response(made.status)

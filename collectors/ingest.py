@@ -352,14 +352,21 @@ class IngestSource:
         return self._options.poll_seconds
 
     def handle(self, request: Request) -> Response:
-        """Take one upload: POST /ingest/<mapping>, with ?name=<file name> where its ending tells the form."""
-        if request.method not in ("POST", "PUT"):
+        """Take one upload: POST /ingest/<mapping>, with ?name=<file name> where its ending tells the form.
+
+        GET says what the mapping makes of records.
+        """
+        if request.method not in ("GET", "POST", "PUT"):
             raise HttpRefusedError(405, "records come by POST")
         word = request.path.removeprefix("/ingest").strip("/") or request.query.get("mapping", "")
         ingester = self._ingesters.get(word)
         if ingester is None:
             known = ", ".join(self._ingesters)
             raise HttpRefusedError(404, f"no mapping is called {word!r} (there are: {known})")
+        if request.method == "GET":
+            mapping = self._mappings[word]
+            said = {"mapping": word, "format": mapping.file.format, "makes": mapping.schema}
+            return Response(200, json.dumps(said).encode())
         try:
             outcome = ingester.upload(
                 request.blocks, self._folder, name=request.query.get("name", "")
@@ -375,13 +382,13 @@ class IngestSource:
             undecodable=rejected,
             duplicate=outcome.repeated,
         )
-        said = {
+        counts = {
             "taken": outcome.taken,
             "repeated": outcome.repeated,
             "rejected": rejected,
             "reasons": told(outcome.rejected),
         }
-        return Response(400 if outcome.failed else 200, json.dumps(said).encode())
+        return Response(400 if outcome.failed else 200, json.dumps(counts).encode())
 
 
 SOURCE = Part("files and uploads of records, by mapping", IngestSource, IngestOptions)

@@ -56,6 +56,7 @@ def ingest(
     context = Context("ingest", SystemClock(), Metrics("ingest"), child("ingest"), (0,))
     source_url, name = _source(config, url, mapping)
     remote = Remote(source_url, name, context, access)
+    remote.greet()
     good = True
     for path in paths:
         if path.is_dir():
@@ -77,6 +78,10 @@ class Remote:
         settings = msgspec.convert({"url": url, **access, **limits}, PeerSettings)
         self._peer = HttpPeer(settings, context.clock)
         self._mapping = mapping
+
+    def greet(self) -> None:
+        """Ask whether the other side knows us and the mapping, before much is sent; or raise PeerError."""
+        self._peer.ask(f"/ingest/{self._mapping}")
 
     def file(self, path: Path, progress: Callable[[int], None] = lambda position: None) -> Any:
         """Send one file; return the outcome that the other side tells."""

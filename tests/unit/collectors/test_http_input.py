@@ -217,3 +217,12 @@ def test_what_the_handler_raises_is_answered(serve: Serve, context: Context) -> 
     assert ask(server, b"away")[0] == 503
     status, body = ask(server, b"bug")
     assert (status, b"KeyError" in body) == (500, False)
+
+
+def test_a_client_that_is_still_sending_gets_to_read_why_it_is_refused(
+    serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "tokens").write_text("abc\n")
+    server = serve(token_file=str(tmp_path / "tokens"))
+    for _ in range(20):
+        assert ask(server, b"y" * 500_000)[0] == 401
