@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from collectors.block import DatagramBlock
 from collectors.capture import Datagram, pack
-from perf import managers, routing
+from perf import managers, routing, snmp
 from perf.measure import best_seconds, cpu_of, report, row
 from tests.support.log_grouping import (
     NAMES,
@@ -207,6 +207,8 @@ STREAMS: dict[str, Callable[[], Rows]] = {
     "ves": managers.ves,
     "netcool": managers.netcool,
     "ingest": managers.ingest,
+    "snmp-trap": snmp.traps,
+    "snmp-poll": snmp.polling,
 }
 
 

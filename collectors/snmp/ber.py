@@ -95,6 +95,10 @@ def oid_text(content: bytes) -> str:
     """
     if not content or content[-1] & 0x80:
         raise DecodeError("bad_oid", "empty or cut off")
+    if content.isascii():  # every sub-identifier in one octet, as in most names
+        first = min(content[0] // 40, 2)
+        if len(content) < OID_PARTS_MAX:
+            return ".".join(map(str, (first, content[0] - 40 * first, *content[1:])))
     parts: list[int] = []
     value = octets = 0
     for octet in content:

@@ -18,12 +18,13 @@ import msgspec
 from collectors.snmp.ber import Tag
 from collectors.snmp.digest import Part, Selectors, make_selectors
 from collectors.snmp.message import SNMP_TRAP_ADDRESS, Notification
-from collectors.snmp.names import Names, Object, load_names
+from collectors.snmp.names import Names, Object, label_of, load_names
 from runtime.settings import Settings
-from telemetry.errors import ConfigError, DecodeError
+from telemetry.errors import ConfigError
 from telemetry.x733 import CLEARED, EVENT_TYPE_OF, EVENT_TYPES, SEVERITIES
 
 TITLE_MAX = 500
+VARIABLE_TEXT_MAX = 1024
 _PLACE = re.compile(r"\{([^{}]+)\}")
 _ANY = "*"
 
@@ -92,6 +93,19 @@ class Meaning:
     fields: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The variables of a notification as texts.
+
+    `fields`: by object name, and index objects. `NAME@instance` is a variable's index as it is,
+    `NAME@head` and `NAME@last` the two parts of an OID that is its value. Of several instances of one
+    object the first counts; those without a name are under their OID. `variables`: by name and index.
+    """
+
+    fields: dict[str, str]
+    variables: dict[str, str]
+
+
 class TrapMapping:
     """Rules by trap OID, with the names they use."""
 
@@ -136,44 +150,41 @@ class TrapMapping:
                 return known.name
         return trap_oid
 
-    def fields(self, notification: Notification) -> dict[str, str]:
-        """Return the variables as texts: by object name, and index objects.
-
-        `name@instance` is a variable's index as it is, `name@head` and `name@last` the two parts of
-        an OID that is its value. Of several instances of one object the first counts; those without
-        a name are under their OID.
-        """
+    def read(self, notification: Notification, *, variables_max: int = 64) -> Said:
+        """Return the variables of a notification as texts."""
         found: dict[str, str] = {}
         beside: dict[str, str] = {}
-        for one in notification.varbinds:
-            known, index = self.names.place(one.oid)
-            try:
-                value = one.value
-            except DecodeError:  # the digest kernel has let none through; other callers may
-                continue
-            text = self.names.text(known, value)
+        shown: dict[str, str] = {}
+        names = self.names
+        for one in notification.varbinds[:variables_max]:
+            known, index = names.place(one.oid)
+            value = one.value
+            text = names.text(known, value)
             name = known.name if known else one.oid
+            parts: dict[str, str] = {}
+            if known is not None and index:
+                beside.setdefault(f"{name}@instance", index)
+                row = names.row_of(known)
+                parts = names.split_index(row, index) if row else {}
             found.setdefault(name, text)
             if one.tag == Tag.OID and isinstance(value, str):
                 beside.setdefault(f"{name}@head", value.rpartition(".")[0])
                 beside.setdefault(f"{name}@last", value.rpartition(".")[2])
-            if known is not None and index:
-                beside.setdefault(f"{name}@instance", index)
-                row = self.names.row_of(known)
-                for part, part_text in (self.names.split_index(row, index) if row else {}).items():
-                    beside.setdefault(part, part_text)
-        return beside | found
+            for part, part_text in parts.items():
+                beside.setdefault(part, part_text)
+            shown[label_of(name, index if known else "", parts)] = text[:VARIABLE_TEXT_MAX]
+        return Said(beside | found, shown)
 
-    def meaning(self, notification: Notification) -> Meaning | None:
+    def meaning(self, notification: Notification, said: Said | None = None) -> Meaning | None:
         """Return what a notification means, None where no rule is there for it."""
         rule = self.rules.get(notification.trap_oid)
         if rule is None:
             return None
-        fields = self.fields(notification)
+        fields = (said or self.read(notification)).fields
         severity = rule.severity
         if rule.state is not None:
-            said = fields.get(rule.state.object, "")
-            severity = rule.state.values.get(said, rule.state.values.get(_ANY, severity))
+            state = fields.get(rule.state.object, "")
+            severity = rule.state.values.get(state, rule.state.values.get(_ANY, severity))
         key = tuple(fields.get(name, "") for name in rule.key)
         if rule.key and not any(key):
             # The names we know do not fit: the instances themselves must tell resources apart.

@@ -27,11 +27,12 @@ class Varbind:
     oid: str
     tag: int
     content: bytes
+    value: Plain  # as Python has it
 
-    @property
-    def value(self) -> Plain:
-        """The value as Python has it; raises DecodeError."""
-        return ber.plain(self.tag, self.content)
+
+def varbind(oid: str, tag: int, content: bytes) -> Varbind:
+    """Return a variable binding; raises DecodeError where the value is none of its type."""
+    return Varbind(oid, tag, content, ber.plain(tag, content))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,8 @@ def read_varbinds(data: bytes, at: int, end: int) -> tuple[Varbind, ...]:
         begin, end_of_name = ber.expect(data, start, behind, Tag.OID)
         tag, value, end_of_value = ber.header(data, end_of_name, behind)
         content = data[value:end_of_value]
-        ber.plain(tag, content)
-        made.append(Varbind(ber.oid_text(data[begin:end_of_name]), tag, content))
+        plain = ber.plain(tag, content)
+        made.append(Varbind(ber.oid_text(data[begin:end_of_name]), tag, content, plain))
         at = behind
     return tuple(made)
 
@@ -116,10 +117,9 @@ def _trap_v1(data: bytes, at: int, end: int) -> Pdu:
     generic, at = ber.integer(data, at, end)
     specific, at = ber.integer(data, at, end)
     start, at = ber.expect(data, at, end, Tag.TIME_TICKS)
-    uptime = Varbind(SYS_UP_TIME, Tag.TIME_TICKS, data[start:at])
-    _ = uptime.value
+    uptime = varbind(SYS_UP_TIME, Tag.TIME_TICKS, data[start:at])
     trap, odd = trap_oid_v1(enterprise, generic, specific)
-    named = Varbind(SNMP_TRAP_OID + ".0", Tag.OID, ber.oid_content(trap))
+    named = Varbind(SNMP_TRAP_OID + ".0", Tag.OID, ber.oid_content(trap), trap)
     return Pdu(
         Tag.TRAP_V1,
         0,

@@ -17,6 +17,7 @@ from collectors.snmp.ber import VALUE_TEXT_MAX, Plain
 from telemetry.errors import ConfigError
 
 SHIPPED = "mibs.tsv"
+_NUMBERS = frozenset({"integer", "gauge32", "ticks", "counter32"})
 _HINT_PART = re.compile(r"(\*?)(\d*)([dxoat])([^\d*]?)([^\d*]?)")
 
 
@@ -75,11 +76,8 @@ class Names:
         known, index = self.place(oid)
         if known is None:
             return oid
-        if not index:
-            return known.name
         row = self.row_of(known)
-        parts = self.split_index(row, index) if row else {}
-        return ".".join((known.name, *parts.values())) if parts else f"{known.name}.{index}"
+        return label_of(known.name, index, self.split_index(row, index) if row and index else {})
 
     def split_index(self, row: Object, index: str) -> dict[str, str]:
         """Return the index of a row's instance by object, as text; {} where it does not fit.
@@ -89,6 +87,10 @@ class Names:
         >>> names.split_index(row, "1.4.192.0.2.7")
         {'cbgpPeer2Type': 'ipv4', 'cbgpPeer2RemoteAddr': '192.0.2.7'}
         """
+        if len(row.index) == 1 and index.isdigit():
+            known = self._by_name.get(row.index[0])
+            if known is not None and known.base in _NUMBERS:
+                return {row.index[0]: _number(known, int(index))}
         left = [int(part) for part in index.split(".")] if index else []
         found: dict[str, str] = {}
         for place, marked in enumerate(row.index):
@@ -97,7 +99,7 @@ class Names:
             if known is None or not left:
                 return {}
             last = place == len(row.index) - 1
-            if known.base in ("integer", "gauge32", "ticks", "counter32"):
+            if known.base in _NUMBERS:
                 found[name] = _number(known, left.pop(0))
                 continue
             if known.base == "address":
@@ -136,6 +138,13 @@ class Names:
         if known is not None and known.base == "oid":
             return self.label(value)
         return value
+
+
+def label_of(name: str, index: str, parts: Mapping[str, str]) -> str:
+    """Return an instance's name with its index, in parts where it could be taken apart."""
+    if not index:
+        return name
+    return ".".join((name, *parts.values())) if parts else f"{name}.{index}"
 
 
 def _number(known: Object, value: int) -> str:

@@ -50,7 +50,6 @@ INFORMS_MAX = 65_536  # informs remembered, so that one sent again counts once
 REPLIES_MAX = 65_536
 TRAPS_PER_DEVICE_MAX = 256  # counted by name; the rest as `other`
 VARIABLES_MAX = 64
-TEXT_MAX = 1024
 _UNMAPPED_FACILITY, _UNMAPPED_SEVERITY = 3, 5  # daemon, notice
 _REFUSED = News("", "", {}, ("", ""))
 
@@ -357,25 +356,17 @@ class TrapDecoder:
             detail["enterprise"] = notification.enterprise
         if pdu.tag == Tag.INFORM:
             detail["inform"] = True
-        detail["variables"] = self._variables(notification)
-        meaning = self._mapping.meaning(notification)
+        said = self._mapping.read(notification, variables_max=VARIABLES_MAX)
+        detail["variables"] = said.variables
+        meaning = self._mapping.meaning(notification, said)
         if meaning is None and self._options.unmapped == "log":
             return self._unmapped(device, trap, notification, detail)
         if meaning is None:
-            fields = self._mapping.fields(notification)
             title = f"{trap} of {device}"
             meaning = Meaning(
-                trap, "indeterminate", (), "", "", title, "other", "other", 0.0, fields
+                trap, "indeterminate", (), "", "", title, "other", "other", 0.0, said.fields
             )
         return self._alarm(device, trap, meaning, detail)
-
-    def _variables(self, notification: Notification) -> dict[str, str]:
-        names = self._mapping.names
-        made: dict[str, str] = {}
-        for one in notification.varbinds[:VARIABLES_MAX]:
-            known, _ = names.place(one.oid)
-            made[names.label(one.oid)] = names.text(known, one.value)[:TEXT_MAX]
-        return made
 
     def _unmapped(
         self, device: str, trap: str, notification: Notification, detail: dict[str, Any]

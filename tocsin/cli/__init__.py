@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "route": ("route", "Say who would be told of an alarm."),
     "ingest": ("ingest", "Send files of records (CSV, JSON, Arrow, Parquet) to a running Tocsin."),
+    "mibs": ("mibs", "Make a table of names from MIB modules, for SNMP."),
     "warm": ("warm", "Compile all kernels into the cache, with progress."),
     "watchdog": ("watchdog", "Watch the node from outside and say when it is blind."),
 }

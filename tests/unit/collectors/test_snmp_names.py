@@ -6,7 +6,7 @@ import pytest
 
 from collectors.snmp import ber, message
 from collectors.snmp.mapping import load_mapping
-from collectors.snmp.message import Notification, Varbind, notification_of, read_envelope, read_pdu
+from collectors.snmp.message import Notification, notification_of, read_envelope, read_pdu, varbind
 from collectors.snmp.names import Object, hint_text, load_names, shipped_names
 from telemetry.errors import ConfigError
 from tests.support.snmp_messages import told, trap_v1, trap_v2
@@ -225,8 +225,8 @@ def test_own_rules_come_last_and_need_no_table_of_names(tmp_path: Path) -> None:
         title = "{device} is {acmeState}"
     """)
     mapping = load_mapping([str(path)])
-    varbind = Varbind("1.3.6.1.4.1.55555.1.1.7", 2, b"\x02")
-    found = mapping.meaning(Notification("1.3.6.1.4.1.55555.0.1", 0, "", (varbind,)))
+    one = varbind("1.3.6.1.4.1.55555.1.1.7", 2, b"\x02")
+    found = mapping.meaning(Notification("1.3.6.1.4.1.55555.0.1", 0, "", (one,)))
     assert found is not None
     assert (found.severity, found.key, found.event_type) == (
         "critical",
@@ -270,7 +270,7 @@ def test_the_rule_in_the_documentation_is_one(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     path.write_text(text.split("```toml rules\n")[1].split("```")[0])
     oid = "1.3.6.1.4.1.55555.1.2.1"
-    said = (Varbind(f"{oid}.2.4", 4, b"PSU 4"), Varbind(f"{oid}.3.4", 2, b"\x03"))
+    said = (varbind(f"{oid}.2.4", 4, b"PSU 4"), varbind(f"{oid}.3.4", 2, b"\x03"))
     found = load_mapping([str(path)]).meaning(Notification("1.3.6.1.4.1.55555.0.7", 0, "", said))
     assert found is not None
     assert (found.kind, found.severity, found.key, found.label) == (
