@@ -38,7 +38,7 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 def canonical(alert: Alert) -> bytes:
     """Return the canonical JSON of an alert: sorted keys, no white space, floats of 6 digits."""
-    return _ENCODER.encode(msgspec.to_builtins(alert))
+    return _ENCODER.encode(alert)
 
 
 def human(alert: Alert, *, delay_seconds: float | None = None) -> str:

@@ -6,6 +6,9 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
+from alerting.records import read_json
 from alerting.telling import TABLES
 from telemetry.batch import Batch
 from telemetry.identity import id_text
@@ -40,6 +43,7 @@ APPLICATION_ID = 0x544F4353  # "TOCS": another program's file is not ours to wri
 ANSWER_CHARACTERS_MAX = 500
 # What SQLite says about a file that is no longer a database, as opposed to a disk that refuses.
 DAMAGE = ("malformed", "not a database", "quick_check", "checksum", "already exists")
+_SORTED = msgspec.json.Encoder(order="sorted")
 # (table, columns, whether each row carries a checksum of its body): what a damaged file gives back.
 SALVAGED = (
     ("done", "tick_end_ns", False),
@@ -83,19 +87,26 @@ def fits(body: object, crc: object) -> bool:
 def keep_incidents(db: sqlite3.Connection, batch: Batch) -> None:
     titles, severities = batch.texts("title"), batch.texts("severity")
     causes, alarms = batch.texts("causes"), batch.texts("alarms")
+    numbers, opened, closed, changed = (
+        batch[name].tolist() for name in ("incident_id", "opened_ns", "closed_ns", "changed_ns")
+    )
+    rows = []
     for i in range(batch.rows):
-        number = id_text(int(batch["incident_id"][i]))
-        opened, closed = int(batch["opened_ns"][i]), int(batch["closed_ns"][i])
-        changed = int(batch["changed_ns"][i])
+        number = id_text(numbers[i])
         body = {
-            "id": number, "title": titles[i], "severity": severities[i], "opened_ns": opened,
-            "changed_ns": changed, "closed_ns": closed, "causes": json.loads(causes[i]),
-            "alarms": json.loads(alarms[i]),
+            "id": number, "title": titles[i], "severity": severities[i], "opened_ns": opened[i],
+            "changed_ns": changed[i], "closed_ns": closed[i], "causes": read_json(causes[i]),
+            "alarms": read_json(alarms[i]),
         }  # fmt: skip
-        db.execute(
-            "insert or replace into incident values (?,?,?,?,?)",
-            (number, opened, changed, closed, json.dumps(body, sort_keys=True)),
-        )
+        rows.append((number, opened[i], changed[i], closed[i], _json(body)))
+    db.executemany("insert or replace into incident values (?,?,?,?,?)", rows)
+
+
+def _json(body: dict[str, Any]) -> str:
+    try:
+        return _SORTED.encode(body).decode()
+    except UnicodeEncodeError:  # half a surrogate pair: json writes it as an escape
+        return json.dumps(body, sort_keys=True)
 
 
 def keep_digest(db: sqlite3.Connection, batch: Batch) -> None:

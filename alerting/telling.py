@@ -74,12 +74,25 @@ class Telling:
     ) -> list[Letter]:
         """Return the deliveries that these changes make; alarms and incidents each to those sinks
         that take them."""
+        changes = [(n, True) for n in notices] if self._incidents else []
+        if len(self._incidents) < len(self._settings.sinks):
+            changes = [(a, False) for a in alerts] + changes
+        knows = _told(db, [alert.id for alert, _ in changes])
         made: list[Letter] = []
-        knows = _told(db, [alert.id for alert in (*alerts, *notices)])
-        for alert, incidents in (*((a, False) for a in alerts), *((n, True) for n in notices)):
-            told = {s for s in knows.get(alert.id, set()) if (s in self._incidents) == incidents}
+        for alert, incidents in changes:
+            known = knows.setdefault(alert.id, set())
+            told = {s for s in known if (s in self._incidents) == incidents}
+            known -= told
             made += self._letters(db, alert, told, incidents=incidents, now_ns=now_ns)
-            knows[alert.id] = {s for s in knows.get(alert.id, set()) if s not in told} | told
+            known |= told
+        ids = {alert.id for alert, _ in changes}
+        last = {(letter.alert.id, letter.sink): letter.body for letter in made}
+        gone = [(i, s) for i in ids for s in self._settings.sinks if s not in knows[i]]
+        db.executemany("delete from told where alarm = ? and sink = ?", gone)
+        db.executemany(
+            "insert or replace into told values (?,?,?)",
+            [(i, s, body) for (i, s), body in last.items() if s in knows[i]],
+        )
         return made
 
     def _letters(
@@ -92,39 +105,44 @@ class Telling:
         later: tuple[tuple[float, str], ...] = ()
         if not alert.suppressed:
             decision = self._router.decide(alert)
-            fresh = [
-                s for s in decision.sinks if (s in self._incidents) == incidents and s not in told
-            ]
-            sinks |= {s for s in fresh if self._within_rate(db, s, alert, now_ns)}
+            for name in decision.sinks:
+                if (name in self._incidents) == incidents and name not in told:
+                    if self._within_rate(db, name, alert, now_ns):
+                        sinks.add(name)
             later = decision.escalations
         sinks.discard(alert.origin)
+        if not sinks and not later:
+            return []
         body = body_of(alert)
         made = []
-        for name in [name for name in self._settings.sinks if name in sinks]:
+        for name in sinks if len(sinks) < 2 else [n for n in self._settings.sinks if n in sinks]:
             ask = self._settings.sinks[name].approval
-            if ask and name in told:
-                continue  # an action acts on a raise and on its end
-            made.append(Letter(name, alert, body, held=ask))
-            db.execute("insert or replace into told values (?,?,?)", (alert.id, name, body))
+            if not (ask and name in told):  # an action acts on a raise and on its end
+                made.append(Letter(name, alert, body, held=ask))
             told.add(name)
         self._plan(db, alert, later, body, now_ns, incidents=incidents)
         return made
 
     def _end(self, db: sqlite3.Connection, alert: Alert, told: set[str]) -> list[Letter]:
-        body = body_of(alert)
-        db.execute("delete from later where alarm = ?", (alert.id,))
+        if self.due_ns < NEVER_NS:
+            db.execute("delete from later where alarm = ?", (alert.id,))
+        body = body_of(alert) if told else ""
         made = []
         for name in sorted(told):
-            db.execute("delete from told where alarm = ? and sink = ?", (alert.id, name))
+            sink = self._settings.sinks.get(name)
             # What was never approved was never done, so there is nothing to undo.
-            unasked = db.execute(
-                "update delivery set state = 'superseded', answer = 'over before it was approved'"
-                " where alarm = ? and sink = ? and state = 'held'", (alert.id, name),
-            )  # fmt: skip
-            if name in self._settings.sinks and unasked.rowcount <= 0 and name != alert.origin:
-                made.append(Letter(name, alert, body))
+            if sink is not None and not (sink.approval and self._unasked(db, alert.id, name)):
+                if name != alert.origin:
+                    made.append(Letter(name, alert, body))
         told.clear()
         return made
+
+    def _unasked(self, db: sqlite3.Connection, alarm: str, sink: str) -> bool:
+        done = db.execute(
+            "update delivery set state = 'superseded', answer = 'over before it was approved'"
+            " where alarm = ? and sink = ? and state = 'held'", (alarm, sink),
+        )  # fmt: skip
+        return done.rowcount > 0
 
     # ---- limits
 
@@ -188,6 +206,8 @@ class Telling:
         self, db: sqlite3.Connection, alert: Alert, later: Iterable[tuple[float, str]], body: str,
         now_ns: int, *, incidents: bool,
     ) -> None:  # fmt: skip
+        if not later and self.due_ns == NEVER_NS:
+            return  # nothing is planned for any alarm
         if alert.operator_state != "none" or alert.suppressed:
             db.execute("delete from later where alarm = ?", (alert.id,))
             return

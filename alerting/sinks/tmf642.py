@@ -362,7 +362,7 @@ class Tmf642Sink:
         with self._lock:
             found = [
                 one for one in self._alarms.values()
-                if any(_matches(one, {k: str(v) for k, v in p.items()}) for p in patterns)
+                if any(_matches(one, _flat(p)) for p in patterns)
             ]  # fmt: skip
         do, field = TASKS[kind]
         number = id_text(stable_id(f"{kind}|{len(self._tasks)}|{json.dumps(body, sort_keys=True)}"))
@@ -446,8 +446,7 @@ def alarm(alert: Alert, base: str) -> dict[str, Any]:
         "alarmedObject": {"id": alert.entity, "@type": "AlarmedObject"},
         "alarmedObjectType": alert.kind,
         "affectedService": [{"id": str(one)} for one in told.get("touches") or []],
-        "isRootCause": bool(getattr(alert, "incident", ""))
-        and not getattr(alert, "is_symptom", False),
+        "isRootCause": bool(alert.symptoms),
         "@type": "Alarm",
     }
     return {name: value for name, value in made.items() if value not in ("", [], None)}
@@ -474,6 +473,17 @@ def _body(data: bytes) -> dict[str, Any]:
         raise _Refuse(400, f"the body is no JSON: {error}") from error
     if not isinstance(made, dict):
         raise _Refuse(400, "the body is no JSON object")
+    return made
+
+
+def _flat(pattern: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Return a pattern's fields by dotted name."""
+    made: dict[str, str] = {}
+    for name, value in pattern.items():
+        if isinstance(value, Mapping):
+            made |= _flat(value, f"{above}{name}.")
+        else:
+            made[above + name] = str(value)
     return made
 
 

@@ -18,7 +18,7 @@ def is_over(alert: Alert) -> bool:
 
 def is_acknowledged(alert: Alert) -> bool:
     """Whether somebody has taken it on."""
-    return alert.state == "acknowledged" or bool(getattr(alert, "acknowledged_by", ""))
+    return alert.operator_state == "acknowledged"
 
 
 def place(entity: str) -> tuple[str, str]:
@@ -71,7 +71,11 @@ def facts(alert: Alert) -> dict[str, str]:
         "causes": texts(told.get("causes")),
         "touches": texts(told.get("touches")),
         "do": told.get("do", ""),
-        "incident": str(getattr(alert, "incident", "") or ""),
+        "incident": alert.incident,
+        "symptoms": texts(alert.symptoms),
+        "alarms": str(alert.alarms_count) if alert.alarms_count > 1 else "",
+        "operator": alert.operator,
+        "source": alert.source,
     }
     return {name: str(value) for name, value in named.items() if value not in ("", None)}
 
@@ -96,7 +100,7 @@ def story(alert: Alert) -> str:
     titled = (
         ("Where", "entity"), ("Since", "since"), ("Cleared", "cleared"), ("Sure", "sure"),
         ("Trend", "trend"), ("Actual", "actual"), ("Expected", "expected"), ("Band", "band"),
-        ("Why", "why"), ("Causes", "causes"), ("Touches", "touches"), ("Do", "do"),
+        ("Why", "why"), ("Causes", "causes"), ("Touches", "touches"), ("Symptoms", "symptoms"), ("Do", "do"),
         ("Severity", "severity"), ("State", "state"), ("Alarm", "alarm_id"), ("Incident", "incident"),
     )  # fmt: skip
     lines = [f"{title}: {known[name]}" for title, name in titled if name in known]

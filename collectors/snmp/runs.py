@@ -1,13 +1,14 @@
-"""What came within a second, collapsed: one row for each stretch in which a resource stayed in a state.
+"""What came within a second, collapsed: what is new is told at once, what repeats it is counted.
 
-A storm of the same trap is one row with its count. A resource that goes up and down keeps the order
-of its changes, up to a bound; beyond it the last state is right and the count tells the rest.
+A storm of the same trap is one row at its beginning and one with the count of the rest. A resource
+that goes up and down keeps the order of its changes, up to a bound; beyond it the last state is told
+at the end of the second, with the count.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
-STRETCHES_MAX = 8  # rows of one resource and alarm type within a second
+CHANGES_MAX = 8  # rows of one resource and alarm type within a second
 
 
 @dataclass(slots=True)
@@ -21,46 +22,43 @@ class News:
 
 
 @dataclass(slots=True)
-class Stretch:
-    """One row to be."""
+class Standing:
+    """Where a resource stands, and what of it is not told yet."""
 
     news: News
-    first_ns: int
     last_ns: int
-    count: int = 1
-    folded: int = 0  # changes of state that are not rows of their own
-    number: int = 1
+    number: int = 1  # of changes in this second
+    more: int = 0  # notifications that have no row of their own
+    folded: int = 0  # changes of state among them
 
 
 @dataclass(slots=True)
 class Runs:
-    """The stretches of the second that is open."""
+    """The second that is open."""
 
     second: int = 0
-    stretches: list[Stretch] = field(default_factory=list)
-    _last: dict[str, Stretch] = field(default_factory=dict)
+    standing: dict[str, Standing] = field(default_factory=dict)
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)  # by device and trap
 
-    def add(self, news: News, at_ns: int) -> None:
-        """Count one notification."""
-        last = self._last.get(news.identity)
-        if last is None or (last.news.severity != news.severity and last.number < STRETCHES_MAX):
-            made = Stretch(news, at_ns, at_ns, number=last.number + 1 if last else 1)
-            self.stretches.append(made)
-            self._last[news.identity] = made
-            return
-        if last.news.severity != news.severity:
-            last.news = news
-            last.folded += 1
-        last.count += 1
-        last.last_ns = at_ns
+    def add(self, news: News, at_ns: int) -> bool:
+        """Count one notification; return whether it is to be told at once."""
+        self.counts[news.series] = self.counts.get(news.series, 0) + 1
+        known = self.standing.get(news.identity)
+        if known is None:
+            self.standing[news.identity] = Standing(news, at_ns)
+            return True
+        known.last_ns = at_ns
+        if known.news.severity != news.severity:
+            known.news = news
+            known.number += 1
+            if known.number <= CHANGES_MAX:
+                return True
+            known.folded += 1
+        known.more += 1
+        return False
 
-    def close(self) -> list[Stretch]:
-        """Return the stretches in order and begin anew."""
-        made, self.stretches = self.stretches, []
-        self._last = {}
-        return made
-
-    def put(self, stretches: list[Stretch]) -> None:
-        """Take stretches back, as a snapshot had them."""
-        self.stretches = stretches
-        self._last = {one.news.identity: one for one in stretches}
+    def close(self) -> tuple[list[Standing], dict[tuple[str, str], int]]:
+        """Return what is not told yet, and the counts; begin anew."""
+        rest = [one for one in self.standing.values() if one.more]
+        counts, self.counts, self.standing = self.counts, {}, {}
+        return rest, counts

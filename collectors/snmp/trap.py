@@ -30,7 +30,7 @@ from collectors.snmp.message import (
     read_pdu,
     write_varbind,
 )  # fmt: skip
-from collectors.snmp.runs import News, Runs, Stretch
+from collectors.snmp.runs import News, Runs, Standing
 from collectors.snmp.secure import Opened, SecureReceiver
 from collectors.snmp.trap_ledger import FATES, Fate, SenderLedger
 from runtime.checkpoint import read_array, write_array
@@ -128,7 +128,8 @@ class _State(msgspec.Struct):
     """What a restart takes back."""
 
     second: int
-    stretches: list[Stretch]
+    standing: list[Standing]
+    counts: list[tuple[str, str, int]]
     labels: list[tuple[str, str, bool]]
     timers: list[tuple[str, int, dict[str, Any]]]
     engines: list[tuple[bytes, int, int, int]]
@@ -157,6 +158,9 @@ class TrapDecoder:
         self._series = SeriesNames()
         self._counted: dict[str, set[str]] = {}
         self._scratch = np.zeros(4, np.uint64)
+        self._alarms: list[dict[str, Any]] = []  # rows since the last call
+        self._logs: list[dict[str, Any]] = []
+        self._counts: list[dict[str, Any]] = []
         self.replies: list[Reply] = []
         metrics = context.metrics
         self._messages = metrics.counter(
@@ -181,7 +185,7 @@ class TrapDecoder:
     # ---- datagrams
 
     def decode(self, block: DatagramBlock) -> list[Batch]:
-        """Return the rows of all seconds that are over."""
+        """Return a row for all that is new, and the counts of seconds that are over."""
         self._ledger.lost(block.kernel_drops)
         if not block.datagrams:
             return []
@@ -194,19 +198,18 @@ class TrapDecoder:
         secured = np.flatnonzero((versions == 3) & (fates == 0))
         if secured.size:
             self._open(block, secured, senders, (digests, pdus, fates), inner)
-        made: list[Batch] = []
         seconds = block.arrival_ns // SECOND_NS
         edges = np.flatnonzero(np.diff(seconds)) + 1
         starts = [0, *edges.tolist()]
         for first, last in zip(starts, [*starts[1:], block.datagrams], strict=True):
             second = int(seconds[first])
             if second != self._runs.second:
-                made += self._close()
+                self._close()
                 self._runs.second = second
-            made += self._count(block, first, last, (digests, pdus, fates), inner)
+            self._count(block, first, last, (digests, pdus, fates), inner)
         self._ledger.count(block, senders, fates)
         self._messages.array[:] += np.bincount(fates, minlength=len(FATES)).astype(np.uint64)
-        return made
+        return self._taken(int(block.arrival_ns[-1]))
 
     def _digest(
         self,
@@ -269,9 +272,8 @@ class TrapDecoder:
         last: int,
         columns: tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint8]],
         inner: dict[int, tuple[bytes, Opened]],
-    ) -> list[Batch]:
-        """Count the notifications of one second; return rows where there are too many to keep."""
-        made: list[Batch] = []
+    ) -> None:
+        """Count the notifications of one second; what is new gets a row."""
         digests, pdus, fates = columns
         known, runs = self._news, self._runs
         good = np.flatnonzero(fates[first:last] == 0) + first
@@ -282,16 +284,16 @@ class TrapDecoder:
         ):
             news = known.get(key)
             if news is None:
-                if len(runs.stretches) >= self._options.resources_max:
-                    made += self._close()
+                if len(runs.standing) >= self._options.resources_max:
+                    self._close()
                 news = known[key] = self._read(block, d, inner.get(d))
             if news is _REFUSED:
                 fates[d] = Fate.UNKNOWN_COMMUNITY
             elif not inform or self._inform(block, d, inner.get(d)):
-                runs.add(news, at_ns)
+                if runs.add(news, at_ns):
+                    self._tell(news, at_ns, 1, 0)
             else:
                 fates[d] = Fate.DUPLICATE
-        return made
 
     def _inform(self, block: DatagramBlock, d: int, inner: tuple[bytes, Opened] | None) -> bool:
         """Answer an inform; return whether it is a new one."""
@@ -425,91 +427,96 @@ class TrapDecoder:
             self._labels.popitem(last=False)
             self._early.add("label_forgotten")
 
-    # ---- seconds that are over
+    # ---- rows
 
-    def _close(self) -> list[Batch]:
-        """Return the rows of the open second."""
-        stretches = self._runs.close()
+    def _tell(self, news: News, at_ns: int, count: int, changes: int) -> None:
+        """Make a row of news, or of `count` more of the same with `changes` of state among them."""
+        row = dict(news.row)
+        detail = dict(row["detail"])
+        text = "text" if news.severity else "message"
+        if count > 1:
+            detail["count"] = count
+            row[text] += f"; {count} such traps within this second"
+        if changes:
+            detail["changes"] = changes
+            row[text] += f", {changes} changes of state among them"
+        row["detail"] = detail
+        if news.severity:
+            self._tell_alarm(news, row, at_ns, count)
+        else:
+            del row["detail"]
+            row["variables"] = msgspec.json.encode(detail | {"count": count}).decode()
+            self._logs.append({**row, "time_ns": at_ns, "arrival_ns": at_ns})
+            self._became.add("log")
+        self._became.add("counted", count - 1)
+
+    def _tell_alarm(self, news: News, row: dict[str, Any], at_ns: int, count: int) -> None:
+        seconds = row.pop("clear_after_seconds")
+        cleared = news.severity == CLEARED
+        self._alarms.append(
+            alarm_row(
+                source=self._name,
+                severity=news.severity,
+                changed_ns=at_ns,
+                occurrence=count,
+                **row,
+            )
+        )
+        self._became.add("clear" if cleared else "alarm")
+        self._timers.pop(news.identity, None)
+        if seconds:
+            self._timers[news.identity] = (at_ns + round(seconds * 1e9), row)
+
+    def _close(self) -> None:
+        """End the open second: tell the counts."""
+        rest, counts = self._runs.close()
         self._news.clear()
         self._labels_trim()
-        if not stretches:
-            return []
-        alarms: list[dict[str, Any]] = []
-        logs: list[dict[str, Any]] = []
-        counts: dict[tuple[str, str], int] = {}
-        for one in stretches:
-            if one.news.severity:
-                alarms.append(self._alarm_row(one))
-            else:
-                logs.append(_log_row(one))
-            counts[one.news.series] = counts.get(one.news.series, 0) + one.count
-            self._became.add("counted", one.count - 1)
-        self._became.add("log", len(logs))
-        cleared = sum(1 for row in alarms if row["state"] == "cleared")
-        self._became.add("clear", cleared)
-        self._became.add("alarm", len(alarms) - cleared)
-        last_ns = stretches[-1].last_ns
+        for one in rest:
+            self._tell(one.news, one.last_ns, one.more, one.folded)
+        if counts:
+            self._samples(counts)
+
+    def _taken(self, at_ns: int) -> list[Batch]:
+        """Return the rows made since the last call."""
         made = [
-            batch_from_rows(schema, rows, source=self._name, arrival_ns=last_ns)
-            for schema, rows in ((ALARM, alarms), (LOG, logs))
+            batch_from_rows(schema, rows, source=self._name, arrival_ns=at_ns)
+            for schema, rows in ((ALARM, self._alarms), (LOG, self._logs))
             if rows
         ]
-        return made + self._samples(counts)
-
-    def _alarm_row(self, one: Stretch) -> dict[str, Any]:
-        news = dict(one.news.row)
-        seconds = news.pop("clear_after_seconds")
-        if one.count > 1:
-            news["text"] += f"; {one.count} such traps within this second"
-            news["detail"] = {**news["detail"], "count": one.count}
-        if one.folded:
-            news["text"] += f", {one.folded} changes of state among them"
-            news["detail"] = {**news["detail"], "changes": one.folded}
-        identity = one.news.identity
-        made = alarm_row(
-            source=self._name,
-            severity=one.news.severity,
-            changed_ns=one.last_ns if one.news.severity == CLEARED else one.first_ns,
-            occurrence=one.count,
-            **news,
-        )
-        self._timers.pop(identity, None)
-        if seconds:
-            self._timers[identity] = (one.last_ns + round(seconds * 1e9), news)
+        new = self._series.new()
+        if new is not None:
+            made.append(new)
+        if self._counts:
+            made.append(batch_from_rows(SAMPLE, self._counts, source=self._name, arrival_ns=at_ns))
+        self._alarms, self._logs, self._counts = [], [], []
         return made
 
-    def _samples(self, counts: dict[tuple[str, str], int]) -> list[Batch]:
+    def _samples(self, counts: dict[tuple[str, str], int]) -> None:
         """Count notifications by device and trap, so that a storm or a silence shows as a series."""
-        rows = []
         at_ns = self._runs.second * SECOND_NS + SECOND_NS - 1
         for (device, trap), count in counts.items():
             names = self._counted.setdefault(device, set())
             if trap not in names and len(names) >= TRAPS_PER_DEVICE_MAX:
                 trap = "other"
             names.add(trap)
-            series = self._series.id(device, "snmp_traps", {"trap": trap}, unit="{trap}/s")
+            series = self._series.id(device, "snmp_traps", {"trap": trap}, unit="{trap}")
             row = {"time_ns": at_ns, "arrival_ns": at_ns, "series_id": series, "value": count}
-            rows.append({**row, "kind": SampleKind.DELTA})
+            self._counts.append({**row, "kind": SampleKind.DELTA})
         if len(self._counted) > self._options.senders_max:
             self._counted.clear()
-        new = self._series.new()
-        made = [new] if new is not None else []
-        made.append(batch_from_rows(SAMPLE, rows, source=self._name, arrival_ns=at_ns))
-        return made
 
     def advance(self, frontier_ns: int) -> list[Batch]:
-        """Close the second before the frontier, end alarms whose time is over, report the ledger."""
-        made: list[Batch] = []
-        if self._runs.stretches and (self._runs.second + 1) * SECOND_NS <= frontier_ns:
-            made += self._close()
+        """End the second before the frontier and alarms whose time is over; report the ledger."""
+        if self._runs.counts and (self._runs.second + 1) * SECOND_NS <= frontier_ns:
+            self._close()
         due = [key for key, (at_ns, _) in self._timers.items() if at_ns <= frontier_ns]
-        rows = [self._over(*self._timers.pop(key), frontier_ns) for key in sorted(due)]
+        for key in sorted(due):
+            self._alarms.append(self._over(*self._timers.pop(key), frontier_ns))
         while len(self._timers) > self._options.resources_max:  # the one set longest ago
-            rows.append(self._over(*self._timers.popitem(last=False)[1], frontier_ns))
+            self._alarms.append(self._over(*self._timers.popitem(last=False)[1], frontier_ns))
             self._early.add("timer_fired_early")
-        if rows:
-            made.append(batch_from_rows(ALARM, rows, source=self._name, arrival_ns=frontier_ns))
-        return made + self._ledger.report(frontier_ns)
+        return self._taken(frontier_ns) + self._ledger.report(frontier_ns)
 
     def _over(self, due_ns: int, news: dict[str, Any], frontier_ns: int) -> dict[str, Any]:
         text = "No trap says that this is over; it was not repeated in its time"
@@ -526,7 +533,8 @@ class TrapDecoder:
         """Write the open second, names in use, timers, engines of others and informs seen."""
         state = _State(
             self._runs.second,
-            self._runs.stretches,
+            list(self._runs.standing.values()),
+            [(device, trap, count) for (device, trap), count in self._runs.counts.items()],
             [(key, label, is_open) for key, (label, is_open) in self._labels.items()],
             [(key, due_ns, news) for key, (due_ns, news) in self._timers.items()],
             self._secure.engines.rows(),
@@ -542,21 +550,13 @@ class TrapDecoder:
             return
         kept = msgspec.msgpack.decode(data.tobytes(), type=_State)
         self._runs.second = kept.second
-        self._runs.put(kept.stretches)
+        self._runs.standing = {one.news.identity: one for one in kept.standing}
+        self._runs.counts = {(device, trap): count for device, trap, count in kept.counts}
         self._labels.update({key: (label, is_open) for key, label, is_open in kept.labels})
         self._timers.update({key: (due_ns, news) for key, due_ns, news in kept.timers})
         for row in kept.engines:
             self._secure.engines.put(*row)
         self._informs.update(dict.fromkeys(kept.informs))
-
-
-def _log_row(one: Stretch) -> dict[str, Any]:
-    row = dict(one.news.row)
-    detail = {**row.pop("detail"), "count": one.count}
-    if one.count > 1:
-        row["message"] += f" ({one.count} such traps within this second)"
-    row["variables"] = msgspec.json.encode(detail).decode()
-    return {**row, "time_ns": one.first_ns, "arrival_ns": one.first_ns}
 
 
 def _datagram(block: DatagramBlock, d: int) -> bytes:
@@ -578,6 +578,29 @@ def make(settings: ListenerSettings, options: TrapOptions, context: Context) -> 
     return TrapDecoder(options, context)
 
 
+# What `tocsin decode` says of messages that gave nothing.
+REASONS = {
+    "collector_snmp_messages_total": {
+        "truncated": "SNMP messages with an element beyond their end",
+        "bad_length": "SNMP messages with a length that is none (indefinite, too long)",
+        "bad_type": "SNMP messages with an element of a type that is not due",
+        "bad_value": "SNMP messages with a number or address of a wrong size",
+        "bad_oid": "SNMP messages with an OID that is none",
+        "bad_version": "SNMP messages of an unknown version",
+        "no_trap_oid": "traps that name no trap",
+        "not_a_notification": "SNMP messages that are no trap and no inform",
+        "unknown_community": "traps with a community that is not believed",
+        "unknown_engine": "SNMPv3 messages that ask who we are",
+        "unknown_user": "SNMPv3 messages of a user that is not known here",
+        "wrong_digest": "SNMPv3 messages whose digest is wrong (password, protocol)",
+        "not_in_time_window": "SNMPv3 messages that are too old",
+        "unsupported_security_level": "SNMPv3 messages below or above their user's level",
+        "decryption_error": "SNMPv3 messages that could not be decrypted",
+    }
+}
 COLLECTOR = Part(
-    "SNMP traps and informs (v1, v2c, v3)", make, TrapOptions, reads=Reads((162, 5162, 10162))
+    "SNMP traps and informs (v1, v2c, v3)",
+    make,
+    TrapOptions,
+    reads=Reads((162, 5162, 10162), reasons=REASONS),
 )

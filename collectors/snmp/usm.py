@@ -104,8 +104,8 @@ def read_secured(data: bytes) -> Secured:
     inside, stop = ber.expect(data, inside, at, Tag.SEQUENCE)
     engine, place = ber.expect(data, inside, stop, Tag.OCTETS)
     engine_id = data[engine:place]
-    boots, place = ber.integer(data, place, stop)
-    time, place = ber.integer(data, place, stop)
+    boots, place = _counted(data, place, stop)
+    time, place = _counted(data, place, stop)
     start, place = ber.expect(data, place, stop, Tag.OCTETS)
     user = data[start:place]
     mac, place = ber.expect(data, place, stop, Tag.OCTETS)
@@ -127,6 +127,12 @@ def read_secured(data: bytes) -> Secured:
         data[salt:place],
         data[at:behind],
     )
+
+
+def _counted(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return an integer that cannot be negative: some leave out the zero that its top bit asks for."""
+    value, behind = ber.integer(data, at, end)
+    return (value if value >= 0 else value + (1 << 8 * (behind - at - 2))), behind
 
 
 def read_scoped(data: bytes) -> Scoped:

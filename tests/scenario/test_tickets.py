@@ -268,7 +268,9 @@ def test_a_thousand_acknowledgements_and_clears_both_ways_make_no_echo(
     many = 1000 if deep else 200
     peer = server()
     made = office(peer)
-    world = AlarmWorld(settings=AlertingSettings(wait_seconds=0.0), now_ns=START)
+    world = AlarmWorld(
+        settings=AlertingSettings(wait_seconds=0.0, silent_hours_max=10_000.0), now_ns=START
+    )
     desk = Orders(made.settings.sinks)
 
     def play(*given: Any) -> None:

@@ -117,20 +117,21 @@ def test_a_link_that_was_shut_down_by_hand_is_only_a_warning() -> None:
     assert row["severity"] == "warning"
 
 
-def test_a_storm_is_one_row_a_second_and_every_trap_is_counted() -> None:
+def test_a_storm_is_two_rows_a_second_and_every_trap_is_counted() -> None:
     context = make_context("collectors.traps")
     made = decoder(context)
     storm = [link(1 + n % 3, up=False, request_id=n, uptime=n) for n in range(3000)]
     batches = all_rows(made, block(*storm, at=[n // 2 for n in range(3000)]), until=2)
     alarms = rows(batches, "alarm")
-    assert len(alarms) == 6  # three interfaces, two seconds
+    assert len(alarms) == 12  # three interfaces, two seconds: the first, and the count of the rest
     assert sum(row["occurrence"] for row in alarms) == 3000
-    assert "such traps within this second" in alarms[0]["additional_text"]
+    assert alarms[0]["changed_ns"] == START, "the first is told at once"
+    assert "666 such traps within this second" in alarms[3]["additional_text"]
     samples = rows(batches, "sample")
     assert sum(row["value"] for row in samples) == 3000
     assert {row["kind"] for row in samples} == {2}
     counted = context.metrics.value("collector_snmp_notifications_total", result="counted")
-    assert counted == 3000 - 6
+    assert counted == 3000 - 12
 
 
 def test_flapping_keeps_its_order_then_its_last_state_and_its_count() -> None:
@@ -139,10 +140,18 @@ def test_flapping_keeps_its_order_then_its_last_state_and_its_count() -> None:
     assert states == ["raised", "cleared", "raised", "cleared"]
     many = [link(1, up=n % 2 == 0) for n in range(201)]
     found = rows(all_rows(decoder(), block(*many)), "alarm")
-    assert len(found) == 8
+    assert len(found) == 9
     assert found[-1]["state"] == "cleared"  # the 201st said up
     assert sum(row["occurrence"] for row in found) == 201
     assert "changes of state" in found[-1]["additional_text"]
+
+
+def test_a_count_never_brings_back_what_was_cleared() -> None:
+    data = [link(1, up=False), link(1, up=False, request_id=2), link(1, up=True)]
+    found = rows(all_rows(decoder(), block(*data)), "alarm")
+    assert [(row["state"], row["occurrence"]) for row in found] == [
+        ("raised", 1), ("cleared", 1), ("cleared", 1),
+    ]  # fmt: skip
 
 
 def test_a_trap_without_a_rule_is_a_log_row_storm_safe() -> None:
@@ -150,15 +159,16 @@ def test_a_trap_without_a_rule_is_a_log_row_storm_safe() -> None:
         trap_v2("1.3.6.1.4.1.99999.0.5", told(f"1.3.6.1.4.1.99999.1 i {n}")) for n in range(500)
     ]
     batches = all_rows(decoder(), block(*storm))
-    (row,) = rows(batches, "log")
+    row, rest = rows(batches, "log")
     assert not rows(batches, "alarm")
     assert (row["host"], row["app"], row["message_id"]) == (
         "192.0.2.1",
         "snmp-trap",
         "1.3.6.1.4.1.99999.0.5",
     )
-    assert json.loads(row["variables"])["count"] == 500
-    assert row["message"].endswith("(500 such traps within this second)")
+    assert json.loads(row["variables"])["count"] + json.loads(rest["variables"])["count"] == 500
+    assert rest["message"].endswith("; 499 such traps within this second")
+    assert rest["pattern_id"] == row["pattern_id"]
 
 
 def test_or_an_indeterminate_alarm_where_that_is_wanted() -> None:
@@ -246,8 +256,9 @@ def test_v3_traps_of_all_levels(tmp_path: Path) -> None:
         trap_v3(usm.User("open"), ENGINE, LINK_DOWN, told("1.3.6.1.2.1.2.2.1.1.4 i 4")),
         trap_v3(JOE, ENGINE, LINK_DOWN, pair, message_id=8),
     ]
-    first, second = rows(all_rows(made, block(*data)), "alarm")
-    assert (first["entity"], first["occurrence"]) == ("192.0.2.1:interface 3", 2)
+    first, second, again = rows(all_rows(made, block(*data)), "alarm")
+    assert first["entity"] == "192.0.2.1:interface 3"
+    assert again["alarm_id"] == first["alarm_id"]
     assert json.loads(first["explain"])["detail"]["user"] == "joe"
     assert second["entity"] == "192.0.2.1:interface 4"
 
@@ -372,8 +383,7 @@ def test_v2_informs_are_answered_each_and_counted_once() -> None:
         message.answer_inform(inform, message.read_envelope(inform))
     ] * 2 + [made.replies[2].payload]
     assert {reply.exporter_port for reply in made.replies} == {4000}
-    (alarm,) = rows(batches, "alarm")
-    assert alarm["occurrence"] == 2
+    assert [alarm["occurrence"] for alarm in rows(batches, "alarm")] == [1, 1]
 
 
 def test_boots_and_time_rise_over_restarts_without_anything_kept(tmp_path: Path) -> None:

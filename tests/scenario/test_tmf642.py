@@ -1,0 +1,188 @@
+"""TMF642 as its clients use it: list, filter, page, acknowledge, subscribe, hear of changes."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from alerting.alert import Alert
+from alerting.config import SinkSettings
+from alerting.sinks import make_sink
+from telemetry.errors import ConfigError, TransientError
+from tests.support.bad_peers import free_port
+from tests.support.sink_peers import HttpPeer
+from tocsin.testing import checks_sink
+from tocsin.testing.checks_sink import NOW_NS, parcel
+
+
+class Client:
+    """A TMF642 client and the sink that it asks."""
+
+    def __init__(self, folder: Path, **more: Any) -> None:
+        self.listen = f"127.0.0.1:{free_port()}"
+        self.settings = SinkSettings(
+            kind="tmf642", path=str(folder / "hubs.json"), options={"listen": self.listen}, **more
+        )
+        self.sink: Any = make_sink(self.settings)
+        self.sink.repeat([], now_ns=NOW_NS)
+        self.token = ""
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any, dict[str, str]]:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        url = f"http://{self.listen}/tmf-api/alarm/v4{path}"
+        request = urllib.request.Request(url, data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                text = answer.read()
+                return answer.status, json.loads(text) if text else None, dict(answer.headers)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read()), dict(error.headers)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    made = Client(tmp_path)
+    yield made
+    made.sink.close()
+
+
+@pytest.fixture(scope="module")
+def alerts() -> list[Alert]:
+    return checks_sink.alerts()
+
+
+def many(alerts: list[Alert], count: int) -> list[Alert]:
+    return [
+        msgspec.structs.replace(
+            alerts[0], id=f"{n:016x}", entity=f"r{n}", severity="critical" if n % 2 else "minor"
+        )
+        for n in range(count)
+    ]
+
+
+def test_what_is_up_is_there_after_a_restart_and_what_ended_unseen_is_gone(
+    client: Client, alerts: list[Alert]
+) -> None:
+    client.sink.repeat(many(alerts, 3), now_ns=NOW_NS)
+    assert len(client.ask("GET", "/alarm")[1]) == 3
+    client.sink.repeat(many(alerts, 3)[:1], now_ns=NOW_NS)
+    status, found, _ = client.ask("GET", "/alarm")
+    assert (status, [one["id"] for one in found]) == (200, [f"{0:016x}"])
+
+
+def test_filters_fields_and_pages(client: Client, alerts: list[Alert]) -> None:
+    client.sink.repeat(many(alerts, 10), now_ns=NOW_NS)
+    status, found, headers = client.ask(
+        "GET", "/alarm?perceivedSeverity=critical&limit=2&offset=1&fields=state"
+    )
+    assert status == 206
+    assert (headers["X-Total-Count"], headers["X-Result-Count"]) == ("5", "2")
+    assert [set(one) for one in found] == [{"id", "href", "state"}] * 2
+    assert client.ask("GET", "/alarm?alarmedObject.id=r4")[1][0]["id"] == f"{4:016x}"
+    assert client.ask("GET", "/alarm?alarmRaisedTime.gt=2100-01-01")[1] == []
+    assert client.ask("GET", "/alarm/unknown")[0] == 404
+    assert client.ask("GET", "/alarm?limit=x")[0] == 400
+
+
+def test_orders_of_clients_reach_the_node(client: Client, alerts: list[Alert]) -> None:
+    first, second = many(alerts, 2)
+    client.sink.repeat([first, second], now_ns=NOW_NS)
+    body = {
+        "ackSystemId": "umbrella",
+        "ackUserId": "ann",
+        "alarmPattern": [{"alarmedObject": {"id": "r0"}}],
+    }
+    status, task, _ = client.ask("POST", "/ackAlarms", body)
+    assert status == 201
+    assert [one["id"] for one in task["ackedAlarm"]] == [first.id]
+    assert client.ask("GET", f"/ackAlarms/{task['id']}")[1]["state"] == "inProgress"
+    client.ask(
+        "PATCH",
+        f"/alarm/{second.id}",
+        {"comment": [{"comment": "crew \x00<b>out</b>", "userId": "bob"}]},
+    )
+    body = {
+        "clearSystemId": "u",
+        "clearUserId": "ann",
+        "alarmClearedTime": "x",
+        "alarmPattern": [{"id": second.id}],
+    }
+    assert client.ask("POST", "/clearAlarms", body)[0] == 201
+    orders = client.sink.hear(now_ns=NOW_NS)
+    assert [(o.do, o.id, o.by) for o in orders] == [
+        ("acknowledge", first.id, "ann"), ("comment", second.id, "bob"), ("clear", second.id, "ann"),
+    ]  # fmt: skip
+    assert orders[1].text == "crew \ufffd<b>out</b>"
+    assert client.ask("GET", f"/ackAlarms/{task['id']}")[1]["state"] == "done"
+    assert client.ask("GET", f"/alarm/{second.id}")[1]["comment"][0]["comment"] == orders[1].text
+    # What the node made of it comes back as a change of the alarm, for all to see.
+    taken = msgspec.structs.replace(
+        first, state="updated", operator_state="acknowledged", operator="ann"
+    )
+    client.sink.send([parcel(taken)], now_ns=NOW_NS)
+    assert client.ask("GET", f"/alarm/{first.id}")[1]["ackState"] == "acknowledged"
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status"), [
+    ("POST", "/ackAlarms", {"ackUserId": "a"}, 400), ("POST", "/ackAlarms", {"alarmPattern": [{}]}, 400),
+    ("POST", "/alarm", {"x": 1}, 405), ("DELETE", "/alarm/1", None, 405), ("GET", "/nothing", None, 404),
+    ("POST", "/hub", {"callback": "ftp://x"}, 400), ("DELETE", "/hub/1", None, 404),
+    ("PATCH", "/alarm/1", {"ackState": "acknowledged"}, 404),
+])  # fmt: skip
+def test_what_cannot_be_done_is_said(
+    client: Client, method: str, path: str, body: Any, status: int
+) -> None:
+    code, answer, _ = client.ask(method, path, body)
+    assert code == status
+    assert answer["reason"]
+
+
+def test_subscribers_hear_of_each_change_once_and_in_order(
+    client: Client, alerts: list[Alert]
+) -> None:
+    one, two = HttpPeer(), HttpPeer()
+    try:
+        for peer, query in ((one, ""), (two, "eventType=AlarmStateChangeEvent")):
+            status, hub, _ = client.ask("POST", "/hub", {"callback": peer.url, "query": query})
+            assert status == 201
+        raised, _, cleared = alerts
+        client.sink.send([parcel(raised)], now_ns=NOW_NS)
+        one.status = 503  # it is away for a moment: the other is not told twice for that
+        with pytest.raises(TransientError, match="503"):
+            client.sink.send([parcel(cleared)], now_ns=NOW_NS)
+        one.status = 200
+        client.sink.send([parcel(cleared, 2)], now_ns=NOW_NS)
+        got = [(about["path"], body["eventId"]) for about, body in two.got]
+        assert got == [("/listener/alarmStateChangeEvent", parcel(cleared).key)]
+        kinds = [body["eventType"] for _, body in one.got]
+        assert kinds == ["AlarmCreateEvent", "AlarmStateChangeEvent", "AlarmStateChangeEvent"]
+        # A new gate knows the subscribers.
+        client.sink.close()
+        client.sink = make_sink(client.settings)
+        client.sink.send([parcel(raised, 2)], now_ns=NOW_NS)
+        assert len(one.got) == 4
+        assert client.ask("DELETE", f"/hub/{hub['id']}")[0] == 204
+    finally:
+        one.stop()
+        two.stop()
+
+
+def test_open_to_others_it_needs_a_token(tmp_path: Path, alerts: list[Alert]) -> None:
+    with pytest.raises(ConfigError, match="token_file"):
+        make_sink(SinkSettings(kind="tmf642", options={"listen": "0.0.0.0:8642"}))
+    (tmp_path / "token").write_text("s3cret\n")
+    made = Client(tmp_path, token_file=str(tmp_path / "token"))
+    try:
+        assert made.ask("GET", "/alarm")[0] == 401
+        made.token = "s3cret"
+        assert made.ask("GET", "/alarm")[0] == 200
+    finally:
+        made.sink.close()
