@@ -14,6 +14,7 @@ from collectors.sources import SOURCES, Offer, Source, SourceSettings, make_sour
 from runtime.clock import SystemClock
 from telemetry.errors import ConfigError
 from tests.support.netcool_server import ObjectServer
+from tests.support.snmp_agent import SMALL, Agent, AgentServer
 from tests.support.spectrum_server import OneClick
 from tests.support.tmf642_server import AlarmSystem
 from tests.unit.collectors.test_pm_files import GOOD
@@ -29,7 +30,7 @@ SMOD = {
     ]
 }
 # Sources that sit this exam elsewhere, with a peer of their own.
-ELSEWHERE = ("snmp-poll",)
+ELSEWHERE: tuple[str, ...] = ()
 Provoke = Callable[[Source], None]
 
 
@@ -125,10 +126,16 @@ def pm_files(folder: Path, stack: ExitStack) -> tuple[dict[str, Any], Provoke]:
     return {"folder": str(inbox), "settle_seconds": 0.0, "poll_seconds": 0.05}, wait
 
 
+def snmp_poll(folder: Path, stack: ExitStack) -> tuple[dict[str, Any], Provoke]:
+    server = stack.enter_context(AgentServer({"127.2.8.1": Agent(dict(SMALL))}))
+    device = {"address": "127.2.8.1", "port": server.port}
+    return {"devices": [device], "interval_seconds": 0.2, "timeout_seconds": 0.5}, wait
+
+
 BENCHES = {
     "ves": ves, "netcool": netcool, "spectrum": spectrum, "tmf642": tmf642, "alertmanager": alertmanager,
     "mapped": mapped_push, "mapped by file": mapped_file, "mapped by sql": mapped_sql, "ingest": ingest,
-    "pm-files": pm_files,
+    "pm-files": pm_files, "snmp-poll": snmp_poll,
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from runtime.clock import SystemClock
 from runtime.component import Context
 from telemetry.errors import TransientError
 from tests.support.live_node import LiveNode, write_config
-from tests.support.snmp_agent import Agent, AgentServer
+from tests.support.snmp_agent import SMALL, Agent, AgentServer
 from tests.support.source_world import MemoryNode
 from tocsin import verbs
 from tocsin.testing import make_context
@@ -325,8 +325,6 @@ def test_two_thousand_devices_in_one_process(tmp_path: Path, shared: Path, deep:
 
 
 def test_the_schedule_runs_and_a_slow_device_delays_nobody(tmp_path: Path) -> None:
-    from tests.unit.collectors.test_snmp_poll import SMALL
-
     agents = {f"127.2.9.{n}": Agent(dict(SMALL)) for n in range(1, 9)}
     agents["127.2.9.1"].silent = True
     with AgentServer(agents) as server:

@@ -22,6 +22,14 @@ from telemetry.errors import DecodeError
 IP_PKTINFO = 8
 _TYPES = {2: Tag.INTEGER, 65: Tag.COUNTER32, 66: Tag.GAUGE32, 67: Tag.TIME_TICKS, 70: Tag.COUNTER64}
 Key = tuple[int, ...]
+SMALL = {
+    "1.3.6.1.2.1.1.2.0": ber.oid("1.3.6.1.4.1.2636.1.1.1.2.21"),
+    "1.3.6.1.2.1.1.3.0": ber.number(360_000, Tag.TIME_TICKS),
+    "1.3.6.1.2.1.1.5.0": ber.octets(b"ams1"),
+    "1.3.6.1.2.1.31.1.1.1.1.7": ber.octets(b"et-0/0/3"),
+    "1.3.6.1.2.1.31.1.1.1.6.7": ber.number(10**12, Tag.COUNTER64),
+    "1.3.6.1.2.1.2.2.1.8.7": ber.number(1),
+}
 
 
 def key_of(oid: str) -> Key:

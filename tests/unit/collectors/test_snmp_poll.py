@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from collectors.series_book import SeriesBook
 from collectors.snmp import ber
-from collectors.snmp.ber import Tag
 from collectors.snmp.poll import PollOptions, SnmpPoller, read_devices
 from collectors.snmp.profiles import load_profiles
 from collectors.snmp.readings import DeviceMemory, Reader
 from runtime.component import Context
 from telemetry.errors import ConfigError, TransientError
-from tests.support.snmp_agent import Agent, AgentServer
+from tests.support.snmp_agent import SMALL, Agent, AgentServer
 from tests.support.source_world import MemoryNode
 from tocsin.testing import make_context
 
@@ -198,15 +197,6 @@ def test_neighbors_are_json() -> None:
 
 
 # ---- against emulated agents
-
-SMALL = {
-    "1.3.6.1.2.1.1.2.0": ber.oid("1.3.6.1.4.1.2636.1.1.1.2.21"),
-    "1.3.6.1.2.1.1.3.0": ber.number(360_000, Tag.TIME_TICKS),
-    "1.3.6.1.2.1.1.5.0": ber.octets(b"ams1"),
-    "1.3.6.1.2.1.31.1.1.1.1.7": ber.octets(b"et-0/0/3"),
-    "1.3.6.1.2.1.31.1.1.1.6.7": ber.number(10**12, Tag.COUNTER64),
-    "1.3.6.1.2.1.2.2.1.8.7": ber.number(1),
-}
 
 
 @pytest.fixture
