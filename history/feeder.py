@@ -176,5 +176,5 @@ class HistoryFeeder:
 
 def _of_tick(block: Block, *, frames: bool) -> tuple[Batch, ...]:
     """Return what the history keeps of a TICK block; its frames only where no RESULT has them."""
-    kept = ("series", "log", "route", *(("frame",) if frames else ()))
+    kept = ("series", "option", "log", "route", *(("frame",) if frames else ()))
     return tuple(batch for batch in block.batches if batch.schema.name in kept)

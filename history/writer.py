@@ -44,6 +44,7 @@ BESIDE = {
     "anomaly": "anomalies",
     "log": "logs",
     "route": "routes",
+    "option": "names",
 }
 # Of these come small batches each second. They are gathered over ten seconds of closing times, so that
 # the same rows go in under the same token whenever and however often the journal is read.

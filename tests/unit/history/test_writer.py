@@ -15,7 +15,7 @@ from runtime.clock import ManualClock
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import TransientError
 from telemetry.schema import plain
-from telemetry.schemas import ALARM, CATALOGUE, FRAME, LOG, ROUTE, SERIES
+from telemetry.schemas import ALARM, CATALOGUE, FRAME, LOG, OPTION, ROUTE, SERIES
 from tocsin.testing import make_context
 
 SECOND = 10**9
@@ -354,6 +354,28 @@ def test_log_lines_are_gathered_and_stored_once(
     assert inserts <= 8
     counts = f"select count() as a, uniqExact(message) as b from {DATABASE}.logs"
     assert store.connection.rows(counts) == [{"a": 180, "b": 180}]
+
+
+def test_a_log_pattern_has_its_template(store: Store) -> None:
+    """The newest name of a key counts; a pattern that became part of another names it."""
+    rows = [
+        {"table": "log-pattern", "key": 5, "name": "port <*> is full", "arrival_ns": 1},
+        {"table": "log-pattern", "key": 5, "name": "<*> is full", "value": 7, "arrival_ns": 2},
+        {"table": "log-pattern", "key": 7, "name": "<*> is full", "arrival_ns": 2},
+    ]
+    line = {"arrival_ns": end_ns(0), "pattern_id": 5, "message": "port 1 is full"}
+    writer = store.writer()
+    writer.tick(end_ns(0), [batch_from_rows(OPTION, rows), batch_from_rows(LOG, [line])])
+    writer.tick(end_ns(100), [])
+    writer.flush()
+    found = store.connection.rows(
+        f"select message, name, value from {DATABASE}.logs join"
+        f" (select key, name, value from {DATABASE}.names final where table = 'log-pattern') as n"
+        " on pattern_id = n.key"
+    )
+    assert [(row["message"], row["name"], int(row["value"])) for row in found] == [
+        ("port 1 is full", "<*> is full", 7)
+    ]
 
 
 def test_migrations_run_once_and_forward(store: Store) -> None:
