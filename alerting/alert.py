@@ -45,4 +45,5 @@ def human(alert: Alert, *, delay_seconds: float | None = None) -> str:
     """Return the line people read: `FOUND major: link ams1-fra2 is down: ... (11 s)`."""
     verb = "CLEARED" if alert.state == "cleared" else "FOUND"
     late = f" ({delay_seconds:.0f} s)" if delay_seconds is not None else ""
-    return f"{verb} {alert.severity}: {alert.title}{late}"
+    others = f", {alert.alarms_count} alarms" if alert.alarms_count > 1 else ""
+    return f"{verb} {alert.severity}: {alert.title}{others}{late}"

@@ -210,7 +210,7 @@ class LiveDemo:
         lines = [
             "",
             f"Tocsin {__version__} watches a demo carrier of 30 routers and 72 links.",
-            "  flows    " + ", ".join(listener.address for listener in status.listeners),
+            "  inputs   " + ", ".join(listener.address for listener in status.listeners),
         ]
         if self._profile != "sensor":
             lines += [f"  console  http://{api}/", f"  API      http://{api}/api/v1/alarms"]
