@@ -27,6 +27,8 @@ _HARMFUL = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069"
     "\\ud800-\\udfff\\ufeff\\ufffe\\uffff]"
 )
+# In JSON: an escape other than of a quote, a backslash or a line feed, or what is harmful by itself.
+_SUSPECT = re.compile(r'\\[^"\\n]|  +|' + _HARMFUL.pattern)
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+-]*")
 
 
@@ -44,6 +46,14 @@ def clean(text: str, limit: int = TEXT_CHARACTERS_MAX) -> str:
 def line(text: str, limit: int = TITLE_CHARACTERS_MAX) -> str:
     """Return a text on one line."""
     return " ".join(clean(text, limit).split())
+
+
+def read(body: str) -> Alert:
+    """Return the alert of a canonical body, tidy. Most are so already, which the body itself shows."""
+    alert = msgspec.json.decode(body, type=Alert)
+    named = (alert.title, alert.kind, alert.entity)
+    plain = len(body) <= TEXT_CHARACTERS_MAX and not _SUSPECT.search(body)
+    return alert if plain and not any("\n" in text for text in named) else tidy(alert)
 
 
 def tidy(alert: Alert) -> Alert:

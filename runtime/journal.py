@@ -22,6 +22,7 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -106,6 +107,8 @@ class JournalWriter:
         self._next = 1
         self._trouble = ""
         # Blocks that a full disk refused; written first as soon as there is room again.
+        self._disk = ThreadPoolExecutor(1, "journal")  # starts its thread with the first job
+        self._syncing: Future[None] | None = None
         self._pending: deque[list[bytes]] = deque()
         self._pending_bytes = 0
         metrics = context.metrics
@@ -152,6 +155,8 @@ class JournalWriter:
 
     def stop(self) -> None:
         """Close the open segment."""
+        self.settle()
+        self._disk.shutdown()
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 os.fsync(self._fd)
@@ -168,13 +173,22 @@ class JournalWriter:
         return self._next
 
     def append(
-        self, kind: BlockKind, tick_end_ns: int, batches: Sequence[Batch], *, sync: bool
+        self,
+        kind: BlockKind,
+        tick_end_ns: int,
+        batches: Sequence[Batch],
+        *,
+        sync: bool,
+        behind: bool = False,
     ) -> int:
         """Append one block and return its sequence number; with `sync` it is on disk on return.
 
+        With `behind` the disk does its part while the caller goes on, who says `settle` before
+        anything is told to others.
         A disk that refuses (full, read-only) does not stop the node: the block is kept in memory,
         at most 64 MB of them, and written when there is room; `health` says so meanwhile.
         """
+        self.settle()
         block = _framed(kind, self._next, tick_end_ns, _parts(batches))
         size = sum(map(len, block))
         sequence = self._next
@@ -186,7 +200,9 @@ class JournalWriter:
                 self._roll(tick_end_ns)
                 self._write(self._pending[0])
                 self._pending_bytes -= sum(map(len, self._pending.popleft()))
-            if sync:
+            if sync and behind:
+                self._syncing = self._disk.submit(os.fdatasync, self._fd)
+            elif sync:
                 os.fdatasync(self._fd)
             if self._trouble:
                 self._context.log.info("journal_writes_again folder=%s", self._folder)
@@ -196,6 +212,15 @@ class JournalWriter:
         self._blocks.array[0] += 1
         self._bytes.array[0] += size - BLOCK_HEADER.size
         return sequence
+
+    def settle(self) -> None:
+        """Return when what was appended with `behind` is on disk."""
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            try:
+                syncing.result()
+            except OSError as error:
+                self._refused(error)
 
     def _refused(self, error: OSError) -> None:
         if not self._trouble:

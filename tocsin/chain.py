@@ -486,14 +486,15 @@ class Back:
         self._closed_ns = max(closed_ns, self._closed_ns + 1)
         tick = Tick(self._closed_ns, (*control, *batches, *beside, *given))
         self.on_tick(tick)
-        for one in offered:
-            one.done()
         for batch in given:
             if batch.schema.name == "option":
                 self.merger.process(batch)
         if self.samples is not None:  # what was offered counts from here on, as in `absorb`
             self.samples.process([b for b in given if b.schema.name in (SERIES.name, SAMPLE.name)])
-        return self.score(tick)
+        outcome = self.score(tick)
+        for one in offered:  # behind `on_outcome`: by then the journal has it on disk
+            one.done()
+        return outcome
 
     def absorb(self, tick: Tick) -> Outcome:
         """Take a tick from the journal instead of from windows, and score it.

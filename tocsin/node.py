@@ -310,9 +310,11 @@ class Node:
 
     def _journal_tick(self, tick: Tick) -> None:
         self._senders.take(tick.batches)
-        self._journal.append(BlockKind.TICK, tick.tick_end_ns, tick.batches, sync=True)
+        # The disk does its part while the tick is scored; nothing leaves the node before it is done.
+        self._journal.append(BlockKind.TICK, tick.tick_end_ns, tick.batches, sync=True, behind=True)
 
     def _commit_outcome(self, tick: Tick, outcome: Outcome) -> None:
+        self._journal.settle()
         if outcome.is_worth_keeping:
             self._journal.append(BlockKind.RESULT, tick.tick_end_ns, outcome.result(), sync=False)
             for alert in self._commit(outcome):

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alerting.alert import Alert, canonical
-from alerting.escape import ESCAPES, TEXT_CHARACTERS_MAX, tidy, token
+from alerting.escape import ESCAPES, TEXT_CHARACTERS_MAX, read, tidy, token
 from alerting.sinks import Parcel
 from alerting.sinks.alertmanager import postable
 from alerting.sinks.mail import MailOptions, mail, page
@@ -86,6 +86,12 @@ def test_a_tidy_alert_is_harmless_bounded_and_can_be_encoded(alert: Alert) -> No
     assert msgspec.json.decode(canonical(clean), type=Alert) == clean
     assert tidy(clean) == clean
     assert (clean.id, clean.change, clean.severity) == (alert.id, alert.change, alert.severity)
+
+
+@given(alerts)
+def test_a_body_is_read_as_tidy_as_if_each_text_were_looked_at(alert: Alert) -> None:
+    body = body_of(alert)
+    assert read(body) == tidy(msgspec.json.decode(body, type=Alert))
 
 
 @given(alerts)
