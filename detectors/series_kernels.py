@@ -10,6 +10,8 @@ season    against the daily profile and a slow level. For a day unlike the other
 shift     a smoothed value against the fast level. For small steps and ramps of a few rows that no
           single value shows.
 
+flat      how long the same value has come, over twice the longest such run. For stuck sensors.
+
 What the daily profile explains is no anomaly: each look takes the smaller of the raw and the
 deseasonalised deviation. A controller finds for each look the deviation that is exceeded twice a
 day; the score is the largest deviation in these units, held for a moment. It steers by *moderate*
@@ -17,7 +19,7 @@ exceedances, because the deep tail of a series is its faults. The alert level li
 excesses over 1 so far (a power law, their index estimated from capped excesses), a run of this
 height comes as seldom as the budget allows.
 
-State of one series: 68 f32 and 96 slots of profile, spread and visits: 944 bytes.
+State of one series: 72 f32 and 96 slots of profile, spread and visits: 960 bytes.
 
 float() of an f32 is an f32 to numba and a double to Python: np.float64() is the same to both.
 
@@ -33,9 +35,9 @@ from numpy.typing import NDArray
 from runtime.kernels import inline, kernel, subroutine
 
 SLOTS = 96  # of the day
-LOOKS = ("forecast", "season", "shift", "shape")
-FORECAST, SEASON, SHIFT, SHAPE = range(4)
-DAY, EVERY_LOOK = 16, 31
+LOOKS = ("forecast", "season", "shift", "shape", "flat")
+FORECAST, SEASON, SHIFT, SHAPE, FLAT = range(5)
+DAY, EVERY_LOOK = 32, 63
 LOCAL = 3  # place of the scale around the fast level
 FEATURES = 6
 TRIANGLE = 21  # of a symmetric 6 x 6 matrix
@@ -43,12 +45,12 @@ TRIANGLE = 21  # of a symmetric 6 x 6 matrix
 (
     SEEN, LEVEL, SPREAD, FAST, SMOOTH, SEASONED, HIGH, LOW, LAST, BEFORE, LAST_PROFILE, SMOOTH_OFF,
     FAST_OFF, HAD, HELD, HELD_FOR, OPEN, SUM, COUNT, ERROR, RUNS, DAYS, PEAKS, EXCESS, PEAK, PAUSE,
-    SINCE, LIFT, ARMED,
-) = range(29)  # fmt: skip
-SCALE = 29  # 4: the mean size of each look's deviation, and around the fast level
-UNIT = SCALE + 4  # 4: log of what the controller found
-QUIET = UNIT + 4  # 4: rows since the last crossing
-WEIGHT = QUIET + 4  # of the features
+    SINCE, LIFT, ARMED, RUN, RUN_MOST,
+) = range(31)  # fmt: skip
+SCALE = 31  # 4: the mean size of each look's deviation, and around the fast level
+UNIT = SCALE + 4  # 5: log of what the controller found
+QUIET = UNIT + 5  # 5: rows since the last crossing
+WEIGHT = QUIET + 5  # of the features
 COVARIANCE = WEIGHT + FEATURES  # upper triangle, by rows
 STATE = COVARIANCE + TRIANGLE
 BYTES = 4 * STATE + SLOTS * (4 + 2 + 1)
@@ -58,7 +60,8 @@ ROWS_PER_DAY_MOST = 1440.0  # faster series learn as if they came once a minute
 SCALE_CLIP = 3.0
 FLOOR_RANGE, FLOOR_LEVEL, FLOOR = 0.006, 1e-3, 1e-9
 FAST_GAIN, SMOOTH_GAIN = 0.1, 0.5
-FIRST_UNIT, LEAST_UNIT, LEAST_UNIT_SHAPE = 1.0986, 0.6931, 1.3863  # log of 3, 2, 4
+FIRST_UNIT, LEAST_UNIT = 1.0986, 0.6931  # log of 3, 2
+LEAST_UNIT_SHAPE, LEAST_UNIT_FLAT = 1.3863, 1.0986
 DAILY = 0.85  # of the spread around the level is left around the profile: the day is clear
 CROSSINGS, STEP_UP, APART = 2.0, 0.1, 0.1  # a day; of the log unit; days between two that count
 HOLD, DECAY = 2.0, 0.93
@@ -86,9 +89,9 @@ REARM = 0.7
     W_BEST, W_WHICH, W_HELD, W_LEVEL, W_ALERT, W_INDEX, W_RATE,
 ) = range(16)  # fmt: skip
 W_OFF = 16  # 4 deviations
-W_Z = W_OFF + 4  # 4 in units of the scale
-W_RATIO = W_Z + 4  # 4 in units of what is exceeded twice a day
-W_FEATURE = W_RATIO + 4
+W_Z = W_OFF + 4  # 6 in units of the scale
+W_RATIO = W_Z + 5  # 5 in units of what is exceeded twice a day
+W_FEATURE = W_RATIO + 5
 W_GAINS = W_FEATURE + FEATURES
 WORK = W_GAINS + FEATURES
 
@@ -188,7 +191,7 @@ def _look(i, value, shape, time_s, step_s, budget, looks, state, profile, spread
             off[SHIFT] = smooth_off - np.float64(state[i, FAST_OFF])
     # ---- the score
     best, which = 0.0, FORECAST
-    for k in range(4):
+    for k in range(5):
         work[W_Z + k] = 0.0
         if k == SHAPE:
             # What has a clear day has its shape in the profile.
@@ -196,15 +199,22 @@ def _look(i, value, shape, time_s, step_s, budget, looks, state, profile, spread
                 state[i, SPREAD]
             )
             work[W_Z + k] = 0.0 if daily else shape
+        elif k == FLAT:
+            same = seen > 0.0 and np.float32(value) == state[i, LAST]
+            run = np.float64(state[i, RUN]) + 1.0 if same else 0.0
+            if warm and 5.0 * run < seen:  # what has always stood still is not stuck
+                work[W_Z + k] = 2.0 * run / (np.float64(state[i, RUN_MOST]) + 6.0)
         elif warm:
             work[W_Z + k] = abs(off[k]) / (1.25 * np.float64(state[i, SCALE + k]) * width + floor)
         unit = np.float64(state[i, UNIT + k]) if seen > 0.0 else FIRST_UNIT
         if k == SHAPE:
             unit = max(unit, LEAST_UNIT_SHAPE)
+        elif k == FLAT:
+            unit = max(unit, LEAST_UNIT_FLAT)
         work[W_RATIO + k] = work[W_Z + k] * math.exp(-unit)
         if (looks >> k) & 1 != 0 and work[W_RATIO + k] > best:
             best, which = work[W_RATIO + k], k
-    if warm and which != SHAPE:
+    if warm and which < SHAPE:
         beyond = max(value - high, low - value, 0.0)
         room = high - low + FLOOR + FLOOR_LEVEL * abs(level)
         best *= 1.0 + min(BEYOND * beyond / room, BEYOND_MOST)
@@ -240,7 +250,7 @@ def _begin(i, value, step_s, state):  # type: ignore[no-untyped-def]
     """Set the state of a series at its first value."""
     for k in (LEVEL, FAST, SMOOTH, HIGH, LOW, LAST, BEFORE, LAST_PROFILE):
         state[i, k] = value
-    for k in range(4):
+    for k in range(5):
         state[i, UNIT + k] = FIRST_UNIT
         state[i, QUIET + k] = 1e9
     state[i, WEIGHT] = 1.0
@@ -261,7 +271,7 @@ def _count(i, step_s, state, work):  # type: ignore[no-untyped-def]
     """Advance what goes on whether it is learned or not: the controller, the hold, the alert."""
     per_day = _rows_per_day(step_s)
     seen, best, held = np.float64(state[i, SEEN]), work[W_BEST], work[W_HELD]
-    for k in range(4):
+    for k in range(5):
         unit = np.float64(state[i, UNIT + k])
         if work[W_Z + k] >= math.exp(unit) and np.float64(state[i, QUIET + k]) > APART * per_day:
             unit += STEP_UP * (1.0 + math.exp(-seen / (2.0 * per_day)))
@@ -418,6 +428,15 @@ def _fold(i, value, step_s, state, profile, spread, visits, work):  # type: igno
         state[i, ERROR] = np.float64(state[i, ERROR]) + min(
             abs(work[W_OFF + FORECAST]), 4.0 * (1.25 * usual_error + floor)
         )
+    # ---- how long it usually repeats itself
+    run, most = np.float64(state[i, RUN]), np.float64(state[i, RUN_MOST])
+    if seen > 0.0 and np.float32(value) == state[i, LAST]:
+        state[i, RUN] = run + 1.0
+    else:
+        # When it ends; a fault's length is not learned at once.
+        usable_run = run if seen < 200.0 else min(run, 2.0 * most + 6.0)
+        state[i, RUN_MOST] = max(most * (1.0 - 0.1 / slow), usable_run)
+        state[i, RUN] = 0.0
     state[i, LAST_PROFILE] = profiled
     state[i, BEFORE] = state[i, LAST]
     state[i, LAST] = value
@@ -466,7 +485,7 @@ def walk(
             the past the last rows look, 0 where nothing is known; step_s, usual seconds between
             rows (followed when it changes for good); budget, false alerts a day; looks, a bit for each
             of LOOKS that counts, and DAY for the daily profile.
-    Inout   state float32[1, 70], profile float32[1, 96], spread uint16[1, 96], visits uint8[1, 96].
+    Inout   state float32[1, 72], profile float32[1, 96], spread uint16[1, 96], visits uint8[1, 96].
     Out     expected; lower, upper: where the forecast alone would alert; score; level: the score
             that alerts; all float64[N]; which uint8[N], place in LOOKS; alert uint8[N], 1 where one
             is sent. A missing value (NaN, infinite, beyond 1e30) scores 0 and teaches nothing.

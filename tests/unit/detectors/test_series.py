@@ -184,8 +184,21 @@ def test_wrong_lengths_write_nothing() -> None:
     visits = np.zeros((1, series_kernels.SLOTS), np.uint8)
     bits = np.zeros(1, np.uint8)
     done = series_kernels.walk(
-        np.zeros(2, np.int64), one, one, 60.0, 0.1, 31, state, profile, spread, visits,
+        np.zeros(2, np.int64), one, one, 60.0, 0.1, 63, state, profile, spread, visits,
         np.zeros(series_kernels.WORK), one, one, one, one, one, bits, bits,
     )  # fmt: skip
     assert done == -1
     assert not state.any()
+
+
+def test_a_stuck_sensor_alerts_and_one_that_often_repeats_does_not() -> None:
+    value = daily(WEEK + 288)
+    value[WEEK : WEEK + 60] = value[WEEK]
+    scores = score_series(times(len(value)), value)
+    at = np.flatnonzero(scores.look[WEEK : WEEK + 60] == series_kernels.FLAT)
+    assert at.size
+    assert scores.alert[WEEK : WEEK + 60].any()
+    steady = np.repeat(daily(WEEK // 12 + 24), 12)[:WEEK].round(1)  # polled once an hour
+    steady[::50] += 0.1
+    scores = score_series(times(WEEK), steady)
+    assert scores.summary["alerts_by_detector"]["flat"] <= 1
