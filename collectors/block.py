@@ -82,7 +82,8 @@ class Decoder(Protocol):
     State (templates, sequence numbers, clocks) is bounded per exporter. Output depends only on
     the datagrams and their arrival times, not on how they were cut into blocks: `decode` of two
     blocks gives the same rows in the same order as `decode` of both in one. A decoder whose senders
-    wait for answers has a list `replies` of Reply, which whoever calls `decode` empties.
+    wait for answers has a list `replies` of Reply, which whoever calls `decode` empties; one whose
+    state must survive a crash counts its changes in `changes`.
     """
 
     emits: tuple[Schema, ...]

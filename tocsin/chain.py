@@ -273,6 +273,11 @@ class Front:
         self._lost = self._came = 0
         return Closing(deadline_ns, tuple(made), blind)
 
+    @property
+    def changes(self) -> int:
+        """How often decoders have changed what must survive a crash, by their own count."""
+        return sum(getattr(decoder, "changes", 0) for decoder in self._decoders.values())
+
     def snapshot(self, out: Any) -> None:
         """Write the decoders' state (templates); open windows are lost with a crash by design."""
         for name, decoder in self._decoders.items():

@@ -32,6 +32,7 @@ from tocsin.verbs import ListenerStatus, WorkerStatus
 
 BLOCKS_PER_STEP = 8  # of each listener, so that none waits for another's flood
 TOLD_AFTER_SECONDS = 2.0
+KEEP_NS = 10_000_000_000
 TEMPLATE_CHANGES = ("new", "changed", "withdrawn", "expired")
 
 
@@ -109,6 +110,8 @@ class Intake:
         self._part = part_of(shard, shards)
         self._listeners: dict[str, UdpListener | StreamListener] = {}
         self._templates_kept = 0
+        self._changes_kept = 0
+        self._kept_ns = 0
         self._started = False
 
     def bind(self, sockets: Mapping[str, socket.socket] | None = None) -> None:
@@ -213,7 +216,10 @@ class Intake:
                 listener.send(reply)
 
     def keep(self, *, always: bool = False) -> None:
-        """Keep templates within a second of a change: a restart must not wait for the next refresh."""
+        """Keep templates within a second of a change: a restart must not wait for the next refresh.
+
+        What else decoders say has changed (their `changes`) is kept within ten seconds.
+        """
         self._ring.flush()
         if self._spool is not None:
             self._spool.tidy(self._clock.now_ns())
@@ -221,9 +227,12 @@ class Intake:
             int(self._metrics.value("collector_templates_total", result=result))
             for result in TEMPLATE_CHANGES
         )
-        if changes == self._templates_kept and not always:
+        now_ns = self._clock.monotonic_ns()
+        pending = self._front.changes != self._changes_kept and now_ns - self._kept_ns > KEEP_NS
+        if changes == self._templates_kept and not pending and not always:
             return
-        self._templates_kept = changes
+        self._templates_kept, self._changes_kept = changes, self._front.changes
+        self._kept_ns = now_ns
         try:
             self._templates.save(self._clock.now_ns() // 10**6, 0, {"front": self._front})
         except OSError as error:

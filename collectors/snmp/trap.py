@@ -162,6 +162,9 @@ class TrapDecoder:
         self._logs: list[dict[str, Any]] = []
         self._counts: list[dict[str, Any]] = []
         self.replies: list[Reply] = []
+        self.changes = (
+            0  # of what a crash must not lose: names in use, alarms that end by themselves
+        )
         metrics = context.metrics
         self._messages = metrics.counter(
             "collector_snmp_messages_total",
@@ -418,7 +421,9 @@ class TrapDecoder:
         known, is_open = self._labels.get(key, ("", False))
         label = known if known and (is_open or not meaning.label) else meaning.label
         label = label or meaning.fallback
-        self._labels[key] = (label, meaning.severity != CLEARED)
+        now = (label, meaning.severity != CLEARED)
+        self.changes += now != (known, is_open)
+        self._labels[key] = now
         self._labels.move_to_end(key)
         return label
 
@@ -465,6 +470,7 @@ class TrapDecoder:
         self._became.add("clear" if cleared else "alarm")
         self._timers.pop(news.identity, None)
         if seconds:
+            self.changes += 1
             self._timers[news.identity] = (at_ns + round(seconds * 1e9), row)
 
     def _close(self) -> None:

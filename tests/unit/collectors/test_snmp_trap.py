@@ -209,6 +209,17 @@ def test_what_never_says_that_it_is_over_ends_by_itself() -> None:
         assert not rows(one.advance(START + 2000 * SECOND), "alarm")
 
 
+def test_what_a_crash_must_not_lose_is_counted() -> None:
+    made = decoder()
+    made.decode(block(link(1, up=False, name="a")))
+    first = made.changes
+    assert first > 0
+    made.decode(block(link(1, up=False, name="a"), at=(1500,)))
+    assert made.changes == first, "nothing new"
+    made.decode(block(trap_v2("1.3.6.1.6.3.1.1.5.1"), at=(3000,)))
+    assert made.changes > first
+
+
 def test_wrong_communities_are_refused_and_counted() -> None:
     context = make_context("collectors.traps")
     made = decoder(context, communities=["noc"])
