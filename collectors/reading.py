@@ -54,8 +54,15 @@ class Readings:
         return self.parts[kind].reads or Reads()
 
     def by_port(self, datagram: Datagram) -> str:
-        """Return the kind that a datagram, or a chunk sent towards a server, is for; "" for none."""
-        return self._ports.get((datagram.stream, datagram.destination_port), "")
+        """Return the kind that a datagram, or a chunk sent towards a server, is for; "" for none.
+
+        A datagram to a port that nobody names may still begin as the messages of a collector do.
+        """
+        kind = self._ports.get((datagram.stream, datagram.destination_port), "")
+        if not kind and not datagram.stream and datagram.payload[:1] == b"<":
+            kind = self.by_head(datagram.payload)
+            return kind if kind in COLLECTORS.ours else ""
+        return kind
 
     def is_answer(self, datagram: Datagram, kind: str) -> bool:
         """Whether a chunk came from the collector's side of a connection."""

@@ -14,6 +14,7 @@ import pytest
 
 from collectors.capture import CaptureReport, blocks, read_capture
 from collectors.capture_tcp import TcpStreams
+from tests.support.decoding import decoded
 from tests.support.syslog_messages import ARRIVAL_NS, SECOND, block, make_syslog, rows
 
 # What napalm-logs says otherwise than we do, and is not held against either.
@@ -323,6 +324,13 @@ def test_ossec(shared: Path) -> None:
                 assert row["message_id"] == vendor[1], line
                 checked += 1
     assert checked == 68
+
+
+def test_decode_finds_it_on_any_port(shared: Path) -> None:
+    """The QFX logs to port 16000: told by the priority that each datagram begins with."""
+    path = shared / "captures/syslog/open-nti/test_syslog_qfx_01/syslog_qfx_01_16000.pcap"
+    found, _ = decoded(path)
+    assert sum(row["schema"] == "log" for row in found) == 393
 
 
 def test_no_capture_is_left_out(shared: Path) -> None:
