@@ -12,7 +12,7 @@ from collectors.mapping import AlarmMapping, LogMapping, MappingFile, SampleMapp
 from collectors.sources import SOURCES, SourceSettings
 
 DOC = Path(__file__).parents[2] / "docs/sources.md"
-KINDS = ("ves", "netcool", "spectrum", "alertmanager", "tmf642", "mapped", "ingest")
+KINDS = ("ves", "netcool", "spectrum", "alertmanager", "tmf642", "mapped", "ingest", "pm-files")
 
 
 def structs(kind: type) -> set[type]:
