@@ -11,6 +11,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from alerting import flowspec
 from alerting.alarm import SAMPLED, Claim, cadence_of
 from alerting.config import AlertingSettings
 from alerting.faces import Faces, face_name
@@ -336,7 +337,9 @@ class CauseRules:
                 {"kind": "deviation", "entity": prefix, "rank": 2, "why": "a legitimate surge"},
             ],
             affects=[name for name in (owner, prefix) if name],
-            advice=f"filter {vector} to {host}: FlowSpec, or a blackhole route for {one}",
+            advice=f"filter {vector} to {host}: FlowSpec `"
+            + flowspec.rule(vector, host, aimed, usual_octets=usual / 8)
+            + f"`, or a blackhole route for {one}",
             talkers=[_talker(t) for t in aimed[:TALKERS_SHOWN]],
             series=[f"{row.key.series_id:016x}"],
             disposition=row.disposition,
