@@ -6,6 +6,7 @@ nobody, which is also what ends the echo between two systems that keep each othe
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -35,6 +36,44 @@ KINDS = (
 )  # fmt: skip
 NOTE_CHARACTERS_MAX = 1000
 LISTED_MAX = 1000
+
+
+def check(kind: str, payload: dict[str, Any]) -> None:
+    """Raise ConfigError with one sentence for an action that cannot be meant."""
+    if kind not in KINDS:
+        raise ConfigError(f"action {kind!r} is not known; known: {', '.join(KINDS)}")
+    needs = {
+        "acknowledge": ("alarm", "alarms", "incident"),
+        "unacknowledge": ("alarm", "alarms", "incident"),
+        "unshelve": ("alarm", "alarms", "incident"),
+        "close": ("alarm", "alarms", "incident"),
+        "merge": ("incidents",),
+        "split": ("incident",),
+        "feedback": ("incident",),
+        "expire": ("name",),
+    }.get(kind, ())
+    if needs and not any(payload.get(name) for name in needs):
+        raise ConfigError(f"{kind} needs {' or '.join(needs)}")
+    for name in ("alarm", "incident"):
+        _check_id(name, payload.get(name, ""))
+    for name in ("alarms", "incidents"):
+        for one in _listed(payload, name):
+            _check_id(name, one)
+    if kind in ("shelve", "silence") and not ("seconds" in payload or "end_ns" in payload):
+        raise ConfigError(f"{kind} needs seconds or end_ns: what hides alarms must end")
+    if kind in ("shelve", "silence") and not any(
+        payload.get(name)
+        for name in ("alarm", "alarms", "incident", "sites", "nodes", "links", "entities", "objects",
+                     "kinds", "sources")
+    ):  # fmt: skip
+        raise ConfigError(
+            f"{kind} needs what it is about: an alarm, an incident, sites, kinds, ..."
+        )
+
+
+def _check_id(name: str, text: object) -> None:
+    if text and not re.fullmatch(r"[0-9a-f]{16}", str(text)):
+        raise ConfigError(f"{name} {str(text)[:40]!r} is no id; ids are 16 hex digits")
 
 
 class Operations:
@@ -202,6 +241,14 @@ class Operations:
         entities = [str(entity) for entity in _listed(ask, "entities")]
         for site in _listed(ask, "sites"):
             nodes += self._places.nodes_at(str(site))
+        links = [str(link) for link in _listed(ask, "links")]
+        for one in map(str, _listed(ask, "objects")):  # a notice does not say of what sort it is
+            if self._places.link_name(one):
+                links.append(one)
+            elif self._places.knows(one):
+                nodes += self._places.nodes_at(one)
+            else:
+                entities.append(one)
         if ask.get("behind"):
             nodes = self._places.behind(nodes)
         start_ns = int(ask.get("start_ns", now_ns))
@@ -216,7 +263,7 @@ class Operations:
         return Window(
             name, kind, start_ns, end_ns,
             days=tuple(_listed(ask, "days")), zone=str(ask.get("zone", "UTC")),
-            nodes=tuple(sorted(set(nodes))), links=tuple(_listed(ask, "links")),
+            nodes=tuple(sorted(set(nodes))), links=tuple(links),
             entities=tuple(entities), kinds=tuple(_listed(ask, "kinds")), sources=tuple(_listed(ask, "sources")),
             reason=_note(ask), by=_by(ask),
         )  # fmt: skip

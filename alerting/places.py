@@ -55,6 +55,10 @@ class Places:
         found = [node for node in self._network.routers() if self._network.site_of(node) == site]
         return found or [site]
 
+    def knows(self, name: str) -> bool:
+        """Whether a name is a node or a site of the network map."""
+        return name in self.graph or self.nodes_at(name) != [name]
+
     def behind(self, nodes: list[str]) -> list[str]:
         """Return these nodes and what loses its way to the network without them."""
         return sorted({*nodes, *self.graph.cut_off((), nodes)})

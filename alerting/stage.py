@@ -5,6 +5,7 @@ operators did move alarms on; at a tick that brought frames, our own alarms are 
 changed is hidden where a window says so, grouped into incidents, and told.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -93,6 +94,13 @@ class AlertingStage:
             values=("pending", "raised", "updated", "cleared", "merged"),
         )
 
+        self._up = context.metrics.gauge(
+            "alarms_active", "alarms that are up, by severity", label="severity", values=SEVERITIES
+        )
+        self._open = context.metrics.gauge(
+            "incidents_open", "incidents under which something is up"
+        )
+
     # ---- stage
 
     def process(self, batch: Batch) -> list[Batch]:
@@ -128,7 +136,12 @@ class AlertingStage:
         if not (incomplete and not rows):
             judged = self._own.judge(rows, frontier_ns, cadences)
             changed.update((alarm.id, alarm) for alarm in judged)
-        return self._tell(changed, frontier_ns) + digest
+        made = self._tell(changed, frontier_ns) + digest
+        up = Counter(alarm.severity for alarm in self._all() if alarm.up)
+        for severity in SEVERITIES:
+            self._up.set(up[severity], severity)
+        self._open.set(sum(incident.open for incident in self.incidents.all.values()))
+        return made
 
     def event(self, frontier_ns: int) -> list[Batch]:
         """An event tick closed at frontier_ns, no view's: reports, actions and timers count.

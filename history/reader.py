@@ -77,6 +77,12 @@ def parse_match(text: str) -> Match:
     return Match(**fields)
 
 
+LOAD_COLUMNS = (
+    "alarm_id", "changed_ns", "raised_ns", "state", "severity", "kind", "entity", "suppressed",
+    "operator_state", "incident_id",
+)  # fmt: skip
+
+
 class HistoryReader:
     """Queries on one read-only connection."""
 
@@ -278,6 +284,14 @@ class HistoryReader:
         return self._db.rows(
             f"select * from {DATABASE}.alarms final where changed_ns >= {{since:Int64}}"
             " order by changed_ns desc limit {limit:UInt32}",
+            {"since": since_ns, "limit": limit},
+        )
+
+    def alarm_load(self, *, since_ns: int, limit: int = 500_000) -> list[dict[str, Any]]:
+        """Return what alarm-load figures need of alarm changes since a time, oldest first."""
+        return self._db.rows(
+            f"select {', '.join(LOAD_COLUMNS)} from {DATABASE}.alarms final"
+            " where changed_ns >= {since:Int64} order by changed_ns limit {limit:UInt32}",
             {"since": since_ns, "limit": limit},
         )
 

@@ -20,6 +20,7 @@ import msgspec
 
 from alerting.alert import Alert
 from alerting.delivery import Order, SinkStatus, Verdict
+from alerting.operate import check
 from alerting.orders import Orders
 from alerting.outbox import Outbox
 from alerting.records import notices_of
@@ -445,6 +446,8 @@ class Node:
         serve("audit", verbs.Nothing, lambda _: self._outbox.audit())
         serve("sinks", list[SinkStatus], self._hear_of_sinks)
         serve("orders", list[Order], self._take_orders)
+        serve("operate", verbs.OperateRequest, self._operate)
+        serve("windows", verbs.Nothing, lambda _: self._windows())
 
     def _hear_gate(self, says: verbs.GateSays) -> verbs.Nothing:
         self._gate_says = says
@@ -468,6 +471,21 @@ class Node:
         for kind, payload in self._orders.rows(orders):
             self._control(kind, now_ns, payload)
         return verbs.Nothing()
+
+    def _operate(self, ask: verbs.OperateRequest) -> verbs.OperateAnswer:
+        """Journal what an operator does; it counts from the next event tick on."""
+        try:
+            check(ask.kind, ask.payload)
+        except ConfigError as error:
+            return verbs.OperateAnswer(refused=str(error))
+        now_ns = self._clock.now_ns()
+        self._control(ask.kind, now_ns, ask.payload)
+        return verbs.OperateAnswer(counts_from_ns=now_ns)
+
+    def _windows(self) -> verbs.WindowsAnswer:
+        return verbs.WindowsAnswer(
+            windows=[msgspec.to_builtins(window) for window in self._back.alerting.windows()]
+        )
 
     def status(self) -> verbs.Status:
         """Return the node at a glance."""

@@ -126,6 +126,26 @@ class DecideRequest(msgspec.Struct, frozen=True, kw_only=True):
     by: str
 
 
+class OperateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator acts: one control row, from the next event tick on."""
+
+    kind: str  # acknowledge, shelve, silence, maintenance, merge, ... (alerting.operate.KINDS)
+    payload: dict[str, Any]
+
+
+class OperateAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Since when it counts, or why it was refused."""
+
+    counts_from_ns: int = 0
+    refused: str = ""
+
+
+class WindowsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Planned works, silences and shelved alarms."""
+
+    windows: list[dict[str, Any]]
+
+
 class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Save a case around a moment."""
 

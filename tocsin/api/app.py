@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from alerting.load import STANDING_NS, Load, load_of
 from history.reader import HistoryReader
 from history.store import Connection
 from runtime.component import Context
@@ -67,6 +68,18 @@ OPERATIONS = (
     ),
     Operation(
         "/api/v1/query", "post", "query_body", "Read-only SQL", "application/json", models.SqlQuery
+    ),
+    Operation(
+        "/api/v1/actions", "post", "actions", "Acknowledge, shelve, silence, merge, ...",
+        verbs.OperateAnswer, models.ActionBody,
+    ),
+    Operation(
+        "/api/v1/windows", "get", "windows", "Planned works, silences and shelved alarms",
+        verbs.WindowsAnswer,
+    ),
+    Operation(
+        "/api/v1/load", "get", "load", "Alarm load as ISA-18.2 and EEMUA 191 have it", Load,
+        models.LoadQuery,
     ),
     Operation("/api/v1/feed", "get", "feed", "Alerts as they come", "text/event-stream"),
     Operation(
@@ -287,12 +300,31 @@ class _Handlers:
         return await self._run_sql(_asked(request, models.SqlQuery))
 
     async def query_body(self, request: Request) -> Response:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > BODY_BYTES_MAX:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
-        return await self._run_sql(msgspec.json.decode(bytes(body), type=models.SqlQuery))
+        return await self._run_sql(await _body(request, models.SqlQuery))
+
+    async def actions(self, request: Request) -> Response:
+        # A page of another origin can send text without asking first, but not this type.
+        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        if kind != "application/json":
+            raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
+        body = await _body(request, models.ActionBody)
+        wish = verbs.OperateRequest(kind=body.kind, payload=body.payload)
+        answer = await self._services.node.ask("operate", wish, verbs.OperateAnswer)
+        if answer.refused:
+            raise ConfigError(answer.refused)
+        return _json(answer)
+
+    async def windows(self, request: Request) -> Response:
+        del request
+        return _json(await self._services.node.ask("windows", verbs.Nothing(), verbs.WindowsAnswer))
+
+    async def load(self, request: Request) -> Response:
+        ask = _asked(request, models.LoadQuery)
+        now_ns = self._now_ns()
+        since_ns = time_ns(ask.since, now_ns=now_ns)
+        # A day before: what stands since then is up too.
+        rows = await self._read(lambda h: h.alarm_load(since_ns=since_ns - STANDING_NS))
+        return _json(load_of(rows, since_ns=since_ns, until_ns=now_ns + 1, operators=ask.operators))
 
     async def _run_sql(self, ask: models.SqlQuery) -> Response:
         try:
@@ -346,6 +378,15 @@ async def _problem_of_http(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
         detail = f"there is no {request.url.path}; /api/v1/openapi.json lists what there is"
     return problem(HTTPStatus(error.status_code), detail, error.headers)
+
+
+async def _body(request: Request, kind: type[T]) -> T:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
+    return msgspec.json.decode(bytes(body), type=kind)
 
 
 def _media_type(form: str) -> str:

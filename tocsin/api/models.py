@@ -169,3 +169,17 @@ class SqlQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     sql: Annotated[str, msgspec.Meta(min_length=1, max_length=262_144)]
     format: str = "JSONCompact"
+
+
+class ActionBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator does; `payload` as docs/alarms.md has it for each kind."""
+
+    kind: str
+    payload: dict[str, Any]
+
+
+class LoadQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Of which span, and for how many operators."""
+
+    since: str = "8h"
+    operators: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1

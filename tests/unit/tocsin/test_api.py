@@ -10,6 +10,7 @@ import httpx
 import msgspec
 import pytest
 
+from alerting.operate import check
 from history.chdb_store import ChdbStore
 from history.store import migrate
 from history.writer import HistoryWriter
@@ -108,9 +109,22 @@ class Api:
             verbs.Nothing,
             lambda _: verbs.MetricsText("# HELP n x\n# TYPE n gauge\nn 1\n"),
         )
+        self.asked: list[verbs.OperateRequest] = []
+        server.handle("operate", verbs.OperateRequest, self._operate)
+        server.handle(
+            "windows", verbs.Nothing, lambda _: verbs.WindowsAnswer(windows=[{"name": "s1"}])
+        )
         while not self._ended.wait(0.005):
             server.serve()
         server.stop()
+
+    def _operate(self, ask: verbs.OperateRequest) -> verbs.OperateAnswer:
+        try:
+            check(ask.kind, ask.payload)
+        except ConfigError as error:
+            return verbs.OperateAnswer(refused=str(error))
+        self.asked.append(ask)
+        return verbs.OperateAnswer(counts_from_ns=NOW_NS)
 
     def get(self, path: str, **how: Any) -> httpx.Response:
         return self._runner.run(self._client.get(path, **how))
@@ -272,3 +286,23 @@ def test_a_token_file_without_good_tokens_stops_the_desk(tmp_path: Path, content
     path.write_text(content)
     with pytest.raises(ConfigError, match="16 characters"):
         load_access(str(path))
+
+
+def test_operators_act_over_the_api_and_a_foreign_page_cannot(client: Api) -> None:
+    body = {"kind": "acknowledge", "payload": {"alarm": "0" * 15 + "a", "by": "ann"}}
+    answer = client.post("/api/v1/actions", json=body)
+    assert answer.json() == {"counts_from_ns": NOW_NS, "refused": ""}
+    assert [(ask.kind, ask.payload["by"]) for ask in client.asked] == [("acknowledge", "ann")]
+    wrong = client.post("/api/v1/actions", json={"kind": "acknowledge", "payload": {}})
+    assert (wrong.status_code, wrong.json()["detail"]) == (
+        400, "acknowledge needs alarm or alarms or incident",
+    )  # fmt: skip
+    text = client.post("/api/v1/actions", content=msgspec.json.encode(body))
+    assert text.status_code == 415
+    assert client.get("/api/v1/windows").json() == {"windows": [{"name": "s1"}]}
+
+
+def test_alarm_load_comes_from_the_history(client: Api) -> None:
+    load = client.get("/api/v1/load", params={"since": "1h", "operators": 2}).json()
+    assert (load["raises"], load["grade"], load["operators"]) == (1, "acceptable", 2)
+    assert load["top"][0]["entity"] == "ams1-fra2"

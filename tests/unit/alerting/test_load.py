@@ -1,0 +1,178 @@
+"""Alarm load, the handover report, planned works of others, and the picture."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from alerting.load import TEN_MINUTES_NS, load_of
+from alerting.operate import check
+from alerting.picture import picture
+from alerting.windows import PLANNED_WORK, SILENCE, Window
+from telemetry.errors import ConfigError
+from tocsin.handover import report
+from tocsin.maintenance_files import read_works
+from tocsin.testing.alarms import AlarmWorld
+
+SECOND = 1_000_000_000
+HOUR = 3600 * SECOND
+
+
+def change(number: int, at: int, state: str = "raised", **fields: Any) -> dict[str, Any]:
+    return {
+        "alarm_id": number, "changed_ns": at, "raised_ns": at, "state": state, "severity": "major",
+        "kind": "fan", "entity": f"r{number}", "suppressed": "", "operator_state": "none",
+        "incident_id": number // 10 + 1,
+    } | fields  # fmt: skip
+
+
+def test_a_flood_is_more_than_ten_alarms_in_ten_minutes() -> None:
+    rows = [change(i, i * SECOND) for i in range(25)]
+    rows += [change(100 + i, TEN_MINUTES_NS + i * SECOND) for i in range(12)]
+    rows += [change(200, 5 * TEN_MINUTES_NS)]
+    load = load_of(rows, since_ns=0, until_ns=HOUR)
+    assert (load.raises, load.peak_10min, load.floods) == (38, 25, 1)
+    assert load.flood_share == pytest.approx(2 / 6, rel=1e-3)
+    assert load.grade == "unacceptable"
+    assert load_of(rows, since_ns=0, until_ns=HOUR, operators=10).grade == "acceptable"
+    assert load.incidents == 6
+    assert load.compression == pytest.approx(1 - 6 / 38, rel=1e-3)
+
+
+def test_what_was_hidden_loads_nobody() -> None:
+    load = load_of([change(1, 5, suppressed="planned-work")], since_ns=0, until_ns=HOUR)
+    assert (load.raises, load.hidden) == (0, 1)
+
+
+def test_chattering_standing_and_acknowledged() -> None:
+    rows = []
+    for i in range(4):
+        rows += [change(1, i * 20 * SECOND), change(1, (i * 20 + 10) * SECOND, "cleared")]
+    rows += [change(2, 0), change(2, 60 * SECOND, operator_state="acknowledged")]
+    load = load_of(rows, since_ns=0, until_ns=25 * HOUR)
+    assert (load.chattering, load.standing) == (1, 1)
+    assert load.acknowledged_share == pytest.approx(0.2)
+    assert load.top[0] == {"alarm": f"{1:016x}", "kind": "fan", "entity": "r1", "raises": 4}
+
+
+def test_the_figures_of_a_stage_add_up() -> None:
+    world = AlarmWorld()
+    rows = []
+    start = world.now_ns
+    for i in range(30):
+        for batch in world.second(world.report("fan", f"r{i}"), seconds=30):
+            if batch.schema.name == "alarm":
+                texts = {n: batch.texts(n) for n in ("state", "severity", "kind", "entity", "suppressed",
+                                                     "operator_state")}  # fmt: skip
+                numbers = ("alarm_id", "changed_ns", "raised_ns", "incident_id")
+                rows += [
+                    {n: v[k] for n, v in texts.items()} | {n: int(batch[n][k]) for n in numbers}
+                    for k in range(batch.rows)
+                ]
+    load = load_of(rows, since_ns=start, until_ns=world.now_ns + 1)
+    assert load.raises == load.incidents == 30
+
+
+def test_the_handover_says_what_the_next_shift_must_know() -> None:
+    now = 100 * HOUR
+    incident = {"opened_ns": 95 * HOUR, "closed_ns": 0, "severity": "critical", "title": "link a-b is down",
+                "alarms_count": 4, "operator_state": "acknowledged", "operator": "ann"}  # fmt: skip
+    over = incident | {"title": "fan of r7", "closed_ns": 99 * HOUR, "operator_state": "none"}
+    windows = [
+        Window("s1", SILENCE, now - HOUR, now + HOUR, kinds=("doorOpen",), reason="painters"),
+        Window("CRQ1", PLANNED_WORK, now + 3 * HOUR, now + 5 * HOUR, links=("a-b",)),
+        Window("CRQ2", PLANNED_WORK, now + 90 * HOUR, now + 95 * HOUR, links=("c-d",)),
+    ]
+    text = report(
+        [change(i, 97 * HOUR + i) for i in range(3)], [incident, over], windows,
+        since_ns=now - 8 * HOUR, now_ns=now, blind=["exporter r9 is silent"],
+    )  # fmt: skip
+    for said in (
+        "Open incidents (1)", "link a-b is down (+3 alarms) acknowledged by ann", "Ended in this shift (1)",
+        "painters", "CRQ1", "exporter r9 is silent", "1 x fan on r0",
+    ):  # fmt: skip
+        assert said in text
+    assert "CRQ2" not in text
+
+
+ICALS = ("ical1", "ical2", "ical4", "ical5", "ical7")
+
+
+@pytest.mark.parametrize("name", ICALS)
+def test_notices_of_carriers_become_windows(shared: Path, name: str) -> None:
+    folder = shared / "ext" / "maintenance" / "ical"
+    windows = {one["name"]: one for one in read_works(folder / name)}
+    for one in json.loads((folder / f"{name}_result.json").read_text()):
+        window = windows[f"{one['provider']} {one['maintenance_id']}"]
+        none = all(c["impact"] in ("NO-IMPACT",) for c in one["circuits"])
+        if none or one["status"] in ("CANCELLED", "COMPLETED"):
+            assert window["cancelled"]
+        else:
+            assert (window["start_ns"], window["end_ns"]) == (
+                one["start"] * SECOND,
+                one["end"] * SECOND,
+            )
+            assert {c["circuit_id"] for c in one["circuits"]} <= set(window["objects"])
+
+
+def test_a_calendar_event_that_repeats_hides_alarms_of_the_link_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "works.ics"
+    path.write_text(
+        "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\nBEGIN:VEVENT\r\nUID:7\r\n"
+        "DTSTART:20231115T020000Z\r\nDTEND:20231115T040000Z\r\nRRULE:FREQ=DAILY;COUNT=3\r\n"
+        "LOCATION:ams1-fra2\r\nSUMMARY:splice\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
+    )
+    windows = read_works(path)
+    assert len(windows) == 3
+    world = AlarmWorld()
+    world.now_ns = windows[1]["start_ns"] - 60 * SECOND
+    world.second(world.act("maintenance", windows=windows))
+    world.second(seconds=120)
+    (hidden,) = world.told(world.report("linkDown", "ams1:1"))
+    assert (hidden.suppressed, hidden.operator) == ("planned-work", "calendar")
+    (other,) = world.told(world.report("linkDown", "ams1:2"))
+    assert other.suppressed == ""
+
+
+def test_what_is_no_calendar_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.ics"
+    path.write_text("hello")
+    with pytest.raises(ConfigError, match=r"x\.ics"):
+        read_works(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "said"),
+    [
+        ("dance", {}, "not known"),
+        ("acknowledge", {}, "needs alarm"),
+        ("acknowledge", {"alarm": "zz"}, "no id"),
+        ("shelve", {"alarm": "00000000000000aa"}, "must end"),
+        ("silence", {"seconds": 5}, "what it is about"),
+        ("merge", {"incidents": ["x"]}, "no id"),
+    ],
+)
+def test_actions_that_cannot_be_meant_are_refused(
+    kind: str, payload: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check(kind, payload)
+
+
+def test_the_picture_is_svg_with_band_gap_and_marks_and_escapes_what_it_is_told() -> None:
+    times = [i * SECOND for i in range(50)]
+    values = [10.0 + i if i != 20 else math.nan for i in range(50)]
+    svg = picture(
+        times, values, lower=[5.0] * 50, upper=[40.0] * 50, marks=[(30 * SECOND, "raised <b>")],
+        title="<script>alert(1)</script>", unit="By/s",
+    )  # fmt: skip
+    root = ElementTree.fromstring(svg)
+    space = "{http://www.w3.org/2000/svg}"
+    assert len(root.findall(f"{space}polyline")) == 2
+    assert len(root.findall(f"{space}polygon")) == 1
+    assert "<script" not in svg
+    assert "raised &lt;b&gt;" in svg
+    assert ElementTree.fromstring(picture([], [])).tag == f"{space}svg"

@@ -1,0 +1,180 @@
+"""`tocsin alarm ...`: what operators do with alarms and incidents of a running node."""
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+import click
+
+_state = click.option("--state", type=click.Path(path_type=Path), help="State folder.")
+_by = click.option("--by", default=getpass.getuser, show_default="the user", help="Who acts.")
+_note = click.option("--note", default="", help="Why; it is kept with the alarm.")
+_ids = click.argument("ids", nargs=-1, required=True)
+
+
+@click.group()
+def alarm() -> None:
+    """Act on alarms (ids of 16 hex digits) and incidents (`incident:ID`) of a running node."""
+
+
+@alarm.command()
+@_ids
+@click.option("--until", type=click.Choice(["clear", "worse"]), default="clear", show_default=True)
+@_by
+@_note
+@_state
+def ack(ids: tuple[str, ...], until: str, by: str, note: str, state: Path | None) -> None:
+    """Acknowledge until it clears, or until it gets worse."""
+    for target in ids:
+        _act(state, "acknowledge", _target(target) | {"until": until, "by": by, "note": note})
+
+
+@alarm.command()
+@_ids
+@_by
+@_note
+@_state
+def close(ids: tuple[str, ...], by: str, note: str, state: Path | None) -> None:
+    """Close by hand: a foreign alarm that is up is cleared, one that is over is done with."""
+    for target in ids:
+        _act(state, "close", _target(target) | {"by": by, "note": note})
+
+
+@alarm.command()
+@_ids
+@click.option("--seconds", type=click.FloatRange(min=1), default=7200.0, show_default=True)
+@click.option("--behind", is_flag=True, help="Of a site: also what loses its way without it.")
+@_by
+@_note
+@_state
+def shelve(
+    ids: tuple[str, ...], seconds: float, behind: bool, by: str, note: str, state: Path | None
+) -> None:
+    """Hide alarms, incidents, or all of `site:NAME` for a while; they come back by themselves."""
+    for target in ids:
+        _act(
+            state,
+            "shelve",
+            _target(target) | {"seconds": seconds, "behind": behind, "by": by, "note": note},
+        )
+
+
+@alarm.command()
+@click.argument("kinds", nargs=-1)
+@click.option("--source", "sources", multiple=True)
+@click.option("--node", "nodes", multiple=True)
+@click.option("--seconds", type=click.FloatRange(min=1), default=3600.0, show_default=True)
+@click.option("--name", default="", help="To end it with `tocsin alarm expire NAME`.")
+@_by
+@_note
+@_state
+def silence(
+    kinds: tuple[str, ...],
+    sources: tuple[str, ...],
+    nodes: tuple[str, ...],
+    seconds: float,
+    name: str,
+    by: str,
+    note: str,
+    state: Path | None,
+) -> None:
+    """Hide every alarm of these KINDS, sources and nodes for a while."""
+    payload: dict[str, Any] = {
+        "kinds": list(kinds), "sources": list(sources), "nodes": list(nodes), "seconds": seconds,
+        "by": by, "note": note,
+    }  # fmt: skip
+    _act(state, "silence", payload | ({"name": name} if name else {}))
+
+
+@alarm.command()
+@click.argument("name")
+@_by
+@_state
+def expire(name: str, by: str, state: Path | None) -> None:
+    """End a silence or a planned work early."""
+    _act(state, "expire", {"name": name, "by": by})
+
+
+@alarm.command()
+@click.argument("incidents", nargs=-1, required=True)
+@_by
+@_state
+def merge(incidents: tuple[str, ...], by: str, state: Path | None) -> None:
+    """Merge incidents into the first one; what came together here is learned."""
+    _act(state, "merge", {"incidents": list(incidents), "by": by})
+
+
+@alarm.command()
+@click.argument("incident")
+@click.argument("alarms", nargs=-1, required=True)
+@_by
+@_state
+def split(incident: str, alarms: tuple[str, ...], by: str, state: Path | None) -> None:
+    """Take alarms out of an incident into one of their own; that they differ is learned."""
+    _act(state, "split", {"incident": incident, "alarms": list(alarms), "by": by})
+
+
+@alarm.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--circuit", "circuits", multiple=True, help="CIRCUIT=LINK: what carries what here.")
+@_state
+def works(files: tuple[Path, ...], circuits: tuple[str, ...], state: Path | None) -> None:
+    """Import planned works from iCalendar files and carriers' notices (maintnote)."""
+    from tocsin.maintenance_files import read_works
+
+    pairs = dict(one.partition("=")[::2] for one in circuits)
+    for file in files:
+        windows = read_works(file, pairs)
+        _act(state, "maintenance", {"windows": windows})
+        for window in windows:
+            click.echo(
+                f"  {window['name']}: {', '.join(window.get('objects', []) or ['cancelled'])}"
+            )
+
+
+@alarm.command()
+@_state
+def windows(state: Path | None) -> None:
+    """List planned works, silences and shelved alarms."""
+    from datetime import UTC, datetime
+
+    from tocsin import verbs
+
+    for one in _ask(state, "windows", verbs.Nothing(), verbs.WindowsAnswer).windows:
+        ends = one["end_ns"]
+        until = datetime.fromtimestamp(ends / 1e9, UTC).isoformat() if ends < 1 << 62 else "ended"
+        where = [*one["nodes"], *one["links"], *one["entities"], *one["kinds"]]
+        click.echo(f"{one['kind']:15} {one['name']:40} until {until}  {', '.join(where[:8])}")
+
+
+def _target(text: str) -> dict[str, Any]:
+    sort, colon, name = text.partition(":")
+    if not colon:
+        return {"alarm": text}
+    if sort == "incident":
+        return {"incident": name}
+    if sort == "site":
+        return {"sites": [name]}
+    raise click.UsageError(f"{text!r}: write an alarm's id, incident:ID or site:NAME")
+
+
+def _act(state: Path | None, kind: str, payload: dict[str, Any]) -> None:
+    from telemetry.errors import ConfigError
+    from tocsin import verbs
+
+    wish = verbs.OperateRequest(kind=kind, payload=payload)
+    answer = _ask(state, "operate", wish, verbs.OperateAnswer)
+    if answer.refused:
+        raise ConfigError(answer.refused)
+    click.echo(f"{kind}: counts from the next second on")
+
+
+def _ask(state: Path | None, verb: str, body: Any, answer: type[Any]) -> Any:
+    from runtime.bus import RequestClient
+    from tocsin.state import state_dir
+
+    client = RequestClient(f"ipc://{state_dir(state)}/node.sock")
+    try:
+        return client.ask(verb, body, answer)
+    finally:
+        client.close()

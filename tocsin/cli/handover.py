@@ -1,0 +1,66 @@
+"""`tocsin handover`: the report for the next shift."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--since", default="8h", show_default=True, help="RFC 3339, or 8h for so long ago.")
+@click.option("--operators", type=click.IntRange(1, 1000), default=1, show_default=True)
+@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Configuration file.")
+@click.option("--state", type=click.Path(path_type=Path), help="State folder.")
+def handover(since: str, operators: int, path: Path | None, state: Path | None) -> None:
+    """Print what is open, what changed, what is hidden, works to come, load and noise."""
+    import msgspec
+
+    from alerting.load import STANDING_NS
+    from alerting.windows import Window
+    from history.reader import LOAD_COLUMNS
+    from runtime.bus import RequestClient
+    from runtime.clock import SystemClock
+    from telemetry.errors import TransientError
+    from tocsin import ask, verbs
+    from tocsin.config import load_config
+    from tocsin.handover import report
+    from tocsin.state import state_dir
+    from tocsin.times import time_ns
+
+    config, folder = load_config(path), state_dir(state)
+    now_ns = SystemClock().now_ns()
+    since_ns = time_ns(since, now_ns=now_ns)
+
+    def rows(sql: str) -> list[dict[str, object]]:
+        lines = ask.query(config, folder, sql, "JSONEachRow").splitlines()
+        made = [msgspec.json.decode(line) for line in lines if line]
+        return [
+            {k: int(v) if k.endswith(("_ns", "_id", "_count")) else v for k, v in row.items()}
+            for row in made
+        ]
+
+    changes = rows(
+        f"select {', '.join(LOAD_COLUMNS)} from alarms final"
+        f" where changed_ns >= {since_ns - STANDING_NS} order by changed_ns"
+    )
+    incidents = rows(
+        "select opened_ns, closed_ns, severity, title, alarms_count, operator_state, operator from"
+        f" incidents where changed_ns >= {since_ns - 7 * STANDING_NS}"
+        " order by changed_ns desc limit 1 by incident_id"
+    )
+    windows: list[Window] = []
+    blind: list[str] = []
+    client = RequestClient(f"ipc://{folder}/node.sock")
+    try:
+        answer = client.ask("windows", verbs.Nothing(), verbs.WindowsAnswer, timeout_seconds=2.0)
+        windows = [msgspec.convert(one, Window) for one in answer.windows]
+        blind = client.ask("status", verbs.Nothing(), verbs.Status, timeout_seconds=2.0).health
+    except TransientError as error:
+        blind = [f"the node does not answer: {error}"]
+    finally:
+        client.close()
+    click.echo(
+        report(
+            changes, incidents, windows, since_ns=since_ns, now_ns=now_ns, operators=operators,
+            blind=blind,
+        )
+    )  # fmt: skip

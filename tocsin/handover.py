@@ -1,0 +1,97 @@
+"""The report for the next shift, of rows of the history: a pure function, text out."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from alerting.load import load_of
+from alerting.windows import NEVER_NS, PLANNED_WORK, Window
+
+SHOWN = 20
+NIGHT_NS = 16 * 3_600_000_000_000  # works that begin so soon are the next shift's
+
+
+def report(
+    changes: Sequence[Mapping[str, Any]],
+    incidents: Sequence[Mapping[str, Any]],
+    windows: Sequence[Window],
+    *,
+    since_ns: int,
+    now_ns: int,
+    operators: int = 1,
+    blind: Sequence[str] = (),
+) -> str:
+    """Return the report: what is open, what changed, what is hidden until when, works to come, load.
+
+    `changes` are rows of schema `alarm` of a day and more, oldest first, `incidents` each as it
+    stands; `blind` are sentences of what Tocsin does not see.
+    """
+    load = load_of(changes, since_ns=since_ns, until_ns=now_ns, operators=operators)
+    open_now = [one for one in incidents if not one["closed_ns"]]
+    closed = [one for one in incidents if one["closed_ns"] and one["closed_ns"] >= since_ns]
+    lines = [
+        f"Handover {_at(since_ns)} to {_at(now_ns)}",
+        (
+            f"load: {load.raises} alarms told, {load.per_operator_10min:g} per operator and 10 min "
+            f"({load.grade}), worst 10 min {load.peak_10min}, {load.floods} floods, {load.hidden} hidden, "
+            f"{load.incidents} incidents, {load.acknowledged_share:.0%} acknowledged in 10 min"
+        ),
+        f"standing over a day: {load.standing}, chattering: {load.chattering}",
+        "",
+        f"Open incidents ({len(open_now)}):",
+        *_incidents(open_now),
+        f"Ended in this shift ({len(closed)}):",
+        *_incidents(closed),
+        "Hidden now:",
+        *_windows([w for w in windows if w.kind != PLANNED_WORK and w.span(now_ns)], now_ns),
+        "Works now and in the next 16 h:",
+        *_windows([w for w in windows if w.kind == PLANNED_WORK and _soon(w, now_ns)], now_ns),
+        "Blind areas:",
+        *([f"  {one}" for one in blind] or ["  none known"]),
+        "Noisiest alarms:",
+        *(
+            [f"  {one['raises']:>5} x {one['kind']} on {one['entity']}" for one in load.top]
+            or ["  none"]
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _incidents(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    made = [
+        f"  {_at(one['opened_ns'])} {one['severity']:<9} {one['title']}"
+        + (f" (+{one['alarms_count'] - 1} alarms)" if one.get("alarms_count", 1) > 1 else "")
+        + (
+            f" acknowledged by {one['operator']}"
+            if one.get("operator_state") == "acknowledged"
+            else ""
+        )
+        for one in rows[:SHOWN]
+    ]
+    more = len(rows) - SHOWN
+    return made + ([f"  and {more} more"] if more > 0 else []) or ["  none"]
+
+
+def _windows(windows: Sequence[Window], now_ns: int) -> list[str]:
+    made = []
+    for one in windows[:SHOWN]:
+        span = one.span(now_ns)
+        begins = f"from {_at(one.next_change_ns(now_ns))}" if span is None else ""
+        until = (
+            "until it is ended"
+            if one.end_ns == NEVER_NS
+            else f"until {_at(span[1])}"
+            if span
+            else ""
+        )
+        what = ", ".join([*one.nodes, *one.links, *one.entities, *one.kinds][:6]) or "alarms"
+        made.append(f"  {one.kind} {one.name}: {what} {begins}{until} {one.reason}".rstrip())
+    return made or ["  none"]
+
+
+def _soon(window: Window, now_ns: int) -> bool:
+    return window.span(now_ns) is not None or window.next_change_ns(now_ns) - now_ns <= NIGHT_NS
+
+
+def _at(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
