@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from alerting.alarm import Alarm, cadence_of
+from alerting.alarm import SEVERITIES, Alarm, cadence_of
 from alerting.causes import CauseRules, Row, rows_of
 from alerting.config import AlertingSettings
 from alerting.digest import Digest
