@@ -18,7 +18,7 @@ SYSLOG = """
 kind = "syslog"
 listen = "udp://127.0.0.1:{port}"
 """
-DOWN = b"<187>1: *%LINK-3-UPDOWN: Interface GigabitEthernet0/1, changed state to down"
+DOWN = b"<187>1: *Nov 28 10:00:00.000: %LINK-3-UPDOWN: Interface Gi0/1, changed state to down"
 CLOCK = SystemClock()
 
 
@@ -33,8 +33,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def until(ask: Callable[[], Any], fits: Callable[[Any], bool]) -> Any:
-    """Ask until the answer fits; the last one after a minute."""
-    deadline = CLOCK.monotonic_ns() + 60_000_000_000
+    """Ask until the answer fits; the last one after half a minute."""
+    deadline = CLOCK.monotonic_ns() + 30_000_000_000
     while not fits(answer := ask()) and CLOCK.monotonic_ns() < deadline:
         CLOCK.sleep(0.1)
     return answer
