@@ -15,7 +15,7 @@ SENDERS = 4
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_line_of_every_sender_is_journalled_once(tmp_path: Path, workers: int) -> None:
-    ports = [free_port(43155 + i, socket.SOCK_DGRAM) for i in range(2)]
+    ports = [free_port(48255 + 10 * i, socket.SOCK_DGRAM) for i in range(2)]
     port = free_port(25614, socket.SOCK_STREAM)
     config = write_config(
         tmp_path, port=ports[0], sflow_port=ports[1],
