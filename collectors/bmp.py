@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.bgp import distinguisher_text, families_with_path_ids
+from collectors.bgp import families_with_path_ids
 from collectors.bgp_updates import UNKNOWN_PATH_IDS
 from collectors.block import DatagramBlock
+from collectors.bmp_alarms import SessionAlarms, peer_address, peer_key, peer_name
 from collectors.bmp_frames import PEERS_LIMIT, Kind, frame_messages
-from collectors.bmp_peers import PeerKey, Peers
+from collectors.bmp_peers import Peers
 from collectors.bmp_routes import MESSAGES, ROWS, RouteDecoder, ended
 from collectors.bmp_series import PeerSeries
 from collectors.bmp_words import (
@@ -43,8 +44,7 @@ from runtime.registry import Part, Reads
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError
-from telemetry.foreign_alarm import alarm_row
-from telemetry.identity import V4_MAPPED, address_text
+from telemetry.identity import address_text
 from telemetry.schema import Schema
 from telemetry.schemas import ALARM, LEDGER, ROUTE, SAMPLE, SERIES
 
@@ -98,7 +98,6 @@ class BmpDecoder:
 
     def __init__(self, options: BmpOptions, context: Context) -> None:
         self._options = options
-        self._source = context.name.rpartition(".")[2]
         self._period_ns = int(options.sample_seconds * SECOND_NS)
         self._period = -1
         self._connections: dict[tuple[int, int, int], _Connection] = {}
@@ -108,8 +107,11 @@ class BmpDecoder:
         tolerance_ns = int(options.clock_tolerance_seconds * SECOND_NS)
         self._routes = RouteDecoder(self._peers, self._table, context, tolerance_ns=tolerance_ns)
         self._series = PeerSeries(options.peers_max * 64)
-        self._down: dict[tuple[int, ...], str] = {}  # (router, peer): name that the alarm has
-        self._lost: dict[tuple[int, int], str] = {}  # routers whose session was lost
+        self._alarms = SessionAlarms(
+            context.name.rpartition(".")[2],
+            peers_max=options.peers_max,
+            routers_max=options.connections_max,
+        )
         self._ledger: dict[tuple[int, int], list[int]] = {}  # decoded, undecodable, bytes skipped
         self._at, self._size = np.zeros(MESSAGES, np.int64), np.zeros(MESSAGES, np.int32)
         self._needed = np.zeros(MESSAGES, np.int64)
@@ -143,9 +145,7 @@ class BmpDecoder:
             ends = not block.length[start]
             connection = self._connection(block, start, made, ends=ends)
             if connection is None:
-                self._refused.add(
-                    "connection_bytes", int(block.length[start:stop].sum())
-                ) if not ends else None
+                self._refused.add("connection_bytes", int(block.length[start:stop].sum()))
             elif ends:
                 made += self._end(connection, now_ns)
             else:
@@ -259,7 +259,7 @@ class BmpDecoder:
         self._messages.array += np.bincount(kind, minlength=len(KINDS)).astype("u8")
         made: list[Batch] = []
         if not connection.messages:
-            made += self._found(connection, int(arrival_ns[0]))
+            made += self._alarms.session_up(connection.router, int(arrival_ns[0]))
         connection.messages += count
         undecodable = 0
 
@@ -327,12 +327,12 @@ class BmpDecoder:
 
     def _peer(self, connection: _Connection, header: bytes, *, told: bool, table: str = "") -> int:
         """Return the row of the peer of a per-peer header, a new one where it is not known; -1: full."""
-        key = _peer_key(header)
+        key = peer_key(header)
         row = self._peers.find(connection.number, key)
         if row >= 0:
             return row
         autonomous_system = int.from_bytes(header[32:36], "big")
-        name = _peer_name(connection.name, key, table)
+        name = peer_name(connection.name, key, table)
         row = self._peers.add(connection.number, key, name, autonomous_system, connection.router)
         if row >= 0 and not told:  # picked up in the middle: nobody said what the peers agreed on
             self._peers.path_ids[row] = UNKNOWN_PATH_IDS
@@ -354,10 +354,7 @@ class BmpDecoder:
         if not peers.up[peer]:  # some routers say it once for each table of routes
             peers.up[peer] = 1
             peers.dump_until_ns[peer] = now_ns + int(self._options.table_seconds * SECOND_NS)
-        name = self._down.pop((*connection.router, *_peer_words(message)), "")
-        if not name:
-            return [], True
-        return [self._alarm(name, "cleared", f"BGP peer {name} is up again", now_ns, "", {})], True
+        return self._alarms.peer_up(connection.router, peer_key(message), now_ns), True
 
     def _peer_down(
         self, connection: _Connection, peer: int, message: bytes, now_ns: int
@@ -366,31 +363,23 @@ class BmpDecoder:
         was_up = bool(peers.up[peer])
         routes = self._end_routes(peer)
         made = [ended(peers, [peer], now_ns)]
-        key = (*connection.router, *_peer_words(message))
+        router, key = connection.router, peer_key(message)
         why, wanted = why_down(message)
-        if (
-            message[HEADER_BYTES : HEADER_BYTES + 1] == b"\x05"
-        ):  # no longer monitored: nothing is broken
-            name = self._down.pop(key, "")
-            if name:
-                made.append(self._alarm(name, "cleared", f"BGP peer {name}: {why}", now_ns, "", {}))
-            return made
-        if key in self._down and not was_up:
-            return made  # told before, for another of its tables
-        name = peers.name(peer)
-        self._down[key] = name
-        if len(self._down) > self._options.peers_max:
-            del self._down[next(iter(self._down))]
-        detail = {
-            "router": connection.name,
-            "router_address": address_text(*connection.router),
-            "peer": _address(_peer_key(message)),
-            "peer_as": int(peers.autonomous_system[peer]),
-            "reason": why,
-            "routes_ended": routes,
-        }
-        title = f"BGP peer {name} (AS{detail['peer_as']}) is down: {why}"
-        made.append(self._alarm(name, "minor" if wanted else "major", title, now_ns, why, detail))
+        if message[HEADER_BYTES : HEADER_BYTES + 1] == b"\x05":  # no longer reported: nothing broke
+            return made + self._alarms.peer_up(router, key, now_ns, why)
+        if was_up or not self._alarms.is_down(router, key):  # else told for another of its tables
+            detail = {
+                "router": connection.name,
+                "peer": peer_address(key),
+                "peer_as": int(peers.autonomous_system[peer]),
+                "routes_ended": routes,
+            }
+            name = peers.name(peer)
+            made.append(
+                self._alarms.peer_down(
+                    router, key, name, why, wanted=wanted, now_ns=now_ns, detail=detail
+                )
+            )
         return made
 
     def _end_routes(self, peer: int) -> int:
@@ -401,14 +390,6 @@ class BmpDecoder:
         return routes
 
     # ---- sessions
-
-    def _found(self, connection: _Connection, now_ns: int) -> list[Batch]:
-        """A router speaks BMP: if its last session was lost, that is over."""
-        name = self._lost.pop(connection.router, "")
-        if not name:
-            return []
-        title = f"BMP session of {name} is back"
-        return [self._alarm(name, "cleared", title, now_ns, "", {}, kind="bmpSessionDown")]
 
     def _end(self, connection: _Connection, now_ns: int, *, tell: bool = True) -> list[Batch]:
         """A connection is gone: what its peers announce is not known any more."""
@@ -425,42 +406,12 @@ class BmpDecoder:
             self._skipped.add("", connection.rest.size)
         again = any(c.router == connection.router for c in self._connections.values())
         if tell and connection.messages and not again:
-            name = connection.name
-            self._lost[connection.router] = name
-            if len(self._lost) > self._options.connections_max:
-                del self._lost[next(iter(self._lost))]
-            why = connection.goodbye or "the connection was closed without a word"
-            detail = {"router_address": address_text(*connection.router), "peers": len(peers)}
-            title = f"BMP session of {name} is down: {why}; the routes of {len(peers)} peers are unknown"
-            severity = "warning" if connection.goodbye else "minor"
             made.append(
-                self._alarm(name, severity, title, now_ns, why, detail, kind="bmpSessionDown")
+                self._alarms.session_down(
+                    connection.router, connection.name, connection.goodbye, len(peers), now_ns
+                )
             )
         return made
-
-    def _alarm(
-        self,
-        entity: str,
-        severity: str,
-        title: str,
-        now_ns: int,
-        text: str,
-        detail: dict[str, Any],
-        *,
-        kind: str = "bgpBackwardTransition",
-    ) -> Batch:
-        row = alarm_row(
-            source=self._source,
-            kind=kind,
-            entity=entity,
-            severity=severity,
-            changed_ns=now_ns,
-            title=title,
-            probable_cause="communicationsProtocolError",
-            text=text,
-            detail=detail,
-        )
-        return batch_from_rows(ALARM, [row], source="bmp", arrival_ns=now_ns, frontier_ns=now_ns)
 
     # ---- periods and ledger
 
@@ -513,8 +464,7 @@ class BmpDecoder:
                 ]
                 for c in self._connections.values()
             ],
-            "down": [[*key, name] for key, name in self._down.items()],
-            "lost": [[*key, name] for key, name in self._lost.items()],
+            "alarms": self._alarms.state(),
             "ledger": [[*key, *counts] for key, counts in self._ledger.items()],
         }  # fmt: skip
         write_array(out, "kept", np.frombuffer(json.dumps(kept).encode(), np.uint8))
@@ -536,36 +486,11 @@ class BmpDecoder:
             connection.messages, connection.goodbye, connection.restored = messages, goodbye, True
             self._connections[high, low, port] = connection
             at += size
-        self._down = {tuple(row[:-1]): row[-1] for row in kept["down"]}
-        self._lost = {(row[0], row[1]): row[2] for row in kept["lost"]}
+        self._alarms.take(kept["alarms"])
         self._ledger = {(row[0], row[1]): row[2:] for row in kept["ledger"]}
         self._peers.restore(state.scoped("peers"))
         self._table.restore(state.scoped("routes"), self._peers.generation)
         self._series.restore(state.scoped("series"), self._peers)
-
-
-def _peer_key(header: bytes) -> PeerKey:
-    high, low = int.from_bytes(header[16:24], "big"), int.from_bytes(header[24:32], "big")
-    if header[6] != 3 and not header[7] & 0x80:
-        high, low = 0, V4_MAPPED | low & 0xFFFFFFFF
-    return PeerKey(header[6], int.from_bytes(header[8:16], "big"), high, low)
-
-
-def _peer_words(header: bytes) -> tuple[int, int, int, int]:
-    key = _peer_key(header)
-    return key.peer_type, key.distinguisher, key.high, key.low
-
-
-def _address(key: PeerKey) -> str:
-    return "loc-rib" if key.peer_type == 3 else address_text(key.high, key.low)
-
-
-def _peer_name(router: str, key: PeerKey, table: str) -> str:
-    """Return a peer as people call it: `ams1:192.0.2.1`, `ams1:192.0.2.1 64499:94`."""
-    of = distinguisher_text(key.distinguisher)
-    if key.peer_type == 3 and table and table != "global":
-        of = table
-    return f"{router}:{_address(key)}" + (f" {of}" if of else "")
 
 
 def _make(settings: ListenerSettings, options: BmpOptions, context: Context) -> BmpDecoder:  # noqa: ARG001

@@ -16,7 +16,7 @@ from telemetry.sample_series import SampleKind, SeriesNames
 from telemetry.schemas import SAMPLE
 
 # Metrics of a peer, table of routes and family, by column of the counts.
-_DELTAS = {
+DELTAS = {
     ANNOUNCED: "bgp_announcements",
     WITHDRAWN: "bgp_withdrawals",
     PATH_CHANGED: "bgp_path_changes",
@@ -24,7 +24,7 @@ _DELTAS = {
     DUMPED: "bgp_table_routes",  # of the table a peer sends when it comes up
 }
 _GAUGE = "bgp_prefixes"
-_COLUMNS = [*_DELTAS, ROUTES]
+_COLUMNS = [*DELTAS, ROUTES]
 _WRAP = 1 << 32
 
 
@@ -49,7 +49,7 @@ class PeerSeries:
         for row, peer, slot in counted:
             if self._ids[row, 0] == 0:
                 self._name(row, peers.name(peer), slot)
-        columns = list(_DELTAS)
+        columns = list(DELTAS)
         delta = (peers.counts[rows] - peers.reported[rows])[:, columns]
         peers.reported[rows] = peers.counts[rows]
         which, metric = np.nonzero(delta)
@@ -57,7 +57,7 @@ class PeerSeries:
         values = delta[which, metric].astype(float)
         kinds = np.full(ids.size, SampleKind.DELTA, np.uint8)
         if only is None:
-            ids = np.concatenate([ids, self._ids[rows, len(_DELTAS)]])
+            ids = np.concatenate([ids, self._ids[rows, len(DELTAS)]])
             values = np.concatenate([values, peers.counts[rows, ROUTES].astype(float)])
             kinds = np.concatenate([kinds, np.full(rows.size, SampleKind.GAUGE, np.uint8)])
         else:
@@ -110,7 +110,7 @@ class PeerSeries:
     def _name(self, row: int, entity: str, slot: int) -> None:
         rib, family = divmod(slot, len(FAMILIES))
         dimensions = {"table": RIBS[rib], "family": FAMILY_NAMES[family]}
-        for place, metric in enumerate([*_DELTAS.values(), _GAUGE]):
+        for place, metric in enumerate([*DELTAS.values(), _GAUGE]):
             self._ids[row, place] = self._names.id(entity, metric, dimensions, unit="{route}")
 
     def _batches(

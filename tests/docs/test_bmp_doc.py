@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from collectors.bmp import BmpOptions
-from collectors.bmp_series import _DELTAS
+from collectors.bmp_series import DELTAS
 
 TEXT = (Path(__file__).parents[2] / "docs/bmp.md").read_text("utf-8")
 
@@ -20,4 +20,4 @@ def test_every_option_stands_with_its_default() -> None:
 
 def test_every_metric_of_a_peer_is_named() -> None:
     named = set(re.findall(r"`(bgp_\w+)`", TEXT))
-    assert {*_DELTAS.values(), "bgp_prefixes"} <= named
+    assert {*DELTAS.values(), "bgp_prefixes"} <= named
