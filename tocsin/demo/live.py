@@ -32,6 +32,7 @@ from tocsin.demo.faults import scripted, write_truth
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.scoring import judge, table
 from tocsin.demo.settings import FOLDER, demo_config, free_port
+from tocsin.demo.snmp_speaker import COMMUNITY
 from tocsin.demo.traffic import Fault, TrafficModel
 from tocsin.intake import make_context
 from tocsin.node import rss_bytes
@@ -52,6 +53,7 @@ PORTS = (
     ("api", 8470, socket.SOCK_STREAM),
     ("sql", 8123, socket.SOCK_STREAM),
 )
+POLL_SECONDS = 10.0
 VOICES = ("syslog", "trap", "bmp", "snmp", "alarms")
 
 
@@ -184,15 +186,34 @@ class LiveDemo:
             if port != wanted:
                 click.echo(f"port {wanted} is busy, {name} is on {port}")
                 text = text.replace(f"127.0.0.1:{wanted}", f"127.0.0.1:{port}")
-        text = text.replace("snmp_port = 1161", f"snmp_port = {self._ports['snmp']}")
         text = text.replace('profile = "site"', f'profile = "{self._profile}"')
         text += f'metrics_listen = "127.0.0.1:{self._ports["api"]}"\n'
         text += f'\n[network]\nmap = "{FOLDER / "network.toml"}"\n'
         file = self._state / "alerts.jsonl"
         text += f'\n[alerting.sinks.file]\nkind = "file"\nsend = "incidents"\npath = "{file}"\n'
+        text += self._polling()
         path = self._state / "demo.toml"
         path.write_text(text, "utf-8")
         return path
+
+    def _polling(self) -> str:
+        """Return the table that has every router's agent polled; it names files written here."""
+        devices, community = self._state / "devices.toml", self._state / "community"
+        community.write_text(COMMUNITY.decode(), "ascii")
+        community.chmod(0o600)
+        port = self._ports["snmp"]
+        devices.write_text(
+            "".join(
+                f'[[device]]\nname = "{one.name}"\naddress = "{one.address}"\nport = {port}\n'
+                for one in load_demo_network().file.router
+            ),
+            "utf-8",
+        )
+        return (
+            f'\n[sources.polling]\nkind = "snmp-poll"\n[sources.polling.options]\n'
+            f'devices_file = "{devices}"\ninterval_seconds = {POLL_SECONDS}\n'
+            f'credentials = {{ default = {{ community_file = "{community}" }} }}\n'
+        )
 
     def _wait_ready(self, client: RequestClient, supervisor: Supervisor) -> verbs.Status:
         until = self._clock.monotonic_ns() + round(READY_SECONDS * 1e9)
