@@ -78,6 +78,11 @@ class Exporters:
         """Datagrams in which every series is seen once."""
         return len(self._plan)
 
+    @property
+    def records_per_datagram(self) -> float:
+        """The mean over a cycle: the last datagram of each exporter is not full."""
+        return sum(len(one.records) for one in self._exporters) / len(self._plan)
+
     def send(self, datagrams: int, now_ns: int) -> None:
         """Send the next datagrams of the cycle, exported at `now_ns`."""
         seconds, rest = divmod(now_ns, 1_000_000_000)

@@ -23,6 +23,7 @@ from tocsin.verbs import SourceStatus
 ANSWER_SECONDS = 15.0  # an event tick and what may hold up a node
 IN_FLIGHT_MAX = 64  # offers of one source that wait for their answer
 STOP_SECONDS = 5.0
+LAST_WORDS_SECONDS = 1.0  # the node may be ending too: nobody waits for its answer for long
 TRIES, TRY_MS = 40, 50  # to reach a node, such as one that starts
 IDLE_MS = 200
 _NUMBER_BYTES = 8
@@ -218,7 +219,9 @@ class Sources:
         return made
 
     def stop(self) -> None:
-        """Stop all of them at once, each within five seconds."""
+        """Stop all of them at once. What waits for the node waits a second more, then is refused."""
+        line_ends = threading.Timer(LAST_WORDS_SECONDS, self._line.stop)
+        line_ends.start()
         threads = [
             threading.Thread(target=source.stop, daemon=True) for source in self._sources.values()
         ]
@@ -226,4 +229,5 @@ class Sources:
             thread.start()
         for thread in threads:
             thread.join(STOP_SECONDS)
+        line_ends.cancel()
         self._line.stop()
