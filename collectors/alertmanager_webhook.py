@@ -134,22 +134,16 @@ def read_webhook(document: object, options: AlertmanagerOptions) -> tuple[list[F
         raise ValueError("the body is no object")  # noqa: TRY004  # the value is a peer's
     if document.get("version", "4") != "4":
         raise ValueError(f"version {document['version']!r} is not '4'")
-    origin = {
-        "receiver": clean(document.get("receiver")),
-        "url": clean(document.get("externalURL")),
-    }
-    alarms = _alarms(document.get("alerts"), options, origin)
+    alarms = _alarms(document.get("alerts"), options)
     return alarms, max(integer(document.get("truncatedAlerts")), 0)
 
 
 def read_list(document: object, options: AlertmanagerOptions) -> list[ForeignAlarm]:
     """Return the alarms of the list of alerts, or raise ValueError."""
-    return _alarms(document, options, {})
+    return _alarms(document, options)
 
 
-def _alarms(
-    alerts: object, options: AlertmanagerOptions, origin: Mapping[str, str]
-) -> list[ForeignAlarm]:
+def _alarms(alerts: object, options: AlertmanagerOptions) -> list[ForeignAlarm]:
     if not isinstance(alerts, list):
         raise ValueError("it has no list of alerts")  # noqa: TRY004
     made = []
@@ -157,14 +151,12 @@ def _alarms(
         labels = alert.get("labels") if isinstance(alert, dict) else None
         if not isinstance(labels, dict) or not labels:
             raise ValueError(f"alerts[{place}] has no labels")
-        made.append(alarm_of(alert, options, origin))
+        made.append(alarm_of(alert, options))
     return made
 
 
-def alarm_of(
-    alert: Mapping[str, Any], options: AlertmanagerOptions, origin: Mapping[str, str]
-) -> ForeignAlarm:
-    """Return one alert in our words."""
+def alarm_of(alert: Mapping[str, Any], options: AlertmanagerOptions) -> ForeignAlarm:
+    """Return one alert in our words: the same ones whether the webhook or the list tells it."""
     labels = {clean(k, 200): clean(v, 500) for k, v in alert["labels"].items()}
     notes = alert.get("annotations")
     notes = {clean(k): clean(v) for k, v in notes.items()} if isinstance(notes, dict) else {}
@@ -193,7 +185,6 @@ def alarm_of(
         foreign_id=fingerprint,
         suppressed=suppressed,
         detail={
-            **origin,
             "labels": labels,
             "graph": clean(alert.get("generatorURL")),
             "runbook": notes.get("runbook_url", ""),
