@@ -195,7 +195,9 @@ def test_a_killed_shard_costs_its_open_ticks_and_nothing_else(tmp_path: Path, de
     finally:
         code = fed.node.stop()
     assert code == 0
-    assert last.health == []
+    assert [
+        text for text in last.health if not text.startswith("the gate ")
+    ] == []  # none runs here
     assert held == 0, "its templates were not kept"
     every = [block.tick_end_ns for block in fed.ticks()]
     ticks = [block for block in fed.ticks() if block.tick_end_ns > began_ns]
