@@ -56,6 +56,7 @@ def record(path: Path, captures: list[Path]) -> None:
     crowd_groups()
     log_lines()
     routes_and_traps()
+    fold_samples()
     receive_datagrams(path.parent)
     score_a_series()
     with path.open("wb") as file:
@@ -112,6 +113,35 @@ def routes_and_traps() -> None:
     traps = make_decoder(settings, make_context("collectors.traps"))
     sender = address_pair("127.1.0.1")
     traps.decode(pack([Datagram(n, *sender, 4000, 5162, one) for n, one in enumerate(varied(300))]))
+
+
+def fold_samples() -> None:
+    """Fold gauges, counters that wrap and restart, and deltas, for some ticks and series."""
+    from correlator.sample_windows import SampleWindows
+    from correlator.views import SampleViewSettings, sample_view
+    from telemetry.batch import batch_from_rows
+    from telemetry.sample_series import SeriesNames
+    from telemetry.schemas import SAMPLE
+    from tocsin.testing import make_context
+
+    settings = SampleViewSettings(tick_seconds=10.0, lateness_seconds=5.0, series_max=40)
+    views = tuple(sample_view(name, settings) for name in ("sample", "slow_sample"))
+    windows = SampleWindows(views, make_context(), event_tick_ns=10**9, idle_seconds=1e6)
+    names, random = SeriesNames(), np.random.default_rng(11)
+    for second in range(1, 60):
+        rows = [
+            {
+                "time_ns": second * 10**9,
+                "arrival_ns": second * 10**9,
+                "series_id": names.id("ams1", f"m{n}"),
+                "value": float(random.integers(0, 1000)) + (second % 20) * 50.0,
+                "kind": n % 3,
+            }
+            for n in range(60)
+        ]
+        windows.advance(second * 10**9)
+        new = names.new()
+        windows.process([*([new] if new else []), batch_from_rows(SAMPLE, rows)])
 
 
 def crowd_groups() -> None:
