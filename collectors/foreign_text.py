@@ -12,7 +12,8 @@ TEXT_MAX = 4_096
 LATEST_NS = 2**62  # the year 2116: what is later is no time that something happened at
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding=["']([A-Za-z0-9._-]+)["']""")
 _PROLOG = re.compile(r"^\ufeff?\s*<\?xml[^>]*\?>")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def _as_latin(error: UnicodeError) -> tuple[str, int]:
@@ -53,7 +54,7 @@ def xml_of(data: bytes) -> Element:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ValueError("it has a document type, which we do not read")
     try:
-        root = fromstring(_CONTROL.sub(" ", _PROLOG.sub("", text, count=1)))  # noqa: S314  # no DTD
+        root = fromstring(_NOT_XML.sub(" ", _PROLOG.sub("", text, count=1)))  # noqa: S314  # no DTD
     except ParseError as error:
         raise ValueError(str(error)) from error
     for element in root.iter():

@@ -40,6 +40,7 @@ class _Connection:
     """One sender's connection."""
 
     sock: socket.socket
+    host: str
     high: int
     low: int
     port: int
@@ -49,8 +50,7 @@ class _Connection:
     @property
     def peer(self) -> str:
         """The sender as people read it."""
-        host = self.sock.getpeername()[0] if self.sock.fileno() >= 0 else "?"
-        return f"{host}:{self.port}"
+        return f"{self.host}:{self.port}"
 
 
 @dataclass(slots=True)
@@ -244,7 +244,11 @@ class StreamListener:
                 self._changes.add("refused")
                 sock.close()
                 continue
-            self._admit(poll, sock, address[0], address[1])
+            try:
+                self._admit(poll, sock, address[0], address[1])
+            except OSError:  # it was reset before we looked: a port scan, a health check
+                self._changes.add("failed")
+                sock.close()
 
     def _admit(self, poll: select.epoll, sock: socket.socket, host: str, port: int) -> None:
         sock.setblocking(False)
@@ -257,7 +261,8 @@ class StreamListener:
                 sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
             )
         high, low = address_pair(host.partition("%")[0])
-        made = _Connection(sock, high, low, port, self._now(), greeting=self._tls is not None)
+        greeting = self._tls is not None
+        made = _Connection(sock, host, high, low, port, self._now(), greeting=greeting)
         self._open[sock.fileno()] = made
         self._changes.add("accepted")
         self._now_open.set(len(self._open))

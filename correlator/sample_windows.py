@@ -13,6 +13,7 @@ blind to everything between two samples.
 About 130 bytes of numbers and 200 of text a series.
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -259,7 +260,8 @@ class SampleWindows:
             batch["series_id"].tolist(), batch["entity_id"].tolist(), *texts, strict=True
         ):
             if rest[0] in self._windows:
-                self._names[series_id] = "\0".join((f"{entity_id:x}", *rest))
+                texts_of = (text.replace("\0", " ") for text in rest)
+                self._names[series_id] = "\0".join((f"{entity_id:x}", *texts_of))
                 self._names.move_to_end(series_id)
         for _ in range(len(self._names)):
             if len(self._names) <= self._names_max:
@@ -490,8 +492,8 @@ class SampleWindows:
 
     def snapshot(self, out: Any) -> None:
         """Write rows, open ticks and names."""
-        text = "\n".join(f"{number:x}\0{name}" for number, name in self._names.items())
-        write_array(out, "names", np.frombuffer(text.encode(), np.uint8))
+        names = json.dumps([[number, name] for number, name in self._names.items()])
+        write_array(out, "names", np.frombuffer(names.encode(), np.uint8))
         write_array(out, "incomplete_until_ns", np.array([self._incomplete_until_ns], np.int64))
         for view, window in self._windows.items():
             scope = out.scoped(view)
@@ -508,9 +510,8 @@ class SampleWindows:
         if names is None or until is None:
             return
         self._incomplete_until_ns = int(until[0])
-        for line in filter(None, names.tobytes().decode().split("\n")):
-            number, _, name = line.partition("\0")
-            self._names[int(number, 16)] = name
+        for number, name in json.loads(names.tobytes()):
+            self._names[number] = name
         for view, window in self._windows.items():
             scope = state.scoped(view)
             oldest, new = read_array(scope, "oldest_ns"), read_array(scope, "new")

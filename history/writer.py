@@ -134,7 +134,9 @@ class HistoryWriter:
         self._gathered: dict[str, list[dict[str, Any]]] = {table: [] for table in GATHERED}
         self._span = 0  # of closing times: what `_gathered` holds is of it alone
         self._pieces = 0  # of this span that are sealed
-        self.gathers_from = 0  # journal block of the first gathered row, 0 = nothing is gathered
+        # Journal block of the first gathered row of the span, 0 = none. It stays while pieces of the
+        # span go in: read again from there, the same pieces are made under the same tokens.
+        self.gathers_from = 0
         self._cadences: list[_Cadence] = []
         self._views: list[str] = []
         self._measures: list[str] = []
@@ -214,7 +216,7 @@ class HistoryWriter:
         """
         if closed_ns // GATHER_NS != self._span:
             self._seal()
-            self._span, self._pieces = closed_ns // GATHER_NS, 0
+            self._span, self._pieces, self.gathers_from = closed_ns // GATHER_NS, 0, 0
         places: dict[str, int] = {}
         for batch in batches:
             table = BESIDE.get(batch.schema.name)
@@ -262,7 +264,6 @@ class HistoryWriter:
                 self.waiting_rows += _count(columns)
                 parts.clear()
         self._pieces += 1
-        self.gathers_from = 0
 
     def flush(self) -> None:
         """Insert what waits, then roll up every bucket that is over. Raises TransientError."""

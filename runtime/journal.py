@@ -106,9 +106,10 @@ class JournalWriter:
         self._first_tick_ns = 0
         self._next = 1
         self._trouble = ""
-        # Blocks that a full disk refused; written first as soon as there is room again.
         self._disk = ThreadPoolExecutor(1, "journal")  # starts its thread with the first job
         self._syncing: Future[None] | None = None
+        self._unsynced = False  # a block that was to be on disk may not be there
+        # Blocks that a full disk refused; written first as soon as there is room again.
         self._pending: deque[list[bytes]] = deque()
         self._pending_bytes = 0
         metrics = context.metrics
@@ -148,6 +149,9 @@ class JournalWriter:
                 "journal_tail_set_aside file=%s bytes=%d kept_until_sequence=%d",
                 aside, size - good, last,
             )  # fmt: skip
+        else:  # what a kill left unsynced must be on disk before anybody acts on it
+            with segment.open("rb") as file:
+                os.fsync(file.fileno())
         # A segment without a good block still says by its name which number comes next.
         self._next = max(last + 1, int(segment.stem))
         if good <= len(FILE_HEADER):
@@ -193,6 +197,7 @@ class JournalWriter:
         size = sum(map(len, block))
         sequence = self._next
         self._next += 1
+        self._unsynced |= sync
         self._pending.append(block)
         self._pending_bytes += size
         try:
@@ -202,11 +207,10 @@ class JournalWriter:
                 self._pending_bytes -= sum(map(len, self._pending.popleft()))
             if sync and behind:
                 self._syncing = self._disk.submit(os.fdatasync, self._fd)
-            elif sync:
+            elif self._unsynced:
                 os.fdatasync(self._fd)
-            if self._trouble:
-                self._context.log.info("journal_writes_again folder=%s", self._folder)
-            self._trouble = ""
+                self._unsynced = False
+            self._well()
         except OSError as error:
             self._refused(error)
         self._blocks.array[0] += 1
@@ -219,8 +223,16 @@ class JournalWriter:
         if syncing is not None:
             try:
                 syncing.result()
+                self._unsynced = False
+                self._well()
             except OSError as error:
                 self._refused(error)
+
+    def _well(self) -> None:
+        """Nothing waits in memory: once the disk has it too, the trouble is over."""
+        if self._trouble and not self._unsynced:
+            self._context.log.info("journal_writes_again folder=%s", self._folder)
+            self._trouble = ""
 
     def _refused(self, error: OSError) -> None:
         if not self._trouble:
@@ -264,12 +276,17 @@ class JournalWriter:
         path = self._folder / f"{sequence:016d}.arrows"
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
         self._size = 0
-        self._write([FILE_HEADER])
-        folder = os.open(self._folder, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the name of the new file is part of what must survive
-        finally:
-            os.close(folder)
+            self._write([FILE_HEADER])
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the name of the new file is part of what must survive
+            finally:
+                os.close(folder)
+        except OSError:  # a segment without its header could never be read: begin it again
+            os.close(self._fd)
+            self._fd = -1
+            raise
         self._first_tick_ns = tick_end_ns
 
     def trim(self, cursors: Sequence["Cursor"], *, keep_sequence: int) -> None:

@@ -107,6 +107,8 @@ class OfferLine:
         """Send what is new; return False where the node is not there and offers wait for it."""
         while True:
             with self._lock:
+                while self._new and self._new[0][0] not in self._asked:
+                    self._new.popleft()  # given up meanwhile: its source was told so
                 if not self._new:
                     return True
                 number, asked = self._new[0]
@@ -119,7 +121,8 @@ class OfferLine:
                 asked.trouble = "the node is away"
                 asked.answered.set()
             with self._lock:
-                self._new.popleft()
+                if self._new and self._new[0][0] == number:
+                    self._new.popleft()
 
     def _hear(self, socket: "zmq.Socket[bytes]") -> None:
         while True:
