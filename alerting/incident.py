@@ -96,6 +96,11 @@ class Incident:
         """Whether a hard alarm under it is up."""
         return any(member.hard and member.up for member in self.members.values())
 
+    def is_of_another(self, link: str) -> bool:
+        """Whether its alarms name links, and not this one; False where no link is asked for."""
+        named = {member.link for member in self.members.values() if member.link}
+        return bool(link and named) and link not in named
+
     def links_down(self) -> frozenset[str]:
         """Return the links that its alarms say are down now."""
         return frozenset(m.link for m in self.members.values() if m.up and m.link_down and m.link)

@@ -213,7 +213,11 @@ class Incidents:
         root = incident.members[incident.root]
         if incident.by_hand or (own and not incident.open):
             return none
-        if own and alarm.kind in PRIMARY and incident.primary:
+        if (
+            own
+            and alarm.kind in PRIMARY
+            and (incident.primary or incident.is_of_another(place.link))
+        ):
             return none
         age_ns = now_ns - incident.nodes.get(node, incident.last_ns)
         centre = node in root.nodes

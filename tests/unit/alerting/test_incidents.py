@@ -207,3 +207,13 @@ def test_our_own_cut_joins_the_traps_about_it_and_not_another_cut() -> None:
     rows = [world.silence(s) for link in ("ams1-fra2", "fra2-lon1") for s in world.ends(link)]
     found = newest(world, world.batches(rows))
     assert sorted(len(row["alarms"]) for row in found.values()) == [1, 2]
+
+
+def test_our_own_cut_of_another_link_takes_no_traps_that_name_theirs() -> None:
+    """Claims of one tick come by name: the first must not take what belongs to the second."""
+    world = AlarmWorld()
+    world.second(world.report("linkDown", "fra2:2", "critical"))
+    rows = [world.silence(s) for link in ("ams1-fra2", "fra2-lon1") for s in world.ends(link)]
+    found = newest(world, world.batches(rows))
+    (pair,) = (row for row in found.values() if len(row["alarms"]) == 2)
+    assert pair["title"].startswith("link fra2-lon1 is down")
