@@ -157,6 +157,13 @@ class JournalWriter:
         if good <= len(FILE_HEADER):
             segment.unlink()
 
+    def go_on_from(self, sequence: int) -> None:
+        """Give no number below `sequence`: readers that have passed it would take a block for read.
+
+        After a power cut the journal may end before what a checkpoint or a cursor has seen of it.
+        """
+        self._next = max(self._next, sequence)
+
     def stop(self) -> None:
         """Close the open segment."""
         self.settle()

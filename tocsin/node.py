@@ -215,6 +215,8 @@ class Node:
             after = sequence + 1
             self._checkpoint_sequence = after
             self._last_tick_end_ns = self._closed_ns = tick_end_ns
+        for sequence in (after, *(cursor.next_sequence for cursor in self._cursors())):
+            self._journal.go_on_from(sequence)
         reader = JournalReader(self._state / "journal", next_sequence=after)
         replayed = 0
         scored: set[int] = set()
@@ -345,22 +347,28 @@ class Node:
         )
 
     def _save_checkpoint(self) -> None:
+        self._schedule_checkpoint()
+        if self._journal.health() or self._outbox.trouble:
+            return  # it would stand past what a disk has refused, and nobody would read that again
         sequence = self._journal.next_sequence - 1
         try:
             self._checkpoints.save(
                 sequence, self._closed_ns, {"back": self._back, "offers": self._offers}
             )
             self._checkpoint_sequence = sequence + 1
-            cursors = []
-            for name in CURSORS:
-                if (self._state / "cursors" / name).exists():
-                    cursor = Cursor(self._state / "cursors", name)
-                    cursor.load()
-                    cursors.append(cursor)
-            self._journal.trim(cursors, keep_sequence=self._checkpoint_sequence)
+            self._journal.trim(self._cursors(), keep_sequence=self._checkpoint_sequence)
         except OSError as error:
             self._log.error("checkpoint_refused error=%s", error)
-        self._schedule_checkpoint()
+
+    def _cursors(self) -> list[Cursor]:
+        """Return where the journal's readers stand."""
+        found = []
+        for name in CURSORS:
+            if (self._state / "cursors" / name).exists():
+                cursor = Cursor(self._state / "cursors", name)
+                cursor.load()
+                found.append(cursor)
+        return found
 
     def _beat(self, now_ns: int) -> None:
         """Tell systemd and the watchdog that frames go on, and what each stream last said."""
