@@ -33,6 +33,7 @@ ASKED = {
     "series": {"match": "view=exporter,measure=octets", "since": "10m"},
     "query": {"sql": "select count() as n from frames"},
     "query_body": {"sql": "select count() as n from frames"},
+    "actions": {"kind": "acknowledge", "payload": {"alarm": "0" * 15 + "a", "by": "ann"}},
 }
 
 
