@@ -61,7 +61,7 @@ def test_two_runs_without_a_network(home: Path, needs: Callable[..., None]) -> N
     assert "compiling" not in said
     assert "two weeks" not in said
     assert "downloaded" not in said
-    assert "port 2055 is busy, flow listens on 2056" in said
+    assert "port 2055 is busy, flow is on 2056" in said
     assert "udp://127.0.0.1:2056" in said
 
 
