@@ -3,9 +3,9 @@
 A view tick comes as two blocks: TICK (merged frames, new series) and, once it is scored, RESULT (the
 frames widened by scores, anomalies, alarms). The feeder holds a TICK until its RESULT comes; when the
 next TICK comes first, the result is lost (the node died in between) and the tick goes in unscored. The
-TICK of events (logs, routes) waits for no result; the writer gathers ten seconds of them. What became of others' alarms is in RESULT blocks, as
-our own are; as they were stated they stay in the journal. The cursor moves only behind what was
-inserted and synced, so that the node may then delete the segment.
+TICK of events (logs, routes) waits for no result; the writer gathers ten seconds of them. What became
+of others' alarms is in RESULT blocks, as our own are; as they were stated they stay in the journal. The
+cursor moves only behind what was inserted and synced, so that the node may then delete the segment.
 """
 
 import threading
