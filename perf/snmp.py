@@ -18,11 +18,11 @@ from collectors.block import DatagramBlock
 from collectors.capture import Datagram, pack
 from collectors.config import ListenerSettings
 from collectors.registry import make_decoder
-from collectors.snmp import usm
 from collectors.snmp.poll import PollOptions, SnmpPoller
 from perf.measure import best_seconds, cpu_of, row
 from runtime.clock import SystemClock
 from runtime.component import Context
+from telemetry.snmp import usm
 from tests.support.snmp_messages import LINK_DOWN, link, told, trap_v3
 from tests.support.source_world import MemoryNode
 from tocsin.testing import make_context

@@ -2,7 +2,7 @@
 
 An inform is acknowledged by the manager; a trap is not, may be lost, and says so in its answer. Over
 v3 a trap is signed with keys of *our* engine, so the manager must know `options.engine_id` (snmptrapd:
-`createUser -e 0x...`); an inform uses the manager's and needs nothing. Needs the extra `snmp`.
+`createUser -e 0x...`); an inform uses the manager's and needs nothing. Privacy needs the extra `snmp`.
 
 `url` is udp://host:162. v2c: `token_file` holds the community. v3: `user`, `password_file` (for
 authentication) and `options.privacy_file`.
@@ -10,8 +10,7 @@ authentication) and `options.privacy_file`.
 Source: RFC 3877 (ALARM-MIB, ITU-ALARM-MIB), RFC 3416 section 4.2.6 and 4.2.7, RFC 3414.
 """
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -21,11 +20,15 @@ from alerting.config import SinkSettings
 from alerting.escape import line
 from alerting.sinks.http import secret
 from alerting.sinks.parcel import Parcel
+from alerting.sinks.snmp_session import Community, Session
 from alerting.sinks.wording import is_over, word
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import ConfigError, TransientError
 from telemetry.identity import stable_id
+from telemetry.snmp import ber
+from telemetry.snmp.message import write_notification
+from telemetry.snmp.usm import User, check_users
 from telemetry.x733 import CAUSE_NUMBERS, EVENT_TYPES
 
 ALARM_MIB = "1.3.6.1.2.1.118"
@@ -39,6 +42,13 @@ MODEL_ENTRY = f"{ALARM_MIB}.1.1.2.1.3"
 MODEL_STATE = {1: 1, 2: 2, 6: 3, 5: 4, 4: 5, 3: 6}
 NO_RESOURCE = "0.0"  # RFC 3877, alarmActiveResourceId: a name that is no OID stands in the text
 TEXT_OCTETS_MAX = 255
+WRITERS: Mapping[str, Callable[[Any], bytes]] = {
+    "oid": ber.oid, "text": ber.octets, "number": ber.number,
+}  # fmt: skip
+PRIVACY = {
+    "aes128": "aes", "aes192": "aes192", "aes256": "aes256",
+    "aes192c": "aes192c", "aes256c": "aes256c",
+}  # fmt: skip
 BOOTS_EPOCH_SECONDS = 1_600_000_000  # engine boots grow from start to start without a file
 
 
@@ -50,138 +60,96 @@ class SnmpOptions(Settings, frozen=True, kw_only=True):
     retries: int = 2
     engine_id: str = "80004fb805746f6373696e"  # hex; RFC 3411: text "tocsin" of enterprise 20408
     auth_protocol: Literal["sha", "sha224", "sha256", "sha384", "sha512"] = "sha256"
-    privacy_protocol: Literal["aes128", "aes192", "aes256"] = "aes128"
+    # The last two make short keys longer as Cisco does.
+    privacy_protocol: Literal["aes128", "aes192", "aes256", "aes192c", "aes256c"] = "aes128"
     privacy_file: str = ""  # "" = authenticated but not encrypted
 
 
 class SnmpSink:
-    """Owns one SNMP engine and an event loop that runs while `send` waits."""
+    """Owns one session with a manager; its socket opens with the first notification."""
 
     batch_max = 20
     repeat_seconds = 0.0
 
     def __init__(self, settings: SinkSettings, options: SnmpOptions) -> None:
-        try:
-            import pysnmp.hlapi.v3arch.asyncio as hlapi
-        except ImportError as error:
-            raise ConfigError(
-                "sinks of kind snmp need pysnmp: pip install 'tocsin[snmp]'"
-            ) from error
         parts = urlsplit(settings.url)
         if parts.scheme != "udp" or not parts.hostname:
             raise ConfigError(f"url {settings.url!r} is not udp://host:port")
         if options.version == "3" and not settings.user:
             raise ConfigError("version 3 needs `user` and `password_file`")
-        self._hlapi: Any = hlapi
+        try:
+            self._engine_id = bytes.fromhex(options.engine_id.removeprefix("0x"))
+        except ValueError as error:
+            raise ConfigError(f"engine_id {options.engine_id!r} is not hex") from error
         self._settings = settings
         self._options = options
         self._address = (parts.hostname, parts.port or 162)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._engine: Any = None
-        self._target: Any = None
+        self._session: Session | None = None
+        self._opened_ns = 0
 
     def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
         """Send a notification each and, for informs, wait until the manager has it."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
         try:
-            self._loop.run_until_complete(self._notify(parcels, now_ns))
-        except TransientError:
-            raise
-        except Exception as error:  # the library raises its own and pyasn1's kinds
+            if self._session is None:
+                self._session = self._open(now_ns)
+            uptime = (now_ns - self._opened_ns) // 10**9
+            for parcel in parcels:
+                self._notify(self._session, parcel.alert, uptime)
+        except TransientError as error:
             self.close()
             raise TransientError(f"{self._settings.url}: {error}") from error
+        except OSError as error:
+            self.close()
+            raise TransientError(f"{self._settings.url}: {error.strerror or error}") from error
         if self._options.notify == "trap":
             return "sent; traps are not acknowledged"
         return "acknowledged"
 
-    async def _notify(self, parcels: Sequence[Parcel], now_ns: int) -> None:
-        if self._engine is None:
-            await self._open(now_ns)
-        who = self._who()
-        for parcel in parcels:
-            problem, status, _, _ = await self._hlapi.send_notification(
-                self._engine, who, self._target, self._hlapi.ContextData(), self._options.notify,
-                self._notification(parcel.alert), lookupMib=False,
-            )  # fmt: skip
-            if problem or status:
-                raise TransientError(f"{self._settings.url}: {problem or status.prettyPrint()}")
-
-    async def _open(self, now_ns: int) -> None:
-        from pysnmp.proto.rfc1902 import OctetString
-
-        hlapi = self._hlapi
-        self._engine = hlapi.SnmpEngine()
-        # Given an id, the library would keep its boots in a file under /tmp that anybody may write.
-        identity, boots = self._engine.get_mib_builder().import_symbols(
-            "__SNMP-FRAMEWORK-MIB", "snmpEngineID", "snmpEngineBoots"
-        )
-        identity.syntax = OctetString(hexValue=self._options.engine_id)
-        self._engine.snmpEngineID = identity.syntax
-        boots.syntax = boots.syntax.clone(max(now_ns // 10**9 - BOOTS_EPOCH_SECONDS, 1))
-        kind = hlapi.Udp6TransportTarget if ":" in self._address[0] else hlapi.UdpTransportTarget
-        tries = self._options.retries + 1
-        self._target = await kind.create(
+    def _open(self, now_ns: int) -> Session:
+        self._opened_ns = now_ns
+        return Session(
             self._address,
-            timeout=self._settings.timeout_seconds / tries,
+            self._who(),
+            (self._engine_id, max(now_ns // 10**9 - BOOTS_EPOCH_SECONDS, 1)),
+            timeout_seconds=self._settings.timeout_seconds,
             retries=self._options.retries,
         )
 
-    def _who(self) -> Any:
-        hlapi, options = self._hlapi, self._options
+    def _who(self) -> Community | User:
+        options, settings = self._options, self._settings
         if options.version == "2c":
-            path = self._settings.token_file
-            return hlapi.CommunityData(secret(path, "token_file") if path else "public", mpModel=1)
-        auth = {
-            "sha": hlapi.USM_AUTH_HMAC96_SHA, "sha224": hlapi.USM_AUTH_HMAC128_SHA224,
-            "sha256": hlapi.USM_AUTH_HMAC192_SHA256, "sha384": hlapi.USM_AUTH_HMAC256_SHA384,
-            "sha512": hlapi.USM_AUTH_HMAC384_SHA512,
-        }[options.auth_protocol]  # fmt: skip
-        private: dict[str, Any] = {}
-        if options.privacy_file:
-            private = {
-                "privKey": secret(options.privacy_file, "options.privacy_file"),
-                "privProtocol": {
-                    "aes128": hlapi.USM_PRIV_CFB128_AES, "aes192": hlapi.USM_PRIV_CFB192_AES,
-                    "aes256": hlapi.USM_PRIV_CFB256_AES,
-                }[options.privacy_protocol],
-            }  # fmt: skip
-        return hlapi.UsmUserData(
-            self._settings.user,
-            authKey=secret(self._settings.password_file, "password_file"),
-            authProtocol=auth,
-            **private,
+            path = settings.token_file
+            return Community(secret(path, "token_file") if path else "public")
+        privacy = (
+            secret(options.privacy_file, "options.privacy_file") if options.privacy_file else ""
         )
+        user = User(
+            settings.user,
+            options.auth_protocol,
+            secret(settings.password_file, "password_file"),
+            PRIVACY[options.privacy_protocol] if privacy else "",
+            privacy,
+        )
+        check_users({user.name: user})
+        return user
 
-    def _notification(self, alert: Alert) -> Any:
-        from pysnmp.proto.rfc1902 import Integer32, ObjectIdentifier, OctetString, Unsigned32
-
-        kinds = {
-            "oid": ObjectIdentifier, "text": OctetString, "number": Integer32, "count": Unsigned32
-        }  # fmt: skip
-        hlapi = self._hlapi
+    def _notify(self, session: Session, alert: Alert, uptime_seconds: int) -> None:
         trap = CLEAR_STATE if is_over(alert) else ACTIVE_STATE
-        made = hlapi.NotificationType(hlapi.ObjectIdentity(trap))
-        return made.add_varbinds(
-            *((oid, kinds[kind](value)) for oid, kind, value in varbinds(alert))
-        )
+        pairs = [(oid, WRITERS[kind](value)) for oid, kind, value in varbinds(alert)]
+        bindings = write_notification(trap, uptime_seconds * 100, pairs)
+        if self._options.notify == "trap":
+            session.trap(bindings, uptime_seconds)
+        else:
+            session.inform(bindings)
 
     def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
         """A manager keeps what it was told: nothing to say again."""
 
     def close(self) -> None:
-        """Close engine and loop."""
-        if self._engine is not None:
-            self._engine.close_dispatcher()
-            self._engine = self._target = None
-        if self._loop is not None:
-            left = asyncio.all_tasks(self._loop)
-            for task in left:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            self._loop.run_until_complete(asyncio.sleep(0))  # its transports close in the loop
-            self._loop.close()
-            self._loop = None
+        """Close the session."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
 
 def varbinds(alert: Alert) -> list[tuple[str, str, Any]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from collectors.snmp.readings import Value
-from collectors.snmp.usm import User
 from telemetry.errors import ConfigError, TransientError
+from telemetry.snmp.usm import User
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.snmp.ber import oid_content
 from runtime.kernels import inline, kernel, subroutine
+from telemetry.snmp.ber import oid_content
 
 _MASK = (1 << 64) - 1
 START = 0x9E3779B97F4A7C15
@@ -362,7 +362,7 @@ def digest(
             out_pdu uint8[D]: its tag; out_verdict uint8[D], a Verdict. out_digest uint64[D]: equal
             where version, community, kind of PDU, trap and chosen bindings are.
     Errors  none raised: what is not whole gets a Verdict, the same as the plain reader's reason
-            (collectors.snmp.message), which is its oracle.
+            (telemetry.snmp.message), which is its oracle.
     Source  RFC 1157, RFC 3416, RFC 3584.
     """
     good = 0

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from collectors.snmp.ber import Tag
 from collectors.snmp.digest import Part, Selectors, make_selectors
-from collectors.snmp.message import SNMP_TRAP_ADDRESS, Notification
 from collectors.snmp.names import Names, Object, label_of, load_names
 from runtime.settings import Settings
 from telemetry.errors import ConfigError
+from telemetry.snmp.ber import Tag
+from telemetry.snmp.message import SNMP_TRAP_ADDRESS, Notification
 from telemetry.x733 import CLEARED, EVENT_TYPE_OF, EVENT_TYPES, SEVERITIES
 
 TITLE_MAX = 500

@@ -13,8 +13,8 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from collectors.snmp.ber import VALUE_TEXT_MAX, Plain
 from telemetry.errors import ConfigError
+from telemetry.snmp.ber import VALUE_TEXT_MAX, Plain
 
 SHIPPED = "mibs.tsv"
 _NUMBERS = frozenset({"integer", "gauge32", "ticks", "counter32"})

@@ -28,7 +28,6 @@ from collectors.snmp.readings import (
     Walk,
     option_row,
 )  # fmt: skip
-from collectors.snmp.usm import User, check_users
 from collectors.source_ledger import SourceLedger
 from collectors.sources import Offer, Source
 from runtime.component import Context
@@ -41,6 +40,7 @@ from telemetry.foreign_alarm import alarm_row
 from telemetry.identity import address_pair
 from telemetry.sample_series import SampleKind
 from telemetry.schemas import ALARM, OPTION
+from telemetry.snmp.usm import User, check_users
 from telemetry.x733 import CLEARED
 
 SYS_UP_TIME, SYS_NAME, SYS_OBJECT_ID = "1.3.6.1.2.1.1.3.0", "1.3.6.1.2.1.1.5.0", "1.3.6.1.2.1.1.2.0"

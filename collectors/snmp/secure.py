@@ -10,11 +10,11 @@ Source: RFC 3412 section 7.2; RFC 3414 section 3.2.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from collectors.snmp import usm
-from collectors.snmp.ber import Tag
-from collectors.snmp.message import write_pdu
-from collectors.snmp.usm import Engines, Scoped, Secured, User
 from telemetry.errors import DecodeError
+from telemetry.snmp import usm
+from telemetry.snmp.ber import Tag
+from telemetry.snmp.message import write_pdu
+from telemetry.snmp.usm import Engines, Scoped, Secured, User
 
 MINUTE_NS = 60_000_000_000
 

@@ -17,19 +17,8 @@ from numpy.typing import NDArray
 
 from collectors.block import DatagramBlock, Reply
 from collectors.config import ListenerSettings
-from collectors.snmp import usm
-from collectors.snmp.ber import Tag, element
 from collectors.snmp.digest import digest
 from collectors.snmp.mapping import Meaning, fill_title, load_mapping
-from collectors.snmp.message import (
-    VERSIONS,
-    Notification,
-    answer_inform,
-    notification_of,
-    read_envelope,
-    read_pdu,
-    write_varbind,
-)  # fmt: skip
 from collectors.snmp.runs import News, Runs, Standing
 from collectors.snmp.secure import Opened, SecureReceiver
 from collectors.snmp.trap_ledger import FATES, Fate, SenderLedger
@@ -43,6 +32,17 @@ from telemetry.foreign_alarm import alarm_row
 from telemetry.identity import address_text, stable_id
 from telemetry.sample_series import SampleKind, SeriesNames
 from telemetry.schemas import ALARM, LEDGER, LOG, SAMPLE, SERIES
+from telemetry.snmp import usm
+from telemetry.snmp.ber import Tag, element
+from telemetry.snmp.message import (
+    VERSIONS,
+    Notification,
+    answer_inform,
+    notification_of,
+    read_envelope,
+    read_pdu,
+    write_varbind,
+)  # fmt: skip
 from telemetry.x733 import CLEARED
 
 SECOND_NS = 1_000_000_000

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from collectors.capture import CaptureReport, read_capture
-from collectors.snmp import message, usm
-from collectors.snmp.ber import Tag
 from telemetry.errors import DecodeError
+from telemetry.snmp import message, usm
+from telemetry.snmp.ber import Tag
 from tests.support.decoding import decoded
 from tests.unit.collectors.test_snmp_ber import digests, plain_reason
 

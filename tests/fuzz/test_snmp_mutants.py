@@ -8,10 +8,10 @@ import pytest
 from collectors.capture import Datagram, pack
 from collectors.config import ListenerSettings
 from collectors.registry import make_decoder
-from collectors.snmp import usm
-from collectors.snmp.ber import Tag
 from collectors.snmp.trap import TrapDecoder
 from collectors.snmp.trap_ledger import FATES
+from telemetry.snmp import usm
+from telemetry.snmp.ber import Tag
 from tests.fuzz.test_sflow_mutants import mutate
 from tests.support.snmp_messages import LINK_DOWN, told, trap_v3, varied
 from tests.unit.collectors.test_snmp_ber import digests, plain_reason

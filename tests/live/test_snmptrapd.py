@@ -106,7 +106,7 @@ def test_a_wrong_password_is_told(tmp_path: Path, needs: Callable[..., None]) ->
         )
     )  # fmt: skip
     try:
-        with pytest.raises(TransientError):
+        with pytest.raises(TransientError, match="wrong password_file or auth_protocol"):
             sink.send([parcel(checks_sink.alerts()[0])], now_ns=time.time_ns())
     finally:
         sink.close()

@@ -15,9 +15,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from collectors.snmp import ber, message
-from collectors.snmp.ber import Tag
 from telemetry.errors import DecodeError
+from telemetry.snmp import ber, message
+from telemetry.snmp.ber import Tag
 
 IP_PKTINFO = 8
 _TYPES = {2: Tag.INTEGER, 65: Tag.COUNTER32, 66: Tag.GAUGE32, 67: Tag.TIME_TICKS, 70: Tag.COUNTER64}

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from collectors.snmp import ber, message, usm
-from collectors.snmp.ber import Tag
+from telemetry.snmp import ber, message, usm
+from telemetry.snmp.ber import Tag
 
 IF_INDEX, IF_DESCR = "1.3.6.1.2.1.2.2.1.1", "1.3.6.1.2.1.2.2.1.2"
 IF_ADMIN, IF_OPER = "1.3.6.1.2.1.2.2.1.7", "1.3.6.1.2.1.2.2.1.8"

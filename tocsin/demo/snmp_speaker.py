@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.snmp import ber
-from collectors.snmp.ber import Tag
-from collectors.snmp.message import (
+from telemetry.batch import Batch
+from telemetry.errors import DecodeError
+from telemetry.snmp import ber
+from telemetry.snmp.ber import Tag
+from telemetry.snmp.message import (
     SNMP_TRAP_OID,
     SYS_UP_TIME,
     Pdu,
@@ -25,8 +27,6 @@ from collectors.snmp.message import (
     write_pdu,
     write_varbind,
 )
-from telemetry.batch import Batch
-from telemetry.errors import DecodeError
 from tocsin.demo.happenings import Happening
 from tocsin.demo.network import DemoNetwork
 from tocsin.demo.syslog_lines import session_address

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.snmp import ber, message
-from collectors.snmp.ber import Tag
 from collectors.snmp.digest import Part, Selectors, Verdict, digest, hash_bytes, make_selectors
 from telemetry.errors import DecodeError
+from telemetry.snmp import ber, message
+from telemetry.snmp.ber import Tag
 from tests.support.snmp_messages import IF_INDEX, LINK_DOWN, link, trap_v1, trap_v2
 
 NOTHING = make_selectors([], {})

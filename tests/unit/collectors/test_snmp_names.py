@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from collectors.snmp import ber, message
 from collectors.snmp.mapping import load_mapping
-from collectors.snmp.message import Notification, notification_of, read_envelope, read_pdu, varbind
 from collectors.snmp.names import Object, hint_text, load_names, shipped_names
 from telemetry.errors import ConfigError
+from telemetry.snmp import ber, message
+from telemetry.snmp.message import Notification, notification_of, read_envelope, read_pdu, varbind
 from tests.support.snmp_messages import told, trap_v1, trap_v2
 
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.series_book import SeriesBook
-from collectors.snmp import ber
 from collectors.snmp.poll import PollOptions, SnmpPoller, read_devices
 from collectors.snmp.profiles import load_profiles
 from collectors.snmp.readings import DeviceMemory, Reader
 from runtime.component import Context
 from telemetry.errors import ConfigError, TransientError
+from telemetry.snmp import ber
 from tests.support.snmp_agent import SMALL, Agent, AgentServer
 from tests.support.source_world import MemoryNode
 from tocsin.testing import make_context

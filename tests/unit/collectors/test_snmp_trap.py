@@ -12,8 +12,6 @@ from collectors.block import DatagramBlock
 from collectors.capture import Datagram, pack
 from collectors.config import ListenerSettings
 from collectors.registry import make_decoder
-from collectors.snmp import ber, message, usm
-from collectors.snmp.ber import Tag
 from collectors.snmp.trap import TrapDecoder
 from collectors.snmp.trap_ledger import FATES
 from runtime.checkpoint import Snapshot
@@ -21,6 +19,8 @@ from runtime.component import Context
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
 from telemetry.identity import address_pair
+from telemetry.snmp import ber, message, usm
+from telemetry.snmp.ber import Tag
 from tests.support.snmp_messages import (
     LINK_DOWN,
     link,

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from collectors.snmp import ber
-from collectors.snmp.ber import Tag
-from collectors.snmp.message import write_pdu, write_varbind
 from telemetry.errors import ConfigError, DecodeError
+from telemetry.snmp import ber
+from telemetry.snmp.ber import Tag
+from telemetry.snmp.message import write_pdu, write_varbind
 
 AUTH, PRIV, REPORTABLE = 1, 2, 4
 USM = 3
@@ -37,7 +37,7 @@ _PRIV: Mapping[str, tuple[int, str]] = {
     "aes192c": (24, "reeder"), "aes256c": (32, "reeder"),
 }  # fmt: skip
 AUTH_PROTOCOLS, PRIV_PROTOCOLS = tuple(_AUTH), tuple(_PRIV)
-# usmStats, for reports: 1.3.6.1.6.3.15.1.1.N.0
+STATS_OID = "1.3.6.1.6.3.15.1.1"  # usmStats, for reports: then STATS, then 0
 STATS = {
     "unsupported_security_level": 1, "not_in_time_window": 2, "unknown_user": 3,
     "unknown_engine": 4, "wrong_digest": 5, "decryption_error": 6,
@@ -344,7 +344,7 @@ def write_report(
 
     Authenticated, where a user is given: that of a time window must be (RFC 3414 section 3.2.7).
     """
-    oid = f"1.3.6.1.6.3.15.1.1.{STATS[reason]}.0"
+    oid = f"{STATS_OID}.{STATS[reason]}.0"
     bindings = write_varbind(oid, ber.number(count, Tag.COUNTER32))
     pdu = write_pdu(Tag.REPORT, 0, bindings)
     who = user or User(message.user)

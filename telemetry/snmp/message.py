@@ -3,11 +3,12 @@
 Source: RFC 1157 section 4; RFC 3416 section 3; RFC 3412 section 6; RFC 3584 section 3.1.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from collectors.snmp import ber
-from collectors.snmp.ber import Plain, Tag
 from telemetry.errors import DecodeError
+from telemetry.snmp import ber
+from telemetry.snmp.ber import Plain, Tag
 
 SYS_UP_TIME = "1.3.6.1.2.1.1.3.0"
 SNMP_TRAP_OID = "1.3.6.1.6.3.1.1.4.1"  # ".0" behind it, as RFC 3416 says, or not, as some send it
@@ -180,6 +181,15 @@ def _names_the_trap(oid: str) -> bool:
 
 
 # ---- writing
+
+
+def write_notification(
+    trap: str, uptime_hundredths: int, pairs: Iterable[tuple[str, bytes]] = ()
+) -> bytes:
+    """Return the variable bindings of a trap or inform; pairs are (OID, element)."""
+    first = (SYS_UP_TIME, ber.number(uptime_hundredths & 0xFFFFFFFF, Tag.TIME_TICKS))
+    named = (f"{SNMP_TRAP_OID}.0", ber.oid(trap))
+    return b"".join(write_varbind(oid, value) for oid, value in (first, named, *pairs))
 
 
 def write_varbind(oid: str, value: bytes) -> bytes:
