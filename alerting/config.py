@@ -75,6 +75,15 @@ class MaintenanceSettings(Settings, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class RunbookSettings(Settings, frozen=True, kw_only=True):
+    """`[alerting.runbooks.<name>]`: where it says what to do. The first that matches counts."""
+
+    url: str  # may name ${kind}, ${entity}, ${severity}, ${source}
+    kinds: tuple[str, ...] = ()  # with * and ?; empty = any, as for those that follow
+    entities: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
 class AlertingSettings(Settings, frozen=True, kw_only=True):
     """`[alerting]`"""
 
@@ -102,6 +111,8 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     windows_max: PositiveInt = 10_000  # planned works, silences, shelved alarms
     owners: dict[str, str] = {}  # source of alarms: the system that owns their acknowledgement
     maintenance: dict[str, MaintenanceSettings] = msgspec.field(default_factory=dict)
+    runbooks: dict[str, RunbookSettings] = msgspec.field(default_factory=dict)
+    links_url: str = ""  # how people reach the API: alerts then carry a link to their picture
     retry_seconds_first: PositiveFloat = 1.0
     retry_seconds_max: PositiveFloat = 300.0
     attempts_max: PositiveInt = 50

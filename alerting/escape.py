@@ -45,6 +45,8 @@ def clean(text: str, limit: int = TEXT_CHARACTERS_MAX) -> str:
 
 def line(text: str, limit: int = TITLE_CHARACTERS_MAX) -> str:
     """Return a text on one line."""
+    if len(text) <= limit and text.isascii() and text.isprintable() and "  " not in text:
+        return text.strip()  # most are so
     return " ".join(clean(text, limit).split())
 
 

@@ -1,11 +1,35 @@
-"""The explain block: what an alert says for itself, in the order in which people ask."""
+"""The explain block: what an alert says for itself, in the order in which people ask.
 
+The rules and the sources give what they know (`explain`, `foreign`); `Explainer` adds what stands
+elsewhere before anybody is told: who owns it, which runbook, what changed just before, whether it
+grows, and all of it in a text for a phone.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from alerting.alarm import Alarm, Claim
+from alerting.config import AlertingSettings
+from alerting.escape import line
+from alerting.incident import Incident
+from alerting.places import Place, Places
+from alerting.routes import any_of
+from alerting.suspects import Suspects
+from alerting.templating import check, fill
+from runtime.ports import NetworkMap
+from telemetry.errors import ConfigError
+from telemetry.identity import id_text
 
 TREND_RATIO = 1.15  # of the sizes of the deviation, last against first
 ATTACHED_SHOWN = 20
+SHORT_CHARACTERS_MAX = 300
+SHORT_TITLE_MAX = 110
+SHORT_PART_MAX = 90
+RUNBOOK_HOLES = ("kind", "entity", "severity", "source")
+RUNBOOKS_KEPT = 10_000
+SIZES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def explain(alarm: Alarm, claim: Claim) -> dict[str, Any]:
@@ -43,6 +67,176 @@ def attached(alarm: Alarm) -> dict[str, Any]:
         "explains": alarm.attached[:ATTACHED_SHOWN],
         "explains_count": len(alarm.attached),
     }
+
+
+class Explainer:
+    """Completes explain blocks. Owns nothing but a cache of runbook links."""
+
+    def __init__(
+        self, settings: AlertingSettings, network: NetworkMap, places: Places, suspects: Suspects
+    ) -> None:
+        self._network = network
+        self._places = places
+        self._suspects = suspects
+        self._link = settings.links_url.rstrip("/")
+        self._runbooks = tuple(settings.runbooks.values())
+        self._known: dict[tuple[str, str, str, str], str] = {}
+        for name, runbook in settings.runbooks.items():
+            try:
+                check(runbook.url, RUNBOOK_HOLES)
+            except ConfigError as error:
+                raise ConfigError(f"alerting.runbooks.{name}: {error}") from error
+
+    def complete(self, alarm: Alarm) -> None:
+        """Add to the block of an alarm that is about to be told."""
+        told = alarm.explain
+        place = self._places.of(alarm.entity, alarm.title)
+        trend = told.get("trend", "new" if alarm.state == "raised" else "steady")
+        told["trend"] = trend = trend if alarm.up else "over"
+        told["growing"] = trend == "growing"
+        if alarm.up or "changed_before" not in told:
+            told["changed_before"] = self._suspects.before(place.nodes, alarm.raised_ns)
+        told["owner"] = self.owner(place)
+        told["runbook"] = self.runbook(alarm)
+        if self._link:
+            told["picture"] = f"{self._link}/api/v1/alarms/{id_text(alarm.id)}/picture.svg"
+        told["short"] = short(
+            told, title=alarm.title, severity=alarm.severity, up=alarm.up,
+            since_ns=alarm.raised_ns, over_ns=alarm.cleared_ns,
+        )  # fmt: skip
+
+    def incident(self, incident: Incident, root: Alarm) -> dict[str, Any]:
+        """Return the block of an incident, on top of that of the alarm that seems to be its cause."""
+        up = sum(member.up for member in incident.members.values())
+        made = root.explain | {
+            "what": incident.title,
+            "causes": incident.causes,
+            "alarms": len(incident.members),
+            "alarms_up": up,
+            "impact": incident.impact,
+            "similar": incident.similar,
+            "trend": incident.trend(up, root.explain.get("trend", "steady")),
+        }
+        made["growing"] = made["trend"] == "growing"
+        incident.told_up = up
+        if self._link:
+            number = id_text(incident.number)
+            made["picture"] = f"{self._link}/api/v1/incidents/{number}/picture.svg"
+        made["short"] = short(
+            made, title=incident.title, severity=incident.severity, up=incident.open,
+            since_ns=incident.opened_ns, over_ns=incident.closed_ns,
+        )  # fmt: skip
+        return made
+
+    def owner(self, place: Place) -> str:
+        """Return the team that a place belongs to: the link's, else the node's, else the site's."""
+        names = (place.link, *place.nodes) if place.link else place.nodes
+        return next((team for name in names if (team := self._network.team_of(name))), "")
+
+    def runbook(self, alarm: Alarm) -> str:
+        """Return the link of the first runbook that is about an alarm, "" where none is."""
+        if not self._runbooks:
+            return ""
+        key = (alarm.kind, alarm.entity, alarm.severity, alarm.source)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= RUNBOOKS_KEPT:
+                self._known.clear()
+            found = self._known[key] = self._find_runbook(key)
+        return found
+
+    def _find_runbook(self, key: tuple[str, str, str, str]) -> str:
+        kind, entity, severity, source = key
+        for one in self._runbooks:
+            here = any_of(one.kinds, kind) and any_of(one.entities, entity)
+            if here and any_of(one.sources, source):
+                named = {"kind": kind, "entity": entity, "severity": severity, "source": source}
+                quoted = {name: quote(value, safe="") for name, value in named.items()}
+                return fill(one.url, quoted, "plain")
+        return ""
+
+
+def short(
+    told: Mapping[str, Any], *, title: str, severity: str, up: bool, since_ns: int, over_ns: int
+) -> str:
+    """Return the block in at most 300 characters: for a phone.
+
+    Title and time always; then, while there is room and in this order: numbers, owner, runbook, what
+    changed before, how sure, whether it grows, the cause, what to do. What does not fit is left out
+    whole.
+    """
+    head = f"{severity.upper() if up else 'CLEARED'} {line(title, SHORT_TITLE_MAX)}"
+    head += f", {_clock('since', since_ns)}" if up else f", {_clock('at', over_ns)}"
+    alarms = told.get("alarms", 1)
+    before = told.get("changed_before")
+    cause = "" if before or not up else _first(told.get("causes"))
+    parts = (  # (where it stands, what), what matters most first
+        (1, f"{alarms} alarms" if alarms > 1 else ""),
+        (2, "" if "expected" in title else _numbers(told)),  # titles of ours often have them
+        (7, _said("owner ", told.get("owner"))),
+        (9, told.get("runbook", "")),
+        (5, _said("before: ", _first(before))),
+        (4, _said("", told.get("sure"))),
+        (3, told.get("trend", "") if up else ""),
+        (6, _said("cause: ", cause.get("why") if isinstance(cause, Mapping) else "")),
+        (8, f"do: {line(told['do'])}" if up and told.get("do") else ""),
+    )
+    room = SHORT_CHARACTERS_MAX - len(head)
+    kept: list[tuple[int, str]] = []
+    for part in parts:
+        needs = len(part[1]) + 2
+        if 2 < needs <= room:
+            kept.append(part)
+            room -= needs
+    kept.sort()
+    return "; ".join([head, *(text for _, text in kept)])
+
+
+def _numbers(told: Mapping[str, Any]) -> str:
+    actual, expected, unit = (
+        told.get("actual", 0.0),
+        told.get("expected", 0.0),
+        told.get("unit", ""),
+    )
+    if not (actual or expected):
+        return ""
+    return f"{amount(actual, unit)}, {amount(expected, unit)} expected"
+
+
+def _said(before: str, text: object) -> str:
+    return before + line(str(text), SHORT_PART_MAX) if text else ""
+
+
+def _first(values: object) -> object:
+    return values[0] if isinstance(values, Sequence) and values else ""
+
+
+def _clock(word: str, time_ns: int) -> str:
+    return f"{word} {datetime.fromtimestamp(time_ns // 10**9, UTC):%d %b %H:%M} UTC"
+
+
+def amount(value: float, unit: str) -> str:
+    """Return a number with its unit as people say it; bytes a second are bits a second to them.
+
+    >>> amount(1.5e8, "By/s"), amount(0.0, "{record}/s"), amount(41.5, "Cel")
+    ('1.2 Gbit/s', '0 records/s', '41.5 Cel')
+    """
+    if unit == "By/s":
+        return f"{number(8 * value, ' ')}bit/s"
+    words = unit.replace("{", "").replace("}/", "s/").replace("}", "s")
+    return f"{number(value)} {words}".rstrip()
+
+
+def number(value: float, gap: str = "") -> str:
+    """Return a number as people read it.
+
+    >>> number(1234567.0), number(0.0), number(12.5)
+    ('1.23M', '0', '12.5')
+    """
+    for limit, letter in SIZES:
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{gap}{letter}"
+    return f"{value:.3g}{gap}"
 
 
 def trend_of(sizes: list[float]) -> str:

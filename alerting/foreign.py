@@ -196,11 +196,13 @@ class ForeignAlarms:
         self._watch(alarm, now_ns)
         if not self._differs(alarm, batch, row):
             return "repeated"
-        if alarm.is_worse(_text(batch, "severity", row)) and alarm.acknowledged == "until-worse":
+        worse = alarm.is_worse(_text(batch, "severity", row))
+        if worse and alarm.acknowledged == "until-worse":
             alarm.acknowledged = ""
         since_ns, flapping = alarm.raised_ns, alarm.flapping
         self._take(alarm, batch, row)
         alarm.explain["since_ns"] = since_ns
+        alarm.explain["trend"] = "growing" if worse else "shrinking"
         if flapping:
             alarm.title += " (flapping)"
         alarm.state, alarm.changed_ns = "updated", now_ns
@@ -321,6 +323,7 @@ class ForeignAlarms:
         }
         if alarm.up:
             alarm.state, alarm.changed_ns = "updated", now_ns
+            alarm.explain["trend"] = "growing"
         else:
             self._begin(alarm, now_ns)
         changed.append(alarm)

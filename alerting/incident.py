@@ -65,6 +65,7 @@ class Incident:
     last_ns: int = 0  # of its last raise
     told_ns: int = 0  # first told, 0 = never
     told_count: int = 0
+    told_up: int = 0  # how many were up when it was last told
     title_changes: int = 0  # after its first minute
     parent: int = 0
     acknowledged: str = ""
@@ -127,18 +128,20 @@ class Incident:
         layer = member.layer + 10 * member.behind
         return (layer, not member.primary, rank, member.raised_ns, number)
 
-    def row(self, front: Alarm, root: Alarm | None) -> dict[str, Any]:
+    def trend(self, up: int, of_root: str) -> str:
+        """Return whether it grows, with `up` alarms under it now: by their number, else as its root."""
+        if not self.open:
+            return "over"
+        if self.state == "raised":
+            return "new"
+        if up == self.told_up:
+            return of_root if of_root in ("growing", "shrinking") else "steady"
+        return "growing" if up > self.told_up else "shrinking"
+
+    def row(self, front: Alarm, explain: dict[str, Any]) -> dict[str, Any]:
         """Return it as a row of schema `incident`."""
         event_type, probable_cause = front.types
         others = [m.title for number, m in self.members.items() if number != self.root]
-        own = (root or front).explain
-        explain = own | {
-            "what": self.title,
-            "causes": self.causes,
-            "alarms": len(self.members),
-            "impact": self.impact,
-            "similar": self.similar,
-        }
         return {
             "changed_ns": self.changed_ns,
             "incident_id": self.number,

@@ -16,6 +16,7 @@ import msgspec
 from alerting.alarm import OURS, PRIMARY, SEVERITIES, Alarm
 from alerting.companions import Companions
 from alerting.config import AlertingSettings
+from alerting.explain import Explainer
 from alerting.incident import Incident, Member, incident_id, member_of
 from alerting.layers import LINK, POWER, is_change, layer_of
 from alerting.places import Place, Places
@@ -50,11 +51,13 @@ class Incidents:
         settings: AlertingSettings,
         places: Places,
         suspects: Suspects,
+        explainer: Explainer,
         alarm: Callable[[int], Alarm | None],
     ) -> None:
         self._settings = settings
         self._places = places
         self._suspects = suspects
+        self._explainer = explainer
         self._alarm = alarm
         self._group_ns = round(settings.group_seconds * 1e9)
         self._wait_ns = round(settings.wait_seconds * 1e9)
@@ -452,7 +455,8 @@ class Incidents:
         incident.told_count = len(incident.members)
         if state in ("raised", "updated") or not (incident.told_ns or incident.parent):
             self._suspects.judge(incident, self._members(incident), now_ns)
-        row = incident.row(front, self._alarm(incident.root))
+        root = self._alarm(incident.root) or front
+        row = incident.row(front, self._explainer.incident(incident, root))
         incident.origin = ""
         return row
 

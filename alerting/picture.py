@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from alerting.explain import number
+
 WIDTH, HEIGHT = 480, 160
 LEFT, RIGHT, TOP, BOTTOM = 56, 8, 22, 20
 POINTS_MAX = 2_000
@@ -59,7 +61,7 @@ def picture(
     for level in (bottom, top):
         parts.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(level)}" y2="{y(level)}" stroke="#ccc"/>'
-            f'<text x="{LEFT - 4}" y="{y(level)}" text-anchor="end">{escape(_number(level))}</text>'
+            f'<text x="{LEFT - 4}" y="{y(level)}" text-anchor="end">{escape(number(level))}</text>'
         )
     for line in _lines(times, shown):
         points = " ".join(f"{x(at)},{y(value)}" for at, value in line)
@@ -92,15 +94,3 @@ def _lines(times: Sequence[int], values: Sequence[float]) -> list[list[tuple[int
 
 def _short(title: str) -> str:
     return title if len(title) <= 70 else title[:69] + "…"
-
-
-def _number(value: float) -> str:
-    """Return a number as people read it.
-
-    >>> _number(1234567.0), _number(0.0), _number(12.5)
-    ('1.23M', '0', '12.5')
-    """
-    for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{letter}"
-    return f"{value:.3g}"

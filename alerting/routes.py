@@ -50,10 +50,10 @@ class _Route:
         wanted = self.settings
         return (
             (not wanted.severities or alert.severity in wanted.severities)
-            and _any(wanted.kinds, alert.kind)
-            and _any(wanted.entities, alert.entity)
-            and _any(wanted.sources, alert.source)
-            and _any(wanted.event_types, alert.event_type)
+            and any_of(wanted.kinds, alert.kind)
+            and any_of(wanted.entities, alert.entity)
+            and any_of(wanted.sources, alert.source)
+            and any_of(wanted.event_types, alert.event_type)
             and (not self.hours or any(alert.changed_ns in hours for hours in self.hours))
         )
 
@@ -125,7 +125,8 @@ class Router:
         return any(route.settings.goes_on and route.matches(alert) for route in routes)
 
 
-def _any(patterns: Sequence[str], text: str) -> bool:
+def any_of(patterns: Sequence[str], text: str) -> bool:
+    """Whether a text fits one of the patterns (`*` and `?`), or there are none."""
     return not patterns or any(fnmatchcase(text, pattern) for pattern in patterns)
 
 

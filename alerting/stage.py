@@ -17,6 +17,7 @@ from alerting.alarm import SEVERITIES, Alarm, cadence_of
 from alerting.causes import CauseRules, Row, rows_of
 from alerting.config import AlertingSettings
 from alerting.digest import Digest
+from alerting.explain import Explainer
 from alerting.faces import Faces
 from alerting.foreign import ForeignAlarms
 from alerting.hints import hints
@@ -63,7 +64,10 @@ class AlertingStage:
         self._places = Places(network)
         self._windows = Windows(settings.windows_max)
         self._suspects = Suspects(network, self._places, self._windows)
-        self.incidents = Incidents(settings, self._places, self._suspects, self.alarm)
+        self._explainer = Explainer(settings, network, self._places, self._suspects)
+        self.incidents = Incidents(
+            settings, self._places, self._suspects, self._explainer, self.alarm
+        )
         self._operations = Operations(
             settings,
             context,
@@ -157,6 +161,7 @@ class AlertingStage:
         """Hide and group what changed, and return the rows of it."""
         self._hide(changed, now_ns)
         for alarm in changed.values():
+            self._explainer.complete(alarm)
             self.incidents.take(alarm, now_ns, hidden=_is_hidden(alarm))
         return self._batches(changed.values(), self.incidents.advance(now_ns), now_ns)
 

@@ -70,6 +70,16 @@ class Suspects:
         if len(self._events) > EVENT_NODES_MAX:
             del self._events[next(iter(self._events))]
 
+    def before(self, nodes: Sequence[str], at_ns: int) -> list[str]:
+        """Return what happened on nodes just before a moment, in words, the newest first."""
+        found = [
+            (at_ns - then_ns, f"{words} on {node}")
+            for node in nodes
+            for then_ns, _, words in self._events.get(node, ())
+            if -AFTER_EVENT_NS <= at_ns - then_ns <= NEAR_NS
+        ]
+        return [f"{words}, {_ago(ns)} the first sign" for ns, words in sorted(found)]
+
     # ---- causes
 
     def judge(self, incident: Incident, alarms: Sequence[Alarm], now_ns: int) -> None:
@@ -130,9 +140,9 @@ class Suspects:
                 if not -AFTER_EVENT_NS <= before_ns <= NEAR_NS:
                     continue
                 likely = PRIOR[kind] + 0.15 - 0.25 * hops - 0.3 * max(before_ns, 0) / NEAR_NS
-                seconds = before_ns / 1e9
-                when = f"{seconds:.0f} s before" if before_ns >= 0 else f"{-seconds:.0f} s after"
-                made.append(_cause(kind, node, likely, f"{words}, {when} the first sign"))
+                made.append(
+                    _cause(kind, node, likely, f"{words}, {_ago(before_ns)} the first sign")
+                )
         return made
 
     def _of_works(
@@ -261,6 +271,11 @@ class Suspects:
 
 def _cause(kind: str, entity: str, likely: float, why: str) -> dict[str, Any]:
     return {"kind": kind, "entity": entity, "likely": float(f"{min(likely, 0.99):.3g}"), "why": why}
+
+
+def _ago(before_ns: int) -> str:
+    seconds = before_ns / 1e9
+    return f"{seconds:.0f} s before" if before_ns >= 0 else f"{-seconds:.0f} s after"
 
 
 def _words(likely: float) -> str:

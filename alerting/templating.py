@@ -51,7 +51,7 @@ NAMES = (
     "id", "change", "key", "sent_at", "title", "node", "resource", "story", "verb", "colour",
     "alarm_id", "kind", "entity", "severity", "state", "event_type", "probable_cause", "since",
     "changed", "cleared", "occurrence", "trend", "sure", "actual", "expected", "band", "why", "causes",
-    "touches", "do", "incident", "symptoms", "alarms", "operator",
+    "touches", "do", "before", "owner", "runbook", "picture", "short", "incident", "symptoms", "alarms", "operator",
     "source",
     *(f"severity.{system.replace('-', '_')}" for system in SEVERITY_WORDS),
 )  # fmt: skip

@@ -91,6 +91,10 @@ class NetworkMap(Protocol):
         """Return the site where a router stands, or ""."""
         ...
 
+    def team_of(self, name: str) -> str:
+        """Return the team that owns a link, a router or the router's site, or ""."""
+        ...
+
     def interfaces_of(self, router: str) -> tuple[Interface, ...]:
         """Return what is known of a router's interfaces."""
         ...

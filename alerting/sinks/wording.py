@@ -71,6 +71,11 @@ def facts(alert: Alert) -> dict[str, str]:
         "causes": texts(told.get("causes")),
         "touches": texts(told.get("touches")),
         "do": told.get("do", ""),
+        "before": texts(told.get("changed_before")),
+        "owner": told.get("owner", ""),
+        "runbook": told.get("runbook", ""),
+        "picture": told.get("picture", ""),
+        "short": told.get("short", ""),
         "incident": alert.incident,
         "symptoms": texts(alert.symptoms),
         "alarms": str(alert.alarms_count) if alert.alarms_count > 1 else "",
@@ -100,7 +105,8 @@ def story(alert: Alert) -> str:
     titled = (
         ("Where", "entity"), ("Since", "since"), ("Cleared", "cleared"), ("Sure", "sure"),
         ("Trend", "trend"), ("Actual", "actual"), ("Expected", "expected"), ("Band", "band"),
-        ("Why", "why"), ("Causes", "causes"), ("Touches", "touches"), ("Symptoms", "symptoms"), ("Do", "do"),
+        ("Why", "why"), ("Before", "before"), ("Causes", "causes"), ("Touches", "touches"),
+        ("Symptoms", "symptoms"), ("Owner", "owner"), ("Do", "do"), ("Runbook", "runbook"), ("Picture", "picture"),
         ("Severity", "severity"), ("State", "state"), ("Alarm", "alarm_id"), ("Incident", "incident"),
     )  # fmt: skip
     lines = [f"{title}: {known[name]}" for title, name in titled if name in known]

@@ -23,6 +23,14 @@ class RouterEntry(Settings, frozen=True, kw_only=True):
     name: str
     address: str  # the exporter's address
     site: str = ""
+    owner: str = ""  # the team; "" = that of its site
+
+
+class SiteEntry(Settings, frozen=True, kw_only=True):
+    """`[[site]]`"""
+
+    name: str
+    owner: str = ""
 
 
 class InterfaceEntry(Settings, frozen=True, kw_only=True):
@@ -45,6 +53,7 @@ class LinkEntry(Settings, frozen=True, kw_only=True):
     b: str
     b_index: int
     weight: float = 1.0
+    owner: str = ""  # the team; "" = that of the router at its end
 
 
 class PrefixEntry(Settings, frozen=True, kw_only=True):
@@ -60,6 +69,7 @@ class PrefixEntry(Settings, frozen=True, kw_only=True):
 class NetworkFile(Settings, frozen=True, kw_only=True):
     """A whole network file."""
 
+    site: list[SiteEntry] = []
     router: list[RouterEntry] = []
     interface: list[InterfaceEntry] = []
     link: list[LinkEntry] = []
@@ -74,6 +84,11 @@ class FileNetworkMap:
         self._address = {router.address: router.name for router in network.router}
         self._exporter = {router.name: router.address for router in network.router}
         self._site = {router.name: router.site for router in network.router}
+        sites = {site.name: site.owner for site in network.site}
+        self._teams = {
+            router.name: router.owner or sites.get(router.site, "") for router in network.router
+        }
+        self._teams |= {link.name: link.owner for link in network.link}
         self._interfaces: dict[tuple[str, int], Interface] = {}
         self._names: dict[tuple[str, str, int], str] = {}  # (router, table, number)
         for entry in network.interface:
@@ -139,6 +154,10 @@ class FileNetworkMap:
     def interfaces_of(self, router: str) -> tuple[Interface, ...]:
         """Return what is known of a router's interfaces."""
         return tuple(face for face in self._interfaces.values() if face.router == router)
+
+    def team_of(self, name: str) -> str:
+        """Return the team that owns a link, a router or the router's site, or ""."""
+        return self._teams.get(name, "")
 
     def origin(self, address: str) -> str:
         """Return how an address or prefix is routed by what BMP told, `AS64500 (198.51.100.0/24)`, or ""."""

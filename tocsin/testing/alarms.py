@@ -33,12 +33,16 @@ ROUTERS = ("ams1", "fra2", "lon1")
 
 
 def small_network() -> FileNetworkMap:
-    """Return three routers in a triangle; interface i of a router leads to the i-th other one."""
+    """Return three routers in a triangle; interface i of a router leads to the i-th other one.
+
+    The first router and the first link have an owner.
+    """
     links, faces = [], []
     free = dict.fromkeys(ROUTERS, 1)
     for name in LINKS:
         a, b = name.split("-")
-        links.append(LinkEntry(name=name, a=a, a_index=free[a], b=b, b_index=free[b]))
+        owner = "transmission" if name == LINKS[0] else ""
+        links.append(LinkEntry(name=name, a=a, a_index=free[a], b=b, b_index=free[b], owner=owner))
         for router in (a, b):
             index = free[router]
             faces.append(
@@ -47,7 +51,10 @@ def small_network() -> FileNetworkMap:
             free[router] += 1
     return FileNetworkMap(
         NetworkFile(
-            router=[RouterEntry(name=n, address=f"127.1.0.{i + 1}") for i, n in enumerate(ROUTERS)],
+            router=[
+                RouterEntry(name=n, address=f"127.1.0.{i + 1}", owner="" if i else "core team")
+                for i, n in enumerate(ROUTERS)
+            ],
             interface=faces,
             link=links,
             prefix=[PrefixEntry(prefix="198.51.100.0/24", router="ams1", customer="acme")],
