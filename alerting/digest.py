@@ -29,10 +29,14 @@ class Entry(msgspec.Struct):
     actual: float = 0.0
     expected: float = 0.0
     time_ns: int = 0
+    would: int = 0
 
 
 class Digest:
-    """Counts findings of disposition `digest` by hour and class; names the strangest of each."""
+    """Counts findings that are not told, over the budget or on probation, by hour and class.
+
+    It names the strangest of each.
+    """
 
     def __init__(self, context: Context) -> None:
         self._hour_ns = 0
@@ -45,7 +49,7 @@ class Digest:
         """Count a tick's rows; return the rows of the last hour when this tick ends a new one."""
         made = self._close(now_ns)
         for row in rows:
-            if row.disposition == "digest":
+            if row.disposition in ("digest", "would"):
                 self._count(row)
         return made
 
@@ -56,6 +60,7 @@ class Digest:
             key = (OTHER, OTHER, OTHER)
         entry = self._entries.setdefault(key, Entry(*key))
         entry.findings += 1
+        entry.would += row.disposition == "would"
         if row.score > entry.score:
             entry.entity, entry.score, entry.time_ns = row.key.entity, row.score, row.tick_start_ns
             entry.actual, entry.expected = row.actual, row.expected

@@ -27,6 +27,7 @@ from alerting.own import OwnAlarms
 from alerting.places import Places
 from alerting.suppress import Explanations
 from alerting.suspects import Suspects
+from alerting.trials import Trials
 from alerting.windows import OUT_OF_SERVICE, SHELVED, Window, Windows
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
@@ -54,10 +55,12 @@ class AlertingStage:
     ) -> None:
         self._directory = directory
         self._faces = Faces(network, directory)
+        self._rules = CauseRules(settings, network, evidence, self._faces)
+        self._trials = Trials(context)
         self._own = OwnAlarms(
             settings,
             context,
-            CauseRules(settings, network, evidence, self._faces),
+            self._rules,
             Explanations(network, aftermath_seconds=settings.aftermath_seconds),
         )
         self._foreign = ForeignAlarms(settings, context)
@@ -132,10 +135,15 @@ class AlertingStage:
         if frontier_ns <= self._last_ns:
             return []
         self._last_ns = frontier_ns
-        rows, self._rows = self._rows, []
+        given, self._rows = self._rows, []
+        rows = [row for row in given if row.disposition != "would"]
         incomplete, self._incomplete = self._incomplete, False
         cadences, self._cadences = self._cadences, set()
-        digest = self._digest.add(rows, frontier_ns)
+        digest = self._digest.add(given, frontier_ns)
+        trial = [row for row in given if row.disposition == "would"]
+        self._trials.judge(
+            [*self._rules.claims(trial), *self._rules.deviations(trial)], frontier_ns, cadences
+        )
         changed = self._take_waiting(frontier_ns)
         if not (incomplete and not rows):
             judged = self._own.judge(rows, frontier_ns, cadences)
@@ -236,6 +244,10 @@ class AlertingStage:
         """Return planned works, silences and shelved alarms."""
         return self._windows.all()
 
+    def would_have_sent(self) -> list[dict[str, Any]]:
+        """Return the alarms that classes on probation would have raised, newest first."""
+        return self._trials.listed()
+
     @property
     def due_ns(self) -> int:
         """When something is to happen though nothing comes: a hold ends, a window, a wait."""
@@ -261,6 +273,7 @@ class AlertingStage:
                 "windows": self._windows.snapshot(),
                 "suspects": self._suspects.snapshot(),
                 "incidents": self.incidents.snapshot(),
+                "trials": self._trials.snapshot(),
             }
         )
         write_array(out, "alarms", np.frombuffer(data, np.uint8))
@@ -280,6 +293,8 @@ class AlertingStage:
             self._windows.restore(data["windows"], self._last_ns)
             self._suspects.restore(data["suspects"])
             self.incidents.restore(data["incidents"])
+        if "trials" in data:
+            self._trials.restore(data["trials"])
         self._digest.restore(state)
 
 

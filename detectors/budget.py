@@ -35,6 +35,7 @@ class AlertBudget:
         self._per_day = false_alerts_per_day
         self._left = self.capacity
         self.spent = 0.0
+        self.events = 0  # charged so far
         self._last_s = 0.0
         self._event_s = 0.0  # when the last charged event began
 
@@ -88,6 +89,7 @@ class AlertBudget:
             return False
         self._left -= cost
         self.spent += cost
+        self.events += 1
         self._event_s = self._last_s
         return True
 

@@ -1,6 +1,6 @@
 """Settings of detection."""
 
-from typing import Any
+from typing import Any, Literal
 
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 
@@ -10,6 +10,14 @@ class AlsoSettings(Settings, frozen=True, kw_only=True):
 
     kind: str  # "threshold", or a plug-in's
     options: dict[str, Any] = {}  # its own settings
+
+
+class ProbationSettings(Settings, frozen=True, kw_only=True):
+    """`[detection.probation]`: what a new node, stream or detector finds is shown before it is sent."""
+
+    # "auto" is on in a running node of profile site or core, off in replays of bare captures.
+    mode: Literal["auto", "on", "off"] = "auto"
+    days: PositiveInt = 7  # in a row within the budget, then a class goes live by itself
 
 
 class DetectionSettings(Settings, frozen=True, kw_only=True):
@@ -29,3 +37,4 @@ class DetectionSettings(Settings, frozen=True, kw_only=True):
     learn_every_when_anomalous: PositiveInt = 60
     leak_seconds: PositiveFloat = 1200.0  # how long a rise must last to be called one
     also: dict[str, AlsoSettings] = {}
+    probation: ProbationSettings = ProbationSettings()

@@ -17,13 +17,14 @@ from detectors import signatures
 from detectors.budget import AlertBudget
 from detectors.config import DetectionSettings
 from detectors.detector import Finding, ScoreColumns
+from detectors.probation import Probation
 from detectors.registry import make_detector
 from detectors.seasonal import SeasonalBaseline, rates
 from detectors.series_detector import SeriesDetector
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from telemetry.batch import Batch, batch_from_rows
-from telemetry.schemas import ANOMALY, FRAME, FrameFlag
+from telemetry.schemas import ANOMALY, CONTROL, FRAME, FrameFlag
 from telemetry.views import SCORE_COLUMNS, View, scored_schema
 
 POINT_FINDINGS_MAX = 256  # of one measure and tick: a storm is summarised, its strongest are named
@@ -51,7 +52,7 @@ Waiting = tuple[int, str, Batch, dict[str, ScoreColumns], list[Finding]]
 class DetectionStage:
     """Score frames of all views against their baselines and under one alert budget."""
 
-    accepts = (FRAME,)
+    accepts = (FRAME, CONTROL)
     emits = (FRAME, ANOMALY)
 
     def __init__(
@@ -70,6 +71,12 @@ class DetectionStage:
             sort: AlertBudget(false_alerts_per_day=part * settings.false_alerts_per_day)
             for sort, (_, part) in PARTS.items()
         }
+        self.probation = Probation(settings.probation)
+        # What classes on probation find asks a budget of its own, as large.
+        self._trials = {
+            sort: AlertBudget(false_alerts_per_day=budget.per_day)
+            for sort, budget in self._budgets.items()
+        }
         self._waiting: list[Waiting] = []
         # Of each signature: runs of findings so far, and tests.
         self._fired = {sort: [0.0, 0.0] for sort in PARTS if sort}
@@ -79,7 +86,10 @@ class DetectionStage:
             "detection_findings_total",
             "findings by what became of them",
             label="disposition",
-            values=("alert", "hard", "digest"),
+            values=("alert", "hard", "digest", "would"),
+        )
+        self._on_probation = context.metrics.gauge(
+            "detection_probation_classes", "detectors of a view whose findings are shown, not sent"
         )
         self._samples = context.metrics.counter("detection_samples_total", "series-samples scored")
 
@@ -92,6 +102,9 @@ class DetectionStage:
 
     def process(self, batch: Batch) -> list[Batch]:
         """Score one frame and return it with its score columns; anomalies come from `advance`."""
+        if batch.schema.name == CONTROL.name:
+            self.probation.take(batch)
+            return []
         view = self._views[batch.texts("view")[0]]
         model = self._models[view.name]
         model.admit(batch)
@@ -190,22 +203,30 @@ class DetectionStage:
         entries.sort(key=lambda e: (e[0], e[1], e[2].detector, e[2].measure))
         entries = [(*e[:2], self._calibrated(e[2]), e[3]) for e in entries]
         runs = [self._run(view, series_id, one, frame) for view, series_id, one, frame in entries]
-        for sort, budget in self._budgets.items():
-            budget.open_tick(end_ns / 1e9)
-            asking = [
-                k
-                for k, (entry, run) in enumerate(zip(entries, runs, strict=True))
-                if run[2] == "digest"
-                and (entry[2].detector if entry[2].detector in PARTS else "") == sort
-            ]
-            admitted = budget.admit(
-                [entries[k][2].p_value for k in asking],
-                tests=tests[sort],
-                tick_s=float(tick[0][2]["tick_seconds"][0]),
-            )
-            for k, enters in zip(asking, admitted, strict=True):
-                if enters:
-                    runs[k] = (runs[k][0], runs[k][1], "alert")
+        self._watch_newcomers(end_ns, tick)
+        tick_s = float(tick[0][2]["tick_seconds"][0])
+        for budgets, trial in ((self._budgets, False), (self._trials, True)):
+            for sort, budget in budgets.items():
+                budget.open_tick(end_ns / 1e9)
+                asking = [
+                    k
+                    for k, (entry, run) in enumerate(zip(entries, runs, strict=True))
+                    if run[2] == "digest"
+                    and _sort_of(entry[2]) == sort
+                    and self.probation.holds(entry[0], entry[2].detector) == trial
+                ]
+                before = budget.events
+                admitted = budget.admit(
+                    [entries[k][2].p_value for k in asking], tests=tests[sort], tick_s=tick_s
+                )
+                let_in = [k for k, enters in zip(asking, admitted, strict=True) if enters]
+                for k in let_in:
+                    runs[k] = (runs[k][0], runs[k][1], "would" if trial else "alert")
+                if trial and budget.events > before:  # one event, whatever classes it shows in
+                    for view, detector in sorted(
+                        {(entries[k][0], entries[k][2].detector) for k in let_in}
+                    ):
+                        self.probation.event(view, detector)
         for sort, counts in self._fired.items():
             counts[0] += sum(
                 entry[2].detector == sort and run[0] == run[1]
@@ -244,6 +265,16 @@ class DetectionStage:
             del self._since[key]
         return rows
 
+    def _watch_newcomers(self, end_ns: int, tick: list[Waiting]) -> None:
+        allowed = {sort: self._budgets[sort].per_day for sort in PARTS}
+        for _, view, frame, _, _ in tick:
+            detectors = ["point", *(s for s, (at, _) in PARTS.items() if at == view), *self._also]
+            self.probation.tick(
+                view, detectors, end_ns=end_ns, tick_s=float(frame["tick_seconds"][0]),
+                allowed={name: allowed.get(name, allowed[""]) for name in detectors},
+            )  # fmt: skip
+        self._on_probation.set(self.probation.waiting)
+
     def _calibrated(self, one: Finding) -> Finding:
         """Return a signature's finding with the p-value that its own record gives it.
 
@@ -266,7 +297,11 @@ class DetectionStage:
         known = self._since.get((view, series_id, one.detector, one.measure))
         if known is None or start_ns - known[1] > GOES_ON_TICKS * tick_ns:
             return start_ns, start_ns, "hard" if one.hard else "digest"
-        return known[0], start_ns, known[2]
+        # Whether it goes on as it was told or not is asked again where its class was switched.
+        switched = known[2] in ("alert", "would") and (
+            self.probation.holds(view, one.detector) != (known[2] == "would")
+        )
+        return known[0], start_ns, "digest" if switched else known[2]
 
     def _learn(
         self, view: str, frame: Batch, scores: dict[str, ScoreColumns], found: list[Finding]
@@ -301,7 +336,8 @@ class DetectionStage:
     # ---- checkpoint
 
     def snapshot(self, out: Any) -> None:
-        """Write baselines, runs of findings and the budget."""
+        """Write baselines, runs of findings, probation and the budgets."""
+        self.probation.snapshot(out)
         for name, model in self._models.items():
             model.snapshot(out.scoped(name))
         for also, models in self._also.items():
@@ -309,6 +345,7 @@ class DetectionStage:
                 one.snapshot(out.scoped(f"also.{also}.{name}"))
         for sort, budget in self._budgets.items():
             budget.snapshot(out.scoped(f"budget.{sort}"))
+            self._trials[sort].snapshot(out.scoped(f"trial.{sort}"))
         text = json.dumps([[*key, *value] for key, value in self._since.items()])
         write_array(out, "since", np.frombuffer(text.encode(), np.uint8))
         write_array(
@@ -325,6 +362,8 @@ class DetectionStage:
                 one.restore(state.scoped(f"also.{also}.{name}"))
         for sort, budget in self._budgets.items():
             budget.restore(state.scoped(f"budget.{sort}"))
+            self._trials[sort].restore(state.scoped(f"trial.{sort}"))
+        self.probation.restore(state)
         fired = read_array(state, "fired")
         if fired is not None and len(fired) == len(self._fired):
             self._fired = dict(zip(sorted(self._fired), fired.tolist(), strict=True))
@@ -344,6 +383,10 @@ def _model_of(view: View, settings: DetectionSettings) -> SeasonalBaseline | Ser
     """Flow views have the baseline that knows traffic; what is sampled may be of any kind."""
     kind = SeriesDetector if view.source == "sample" else SeasonalBaseline
     return kind(view.scored, settings)
+
+
+def _sort_of(one: Finding) -> str:
+    return one.detector if one.detector in PARTS else ""
 
 
 def _points(frame: Batch, measure: str, columns: ScoreColumns, detector: str) -> list[Finding]:

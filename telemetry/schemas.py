@@ -190,7 +190,11 @@ ANOMALY = Schema(
         plain("series_id", "u8"),
         code("measure", "octets, packets, flows, distinct_source_address, ..."),
         code("detector", "point, level, trend, silence, attack, scan, exporter_silent, ..."),
-        code("disposition", "alert (inside the budget), hard (outside it), digest (over it)"),
+        code(
+            "disposition",
+            "alert (inside the budget), hard (outside it), digest (over it), "
+            "would (inside it, but the class is on probation)",
+        ),
         plain("actual", "f8", "", "in the measure's unit a second where it is a rate"),
         plain("expected", "f8"),
         plain("lower", "f8"),
@@ -250,7 +254,7 @@ CONTROL = Schema(
             "kind",
             "start, gap, config, table, model, alias, shard, stop; operators: acknowledge, "
             "unacknowledge, shelve, unshelve, silence, expire, maintenance, out_of_service, close, "
-            "merge, split, feedback",
+            "merge, split, feedback, probation",
         ),
         text("payload", "JSON"),
     ),
@@ -371,7 +375,7 @@ INCIDENT = Schema(
 DIGEST = Schema(
     "digest",
     1,
-    0,
+    1,
     (
         plain("hour_start_ns", "i8", "ns"),
         code("view"),
@@ -383,6 +387,7 @@ DIGEST = Schema(
         plain("actual", "f8"),
         plain("expected", "f8"),
         plain("time_ns", "i8", "ns", "start of the tick of the strangest one"),
+        plain("would", "u8", "", "1.1: of the findings, those that only probation held back"),
     ),
 )
 

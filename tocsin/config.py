@@ -164,6 +164,20 @@ def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Confi
     return config
 
 
+def with_probation(config: Config) -> Config:
+    """Return the configuration with probation decided, as a running node has it.
+
+    "auto" is on in the profiles site and core. It is decided here, before the configuration is kept
+    for cases, so that a replay of what the node saw does the same.
+    """
+    mode = config.detection.probation.mode
+    if mode == "auto":
+        mode = "on" if config.node.profile in ("site", "core") else "off"
+    probation = msgspec.structs.replace(config.detection.probation, mode=mode)
+    detection = msgspec.structs.replace(config.detection, probation=probation)
+    return msgspec.structs.replace(config, detection=detection)
+
+
 def _check_transport(settings: ListenerSettings, part: Part[Any], where: str) -> None:
     """Refuse an input whose transport the protocol does not have."""
     reads = part.reads or Reads(udp_ports=(0,))

@@ -29,6 +29,7 @@ from alerting.stage import AlertingStage
 from correlator.merge import FrameMerger
 from correlator.sample_windows import SampleWindows
 from correlator.tables.network_map import load_network
+from detectors import probation
 from detectors.stage import DetectionStage
 from runtime import logs
 from runtime.bus import Doorbell, Publisher, RequestServer
@@ -46,7 +47,7 @@ from telemetry.errors import ConfigError, TocsinError, TransientError
 from telemetry.schemas import CONTROL
 from tocsin import __version__, verbs
 from tocsin.chain import Back, Outcome, Tick
-from tocsin.config import Config, keep_config, load_config
+from tocsin.config import Config, keep_config, load_config, with_probation
 from tocsin.families import take_families
 from tocsin.intake import Intake, make_context, settle
 from tocsin.offers import Offers
@@ -456,6 +457,7 @@ class Node:
         serve("orders", list[Order], self._take_orders)
         serve("operate", verbs.OperateRequest, self._operate)
         serve("windows", verbs.Nothing, lambda _: self._windows())
+        serve("probation", verbs.Nothing, lambda _: self._probation())
 
     def _hear_gate(self, says: verbs.GateSays) -> verbs.Nothing:
         self._gate_says = says
@@ -483,12 +485,31 @@ class Node:
     def _operate(self, ask: verbs.OperateRequest) -> verbs.OperateAnswer:
         """Journal what an operator does; it counts from the next event tick on."""
         try:
-            check(ask.kind, ask.payload)
+            self._check(ask)
         except ConfigError as error:
             return verbs.OperateAnswer(refused=str(error))
         now_ns = self._clock.now_ns()
         self._control(ask.kind, now_ns, ask.payload)
         return verbs.OperateAnswer(counts_from_ns=now_ns)
+
+    def _check(self, ask: verbs.OperateRequest) -> None:
+        if ask.kind != probation.KIND:
+            check(ask.kind, ask.payload)
+            return
+        probation.check(ask.payload)
+        if not self._back.detection.probation.matching(ask.payload["classes"]):
+            raise ConfigError(
+                f"no class matches {ask.payload['classes']!r}; `tocsin probation list` has them"
+            )
+
+    def _probation(self) -> verbs.ProbationAnswer:
+        found = self._back.detection.probation
+        return verbs.ProbationAnswer(
+            mode="on" if found.on else "off",
+            classes=found.table(),
+            would_have_sent=self._back.alerting.would_have_sent(),
+            orders=msgspec.to_builtins(found.orders),
+        )
 
     def _windows(self) -> verbs.WindowsAnswer:
         return verbs.WindowsAnswer(
@@ -524,6 +545,7 @@ class Node:
             alarms_raised=self._back.alerting.raised,
             budget_used=self._back.detection.budget_used,
             budget_per_day=self._config.detection.false_alerts_per_day,
+            on_probation=self._back.detection.probation.waiting,
             journal_next_sequence=self._journal.next_sequence,
             rss_bytes=rss_bytes(os.getpid()),
             health=health,
@@ -573,7 +595,7 @@ def main() -> None:
     path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
     clock = SystemClock()
     try:
-        config = load_config(path)
+        config = with_probation(load_config(path))
         require()
         node = Node(config, state_dir(state), clock)
         logs.set_up("node", node.metrics, clock, level=config.node.log_level)

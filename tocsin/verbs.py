@@ -63,6 +63,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     alarms_raised: int
     budget_used: float
     budget_per_day: float
+    on_probation: int = 0  # detectors of a view whose findings are shown, not sent
     journal_next_sequence: int
     rss_bytes: int
     health: list[str]
@@ -144,6 +145,15 @@ class WindowsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Planned works, silences and shelved alarms."""
 
     windows: list[dict[str, Any]]
+
+
+class ProbationAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Which detectors of which views may alert, and what those on probation would have sent."""
+
+    mode: str
+    classes: list[dict[str, Any]]
+    would_have_sent: list[dict[str, Any]]
+    orders: list[dict[str, Any]]  # what operators did, oldest first
 
 
 class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -78,6 +78,10 @@ OPERATIONS = (
         verbs.WindowsAnswer,
     ),
     Operation(
+        "/api/v1/probation", "get", "probation", "Which detectors may alert yet, what the others "
+        "would have sent", verbs.ProbationAnswer,
+    ),
+    Operation(
         "/api/v1/load", "get", "load", "Alarm load as ISA-18.2 and EEMUA 191 have it", Load,
         models.LoadQuery,
     ),
@@ -317,6 +321,11 @@ class _Handlers:
     async def windows(self, request: Request) -> Response:
         del request
         return _json(await self._services.node.ask("windows", verbs.Nothing(), verbs.WindowsAnswer))
+
+    async def probation(self, request: Request) -> Response:
+        del request
+        ask = self._services.node.ask("probation", verbs.Nothing(), verbs.ProbationAnswer)
+        return _json(await ask)
 
     async def load(self, request: Request) -> Response:
         ask = _asked(request, models.LoadQuery)

@@ -121,6 +121,7 @@ class DigestRow(msgspec.Struct, frozen=True, kw_only=True):
     findings: int
     series: int
     highest_score: float
+    would: int = 0  # of them, those that only probation held back
 
 
 class DigestAnswer(msgspec.Struct, frozen=True, kw_only=True):

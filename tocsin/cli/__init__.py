@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "trace": ("trace", "Show every step that led to an alert, with its inputs."),
     "correlate": ("correlate", "Group an alarm file into incidents; learn what causes what."),
     "alarm": ("alarm", "Acknowledge, shelve, silence, merge, plan works: on a running node."),
+    "probation": ("probation", "Say which new detectors may alert yet, let them or hold them."),
     "handover": ("handover", "The report for the next shift: open, changed, shelved, load, noise."),
     "scenario": ("scenario", "Play stories in YAML and check what people would be told."),
     "query": ("query", "Run SQL on the history."),

@@ -236,6 +236,14 @@ def _node(folder: Path) -> Iterator[tuple[bool, str]]:
     finally:
         client.close()
     yield True, f"node {status.version}: {status.series} series, {status.exporters} exporters"
+    if status.on_probation:
+        yield (
+            True,
+            (
+                f"{status.on_probation} detectors are on probation: what they find is shown, not sent; "
+                f"`tocsin probation list`"
+            ),
+        )
     for worker in status.workers:
         yield (
             worker.counts,
