@@ -35,7 +35,7 @@ from alerting.outbox_tables import (
 from alerting.records import alerts_of, notices_of
 from alerting.telling import Letter, Telling, body_of, incidents_as_alerts
 from runtime.component import Context
-from runtime.settings import NOT_STARTED
+from runtime.mistakes import NOT_STARTED
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
 

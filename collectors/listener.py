@@ -35,9 +35,8 @@ def parse_address(text: str) -> tuple[str, int]:
         port = None
     if parts.scheme not in SCHEMES or not parts.hostname or port is None:
         raise ConfigError(
-            f"listen = {text!r} is not of the form udp://host:port, such as udp://[::]:2055 or "
-            f"udp://127.0.0.1:2055 (tcp:// or tls:// where the protocol has them). The node was not "
-            f"started."
+            f"listen = {text!r} is not of the form udp://host:port with a port of 0 to 65535, such as "
+            f"udp://[::]:2055 (tcp:// or tls:// where the protocol has them)"
         )
     return parts.hostname, port
 

@@ -9,7 +9,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from runtime.settings import known_keys
+from runtime.mistakes import known_keys
 from tocsin.cli import VERBS
 from tocsin.config import Config
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
 
+from runtime.mistakes import understand
 from runtime.settings import Settings
 from telemetry.errors import ConfigError
 
@@ -66,8 +67,8 @@ class Part(Generic[M]):
         try:
             return msgspec.convert(dict(options), self.options)
         except msgspec.ValidationError as error:
-            known = ", ".join(f.encode_name for f in msgspec.structs.fields(self.options))
-            raise ConfigError(f"options: {error} (it knows: {known or 'none'})") from error
+            keys, said = understand(str(error), dict(options), self.options)
+            raise ConfigError(f"{'.'.join(('options', *keys))}: {said}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The whole configuration: one struct, every part of the program a table in it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from alerting.config import AlertingSettings
 from alerting.routes import Router
 from alerting.sinks import SINKS
 from collectors.config import ListenerSettings
+from collectors.listener import parse_address
 from collectors.registry import COLLECTORS
 from collectors.sources import SOURCES, SourceSettings
 from correlator.views import (
@@ -24,11 +25,14 @@ from correlator.views import (
 from detectors.config import DetectionSettings
 from detectors.registry import DETECTORS
 from history.config import HistorySettings
-from runtime.registry import Part, Reads, Registry
-from runtime.settings import NOT_STARTED, PositiveFloat, PositiveInt, Settings, load
+from runtime.mistakes import NOT_STARTED, wrong
+from runtime.registry import Reads, Registry
+from runtime.settings import PositiveFloat, PositiveInt, Settings, load_with_origin
 from telemetry.errors import ConfigError
 from telemetry.views import View
 from tocsin.process_settings import ApiSettings, NodeSettings, ProcessSettings
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class ViewsSettings(Settings, frozen=True, kw_only=True):
@@ -135,32 +139,17 @@ def kept_config(state: Path) -> Config | None:
         raise ConfigError(f"{path}: {error}; name the configuration with -c") from error
 
 
-def load_config(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
-    """Return the effective configuration, checked as a whole, or raise ConfigError."""
-    config = load(path, Config, flags=flags)
-    place = str(path) if path else "configuration"
-    try:
-        views = config.all_views()
-    except ConfigError as error:
-        raise ConfigError(f"{place}: {error}. {NOT_STARTED}") from error
-    need = sum(windows_bytes(views, open_ticks=1).values())
-    if need > config.views.windows_bytes_max:
-        raise ConfigError(
-            f"{place}: views.windows_bytes_max is {config.views.windows_bytes_max}, the views need "
-            f"up to {need}; raise it. {NOT_STARTED}"
-        )
-    _check_parts(config, place)
-    try:
-        Router(config.alerting)
-    except ConfigError as error:
-        raise ConfigError(f"{place}: {error}. {NOT_STARTED}") from error
-    for key, listen in (("listen", config.api.listen), ("sql_listen", config.api.sql_listen)):
-        host = listen.rpartition(":")[0].strip("[]")
-        if listen and host not in ("127.0.0.1", "::1", "localhost") and not config.api.token_file:
-            raise ConfigError(
-                f"{place}: api.{key} = {listen!r} can be reached from outside, so "
-                f"api.token_file must name a file of tokens. {NOT_STARTED}"
-            )
+def load_config(
+    path: Path | None, flags: dict[str, Any] | None = None, *, then: str = NOT_STARTED
+) -> Config:
+    """Return the effective configuration, checked as a whole, or raise ConfigError: all mistakes.
+
+    `then` is what happens now, for the end of the message.
+    """
+    config, origin = load_with_origin(path, Config, flags=flags, then=then)
+    mistakes = [f"{origin.of(*_keys(said))}: {said}" for said in _mistakes(config)]
+    if mistakes:
+        raise wrong(mistakes, then)
     return config
 
 
@@ -178,20 +167,22 @@ def with_probation(config: Config) -> Config:
     return msgspec.structs.replace(config, detection=detection)
 
 
-def _check_transport(settings: ListenerSettings, part: Part[Any], where: str) -> None:
-    """Refuse an input whose transport the protocol does not have."""
-    reads = part.reads or Reads(udp_ports=(0,))
-    has = {"udp": bool(reads.udp_ports), "tcp": bool(reads.tcp_ports), "tls": bool(reads.tcp_ports)}
-    scheme = settings.listen.partition(":")[0]
-    if not has.get(scheme, True):  # an unknown scheme is said when it is bound
-        known = " or ".join(f"{name}://" for name, there in has.items() if there)
-        raise ConfigError(
-            f"{where}.listen = {settings.listen!r}: {settings.kind} comes over {known}. {NOT_STARTED}"
-        )
+def _keys(said: str) -> list[str]:
+    """Return the dotted key that a mistake begins with."""
+    return said.partition(" ")[0].strip(":").split(".")
 
 
-def _check_parts(config: Config, place: str) -> None:
-    """Refuse tables whose kind is not known, whose options are wrong or that lack what it needs."""
+def _mistakes(config: Config) -> Iterator[str]:
+    """Yield what is wrong though each value is of its type; each begins with its dotted key."""
+    try:
+        need = sum(windows_bytes(config.all_views(), open_ticks=1).values())
+        if need > config.views.windows_bytes_max:
+            yield (
+                f"views.windows_bytes_max is {config.views.windows_bytes_max}, the views need up to "
+                f"{need}; raise it"
+            )
+    except ConfigError as error:
+        yield str(error)
     tables: tuple[tuple[str, Mapping[str, Any], Registry[Any]], ...] = (
         ("collectors", config.collectors, COLLECTORS),
         ("sources", config.sources, SOURCES),
@@ -200,14 +191,48 @@ def _check_parts(config: Config, place: str) -> None:
     )
     for table, entries, registry in tables:
         for name, settings in entries.items():
-            where = f"{place}: {table}.{name}"
-            try:
-                part = registry.get(settings.kind)
-                part.read(settings.options)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {error}. {NOT_STARTED}") from error
-            if table == "collectors":
-                _check_transport(settings, part, where)
-            for need in part.needs:
-                if not getattr(settings, need):
-                    raise ConfigError(f"{where}.{need} is missing. {NOT_STARTED}")
+            yield from _mistakes_of_part(f"{table}.{name}", settings, registry)
+    for name, listener in config.collectors.items():
+        yield from _mistakes_of_listening(f"collectors.{name}", listener)
+    try:
+        Router(config.alerting)
+    except ConfigError as error:
+        yield str(error)
+    for key, listen in (("listen", config.api.listen), ("sql_listen", config.api.sql_listen)):
+        host, _, port = listen.rpartition(":")
+        if listen and not (host and port.isdecimal() and int(port) < 65536):
+            yield f"api.{key} = {listen!r} is not host:port with a port of 0 to 65535"
+        elif listen and not config.api.token_file and host.strip("[]") not in LOOPBACK:
+            yield (
+                f"api.{key} = {listen!r} can be reached from outside, so api.token_file must name a "
+                f"file of tokens"
+            )
+
+
+def _mistakes_of_part(where: str, settings: Any, registry: Registry[Any]) -> Iterator[str]:
+    """Yield a kind that is not known, options that are wrong, or that lack what it needs."""
+    try:
+        part = registry.get(settings.kind)
+        part.read(settings.options)
+    except ConfigError as error:
+        yield f"{where}.{error}"
+        return
+    for need in part.needs:
+        if not getattr(settings, need):
+            yield f"{where}.{need} is missing"
+
+
+def _mistakes_of_listening(where: str, settings: ListenerSettings) -> Iterator[str]:
+    """Yield an address that is none, or a transport that the protocol does not have."""
+    try:
+        parse_address(settings.listen)
+    except ConfigError as error:
+        yield f"{where}.{error}"
+        return
+    if settings.kind not in COLLECTORS.kinds():  # said already
+        return
+    reads = COLLECTORS.get(settings.kind).reads or Reads(udp_ports=(0,))
+    has = {"udp": bool(reads.udp_ports), "tcp": bool(reads.tcp_ports), "tls": bool(reads.tcp_ports)}
+    if not has[settings.listen.partition(":")[0]]:
+        known = " or ".join(f"{scheme}://" for scheme, there in has.items() if there)
+        yield f"{where}.listen = {settings.listen!r}: {settings.kind} comes over {known}"

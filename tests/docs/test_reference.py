@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from runtime.settings import known_keys
+from runtime.mistakes import known_keys
 from tocsin.cli import VERBS
 from tocsin.config import Config
 

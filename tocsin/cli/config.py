@@ -23,11 +23,14 @@ def check(path: Path | None) -> None:
     from correlator.views import windows_bytes
     from tocsin.config import load_config
 
-    made = load_config(path)
+    made = load_config(path, then="")
     network = load_network(Path(made.network.map) if made.network.map else None)
     for name, size in windows_bytes(made.all_views(), open_ticks=1).items():
         click.echo(f"view {name}: at most {size / 1e6:.1f} MB for each open tick")
-    click.echo(f"network map: {len(network.routers())} routers")
+    if made.network.map:
+        click.echo(f"network map: {len(network.routers())} routers")
+    else:
+        click.echo("network map: none (network.map): interfaces keep their numbers, links no names")
     click.echo(f"{path or 'built-in configuration'}: ok")
 
 
@@ -39,7 +42,7 @@ def show(path: Path | None) -> None:
 
     from tocsin.config import load_config
 
-    made = msgspec.json.encode(load_config(path), order="sorted")
+    made = msgspec.json.encode(load_config(path, then=""), order="sorted")
     click.echo(msgspec.json.format(made, indent=2).decode())
 
 

@@ -1,16 +1,19 @@
 """A wrong setting is one sentence with file, line, key, nearest known key and what happens now."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from runtime.settings import PositiveInt, Settings, known_keys, load
+from runtime.mistakes import known_keys
+from runtime.settings import PositiveInt, Settings, load
 from telemetry.errors import ConfigError
 
 
 class Part(Settings, frozen=True, kw_only=True):
     state_dir: str = "x"
     workers: PositiveInt = 1
+    mode: Literal["quick", "exact"] = "exact"
 
 
 class Whole(Settings, frozen=True, kw_only=True):
@@ -24,11 +27,26 @@ class Whole(Settings, frozen=True, kw_only=True):
         pytest.param(
             "[node]\nstate_dri = 'a'\n",
             r"t\.toml:2: node\.state_dri: unknown key `state_dri`; "
-            r"did you mean `node\.state_dir`\?\. The node was not started\.",
+            r"did you mean `node\.state_dir`\? The node was not started\.",
             id="typo",
         ),
         pytest.param("[node]\n\nworkers = 0\n", r"t\.toml:3: node\.workers: .*>= 1", id="zero"),
         pytest.param("[collectors.a]\nworkers = 'q'\n", r"t\.toml:2: .*got `str`", id="in-table"),
+        pytest.param(
+            "[collectors.a]\nworkers = 1\n[collectors.b]\nworkers = 'q'\n",
+            r"t\.toml:4: collectors\.b\.workers: .*got `str`",
+            id="same-key-in-two-tables",
+        ),
+        pytest.param(
+            "collectors = {a = {mode = 'slow'}}\n",
+            r"t\.toml:1: collectors\.a\.mode: Invalid enum value 'slow'; one of 'quick', 'exact'\.",
+            id="closed-set",
+        ),
+        pytest.param(
+            "[node]\nworkers = 0\nstate_dri = 'a'\n[collectors.a]\nmode = 1\n",
+            r"^3 mistakes:\n(  .*t\.toml:[235]: .*\n){3}The node was not started\.$",
+            id="all-at-once",
+        ),
         pytest.param("x =", "not valid TOML", id="no-toml"),
     ],
 )
