@@ -38,6 +38,7 @@ from tocsin.times import time_ns
 T = TypeVar("T")
 A = TypeVar("A")
 CONSOLE = Path(__file__).parent / "console.html"
+BEHIND_TOLD_SECONDS = 120.0  # a tick of a minute is being stored, and one may wait
 BODY_BYTES_MAX = 512 * 1024
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
@@ -174,6 +175,11 @@ class _Handlers:
         try:
             status = await self._services.node.ask("status", verbs.Nothing(), verbs.Status)
             problems += status.health
+            if (behind := self._behind_seconds(status)) > BEHIND_TOLD_SECONDS:
+                problems.append(
+                    f"the history is {behind:.0f} s behind and catches up; alarms are told "
+                    f"meanwhile, series and incidents of that time come later"
+                )
         except TransientError as error:
             problems.append(f"the node does not answer: {error}")
         return _health([text for text in problems if text])
@@ -213,6 +219,7 @@ class _Handlers:
                     history=models.HistoryStatus(
                         high_water_ns=history.high_water_ns,
                         next_sequence=history.next_sequence,
+                        behind_seconds=self._behind_seconds(node) if node else 0.0,
                         health=history.health(),
                     ),
                 ),
@@ -247,7 +254,11 @@ class _Handlers:
         ]
         return _json(
             models.AlarmAnswer(
-                id=name, kind=rows[0]["kind"], entity=rows[0]["entity"], changes=changes
+                id=name,
+                kind=rows[0]["kind"],
+                entity=rows[0]["entity"],
+                changes=changes,
+                stored_until_ns=self._services.history.high_water_ns,
             )
         )
 
@@ -268,13 +279,16 @@ class _Handlers:
             )
             for row in rows
         ]
-        return _json(models.IncidentsAnswer(incidents=found))
+        until_ns = self._services.history.high_water_ns
+        return _json(models.IncidentsAnswer(incidents=found, stored_until_ns=until_ns))
 
     async def digest(self, request: Request) -> Response:
         ask = _asked(request, models.SpanQuery)
         since_ns = time_ns(ask.since, now_ns=self._now_ns())
         rows = await self._read(lambda h: h.digest(since_ns=since_ns, limit=ask.limit))
-        return _json(models.DigestAnswer(digest=msgspec.convert(rows, list[models.DigestRow])))
+        found = msgspec.convert(rows, list[models.DigestRow])
+        until_ns = self._services.history.high_water_ns
+        return _json(models.DigestAnswer(digest=found, stored_until_ns=until_ns))
 
     async def series(self, request: Request) -> Response:
         ask = _asked(request, models.SeriesQuery)
@@ -297,8 +311,14 @@ class _Handlers:
                 step_seconds=step,
                 series=_by_series(rows, aggregates),
                 truncated=len(rows) >= ask.limit,
+                stored_until_ns=self._services.history.high_water_ns,
             )
         )
+
+    def _behind_seconds(self, node: verbs.Status) -> float:
+        """Return how much of what the node has judged the history does not have yet."""
+        stored_ns = self._services.history.high_water_ns or node.started_ns
+        return max(node.last_tick_end_ns - stored_ns, 0) / 1e9
 
     async def query(self, request: Request) -> Response:
         return await self._run_sql(_asked(request, models.SqlQuery))

@@ -32,6 +32,7 @@ class HistoryStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     high_water_ns: int  # end of the newest tick stored; 0 before the first
     next_sequence: int  # journal block that comes next
+    behind_seconds: float  # what the node has judged and the history does not have yet
     health: str
 
 
@@ -76,7 +77,13 @@ class AlarmChange(msgspec.Struct, frozen=True, kw_only=True):
     explain: dict[str, Any]
 
 
-class AlarmAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer from the history. What came after `stored_until_ns` is not in it yet."""
+
+    stored_until_ns: int
+
+
+class AlarmAnswer(Stored, frozen=True, kw_only=True):
     """One alarm through its life, the newest change first."""
 
     id: str
@@ -105,7 +112,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     alarms: Any
 
 
-class IncidentsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class IncidentsAnswer(Stored, frozen=True, kw_only=True):
     """Incidents with their newest change, the newest first."""
 
     incidents: list[Incident]
@@ -124,7 +131,7 @@ class DigestRow(msgspec.Struct, frozen=True, kw_only=True):
     would: int = 0  # of them, those that only probation held back
 
 
-class DigestAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class DigestAnswer(Stored, frozen=True, kw_only=True):
     """The digest, newest hour first."""
 
     digest: list[DigestRow]
@@ -157,7 +164,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, list[float | None]]  # by aggregate
 
 
-class SeriesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class SeriesAnswer(Stored, frozen=True, kw_only=True):
     """Series in order of view, entity and measure."""
 
     step_seconds: int

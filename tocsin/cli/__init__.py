@@ -27,7 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "scenario": ("scenario", "Play stories in YAML and check what people would be told."),
     "query": ("query", "Run SQL on the history."),
     "series": ("series", "Print series of the history."),
-    "tail": ("tail", "Follow alerts or frames live."),
+    "tail": ("tail", "Follow alerts or incidents live."),
     "config": ("config", "Check, show or describe the configuration."),
     "collectors": ("collectors", "List what Tocsin can read, with options and defaults."),
     "doctor": ("doctor", "Say what is wrong on this machine and how to fix it."),

@@ -310,9 +310,9 @@ class LiveDemo:
                 before = (status.records, now)
                 memory = sum(rss_bytes(pid) for pid in supervisor.pids().values())
                 click.echo(
-                    f"{_stamp()} {rate:,.0f} records/s, {status.series} series, alerts "
-                    f"{status.budget_used:.0f} of {status.budget_per_day:g} a day used, "
-                    f"{memory / 1e6:.0f} MB"
+                    f"{_stamp()} {rate:,.0f} records/s, {status.series} series, alert budget used "
+                    f"{status.budget_used:.0f} of {status.budget_per_day:g} a day (hard faults stand "
+                    f"outside it), {memory / 1e6:.0f} MB"
                 )
 
     def _began(self, alert: Alert) -> int:

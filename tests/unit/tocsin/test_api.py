@@ -43,6 +43,14 @@ class History:
         return ""
 
 
+STATUS = verbs.Status(
+    version="", profile="site", ready=True, now_ns=NOW_NS, started_ns=0, frontier_ns=NOW_NS,
+    last_tick_end_ns=NOW_NS, ticks=120, records=1, datagrams=1, series=2, exporters=2,
+    alarms_raised=0, budget_used=0.0, budget_per_day=1.0, journal_next_sequence=7, rss_bytes=1,
+    health=[], listeners=[],
+)  # fmt: skip
+
+
 class Api:
     """The application, a store with ten minutes of two series, and a node that may be away."""
 
@@ -53,6 +61,7 @@ class Api:
         self._fill()
         address = f"ipc://{folder}/node.sock"
         self._ended = threading.Event()
+        self.status = STATUS
         self._thread = threading.Thread(target=self._answer, args=(address,))
         if node:
             self._thread.start()
@@ -104,6 +113,7 @@ class Api:
             verbs.AlarmsRequest,
             lambda ask: verbs.Alarms([{"id": "0abc", "limit": ask.limit}]),
         )
+        server.handle("status", verbs.Nothing, lambda _: self.status)
         server.handle(
             "metrics",
             verbs.Nothing,
@@ -185,6 +195,16 @@ def test_alarms_come_from_the_node_and_their_life_from_the_history(client: Api) 
     one = client.get(f"/api/v1/alarms/{0xABC:016x}").json()
     assert (one["kind"], one["entity"]) == ("link-cut", "ams1-fra2")
     assert one["changes"][0]["explain"] == {"actual": 1}
+
+
+@pytest.mark.parametrize(("behind", "said"), [(0, []), (60, []), (300, ["300 s behind"])])
+def test_a_history_that_lags_is_said(client: Api, behind: int, said: list[str]) -> None:
+    client.status = msgspec.structs.replace(STATUS, last_tick_end_ns=NOW_NS + behind * SECOND)
+    health = client.get("/health").json()
+    assert len(health["problems"]) == len(said)
+    assert all(words in problem for words, problem in zip(said, health["problems"], strict=True))
+    assert client.get("/api/v1/status").json()["desk"]["history"]["behind_seconds"] == behind
+    assert client.get("/api/v1/incidents").json()["stored_until_ns"] == NOW_NS
 
 
 def test_sql_is_answered_by_get_and_post_and_only_read(client: Api) -> None:
