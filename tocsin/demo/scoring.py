@@ -29,6 +29,9 @@ class Score:
 
     judged: tuple[Judged, ...]
     false: tuple[dict[str, Any], ...]
+    elsewhere: tuple[
+        dict[str, Any], ...
+    ]  # raised during a fault, but naming neither it nor its victims
 
     @property
     def found(self) -> int:
@@ -53,8 +56,10 @@ def judge(
 
     Found: an alarm on the fault's entity, or on one it affects, raised by the end of the third whole
     tick after its start (a slow leak: before its end). Cause right: the first-ranked cause names kind
-    and entity. False: an alarm that overlaps no fault nor the 5 minutes after it. The delay counts
-    until the alert leaves: the end of its tick and the lateness.
+    and entity. False: an alarm that overlaps no fault nor the 5 minutes after it. Elsewhere: one that
+    does, but is neither on a fault's entity or one it affects, nor names such a fault as cause: told
+    beside the figures, for an operator would be sent to the wrong place. The delay counts until the
+    alert leaves: the end of its tick and the lateness.
     """
     raised = [alert for alert in alerts if alert["state"] == "raised"]
     judged = []
@@ -83,16 +88,19 @@ def judge(
             )
         )  # fmt: skip
     real = [fault for fault in faults if fault.kind not in NO_FAULT]
-    false = [
-        alert
-        for alert in raised
-        if not any(
-            fault.start_ns <= alert["changed_ns"] - lateness_ns
-            and alert["raised_ns"] <= fault.end_ns + AFTERMATH_NS
+    false, elsewhere = [], []
+    for alert in raised:
+        around = [
+            fault
             for fault in real
-        )
-    ]
-    return Score(tuple(judged), tuple(false))
+            if fault.start_ns <= alert["changed_ns"] - lateness_ns
+            and alert["raised_ns"] <= fault.end_ns + AFTERMATH_NS
+        ]
+        if not around:
+            false.append(alert)
+        elif not any(_concerns(fault, alert) or _right(fault, alert) for fault in around):
+            elsewhere.append(alert)
+    return Score(tuple(judged), tuple(false), tuple(elsewhere))
 
 
 def _concerns(fault: Fault, alert: dict[str, Any]) -> bool:
@@ -129,4 +137,5 @@ def table(score: Score) -> str:
         f"{len(score.false)} false"
     )
     lines += [f"  false: {json.dumps(alert['title'])}" for alert in score.false]
+    lines += [f"  beside a fault: {json.dumps(alert['title'])}" for alert in score.elsewhere]
     return "\n".join(lines)

@@ -72,6 +72,16 @@ def test_false_is_what_overlaps_no_fault_nor_its_aftermath() -> None:
     assert len(run(alert("par1", 60, state="cleared")).false) == 0
 
 
+def test_an_alarm_that_names_another_place_during_a_fault_is_told() -> None:
+    wrong = alert("par1-lon1", 110)
+    victim = alert("par1-lon1", 110, kind="deviation", cause="ams1-fra2")
+    victim["explain"]["causes"][0]["kind"] = "link-cut"
+    score = run(wrong, victim, alert("fra2", 110, kind="deviation"))
+    assert score.elsewhere == (wrong,)
+    assert score.false == ()
+    assert 'beside a fault: "link-cut par1-lon1"' in table(score)
+
+
 def test_a_flash_crowd_is_neither_to_be_found_nor_an_excuse() -> None:
     crowd = Fault("flash-crowd", "100.64.0.0/24", 0, 900 * SECOND)
     score = run(alert("100.64.0.0/24", 110, kind="volumetric-attack"), faults=(crowd,))
