@@ -114,10 +114,12 @@ def write(network: NetworkFile, path: Path) -> None:
 class Paths:
     """For each ordered pair of routers (a * R + b) the hops of its shortest path.
 
-    `router`, `ingress`, `egress` int32[pairs, HOPS_MAX], -1 behind the last hop; the customer side
-    of the first and the last hop is 0 and filled by the traffic model.
+    `hops` int64[pairs], 0 for a pair that is cut off; `router`, `ingress`, `egress`
+    int32[pairs, HOPS_MAX], router -1 behind the last hop; the customer side of the first and the
+    last hop is 0 and filled by the traffic model.
     """
 
+    hops: NDArray[np.int64]
     router: NDArray[np.int32]
     ingress: NDArray[np.int32]
     egress: NDArray[np.int32]
@@ -183,7 +185,7 @@ class DemoNetwork:
                 pair = start * count + end
                 for h, (node, into, outward) in enumerate(hops):
                     router[pair, h], ingress[pair, h], egress[pair, h] = node, into, outward
-        return Paths(router, ingress, egress)
+        return Paths((router >= 0).sum(axis=1), router, ingress, egress)
 
     @staticmethod
     def _tree(

@@ -83,6 +83,28 @@ def day_shape(at_ns: int) -> float:
     return float(np.interp(week_hour, *_WEEK)) * (1.0 + swing)
 
 
+class _Drawn:
+    """Which of N a number drawn from [0, 1) picks, by their cumulative shares: np.searchsorted.
+
+    A table of equal steps knows the answer for almost all numbers, three times faster than a search
+    that misses the cache at each of its sixteen steps.
+    """
+
+    def __init__(self, cumulative: NDArray[np.float64]) -> None:
+        self._cumulative = cumulative
+        self._steps = 1 << max(8, (4 * cumulative.size).bit_length())
+        self._guide = np.searchsorted(cumulative, np.arange(self._steps + 1) / self._steps)
+
+    def of(self, drawn: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the places, int64[len(drawn)]; what rounding leaves over is the last one's."""
+        step = (drawn * self._steps).astype(np.int64)
+        place = self._guide[step]
+        unsure = np.flatnonzero(place != self._guide[step + 1])
+        place[unsure] = np.searchsorted(self._cumulative, drawn[unsure])
+        made: NDArray[np.int64] = np.minimum(place, self._cumulative.size - 1)
+        return made
+
+
 class TrafficModel:
     """Records of any tick, with the faults that go on in it."""
 
@@ -104,8 +126,8 @@ class TrafficModel:
         fixed = np.random.Generator(np.random.Philox(key=[seed, 2**63]))
         gravity *= fixed.lognormal(0.0, PAIR_SIGMA, gravity.shape)
         self._pair_share = (gravity / gravity.sum()).ravel()
-        self._cumulative = np.cumsum(self._pair_share)
-        self._service_cumulative = np.cumsum([s[2] for s in SERVICES])
+        self._pairs = _Drawn(np.cumsum(self._pair_share))
+        self._services = _Drawn(np.cumsum([s[2] for s in SERVICES]))
         self._service = np.array([(s[0], s[1], s[4]) for s in SERVICES], np.int64)
         self._service_size = np.array([s[3] for s in SERVICES])
         hops = self._mean_hops()
@@ -113,8 +135,7 @@ class TrafficModel:
 
     def _mean_hops(self) -> float:
         count = len(self.network.names)
-        paths = self.network.paths()
-        hops = (paths.router >= 0).sum(axis=1)
+        hops = self.network.paths().hops
         prefixes = len(self.network.prefix_router)
         a = np.repeat(self.network.prefix_router, prefixes)
         b = np.tile(self.network.prefix_router, prefixes)
@@ -148,9 +169,7 @@ class TrafficModel:
         highest = float(wander.max())
         mean = self._flows_per_second * day_shape(start_ns) * highest * tick_ns / 1e9
         n = int(random.poisson(mean))
-        pair = np.searchsorted(self._cumulative, random.random(n)).clip(
-            0, self._cumulative.size - 1
-        )
+        pair = self._pairs.of(random.random(n))
         prefixes = len(self.network.prefix_router)
         router = self.network.prefix_router[pair // prefixes]
         pair = pair[random.random(n) * highest < wander[router]]
@@ -176,9 +195,7 @@ class TrafficModel:
         self, random: np.random.Generator, source: NDArray[Any], destination: NDArray[Any]
     ) -> dict[str, NDArray[Any]]:
         n = len(source)
-        service = np.searchsorted(self._service_cumulative, random.random(n)).clip(
-            0, len(SERVICES) - 1
-        )
+        service = self._services.of(random.random(n))
         # The mean is one: sigma changes the tail, not the volume.
         size = random.lognormal(-(SIZE_SIGMA**2) / 2, SIZE_SIGMA, n) * SIZE_MEAN
         octets = np.maximum(size * self._service_size[service], 40.0).astype(np.uint64)
@@ -321,32 +338,30 @@ class TrafficModel:
         silent: list[str],
     ) -> Batch:
         network = self.network
-        count = len(network.names)
         n = len(flows["source"])
-        paths = network.paths(down)
         first = network.prefix_router[flows["source"]]
         last = network.prefix_router[flows["destination"]]
-        pair = first * count + last
-        router = paths.router[pair]
-        flow, hop = np.nonzero(router >= 0)
-        node = router[flow, hop]
-        ingress, egress = paths.ingress[pair][flow, hop], paths.egress[pair][flow, hop]
-        ends = hop + 1 >= HOPS_MAX
-        after = router[flow, np.minimum(hop + 1, HOPS_MAX - 1)]
-        ends |= after < 0
-        ingress = np.where(hop == 0, network.prefix_interface[flows["source"]][flow], ingress)
-        egress = np.where(ends, network.prefix_interface[flows["destination"]][flow], egress)
-        keep = np.ones(len(flow), bool)
+        pair = first * len(network.names) + last
+        paths = network.paths(down)
+        # One record a hop: record r is of flow `flow[r]` and stands at place `at[r]` of all hops.
+        hops = paths.hops[pair]
+        flow = np.repeat(np.arange(n), hops)
+        ends = np.cumsum(hops)
+        at = np.arange(len(flow)) + np.repeat(HOPS_MAX * pair - ends + hops, hops)
+        node, ingress, egress = (
+            table.ravel()[at] for table in (paths.router, paths.ingress, paths.egress)
+        )
+        some = hops > 0
+        ingress[(ends - hops)[some]] = network.prefix_interface[flows["source"][some]]
+        egress[ends[some] - 1] = network.prefix_interface[flows["destination"][some]]
         for name in silent:
-            keep &= node != network.row[name]
-        flow, node, ingress, egress = flow[keep], node[keep], ingress[keep], egress[keep]
+            heard = node != network.row[name]
+            flow, node, ingress, egress = flow[heard], node[heard], ingress[heard], egress[heard]
         export = start_ns + np.sort(random.integers(0, tick_ns, n))  # flows end all over the tick
-        export_ns = export[flow]
-        order = np.argsort(export_ns, kind="stable")
-        flow, node, ingress, egress = flow[order], node[order], ingress[order], egress[order]
-        export_ns = export_ns[order]
+        export_ns = export[flow]  # in order, as `flow` is
         rows = len(flow)
-        v4 = np.zeros(rows, np.uint64)
+        nothing = {kind: np.zeros(rows, kind) for kind in {spec.dtype for spec in FLOW.fields}}
+        v4 = nothing[np.dtype(np.uint64)]
         duration = np.minimum(flows["packets"].astype(np.int64) * 20_000_000, 4_500_000_000)[flow]
         columns: dict[str, NDArray[Any]] = {
             "flow_start_ns": export_ns - duration,
@@ -372,8 +387,8 @@ class TrafficModel:
             "octets",
             "packets",
         ):
-            columns[name] = flows[name][flow].astype(FLOW.by_name[name].dtype)
+            columns[name] = flows[name].astype(FLOW.by_name[name].dtype)[flow]
         for spec in FLOW.fields:
             if spec.name not in columns:
-                columns[spec.name] = np.zeros(rows, spec.dtype)
+                columns[spec.name] = nothing[spec.dtype]
         return Batch(FLOW, columns, {}, {}, "demo", start_ns + tick_ns - 1, start_ns + tick_ns)
