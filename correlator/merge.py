@@ -407,7 +407,7 @@ class FrameMerger:
         if not parts:
             return None
         columns = {
-            name: np.concatenate([part[name] for part in parts])
+            name: np.concatenate([part[name] for part in parts]) if parts[1:] else parts[0][name]
             for name in parts[0].schema.names()
             if name != "view"
         }

@@ -353,7 +353,9 @@ _SAMPLE = ("key", "octets", "packets", "priority", "content", "record")
 
 def _top(parts: list[dict[str, Any]], limit: int) -> dict[str, Any]:
     """Return the rows of the largest priority, in an order that depends on content alone."""
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in _SAMPLE}
+    columns = parts[0]
+    if parts[1:]:
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in _SAMPLE}
     order = np.lexsort((columns["octets"], columns["content"], -columns["priority"]))[:limit]
     return {name: column[order] for name, column in columns.items()}
 
@@ -613,7 +615,9 @@ def _key_words(way: Way, rows: NDArray[np.int32]) -> NDArray[np.uint64]:
             np.where(four, low & U64(0xFFFF_FFFF_FFFF_FF00), zero),
             np.where(four, U64(24), U64(48)),
         )
-    return np.stack(words, axis=1)
+    made = np.empty((len(rows), 3), np.uint64)
+    made[:, 0], made[:, 1], made[:, 2] = words
+    return made
 
 
 def _interface_word(exporter_low: int, index: int) -> int:

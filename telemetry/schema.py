@@ -76,9 +76,18 @@ class Schema:
         """Name and version as text: `flow/1.0`."""
         return f"{self.name}/{self.major}.{self.minor}"
 
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.fields)
+
     def names(self) -> tuple[str, ...]:
         """The names of the fields in order."""
-        return tuple(field.name for field in self.fields)
+        return self._names
+
+    @cached_property
+    def shape(self) -> tuple[tuple[str, np.dtype[Any], Kind], ...]:
+        """Name, type and kind of each field, as a batch is checked against them."""
+        return tuple((field.name, field.dtype, field.kind) for field in self.fields)
 
     def wider(self, *fields: Field) -> Schema:
         """Return this schema with more fields at its end: a table gains columns room by room."""
