@@ -20,6 +20,30 @@ settings.register_profile("deep", deadline=None, max_examples=3000)
 settings.load_profile("deep" if DEEP else "ci")
 
 
+# What needs more than the environment, or longer than two minutes, is of the tier `whole`.
+WHOLE = tuple(f"tests/{name}/" for name in ("conformance", "scenario", "live", "fuzz"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tier", choices=("fast", "whole"), help="only this tier (deploy/test.sh)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tier that is asked for; files with slow tests first, so that no worker ends alone with one."""
+    tier = config.getoption("--tier")
+    if tier:
+        of = {
+            item: "whole"
+            if item.nodeid.startswith(WHOLE) or item.get_closest_marker("slow")
+            else "fast"
+            for item in items
+        }
+        config.hook.pytest_deselected(items=[item for item in items if of[item] != tier])
+        items[:] = [item for item in items if of[item] == tier]
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # stable: the rest keeps its order
+
+
 def leave_out(reason: str) -> None:
     """Leave the running test out, or fail it where nothing may be left out."""
     if CI:

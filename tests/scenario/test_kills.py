@@ -127,8 +127,8 @@ def test_whoever_is_killed_nothing_is_lost_or_told_under_another_name(
     tmp_path_factory: pytest.TempPathFactory, hook: tuple[int, Counter[str]], deep: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("k")
-    ports = (free_port(42155, socket.SOCK_DGRAM), free_port(46443, socket.SOCK_DGRAM))
-    extra = EXTRA.format(hook=hook[0], api=free_port(48470, socket.SOCK_STREAM))
+    ports = (free_port(42655, socket.SOCK_DGRAM), free_port(46843, socket.SOCK_DGRAM))
+    extra = EXTRA.format(hook=hook[0], api=free_port(48770, socket.SOCK_STREAM))
     config = write_config(
         folder, port=ports[0], sflow_port=ports[1], checkpoint_seconds=15.0, extra=extra
     )

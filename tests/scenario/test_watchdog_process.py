@@ -157,8 +157,8 @@ def test_each_process_of_an_instance_that_is_stopped_is_said_by_name(state: Path
     from tests.support.live_node import LiveNode, write_config
     from tocsin.demo.settings import free_port
 
-    ports = [free_port(base, socket.SOCK_DGRAM) for base in (43100, 43150)]
-    api = [free_port(base, socket.SOCK_STREAM) for base in (43200, 43250)]
+    ports = [free_port(base, socket.SOCK_DGRAM) for base in (43300, 43350)]
+    api = [free_port(base, socket.SOCK_STREAM) for base in (43400, 43450)]
     extra = f'[api]\nlisten = "127.0.0.1:{api[0]}"\nsql_listen = "127.0.0.1:{api[1]}"\n'
     config = write_config(state, port=ports[0], sflow_port=ports[1], extra=extra)
     watchdog = Running("-m", "tocsin", "watchdog", "--state", str(state))
