@@ -65,7 +65,7 @@ class Batch:
                     raise BugError(f"batch {self.schema.label} lacks the bytes of {name!r}")
                 if kind is code and name not in self.dictionaries:
                     raise BugError(f"batch {self.schema.label} lacks the dictionary of {name!r}")
-            column.setflags(False)  # a stage that edits its input would rewrite history
+            column.setflags(write=False)  # a stage that edits its input would rewrite history
 
     @classmethod
     def unchecked(
