@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from detectors import baseline, calibration
 from detectors.config import DetectionSettings
 from detectors.detector import ScoreColumns
+from detectors.rows import RowArrays
 from runtime.checkpoint import read_array, write_array
 from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch
 from telemetry.views import View
 
-ROWS_FIRST = 256
 BETWEEN_SECONDS_MAX = 1800.0  # between two samples that still count as one life
 MATURE_MIN = 20  # series needed before new ones start from the usual unit of their like
 BYTES_PER_SERIES = 4 * (baseline.STATE + baseline.SLOTS + calibration.STATE) + baseline.SLOTS
@@ -36,70 +36,32 @@ class SeasonalBaseline:
     """
 
     def __init__(self, measures: tuple[str, ...], settings: DetectionSettings) -> None:
-        self._measures = measures
         self._settings = settings
-        self.series_id = np.zeros(0, np.uint64)
+        slots = (baseline.SLOTS,)
+        self.rows = RowArrays(
+            measures,
+            state=(np.float32, (baseline.STATE,)), profile=(np.float32, slots),
+            visits=(np.uint8, slots), units=(np.float32, (calibration.STATE,)),
+            learned_s=(np.int64, ()),  # when samples were last learned
+        )  # fmt: skip
         self.pool = np.zeros((len(measures), 4))
         self._scored: dict[str, tuple[Batch, Expectation]] = {}  # what `learn` need not work out
-        self._allocate(ROWS_FIRST)
-
-    def _allocate(self, rows: int) -> None:
-        size = rows * len(self._measures)
-        self.state = np.zeros((size, baseline.STATE), np.float32)
-        self.profile = np.zeros((size, baseline.SLOTS), np.float32)
-        self.visits = np.zeros((size, baseline.SLOTS), np.uint8)
-        self.units = np.zeros((size, calibration.STATE), np.float32)
-        self.learned_s = np.zeros(size, np.int64)  # when samples were last learned
-        kept = self.series_id
-        self.series_id = np.zeros(rows, np.uint64)
-        self.series_id[: len(kept)] = kept
-
-    def _grow(self, rows: int) -> None:
-        kept = (self.state, self.profile, self.visits, self.units)
-        learned_s = self.learned_s
-        size = len(self.series_id)
-        while size < rows:
-            size *= 2
-        self._allocate(size)
-        self.state[: len(kept[0])] = kept[0]
-        self.profile[: len(kept[1])] = kept[1]
-        self.visits[: len(kept[2])] = kept[2]
-        self.units[: len(kept[3])] = kept[3]
-        self.learned_s[: len(learned_s)] = learned_s
 
     def admit(self, frame: Batch) -> None:
         """Make room for the frame's rows and clear those that changed hands. Before `score`."""
-        rows = frame["row"][:-1].astype(np.int64)
-        if not rows.size:
-            return
-        if int(rows.max()) >= len(self.series_id):
-            self._grow(int(rows.max()) + 1)
-        changed = rows[self.series_id[rows] != frame["series_id"][:-1]]
-        if changed.size:
-            width = len(self._measures)
-            for m in range(width):
-                places = changed * width + m
-                self.state[places] = 0
-                self.profile[places] = 0
-                self.visits[places] = 0
-                self.learned_s[places] = 0
-                units = self.units[m::width]
-                mature = units[units[:, calibration.AGE] > self._settings.warmup_ticks]
-                self.units[places] = 0
-                if len(mature) >= MATURE_MIN:
-                    # The usual unit of its like, a little wider: a young series says nothing bold.
-                    usual = np.median(mature[:, [calibration.UP, calibration.DOWN]], axis=0)
-                    self.units[places, calibration.UP] = usual[0] + 0.2
-                    self.units[places, calibration.DOWN] = usual[1] + 0.2
-            self.series_id[rows] = frame["series_id"][:-1]
-
-    def places(self, frame: Batch, measure: str) -> NDArray[np.int64]:
-        """Return where the state of each row's measure lies; `__other__` has none."""
-        m = self._measures.index(measure)
-        return frame["row"][:-1].astype(np.int64) * len(self._measures) + m
+        changed = self.rows.admit(frame)
+        width = len(self.rows.measures)
+        for m in range(width if changed.size else 0):
+            units = self.rows["units"][m::width]
+            mature = units[units[:, calibration.AGE] > self._settings.warmup_ticks]
+            if len(mature) >= MATURE_MIN:
+                # The usual unit of its like, a little wider: a young series says nothing bold.
+                usual = np.median(mature[:, [calibration.UP, calibration.DOWN]], axis=0)
+                units[changed, calibration.UP] = usual[0] + 0.2
+                units[changed, calibration.DOWN] = usual[1] + 0.2
 
     def _expect(self, frame: Batch, measure: str) -> Expectation:
-        places = self.places(frame, measure)
+        places = self.rows.places(frame, measure)
         n = len(places)
         value = rates(frame, measure)[:n]
         expected, scale = np.zeros(n), np.zeros(n)
@@ -110,9 +72,9 @@ class SeasonalBaseline:
             frame["moved_share"][:n],
             middle_s(frame),
             span_s(frame, measure),
-            self.state,
-            self.profile,
-            self.visits,
+            self.rows["state"],
+            self.rows["profile"],
+            self.rows["visits"],
             expected,
             scale,
         )
@@ -130,8 +92,8 @@ class SeasonalBaseline:
             scale,
             float(self._settings.warmup_ticks),
             self._settings.warmup_seconds,
-            self.units,
-            self.pool[self._measures.index(measure)],
+            self.rows["units"],
+            self.pool[self.rows.measures.index(measure)],
             out.expected[:n],
             out.lower[:n],
             out.upper[:n],
@@ -151,8 +113,8 @@ class SeasonalBaseline:
         tick_s = float(frame["tick_seconds"][0])
         bits = np.ascontiguousarray(mask[: len(places)]).view(np.uint8)
         calibration.learn(
-            places, value, expected, scale, bits, weight_s or tick_s, self.units,
-            self.pool[self._measures.index(measure)]
+            places, value, expected, scale, bits, weight_s or tick_s, self.rows["units"],
+            self.pool[self.rows.measures.index(measure)]
         )  # fmt: skip
         baseline.learn(
             places,
@@ -165,9 +127,9 @@ class SeasonalBaseline:
             self._settings.level_half_life_seconds,
             self._settings.local_half_life_seconds,
             self._settings.spread_half_life_seconds,
-            self.state,
-            self.profile,
-            self.visits,
+            self.rows["state"],
+            self.rows["profile"],
+            self.rows["visits"],
         )
 
         if measure == "value":
@@ -175,20 +137,20 @@ class SeasonalBaseline:
 
     def _live(self, places: NDArray[np.int64], now_s: int, tick_s: float) -> None:
         """Count the time between samples as lived: a series polled each minute has ticks of 10 s."""
-        before_s = self.learned_s[places]
+        before_s = self.rows["learned_s"][places]
         between = np.clip(now_s - before_s - tick_s, 0.0, BETWEEN_SECONDS_MAX)
         between[before_s == 0] = 0.0
-        self.units[places, calibration.LIVED] += between.astype(np.float32)
-        self.learned_s[places] = now_s
+        self.rows["units"][places, calibration.LIVED] += between.astype(np.float32)
+        self.rows["learned_s"][places] = now_s
 
     def column(self, frame: Batch, measure: str, which: int) -> NDArray[np.float32]:
         """Return one state column of the baseline for the frame's rows, without `__other__`."""
-        found: NDArray[np.float32] = self.state[self.places(frame, measure), which]
+        found: NDArray[np.float32] = self.rows["state"][self.rows.places(frame, measure), which]
         return found
 
     def mature(self, frame: Batch, measure: str) -> NDArray[np.bool_]:
         """Return which rows have learned enough to speak for themselves, without `__other__`."""
-        units = self.units[self.places(frame, measure)]
+        units = self.rows["units"][self.rows.places(frame, measure)]
         found: NDArray[np.bool_] = (units[:, calibration.AGE] >= self._settings.warmup_ticks) & (
             units[:, calibration.LIVED] >= self._settings.warmup_seconds
         )
@@ -196,20 +158,15 @@ class SeasonalBaseline:
 
     def snapshot(self, out: Any) -> None:
         """Write all state."""
-        for name in ("series_id", "state", "profile", "visits", "units", "pool", "learned_s"):
-            write_array(out, name, getattr(self, name))
+        self.rows.snapshot(out)
+        write_array(out, "pool", self.pool)
 
     def restore(self, state: Any) -> None:
         """Take it back."""
-        ids = read_array(state, "series_id")
-        if ids is None:
-            return
-        self.series_id = np.array(ids)
-        for name in ("state", "profile", "visits", "units", "pool"):
-            setattr(self, name, np.array(read_array(state, name)))
-        learned_s = read_array(state, "learned_s")
-        size = len(self.series_id) * len(self._measures)
-        self.learned_s = np.zeros(size, np.int64) if learned_s is None else np.array(learned_s)
+        self.rows.restore(state)
+        pool = read_array(state, "pool")
+        if pool is not None:
+            self.pool = np.array(pool)
 
 
 def per_second(measure: str) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors import exceedances
 from detectors import series_kernels as kernels
+from detectors.exceedances import FALSE_ALERTS_PER_DAY
 from detectors.shape import shape_column
 
-FALSE_ALERTS_PER_DAY = 1.0 / 7.0  # of one series: one a week
 STEP_ROWS = kernels.WARM + 1  # the first rows tell the sampling interval
 GAP_STEPS = 2.5
 GAPS_LISTED = 20
@@ -59,15 +60,20 @@ def score_series(
     profile = np.zeros((1, kernels.SLOTS), np.float32)
     spread = np.zeros((1, kernels.SLOTS), np.uint16)
     visits = np.zeros((1, kernels.SLOTS), np.uint8)
-    work = np.zeros(kernels.WORK)
+    work, runs = np.zeros(kernels.WORK), np.zeros((1, exceedances.STATE), np.float32)
     shape, period = shape_column(value)
-    expected, lower, upper, score, level = (np.zeros(rows) for _ in range(5))
+    expected, room, score, level, step = (np.zeros(rows) for _ in range(5))
     look, alert = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
     kernels.walk(
         np.ascontiguousarray(time_s, np.int64), np.ascontiguousarray(value, np.float64),
-        shape, step_s, false_alerts_per_day, looks, state, profile, spread, visits, work,
-        expected, lower, upper, score, level, look, alert,
+        shape, step_s, looks, state, profile, spread, visits, work,
+        expected, room, score, look, step,
     )  # fmt: skip
+    exceedances.follow(
+        score, step, false_alerts_per_day, kernels.WARM, runs, np.zeros(exceedances.STATE),
+        level, alert
+    )  # fmt: skip
+    room *= level
     summary = _summary(time_s, value, step_s, state[0], visits[0])
     summary["shape"] = {"period_rows": period or None}
     summary["false_alerts_per_day"] = _round(false_alerts_per_day)
@@ -76,7 +82,15 @@ def score_series(
         name: int(((look == k) & (alert > 0)).sum()) for k, name in enumerate(kernels.LOOKS)
     }
     return SeriesScores(
-        expected, lower, upper, score, level, look, alert, summary, _looks(work, state[0])
+        expected,
+        expected - room,
+        expected + room,
+        score,
+        level,
+        look,
+        alert,
+        summary,
+        _looks(work, state[0], runs[0]),
     )
 
 
@@ -137,7 +151,9 @@ def stage(rows: float, days: float) -> str:
     return "daily profile" if days < 7.0 else "settled"
 
 
-def _looks(work: NDArray[np.float64], state: NDArray[np.float32]) -> dict[str, Any]:
+def _looks(
+    work: NDArray[np.float64], state: NDArray[np.float32], runs: NDArray[np.float32]
+) -> dict[str, Any]:
     """Return the last row as the kernel saw it."""
     looks = {}
     for k, name in enumerate(kernels.LOOKS):
@@ -154,7 +170,9 @@ def _looks(work: NDArray[np.float64], state: NDArray[np.float32]) -> dict[str, A
         "profile": _round(float(work[kernels.W_PROFILE])) if work[kernels.W_HAVE] else None,
         "level": _round(float(state[kernels.LEVEL])),
         "range_lately": [_round(float(state[kernels.LOW])), _round(float(state[kernels.HIGH]))],
-        "runs_per_day": _round(float(state[kernels.RUNS]) / max(float(state[kernels.DAYS]), 1e-9)),
+        "runs_per_day": _round(
+            float(runs[exceedances.RUNS]) / max(float(runs[exceedances.DAYS]), 1e-9)
+        ),
     }
 
 

@@ -65,6 +65,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "correlator.tables.routing",
     "detectors.baseline",
     "detectors.calibration",
+    "detectors.exceedances",
     "detectors.series_kernels",
     "detectors.shape",
 )

@@ -94,8 +94,6 @@ def test_memory_is_bounded_by_the_series() -> None:
     assert BYTES_PER_SERIES <= 1024
     detector = seasonal()
     step(detector, ticks(Carrier(2_000, seed=7), 1)[0])
-    held = sum(
-        getattr(detector, name).nbytes
-        for name in ("series_id", "state", "profile", "visits", "units", "pool")
-    )
+    held = detector.rows.series_id.nbytes + detector.pool.nbytes
+    held += sum(array.nbytes for array in detector.rows.held.values())
     assert held <= 2 * 2_000 * (len(VIEW.scored) * BYTES_PER_SERIES + 8) + 4096

@@ -30,7 +30,7 @@ def score(
     from tocsin.state import state_dir, use_kernel_cache
 
     use_kernel_cache(state_dir())
-    from detectors.series import FALSE_ALERTS_PER_DAY
+    from detectors.exceedances import FALSE_ALERTS_PER_DAY
     from telemetry.errors import ConfigError
     from tocsin.series_files import find_files
 

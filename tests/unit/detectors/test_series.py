@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detectors import series_kernels
+from detectors import exceedances, series_kernels
 from detectors.series import score_series, stage
 
 DAY_S = 86_400
@@ -173,7 +173,7 @@ def test_stages_are_told() -> None:
 
 
 def test_state_is_below_a_kilobyte() -> None:
-    assert series_kernels.BYTES <= 1024
+    assert series_kernels.BYTES + exceedances.BYTES <= 1024
 
 
 def test_wrong_lengths_write_nothing() -> None:
@@ -184,10 +184,13 @@ def test_wrong_lengths_write_nothing() -> None:
     visits = np.zeros((1, series_kernels.SLOTS), np.uint8)
     bits = np.zeros(1, np.uint8)
     done = series_kernels.walk(
-        np.zeros(2, np.int64), one, one, 60.0, 0.1, 63, state, profile, spread, visits,
-        np.zeros(series_kernels.WORK), one, one, one, one, one, bits, bits,
+        np.zeros(2, np.int64), one, one, 60.0, 63, state, profile, spread, visits,
+        np.zeros(series_kernels.WORK), one, one, one, bits, one,
     )  # fmt: skip
     assert done == -1
+    runs, level = np.zeros((1, exceedances.STATE), np.float32), np.zeros(1)
+    work = np.zeros(exceedances.STATE)
+    assert exceedances.follow(one, np.zeros(2), 0.1, 20, runs, work, level, bits) == -1
     assert not state.any()
 
 

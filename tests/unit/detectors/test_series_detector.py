@@ -81,11 +81,11 @@ def test_silence_is_a_missing_value_and_teaches_nothing(
     trained: tuple[SeriesDetector, np.random.Generator],
 ) -> None:
     detector, _random = trained
-    before = detector.state.copy()
+    before = detector.rows["state"].copy()
     out = feed(detector, 3001, np.array([np.nan, np.nan, np.inf]))
     assert np.isnan(out.score[:3]).all()
     assert out.p_value[:3].tolist() == [1.0] * 3
-    assert detector.state.tobytes() == before.tobytes()
+    assert detector.rows["state"].tobytes() == before.tobytes()
 
 
 def test_a_series_polled_rarely_has_lived_as_long() -> None:
@@ -94,7 +94,7 @@ def test_a_series_polled_rarely_has_lived_as_long() -> None:
         out = feed(detector, nth, np.array([50.0 + random.normal()]))
         for silent in range(1, 5):
             feed(detector, nth + silent, np.array([np.nan]))
-    assert detector.step[0] == pytest.approx(300.0, rel=0.05)
+    assert detector.rows["step"][0] == pytest.approx(300.0, rel=0.05)
     out = feed(detector, 600, np.array([500.0]))
     assert out.p_value[0] < 1e-2
 

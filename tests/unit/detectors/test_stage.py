@@ -103,11 +103,11 @@ def test_lost_exports_do_not_look_like_lost_traffic() -> None:
 
 def test_an_incomplete_tick_raises_nothing_and_teaches_nothing() -> None:
     stage = trained("interface")
-    state = stage._models["interface"].state.copy()
+    state = stage._models["interface"].rows["state"].copy()
     made = {name: column * 0 for name, column in values("interface", 120).items()}
     for k in (120, 121, 122):
         assert not tick(stage, "interface", k, made, flags=FrameFlag.INCOMPLETE)
-    assert stage._models["interface"].state.tobytes() == state.tobytes()
+    assert stage._models["interface"].rows["state"].tobytes() == state.tobytes()
 
 
 def test_attack_is_found_in_two_ticks_and_goes_on_under_one_start() -> None:

@@ -1,0 +1,244 @@
+"""From a score to the level at which it alerts, and to a p-value: by the runs over 1 so far.
+
+A score of 1 is what a series exceeds twice a day. How often it exceeds more than that follows a power
+law; its index is estimated from the excesses of the runs' peaks over 1, capped, because the deep tail
+of a series is its faults: a fault counts as one moderate run. The alert level lies where a run comes
+as seldom as the budget allows; a series of unknown tail begins with a wide index, which fades within
+a day. Runs and not rows are counted: a burst is one exceedance however long it lasts.
+
+An alert is an edge. After it the level is raised by half the alert's score and falls back within half
+a day, within an hour no second one is raised, and the score must fall below 0.7 of the level first.
+
+64 bytes a series. Blind to what never passes 1.
+
+Source: Hill (1975) for the index, with the mean of a capped exponential; Leadbetter (1991) for runs
+as independent exceedances; docs/adr/0030 for what was measured.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.kernels import inline, kernel, subroutine
+
+(
+    SEEN, LIVED, RUNS, DAYS, PEAK, PAUSE, PEAKS, EXCESS, SINCE, LIFT, ARMED, INDEX, LEVEL,
+) = range(13)  # fmt: skip
+STATE = 16  # a cache line
+BYTES = 4 * STATE
+FALSE_ALERTS_PER_DAY = 1.0 / 7.0  # of one series: one a week
+
+ROWS_PER_DAY_MOST = 1440.0
+EXCESS_FIRST, EXCESS_WEIGHT, EXCESS_CAP, EXCESS_KEPT = 0.1, 4.0, 0.3, 60.0
+RUNS_FIRST, RUNS_WEIGHT, RUNS_KEPT = 3.0, 2.0, 14.0  # a day; days
+YOUNG, YOUNG_DAYS = 0.7, 0.5  # an unknown series may have any tail
+APART, ENDED = 0.05, 0.02  # days between runs; after which one is over
+HOLD_OFF_DAYS, LIFT_SHARE, LIFT_MOST, LIFT_DAYS = 0.04, 0.5, 3.0, 0.5
+REARM = 0.7
+OFTEN, EVERY = (
+    64.0,
+    16.0,
+)  # rows: the level of a young series is worked out anew in each, then in every 16th
+
+
+@subroutine
+def _settle(step_s, budget, e):  # type: ignore[no-untyped-def]
+    """Work out index and level anew."""
+    mean = min(e[EXCESS] / e[PEAKS], 0.8 * EXCESS_CAP)
+    index = mean
+    for _ in range(6):  # the mean of an exponential whose values, capped, have this mean
+        index = mean / (1.0 - math.exp(-EXCESS_CAP / index))
+    index *= 0.92 + 0.45 * index  # a little wider when wide
+    e[INDEX] = index + YOUNG * math.exp(-e[SEEN] * step_s / 86400.0 / YOUNG_DAYS)
+    e[LEVEL] = max(e[RUNS] / e[DAYS] / budget, 1.0) ** e[INDEX]
+
+
+@inline
+def _load(i, step_s, budget, state, e):  # type: ignore[no-untyped-def]
+    for k in range(STATE):
+        e[k] = np.float64(state[i, k])
+    if e[PEAKS] == 0.0:
+        e[PEAKS] = EXCESS_WEIGHT
+        e[EXCESS] = EXCESS_WEIGHT * EXCESS_FIRST * (1.0 - math.exp(-EXCESS_CAP / EXCESS_FIRST))
+        e[DAYS] = RUNS_WEIGHT * min(86400.0 / step_s, ROWS_PER_DAY_MOST) * step_s / 86400.0
+        e[RUNS] = RUNS_FIRST * RUNS_WEIGHT
+        e[SINCE], e[PAUSE], e[ARMED] = 1e9, 1e9, 1.0
+        _settle(step_s, budget, e)
+
+
+@inline
+def _store(i, state, e):  # type: ignore[no-untyped-def]
+    for k in range(STATE):
+        state[i, k] = e[k]
+
+
+@inline
+def _needed(step_s, e):  # type: ignore[no-untyped-def]
+    """The score that would alert now."""
+    if e[LIFT] == 0.0:
+        return e[LEVEL]
+    return e[LEVEL] + e[LIFT] * math.exp(-(e[SINCE] + 1.0) * step_s / 86400.0 / LIFT_DAYS)
+
+
+@subroutine
+def _advance(score, step_s, budget, warm, e):  # type: ignore[no-untyped-def]
+    """Count a row; return whether it alerts."""
+    needed = _needed(step_s, e)
+    per_day = min(86400.0 / step_s, ROWS_PER_DAY_MOST)
+    e[SINCE] = min(e[SINCE] + 1.0, 1e9)
+    raised = (
+        score >= needed and warm and e[ARMED] > 0.0 and e[SINCE] * step_s / 86400.0 > HOLD_OFF_DAYS
+    )
+    if raised:
+        e[LIFT] = LIFT_SHARE * min(score, LIFT_MOST * needed)
+        e[SINCE], e[ARMED] = 0.0, 0.0
+    elif score < REARM * needed:
+        e[ARMED] = 1.0
+    # ---- runs over 1: how many a day, and how high their peaks are
+    e[SEEN] = min(e[SEEN] + 1.0, 1e7)
+    e[LIVED] = min(e[LIVED] + step_s, 1e9)
+    e[DAYS] += step_s / 86400.0
+    ended = False
+    if score >= 1.0:
+        if e[PEAK] > 0.0:
+            e[PEAK], e[PAUSE] = max(e[PEAK], score), 0.0
+        elif e[PAUSE] > APART * per_day:
+            e[PEAK], e[PAUSE] = score, 0.0
+    else:
+        e[PAUSE] = min(e[PAUSE] + 1.0, 1e9)
+        ended = e[PEAK] > 0.0 and e[PAUSE] > ENDED * per_day
+    if ended:
+        e[EXCESS] += min(math.log(e[PEAK]), EXCESS_CAP)
+        e[PEAKS] += 1.0
+        e[RUNS] += 1.0
+        if e[PEAKS] > EXCESS_KEPT:
+            kept = EXCESS_KEPT / (EXCESS_KEPT + 1.0)
+            e[PEAKS] *= kept
+            e[EXCESS] *= kept
+        if e[DAYS] > RUNS_KEPT * per_day * step_s / 86400.0:
+            e[RUNS] *= 0.95
+            e[DAYS] *= 0.95
+        e[PEAK], e[PAUSE] = 0.0, 1e9
+    if ended or e[SEEN] < OFTEN or e[SEEN] % EVERY == 0.0:
+        _settle(step_s, budget, e)
+    return raised
+
+
+@kernel("i8(const f8[::1], const f8[::1], f8, i8, f4[:,::1], f8[::1], f8[::1], u1[::1])")
+def follow(
+    score: NDArray[np.float64],
+    step: NDArray[np.float64],
+    budget: float,
+    warm: int,
+    state: NDArray[np.float32],
+    work: NDArray[np.float64],
+    out_level: NDArray[np.float64],
+    out_alert: NDArray[np.uint8],
+) -> int:
+    """Say at which score each row of one series would alert, and which rows do.
+
+    In      score float64[N], 1 = exceeded twice a day; step float64[N], usual seconds between rows, 0
+            where a value is missing; budget, false alerts a day; warm, rows before the first alert.
+    Inout   state float32[1, 16].
+    Out     level float64[N], 1 while not warm; alert uint8[N], 1 where one is sent.
+    Returns N, or -1 when a length is wrong: nothing was written.
+    """
+    rows = score.size
+    if step.size != rows or out_level.size != rows or out_alert.size != rows:
+        return -1
+    if state.shape[1] != STATE or work.size < STATE:
+        return -1
+    for n in range(rows):
+        out_level[n], out_alert[n] = 1.0, 0
+        if step[n] == 0.0:
+            continue
+        _load(0, step[n], budget, state, work)
+        ready = work[SEEN] >= warm
+        if ready:
+            out_level[n] = _needed(step[n], work)
+        if _advance(score[n], step[n], budget, ready, work):
+            out_alert[n] = 1
+        _store(0, state, work)
+    return rows
+
+
+@kernel(
+    "i8(const i8[::1], const f8[::1], const f4[::1], f8, f8, f8, const f4[:,::1], f8[::1], f8[::1],"
+    " f8[::1], f4[::1])"
+)
+def judge(
+    row: NDArray[np.int64],
+    score: NDArray[np.float64],
+    step: NDArray[np.float32],
+    tick_s: float,
+    budget: float,
+    warmup_s: float,
+    state: NDArray[np.float32],
+    work: NDArray[np.float64],
+    out_level: NDArray[np.float64],
+    out_p: NDArray[np.float64],
+    out_score: NDArray[np.float32],
+) -> int:
+    """Write how rare the scores of one tick are; changes no state.
+
+    In      row int64[N], place in the state; score float64[N], 1 = exceeded twice a day, NaN = no
+            value; step float32[M], seconds between a series' values; tick_s; budget, false alerts a
+            day of one series, for the level; warmup_s, seconds before a series may say anything.
+    Out     level float64[N], where a series' own alert would be; p float64[N]: runs of this height a
+            tick; score float32[N] = -log10(p), NaN where there was none.
+    Returns N, or -1 when a length is wrong: nothing was written.
+    """
+    rows = row.size
+    if score.size != rows or out_level.size != rows or out_p.size != rows:
+        return -1
+    if out_score.size != rows or state.shape[1] != STATE or work.size < STATE:
+        return -1
+    if step.size != state.shape[0]:
+        return -1
+    for n in range(rows):
+        i = row[n]
+        out_level[n], out_p[n], out_score[n] = 1.0, 1.0, 0.0
+        if np.isnan(score[n]):
+            out_score[n] = np.nan
+        if i < 0 or i >= state.shape[0] or state[i, SEEN] == 0.0:
+            continue
+        step_s = max(np.float64(step[i]), tick_s)
+        _load(i, step_s, budget, state, work)
+        out_level[n] = _needed(step_s, work)
+        if score[n] > 1.0 and work[LIVED] >= warmup_s:
+            often = min(work[RUNS] / work[DAYS] * step_s / 86400.0, 1.0)
+            p = max(often * score[n] ** (-1.0 / work[INDEX]), 1e-300)
+            out_p[n], out_score[n] = p, -math.log10(p)
+    return rows
+
+
+@kernel("i8(const i8[::1], const f8[::1], const f4[::1], f8, f8, f4[:,::1], f8[::1])")
+def learn(
+    row: NDArray[np.int64],
+    score: NDArray[np.float64],
+    step: NDArray[np.float32],
+    tick_s: float,
+    budget: float,
+    state: NDArray[np.float32],
+    work: NDArray[np.float64],
+) -> int:
+    """Count the scores of one tick; NaN is no value. As for `judge`; state float32[M, 16].
+
+    Returns how many were counted, or -1 when a length is wrong: nothing was written.
+    """
+    rows, counted = row.size, 0
+    if score.size != rows or state.shape[1] != STATE or work.size < STATE:
+        return -1
+    if step.size != state.shape[0]:
+        return -1
+    for n in range(rows):
+        i = row[n]
+        if i < 0 or i >= state.shape[0] or np.isnan(score[n]):
+            continue
+        step_s = max(np.float64(step[i]), tick_s)
+        _load(i, step_s, budget, state, work)
+        _advance(score[n], step_s, budget, True, work)
+        _store(i, state, work)
+        counted += 1
+    return counted

@@ -1,0 +1,83 @@
+"""State of many series in arrays by dense row: grown, cleared, checkpointed in one way by all detectors."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.checkpoint import read_array, write_array
+from telemetry.batch import Batch
+
+ROWS_FIRST = 64
+
+
+class RowArrays:
+    """Arrays whose first axis is row * measures + m, and the series that each row holds.
+
+    A row whose series id changed starts afresh, with zeros. Memory follows the highest row seen;
+    how many rows there are is bounded where they are given out (`series_max` of a view).
+    """
+
+    def __init__(
+        self, measures: tuple[str, ...], **arrays: tuple[type[np.generic], tuple[int, ...]]
+    ) -> None:
+        """`arrays`: dtype and shape behind the first axis, by name."""
+        self.measures = measures
+        self._arrays = arrays
+        self.series_id = np.zeros(ROWS_FIRST, np.uint64)
+        self.held: dict[str, NDArray[Any]] = self._empty(ROWS_FIRST)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.held[name]
+
+    def _empty(self, rows: int) -> dict[str, NDArray[Any]]:
+        size = rows * len(self.measures)
+        return {
+            name: np.zeros((size, *shape), dtype) for name, (dtype, shape) in self._arrays.items()
+        }
+
+    def admit(self, frame: Batch) -> NDArray[np.int64]:
+        """Make room for the frame's rows, clear those that changed hands, and return these."""
+        rows = frame["row"][:-1].astype(np.int64)
+        if not rows.size:
+            return rows
+        size = len(self.series_id)
+        if int(rows.max()) >= size:
+            while size <= int(rows.max()):
+                size *= 2
+            grown = self._empty(size)
+            for name, array in self.held.items():
+                grown[name][: len(array)] = array
+            ids = np.zeros(size, np.uint64)
+            ids[: len(self.series_id)] = self.series_id
+            self.held, self.series_id = grown, ids
+        changed = rows[self.series_id[rows] != frame["series_id"][:-1]]
+        for m in range(len(self.measures)):
+            places = changed * len(self.measures) + m
+            for array in self.held.values():
+                array[places] = 0
+        self.series_id[rows] = frame["series_id"][:-1]
+        return changed
+
+    def places(self, frame: Batch, measure: str) -> NDArray[np.int64]:
+        """Return where the state of each row's measure lies; `__other__` has none."""
+        m = self.measures.index(measure)
+        return frame["row"][:-1].astype(np.int64) * len(self.measures) + m
+
+    def snapshot(self, out: Any) -> None:
+        """Write all of it."""
+        write_array(out, "series_id", self.series_id)
+        for name, array in self.held.items():
+            write_array(out, name, array)
+
+    def restore(self, state: Any) -> None:
+        """Take it back; what an older version did not keep starts afresh."""
+        ids = read_array(state, "series_id")
+        if ids is None:
+            return
+        self.series_id = np.array(ids)
+        self.held = self._empty(len(ids))
+        for name, array in self.held.items():
+            kept = read_array(state, name)
+            if kept is not None and kept.shape == array.shape:
+                self.held[name] = np.array(kept, array.dtype)
