@@ -51,7 +51,7 @@ class RowArrays:
             ids = np.zeros(size, np.uint64)
             ids[: len(self.series_id)] = self.series_id
             self.held, self.series_id = grown, ids
-        changed = rows[self.series_id[rows] != frame["series_id"][:-1]]
+        changed: NDArray[np.int64] = rows[self.series_id[rows] != frame["series_id"][:-1]]
         for m in range(len(self.measures)):
             places = changed * len(self.measures) + m
             for array in self.held.values():
