@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from correlator.groups import EVERYTHING, SALT, Groups, Layout, above_bound, layout_of
 from correlator.keys import NAMED, is_address, key_of, key_text, words_of
+from correlator.named_alarms import name_alarms
 from correlator.partial import cells_of
 from correlator.series_index import SeriesIndex
 from correlator.windows_kernels import (
@@ -39,6 +40,7 @@ from telemetry import wire
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_text, stable_id
 from telemetry.schemas import (
+    ALARM,
     EVIDENCE,
     FLOW_PROTOCOLS,
     FRAME,
@@ -201,6 +203,12 @@ class FrameMerger:
             if learn is not None:
                 learn(batch)
         return []
+
+    def named(self, batch: Batch) -> Batch:
+        """Return a batch with foreign alarms under the names of the network map."""
+        if batch.schema.name != ALARM.name or not batch.rows:
+            return batch
+        return name_alarms(batch, self._network)
 
     def advance(self, frontier_ns: int) -> list[Batch]:
         """Return the frames of every tick that all shards have closed, in order.

@@ -3,9 +3,10 @@
 Every collector makes them here, so that key, id and fields are the same whatever the source.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from telemetry.identity import stable_id
 from telemetry.x733 import CLEARED, EVENT_TYPE_OF, SEVERITIES
@@ -64,6 +65,6 @@ def alarm_row(
         "additional_text": text,
         "source": source,
         "foreign_id": foreign_id,
-        "explain": json.dumps({"detail": dict(detail or {})}, sort_keys=True),
+        "explain": msgspec.json.encode({"detail": detail or {}}, order="sorted").decode(),
         "occurrence": occurrence,
     }

@@ -4,6 +4,7 @@ Ids are hashes of content, so a replay, another shard and another machine give t
 """
 
 import ipaddress
+from functools import lru_cache
 from hashlib import blake2b
 
 V4_MAPPED = 0xFFFF << 32  # low half of ::ffff:0.0.0.0
@@ -23,6 +24,7 @@ def id_text(value: int) -> str:
     return f"{value:016x}"
 
 
+@lru_cache(65_536)
 def address_text(high: int, low: int) -> str:
     """Return the text of an address given as two u64; IPv4-mapped ones as dotted quad.
 

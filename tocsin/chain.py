@@ -334,6 +334,10 @@ class Merger(Stage, Protocol):
     `frontier_ns` of a frame is when its tick closed: its end and the lateness of its view.
     """
 
+    def named(self, batch: Batch) -> Batch:
+        """Return a batch with foreign alarms under the names of the network map."""
+        ...
+
     def knows(self, batch: Batch) -> bool:
         """Return whether a journalled batch is of a view as it is configured now."""
         ...
@@ -487,7 +491,8 @@ class Back:
         control, self._control = self._control, []
         beside, self._beside = self._beside, []
         offered, self._offered = self._offered, []
-        given = [batch for one in offered for batch in one.batches]
+        given = [self.merger.named(batch) for one in offered for batch in one.batches]
+        batches = [self.merger.named(batch) for batch in batches]
         self._closed_ns = max(closed_ns, self._closed_ns + 1)
         tick = Tick(self._closed_ns, (*control, *batches, *beside, *given))
         self.on_tick(tick)

@@ -7,11 +7,11 @@ the same form (`mappings`). A later rule for a trap takes the place of an earlie
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -77,8 +77,7 @@ class MappingFile(ObjectTables, frozen=True, kw_only=True):
     trap: list[TrapRule] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
+class Meaning(NamedTuple):
     """What a notification means, without who sent it."""
 
     kind: str
@@ -93,8 +92,7 @@ class Meaning:
     fields: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """The variables of a notification as texts.
 
     `fields`: by object name, and index objects. `NAME@instance` is a variable's index as it is,
@@ -157,14 +155,13 @@ class TrapMapping:
         shown: dict[str, str] = {}
         names = self.names
         for one in notification.varbinds[:variables_max]:
-            known, index = names.place(one.oid)
+            known, row, index = names.placed(one.oid)
             value = one.value
             text = names.text(known, value)
             name = known.name if known else one.oid
             parts: dict[str, str] = {}
             if known is not None and index:
                 beside.setdefault(f"{name}@instance", index)
-                row = names.row_of(known)
                 parts = names.split_index(row, index) if row else {}
             found.setdefault(name, text)
             if one.tag == Tag.OID and isinstance(value, str):
@@ -207,11 +204,27 @@ class TrapMapping:
 
 def fill_title(title: str, fields: Mapping[str, str], *, resource: str, device: str) -> str:
     """Return a title with its places filled; what the trap did not carry is `?`."""
-    return _filled(title, {**fields, "resource": resource or device, "device": device})[:TITLE_MAX]
+    own = {"resource": resource or device, "device": device}
+    return _filled(title, fields, own)[:TITLE_MAX]
 
 
-def _filled(template: str, fields: Mapping[str, str]) -> str:
-    return _PLACE.sub(lambda place: fields.get(place[1], "?") or "?", template)
+def _filled(
+    template: str, fields: Mapping[str, str], own: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    parts = _parts(template)
+    if len(parts) == 1:
+        return template
+    made = list(parts)
+    for place in range(1, len(parts), 2):
+        name = parts[place]
+        made[place] = own.get(name) or fields.get(name) or "?"
+    return "".join(made)
+
+
+@lru_cache(4096)
+def _parts(template: str) -> tuple[str, ...]:
+    """Return a template's text and places in turn."""
+    return tuple(_PLACE.split(template))
 
 
 def _other_form(oid: str) -> str:

@@ -47,6 +47,9 @@ class Names:
             self.by_oid[one.oid] = one
             self._by_name[one.name] = one
             self._by_name[f"{one.module}::{one.name}"] = one
+        self._columns = {
+            oid: (one, self.row_of(one)) for oid, one in self.by_oid.items() if one.kind == "column"
+        }
 
     def oid(self, name: str) -> str:
         """Return the OID of `name`, `MODULE::name` or an OID; "" where it is not known."""
@@ -65,6 +68,18 @@ class Names:
             head, _, last = head.rpartition(".")
             index = f"{last}.{index}" if index else last
         return None, oid
+
+    def placed(self, oid: str) -> tuple[Object | None, Object | None, str]:
+        """Return (the object whose instance this OID is, its table row, its index).
+
+        Columns of tables with an index of one number are looked up at once: they are most.
+        """
+        head, _, last = oid.rpartition(".")
+        known = self._columns.get(head)
+        if known is not None:
+            return *known, last
+        found, index = self.place(oid)
+        return found, self.row_of(found) if found else None, index
 
     def row_of(self, column: Object) -> Object | None:
         """Return the table row that a column belongs to."""

@@ -19,6 +19,7 @@ class News:
     severity: str
     row: dict[str, Any]  # arguments of alarm_row, or of a log row
     series: tuple[str, str]  # device and trap, under which it is counted
+    clear_after_seconds: float = 0.0  # of an alarm whose end nobody tells
 
 
 @dataclass(slots=True)

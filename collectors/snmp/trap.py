@@ -8,8 +8,7 @@ Source: RFC 1157, RFC 3416, RFC 3584, RFC 3414; ITU-T X.733.
 """
 
 from collections import OrderedDict
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,110 +17,28 @@ from numpy.typing import NDArray
 from collectors.block import DatagramBlock, Reply
 from collectors.config import ListenerSettings
 from collectors.snmp.digest import digest
-from collectors.snmp.mapping import Meaning, fill_title, load_mapping
 from collectors.snmp.runs import News, Runs, Standing
 from collectors.snmp.secure import Opened, SecureReceiver
 from collectors.snmp.trap_ledger import FATES, Fate, SenderLedger
+from collectors.snmp.trap_options import TrapOptions, engine_id_of, read_users
+from collectors.snmp.trap_reader import REFUSED, TrapReader
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context, SnapshotReader, SnapshotWriter
 from runtime.registry import Part, Reads
-from runtime.settings import PositiveInt, Settings
 from telemetry.batch import Batch, batch_from_rows
-from telemetry.errors import ConfigError, DecodeError
+from telemetry.errors import DecodeError
 from telemetry.foreign_alarm import alarm_row
-from telemetry.identity import address_text, stable_id
+from telemetry.identity import address_text
 from telemetry.sample_series import SampleKind, SeriesNames
 from telemetry.schemas import ALARM, LEDGER, LOG, SAMPLE, SERIES
-from telemetry.snmp import usm
 from telemetry.snmp.ber import Tag, element
-from telemetry.snmp.message import (
-    VERSIONS,
-    Notification,
-    answer_inform,
-    notification_of,
-    read_envelope,
-    read_pdu,
-    write_varbind,
-)  # fmt: skip
+from telemetry.snmp.message import answer_inform, read_envelope, read_pdu, write_varbind
 from telemetry.x733 import CLEARED
 
 SECOND_NS = 1_000_000_000
 INFORMS_MAX = 65_536  # informs remembered, so that one sent again counts once
 REPLIES_MAX = 65_536
 TRAPS_PER_DEVICE_MAX = 256  # counted by name; the rest as `other`
-VARIABLES_MAX = 64
-_UNMAPPED_FACILITY, _UNMAPPED_SEVERITY = 3, 5  # daemon, notice
-_REFUSED = News("", "", {}, ("", ""))
-
-
-class TrapUser(Settings, frozen=True, kw_only=True):
-    """`[collectors.<name>.options.users.<user>]`: one SNMPv3 user."""
-
-    auth: str = ""  # md5, sha, sha224, sha256, sha384, sha512; "" = noAuthNoPriv
-    auth_password_file: str = ""
-    priv: str = ""  # des, aes, aes192, aes256, aes192c, aes256c (Cisco's longer keys)
-    priv_password_file: str = ""
-
-
-class TrapOptions(Settings, frozen=True, kw_only=True):
-    """`[collectors.<name>.options]` of kind "snmp-trap"."""
-
-    communities: list[str] = []  # of v1 and v2c that are believed; none = any
-    users: dict[str, TrapUser] = {}
-    engine_id: str = ""  # ours, in hex, for SNMPv3 informs; "" = made from the collector's name
-    names: dict[str, str] = {}  # what devices are called, by address
-    mappings: list[str] = []  # files of rules beside those that ship
-    mib_files: list[str] = []  # tables of names beside those that ship, made by `tocsin mibs`
-    unmapped: Literal["log", "alarm"] = "log"  # what becomes of traps that have no rule
-    # Whom a trap is about: the agent it names (v1 field, snmpTrapAddress), or who sent the datagram.
-    device: Literal["stated", "sender"] = "stated"
-    senders_max: PositiveInt = 65_536
-    resources_max: PositiveInt = 65_536
-
-
-def read_users(users: dict[str, TrapUser]) -> dict[str, usm.User]:
-    """Return the users with their passwords; raises ConfigError."""
-
-    def password(user: str, path: str) -> str:
-        if not path:
-            return ""
-        try:
-            return Path(path).read_text("utf-8").strip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"SNMPv3 user {user!r}: password file {path}: {error}. The node was not started."
-            ) from error
-
-    made = {
-        name: usm.User(
-            name,
-            one.auth,
-            password(name, one.auth_password_file),
-            one.priv,
-            password(name, one.priv_password_file),
-        )
-        for name, one in users.items()
-    }
-    usm.check_users(made)
-    return made
-
-
-def engine_id_of(text: str, name: str) -> bytes:
-    """Return our engine id: as configured, else made from the collector's name.
-
-    Source: RFC 3411, SnmpEngineID, the form "octets, administratively assigned".
-    """
-    if not text:
-        return bytes.fromhex("80007ed905") + stable_id(f"snmp engine {name}").to_bytes(8, "big")
-    try:
-        made = bytes.fromhex(text.removeprefix("0x"))
-    except ValueError:
-        made = b""
-    if not 5 <= len(made) <= 32:
-        raise ConfigError(
-            f"engine_id = {text!r} is not 5 to 32 octets in hex. The node was not started."
-        )
-    return made
 
 
 class _State(msgspec.Struct):
@@ -144,14 +61,11 @@ class TrapDecoder:
     def __init__(self, options: TrapOptions, context: Context) -> None:
         self._name = context.name.removeprefix("collectors.")
         self._options = options
-        self._mapping = load_mapping(options.mappings, options.mib_files)
-        self._selectors = self._mapping.selectors()
-        self._communities = frozenset(text.encode() for text in options.communities)
+        self._reader = TrapReader(options)
         engine_id = engine_id_of(options.engine_id, self._name)
         self._secure = SecureReceiver(read_users(options.users), engine_id)
         self._runs = Runs()
         self._news: dict[int, News] = {}  # by digest, of the open second
-        self._labels: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._timers: OrderedDict[str, tuple[int, dict[str, Any]]] = OrderedDict()
         self._informs: OrderedDict[tuple[int, int, int, int], None] = OrderedDict()
         self._ledger = SenderLedger(options.senders_max)
@@ -162,9 +76,7 @@ class TrapDecoder:
         self._logs: list[dict[str, Any]] = []
         self._counts: list[dict[str, Any]] = []
         self.replies: list[Reply] = []
-        self.changes = (
-            0  # of what a crash must not lose: names in use, alarms that end by themselves
-        )
+        self._timers_set = 0
         metrics = context.metrics
         self._messages = metrics.counter(
             "collector_snmp_messages_total",
@@ -226,7 +138,7 @@ class TrapDecoder:
         size = begin.size
         digests = np.empty(size, np.uint64)
         versions, pdus, verdicts = (np.empty(size, np.uint8) for _ in range(3))
-        chosen = self._selectors
+        chosen = self._reader.selectors
         digest(
             payload, begin, end, senders, int(bare), chosen.traps, chosen.first, chosen.prefix,
             chosen.part, self._scratch, digests, versions, pdus, verdicts,
@@ -289,8 +201,10 @@ class TrapDecoder:
             if news is None:
                 if len(runs.standing) >= self._options.resources_max:
                     self._close()
-                news = known[key] = self._read(block, d, inner.get(d))
-            if news is _REFUSED:
+                news = known[key] = self._reader.read(
+                    _datagram(block, d), _sender(block, d), inner.get(d)
+                )
+            if news is REFUSED:
                 fates[d] = Fate.UNKNOWN_COMMUNITY
             elif not inform or self._inform(block, d, inner.get(d)):
                 if runs.add(news, at_ns):
@@ -334,130 +248,31 @@ class TrapDecoder:
         high, low = int(block.exporter_high[d]), int(block.exporter_low[d])
         self.replies.append(Reply(high, low, int(block.exporter_port[d]), data, at_once))
 
-    # ---- one notification
-
-    def _read(self, block: DatagramBlock, d: int, inner: tuple[bytes, Opened] | None) -> News:
-        """Return what a notification says, or _REFUSED."""
-        data = _datagram(block, d)
-        detail: dict[str, Any] = {}
-        if inner is not None:
-            pdu = read_pdu(inner[0], 0, len(inner[0]))
-            detail["version"], detail["user"] = "v3", inner[1].user.name
-        else:
-            envelope = read_envelope(data)
-            if self._communities and envelope.community not in self._communities:
-                return _REFUSED
-            pdu = read_pdu(data, envelope.start, envelope.stop)
-            detail["version"] = VERSIONS[envelope.version]
-        notification = notification_of(pdu)
-        sender = address_text(int(block.exporter_high[d]), int(block.exporter_low[d]))
-        address = notification.address if self._options.device == "stated" else ""
-        device = self._options.names.get(address or sender, address or sender)
-        trap = self._mapping.name(notification.trap_oid)
-        detail |= {"trap": trap, "trap_oid": notification.trap_oid, "sender": sender}
-        if notification.uptime >= 0:
-            detail["uptime_seconds"] = notification.uptime / 100
-        if notification.enterprise:
-            detail["enterprise"] = notification.enterprise
-        if pdu.tag == Tag.INFORM:
-            detail["inform"] = True
-        said = self._mapping.read(notification, variables_max=VARIABLES_MAX)
-        detail["variables"] = said.variables
-        meaning = self._mapping.meaning(notification, said)
-        if meaning is None and self._options.unmapped == "log":
-            return self._unmapped(device, trap, notification, detail)
-        if meaning is None:
-            title = f"{trap} of {device}"
-            meaning = Meaning(
-                trap, "indeterminate", (), "", "", title, "other", "other", 0.0, said.fields
-            )
-        return self._alarm(device, trap, meaning, detail)
-
-    def _unmapped(
-        self, device: str, trap: str, notification: Notification, detail: dict[str, Any]
-    ) -> News:
-        said = ", ".join(f"{name}={text}" for name, text in detail["variables"].items())
-        row = {
-            "host": device,
-            "facility": _UNMAPPED_FACILITY,
-            "severity": _UNMAPPED_SEVERITY,
-            "app": "snmp-trap",
-            "pattern_id": stable_id(f"snmp-trap|{notification.trap_oid}"),
-            "message": f"{trap}: {said}" if said else trap,
-            "event": "snmp-trap",
-            "message_id": trap,
-            "detail": detail,
-        }
-        identity = f"log|{device}|{notification.trap_oid}"
-        return News(identity, "", row, (device, trap))
-
-    def _alarm(self, device: str, trap: str, meaning: Meaning, detail: dict[str, Any]) -> News:
-        resource = self._label(device, meaning)
-        entity = f"{device}:{resource}" if resource else device
-        title = fill_title(meaning.title, meaning.fields, resource=resource, device=device)
-        said = ", ".join(f"{name}={text}" for name, text in detail["variables"].items())
-        row = {
-            "kind": meaning.kind,
-            "entity": entity,
-            "title": title,
-            "event_type": meaning.event_type,
-            "probable_cause": meaning.cause,
-            "text": f"{trap}: {said}" if said else trap,
-            "foreign_id": detail["trap_oid"],
-            "detail": detail,
-            "clear_after_seconds": meaning.clear_after_seconds,
-        }
-        return News(f"{meaning.kind}|{entity}", meaning.severity, row, (device, trap))
-
-    def _label(self, device: str, meaning: Meaning) -> str:
-        """Return what a resource is called, the same for the clear as it was for the raise.
-
-        Of linkDown and linkUp one may carry ifName and the other not: while an alarm is up, its
-        resource keeps the name it was raised under.
-        """
-        if not meaning.key:
-            return meaning.label
-        key = "|".join((device, meaning.kind, *meaning.key))
-        known, is_open = self._labels.get(key, ("", False))
-        label = known if known and (is_open or not meaning.label) else meaning.label
-        label = label or meaning.fallback
-        now = (label, meaning.severity != CLEARED)
-        self.changes += now != (known, is_open)
-        self._labels[key] = now
-        self._labels.move_to_end(key)
-        return label
-
-    def _labels_trim(self) -> None:
-        while len(self._labels) > self._options.resources_max:
-            self._labels.popitem(last=False)
-            self._early.add("label_forgotten")
-
     # ---- rows
+
+    @property
+    def changes(self) -> int:
+        """Of what a crash must not lose: names in use, alarms that end by themselves."""
+        return self._reader.changes + self._timers_set
 
     def _tell(self, news: News, at_ns: int, count: int, changes: int) -> None:
         """Make a row of news, or of `count` more of the same with `changes` of state among them."""
-        row = dict(news.row)
-        detail = dict(row["detail"])
-        text = "text" if news.severity else "message"
-        if count > 1:
-            detail["count"] = count
-            row[text] += f"; {count} such traps within this second"
-        if changes:
-            detail["changes"] = changes
-            row[text] += f", {changes} changes of state among them"
-        row["detail"] = detail
+        row = news.row
+        if count > 1 or changes:
+            row = _with_counts(news, count, changes)
         if news.severity:
             self._tell_alarm(news, row, at_ns, count)
         else:
-            del row["detail"]
-            row["variables"] = msgspec.json.encode(detail | {"count": count}).decode()
-            self._logs.append({**row, "time_ns": at_ns, "arrival_ns": at_ns})
+            variables = msgspec.json.encode(row["detail"] | {"count": count}).decode()
+            line = {name: value for name, value in row.items() if name != "detail"}
+            self._logs.append(
+                {**line, "variables": variables, "time_ns": at_ns, "arrival_ns": at_ns}
+            )
             self._became.add("log")
-        self._became.add("counted", count - 1)
+        if count > 1:
+            self._became.add("counted", count - 1)
 
     def _tell_alarm(self, news: News, row: dict[str, Any], at_ns: int, count: int) -> None:
-        seconds = row.pop("clear_after_seconds")
-        cleared = news.severity == CLEARED
         self._alarms.append(
             alarm_row(
                 source=self._name,
@@ -467,17 +282,19 @@ class TrapDecoder:
                 **row,
             )
         )
-        self._became.add("clear" if cleared else "alarm")
-        self._timers.pop(news.identity, None)
-        if seconds:
-            self.changes += 1
-            self._timers[news.identity] = (at_ns + round(seconds * 1e9), row)
+        self._became.add("clear" if news.severity == CLEARED else "alarm")
+        if self._timers:
+            self._timers.pop(news.identity, None)
+        if news.clear_after_seconds:
+            self._timers_set += 1
+            self._timers[news.identity] = (at_ns + round(news.clear_after_seconds * 1e9), row)
 
     def _close(self) -> None:
         """End the open second: tell the counts."""
         rest, counts = self._runs.close()
         self._news.clear()
-        self._labels_trim()
+        if forgotten := self._reader.trim():
+            self._early.add("label_forgotten", forgotten)
         for one in rest:
             self._tell(one.news, one.last_ns, one.more, one.folded)
         if counts:
@@ -541,7 +358,7 @@ class TrapDecoder:
             self._runs.second,
             list(self._runs.standing.values()),
             [(device, trap, count) for (device, trap), count in self._runs.counts.items()],
-            [(key, label, is_open) for key, (label, is_open) in self._labels.items()],
+            self._reader.labels(),
             [(key, due_ns, news) for key, (due_ns, news) in self._timers.items()],
             self._secure.engines.rows(),
             list(self._informs),
@@ -558,11 +375,29 @@ class TrapDecoder:
         self._runs.second = kept.second
         self._runs.standing = {one.news.identity: one for one in kept.standing}
         self._runs.counts = {(device, trap): count for device, trap, count in kept.counts}
-        self._labels.update({key: (label, is_open) for key, label, is_open in kept.labels})
+        self._reader.put_labels(kept.labels)
         self._timers.update({key: (due_ns, news) for key, due_ns, news in kept.timers})
         for row in kept.engines:
             self._secure.engines.put(*row)
         self._informs.update(dict.fromkeys(kept.informs))
+
+
+def _with_counts(news: News, count: int, changes: int) -> dict[str, Any]:
+    """Return the row of news that stands for several notifications."""
+    detail = dict(news.row["detail"])
+    text = "text" if news.severity else "message"
+    said = news.row[text]
+    if count > 1:
+        detail["count"] = count
+        said += f"; {count} such traps within this second"
+    if changes:
+        detail["changes"] = changes
+        said += f", {changes} changes of state among them"
+    return {**news.row, text: said, "detail": detail}
+
+
+def _sender(block: DatagramBlock, d: int) -> str:
+    return address_text(int(block.exporter_high[d]), int(block.exporter_low[d]))
 
 
 def _datagram(block: DatagramBlock, d: int) -> bytes:

@@ -46,6 +46,8 @@ class Tag(IntEnum):
 
 
 EXCEPTIONS = frozenset({Tag.NO_SUCH_OBJECT, Tag.NO_SUCH_INSTANCE, Tag.END_OF_VIEW})
+# As plain numbers: an enumeration's member takes longer to look up than to compare.
+_INTEGER, _OCTETS, _OID = int(Tag.INTEGER), int(Tag.OCTETS), int(Tag.OID)
 _UNSIGNED: dict[int, int] = {
     Tag.COUNTER32: 32, Tag.GAUGE32: 32, Tag.TIME_TICKS: 32, Tag.UNSIGNED32: 32, Tag.COUNTER64: 64,
 }  # fmt: skip
@@ -72,6 +74,11 @@ def header(data: bytes, at: int, end: int) -> tuple[int, int, int]:
 
 def expect(data: bytes, at: int, end: int, tag: int) -> tuple[int, int]:
     """Return (start, stop) of the element at `at`, which must have this tag."""
+    start = at + 2
+    if start <= end and data[at] == tag:  # nearly all are short: no need to call
+        length = data[at + 1]
+        if length < 0x80 and start + length <= end:
+            return start, start + length
     found, start, stop = header(data, at, end)
     if found != tag:
         raise DecodeError("bad_type", f"tag {found:#x} at byte {at} where {tag:#x} is due")
@@ -80,25 +87,40 @@ def expect(data: bytes, at: int, end: int, tag: int) -> tuple[int, int]:
 
 def integer(data: bytes, at: int, end: int) -> tuple[int, int]:
     """Return (value, offset behind it) of an INTEGER."""
-    start, stop = expect(data, at, end, Tag.INTEGER)
+    start, stop = expect(data, at, end, _INTEGER)
     if not 1 <= stop - start <= 8:
         raise DecodeError("bad_value", f"INTEGER of {stop - start} octets at byte {at}")
     return int.from_bytes(data[start:stop], "big", signed=True), stop
 
 
-@lru_cache(65536)
 def oid_text(content: bytes) -> str:
     """Return an OID's content octets as dotted text. Raises DecodeError.
 
     >>> oid_text(bytes.fromhex("2b060102010202010800"))
     '1.3.6.1.2.1.2.2.1.8.0'
     """
+    # Of most OIDs all but the last part (a row's index) were seen before.
+    at = len(content) - 1
+    if at < 1 or content[at] & 0x80:
+        return _oid_read(content)[0]
+    value, shift = content[at], 7
+    while at and content[at - 1] & 0x80:
+        at -= 1
+        value |= (content[at] & 0x7F) << shift
+        shift += 7
+    if at == 0 or shift > 35 or value >> 32:
+        return _oid_read(content)[0]
+    head, parts = _oid_read(content[:at])
+    if parts >= OID_PARTS_MAX:
+        raise DecodeError("bad_oid", f"{parts + 1} sub-identifiers, {OID_PARTS_MAX} at most")
+    return f"{head}.{value}"
+
+
+@lru_cache(65536)
+def _oid_read(content: bytes) -> tuple[str, int]:
+    """Return (text, number of parts) of an OID. Raises DecodeError."""
     if not content or content[-1] & 0x80:
         raise DecodeError("bad_oid", "empty or cut off")
-    if content.isascii():  # every sub-identifier in one octet, as in most names
-        first = min(content[0] // 40, 2)
-        if len(content) < OID_PARTS_MAX:
-            return ".".join(map(str, (first, content[0] - 40 * first, *content[1:])))
     parts: list[int] = []
     value = octets = 0
     for octet in content:
@@ -115,7 +137,7 @@ def oid_text(content: bytes) -> str:
     parts[:1] = [first, parts[0] - 40 * first]
     if len(parts) > OID_PARTS_MAX:
         raise DecodeError("bad_oid", f"{len(parts)} sub-identifiers, {OID_PARTS_MAX} at most")
-    return ".".join(map(str, parts))
+    return ".".join(map(str, parts)), len(parts)
 
 
 def plain(tag: int, content: bytes) -> Plain:
@@ -124,13 +146,13 @@ def plain(tag: int, content: bytes) -> Plain:
     A counter or gauge without the leading zero that its top bit asks for (a common slip of agents)
     is the unsigned number meant. Opaque with a float or double in it (Net-SNMP) is that number.
     """
-    if tag == Tag.OCTETS:
+    if tag == _OCTETS:
         return content
-    if tag == Tag.INTEGER:
+    if tag == _INTEGER:
         if not 1 <= len(content) <= 8:
             raise DecodeError("bad_value", f"INTEGER of {len(content)} octets")
         return int.from_bytes(content, "big", signed=True)
-    if tag == Tag.OID:
+    if tag == _OID:
         return oid_text(content)
     bits = _UNSIGNED.get(tag)
     if bits is not None:

@@ -410,11 +410,32 @@ def test_boots_and_time_rise_over_restarts_without_anything_kept(tmp_path: Path)
 # ---- bounds
 
 
+@pytest.mark.parametrize(
+    ("agent", "sender", "device"),
+    [
+        pytest.param("127.0.0.1", "192.0.2.1", "192.0.2.1", id="loopback-is-every-machine-s"),
+        pytest.param("0.0.0.0", "192.0.2.1", "192.0.2.1", id="not-stated"),
+        pytest.param("224.0.0.5", "192.0.2.1", "192.0.2.1", id="no-device"),
+        pytest.param("198.51.100.7", "192.0.2.1", "198.51.100.7", id="forwarded"),
+        pytest.param("127.1.0.10", "127.0.0.1", "127.1.0.10", id="one-machine"),
+    ],
+)
+def test_a_stated_agent_counts_where_it_means_something(agent: str, sender: str, device: str) -> None:
+    octets = bytes(map(int, agent.split(".")))
+    stated = [(message.SNMP_TRAP_ADDRESS, ber.element(Tag.IP_ADDRESS, octets))]
+    for data in (
+        trap_v1("1.3.6.1.4.1.9", 0, 0, agent=octets),
+        trap_v2("1.3.6.1.6.3.1.1.5.1", stated),
+    ):
+        (alarm,) = rows(all_rows(decoder(), block(data, sender=sender)), "alarm")
+        assert alarm["entity"] == device
+
+
 def test_a_flood_of_resources_is_handed_over_early_and_none_is_lost() -> None:
     made = decoder(resources_max=100)
     batches = all_rows(made, block(*(link(n + 1, up=False) for n in range(1000))))
     assert len({row["entity"] for row in rows(batches, "alarm")}) == 1000
-    assert len(made._labels) <= 100
+    assert len(made._reader.labels()) <= 100
 
 
 def test_senders_beyond_the_bound_share_a_ledger_row_and_the_sum_holds() -> None:
