@@ -420,7 +420,9 @@ def test_boots_and_time_rise_over_restarts_without_anything_kept(tmp_path: Path)
         pytest.param("127.1.0.10", "127.0.0.1", "127.1.0.10", id="one-machine"),
     ],
 )
-def test_a_stated_agent_counts_where_it_means_something(agent: str, sender: str, device: str) -> None:
+def test_a_stated_agent_counts_where_it_means_something(
+    agent: str, sender: str, device: str
+) -> None:
     octets = bytes(map(int, agent.split(".")))
     stated = [(message.SNMP_TRAP_ADDRESS, ber.element(Tag.IP_ADDRESS, octets))]
     for data in (
