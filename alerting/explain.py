@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from alerting.alarm import Alarm, Claim
+from alerting.amounts import amount
 from alerting.config import AlertingSettings
 from alerting.escape import line
 from alerting.incident import Incident
@@ -29,7 +30,6 @@ SHORT_TITLE_MAX = 110
 SHORT_PART_MAX = 90
 RUNBOOK_HOLES = ("kind", "entity", "severity", "source")
 RUNBOOKS_KEPT = 10_000
-SIZES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def explain(alarm: Alarm, claim: Claim) -> dict[str, Any]:
@@ -213,30 +213,6 @@ def _first(values: object) -> object:
 
 def _clock(word: str, time_ns: int) -> str:
     return f"{word} {datetime.fromtimestamp(time_ns // 10**9, UTC):%d %b %H:%M} UTC"
-
-
-def amount(value: float, unit: str) -> str:
-    """Return a number with its unit as people say it; bytes a second are bits a second to them.
-
-    >>> amount(1.5e8, "By/s"), amount(0.0, "{record}/s"), amount(41.5, "Cel")
-    ('1.2 Gbit/s', '0 records/s', '41.5 Cel')
-    """
-    if unit == "By/s":
-        return f"{number(8 * value, ' ')}bit/s"
-    words = unit.replace("{", "").replace("}/", "s/").replace("}", "s")
-    return f"{number(value)} {words}".rstrip()
-
-
-def number(value: float, gap: str = "") -> str:
-    """Return a number as people read it.
-
-    >>> number(1234567.0), number(0.0), number(12.5)
-    ('1.23M', '0', '12.5')
-    """
-    for limit, letter in SIZES:
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{gap}{letter}"
-    return f"{value:.3g}{gap}"
 
 
 def trend_of(sizes: list[float]) -> str:

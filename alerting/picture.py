@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from alerting.explain import number
+from alerting.amounts import number
+from alerting.escape import line
 
 WIDTH, HEIGHT = 480, 160
 LEFT, RIGHT, TOP, BOTTOM = 56, 8, 22, 20
@@ -24,8 +25,9 @@ def picture(
     """Return an SVG document. NaN leaves a gap; `marks` are moments with a word (raised, change).
 
     Colours work on white and in print; the band is grey, the line dark, marks red and dashed. Texts
-    are escaped: titles come from the network.
+    are cleaned and escaped: titles come from the network.
     """
+    title = line(title)
     times, shown = list(times_ns)[-POINTS_MAX:], list(values)[-POINTS_MAX:]
     low, high = list(lower)[-POINTS_MAX:], list(upper)[-POINTS_MAX:]
     finite = [v for v in (*shown, *low, *high) if math.isfinite(v)]
@@ -63,8 +65,8 @@ def picture(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(level)}" y2="{y(level)}" stroke="#ccc"/>'
             f'<text x="{LEFT - 4}" y="{y(level)}" text-anchor="end">{escape(number(level))}</text>'
         )
-    for line in _lines(times, shown):
-        points = " ".join(f"{x(at)},{y(value)}" for at, value in line)
+    for run in _lines(times, shown):
+        points = " ".join(f"{x(at)},{y(value)}" for at, value in run)
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="#1b4965" stroke-width="1.5"/>'
         )
@@ -89,7 +91,7 @@ def _lines(times: Sequence[int], values: Sequence[float]) -> list[list[tuple[int
             made[-1].append((at, value))
         elif made[-1]:
             made.append([])
-    return [line for line in made if line]
+    return [run for run in made if run]
 
 
 def _short(title: str) -> str:

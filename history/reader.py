@@ -1,5 +1,6 @@
 """Reading the history: series with the right rollup, and limited SQL for people and dashboards."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ AGGREGATES = {
     "p95": ("quantileExact(0.95)(t.value)", "max(t.p95)"),
 }
 POINTS_MAX = 5_000
+LINE_POINTS = 400  # of a picture
+LINES_TRIED = 8  # series of an entity that are looked at for one
 VECTOR_CELLS_MAX = 1_000_000  # points that one call of `vectors` reads
 
 TICKS_OF_VIEW = (
@@ -61,6 +64,20 @@ class Vectors:
     time_s: NDArray[np.int64]  # [T], start of each step, seconds since 1970
     columns: tuple[tuple[str, str, int], ...]  # (view, measure, series_id) of each column, sorted
     values: NDArray[np.float64]  # [T, columns], means over the step; NaN where nothing is stored
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One series over a span as a picture shows it; NaN where there is no band."""
+
+    entity: str
+    view: str
+    measure: str
+    unit: str
+    times_ns: list[int]
+    values: list[float]
+    lower: list[float]
+    upper: list[float]
 
 
 def parse_match(text: str) -> Match:
@@ -152,6 +169,59 @@ class HistoryReader:
             " order by time_s, view, measure, series_id limit {limit:UInt32}",
             values,
         )
+
+    def line(
+        self, series: Sequence[int], entity: str, *, measure: str, since_ns: int, until_ns: int
+    ) -> Line | None:
+        """Return the course of the first of some series, else of a series of an entity, with its band.
+
+        The measure asked for counts, else one that has a band; at most LINE_POINTS points, each the
+        mean of its ticks. None where ticks of none of them are stored.
+        """
+        chosen = "k.series_id in {series:Array(UInt64)}" if series else "k.entity = {entity:String}"
+        named = self._db.rows(
+            "select view, series_id, any(k.entity) as entity, any(k.unit) as unit"
+            f" from {DATABASE}.series as k where {chosen} group by view, series_id"
+            f" order by view, series_id limit {LINES_TRIED}",
+            {"series": list(series), "entity": entity},
+        )
+        for one in named:
+            ask = {
+                "view": one["view"],
+                "id": one["series_id"],
+                "since": since_ns,
+                "until": until_ns,
+            }
+            if made := self._line(one, ask, measure):
+                return made
+        return None
+
+    def _line(self, name: dict[str, Any], ask: dict[str, Any], measure: str) -> Line | None:
+        where = (
+            f" from {DATABASE}.frames where view = {{view:String}} and series_id = {{id:UInt64}}"
+            " and tick_end_ns > {since:Int64} and tick_end_ns <= {until:Int64}"
+        )
+        found = self._db.rows(
+            "select measure, countIf(upper > lower) as banded, min(tick_end_ns) as first,"
+            f" max(tick_end_ns) as last{where} group by measure"
+            " order by measure = {measure:String} desc, banded desc, measure limit 1",
+            ask | {"measure": measure},
+        )
+        if not found:
+            return None
+        one = found[0]
+        step = max((int(one["last"]) - int(one["first"])) // LINE_POINTS, 1)
+        rows = self._db.rows(
+            "select intDiv(tick_end_ns, {step:Int64}) as step, max(tick_end_ns) as at, avg(value) as mean,"
+            " avgIf(lower, upper > lower) as low, avgIf(upper, upper > lower) as high"
+            f"{where} and measure = {{measure:String}} group by step order by step",
+            ask | {"measure": one["measure"], "step": step},
+        )
+        return Line(
+            str(name["entity"]), str(name["view"]), str(one["measure"]), str(name["unit"]),
+            [int(row["at"]) for row in rows],
+            *([_number(row[name]) for row in rows] for name in ("mean", "low", "high")),
+        )  # fmt: skip
 
     def vectors(
         self, match: str, *, at_ns: int, window_seconds: int, step_seconds: int
@@ -303,6 +373,15 @@ class HistoryReader:
             {"id": alarm_id, "limit": limit},
         )
 
+    def incident(self, number: int) -> dict[str, Any] | None:
+        """Return an incident as it stands, None where the history has none of this number."""
+        found = self._db.rows(
+            f"select * from {DATABASE}.incidents where incident_id = {{id:UInt64}}"
+            " order by changed_ns desc limit 1",
+            {"id": number},
+        )
+        return found[0] if found else None
+
     def incidents(self, *, since_ns: int, limit: int = 1000) -> list[dict[str, Any]]:
         """Return incidents that changed since a time, each as it stands, newest first."""
         return self._db.rows(
@@ -310,6 +389,10 @@ class HistoryReader:
             " order by changed_ns desc limit 1 by incident_id limit {limit:UInt32}",
             {"since": since_ns, "limit": limit},
         )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _column(row: dict[str, Any]) -> tuple[str, str, int]:

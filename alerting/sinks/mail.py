@@ -17,13 +17,15 @@ from urllib.parse import urlsplit
 from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.escape import ESCAPES, line
-from alerting.sinks.http import secret, tls
+from alerting.sinks.http import request, secret, tls
 from alerting.sinks.parcel import Parcel, RefusedError
 from alerting.sinks.wording import facts, is_over, story
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import ConfigError, TransientError
 
+PICTURE_SECONDS = 2.0
+PICTURE_BYTES_MAX = 256 * 1024
 PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 # The mail is what is wrong: 5yz of a recipient, the content, its size (RFC 5321 section 4.2.1).
 REFUSED = (501, 550, 551, 552, 553, 554, 555)
@@ -35,6 +37,8 @@ class MailOptions(Settings, frozen=True, kw_only=True):
     sender: str
     to: tuple[str, ...]
     domain: str = "tocsin.invalid"  # right of the @ in Message-IDs
+    pictures: str = ""  # the API's root, http://127.0.0.1:8470: mails then show the series
+    pictures_token_file: str = ""  # a token of that API, where it wants one
 
 
 class MailSink:
@@ -53,13 +57,17 @@ class MailSink:
         self._options = options
         self._scheme = parts.scheme
         self._address = (parts.hostname, parts.port or PORTS[parts.scheme])
+        self._pictures = SinkSettings(
+            kind="mail", token_file=options.pictures_token_file, ca_file=settings.ca_file,
+            timeout_seconds=min(settings.timeout_seconds, PICTURE_SECONDS),
+        )  # fmt: skip
 
     def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
         """Send a mail each over one connection."""
         try:
             with self._connect() as server:
                 for parcel in parcels:
-                    made = mail(parcel, self._options, now_ns=now_ns)
+                    made = mail(parcel, self._options, now_ns=now_ns, picture=self._picture(parcel))
                     server.send_message(made, self._options.sender, list(self._options.to))
         except smtplib.SMTPRecipientsRefused as error:
             code, text = next(iter(error.recipients.values()))
@@ -71,6 +79,20 @@ class MailSink:
                 f"{self._settings.url}: {error or type(error).__name__}"
             ) from error
         return "accepted"
+
+    def _picture(self, parcel: Parcel) -> bytes:
+        """Return the picture of an alarm, b"" where there is none: a mail never waits long for it."""
+        alert = parcel.alert
+        if not self._options.pictures:
+            return b""
+        what = "incidents" if alert.id == alert.incident else "alarms"
+        url = f"{self._options.pictures.rstrip('/')}/api/v1/{what}/{alert.id}/picture.svg"
+        try:
+            answer = request(self._pictures, "GET", url, None, {})
+        except TransientError:
+            return b""
+        known = answer.status == 200 and answer.body.startswith(b"<svg ")
+        return answer.body if known and len(answer.body) <= PICTURE_BYTES_MAX else b""
 
     def _connect(self) -> smtplib.SMTP:
         host, port = self._address
@@ -104,8 +126,13 @@ def _failure(code: int, text: bytes | str) -> TransientError:
     return kind(f"the mail server answered {code}: {line(said, 200)}")
 
 
-def mail(parcel: Parcel, options: MailOptions, *, now_ns: int) -> EmailMessage:
-    """Return the mail of one change. All of an alarm's changes refer to one thread."""
+def mail(
+    parcel: Parcel, options: MailOptions, *, now_ns: int, picture: bytes = b""
+) -> EmailMessage:
+    """Return the mail of one change. All of an alarm's changes refer to one thread.
+
+    A picture is an attachment that the HTML part shows in its place (RFC 2387, RFC 2392).
+    """
     alert = parcel.alert
     verb = "CLEARED" if is_over(alert) else alert.severity.upper()
     made = EmailMessage(policy=SMTP)
@@ -120,7 +147,19 @@ def mail(parcel: Parcel, options: MailOptions, *, now_ns: int) -> EmailMessage:
     made["Auto-Submitted"] = "auto-generated"
     made["X-Tocsin-Change"] = line(alert.change, 120)
     made.set_content(story(alert) + "\n")
-    made.add_alternative(page(alert), subtype="html")
+    shown = f"{_word(alert.id)}-{alert.changed_ns}@{options.domain}"
+    made.add_alternative(page(alert, shown if picture else ""), subtype="html")
+    if picture:
+        *_, html = made.iter_parts()
+        assert isinstance(html, EmailMessage)
+        html.add_related(
+            picture,
+            "image",
+            "svg+xml",
+            cid=f"<{shown}>",
+            disposition="inline",
+            filename="series.svg",
+        )
     return made
 
 
@@ -128,18 +167,16 @@ def _word(text: str) -> str:
     return "".join(c for c in text if c.isascii() and (c.isalnum() or c in "-_."))[:200]
 
 
-def page(alert: Alert) -> str:
-    """Return the alert as a small HTML page; every text is escaped."""
+def page(alert: Alert, picture: str = "") -> str:
+    """Return the alert as a small HTML page; every text is escaped. `picture` is a content id."""
     escape = ESCAPES["html"]
     rows = "".join(
         f"<tr><th align=left>{escape(name.replace('_', ' '))}</th><td>{escape(value)}</td></tr>"
         for name, value in facts(alert).items()
     )
-    picture = alert.explain.get("picture", "")
-    if not (isinstance(picture, str) and picture.startswith("<svg ") and "<script" not in picture):
-        picture = ""
+    shown = f'<p><img src="cid:{picture}" alt="the series and its band"></p>' if picture else ""
     return (
-        f"<!doctype html><html><body><h3>{escape(alert.title)}</h3>{picture}"
+        f"<!doctype html><html><body><h3>{escape(alert.title)}</h3>{shown}"
         f"<table>{rows}</table></body></html>"
     )
 

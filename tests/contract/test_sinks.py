@@ -234,3 +234,30 @@ def test_pub_numbers_what_it_says_and_a_busy_port_is_worth_another_try(
     watcher.close()
     context.term()
     sink.close()
+
+
+@pytest.mark.parametrize("fault", ["", "refuses", "is no picture", "is away"])
+def test_a_mail_shows_the_picture_of_its_alarm_and_goes_without_where_there_is_none(
+    peer: HttpPeer, alerts: list[Alert], tmp_path: Path, fault: str
+) -> None:
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg"></svg>'
+    peer.answer = b"<html>" if fault == "is no picture" else svg
+    peer.status = 404 if fault == "refuses" else 200
+    pictures = f"http://127.0.0.1:{free_port()}" if fault == "is away" else peer.url
+    with RIGS["mail"](tmp_path) as rig:
+        options = {**rig.settings["options"], "pictures": pictures}
+        sink = make_sink(SinkSettings(**{**rig.settings, "options": options}))
+        assert sink.send([parcel(alerts[0])], now_ns=NOW_NS)
+        (mail,) = rig.messages()
+    types = [part.get_content_type() for part in mail.walk()]
+    text = ["multipart/alternative", "text/plain"]
+    if fault:
+        assert types == [*text, "text/html"]
+        return
+    assert types == [*text, "multipart/related", "text/html", "image/svg+xml"]
+    image = list(mail.walk())[-1]
+    assert image.get_payload(decode=True) == svg
+    assert image.get_content_disposition() == "inline"
+    html = list(mail.walk())[-2].get_payload(decode=True).decode()
+    assert f'<img src="cid:{image["Content-ID"].strip()[1:-1]}"' in html
+    assert peer.got[0][0]["path"] == f"/api/v1/alarms/{alerts[0].id}/picture.svg"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 import msgspec
@@ -18,7 +19,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from alerting.alert import Alert
+from alerting.config import SinkSettings
+from alerting.sinks import Parcel, make_sink
 from tests.support.live_node import CLOCK, feed, write_config
+from tests.support.sink_peers import RIGS
 from tocsin.api import models
 from tocsin.api.app import OPERATIONS
 from tocsin.api.openapi import Operation
@@ -46,6 +51,7 @@ class Running:
     config: Path
     state: Path
     alarm: str  # id of one that was raised
+    incident: str  # and of its incident
 
     def verb(self, *words: str) -> "subprocess.CompletedProcess[bytes]":
         """Run a verb of the command line beside the instance."""
@@ -78,8 +84,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     sender.start()
     try:
         base = f"http://127.0.0.1:{api}"
-        alarm = _first_alarm(base, process)
-        yield Running(base, f"http://127.0.0.1:{sql}", config, folder / "state", alarm)
+        yield Running(
+            base, f"http://127.0.0.1:{sql}", config, folder / "state", *_first_alarm(base, process)
+        )
     finally:
         stop.set()
         sender.join(10)
@@ -87,20 +94,21 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         process.wait(20)
 
 
-def _first_alarm(base: str, process: "subprocess.Popen[bytes]") -> str:
+def _first_alarm(base: str, process: "subprocess.Popen[bytes]") -> tuple[str, str]:
     until_ns = CLOCK.monotonic_ns() + 120 * SECOND
     while CLOCK.monotonic_ns() < until_ns:
         assert process.poll() is None, "the instance ended"
         with contextlib.suppress(httpx.HTTPError):
             found = httpx.get(f"{base}/api/v1/alarms", params={"state": "all"}, timeout=5)
             if found.status_code == 200 and found.json()["alarms"]:
-                return str(found.json()["alarms"][0]["id"])
+                alarm = found.json()["alarms"][0]
+                return str(alarm["id"]), str(alarm["incident"])
         CLOCK.sleep(0.3)
     raise AssertionError("no alarm within two minutes")
 
 
 def _ask(running: Running, op: Operation, **more: Any) -> httpx.Response:
-    path = op.path.replace("{id}", running.alarm)
+    path = op.path.replace("{id}", running.incident if "/incidents/" in op.path else running.alarm)
     if op.method == "post":
         return httpx.post(running.base + path, json={**ASKED[op.name], **more}, timeout=30)
     return httpx.get(running.base + path, params={**ASKED.get(op.name, {}), **more}, timeout=30)
@@ -133,6 +141,24 @@ def test_an_unknown_parameter_is_a_problem_that_names_the_known_ones(
     problem = msgspec.json.decode(answer.content, type=models.Problem)
     assert "limti" in problem.detail
     assert "known" in problem.detail
+
+
+def test_a_mail_shows_the_series_of_its_alarm(running: Running, tmp_path: Path) -> None:
+    found = httpx.get(f"{running.base}/api/v1/alarms", params={"state": "all"}, timeout=30).json()
+    alert = next(
+        msgspec.convert(one, Alert) for one in found["alarms"] if one["id"] == running.alarm
+    )
+    with RIGS["mail"](tmp_path) as rig:
+        options = {**rig.settings["options"], "pictures": running.base}
+        sink = make_sink(SinkSettings(**{**rig.settings, "options": options}))
+        assert sink.send([Parcel(alert, "key")], now_ns=CLOCK.now_ns())
+        (mail,) = rig.messages()
+    (image,) = (p for p in mail.walk() if p.get_content_type() == "image/svg+xml")
+    svg = ElementTree.fromstring(image.get_payload(decode=True))
+    space = "{http://www.w3.org/2000/svg}"
+    assert alert.title[:60] in str(next(svg.iter(f"{space}title")).text)
+    assert any(len(line.attrib["points"].split()) > 2 for line in svg.iter(f"{space}polyline"))
+    assert "raised" in [text.text for text in svg.iter(f"{space}text")]
 
 
 def test_history_and_node_tell_of_the_same_alarm(running: Running) -> None:

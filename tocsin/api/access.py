@@ -1,5 +1,6 @@
 """Who may enter: holders of a token; without tokens, programs of this machine."""
 
+import base64
 import hmac
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,19 @@ class Access:
         if not self.tokens:
             return host.strip("[]") in LOOPBACK_HOSTS
         return any(hmac.compare_digest(given.encode(), token.encode()) for token in self.tokens)
+
+
+def token_of(authorization: str, *, basic: bool = False) -> str:
+    """Return the token of a header: a bearer's, or where `basic` is allowed the password of a browser's user."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if basic and scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return ""
+    return ""
 
 
 def load_access(token_file: str) -> Access:

@@ -26,8 +26,8 @@ from runtime.component import Context
 from runtime.metrics import Metrics
 from telemetry.errors import ConfigError, DecodeError, TransientError
 from tocsin import __version__, verbs
-from tocsin.api import models
-from tocsin.api.access import Access
+from tocsin.api import models, pictures
+from tocsin.api.access import Access, token_of
 from tocsin.api.exposition import merged
 from tocsin.api.feed import AlertFeed
 from tocsin.api.node_client import NodeClient
@@ -40,6 +40,8 @@ A = TypeVar("A")
 CONSOLE = Path(__file__).parent / "console.html"
 BEHIND_TOLD_SECONDS = 120.0  # a tick of a minute is being stored, and one may wait
 BODY_BYTES_MAX = 512 * 1024
+ALARMS_SEARCHED = 1000  # the newest, for one that is not in the history yet
+PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 OPERATIONS = (
@@ -53,8 +55,16 @@ OPERATIONS = (
     ),
     Operation("/api/v1/alarms/{id}", "get", "alarm", "One alarm's life", models.AlarmAnswer),
     Operation(
+        "/api/v1/alarms/{id}/picture.svg", "get", "alarm_picture",
+        "An alarm's series with its band", "image/svg+xml",
+    ),
+    Operation(
         "/api/v1/incidents", "get", "incidents", "Incidents as they stand",
         models.IncidentsAnswer, models.SpanQuery,
+    ),
+    Operation(
+        "/api/v1/incidents/{id}/picture.svg", "get", "incident_picture",
+        "The series of an incident's first alarm that has one", "image/svg+xml",
     ),
     Operation(
         "/api/v1/digest", "get", "digest", "Findings over the alert budget", models.DigestAnswer,
@@ -139,8 +149,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 def _guarded(handler: Handler, access: Access) -> Handler:
     async def enter(request: Request) -> Response:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else ""
+        picture = request.url.path.endswith(".svg")
+        given = token_of(request.headers.get("authorization", ""), basic=picture)
         if access.allows(request.url.hostname or "", given):
             return await handler(request)
         return problem(
@@ -148,7 +158,8 @@ def _guarded(handler: Handler, access: Access) -> Handler:
             "send `Authorization: Bearer TOKEN` with a token of api.token_file"
             if access.tokens
             else "without api.token_file only http://127.0.0.1 and localhost are answered",
-            {"WWW-Authenticate": "Bearer"},
+            # A picture is opened from a ticket by a browser, which asks its user: the token is the password.
+            {"WWW-Authenticate": 'Basic realm="Tocsin"' if picture else "Bearer"},
         )
 
     return enter
@@ -233,9 +244,7 @@ class _Handlers:
         return _json({"alarms": answer.alarms})
 
     async def alarm(self, request: Request) -> Response:
-        name = request.path_params["id"]
-        if not re.fullmatch(r"[0-9a-f]{16}", name):
-            raise HTTPException(HTTPStatus.BAD_REQUEST, "an alarm's id is 16 hex digits")
+        name = _id(request)
         rows = await self._read(lambda history: history.alarm_changes(int(name, 16)))
         if not rows:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"no alarm {name} in the history")
@@ -261,6 +270,33 @@ class _Handlers:
                 stored_until_ns=self._services.history.high_water_ns,
             )
         )
+
+    async def alarm_picture(self, request: Request) -> Response:
+        return await self._picture(request, pictures.of_alarm, "alarm")
+
+    async def incident_picture(self, request: Request) -> Response:
+        return await self._picture(request, pictures.of_incident, "incident")
+
+    async def _picture(self, request: Request, draw: Callable[..., str], what: str) -> Response:
+        name, now_ns = _id(request), self._now_ns()
+        made = await self._read(lambda history: draw(history, int(name, 16), now_ns=now_ns))
+        if not made and (alert := await self._newest(name, what)):
+            made = await self._read(lambda h: pictures.of_alert(h, alert, now_ns=now_ns))
+        if not made:
+            said = f"no {what} {name} in the history, or no series of it: foreign alarms often have none"
+            raise HTTPException(HTTPStatus.NOT_FOUND, said)
+        headers = {"Content-Security-Policy": PICTURE_POLICY, "X-Content-Type-Options": "nosniff"}
+        return Response(made, media_type="image/svg+xml", headers=headers)
+
+    async def _newest(self, name: str, what: str) -> dict[str, Any] | None:
+        """Return the node's alarm of this id or of this incident, which the history may not have yet."""
+        field = "id" if what == "alarm" else "incident"
+        wish = verbs.AlarmsRequest(active_only=True, limit=ALARMS_SEARCHED)
+        try:
+            answer = await self._services.node.ask("alarms", wish, verbs.Alarms)
+        except TransientError:
+            return None
+        return next((alarm for alarm in answer.alarms if alarm.get(field) == name), None)
 
     async def incidents(self, request: Request) -> Response:
         ask = _asked(request, models.SpanQuery)
@@ -312,6 +348,7 @@ class _Handlers:
                 series=_by_series(rows, aggregates),
                 truncated=len(rows) >= ask.limit,
                 stored_until_ns=self._services.history.high_water_ns,
+                note=_note(ask, len(rows)),
             )
         )
 
@@ -418,6 +455,13 @@ async def _body(request: Request, kind: type[T]) -> T:
     return msgspec.json.decode(bytes(body), type=kind)
 
 
+def _id(request: Request) -> str:
+    name = str(request.path_params["id"])
+    if not re.fullmatch(r"[0-9a-f]{16}", name):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "an id is 16 hex digits")
+    return name
+
+
 def _media_type(form: str) -> str:
     """Return the media type of one of the engine's output formats."""
     if form.startswith("JSON"):
@@ -469,6 +513,19 @@ def _by_series(rows: list[dict[str, Any]], aggregates: list[str]) -> list[models
         for name in aggregates:
             series.values[name].append(row[name])
     return [found[key] for key in sorted(found)]
+
+
+def _note(ask: models.SeriesQuery, points: int) -> str:
+    """Return what an asker should know of an answer that is empty or cut, else ""."""
+    if points >= ask.limit:
+        return f"the first {points} points in order of time; narrow match or since, or raise step or limit"
+    if not points:
+        return (
+            f"nothing stored since {ask.since} matches {ask.match!r}; match is"
+            " view=interface,entity=ams1*,measure=octets, each part optional;"
+            " /api/v1/query?sql=select distinct view, measure from frames says what there is"
+        )
+    return ""
 
 
 def _object(text: str) -> Any:

@@ -170,6 +170,7 @@ class SeriesAnswer(Stored, frozen=True, kw_only=True):
     step_seconds: int
     series: list[Series]
     truncated: bool  # the limit of points was reached
+    note: str = ""  # what to ask instead where it is empty or cut
 
 
 class SqlQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,10 +1,13 @@
 """The REST API over a real store and a real request socket."""
 
 import asyncio
+import base64
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 import msgspec
@@ -20,7 +23,7 @@ from runtime.metrics import Metrics
 from telemetry.batch import batch_from_rows
 from telemetry.errors import ConfigError
 from telemetry.schema import plain
-from telemetry.schemas import ALARM, FRAME, SERIES
+from telemetry.schemas import ALARM, FRAME, INCIDENT, SERIES
 from tocsin import verbs
 from tocsin.api import models
 from tocsin.api.access import Access, load_access
@@ -31,8 +34,17 @@ from tocsin.api.workers import Workers
 from tocsin.testing import make_context
 
 SECOND = 10**9
+EVIL = '<script>alert(1)</script> & "x"\x00\x1b'
 START_S = 1_795_478_400
 NOW_NS = (START_S + 600) * SECOND
+
+
+# An alarm that the node has and the history not yet.
+NEW = {
+    "id": "0" * 14 + "11", "incident": "0" * 14 + "22", "entity": "ams1", "title": "new", "state": "raised",
+    "raised_ns": NOW_NS - SECOND, "changed_ns": NOW_NS, "cleared_ns": 0, "operator_state": "none",
+    "explain": {"series": [f"{1:016x}"], "unit": "By/s"},
+}  # fmt: skip
 
 
 class History:
@@ -83,11 +95,21 @@ class Api:
     def _fill(self) -> None:
         writer = HistoryWriter(self._connection, make_context("history"))
         writer.start()
-        schema = FRAME.wider(plain("octets", "u8"))
+        schema = FRAME.wider(
+            plain("octets", "u8"), plain("octets_lower", "f4"), plain("octets_upper", "f4")
+        )
         names = [{"series_id": i, "entity": name, "view": "exporter", "key": f"exporter={name}"}
                  for i, name in enumerate(("ams1", "fra2"), 1)]  # fmt: skip
         alarm = {"changed_ns": NOW_NS, "alarm_id": 0xABC, "state": "raised", "severity": "major",
                  "kind": "link-cut", "entity": "ams1-fra2", "explain": '{"actual": 1}'}  # fmt: skip
+        told = {"series": [f"{1:016x}"], "unit": "By/s"}
+        silent = {"changed_ns": NOW_NS - 60 * SECOND, "raised_ns": NOW_NS - 60 * SECOND, "alarm_id": 0xDEF,
+                  "state": "raised", "severity": "major", "kind": "exporter-down", "entity": "ams1",
+                  "specific_problem": EVIL, "explain": json.dumps(told), "incident_id": 0x77}  # fmt: skip
+        taken = silent | {"changed_ns": NOW_NS - 30 * SECOND, "operator_state": "acknowledged"}
+        under = json.dumps([f"{0xABC:016x}", f"{0xDEF:016x}"])
+        incident = {"changed_ns": NOW_NS, "incident_id": 0x77, "opened_ns": NOW_NS, "title": "x",
+                    "causes": "[]", "alarms": under, "lead_alarm_id": 0xABC}  # fmt: skip
         for tick in range(120):
             rows = [
                 {
@@ -96,12 +118,18 @@ class Api:
                     "view": "exporter",
                     "series_id": i,
                     "octets": 500 * i,
+                    "octets_lower": 80.0 * i,
+                    "octets_upper": 120.0 * i,
                 }
                 for i in (1, 2)
             ]
             batches = [batch_from_rows(schema, rows)]
             if tick == 0:
-                batches += [batch_from_rows(SERIES, names), batch_from_rows(ALARM, [alarm])]
+                batches += [
+                    batch_from_rows(SERIES, names),
+                    batch_from_rows(ALARM, [alarm, silent, taken]),
+                ]
+                batches += [batch_from_rows(INCIDENT, [incident])]
             writer.tick((START_S + tick * 5 + 5) * SECOND, batches)
         writer.flush()
 
@@ -111,7 +139,7 @@ class Api:
         server.handle(
             "alarms",
             verbs.AlarmsRequest,
-            lambda ask: verbs.Alarms([{"id": "0abc", "limit": ask.limit}]),
+            lambda ask: verbs.Alarms([{"id": "0abc", "limit": ask.limit}, NEW][: ask.limit // 5]),
         )
         server.handle("status", verbs.Nothing, lambda _: self.status)
         server.handle(
@@ -207,6 +235,50 @@ def test_a_history_that_lags_is_said(client: Api, behind: int, said: list[str]) 
     assert client.get("/api/v1/incidents").json()["stored_until_ns"] == NOW_NS
 
 
+@pytest.mark.parametrize("path", ["alarms/0000000000000def", "incidents/0000000000000077"])
+def test_a_picture_shows_the_series_its_band_and_what_happened(client: Api, path: str) -> None:
+    answer = client.get(f"/api/v1/{path}/picture.svg")
+    assert answer.headers["content-type"].startswith("image/svg+xml")
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    space = "{http://www.w3.org/2000/svg}"
+    svg = ElementTree.fromstring(answer.text)
+    assert not list(svg.iter(f"{space}script"))
+    (title,) = svg.iter(f"{space}title")
+    assert title.text == '<script>alert(1)</script> & "x"\ufffd\ufffd (ams1)'
+    (line,) = svg.iter(f"{space}polyline")
+    (band,) = svg.iter(f"{space}polygon")
+    points = len(line.attrib["points"].split())
+    assert 50 < points <= 120  # each the mean of a tick or two
+    assert len(band.attrib["points"].split()) == 2 * points
+    words = [text.text for text in svg.iter(f"{space}text")]
+    assert {"raised", "acknowledged", "bit/s", "960"} <= set(words)  # 8 x the band's upper end
+
+
+def test_an_alarm_that_the_history_has_not_yet_has_its_picture_too(client: Api) -> None:
+    for path in (f"alarms/{NEW['id']}", f"incidents/{NEW['incident']}"):
+        answer = client.get(f"/api/v1/{path}/picture.svg")
+        assert "<title>new (ams1)</title>" in answer.text
+        assert ">raised</text>" in answer.text
+
+
+def test_what_has_no_picture_is_said(client: Api) -> None:
+    for path in (f"alarms/{0xABC:016x}", "alarms/00000000000000ff", "incidents/00000000000000ff"):
+        answer = client.get(f"/api/v1/{path}/picture.svg")
+        assert answer.status_code == 404, path
+        assert "no series of it" in answer.json()["detail"]
+
+
+def test_an_empty_or_cut_answer_of_series_says_what_to_ask(client: Api) -> None:
+    whole = client.get("/api/v1/series?since=10m&step=60").json()
+    assert (len(whole["series"]), whole["note"]) == (2, "")
+    cut = client.get("/api/v1/series?since=10m&step=60&limit=3").json()
+    assert cut["truncated"]
+    assert cut["note"].startswith("the first 3 points")
+    none = client.get("/api/v1/series?match=view%3Dnowhere").json()
+    assert none["series"] == []
+    assert "select distinct view, measure" in none["note"]
+
+
 def test_sql_is_answered_by_get_and_post_and_only_read(client: Api) -> None:
     sql = "select count() as n from frames"
     assert client.get("/api/v1/query", params={"sql": sql}).json()["data"] == [[240]]
@@ -294,6 +366,14 @@ def test_with_tokens_only_their_holders_enter(tmp_path: Path) -> None:
         wrong = {"Authorization": "Bearer a-token-of-enough-sign"}
         assert guarded.get("/api/v1/series", headers=wrong).status_code == 401
         right = {"Authorization": "Bearer a-token-of-enough-signs"}
+        asked = base64.b64encode(b"ann:a-token-of-enough-signs").decode()
+        browser = {"Authorization": f"Basic {asked}"}
+        picture = f"/api/v1/alarms/{0xDEF:016x}/picture.svg"
+        refused = guarded.get(picture)
+        assert refused.headers["www-authenticate"] == 'Basic realm="Tocsin"'
+        assert guarded.get(picture, headers=browser).status_code == 200
+        assert guarded.get(picture, headers={"Authorization": "Basic %"}).status_code == 401
+        assert guarded.get("/api/v1/series", headers=browser).status_code == 401
         assert guarded.get("/api/v1/series", headers=right).status_code == 200
         assert guarded.get("/api/v1/openapi.json").status_code == 200
     finally:
@@ -324,5 +404,5 @@ def test_operators_act_over_the_api_and_a_foreign_page_cannot(client: Api) -> No
 
 def test_alarm_load_comes_from_the_history(client: Api) -> None:
     load = client.get("/api/v1/load", params={"since": "1h", "operators": 2}).json()
-    assert (load["raises"], load["grade"], load["operators"]) == (1, "acceptable", 2)
+    assert (load["raises"], load["grade"], load["operators"]) == (2, "acceptable", 2)
     assert load["top"][0]["entity"] == "ams1-fra2"
