@@ -10,7 +10,7 @@ import json
 import sqlite3
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,9 @@ from alerting.telling import Letter, Telling, body_of, incidents_as_alerts
 from runtime.component import Context
 from runtime.mistakes import NOT_STARTED
 from telemetry.batch import Batch
-from telemetry.errors import ConfigError
+from telemetry.errors import ConfigError, TransientError
 
-REFUSED_TICKS_MAX = 10_000  # kept in memory while a disk refuses
+REFUSED_TICKS_MAX = 10_000  # kept in memory while a disk refuses; then no more should come
 DONE_KEPT = 10_000
 CHANGES_KEPT = 100_000
 CLEARED_KEPT = 10_000  # alarms and incidents that are over
@@ -83,9 +83,8 @@ class Outbox:
         # Ticks that a full disk refused, oldest first; committed as soon as there is room again.
         self._refused: deque[_Kept] = deque()
         self._trouble = ""
-        self._dropped = context.metrics.counter(
-            "outbox_ticks_dropped_total", "ticks that a disk refused for too long to keep in memory"
-        )
+        # Called with the alerts and incidents of each tick once it is committed.
+        self.on_commit: Callable[[Sequence[Alert], Sequence[Batch]], None] = lambda *_: None
         self._sinks: tuple[str, ...] = ()  # those of the configuration, and those of old deliveries
         self._telling = Telling(settings, context)
         # Sinks that act on the network: what became of each of their deliveries is kept as a record.
@@ -129,6 +128,9 @@ class Outbox:
                     f" pragma user_version = {number + 1}; commit;"
                 )
             check_bodies(db)
+            # What an earlier process could not sync is only sure to be there once it is written again.
+            with contextlib.suppress(sqlite3.OperationalError):
+                db.execute("pragma wal_checkpoint(truncate)")
             old = db.execute("select distinct sink from delivery where state != 'sent'").fetchall()
         except BaseException:
             db.close()
@@ -186,6 +188,11 @@ class Outbox:
         """Why a disk refuses ticks right now, "" where it does not."""
         return self._trouble
 
+    @property
+    def full(self) -> bool:
+        """Whether so many ticks wait in memory for the disk that no more should be made."""
+        return len(self._refused) >= REFUSED_TICKS_MAX
+
     # ---- ticks
 
     def last_done(self) -> int:
@@ -205,28 +212,36 @@ class Outbox:
         incidents: Sequence[Batch] = (),
         digest: Sequence[Batch] = (),
     ) -> list[Alert]:
-        """Commit a tick in one transaction; return its alerts, none if it was committed before.
+        """Commit a tick in one transaction; return the alerts of all ticks that are committed by that.
 
         Alarm changes, their deliveries, incidents, digest rows and "this tick is done" become
         durable together or not at all. Where the disk refuses (full, read-only), the tick waits in
         memory with those after it, `health` says so, and it is committed when there is room; after
-        a restart the journal has it.
+        a restart the journal has it. A commit whose sync fails is rolled back: SQLite writes it again
+        to the same place of the log, so a later sync that succeeds is one of what is written then.
         """
         alerts = [alert for batch in alarms for alert in alerts_of(batch)]
-        kept = _Kept(tick_end_ns, alerts, now_ns, incidents, digest)
-        self._refused.append(kept)
-        new = True
+        self._refused.append(_Kept(tick_end_ns, alerts, now_ns, incidents, digest))
+        return self.retry_ticks()
+
+    def retry_ticks(self) -> list[Alert]:
+        """Commit the ticks that wait; return the alerts of those that are committed now, not before."""
+        told: list[Alert] = []
         try:
             while self._refused:
-                new = self._commit(self._refused[0])
+                kept = self._refused[0]
+                new = self._commit(kept)
                 self._refused.popleft()
+                if new:
+                    told += kept.alerts
+                    self.on_commit(kept.alerts, kept.incidents)
         except sqlite3.OperationalError as error:
             self._disk_refuses(error)
-            return alerts
+            return told
         if self._trouble:
             self._context.log.info("outbox_writes_again file=%s", self._path)
             self._trouble = ""
-        return alerts if new else []
+        return told
 
     def _commit(self, kept: "_Kept") -> bool:
         with self._transaction() as db:
@@ -249,9 +264,6 @@ class Outbox:
     def _disk_refuses(self, error: sqlite3.OperationalError) -> None:
         if not self._trouble:
             self._context.log.error("outbox_refused file=%s error=%s", self._path, error)
-        if len(self._refused) > REFUSED_TICKS_MAX:
-            self._refused.popleft()
-            self._dropped.add()
         self._trouble = (
             f"{self._path} cannot be written: {remedy(str(error))}; {len(self._refused)} ticks wait "
             f"in memory, their alerts go out when there is room"
@@ -417,7 +429,7 @@ class Outbox:
         Not where a later change of the same alarm reached that sink: an old raise behind its clear
         would be a lie.
         """
-        with self._transaction() as db:
+        with self._asked() as db:
             db.execute(
                 "update delivery set state = 'superseded' where state = 'given_up' and exists"
                 " (select 1 from delivery later where later.sink = delivery.sink"
@@ -432,7 +444,7 @@ class Outbox:
 
     def decide(self, number: int, *, approve: bool, by: str, now_ns: int) -> bool:
         """Let a delivery that waits for approval go, or end it; False where none does."""
-        with self._transaction() as db:
+        with self._asked() as db:
             row = db.execute(
                 "select sink, alarm, key from delivery where number = ? and state = 'held'",
                 (number,),
@@ -520,6 +532,15 @@ class Outbox:
         cursor = self._db.execute(sql, values)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that somebody waits for; where the disk refuses, TransientError says so."""
+        try:
+            with self._transaction() as db:
+                yield db
+        except sqlite3.OperationalError as error:
+            raise TransientError(f"{self._path}: {remedy(str(error))}. Nothing was done") from error
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -19,7 +19,8 @@ from correlator.views import views_for
 from detectors.config import DetectionSettings
 from detectors.stage import DetectionStage
 from perf.measure import report, row
-from runtime.journal import BlockKind, JournalWriter
+from runtime.journal import BlockKind
+from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import ANOMALY
 from telemetry.views import View, frame_schema

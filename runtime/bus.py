@@ -140,7 +140,9 @@ class RequestServer:
                     content.bind(lambda status, answer: self._send(peer, number, status, answer))
                     return
                 status, answer = b"ok", msgspec.msgpack.encode(content)
-            except (msgspec.MsgspecError, ValueError, LookupError, OSError) as error:
+            except (
+                msgspec.MsgspecError, ValueError, LookupError, OSError, TransientError,
+            ) as error:  # fmt: skip
                 status, answer = b"error", str(error).encode()
             except (
                 TypeError

@@ -1,7 +1,6 @@
-"""The frame journal: the one durable thing behind the windows, and the queue to every reader.
+"""The frame journal as it lies on disk, and its readers: the queue to all who come behind the windows.
 
-A tick that closes is appended as one block and fdatasync'ed before it is scored, so all that comes
-after can be computed again. Files are `<folder>/<sequence of first block>.arrows`, each a 16-byte
+Files are `<folder>/<sequence of first block>.arrows`, each a 16-byte
 header and blocks of:
 
     magic "TBLK" | kind u8 | pad 3 | CRC-32 of the rest u32 | payload bytes u32 | sequence u64 |
@@ -9,26 +8,22 @@ header and blocks of:
 
 all little-endian. Sequence numbers rise by one over the life of a journal. A block cut by a power
 failure is found by its checksum: what follows it in that file is set aside as
-`*.damaged-<sequence>` and said, never guessed. Readers keep a cursor each; beyond the
-budget the oldest segment is deleted; one that a cursor still needs, counted and said.
+`*.damaged-<sequence>` and said, never guessed. Readers keep a cursor each. Blocks are appended by
+`runtime.journal_writer`.
 
 Design section 7. CRC-32 is zlib's (ADR 0004).
 """
 
-import contextlib
 import json
 import os
 import struct
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from runtime.component import Context
 from telemetry import wire
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError, DecodeError, TransientError
@@ -37,7 +32,6 @@ FILE_HEADER = b"TOCSINJOURNAL\x00\x01\x00"
 BLOCK_HEADER = struct.Struct("<4sB3xIIQq")
 MAGIC = b"TBLK"
 BLOCK_BYTES_MAX = 1 << 30
-PENDING_BYTES_MAX = 64 * 1024 * 1024
 
 
 class BlockKind(IntEnum):
@@ -63,7 +57,7 @@ def pack(batches: Sequence[Batch]) -> bytes:
 
 
 def _parts(batches: Sequence[Batch]) -> list[bytes]:
-    """Return the payload of a block in parts: a megabyte need not be copied to be written."""
+    # In parts: a megabyte need not be copied to be written.
     parts = [wire.encode(batch) for batch in batches]
     lengths = [len(part) for part in parts]
     return [struct.pack(f"<I{len(parts)}I", len(parts), *lengths), *parts]
@@ -82,241 +76,6 @@ def unpack(payload: bytes) -> tuple[Batch, ...]:
         made.append(wire.decode(payload[at : at + length]))
         at += length
     return tuple(made)
-
-
-class JournalWriter:
-    """Appends blocks. Owned by the node; there is one writer per folder."""
-
-    def __init__(
-        self,
-        folder: Path,
-        context: Context,
-        *,
-        segment_bytes: int = 64 * 1024 * 1024,
-        segment_seconds: float = 600.0,
-        budget_bytes: int = 2 * 1024**3,
-    ) -> None:
-        self._folder = folder
-        self._context = context
-        self._segment_bytes = segment_bytes
-        self._segment_ns = round(segment_seconds * 1e9)
-        self._budget_bytes = budget_bytes
-        self._fd = -1
-        self._size = 0
-        self._first_tick_ns = 0
-        self._next = 1
-        self._trouble = ""
-        self._disk = ThreadPoolExecutor(1, "journal")  # starts its thread with the first job
-        self._syncing: Future[None] | None = None
-        self._unsynced = False  # a block that was to be on disk may not be there
-        # Blocks that a full disk refused; written first as soon as there is room again.
-        self._pending: deque[list[bytes]] = deque()
-        self._pending_bytes = 0
-        metrics = context.metrics
-        self._blocks = metrics.counter("journal_blocks_total", "blocks appended to the journal")
-        self._bytes = metrics.counter("journal_bytes_total", "bytes appended to the journal")
-        self._dropped = metrics.counter(
-            "journal_dropped_total",
-            "blocks or segments lost, by reason",
-            label="reason",
-            values=("damaged_tail", "segment_over_budget", "disk_refused"),
-        )
-
-    def start(self) -> None:
-        """Open the folder, cut off a torn tail, and stand behind the last good block."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for segment in segments(self._folder)[-1:]:
-                self._continue(segment)
-        except OSError as error:
-            raise ConfigError(
-                f"journal folder {self._folder}: {error.strerror}; make it writable for this user "
-                f"or set another state_dir. The node was not started."
-            ) from error
-
-    def _continue(self, segment: Path) -> None:
-        good, last, _ = _scan(segment)
-        size = segment.stat().st_size
-        if good < size:
-            aside = segment.with_name(f"{segment.name}.damaged-{last + 1}")
-            data = segment.read_bytes()
-            aside.write_bytes(data[good:])
-            with segment.open("r+b") as file:
-                file.truncate(good)
-                os.fsync(file.fileno())
-            self._dropped.add("damaged_tail")
-            self._context.log.warning(
-                "journal_tail_set_aside file=%s bytes=%d kept_until_sequence=%d",
-                aside, size - good, last,
-            )  # fmt: skip
-        else:  # what a kill left unsynced must be on disk before anybody acts on it
-            with segment.open("rb") as file:
-                os.fsync(file.fileno())
-        # A segment without a good block still says by its name which number comes next.
-        self._next = max(last + 1, int(segment.stem))
-        if good <= len(FILE_HEADER):
-            segment.unlink()
-
-    def go_on_from(self, sequence: int) -> None:
-        """Give no number below `sequence`: readers that have passed it would take a block for read.
-
-        After a power cut the journal may end before what a checkpoint or a cursor has seen of it.
-        """
-        self._next = max(self._next, sequence)
-
-    def stop(self) -> None:
-        """Close the open segment."""
-        self.settle()
-        self._disk.shutdown()
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                os.fsync(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-
-    def health(self) -> str:
-        """Return "" or what the disk refuses."""
-        return self._trouble
-
-    @property
-    def next_sequence(self) -> int:
-        """The number the next block will get."""
-        return self._next
-
-    def append(
-        self,
-        kind: BlockKind,
-        tick_end_ns: int,
-        batches: Sequence[Batch],
-        *,
-        sync: bool,
-        behind: bool = False,
-    ) -> int:
-        """Append one block and return its sequence number; with `sync` it is on disk on return.
-
-        With `behind` the disk does its part while the caller goes on, who says `settle` before
-        anything is told to others.
-        A disk that refuses (full, read-only) does not stop the node: the block is kept in memory,
-        at most 64 MB of them, and written when there is room; `health` says so meanwhile.
-        """
-        self.settle()
-        block = _framed(kind, self._next, tick_end_ns, _parts(batches))
-        size = sum(map(len, block))
-        sequence = self._next
-        self._next += 1
-        self._unsynced |= sync
-        self._pending.append(block)
-        self._pending_bytes += size
-        try:
-            while self._pending:
-                self._roll(tick_end_ns)
-                self._write(self._pending[0])
-                self._pending_bytes -= sum(map(len, self._pending.popleft()))
-            if sync and behind:
-                self._syncing = self._disk.submit(os.fdatasync, self._fd)
-            elif self._unsynced:
-                os.fdatasync(self._fd)
-                self._unsynced = False
-            self._well()
-        except OSError as error:
-            self._refused(error)
-        self._blocks.array[0] += 1
-        self._bytes.array[0] += size - BLOCK_HEADER.size
-        return sequence
-
-    def settle(self) -> None:
-        """Return when what was appended with `behind` is on disk."""
-        syncing, self._syncing = self._syncing, None
-        if syncing is not None:
-            try:
-                syncing.result()
-                self._unsynced = False
-                self._well()
-            except OSError as error:
-                self._refused(error)
-
-    def _well(self) -> None:
-        """Nothing waits in memory: once the disk has it too, the trouble is over."""
-        if self._trouble and not self._unsynced:
-            self._context.log.info("journal_writes_again folder=%s", self._folder)
-            self._trouble = ""
-
-    def _refused(self, error: OSError) -> None:
-        if not self._trouble:
-            self._context.log.error(
-                "journal_refused folder=%s error=%s kept_in_memory=%d",
-                self._folder, error.strerror, len(self._pending),
-            )  # fmt: skip
-        self._trouble = (
-            f"the journal in {self._folder} cannot be written: {error.strerror}; "
-            f"{len(self._pending)} blocks wait in memory ({PENDING_BYTES_MAX >> 20} MB at most). "
-            f"Free space or make it writable"
-        )
-        while self._pending_bytes > PENDING_BYTES_MAX:
-            self._pending_bytes -= sum(map(len, self._pending.popleft()))
-            self._dropped.add("disk_refused")
-
-    def _write(self, parts: Sequence[bytes]) -> None:
-        at = self._size
-        try:
-            for part in parts:
-                written = 0
-                while written < len(part):
-                    written += os.pwrite(self._fd, memoryview(part)[written:], at + written)
-                at += written
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self._size)  # no half block for the next start to find
-            raise
-        self._size = at
-
-    def _roll(self, tick_end_ns: int) -> None:
-        full = self._size >= self._segment_bytes
-        old = tick_end_ns - self._first_tick_ns >= self._segment_ns
-        if self._fd >= 0 and not full and not old:
-            return
-        if self._fd >= 0:
-            os.fsync(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-        (sequence,) = struct.unpack_from("<Q", self._pending[0][0], 16)
-        path = self._folder / f"{sequence:016d}.arrows"
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
-        self._size = 0
-        try:
-            self._write([FILE_HEADER])
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # the name of the new file is part of what must survive
-            finally:
-                os.close(folder)
-        except OSError:  # a segment without its header could never be read: begin it again
-            os.close(self._fd)
-            self._fd = -1
-            raise
-        self._first_tick_ns = tick_end_ns
-
-    def trim(self, cursors: Sequence["Cursor"], *, keep_sequence: int) -> None:
-        """Keep the journal within its budget, the oldest segments going first.
-
-        What all cursors and the last checkpoint have passed stays as long as there is room: it is
-        what `replay`, `trace` and cases read. A segment that is still needed goes only when there
-        is no other way: counted and logged.
-        """
-        files = segments(self._folder)
-        needed = min([keep_sequence, *(cursor.next_sequence for cursor in cursors)])
-        total = sum(file.stat().st_size for file in files)
-        for file, following in zip(files, files[1:], strict=False):
-            if total <= self._budget_bytes:
-                break
-            passed = int(following.stem) <= needed
-            total -= file.stat().st_size
-            file.unlink()
-            if not passed:
-                self._dropped.add("segment_over_budget")
-                self._context.log.error(
-                    "journal_segment_dropped file=%s budget_bytes=%d", file, self._budget_bytes
-                )
 
 
 class Cursor:
@@ -391,8 +150,8 @@ class JournalReader:
             if self._file is None and not self._open():
                 return None
             assert self._file is not None
-            framed = _read_block(self._file, self._offset)
-            if framed is None:
+            found = _read_block(self._file, self._offset)
+            if found is None:
                 files = segments(self._folder)
                 if self._file not in files or self._file == files[-1]:
                     if self._file not in files:
@@ -408,7 +167,7 @@ class JournalReader:
                     )
                 self._file = None
                 continue
-            kind, sequence, tick_end_ns, payload, end = framed
+            kind, sequence, tick_end_ns, payload, end = found
             self._offset = end
             if sequence < self.next_sequence:
                 continue
@@ -448,8 +207,7 @@ def write_segment(folder: Path, blocks: Iterable[Block]) -> int:
                 folder.mkdir(parents=True, exist_ok=True)
                 file = (folder / f"{block.sequence:016d}.arrows").open("wb")
                 file.write(FILE_HEADER)
-            parts = _parts(block.batches)
-            file.writelines(_framed(block.kind, block.sequence, block.tick_end_ns, parts))
+            file.writelines(framed(block))
             count += 1
     finally:
         if file is not None:
@@ -457,18 +215,18 @@ def write_segment(folder: Path, blocks: Iterable[Block]) -> int:
     return count
 
 
-def _framed(
-    kind: BlockKind, sequence: int, tick_end_ns: int, payload: Sequence[bytes]
-) -> list[bytes]:
-    """Return a block in parts, the header first."""
+def framed(block: Block) -> list[bytes]:
+    """Return a block as it is written, in parts, the header first."""
+    payload = _parts(block.batches)
     size = sum(map(len, payload))
     if size > BLOCK_BYTES_MAX:
         raise ConfigError(f"a tick of {size} bytes is over {BLOCK_BYTES_MAX}; lower caps")
-    rest = BLOCK_HEADER.pack(MAGIC, kind, 0, size, sequence, tick_end_ns)[12:]
-    crc = zlib.crc32(bytes([kind]) + rest)
+    fields = (size, block.sequence, block.tick_end_ns)
+    rest = BLOCK_HEADER.pack(MAGIC, block.kind, 0, *fields)[12:]
+    crc = zlib.crc32(bytes([block.kind]) + rest)
     for part in payload:
         crc = zlib.crc32(part, crc)
-    return [BLOCK_HEADER.pack(MAGIC, kind, crc, size, sequence, tick_end_ns), *payload]
+    return [BLOCK_HEADER.pack(MAGIC, block.kind, crc, *fields), *payload]
 
 
 def _read_block(path: Path, offset: int) -> tuple[int, int, int, bytes, int] | None:
@@ -490,12 +248,12 @@ def _read_block(path: Path, offset: int) -> tuple[int, int, int, bytes, int] | N
     return kind, sequence, tick_end_ns, payload, offset + BLOCK_HEADER.size + length
 
 
-def _scan(path: Path) -> tuple[int, int, int]:
+def scan(path: Path) -> tuple[int, int, int]:
     """Return (end of the last good block, its sequence or 0, its tick end or 0) of a file."""
     with path.open("rb") as file:
         if file.read(len(FILE_HEADER)) != FILE_HEADER:
             return 0, 0, 0
     offset, last, tick = len(FILE_HEADER), 0, 0
-    while (framed := _read_block(path, offset)) is not None:
-        _, last, tick, _, offset = framed
+    while (found := _read_block(path, offset)) is not None:
+        _, last, tick, _, offset = found
     return offset, last, tick

@@ -20,7 +20,7 @@ import zmq
 
 from alerting.alert import Alert
 from alerting.courier import Courier
-from alerting.delivery import Delivery, Order, Verdict
+from alerting.delivery import Delivery, Verdict
 from runtime import logs
 from runtime.bus import RequestClient
 from runtime.clock import SystemClock
@@ -30,6 +30,7 @@ from runtime.supervisor import end_with_parent
 from telemetry.errors import ConfigError, TransientError
 from tocsin import verbs
 from tocsin.families import families_of
+from tocsin.gate_orders import OrderLine
 from tocsin.process_settings import ProcessSettings, process_settings
 from tocsin.state import state_dir
 
@@ -46,7 +47,9 @@ class Gate:
     """Moves deliveries between the node and the sinks until asked to stop."""
 
     def __init__(self, settings: ProcessSettings, state: Path, context: Context) -> None:
-        self._client = RequestClient(f"ipc://{state}/node.sock")
+        address = f"ipc://{state}/node.sock"
+        self._client = RequestClient(address)
+        self._orders = OrderLine(address, context.clock)
         # The node publishes each alert after its commit: that wakes us, the outbox says what to do.
         self._zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._news = self._zmq.socket(zmq.SUB)
@@ -62,7 +65,7 @@ class Gate:
             fetch=self._fetch,
             report=self._report,
             active=self._active,
-            order=self._order,
+            order=self._orders.put,
         )
         self._sources = self._made_sources(settings, state)
         self._told_ns = 0  # when the node was last told how the sinks do
@@ -89,9 +92,6 @@ class Gate:
     def _active(self, sink: str) -> Sequence[Alert]:
         bodies = self._client.ask("told", verbs.ToldRequest(sink=sink), list[str])
         return [msgspec.json.decode(body, type=Alert) for body in bodies]
-
-    def _order(self, orders: Sequence[Order]) -> None:
-        self._client.ask("orders", list(orders), verbs.Nothing)
 
     def _tell_node(self) -> None:
         now_ns = self._context.clock.now_ns()
@@ -120,6 +120,7 @@ class Gate:
         if self._sources is not None:
             self._sources.stop()
         self._courier.stop()
+        self._orders.stop()
         self._client.close()
         self._news.close()
         self._zmq.term()

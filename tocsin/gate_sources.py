@@ -20,7 +20,6 @@ from telemetry.errors import BugError, ConfigError, TransientError
 from tocsin import verbs
 from tocsin.verbs import SourceStatus
 
-ANSWER_SECONDS = 15.0  # an event tick and what may hold up a node
 IN_FLIGHT_MAX = 64  # offers of one source that wait for their answer
 STOP_SECONDS = 5.0
 LAST_WORDS_SECONDS = 1.0  # the node may be ending too: nobody waits for its answer for long
@@ -76,11 +75,11 @@ class OfferLine:
             self._asked[number] = asked
             self._new.append((number, asked))
         self._bell.ring()
-        in_time = asked.answered.wait(ANSWER_SECONDS)
+        in_time = asked.answered.wait(verbs.JOURNALLED_SECONDS)
         with self._lock:
             self._asked.pop(number, None)
         if not in_time:
-            raise TransientError(f"the node did not answer within {ANSWER_SECONDS:g} s")
+            raise TransientError(f"the node did not answer within {verbs.JOURNALLED_SECONDS:g} s")
         if asked.trouble:
             raise TransientError(asked.trouble)
 
@@ -153,7 +152,7 @@ class _Offer:
         some = [batch for batch in batches if batch.rows]
         if not some and not token:
             return
-        if not self._room.acquire(timeout=ANSWER_SECONDS):
+        if not self._room.acquire(timeout=verbs.JOURNALLED_SECONDS):
             self.refused += 1
             raise TransientError(
                 f"{IN_FLIGHT_MAX} offers of {self._name} wait for the node already"

@@ -25,8 +25,9 @@ from runtime.kernels import imported
 from runtime.metrics import Metrics
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
-from tocsin.chain import Closing, Front
+from tocsin.chain import Closing
 from tocsin.config import Config
+from tocsin.front import Front
 from tocsin.raw_ring import RawRing
 from tocsin.verbs import ListenerStatus, WorkerStatus
 
@@ -208,8 +209,12 @@ class Intake:
             listener.deadline_ns = deadline_ns
         return moved, closings
 
+    def hear(self) -> int:
+        """Take nothing: listeners' queues fill, then the kernel's, and those who can wait do."""
+        return 0
+
     def answer(self, until_ns: int) -> None:
-        """Send the answers that senders wait for, of event ticks that are journalled up to here."""
+        """Send the answers that senders wait for, of event ticks that are on disk up to here."""
         for name, reply in self._front.replies(until_ns):
             listener = self._listeners[name]
             if isinstance(listener, UdpListener):

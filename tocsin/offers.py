@@ -2,7 +2,8 @@
 
 A token that is known is answered at once. Tokens are journalled with what they stand for (a control row
 `offer`) and kept in checkpoints, the newest `TOKENS_MAX` of them: a source that repeats an offer after
-either side was restarted does not double it.
+either side was restarted does not double it. While a disk refuses, no offer is taken; what was taken
+before is known by its token once the journal has it, not before.
 """
 
 import json
@@ -15,10 +16,12 @@ import numpy as np
 from runtime.bus import Later
 from runtime.checkpoint import read_array, write_array
 from runtime.journal import unpack
-from telemetry.batch import Batch, batch_from_rows
+from telemetry.batch import Batch
 from telemetry.errors import DecodeError
 from telemetry.schemas import ALARM, CONTROL, LEDGER, LOG, OPTION, ROUTE, SAMPLE, SERIES
 from tocsin import verbs
+from tocsin.chain import Promise
+from tocsin.control import control_row
 
 TOKENS_MAX = 100_000
 WAITING_BYTES_MAX = 128 * 1024 * 1024  # offered and not journalled yet; beyond it sources must wait
@@ -26,15 +29,15 @@ ACCEPTED = frozenset(s.name for s in (SERIES, SAMPLE, ALARM, LOG, ROUTE, OPTION,
 
 
 class Offers:
-    """Tokens that count already, and offers whose tick has not closed."""
+    """Tokens that count already, and offers whose tick is not on disk."""
 
     def __init__(
         self,
-        give: Callable[[Sequence[Batch], Callable[[], None]], None],
+        give: Callable[[Sequence[Batch], Promise], None],
         *,
         trouble: Callable[[], str],
     ) -> None:
-        """`give` hands batches to the chain and is told what to call once they are journalled;
+        """`give` hands batches to the chain and is told what to call once they are on disk;
         `trouble` says why the journal cannot be written, "" where it can."""
         self._give = give
         self._trouble = trouble
@@ -44,10 +47,10 @@ class Offers:
 
     def take(self, offer: verbs.Offered) -> Later | verbs.Nothing:
         """Take an offer. Raises ValueError where it cannot be taken: the source repeats it later."""
+        if trouble := self._trouble():
+            raise ValueError(trouble)
         key = (offer.source, offer.token)
         if key in self._tokens:
-            if trouble := self._trouble():
-                raise ValueError(trouble)
             return verbs.Nothing()
         later = Later()
         if offer.token and key in self._waiting:  # repeated before the first was journalled
@@ -67,9 +70,8 @@ class Offers:
         waiting = [later]
         if offer.token:
             self._waiting[key] = waiting
-            payload = json.dumps({"source": offer.source, "token": offer.token})
-            row = {"tick_start_ns": 0, "kind": "offer", "payload": payload}
-            batches = (*batches, batch_from_rows(CONTROL, [row]))
+            row = control_row("offer", 0, {"source": offer.source, "token": offer.token})
+            batches = (*batches, row)
         self._waiting_bytes += len(offer.data)
         self._give(batches, lambda: self._done(key, waiting, len(offer.data)))
         return later
@@ -79,12 +81,15 @@ class Offers:
         self._waiting.pop(key, None)
         if key[1]:
             self._keep(key)
-        trouble = self._trouble()
         for later in waiting:
-            if trouble:
-                later.fail(trouble)
-            else:
-                later.answer(verbs.Nothing())
+            later.answer(verbs.Nothing())
+
+    def refuse(self, why: str) -> None:
+        """Tell the sources of what waits for the disk to repeat it; its tokens are not known yet."""
+        for waiting in self._waiting.values():
+            for later in waiting:
+                later.fail(why)
+            waiting.clear()
 
     def _keep(self, key: tuple[str, str]) -> None:
         self._tokens[key] = None

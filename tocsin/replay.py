@@ -27,10 +27,12 @@ from runtime.clock import Clock, ManualClock
 from runtime.journal import BlockKind, JournalReader
 from runtime.metrics import Metrics
 from telemetry.errors import DecodeError
-from tocsin.chain import Back, Closing, Front, Outcome, Tick
+from tocsin.assembly import make_back
+from tocsin.back import Back
+from tocsin.chain import Closing, Outcome, Tick
 from tocsin.config import Config
+from tocsin.front import Front
 from tocsin.intake import make_context, make_front
-from tocsin.node import make_back
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 

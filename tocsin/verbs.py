@@ -7,6 +7,9 @@ import msgspec
 from alerting.delivery import SinkStatus
 from tocsin.families import Family
 
+# Within it comes what is answered once it is journalled: an event tick and what may hold up a node.
+JOURNALLED_SECONDS = 15.0
+
 
 class Nothing(msgspec.Struct, frozen=True):
     """A request or an answer without content."""
@@ -128,7 +131,7 @@ class DecideRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OperateRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """An operator acts: one control row, from the next event tick on."""
+    """An operator acts: one control row, from the next event tick on; answered when that is on disk."""
 
     kind: str  # acknowledge, shelve, silence, maintenance, merge, ... (alerting.operate.KINDS)
     payload: dict[str, Any]

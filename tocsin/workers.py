@@ -9,6 +9,7 @@ leaves the minimum; the ticks that lack it are incomplete, and both its leaving 
 import json
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,8 +53,8 @@ class _Shard:
     name: bytes = b""  # the process that has it
     heard_ns: int = 0  # by the steady clock
     left_ns: int = 0  # the frontier up to which it was heard when it stopped counting
-    given: int = 0  # the number of its last closing that was given out
     told: int = 0  # the number up to which it was told to keep nothing
+    given: deque[tuple[int, int]] = field(default_factory=deque)  # numbers behind, and frontiers
     said: Said | None = None
     records: int = 0  # of its earlier processes, as the three below
     datagrams: int = 0
@@ -142,10 +143,11 @@ class Workers:
 
         Take all of the closings before the next step: who leaves is told between them, in its turn.
         """
+        return self.hear(), self._give()
+
+    def hear(self) -> int:
+        """Hear the shards, and keep what they say; return how many messages there were."""
         assert self._supervisor is not None
-        for shard in self._shards:  # what was given out last time is journalled by now
-            if shard.given > shard.told:
-                self._have(shard)
         messages = self._hub.read()
         for message in messages:
             self._hear(message)
@@ -159,7 +161,16 @@ class Workers:
                 self._context.log.error("shard_silent shard=%d pid=%d", shard.number, process.pid)
                 process.kill()
                 shard.heard_ns = now_ns  # said once; it ends soon
-        return len(messages), self._give()
+        return len(messages)
+
+    def answer(self, until_ns: int) -> None:
+        """Tell the shards that what closed up to here is on disk: they keep it no longer."""
+        for shard in self._shards:
+            told = shard.told
+            while shard.given and shard.given[0][1] <= until_ns:
+                shard.told, _ = shard.given.popleft()
+            if shard.told > told:
+                self._have(shard)
 
     def _hear(self, message: Message) -> None:
         shard = self._shard_of(message.worker)
@@ -192,8 +203,7 @@ class Workers:
         return None
 
     def _have(self, shard: _Shard) -> None:
-        shard.told = shard.given
-        self._hub.have(shard.name, shard.given)
+        self._hub.have(shard.name, shard.told)
 
     def _changed(self, role: Role, what: str) -> None:
         """Hear from the supervisor that a process was started or died."""
@@ -216,7 +226,8 @@ class Workers:
                 shard.heard[one.name] = shard.heard.get(one.name, 0) + one.datagrams
                 shard.lost[one.name] = shard.lost.get(one.name, 0) + one.kernel_drops
         shard.name, shard.ready, shard.said = shard.ready, b"", None
-        shard.given, shard.told = 0, 0
+        shard.told = 0
+        shard.given.clear()
         shard.heard_ns = self._clock.monotonic_ns()
         order = msgspec.msgpack.encode(Open(first_ns=first_ns, drops=drops))
         self._hub.tell(shard.name, b"open", order)
@@ -234,7 +245,7 @@ class Workers:
                 # Nothing more, but what waited for this shard alone closes now.
                 yield Closing(one.passed_ns, (), blind=True)
                 continue
-            shard.given = one.sequence
+            shard.given.append((one.sequence, one.frontier_ns))
             closing = decode_closing(one.data)
             yield Closing(closing.frontier_ns, closing.batches, closing.blind or not one.whole)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.journal import BlockKind, JournalReader, JournalWriter
+from runtime.journal import BlockKind, JournalReader
+from runtime.journal_writer import JournalWriter
 from tests.support.power_cut import Disk, told_by
 from tocsin.testing import make_context
 
@@ -22,7 +23,8 @@ CHILD = """
 import json, os, sys, zlib
 from pathlib import Path
 import numpy as np
-from runtime.journal import BlockKind, JournalWriter
+from runtime.journal import BlockKind
+from runtime.journal_writer import JournalWriter
 from tocsin.testing import make_context
 from tocsin.testing.checks_detector import ticks
 from tocsin.testing.frames import Carrier

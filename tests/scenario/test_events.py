@@ -18,10 +18,12 @@ from telemetry.batch import Batch, batch_from_rows
 from telemetry.foreign_alarm import alarm_row
 from telemetry.identity import address_pair
 from telemetry.schemas import ALARM, CONTROL, LOG
-from tocsin.chain import Back, Closing, Front, Outcome, Tick
+from tocsin.assembly import make_back
+from tocsin.back import Back
+from tocsin.chain import Closing, Outcome, Tick
 from tocsin.config import Config
 from tocsin.events import chosen, in_order, joined
-from tocsin.node import make_back
+from tocsin.front import Front
 from tocsin.testing import make_context
 
 SECOND = 1_000_000_000
@@ -223,7 +225,13 @@ def test_offered_rows_and_control_rows_are_journalled_before_they_are_acknowledg
 
     back: Back = make_back(Config(), ManualClock(), Metrics("test"))
     back.on_tick = journal
-    back.on_outcome = lambda tick, outcome: said.append("outcome")
+
+    def take(tick: Tick, outcome: Outcome) -> None:
+        said.append("outcome")
+        for promise in outcome.promises:  # as tocsin.commits does once the tick is on disk
+            promise()
+
+    back.on_outcome = take
     row = alarm_row(
         source="a", kind="k", entity="e", severity="major", changed_ns=START_NS, title="t"
     )

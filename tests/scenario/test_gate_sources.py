@@ -182,7 +182,7 @@ def test_wrong_schemas_and_a_journal_that_refuses_are_errors_to_the_source(
 def test_one_source_that_waits_does_not_hold_up_another(
     node: NodeEnd, running: dict[str, Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tocsin.gate_sources.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("tocsin.verbs.JOURNALLED_SECONDS", 0.3)
     node.closing.clear()
     args = (running["a"].offer, alarms("x"))
     flood = [threading.Thread(target=_quietly, args=args) for _ in range(80)]

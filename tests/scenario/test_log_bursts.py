@@ -11,9 +11,9 @@ from runtime.clock import ManualClock
 from runtime.metrics import Metrics
 from telemetry.batch import Batch
 from tests.support.syslog_messages import SECOND, block, make_syslog, rows
+from tocsin.assembly import make_back
 from tocsin.chain import Closing, Outcome, Tick
 from tocsin.config import Config
-from tocsin.node import make_back
 
 START_NS = 1_790_596_800 * SECOND
 SECONDS = 9_000

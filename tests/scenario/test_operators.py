@@ -63,14 +63,15 @@ def test_an_alarm_is_acknowledged_shelved_and_says_so_also_after_a_restart(tmp_p
         assert acted.exit_code == 0, acted.output
         (acked,) = until(alarms, lambda found: found[0]["operator_state"] == "acknowledged")
         assert (acked["operator_state"], acked["operator"]) == ("acknowledged", "ann")
-        CliRunner().invoke(
+        acted = CliRunner().invoke(
             command, ["shelve", raised["id"], "--seconds", "600", "--state", str(state)]
         )
-        (shelved,) = until(alarms, lambda found: found[0]["operator_state"] == "shelved")
-        assert shelved["suppressed"] == "shelved"
-        node.kill()
+        node.kill()  # the moment it was answered
+        assert acted.exit_code == 0, acted.output
         node = LiveNode(config, state).start()
         node.ask()
+        (shelved,) = until(alarms, lambda found: found[0]["operator_state"] == "shelved")
+        assert shelved["suppressed"] == "shelved"
         listed = CliRunner().invoke(command, ["windows", "--state", str(state)])
         assert "shelved" in listed.output
         refused = CliRunner().invoke(command, ["ack", "zz", "--state", str(state)])

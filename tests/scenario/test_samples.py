@@ -12,9 +12,10 @@ from runtime.metrics import Metrics
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.sample_series import SampleKind, SeriesNames
 from telemetry.schemas import SAMPLE
-from tocsin.chain import Back, Closing, Outcome, Tick
+from tocsin.assembly import make_back
+from tocsin.back import Back
+from tocsin.chain import Closing, Outcome, Tick
 from tocsin.config import Config
-from tocsin.node import make_back
 
 SECOND = 1_000_000_000
 START_NS = 1_790_596_800 * SECOND

@@ -370,7 +370,7 @@ class _Handlers:
             raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
         body = await _body(request, models.ActionBody)
         wish = verbs.OperateRequest(kind=body.kind, payload=body.payload)
-        answer = await self._services.node.ask("operate", wish, verbs.OperateAnswer)
+        answer = await self._services.node.act("operate", wish, verbs.OperateAnswer)
         if answer.refused:
             raise ConfigError(answer.refused)
         return _json(answer)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from runtime.bus import RequestClient
 from telemetry.errors import TransientError
+from tocsin.verbs import JOURNALLED_SECONDS
 
 T = TypeVar("T")
 WAITING_MAX = 32
@@ -13,15 +14,37 @@ TIMEOUT_SECONDS = 2.0
 
 
 class NodeClient:
-    """One request socket, used by one thread; a few questions may wait their turn."""
+    """Questions, answered at once, and actions, answered when the journal has them: a line for each."""
 
     def __init__(self, address: str) -> None:
+        self._questions = _Line(address, TIMEOUT_SECONDS)
+        self._actions = _Line(address, JOURNALLED_SECONDS)
+
+    async def ask(self, verb: str, body: Any, answer: type[T]) -> T:
+        """Return the node's answer, or raise TransientError where none comes within 2 s."""
+        return await self._questions.ask(verb, body, answer)
+
+    async def act(self, verb: str, body: Any, answer: type[T]) -> T:
+        """Return the node's answer to something that it journals first."""
+        return await self._actions.ask(verb, body, answer)
+
+    def stop(self) -> None:
+        """Close both once their running questions are over."""
+        self._questions.stop()
+        self._actions.stop()
+
+
+class _Line:
+    """One request socket, used by one thread; a few questions may wait their turn."""
+
+    def __init__(self, address: str, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
         self._client = RequestClient(address)
         self._pool = ThreadPoolExecutor(1, "node-client")
         self._waiting = 0
 
     async def ask(self, verb: str, body: Any, answer: type[T]) -> T:
-        """Return the node's answer, or raise TransientError where none comes within 2 s."""
+        """Return the node's answer, or raise TransientError where none comes in time."""
         if self._waiting >= WAITING_MAX:
             raise TransientError(f"{self._waiting} questions to the node wait already")
         self._waiting += 1
@@ -33,7 +56,7 @@ class NodeClient:
             self._waiting -= 1
 
     def _ask(self, verb: str, body: Any, answer: type[T]) -> T:
-        return self._client.ask(verb, body, answer, timeout_seconds=TIMEOUT_SECONDS)
+        return self._client.ask(verb, body, answer, timeout_seconds=self._timeout_seconds)
 
     def stop(self) -> None:
         """Close the socket once the running question is over."""

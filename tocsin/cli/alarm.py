@@ -163,18 +163,23 @@ def _act(state: Path | None, kind: str, payload: dict[str, Any]) -> None:
     from tocsin import verbs
 
     wish = verbs.OperateRequest(kind=kind, payload=payload)
-    answer = _ask(state, "operate", wish, verbs.OperateAnswer)
+    _ask(state, "status", verbs.Nothing(), verbs.Status)  # a node that is away is said at once
+    answer = _ask(
+        state, "operate", wish, verbs.OperateAnswer, timeout_seconds=verbs.JOURNALLED_SECONDS
+    )
     if answer.refused:
         raise ConfigError(answer.refused)
     click.echo(f"{kind}: counts from the next second on")
 
 
-def _ask(state: Path | None, verb: str, body: Any, answer: type[Any]) -> Any:
+def _ask(
+    state: Path | None, verb: str, body: Any, answer: type[Any], *, timeout_seconds: float = 2.0
+) -> Any:
     from runtime.bus import RequestClient
     from tocsin.state import state_dir
 
     client = RequestClient(f"ipc://{state_dir(state)}/node.sock")
     try:
-        return client.ask(verb, body, answer)
+        return client.ask(verb, body, answer, timeout_seconds=timeout_seconds)
     finally:
         client.close()

@@ -11,15 +11,16 @@ from pathlib import Path
 from correlator.windows import FlowWindows
 from runtime.checkpoint import Checkpoints
 from runtime.clock import ManualClock
-from runtime.journal import BlockKind, JournalWriter
+from runtime.journal import BlockKind
+from runtime.journal_writer import JournalWriter
 from runtime.metrics import Metrics
 from telemetry.batch import Batch
 from telemetry.schemas import FRAME
-from tocsin.chain import Back
+from tocsin.assembly import make_back
+from tocsin.back import Back
 from tocsin.config import Config
 from tocsin.demo.traffic import TrafficModel
 from tocsin.intake import make_context
-from tocsin.node import make_back
 
 QUARTER_NS = 900_000_000_000
 

@@ -13,7 +13,8 @@ from history.reader import HistoryReader
 from history.retention import Retention
 from history.store import DATABASE
 from history.writer import BESIDE
-from runtime.journal import BlockKind, JournalWriter
+from runtime.journal import BlockKind
+from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_pair
 from telemetry.schema import plain

@@ -10,12 +10,13 @@ from runtime.journal import (
     BlockKind,
     Cursor,
     JournalReader,
-    JournalWriter,
     segments,
 )
+from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import DecodeError
 from telemetry.schemas import CONTROL
+from tests.support.failing_disk import FailingDisk
 from tocsin.testing import make_context
 
 
@@ -119,6 +120,80 @@ def test_a_full_disk_keeps_blocks_and_writes_them_later(
     journal.append(BlockKind.TICK, 3, [control(3)], sync=True)
     assert journal.health() == ""
     assert sequences(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_what_a_failed_sync_was_for_is_written_again_to_another_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: bool
+) -> None:
+    journal, disk = fill(tmp_path, 2), FailingDisk(monkeypatch)
+    (first,) = segments(tmp_path)
+    before = first.stat().st_size
+    disk.refusals = 2  # the retry fails as well
+    journal.append(BlockKind.TICK, 3, [control(3)], sync=True, behind=behind)
+    journal.settle()
+    if not behind:
+        assert (journal.on_disk, "Input/output error" in journal.health()) == (2, True)
+    journal.retry()
+    journal.retry()
+    assert (journal.on_disk, journal.health()) == (3, "")
+    assert first.stat().st_size == before, "the place that failed is trusted"
+    assert sequences(tmp_path) == [1, 2, 3]
+    newest = segments(tmp_path)[-1]
+    assert newest.name == f"{3:016d}.arrows"
+    assert disk.on_disk[newest] == newest.read_bytes()
+
+
+def test_a_sync_that_succeeds_after_one_that_failed_proves_nothing_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, disk = fill(tmp_path, 1), FailingDisk(monkeypatch)
+    disk.refusals = 1
+    journal.append(BlockKind.TICK, 2, [control(2)], sync=True)
+    assert journal.on_disk == 1
+    journal.append(BlockKind.TICK, 3, [control(3)], sync=True)
+    assert journal.on_disk == 3
+    assert journal.health() == ""
+    # Had the kernel dropped what the first sync was for, both blocks would be there all the same.
+    after = tmp_path / "after"
+    after.mkdir()
+    for path, data in disk.on_disk.items():
+        (after / path.name).write_bytes(data)
+    assert sequences(after, 2) == [2, 3]
+
+
+def test_results_without_a_sync_of_their_own_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, disk = fill(tmp_path, 1), FailingDisk(monkeypatch)
+    journal.append(BlockKind.RESULT, 1, [control(1)], sync=False)
+    assert journal.on_disk == 1
+    disk.refusals = 1
+    journal.append(BlockKind.TICK, 2, [control(2)], sync=True, behind=True)
+    reader = JournalReader(tmp_path)
+    assert [block.sequence for block in reader.read()] == [1, 2, 3]
+    journal.settle()  # and again, in a segment of its own, where the reader goes on
+    assert journal.on_disk == 3
+    journal.append(BlockKind.RESULT, 2, [control(2)], sync=False)
+    assert [block.sequence for block in reader.read()] == [4]
+    assert sequences(tmp_path) == [1, 2, 3, 4]
+
+
+def test_a_journal_that_holds_all_it_may_says_so_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.journal_writer.WAITING_BYTES_MAX", 2_000)
+    journal, disk = fill(tmp_path, 1), FailingDisk(monkeypatch)
+    disk.refusals = 1_000
+    last = 1
+    while not journal.full:
+        last += 1
+        journal.append(BlockKind.TICK, last, [control(last)], sync=True)
+    assert 3 <= last <= 20
+    disk.refusals = 0
+    journal.retry()
+    assert (journal.full, journal.on_disk) == (False, last)
+    assert sequences(tmp_path) == list(range(1, last + 1))
 
 
 def test_within_the_budget_everything_stays(tmp_path: Path) -> None:

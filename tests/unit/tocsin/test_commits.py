@@ -1,0 +1,200 @@
+"""Nothing leaves the node for a tick that is not on disk: no result, no alert, no answer."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from alerting.config import AlertingSettings
+from alerting.outbox import Outbox
+from runtime.bus import Later, Publisher
+from runtime.checkpoint import Snapshot
+from runtime.clock import ManualClock
+from runtime.journal import BlockKind, JournalReader, pack
+from runtime.journal_writer import JournalWriter
+from telemetry.batch import Batch, batch_from_rows
+from telemetry.foreign_alarm import alarm_row
+from telemetry.schemas import ALARM
+from tests.support.failing_disk import FailingDisk
+from tocsin import verbs
+from tocsin.chain import Outcome, Promise, Tick
+from tocsin.commits import Commits
+from tocsin.control import control_row
+from tocsin.offers import Offers
+from tocsin.testing import make_context
+from tocsin.testing.alarms import AlarmWorld
+
+SECOND = 1_000_000_000
+
+
+class Said(Later):
+    """An answer under way, and what was said."""
+
+    def __init__(self, later: Later) -> None:
+        self.words: list[str] = []
+        later.bind(lambda status, body: self.words.append(status.decode()))
+
+
+class End:
+    """The node's way out: journal, outbox, publisher on a disk that can fail."""
+
+    def __init__(self, folder: Path, disk: FailingDisk) -> None:
+        self.folder, self.disk = folder, disk
+        self.journal = JournalWriter(folder / "journal", make_context("journal"))
+        self.journal.start()
+        self.outbox = Outbox(folder / "node.sqlite", AlertingSettings(), make_context("outbox"))
+        self.outbox.start()
+        self.publisher = Publisher(f"ipc://{folder}/pub")
+        self.publisher.start()
+        self.commits = Commits(self.journal, self.outbox, self.publisher, ManualClock())
+        self.world = AlarmWorld()
+        self.answered: list[int] = []
+        self.raised = 0  # alarm changes
+        self.given: list[Batch] = []
+        self.promises: list[Promise] = []
+        self.offers = Offers(self.give, trouble=self.journal.health)
+
+    def give(self, batches: list[Batch], *promises: Promise) -> None:
+        self.given += batches
+        self.promises += promises
+
+    def tick(self) -> int:
+        """Close a tick in which another exporter is silent, with what was given; return its end."""
+        number = self.world.now_ns // (5 * SECOND) % 200 + 1
+        series = self.world.series("exporter", exporter=f"192.0.2.{number}")
+        batches = self.world.batches([self.world.silence(series)])
+        end_ns = self.world.now_ns
+        promises = [*self.promises, lambda: self.answered.append(end_ns)]
+        outcome = Outcome(end_ns, promises, alarms=[b for b in batches if b.schema.name == "alarm"])
+        self.raised += sum(batch.rows for batch in outcome.alarms)
+        self.commits.journal(
+            Tick(end_ns, (control_row("gap", end_ns, {"number": number}), *self.given))
+        )
+        self.given, self.promises = [], []
+        self.commits.take(outcome)
+        return end_ns
+
+    def kept(self, kind: BlockKind) -> list[int]:
+        """The ends of the ticks of which the journal has a block of a kind."""
+        blocks = JournalReader(self.folder / "journal").read()
+        return [block.tick_end_ns for block in blocks if block.kind is kind]
+
+    def told(self) -> int:
+        """How many alerts were published."""
+        return self.publisher._sequence.get("alerts", 0)
+
+    def offer(self, token: str) -> Said | str:
+        """Offer an alarm; return the answer under way, "ok", or why it was refused at once."""
+        row = alarm_row(source="s", kind="k", entity="e", severity="major", changed_ns=1, title="t")
+        asked = verbs.Offered(source="s", token=token, data=pack([batch_from_rows(ALARM, [row])]))
+        try:
+            later = self.offers.take(asked)
+        except ValueError as error:
+            return str(error)
+        return Said(later) if isinstance(later, Later) else "ok"
+
+    def journalled_offers(self) -> list[str]:
+        blocks = JournalReader(self.folder / "journal").read()
+        return [
+            json.loads(payload)["token"]
+            for block in blocks
+            for batch in block.batches
+            if batch.schema.name == "control"
+            for kind, payload in zip(batch.texts("kind"), batch.texts("payload"), strict=True)
+            if kind == "offer"
+        ]
+
+
+@pytest.fixture
+def end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[End]:
+    made = End(tmp_path, FailingDisk(monkeypatch))
+    yield made
+    made.disk.refusals = 0
+    made.journal.stop()
+    made.outbox.stop()
+    made.publisher.stop()
+
+
+def test_what_came_of_a_tick_leaves_when_the_tick_is_on_disk(end: End) -> None:
+    tick = end.tick()
+    assert end.answered == end.kept(BlockKind.RESULT) == [tick]
+    assert end.outbox.is_done(tick)
+    assert end.told() == 1
+    assert end.commits.on_disk_ns(tick + 7) == tick + 7
+
+
+def test_while_the_disk_refuses_nothing_is_told_and_then_all_of_it_in_order(end: End) -> None:
+    first, told = end.tick(), end.told()
+    end.disk.refusals = 1_000
+    later = [end.tick() for _ in range(3)]
+    assert end.answered == [first]
+    assert end.told() == told < end.raised
+    assert not any(end.outbox.is_done(tick) for tick in later)
+    assert end.kept(BlockKind.RESULT) == [first]
+    assert end.commits.on_disk_ns(later[-1]) == later[0] - 1
+    assert "Input/output error" in end.commits.trouble
+    end.disk.refusals = 0
+    end.commits.retry()
+    assert end.answered == [first, *later] == end.kept(BlockKind.TICK) == end.kept(BlockKind.RESULT)
+    assert all(end.outbox.is_done(tick) for tick in later)
+    assert end.told() == end.raised
+    assert end.commits.trouble == ""
+    assert end.commits.on_disk_ns(later[-1]) == later[-1]
+
+
+def test_an_outbox_that_cannot_be_written_tells_nobody_before_it_can(end: End) -> None:
+    db = end.outbox._db
+    assert db is not None
+    db.execute(f"pragma max_page_count = {db.execute('pragma page_count').fetchone()[0]}")
+    while not end.outbox.trouble:
+        end.tick()
+    told = end.told()
+    assert len(end.outbox.changes(limit=1_000)) == told
+    end.tick()
+    assert end.told() == told < end.raised
+    assert end.kept(BlockKind.TICK) == end.answered, "the journal goes on"
+    db.execute("pragma max_page_count = 100000")
+    end.commits.retry()
+    assert end.told() == len(end.outbox.changes(limit=1_000)) == end.raised
+
+
+def test_an_offer_the_disk_refused_counts_once_when_it_is_repeated(end: End) -> None:
+    before = end.offer("1")
+    end.tick()
+    assert isinstance(before, Said)
+    assert before.words == ["ok"]
+    said = end.offer("2")
+    assert isinstance(said, Said)
+    end.disk.refusals = 1_000
+    end.tick()
+    assert said.words == []
+    end.offers.refuse(end.journal.health())
+    assert said.words == ["error"]
+    assert "Input/output error" in str(end.offer("2")), "taken while it cannot be kept"
+    assert "Input/output error" in str(end.offer("1"))
+    kept = Snapshot()
+    end.offers.snapshot(kept)
+    restarted = Offers(end.give, trouble=lambda: "")
+    restarted.restore(kept)
+    assert [*restarted._tokens] == [("s", "1")], "what is not on disk is known"
+    end.disk.refusals = 0
+    end.commits.retry()
+    assert (end.offer("2"), end.offer("1")) == ("ok", "ok")
+    assert said.words == ["error"], "answered twice"
+    end.tick()
+    assert end.journalled_offers() == ["1", "2"]
+
+
+def test_an_offer_repeated_as_soon_as_the_disk_is_well_joins_the_first(end: End) -> None:
+    said = end.offer("1")
+    again = end.offer("1")
+    end.disk.refusals = 2  # once in the tick, once more in a segment of its own
+    end.tick()
+    assert isinstance(said, Said)
+    assert isinstance(again, Said)
+    assert said.words == again.words == []
+    end.commits.retry()
+    assert said.words == again.words == ["ok"]
+    assert end.offer("1") == "ok"
+    assert end.journalled_offers() == ["1"]

@@ -1,0 +1,173 @@
+"""What the node answers on its request socket: one method a verb, where one line does not do.
+
+What asks the node to do something is answered when that is on disk: a delivery's fate by the outbox's
+transaction, an action of an operator or of another system by the journal (as offers are).
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from alerting.delivery import Order, SinkStatus, Verdict
+from alerting.operate import check
+from alerting.orders import Orders
+from alerting.outbox import Outbox
+from alerting.sink_board import SinkBoard
+from detectors import probation
+from runtime.bus import Later, RequestServer
+from runtime.clock import Clock
+from runtime.metrics import Metrics
+from telemetry.errors import ConfigError
+from tocsin import verbs
+from tocsin.back import Back
+from tocsin.control import control_row
+from tocsin.families import take_families
+from tocsin.offers import Offers
+from tocsin.senders import SenderBook
+
+
+class Answers:
+    """Serves every verb but `status`, which the node gives itself."""
+
+    def __init__(
+        self,
+        back: Back,
+        outbox: Outbox,
+        offers: Offers,
+        sinks: SinkBoard,
+        senders: SenderBook,
+        orders: Orders,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        trouble: Callable[[], str],
+    ) -> None:
+        """`trouble` says why the journal cannot be written, "" where it can."""
+        self._back = back
+        self._outbox = outbox
+        self._offers = offers
+        self._sinks = sinks
+        self._senders = senders
+        self._orders = orders
+        self._clock = clock
+        self._metrics = metrics
+        self._trouble = trouble
+        self._waiting: dict[int, Later] = {}  # answers to actions that are not on disk yet
+        self._number = 0
+        self.gate = verbs.GateSays(sources=[], metrics=[])
+
+    def serve(self, server: RequestServer, status: Callable[[], verbs.Status]) -> None:
+        """Say what is answered by what."""
+        serve, outbox = server.handle, self._outbox
+        serve("status", verbs.Nothing, lambda _: status())
+        serve("metrics", verbs.Nothing, lambda _: self._rendered())
+        serve("alarms", verbs.AlarmsRequest, self._alarms)
+        serve("changes", verbs.AlarmsRequest, self._changes)
+        serve("due", verbs.DueRequest, lambda ask: outbox.due(self._clock.now_ns(), ask.limit))
+        serve("senders", str, self._senders.statuses)
+        serve("mark", list[Verdict], self._mark)
+        serve("offer", verbs.Offered, self._offers.take)
+        serve("gate", verbs.GateSays, self._hear_gate)
+        serve("deliveries", verbs.Nothing, lambda _: outbox.deliveries())
+        serve("retry", verbs.Nothing, lambda _: outbox.retry())
+        serve("told", verbs.ToldRequest, lambda ask: outbox.told(ask.sink))
+        serve("decide", verbs.DecideRequest, self._decide)
+        serve("audit", verbs.Nothing, lambda _: outbox.audit())
+        serve("sinks", list[SinkStatus], self._hear_of_sinks)
+        serve("orders", list[Order], self._take_orders)
+        serve("operate", verbs.OperateRequest, self._operate)
+        serve("windows", verbs.Nothing, lambda _: self._windows())
+        serve("probation", verbs.Nothing, lambda _: self._probation())
+
+    def refuse(self, why: str) -> None:
+        """Tell all who wait for a disk that refuses. What they asked for is done once it is written."""
+        waiting, self._waiting = self._waiting, {}
+        for later in waiting.values():
+            later.fail(f"{why}. It counts as soon as that is over, unless the node ends before")
+        self._offers.refuse(why)
+
+    def _rendered(self) -> verbs.MetricsText:
+        return verbs.MetricsText(self._metrics.render().decode())
+
+    def _alarms(self, ask: verbs.AlarmsRequest) -> verbs.Alarms:
+        return verbs.Alarms(self._outbox.alarms(active_only=ask.active_only, limit=ask.limit))
+
+    def _changes(self, ask: verbs.AlarmsRequest) -> verbs.Alarms:
+        return verbs.Alarms(self._outbox.changes(limit=ask.limit))
+
+    def _hear_gate(self, says: verbs.GateSays) -> verbs.Nothing:
+        self.gate = says
+        take_families(self._metrics, says.metrics, "gate")
+        return verbs.Nothing()
+
+    def _mark(self, verdicts: list[Verdict]) -> verbs.Nothing:
+        self._outbox.mark(verdicts, self._clock.now_ns())
+        return verbs.Nothing()
+
+    def _decide(self, ask: verbs.DecideRequest) -> bool:
+        now_ns = self._clock.now_ns()
+        return self._outbox.decide(ask.number, approve=ask.approve, by=ask.by, now_ns=now_ns)
+
+    def _hear_of_sinks(self, statuses: list[SinkStatus]) -> verbs.Nothing:
+        self._sinks.hear(statuses, self._outbox.sinks(), self._clock.now_ns())
+        return verbs.Nothing()
+
+    def _take_orders(self, orders: list[Order]) -> Later:
+        """Journal what other systems want. One that is repeated waits for the first, or for nothing."""
+        self._check_disk()
+        now_ns = self._clock.now_ns()
+        for kind, payload in self._orders.rows(orders):
+            self._back.control(control_row(kind, now_ns, payload))
+        return self._later(verbs.Nothing())
+
+    def _operate(self, ask: verbs.OperateRequest) -> Later | verbs.OperateAnswer:
+        """Journal what an operator does; it counts from the next event tick on."""
+        try:
+            self._check(ask)
+        except ConfigError as error:
+            return verbs.OperateAnswer(refused=str(error))
+        self._check_disk()
+        now_ns = self._clock.now_ns()
+        self._back.control(control_row(ask.kind, now_ns, ask.payload))
+        return self._later(verbs.OperateAnswer(counts_from_ns=now_ns))
+
+    def _check(self, ask: verbs.OperateRequest) -> None:
+        if ask.kind != probation.KIND:
+            check(ask.kind, ask.payload)
+            return
+        probation.check(ask.payload)
+        if not self._back.detection.probation.matching(ask.payload["classes"]):
+            raise ConfigError(
+                f"no class matches {ask.payload['classes']!r}; `tocsin probation list` has them"
+            )
+
+    def _probation(self) -> verbs.ProbationAnswer:
+        found = self._back.detection.probation
+        return verbs.ProbationAnswer(
+            mode="on" if found.on else "off",
+            classes=found.table(),
+            would_have_sent=self._back.alerting.would_have_sent(),
+            orders=msgspec.to_builtins(found.orders),
+        )
+
+    def _check_disk(self) -> None:
+        if trouble := self._trouble():
+            raise ValueError(f"{trouble}. Nothing was done")
+
+    def _later(self, answer: object) -> Later:
+        """Return an answer that is given when all that was taken up to now is on disk."""
+        later, number = Later(), self._number
+        self._number += 1
+        self._waiting[number] = later
+
+        def done() -> None:
+            if self._waiting.pop(number, None) is not None:
+                later.answer(answer)
+
+        self._back.offer((), done)
+        return later
+
+    def _windows(self) -> verbs.WindowsAnswer:
+        return verbs.WindowsAnswer(
+            windows=[msgspec.to_builtins(window) for window in self._back.alerting.windows()]
+        )

@@ -1,0 +1,97 @@
+"""What came of ticks, on its way out of the node.
+
+The disk syncs a tick while it is scored. Nothing leaves the node for a tick that is not on disk: no
+result, no alert, no answer to whoever waits for it. Where the disk refuses, ticks are made and scored
+all the same, and what came of them waits here, in order (ADR 0014).
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from alerting.alert import Alert
+from alerting.outbox import Outbox
+from alerting.records import notices_of
+from runtime.bus import Publisher
+from runtime.clock import Clock
+from runtime.journal import BlockKind
+from runtime.journal_writer import JournalWriter
+from telemetry.batch import Batch
+from tocsin.chain import Outcome, Tick
+
+
+class Commits:
+    """From the journal to the outbox, from there to watchers, and the promises kept."""
+
+    def __init__(
+        self, journal: JournalWriter, outbox: Outbox, publisher: Publisher, clock: Clock
+    ) -> None:
+        self._journal = journal
+        self._outbox = outbox
+        self._publisher = publisher
+        self._clock = clock
+        self._sequence = 0  # of the newest tick
+        self._held: deque[tuple[int, Outcome]] = deque()
+        outbox.on_commit = self._publish
+
+    def journal(self, tick: Tick) -> None:
+        """Hand a tick to the disk, which does its part while the tick is scored."""
+        self._sequence = self._journal.append(
+            BlockKind.TICK, tick.tick_end_ns, tick.batches, sync=True, behind=True
+        )
+
+    def take(self, outcome: Outcome) -> None:
+        """Take what came of the tick that was journalled last."""
+        self._held.append((self._sequence, outcome))
+        self._journal.settle()
+        self._release()
+
+    def retry(self) -> None:
+        """Go on where a disk that refused takes something again."""
+        self._journal.retry()
+        self._release()
+        self._outbox.retry_ticks()
+
+    def _release(self) -> None:
+        while self._held and self._held[0][0] <= self._journal.on_disk:
+            _, outcome = self._held.popleft()
+            self.keep(outcome)
+            for promise in outcome.promises:
+                promise()
+
+    def keep(self, outcome: Outcome, *, has_result: bool = False) -> None:
+        """Keep what came of a tick that is on disk. `has_result`: the journal has that as well."""
+        if not outcome.is_worth_keeping:
+            return
+        if not has_result:
+            self._journal.append(
+                BlockKind.RESULT, outcome.tick_end_ns, outcome.result(), sync=False
+            )
+        self._outbox.commit(
+            outcome.tick_end_ns, outcome.alarms, self._clock.now_ns(),
+            incidents=outcome.incidents, digest=outcome.digest,
+        )  # fmt: skip
+
+    def _publish(self, alerts: Sequence[Alert], incidents: Sequence[Batch]) -> None:
+        for alert in alerts:
+            self._publisher.publish("alerts", msgspec.json.encode(alert))
+        for batch in incidents:
+            for notice in notices_of(batch):
+                self._publisher.publish("incidents", msgspec.json.encode(notice))
+
+    def on_disk_ns(self, frontier_ns: int) -> int:
+        """Return up to where everything that has closed by this frontier is on disk."""
+        if not self._held:
+            return frontier_ns
+        return min(frontier_ns, self._held[0][1].tick_end_ns - 1)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits for a disk that no more ticks should be made."""
+        return self._journal.full or self._outbox.full
+
+    @property
+    def trouble(self) -> str:
+        """Why a disk refuses what should be kept, "" where it does not."""
+        return self._journal.health() or self._outbox.trouble

@@ -1,0 +1,13 @@
+"""Control rows: what changes how records count, journalled with the tick from which it does."""
+
+import json
+from collections.abc import Mapping
+
+from telemetry.batch import Batch, batch_from_rows
+from telemetry.schemas import CONTROL
+
+
+def control_row(kind: str, tick_start_ns: int, payload: Mapping[str, object]) -> Batch:
+    """Return one control row as a batch."""
+    row = {"tick_start_ns": tick_start_ns, "kind": kind, "payload": json.dumps(payload)}
+    return batch_from_rows(CONTROL, [row])

@@ -1,0 +1,46 @@
+"""The node's sign of life: to systemd, and to the watchdog with what each stream last said."""
+
+import contextlib
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.journal import Cursor
+from runtime.notify import notify
+
+FAULT_CHARACTERS_MAX = 300
+HISTORY_BEHIND = 3  # journal blocks: the desk stores them as they come
+
+
+class Heartbeat:
+    """Owns the socket to the watchdog; nobody waits for it."""
+
+    def __init__(self, state: Path) -> None:
+        self._address = str(state / "watchdog.sock")
+        self._history = state / "cursors" / "history"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    def beat(self, says: Mapping[str, Any], faults: Mapping[str, str]) -> None:
+        """Send what the node says; `faults`: what alerts need on their way out, and what is wrong with it."""
+        notify("WATCHDOG=1")
+        told = {name: text[:FAULT_CHARACTERS_MAX] for name, text in faults.items() if text}
+        with contextlib.suppress(OSError):
+            message = json.dumps({**says, "faults": told}).encode()
+            self._socket.sendto(message, self._address)
+
+    def history_ns(self, next_sequence: int, now_ns: int) -> int | None:
+        """Return when the desk was last up with the journal, None where there is no desk."""
+        with contextlib.suppress(OSError):
+            stored_ns = self._history.stat().st_mtime_ns
+            cursor = Cursor(self._history.parent, self._history.name)
+            cursor.load()
+            behind = next_sequence - cursor.next_sequence
+            return stored_ns if behind > HISTORY_BEHIND else now_ns
+        return None
+
+    def stop(self) -> None:
+        """Close the socket."""
+        self._socket.close()
