@@ -130,6 +130,10 @@ class Alarm:
     origin: str = ""  # the system that caused the last change
     holds: str = ""  # foreign: "raise" or "clear" that waits to be believed
     due_ns: int = 0  # foreign: when its timer fires
+    their_state: str = ""  # foreign: its operator state in its own system; "" = that says none
+    their_owner: str = ""  # foreign: who works on it there
+    words_ns: int = 0  # foreign: when a change of its words alone was told last
+    words_wait: bool = False  # foreign: such a change is still to be told
 
     @property
     def up(self) -> bool:

@@ -6,6 +6,9 @@ source does, or nobody for `silent_hours_max`. Work per report is constant: no s
 
 import heapq
 import json
+import re
+from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -21,6 +24,18 @@ from telemetry.schema import Kind
 
 CLEARED_KEPT_NS = 86_400_000_000_000  # so long its occurrences are counted on
 RAISES_KEPT = 32
+WORDS_NS = 60_000_000_000  # an alarm whose words alone change is told of so often at most
+FLAPPING = " (flapping)"
+_NUMBER = re.compile(r"\d+")
+
+
+class Difference(Enum):
+    """What is new in a report of an alarm that is up."""
+
+    NONE = 0
+    WORDS = 1  # its title or text
+    STATE = 2  # who works on it, what causes it
+    SEVERITY = 3
 
 
 class ForeignAlarms:
@@ -36,6 +51,7 @@ class ForeignAlarms:
         self.alarms: dict[int, Alarm] = {}
         self._over: dict[int, None] = {}  # cleared ones, the oldest first: room is made of them
         self._timers: list[tuple[int, int]] = []
+        self._words: list[tuple[int, int]] = []  # changes of words alone that wait to be told
         self._storms = Storms(settings.storm_alarms, self._calm_ns)
         self._reports = context.metrics.counter(
             "foreign_alarm_reports_total",
@@ -141,7 +157,7 @@ class ForeignAlarms:
         if alarm.holds == "clear":
             alarm.holds = ""
             self._watch(alarm, now_ns)
-            if not self._differs(alarm, batch, row):
+            if self._differs(alarm, batch, row) is Difference.NONE:
                 return "held"
         return self._update(alarm, batch, row, now_ns)
 
@@ -164,8 +180,42 @@ class ForeignAlarms:
             "detail": json.loads(detail).get("detail", {}) if detail else {},
         }
 
-    def _differs(self, alarm: Alarm, batch: Batch, row: int) -> bool:
-        return _text(batch, "severity", row) != alarm.severity
+        self._take_over_state(alarm, _text(batch, "operator_state", row), alarm.explain["detail"])
+        alarm.words_wait = False
+
+    def _take_over_state(self, alarm: Alarm, state: str, detail: Mapping[str, Any]) -> None:
+        """Let an alarm be acknowledged, or not any more, as its own system says when that changes."""
+        if not state:
+            return
+        owner = str(detail.get("owner", ""))
+        if state == "acknowledged" and alarm.their_state != state:
+            alarm.acknowledged, alarm.operator = "until-clear", owner or alarm.source
+        elif state != "acknowledged" and alarm.their_state == "acknowledged":
+            alarm.acknowledged, alarm.operator = "", ""
+        elif state == "acknowledged" and owner and alarm.operator == alarm.their_owner:
+            alarm.operator = owner
+        alarm.their_state, alarm.their_owner = state, owner
+
+    def _differs(self, alarm: Alarm, batch: Batch, row: int) -> Difference:
+        """Return what of a report is new. Numbers in texts are not: they count."""
+        if _text(batch, "severity", row) != alarm.severity:
+            return Difference.SEVERITY
+        state = _text(batch, "operator_state", row)
+        if state and (state, _text(batch, "operator", row)) != (
+            alarm.their_state or "none",
+            alarm.their_owner,
+        ):
+            return Difference.STATE
+        if (_text(batch, "probable_cause", row), _text(batch, "event_type", row)) != (
+            alarm.probable_cause,
+            alarm.event_type,
+        ):
+            return Difference.STATE
+        title = alarm.title.removesuffix(FLAPPING)
+        same = _same_words(_text(batch, "specific_problem", row), title)
+        if same and _same_words(_text(batch, "additional_text", row), alarm.text):
+            return Difference.NONE
+        return Difference.WORDS
 
     def _begin(self, alarm: Alarm, now_ns: int) -> None:
         """Raise it: a new occurrence, or the last one again where that is not long ago."""
@@ -176,6 +226,8 @@ class ForeignAlarms:
         self._over.pop(alarm.id, None)
         if alarm.acknowledged == "until-clear" and alarm.cleared_ns:
             alarm.acknowledged = ""
+            if alarm.their_state == "acknowledged":
+                alarm.acknowledged = "until-clear"
         alarm.state, alarm.cleared_ns, alarm.holds = "raised", 0, ""
         alarm.changed_ns = now_ns
         alarm.explain["since_ns"] = alarm.raised_ns
@@ -188,23 +240,33 @@ class ForeignAlarms:
         if not alarm.flapping and len(alarm.raises) >= self._settings.flap_changes:
             alarm.flapping = True
             alarm.changed_ns = now_ns
-        if alarm.flapping and not alarm.title.endswith(" (flapping)"):
-            alarm.title += " (flapping)"
+        if alarm.flapping and not alarm.title.endswith(FLAPPING):
+            alarm.title += FLAPPING
             alarm.explain["what"] = alarm.title
 
     def _update(self, alarm: Alarm, batch: Batch, row: int, now_ns: int) -> str:
         self._watch(alarm, now_ns)
-        if not self._differs(alarm, batch, row):
+        differs = self._differs(alarm, batch, row)
+        if differs is Difference.NONE:
             return "repeated"
         worse = alarm.is_worse(_text(batch, "severity", row))
         if worse and alarm.acknowledged == "until-worse":
             alarm.acknowledged = ""
         since_ns, flapping = alarm.raised_ns, alarm.flapping
+        waited = alarm.words_wait
         self._take(alarm, batch, row)
         alarm.explain["since_ns"] = since_ns
-        alarm.explain["trend"] = "growing" if worse else "shrinking"
+        if differs is Difference.SEVERITY:
+            alarm.explain["trend"] = "growing" if worse else "shrinking"
         if flapping:
-            alarm.title += " (flapping)"
+            alarm.title += FLAPPING
+        if differs is Difference.WORDS:
+            if alarm.words_ns and now_ns - alarm.words_ns < WORDS_NS:
+                alarm.words_wait = True
+                if not waited:
+                    heapq.heappush(self._words, (alarm.words_ns + WORDS_NS, alarm.id))
+                return "held"
+            alarm.words_ns = now_ns
         alarm.state, alarm.changed_ns = "updated", now_ns
         return "changed"
 
@@ -231,7 +293,7 @@ class ForeignAlarms:
         alarm.cleared_ns = alarm.changed_ns = now_ns
         if alarm.flapping:
             alarm.flapping, alarm.raises = False, []
-            alarm.title = alarm.title.removesuffix(" (flapping)")
+            alarm.title = alarm.title.removesuffix(FLAPPING)
         self._forget_later(alarm, now_ns)
         return "changed"
 
@@ -264,8 +326,8 @@ class ForeignAlarms:
     @property
     def due_ns(self) -> int:
         """When the next timer fires; it may find that there is nothing to do."""
-        first = self._timers[0][0] if self._timers else NEVER_NS
-        return min(first, self._storms.due_ns)
+        firsts = [heap[0][0] for heap in (self._timers, self._words) if heap]
+        return min(*firsts, self._storms.due_ns, NEVER_NS)
 
     def advance(self, now_ns: int) -> list[Alarm]:
         """Fire what is due, in order of deadline."""
@@ -280,8 +342,20 @@ class ForeignAlarms:
                 continue
             if self._fire(alarm, now_ns):
                 changed.append(alarm)
+        changed += self._words_told(now_ns)
         for storm in self._storms.changed(now_ns):
             self._tell_storm(storm, changed, now_ns)
+        return changed
+
+    def _words_told(self, now_ns: int) -> list[Alarm]:
+        """Return the alarms whose words have changed and waited for their turn."""
+        changed = []
+        while self._words and self._words[0][0] <= now_ns:
+            alarm = self.alarms.get(heapq.heappop(self._words)[1])
+            if alarm is not None and alarm.words_wait and alarm.up:
+                alarm.words_wait, alarm.words_ns = False, now_ns
+                alarm.state, alarm.changed_ns = "updated", now_ns
+                changed.append(alarm)
         return changed
 
     def _fire(self, alarm: Alarm, now_ns: int) -> bool:
@@ -345,6 +419,9 @@ class ForeignAlarms:
         self.alarms = {alarm.id: alarm for alarm in alarms}
         self._over = dict.fromkeys(kept["over"])
         self._timers = [(due_ns, number) for due_ns, number in kept["timers"]]
+        self._words = sorted(
+            (one.words_ns + WORDS_NS, one.id) for one in self.alarms.values() if one.words_wait
+        )
         storms = (msgspec.convert(fields, Storm) for fields in kept["storms"])
         self._storms.classes = {(storm.source, storm.kind): storm for storm in storms}
 
@@ -356,6 +433,10 @@ def _text(batch: Batch, name: str, row: int) -> str:
         return batch.dictionaries[name][int(column[row])]
     start, end = int(column[row]), int(column[row + 1])
     return batch.blobs[name][start:end].tobytes().decode("utf-8", "replace")
+
+
+def _same_words(one: str, other: str) -> bool:
+    return one == other or _NUMBER.sub("", one) == _NUMBER.sub("", other)
 
 
 def _ns(seconds: float) -> int:

@@ -11,10 +11,7 @@ again each day; a pattern that became part of another comes with the other's id 
 """
 
 import re
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +21,10 @@ from collectors import syslog_header as header
 from collectors.block import DatagramBlock
 from collectors.config import ListenerSettings
 from collectors.log_patterns import FIRST, LogPatterns, Mined
-from collectors.syslog_columns import list_variables, texts
+from collectors.syslog_columns import list_variables, plain_text, texts
 from collectors.syslog_counts import LineCounts
-from collectors.syslog_events import Rule, find, rules_of_app, rules_of_id
+from collectors.syslog_meanings import Found, Meanings, Rows
+from collectors.syslog_options import SyslogOptions, Zones
 from collectors.syslog_senders import (
     BELIEFS,
     CLOCK,
@@ -41,89 +39,16 @@ from collectors.syslog_senders import (
 from runtime.checkpoint import read_arrays, write_array
 from runtime.component import Context
 from runtime.registry import Part, Reads
-from runtime.settings import PositiveInt, Settings
-from telemetry.batch import Batch, batch_from_rows, code_column
-from telemetry.errors import ConfigError
+from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_text
 from telemetry.schema import Schema
 from telemetry.schemas import ALARM, LEDGER, LOG, OPTION, SAMPLE, SERIES
 
 TEMPLATE_BYTES_MAX = 1024
-MEANINGS_MAX = 4096  # messages whose event and alarm are remembered: in a storm they repeat
 # Of lines_per_second_max, what may be used before a line of this severity is shed: debug goes first.
 SHARES = (1.0, 1.0, 1.0, 1.0, 0.95, 0.9, 0.8, 0.6)
 SEVERITY_LABELS = tuple(str(number) for number in range(8))
 _EMPTY_WORD = np.uint64(2)  # the key of no program, no message id
-
-
-class SyslogOptions(Settings, frozen=True, kw_only=True):
-    """Options of kind "syslog". `[collectors.<name>.options]`."""
-
-    message_bytes_max: PositiveInt = 16_384  # of a message; what is beyond is left out and counted
-    # A line end within a message of a stream does not end it unless `<` and a digit follow. The last
-    # message of a burst then waits for the next, or a second.
-    multi_line: bool = False
-    lines_per_second_max: int = 50_000  # more are shed, debug first; alarms never; 0 = no limit
-    hosts_max: PositiveInt = 16_384
-    words_max: PositiveInt = 16_384  # programs and message ids
-    patterns_max: PositiveInt = 8192  # the least recently used give way
-    variety: PositiveInt = 6  # so many lines that differ in one word are one pattern (3 to 8)
-    series_max: PositiveInt = 20_000  # counts of (host, severity) and (host, pattern)
-    patterns_per_host_max: PositiveInt = 64  # counted apart; the rest as `__other__`
-    # {"192.0.2.0/24": "+02:00", "198.51.100.0/24": "Europe/Vienna"}: of senders that state none.
-    zones: dict[str, str] = {}
-
-
-class Zones:
-    """The time zone of senders that do not state theirs: by subnet, the most specific wins."""
-
-    def __init__(self, zones: dict[str, str]) -> None:
-        """Raise ConfigError for a subnet or zone that is none."""
-        self._zones: list[tuple[int, int, int, int | ZoneInfo]] = []
-        for subnet, zone in zones.items():
-            try:
-                network = ip_network(subnet, strict=False)
-            except ValueError as error:
-                raise ConfigError(f"options: zones: {subnet!r} is no subnet: {error}") from error
-            low = int(network.network_address)
-            bits = network.prefixlen
-            if network.version == 4:
-                low, bits = low | 0xFFFF << 32, bits + 96
-            mask = ((1 << bits) - 1) << (128 - bits)
-            self._zones.append((bits, low, mask, _zone(zone)))
-        self._zones.sort(key=lambda one: -one[0])
-
-    def minutes(self, high: int, low: int, arrival_ns: int) -> int:
-        """Return how far ahead of UTC a sender's clock is."""
-        address = high << 64 | low
-        for _, network, mask, zone in self._zones:
-            if address & mask == network:
-                if isinstance(zone, int):
-                    return zone
-                offset = datetime.fromtimestamp(arrival_ns / 1e9, UTC).astimezone(zone).utcoffset()
-                return int((offset or timedelta()).total_seconds()) // 60
-        return 0
-
-    def __bool__(self) -> bool:
-        return bool(self._zones)
-
-
-def _zone(text: str) -> int | ZoneInfo:
-    sign = {"+": 1, "-": -1}.get(text[:1])
-    if sign is not None:
-        hours, _, minutes = text[1:].partition(":")
-        if hours.isdigit() and (minutes or "0").isdigit() and int(hours) <= 14:
-            return sign * (int(hours) * 60 + int(minutes or 0))
-    elif text in header.ZONES:
-        return header.ZONES[text]
-    else:
-        try:
-            return ZoneInfo(text)
-        except (KeyError, ValueError, OSError):
-            pass
-    raise ConfigError(
-        f"options: zones: {text!r} is no zone; write +02:00, UTC or a name such as Europe/Vienna"
-    )
 
 
 # Columns of a sender's counts.
@@ -171,8 +96,7 @@ class SyslogDecoder:
         self._zone_hour = -1
         words = self._words.key.size
         self._has_rules = np.zeros((2, words), np.uint8)  # of an id, of a program
-        self._rules: tuple[dict[int, tuple[Rule, ...]], dict[int, tuple[Rule, ...]]] = ({}, {})
-        self._meanings: dict[tuple[int, int, int, bytes], tuple[str, dict[str, Any] | None]] = {}
+        self._meanings = Meanings(self._source)
         self._patterns = LogPatterns(patterns_max=options.patterns_max, variety=options.variety)
         self._counts = LineCounts(
             slots_max=options.series_max,
@@ -282,18 +206,15 @@ class SyslogDecoder:
         made += self._patterns_told(
             cut.work, heads.take(kept, axis=1), mined, message_id[kept], arrival_ns[kept]
         )
-        rows = _Rows(cut.work, heads.take(kept, axis=1), time_ns[kept], arrival_ns[kept], host[kept],
+        rows = Rows(cut.work, heads.take(kept, axis=1), time_ns[kept], arrival_ns[kept], host[kept],
                      app[kept], message_id[kept], block.frontier_ns)  # fmt: skip
-        event, alarms = self._events(rows, np.flatnonzero(ruled[kept]))
+        found = self._meanings.of(
+            rows, np.flatnonzero(ruled[kept]), self._hosts.text, self._words.text
+        )
         if kept.size:
-            made.append(self._log_batch(rows, mined, event))
-        if alarms:
-            made.append(
-                batch_from_rows(
-                    ALARM, alarms, source=self._source, arrival_ns=int(arrival_ns[-1]),
-                    frontier_ns=block.frontier_ns,
-                )
-            )  # fmt: skip
+            made.append(self._log_batch(rows, mined, found))
+        if found.alarms is not None:
+            made.append(found.alarms)
         return made
 
     def _find_senders(self, block: DatagramBlock) -> NDArray[np.int32]:
@@ -334,7 +255,7 @@ class SyslogDecoder:
         def text(start: int) -> Any:
             def of(m: int) -> str:
                 at, size = int(heads[start, m]), min(int(heads[start + 1, m]), NAME_BYTES_MAX)
-                return _plain(work[at : at + size].tobytes())
+                return plain_text(work[at : at + size].tobytes())
 
             return of
 
@@ -356,11 +277,7 @@ class SyslogDecoder:
         return host, found[0], found[1]
 
     def _learn_rules(self, row: int) -> None:
-        word = self._words.text[row]
-        for which, made in enumerate((rules_of_id(word), rules_of_app(word))):
-            self._has_rules[which, row] = bool(made and word)
-            if made and word:
-                self._rules[which][row] = made
+        self._has_rules[:, row] = self._meanings.learn(row, self._words.text[row])
 
     def _count_heads(self, flags: NDArray[np.int64]) -> None:
         structured = np.count_nonzero(flags & header.RFC5424)
@@ -416,50 +333,7 @@ class SyslogDecoder:
             batch_from_rows(OPTION, made, source=self._source, arrival_ns=made[-1]["arrival_ns"])
         ]
 
-    def _events(
-        self, rows: "_Rows", ruled: NDArray[np.int64]
-    ) -> tuple[dict[int, str], list[dict[str, Any]]]:
-        """Return the event of each row that is one, and changes of alarms."""
-        events: dict[int, str] = {}
-        alarms: list[dict[str, Any]] = []
-        for r in ruled.tolist():
-            event, alarm = self._meaning(rows, r)
-            if event:
-                events[r] = event
-            if alarm is not None:
-                changed_ns = int(rows.arrival_ns[r])
-                moved = (
-                    {"raised_ns": changed_ns}
-                    if alarm["state"] == "raised"
-                    else {"cleared_ns": changed_ns}
-                )
-                alarms.append({**alarm, "changed_ns": changed_ns, **moved})
-        return events, alarms
-
-    def _meaning(self, rows: "_Rows", r: int) -> tuple[str, dict[str, Any] | None]:
-        """Return a message's event, and the change of an alarm without its times; known ones at once."""
-        word, app, host = int(rows.message_id[r]), int(rows.app[r]), int(rows.host[r])
-        data = rows.data(r)
-        key = (word, app, host, data)
-        known = self._meanings.get(key)
-        if known is not None:
-            return known
-        candidates = self._rules[0].get(word) or self._rules[1].get(app, ())
-        text = _plain(data)
-        found = find(candidates, text)
-        made: tuple[str, dict[str, Any] | None] = ("", None)
-        if found is not None:
-            alarm = found.alarm(
-                source=self._source, host=self._hosts.text[host],
-                message_id=self._words.text[word], text=text,
-            )  # fmt: skip
-            made = (found.event, alarm)
-        if len(self._meanings) >= MEANINGS_MAX:
-            self._meanings.clear()
-        self._meanings[key] = made
-        return made
-
-    def _log_batch(self, rows: "_Rows", mined: Mined, events: dict[int, str]) -> Batch:
+    def _log_batch(self, rows: Rows, mined: Mined, found: Found) -> Batch:
         heads, work = rows.heads, rows.work
         columns: dict[str, Any] = {
             "time_ns": rows.time_ns,
@@ -495,12 +369,7 @@ class SyslogDecoder:
             words, codes = np.unique(row, return_inverse=True)
             columns[name] = codes.astype(np.uint32)
             dictionaries[name] = tuple(names.text[word] for word in words.tolist())
-        if events:
-            columns["event"], dictionaries["event"] = code_column(
-                [events.get(r, "") for r in range(every.size)]
-            )
-        else:
-            columns["event"], dictionaries["event"] = np.zeros(every.size, np.uint32), ("",)
+        columns["event"], dictionaries["event"] = found.event, found.events
         return Batch(
             LOG, columns, blobs, dictionaries, self._source, int(rows.arrival_ns[-1]),
             rows.frontier_ns,
@@ -539,7 +408,7 @@ class SyslogDecoder:
                 _move(array, stay)
         if self._hosts.crowded():
             made += self._counts.clear(self._hosts.text)
-            self._meanings.clear()
+            self._meanings.forget()
             _move(self._clock, self._hosts.make_room())
         if self._words.crowded():
             stay = self._words.make_room()
@@ -554,8 +423,6 @@ class SyslogDecoder:
     def _relearn(self) -> None:
         self._has_rules[:] = 0
         self._meanings.clear()
-        for known in self._rules:
-            known.clear()
         for row in range(1, self._words.rows):
             self._learn_rules(row)
 
@@ -633,33 +500,6 @@ class SyslogDecoder:
         self._counts.restore(state)
 
 
-class _Rows:
-    """The messages that are kept: where they lie, when they were written, by whom."""
-
-    __slots__ = (
-        "app", "arrival_ns", "frontier_ns", "heads", "host", "message_id", "time_ns", "work",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        work: NDArray[np.uint8],
-        heads: NDArray[np.int64],
-        time_ns: NDArray[np.int64],
-        arrival_ns: NDArray[np.int64],
-        host: NDArray[np.int32],
-        app: NDArray[np.int32],
-        message_id: NDArray[np.int32],
-        frontier_ns: int,
-    ) -> None:
-        self.work, self.heads, self.time_ns, self.arrival_ns = work, heads, time_ns, arrival_ns
-        self.host, self.app, self.message_id, self.frontier_ns = host, app, message_id, frontier_ns
-
-    def data(self, row: int) -> bytes:
-        """Return a message's text as it came."""
-        at, size = int(self.heads[header.TEXT_START, row]), int(self.heads[header.TEXT_SIZE, row])
-        return self.work[at : at + size].tobytes()
-
-
 _FLAGS = (
     (header.NO_PRIORITY, "no_priority"),
     (header.NO_HOST, "no_host"),
@@ -669,17 +509,6 @@ _FLAGS = (
     (header.BAD_DATA, "bad_structured_data"),
     (header.UPTIME, "uptime"),
 )
-
-
-def _plain(data: bytes) -> str:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    return text.translate(_BLANKS)
-
-
-_BLANKS = {code: " " for code in (*range(32), 127) if code not in (9, 10)}
 
 
 def _hash(data: bytes) -> int:
@@ -700,7 +529,7 @@ def _template(text: bytes, mined: Mined, m: int) -> str:
         parts.append(text[at:start])
         at = start + size
     parts.append(text[at:])
-    return " ".join(_plain(b"<*>".join(parts)[:TEMPLATE_BYTES_MAX]).split())
+    return " ".join(plain_text(b"<*>".join(parts)[:TEMPLATE_BYTES_MAX]).split())
 
 
 def _pattern_row(arrival_ns: int, pattern_id: int, template: str, part_of: int) -> dict[str, Any]:

@@ -142,3 +142,15 @@ def texts(work: NDArray[np.uint8], start: NDArray[np.int64], size: NDArray[np.in
     offset = np.empty(size.size + 1, np.int32)
     out = np.empty(2 * int(size.sum()) + 1, np.uint8)
     return offset, out[: copy_texts(work, start, size, offset, out)]
+
+
+def plain_text(data: bytes) -> str:
+    """Return one text as `texts` makes it, without line ends kept apart: for names and rare rows."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    return text.translate(_BLANKS)
+
+
+_BLANKS = {code: " " for code in (*range(32), 127) if code not in (9, 10)}

@@ -60,6 +60,33 @@ def _row_of(key, keys, rows):  # type: ignore[no-untyped-def]
 
 
 @kernel(
+    "i8(const u1[::1], const i8[::1], const i8[::1], const i4[::1], const i4[::1], const i4[::1],"
+    " const i8[::1], u8[::1])"
+)
+def message_keys(
+    work: NDArray[np.uint8],
+    start: NDArray[np.int64],
+    size: NDArray[np.int64],
+    word: NDArray[np.int32],
+    app: NDArray[np.int32],
+    host: NDArray[np.int32],
+    chosen: NDArray[np.int64],
+    out_key: NDArray[np.uint64],
+) -> int:
+    """Hash what the K chosen of M messages say: those with one key say the same; return K.
+
+    In      texts work[start : start + size]; word, app, host int32[M], rows of names; chosen int64[K].
+    Out     out_key uint64[K].
+    """
+    for k in range(chosen.size):
+        m = chosen[k]
+        h = _hash(work, start[m], start[m] + size[m])
+        h = _mix(h ^ np.uint64(word[m]) << np.uint64(40) ^ np.uint64(app[m]) << np.uint64(20))
+        out_key[k] = _mix(h ^ np.uint64(host[m]))
+    return chosen.size
+
+
+@kernel(
     "i8(const u1[::1], const i8[::1], const i8[::1], const u8[::1], const i8[::1], i8, u8[::1], i4[::1],"
     " u8[::1], i8[::1], i4[::1], i4[::1])"
 )

@@ -125,6 +125,30 @@ class Batch:
         }
         return self.with_columns(self.schema, columns)
 
+    def take(self, rows: NDArray[np.int64]) -> "Batch":
+        """Return the rows at these places, in this order; a place may come more than once."""
+        columns: dict[str, Column] = {}
+        blobs: dict[str, Column] = {}
+        for spec in self.schema.fields:
+            column = self.columns[spec.name]
+            if spec.kind is not Kind.TEXT:
+                columns[spec.name] = column[rows]
+                continue
+            data, edges = self.blobs[spec.name].tobytes(), column.tolist()
+            parts = [data[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            columns[spec.name] = offsets = np.zeros(rows.size + 1, np.int32)
+            np.cumsum(np.diff(column)[rows], out=offsets[1:])
+            blobs[spec.name] = np.frombuffer(b"".join([parts[i] for i in rows.tolist()]), np.uint8)
+        return Batch(
+            self.schema,
+            columns,
+            blobs,
+            self.dictionaries,
+            self.source,
+            self.arrival_ns,
+            self.frontier_ns,
+        )
+
     def with_columns(self, schema: Schema, columns: Mapping[str, Column]) -> "Batch":
         """Return a batch of `schema` with these columns and everything else as here."""
         return Batch(

@@ -21,7 +21,7 @@ from alerting.records import alerts_of, notices_of
 from collectors.capture import Datagram, pack
 from collectors.config import ListenerSettings
 from collectors.syslog import COLLECTOR as SYSLOG
-from collectors.syslog import SyslogOptions
+from collectors.syslog_options import SyslogOptions
 from correlator.tables.network_map import (
     FileNetworkMap,
     InterfaceEntry,

@@ -383,17 +383,19 @@ class TrapDecoder:
 
 
 def _with_counts(news: News, count: int, changes: int) -> dict[str, Any]:
-    """Return the row of news that stands for several notifications."""
+    """Return the row of news that stands for several notifications.
+
+    The text of an alarm stays as it is: a repeat is no news of it.
+    """
     detail = dict(news.row["detail"])
-    text = "text" if news.severity else "message"
-    said = news.row[text]
+    counts = f"; {count} such traps within this second" if count > 1 else ""
     if count > 1:
         detail["count"] = count
-        said += f"; {count} such traps within this second"
     if changes:
         detail["changes"] = changes
-        said += f", {changes} changes of state among them"
-    return {**news.row, text: said, "detail": detail}
+        counts += f", {changes} changes of state among them"
+    row = {**news.row, "detail": detail}
+    return row if news.severity else row | {"message": row["message"] + counts}
 
 
 def _sender(block: DatagramBlock, d: int) -> str:

@@ -187,3 +187,56 @@ def test_the_stage_goes_on_bit_for_bit_from_a_snapshot_whatever_the_cut() -> Non
     cut.stage.restore(kept)
     assert said + play(cut, range(211, 500), one_by_one=False) == expected
     assert expected.count(b'"cleared"') > 20
+
+
+def test_what_its_manager_says_anew_is_told_without_a_new_alarm() -> None:
+    world = AlarmWorld()
+
+    def said(**more: Any) -> dict[str, Any]:
+        state = {"operator_state": more.pop("state", "none"), "operator": more.pop("owner", "")}
+        detail = {"owner": state["operator"], "acknowledged": state["operator_state"] != "none"}
+        report = world.report("fan", "ams1", source="netcool", detail=detail, **more)
+        return report | state
+
+    (raised,) = world.told(said())
+    assert world.told(said()) == []
+    (acknowledged,) = world.told(said(state="acknowledged", owner="anna"))
+    assert (acknowledged.operator_state, acknowledged.operator) == ("acknowledged", "anna")
+    (handed_over,) = world.told(said(state="acknowledged", owner="ben"))
+    assert (handed_over.operator_state, handed_over.operator) == ("acknowledged", "ben")
+    (taken_back,) = world.told(said())
+    assert taken_back.operator_state == "none"
+    (explained,) = world.told(said(probable_cause="fanFailure"))
+    assert explained.probable_cause == "fanFailure"
+    (worded,) = world.told(said(probable_cause="fanFailure", title="part ordered"))
+    assert worded.title == "part ordered"
+    changes = (acknowledged, handed_over, taken_back, explained, worded)
+    assert {(one.id, one.state, one.occurrence) for one in changes} == {(raised.id, "updated", 1)}
+
+
+def test_an_operator_s_own_acknowledgement_outlives_repeats_of_a_manager_s_none() -> None:
+    world = AlarmWorld()
+    report = world.report("fan", "ams1", source="netcool") | {"operator_state": "none"}
+    world.told(report)
+    alarm = next(iter(world.stage._foreign.alarms.values()))
+    alarm.acknowledged = "until-clear"
+    assert world.told(report) == []
+    assert alarm.acknowledged == "until-clear"
+
+
+def test_changing_numbers_are_no_news_and_changing_words_are_told_once_a_minute() -> None:
+    world = AlarmWorld()
+    (raised,) = world.told(world.report("bgp", "ams1", title="peer 5 said: hold timer"))
+    assert world.told(world.report("bgp", "ams1", title="peer 6 said: hold timer")) == []
+    (first,) = world.told(world.report("bgp", "ams1", title="peer said: cease"))
+    assert (first.id, first.title) == (raised.id, "peer said: cease")
+    for word in ("reset", "cease", "reset"):
+        assert world.told(world.report("bgp", "ams1", title=f"peer said: {word}")) == []
+    assert fates(world, "held") == 3
+    kept = Snapshot()
+    world.stage.snapshot(kept)
+    world.stage = world.make_stage()
+    world.stage.restore(kept)
+    (later,) = world.told(seconds=61.0)
+    assert (later.id, later.title, later.state) == (raised.id, "peer said: reset", "updated")
+    assert world.told(seconds=200.0) == []

@@ -126,7 +126,7 @@ def test_a_storm_is_two_rows_a_second_and_every_trap_is_counted() -> None:
     assert len(alarms) == 12  # three interfaces, two seconds: the first, and the count of the rest
     assert sum(row["occurrence"] for row in alarms) == 3000
     assert alarms[0]["changed_ns"] == START, "the first is told at once"
-    assert "666 such traps within this second" in alarms[3]["additional_text"]
+    assert json.loads(alarms[3]["explain"])["detail"]["count"] == 666
     samples = rows(batches, "sample")
     assert sum(row["value"] for row in samples) == 3000
     assert {row["kind"] for row in samples} == {2}
@@ -143,7 +143,7 @@ def test_flapping_keeps_its_order_then_its_last_state_and_its_count() -> None:
     assert len(found) == 9
     assert found[-1]["state"] == "cleared"  # the 201st said up
     assert sum(row["occurrence"] for row in found) == 201
-    assert "changes of state" in found[-1]["additional_text"]
+    assert json.loads(found[-1]["explain"])["detail"]["changes"] > 100
 
 
 def test_a_count_never_brings_back_what_was_cleared() -> None:

@@ -1,0 +1,15 @@
+"""Batches: rows taken by place."""
+
+import numpy as np
+
+from telemetry.batch import batch_from_rows
+from telemetry.schemas import ALARM
+
+
+def test_rows_are_taken_in_any_order_and_more_than_once() -> None:
+    rows = [{"entity": f"e{n}" * n, "severity": s, "occurrence": n} for n, s in enumerate("abc")]
+    made = batch_from_rows(ALARM, rows).take(np.array([2, 0, 2, 1]))
+    assert made.texts("entity") == ["e2e2", "", "e2e2", "e1"]
+    assert made.texts("severity") == ["c", "a", "c", "b"]
+    assert made["occurrence"].tolist() == [2, 0, 2, 1]
+    assert made.take(np.zeros(0, np.int64)).rows == 0
