@@ -19,6 +19,7 @@ class Graph:
             self.ends[name] = (a, b)
             self._next.setdefault(a, {}).setdefault(b, []).append(name)
             self._next.setdefault(b, {}).setdefault(a, []).append(name)
+        self._whole: list[set[str]] | None = None  # its parts while all is up
         self._cores: dict[str, set[str]] = {}
         self._near: dict[str, dict[str, int]] = {}
         self._cut: dict[tuple[frozenset[str], frozenset[str]], frozenset[str]] = {}
@@ -68,15 +69,19 @@ class Graph:
         >>> sorted(Graph(links).cut_off(["cd"]))
         ['d']
         """
-        gone, down = frozenset(links), frozenset(nodes)
+        gone = frozenset(link for link in links if link in self.ends)
+        down = frozenset(node for node in nodes if node in self._next)
+        if not gone and not down:
+            return frozenset()
         known = self._cut.get((gone, down))
         if known is not None:
             return known
-        whole = self._parts(frozenset(), frozenset())
+        if self._whole is None:
+            self._whole = self._parts(frozenset(), frozenset())
         parts = self._parts(gone, down)
         # Only what was one part before is cut off by this.
         made: set[str] = set()
-        for before in whole:
+        for before in self._whole:
             inside = [part for part in parts if part <= before]
             if len(inside) > 1:
                 core = self._core(before)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from alerting.alarm import SEVERITIES, Alarm, Claim, alarm_id
+from alerting.alarm import SEVERITIES, Alarm, Claim
 from alerting.causes import CauseRules, Row
 from alerting.config import AlertingSettings
 from alerting.explain import attached, explain
@@ -29,6 +29,7 @@ class OwnAlarms:
         self._rules = rules
         self._explanations = explanations
         self.alarms: dict[int, Alarm] = {}
+        self._oldest: list[int] | None = None  # this tick's cleared alarms, the oldest last
         self._held = context.metrics.counter(
             "alarms_held_total",
             "claims that became no alarm, by reason",
@@ -40,6 +41,7 @@ class OwnAlarms:
         """Move every alarm on by one tick; return those that changed."""
         attacks = (a for a in self.alarms.values() if a.up and a.kind == "volumetric-attack")
         claims = self._rules.claims(rows, {alarm.entity for alarm in attacks})
+        self._oldest = None
         shown = {claim.alarm_id for claim in claims}
         claimed: list[tuple[Alarm, Claim]] = []
         for claim in claims:
@@ -55,7 +57,7 @@ class OwnAlarms:
                 # Part of an event that has an alarm: it keeps that alarm up and raises no other.
                 attach(sibling, f"deviation {claim.entity}")
                 sibling.quiet_ticks, sibling.last_ns = 0, now_ns
-                shown.add(alarm_id(sibling.kind, sibling.entity))
+                shown.add(sibling.id)
             elif alarm := self._alarm_of(claim, shown):
                 claimed.append((alarm, claim))
                 shown.add(claim.alarm_id)
@@ -68,27 +70,33 @@ class OwnAlarms:
 
     def _alarm_of(self, claim: Claim, shown: set[int]) -> Alarm | None:
         """Return the claim's alarm, a new one where there is none, None where there is no room."""
-        alarm = self.alarms.get(claim.alarm_id)
+        number = claim.alarm_id
+        alarm = self.alarms.get(number)
         if alarm is None:
             if len(self.alarms) >= self._settings.alarms_max and not self._make_room(shown):
                 self._held.add("too_many")
                 return None
-            alarm = Alarm(claim.kind, claim.entity, first_ns=claim.since_ns)
-            self.alarms[claim.alarm_id] = alarm
+            alarm = Alarm(claim.kind, claim.entity, first_ns=claim.since_ns, number=number)
+            self.alarms[number] = alarm
         if not alarm.up and alarm.pending_ticks == 0:
             alarm.first_ns = claim.since_ns
         return alarm
 
     def _make_room(self, shown: set[int]) -> bool:
         """Forget the alarm that was cleared longest ago, if there is one that this tick has not."""
-        over = [
-            (alarm.cleared_ns, key)
-            for key, alarm in self.alarms.items()
-            if alarm.state in ("cleared", "closed") and key not in shown
-        ]
-        if over:
-            del self.alarms[min(over)[1]]
-        return bool(over)
+        if self._oldest is None:
+            over = [
+                (alarm.cleared_ns, key)
+                for key, alarm in self.alarms.items()
+                if alarm.state in ("cleared", "closed")
+            ]
+            self._oldest = [key for _, key in sorted(over, reverse=True)]
+        while self._oldest:
+            key = self._oldest.pop()
+            if key not in shown:
+                del self.alarms[key]
+                return True
+        return False
 
     def _sibling(self, claim: Claim, shown: set[int]) -> Alarm | None:
         """Return the deviation alarm of another entity that began when this one did."""

@@ -241,7 +241,7 @@ class Suspects:
         scored = []
         for place, past in enumerate(self._past.get(root.kind, {}).values()):
             theirs = past["kinds"]
-            same = sum(kind in kinds for kind in theirs)
+            same = len(kinds.intersection(theirs))
             alike = same / (len(kinds) + len(theirs) - same)
             alike = 0.7 * alike + 0.3 * (past["entity"] == root.entity)
             if alike >= SIMILAR_LEAST and past["id"] != number:
