@@ -133,6 +133,11 @@ class FlowWindows:
         ]
         return min(deadlines, default=0)
 
+    @property
+    def holds_records(self) -> bool:
+        """Whether records lie in ticks that are not closed yet."""
+        return bool(self._waiting) or any(self._open.values())
+
     def open(self, frontier_ns: int) -> None:
         """Begin with the ticks that hold `frontier_ns`; does nothing once ticks are open.
 

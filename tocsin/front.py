@@ -137,12 +137,9 @@ class Front:
             if event_end < (deadline or NEVER_NS):
                 closings += self._close_events(event_end)
                 continue
-            if not deadline:
+            if not self._windows.holds_records:
                 break
-            closing = self._close(deadline)
-            if not any(batch.schema.name == "partial" and batch.rows for batch in closing.batches):
-                break
-            closings.append(closing)
+            closings.append(self._close(deadline))
         self._frontier = frontier
         return closings
 
