@@ -25,6 +25,11 @@ class Windows(Protocol):
         """Return the arrival time at which the next tick closes; 0 before the first frontier."""
         ...
 
+    @property
+    def holds_records(self) -> bool:
+        """Whether records lie in ticks that are not closed yet."""
+        ...
+
 
 class Front:
     """One shard: decoders by listener name, and its windows.
