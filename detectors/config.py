@@ -20,6 +20,20 @@ class ProbationSettings(Settings, frozen=True, kw_only=True):
     days: PositiveInt = 7  # in a row within the budget, then a class goes live by itself
 
 
+class RouteSettings(Settings, frozen=True, kw_only=True):
+    """`[detection.routes]`: who announces what is ours, and who passes on too much."""
+
+    own_as: tuple[int, ...] = ()  # they may announce every prefix of ours
+    # Ours beside those of the network map, with the ASes that may announce them; [] = learned.
+    own_prefixes: dict[str, tuple[int, ...]] = {}
+    learn_hours: PositiveFloat = (
+        1.0  # from a prefix's first route on, its origins are taken as right
+    )
+    accept_days: PositiveFloat = 7.0  # what stands for so long is taken as right
+    takeover_prefixes_min: PositiveInt = 20  # of others, by one AS within ten minutes
+    leak_prefixes_min: PositiveInt = 200  # more than usual, and a fifth more
+
+
 class DetectionSettings(Settings, frozen=True, kw_only=True):
     """`[detection]`"""
 
@@ -38,3 +52,4 @@ class DetectionSettings(Settings, frozen=True, kw_only=True):
     leak_seconds: PositiveFloat = 1200.0  # how long a rise must last to be called one
     also: dict[str, AlsoSettings] = {}
     probation: ProbationSettings = ProbationSettings()
+    routes: RouteSettings = RouteSettings()

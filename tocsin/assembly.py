@@ -7,6 +7,7 @@ from alerting.stage import AlertingStage
 from correlator.merge import FrameMerger
 from correlator.sample_windows import SampleWindows
 from correlator.tables.network_map import load_network
+from detectors.routes import RouteWatch
 from detectors.stage import DetectionStage
 from runtime.clock import Clock
 from runtime.metrics import Metrics
@@ -46,6 +47,13 @@ def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1
             evidence=merger,
         ),
         samples=samples,
+        routes=RouteWatch(
+            config.detection.routes,
+            make_context("routes", clock, metrics, seed),
+            own=network.own_prefixes(),
+            contradicting=lambda routes, among: network.routing().contradicting(routes, among),
+            router_of=network.router_of,
+        ),
         shards=shards,
         event_tick_ns=config.views.event_tick_ns,
     )

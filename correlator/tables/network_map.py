@@ -133,6 +133,10 @@ class FileNetworkMap:
         """Return all routers known."""
         return tuple(self._exporter)
 
+    def own_prefixes(self) -> dict[str, str]:
+        """Return the prefixes of the file and whose they are."""
+        return {str(network): owner for network, owner in self._prefixes}
+
     def owner_of_prefix(self, prefix: str) -> str:
         """Return the owner of the smallest known prefix that holds this one, or ""."""
         try:

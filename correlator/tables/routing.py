@@ -1,8 +1,8 @@
 """Which AS an address belongs to, by the routes that BMP told of: longest match over all peers.
 
 For joins and explanations: the origin of an attacked prefix, of a talker, of a destination; and for
-security: routes whose origin contradicts what is known of the same or a covering prefix (`conflicts`, to
-be asked before `learn`).
+security: routes whose origin contradicts what is known of the same or a covering prefix
+(`contradicting`, to be asked before `learn`).
 
 IPv4 and IPv6 unicast of Adj-RIB-In and Loc-RIB. A prefix keeps the routes of every peer, so that one
 withdrawal falls back to another peer's. Of several the best is a Loc-RIB's (its router chose it), then
@@ -24,7 +24,6 @@ from telemetry.identity import address_text
 
 ROUTES_MAX = 2_000_000
 PEERS_MAX = 65_535
-CONFLICTS_MAX = 1000  # of one batch
 _FIRST = 1 << 10
 _V4 = 0xFFFF << 32
 
@@ -313,18 +312,6 @@ class Origin:
     routes: int  # how many are known of the prefix
 
 
-@dataclass(frozen=True, slots=True)
-class OriginConflict:
-    """A route whose origin no route of the prefix that covers it has: a leak, a hijack, or a move."""
-
-    time_ns: int
-    prefix: str
-    origin_as: int
-    peer: str
-    covered_by: str  # the same prefix, or a shorter one
-    known_origins: tuple[int, ...]
-
-
 class RoutingTable:
     """Prefixes and their routes; at most `routes_max` routes, what is over that is counted."""
 
@@ -478,50 +465,34 @@ class RoutingTable:
             len(self._routes_of(int(place[0]))),
         )
 
-    def conflicts(self, routes: Batch) -> list[OriginConflict]:
-        """Return routes of a batch, not learned yet, whose origin contradicts what is known.
+    def contradicting(
+        self, routes: Batch, among: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        """Return rows of a batch, not learned yet, whose origin contradicts what is known; and that.
 
-        New routes and those of another origin only; the first 1,000. A prefix covered by nothing, or
-        whose own origin is not known (a set), contradicts nothing.
+        New routes and those of another origin only: what is known is the longest prefix that covers
+        the route's, over all peers. A prefix covered by nothing but a default route, or whose own
+        origin is not known (a set), contradicts nothing.
         """
         news = np.isin(routes["change"], (0, 1, 4)) & (routes["withdrawn"] == 0)
         wanted = news & (routes["safi"] == 1) & (routes["rib"] != 2) & (routes["rib"] != 3)
-        rows = np.flatnonzero(wanted & (routes["origin_as"] != 0))
+        rows = np.flatnonzero(among & wanted & (routes["origin_as"] != 0))
         if not rows.size:
-            return []
+            return rows, np.zeros(0, np.uint32)
         place, route = self.find(
             np.ascontiguousarray(routes["prefix_high"][rows]),
             np.ascontiguousarray(routes["prefix_low"][rows]),
             np.ascontiguousarray(routes["prefix_length"][rows]),
             (routes["afi"][rows] == 2).astype(np.uint8),
         )
-        other = (route >= 0) & (self._origin[route] != routes["origin_as"][rows])
+        known = self._origin[route]
+        other = (route >= 0) & (known != routes["origin_as"][rows])
         # A default route covers everything and says nothing of whose it is.
         other &= ~np.isin(self._kinds[place], (1, 34))
-        found = []
-        for i in np.flatnonzero(other).tolist():
-            row = int(rows[i])
+        for i in np.flatnonzero(other).tolist():  # the best route's is not the only origin
             origins = {int(self._origin[r]) for r in self._routes_of(int(place[i]))}
-            number = int(routes["origin_as"][row])
-            if number in origins or 0 in origins:
-                continue
-            address = address_text(int(routes["prefix_high"][row]), int(routes["prefix_low"][row]))
-            peer = _peer_text(
-                tuple(
-                    int(routes[name][row])
-                    for name in ("exporter_address_high", "exporter_address_low", "peer_type",
-                                 "peer_distinguisher", "peer_address_high", "peer_address_low")
-                )
-            )  # fmt: skip
-            found.append(
-                OriginConflict(
-                    int(routes["time_ns"][row]), f"{address}/{int(routes['prefix_length'][row])}",
-                    number, peer, self._prefix_text(int(place[i])), tuple(sorted(origins)),
-                )
-            )  # fmt: skip
-            if len(found) >= CONFLICTS_MAX:
-                break
-        return found
+            other[i] = int(routes["origin_as"][rows[i]]) not in origins and 0 not in origins
+        return rows[other], known[other]
 
     def _routes_of(self, place: int) -> list[int]:
         """Return the valid routes of a prefix."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.bmp_messages import monitoring, prefix, update, usual
 from tests.support.frr import until
 from tests.support.live_node import CLOCK, LiveNode, write_config
 from tocsin.demo.settings import free_port
@@ -27,6 +28,7 @@ def test_a_peer_and_a_session_that_go_are_told(tmp_path: Path) -> None:
     extra = (
         f'[api]\nmetrics_listen = "127.0.0.1:{metrics}"\n'
         f'[collectors.core]\nkind = "bmp"\nlisten = "tcp://127.0.0.1:{bmp}"\n'
+        '[detection.routes.own_prefixes]\n"198.51.100.0/24" = [64500]\n'
     )
     config = write_config(tmp_path, port=ports[0], sflow_port=ports[1], extra="\n" + extra)
     state, told = tmp_path / "state", tmp_path / "alerts.jsonl"
@@ -37,7 +39,8 @@ def test_a_peer_and_a_session_that_go_are_told(tmp_path: Path) -> None:
         node.ask()
         gate.start()
         with socket.create_connection(("127.0.0.1", bmp), timeout=20) as router:
-            router.sendall(RECORDED.read_bytes())
+            stolen = monitoring(update(usual((64501, 64666)), prefix("198.51.100.0/25")))
+            router.sendall(RECORDED.read_bytes() + stolen)
             for _ in until():
                 if any(kind == "bgpBackwardTransition" for kind, _, _ in alerts(told)):
                     break
@@ -47,7 +50,8 @@ def test_a_peer_and_a_session_that_go_are_told(tmp_path: Path) -> None:
                 break
             CLOCK.sleep(0.1)
         found = alerts(told)
-        assert found[-1] == ("bmpSessionDown", "a1", "raised")
+        assert ("bmpSessionDown", "a1", "raised") in found
+        assert ("subprefix-hijack", "198.51.100.0/24", "raised") in found
         peers = [alert for alert in found if alert[0] == "bgpBackwardTransition"]
         assert peers[-1] == ("bgpBackwardTransition", "a1:10.255.2.2", "raised")
     finally:
