@@ -74,6 +74,14 @@ class Samples(Protocol):
         ...
 
 
+class RouteAlarms(Protocol):
+    """What a Back needs of the watch on routes."""
+
+    def process(self, routes: Batch, now_ns: int) -> list[Batch]:
+        """Return the alarms that routes raise and clear, before they are learned."""
+        ...
+
+
 class Back:
     """Merge, detection and alerting of one node.
 
@@ -90,6 +98,7 @@ class Back:
         alerting: Any,
         *,
         samples: Samples | None = None,
+        routes: RouteAlarms | None = None,
         shards: int = 1,
         event_tick_ns: int = EVENT_TICK_NS,
         on_tick: Callable[[Tick], None] = lambda tick: None,
@@ -99,6 +108,7 @@ class Back:
         self.detection = detection
         self.alerting = alerting
         self.samples = samples
+        self.routes = routes
         self.on_tick = on_tick
         self.on_outcome = on_outcome
         self._shards = shards
@@ -218,6 +228,9 @@ class Back:
             if batch.schema.name == "control":
                 self._tell(batch)
             elif batch.schema.name == ROUTE.name:
+                if self.routes is not None:
+                    for alarms in self.routes.process(batch, tick.tick_end_ns):
+                        self._sort(self.alerting.process(alarms), outcome)
                 self.merger.process(batch)
             elif batch.schema.name in EVENTS and _accepts(self.alerting, batch):
                 self._sort(self.alerting.process(batch), outcome)
@@ -272,7 +285,7 @@ class Back:
             stage.snapshot(out.scoped(name))
 
     def _stages(self) -> list[tuple[str, Any]]:
-        names = ("merger", "detection", "alerting", "samples")
+        names = ("merger", "detection", "alerting", "samples", "routes")
         return [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
 
     def restore(self, state: Any) -> None:
