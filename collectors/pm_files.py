@@ -3,8 +3,9 @@
 A folder is looked at every `poll_seconds`. A file is taken when its size and time have stood still for
 `settle_seconds` (a rename into the folder is whole at once and waits no longer than that), and is
 checked to its end before its first number is offered. It is known by a hash of its contents: whatever
-its name, it counts once, also after a crash in the middle. Then it is moved to `done`, or with a
-sentence beside it to `failed`.
+its name, it counts once, also after a crash in the middle. So do an object's counters of one period:
+a file that says them again adds nothing, one that corrects them puts others in their place while their
+tick is open. Then it is moved to `done`, or with a sentence beside it to `failed`.
 
 Values are gauges of the slow view at the start of their granularity period: what does not come is
 unknown, not zero.
@@ -23,6 +24,7 @@ from typing import IO, Literal, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from collectors.formulas import Formula
+from collectors.pm_periods import Periods, Repeat
 from collectors.pm_xml import FileReport, Measurement, PmReader, read_measurements
 from collectors.polling import Poller
 from collectors.series_book import Sample, SeriesBook, sample_batch
@@ -40,7 +42,7 @@ CHUNK_BYTES = 256 * 1024
 SAMPLES_PER_OFFER = 50_000
 POLL_SECONDS_FLOOR = 0.2
 PAUSE_SECONDS_MAX = 60.0
-FATES = ("done", "repeated", "failed")
+FATES = ("done", "repeated", "corrected", "failed")
 
 
 class PmFilesOptions(Settings, frozen=True, kw_only=True):
@@ -57,6 +59,7 @@ class PmFilesOptions(Settings, frozen=True, kw_only=True):
     file_bytes_max: PositiveInt = 4 * 1024**3  # unpacked; a longer one has failed
     files_per_poll_max: PositiveInt = 1000
     contents_kept_max: PositiveInt = 20_000  # files known as read; older repeats would count again
+    periods_kept_max: PositiveInt = 50_000  # objects and periods known as told, for corrections
     time_zone: str = "UTC"  # of times that state none
     period_seconds: PositiveFloat = 900.0  # of files that state none
     suspect_values: Literal["drop", "keep"] = "drop"  # numbers the element itself does not trust
@@ -75,6 +78,22 @@ class _Seen:
     size: int
     changed_ns: int
     since_ns: int  # stands still since
+
+
+@dataclass(slots=True)
+class _Repeats:
+    """Measurements of a file by what they are to those before it; `results` that add nothing."""
+
+    new: int = 0
+    same: int = 0
+    corrected: int = 0
+    results: int = 0
+
+    def add(self, repeat: Repeat, results: int) -> None:
+        self.new += repeat is Repeat.NEW
+        self.same += repeat is Repeat.SAME
+        self.corrected += repeat is Repeat.CORRECTED
+        self.results += results if repeat is Repeat.SAME else 0
 
 
 class PmFilesSource:
@@ -101,6 +120,7 @@ class PmFilesSource:
         self._ledger = SourceLedger("pm-files")
         self._kept = KeptFile(folder / "contents.state", context)
         self._contents: dict[str, None] = {}  # hashes of files that were read, oldest first
+        self._periods = Periods(options.periods_kept_max)
         self._seen: dict[Path, _Seen] = {}
         self._stuck = ""
         self._left: dict[Path, tuple[int, int]] = {}  # read, and could not be moved
@@ -119,7 +139,7 @@ class PmFilesSource:
             "results in PM files by what became of them",
             label="fate",
             values=("value", "missing", "not_number", "list", "misaligned", "suspect", "no_period",
-                    "not_wanted"),
+                    "not_wanted", "repeated"),
         )  # fmt: skip
         self._late = metrics.counter(
             "pm_files_late_total", "PM files that came long after their period"
@@ -233,21 +253,39 @@ class PmFilesSource:
             self._ledger.count("", report.sender, duplicate=report.results)
         else:
             try:
-                self._read(path, content)
+                repeats = self._read(path, content)
             except (DecodeError, OSError) as error:  # it changed under our hands
                 self._set_aside(path, f"{error}; it was written to while it was read")
                 return
-            self._count(report)
+            finally:
+                self._periods.forget()
+            self._count(report, repeats.results)
+            self._files.add(self._fate(path, repeats))
             self._contents[content] = None
             if len(self._contents) > self._options.contents_kept_max:
                 del self._contents[next(iter(self._contents))]
-            self._files.add("done")
             if (
                 self._context.clock.now_ns() - newest_ns > self._options.late_seconds * 1e9
                 and newest_ns
             ):
                 self._late.add()
         self._put_away(path)
+
+    def _fate(self, path: Path, repeats: "_Repeats") -> str:
+        """Return what a file was, and say why where it was not simply new."""
+        if repeats.corrected:
+            self._context.log.info(
+                "pm_file_corrected file=%s objects=%d periods told before have other numbers now",
+                path, repeats.corrected,
+            )  # fmt: skip
+            return "corrected"
+        if repeats.same and not repeats.new:
+            self._context.log.info(
+                "pm_file_repeated file=%s objects=%d all were told before with the same numbers",
+                path, repeats.same,
+            )  # fmt: skip
+            return "repeated"
+        return "done"
 
     def _check(self, path: Path) -> tuple[str, FileReport, int]:
         """Read a file to its end; return the hash of its contents, what it holds, its newest period's end."""
@@ -283,14 +321,19 @@ class PmFilesSource:
                     )
                 yield chunk
 
-    def _read(self, path: Path, content: str) -> None:
-        """Offer a file's values, then its KPIs, in batches that carry its hash."""
+    def _read(self, path: Path, content: str) -> "_Repeats":
+        """Offer a file's values, then its KPIs, in batches that carry its hash; return what was said before."""
+        repeats = _Repeats()
         now_ns = self._context.clock.now_ns()
         samples: list[Sample] = []
         objects: dict[tuple[str, int], dict[str, float]] = {}
         sent = 0
         for one in read_measurements(self._chunks(path), self._reader()):
             if one.suspect and self._options.suspect_values == "drop":
+                continue
+            repeat = self._periods.see(one)
+            repeats.add(repeat, len(one.values))
+            if repeat is Repeat.SAME:
                 continue
             self._remember(one, objects)
             for counter, value in one.values.items():
@@ -308,6 +351,8 @@ class PmFilesSource:
                     samples.append(self._sample(dn, kpi, begin_ns, result, period))
         if samples:
             self._send(samples, now_ns, f"pm:{content}:{sent}")
+        self._periods.commit()
+        return repeats
 
     def _is_wanted(self, counter: str) -> bool:
         wanted = self._options.counters
@@ -334,17 +379,18 @@ class PmFilesSource:
         self._offer(batches, token=token)
         self._book.arrived(named)
 
-    def _count(self, report: FileReport) -> None:
+    def _count(self, report: FileReport, repeated: int) -> None:
         dropped = report.suspect if self._options.suspect_values == "drop" else 0
         for fate, amount in (
-            ("value", report.results - dropped), ("missing", report.missing),
+            ("value", report.results - dropped - repeated), ("repeated", repeated),
+            ("missing", report.missing),
             ("not_number", report.not_numbers), ("list", report.lists),
             ("misaligned", report.misaligned), ("suspect", dropped), ("no_period", report.no_period),
         ):  # fmt: skip
             self._results.add(fate, amount)
         self._ledger.count(
             "", report.sender, decoded=report.results - dropped, undecodable=report.undecodable,
-            shed=dropped + report.lists,
+            shed=dropped + report.lists, duplicate=repeated,
         )  # fmt: skip
         for batch in self._ledger.report(self._context.clock.now_ns()):
             try:

@@ -1,7 +1,8 @@
 """Sampled series (gauges, counters, deltas) become frames of the views `sample` and `slow_sample`.
 
 Samples are folded row by row in arrival order, each into the tick in which it was measured; one of a
-tick that is closed counts in the oldest that is open, one from the future in the tick it came in. A
+tick that is closed counts in the oldest that is open, one from the future in the tick it came in. A gauge
+said again for the same time takes the place of what was said, and counts no more where that tick is closed. A
 tick's value is the mean of a gauge, the rate a second of a counter or of deltas. Silent gauges and
 counters are NaN, silent deltas 0. A counter that falls has wrapped, at 2**32 or 2**64, where that gives
 a rate like the one before; else it was reset, and that interval says nothing.
@@ -32,8 +33,8 @@ from telemetry.identity import stable_id
 from telemetry.schemas import FRAME, SAMPLE, SERIES, FrameFlag
 from telemetry.views import View, frame_schema
 
-COUNTED, LATE, AHEAD, NOT_A_NUMBER, RESET, DISORDER = range(6)
-RESULTS = ("counted", "late", "ahead", "not_a_number", "counter_reset", "out_of_order")
+COUNTED, LATE, AHEAD, NOT_A_NUMBER, RESET, DISORDER, REPLACED = range(7)
+RESULTS = ("counted", "late", "ahead", "not_a_number", "counter_reset", "out_of_order", "replaced")
 BACK_NS = 300_000_000_000  # a counter's time that falls by more than this is a clock that was set
 WRAP_LEAST = 2.0**31
 WRAP_RATE = 10.0  # times the rate before: what a wrap may look like
@@ -69,16 +70,16 @@ def fold(
     In      row int64[N], < M, negative = not ours; value float64[N]; time_ns, arrival_ns int64[N], 0 =
             measured on arrival; kind uint8[N], 0 gauge, 1 counter, 2 delta; oldest_ns, start of the
             oldest open tick; tick_ns.
-    Inout   kinds uint8[M], kind + 1 or 0; last float64[M], last_ns int64[M], rate float64[M], of
+    Inout   kinds uint8[M], kind + 1 or 0; last float64[M], last_ns int64[M]; rate float64[M], of
             counters; total, weight float64[K, M], of tick t in line t // tick_ns % K: sum and count, of
             counters the increase and its seconds.
-    Out     out_results int64[6], how many by COUNTED, LATE (counted too), AHEAD (counted too), ...
+    Out     out_results int64[7], how many by COUNTED, LATE (counted too), AHEAD (counted too), ...
     Errors  -1 when a length is wrong: nothing was written.
     """
     n, rows, lines = row.size, kinds.size, total.shape[0]
     if value.size != n or time_ns.size != n or arrival_ns.size != n or kind.size != n:
         return -1
-    if last.size != rows or last_ns.size != rows or rate.size != rows or out_results.size < 6:
+    if last.size != rows or last_ns.size != rows or rate.size != rows or out_results.size < 7:
         return -1
     if total.shape[1] != rows or weight.shape[0] != lines or weight.shape[1] != rows:
         return -1
@@ -97,16 +98,27 @@ def fold(
                 out_results[AHEAD] += 1
             at = arrival_ns[i]
         tick = at // tick_ns
+        again = kind[i] == 0 and kinds[r] == 1 and time_ns[i] > 0 and last_ns[r] == at
         if tick < first:
+            if again:
+                out_results[DISORDER] += 1
+                continue
             out_results[LATE] += 1
             tick = first
         line = min(tick, first + lines - 1) % lines
         if kinds[r] != kind[i] + 1:
             kinds[r] = kind[i] + 1
             last_ns[r] = 0
+        if again:
+            alone = weight[line, r] == 1.0
+            total[line, r] = v if alone else total[line, r] + (v - last[r])
+            last[r] = v
+            out_results[REPLACED] += 1
+            continue
         if kind[i] != 1:
             total[line, r] += v
             weight[line, r] += 1.0
+            last[r], last_ns[r] = v, at
             out_results[COUNTED] += 1
             continue
         before, before_ns = last[r], last_ns[r]

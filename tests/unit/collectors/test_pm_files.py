@@ -134,14 +134,44 @@ def test_the_same_contents_count_once(place: Place) -> None:
     assert [r["duplicate"] for r in place.node.rows("ledger")][:1] == [0]
 
 
-def test_a_file_that_came_again_with_other_contents_counts(place: Place) -> None:
-    """A correction, or the next period under the same name."""
+def test_a_corrected_file_is_told_and_said_to_be_one(place: Place) -> None:
     source = place.source()
     place.drop("A.xml")
     place.look(source)
-    place.drop("A.xml", pm(NAMED + value('<r p="1">11</r>')))
+    place.drop("A.xml", pm(NAMED + value('<r p="1">11</r><r p="2">4</r>')))
     place.look(source)
-    assert [row["value"] for row in place.node.rows("sample")] == [10.0, 4.0, 11.0]
+    assert [row["value"] for row in place.node.rows("sample")] == [10.0, 4.0, 11.0, 4.0]
+    assert place.count("pm_files_total", fate="corrected") == 1
+    assert place.count("pm_results_total", fate="value") == 4
+
+
+def test_what_other_files_say_again_of_an_object_and_period_adds_nothing(place: Place) -> None:
+    """Merged and re-exported: other bytes, the same counters of the same objects."""
+    source = place.source()
+    place.drop("A.xml")
+    place.look(source)
+    place.drop("merged.xml", GOOD.replace(b"</measCollecFile>", b"<!-- again --></measCollecFile>"))
+    place.look(source)
+    assert [row["value"] for row in place.node.rows("sample")] == [10.0, 4.0]
+    assert place.count("pm_files_total", fate="repeated") == 1
+    assert place.count("pm_results_total", fate="repeated") == 2
+    assert place.count("pm_results_total", fate="value") == 2
+    other = value('<r p="1">7</r><r p="2">8</r>', of="Cell=8")
+    place.drop("both.xml", pm(NAMED + BOTH + other))
+    place.look(source)
+    assert [row["value"] for row in place.node.rows("sample")] == [10.0, 4.0, 7.0, 8.0]
+    assert place.count("pm_files_total", fate="done") == 2
+
+
+def test_a_file_that_failed_to_arrive_is_no_repeat_of_itself(place: Place) -> None:
+    source = place.source()
+    place.node.away = True
+    place.drop("A.xml")
+    place.look(source)
+    assert place.node.rows("sample") == []
+    place.node.away = False
+    place.look(source)
+    assert [row["value"] for row in place.node.rows("sample")] == [10.0, 4.0]
 
 
 def test_a_crash_in_the_middle_counts_nothing_twice(place: Place) -> None:
