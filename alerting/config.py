@@ -109,6 +109,8 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     repeat_changes: PositiveInt = 2  # raises within repeat_hours that make an alarm a repeater,
     repeat_hours: PositiveFloat = 24.0  # which re-opens its incident within this time
     windows_max: PositiveInt = 10_000  # planned works, silences, shelved alarms
+    operators: PositiveInt = 1  # who attend to alarms at the same time: for the alarm load
+    acknowledge_seconds: PositiveFloat = 600.0  # in which an alarm should be acknowledged
     owners: dict[str, str] = {}  # source of alarms: the system that owns their acknowledgement
     maintenance: dict[str, MaintenanceSettings] = msgspec.field(default_factory=dict)
     runbooks: dict[str, RunbookSettings] = msgspec.field(default_factory=dict)

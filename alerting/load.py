@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from runtime.metrics import Metrics
+
 TEN_MINUTES_NS = 600_000_000_000
 HOUR_NS = 3_600_000_000_000
 FLOOD_RAISES = 10  # in ten minutes and for one operator: more than can be attended to
@@ -18,6 +20,10 @@ GRADES = ((1.0, "acceptable"), (2.0, "manageable"), (5.0, "over-demanding"))
 CHATTERING_RAISES = 3  # within a minute
 STANDING_NS = 24 * HOUR_NS
 TOP = 10
+FIGURES = (
+    "raises", "hidden", "incidents", "compression", "per_operator_10min", "peak_10min", "floods",
+    "flood_share", "standing", "chattering", "acknowledged_share",
+)  # fmt: skip
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +123,23 @@ def load_of(
             )[:TOP]
         ],
     )
+
+
+class LoadMetrics:
+    """The figures as metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._gauge = metrics.gauge(
+            "alarm_load",
+            "alarm load of the last 8 hours as ISA-18.2 and EEMUA 191 have it, by figure (docs/alarms.md)",
+            label="figure",
+            values=FIGURES,
+        )
+
+    def show(self, load: Load) -> None:
+        """Say these figures from now on."""
+        for name in FIGURES:
+            self._gauge.set(float(getattr(load, name)), name)
 
 
 def _chatters(times: Sequence[int]) -> bool:

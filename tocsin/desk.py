@@ -100,8 +100,9 @@ class Desk:
             undo.callback(node.stop)
             feed = AlertFeed(f"ipc://{self._state}/frames.sock", self._context("feed"))
             services = Services(
-                self._context("api"), access, node, api_workers, feed, feeder, self.metrics
-            )
+                self._context("api"), access, node, api_workers, feed, feeder, self.metrics,
+                self._config.alerting,
+            )  # fmt: skip
             self._serve(api(services), api_socket)
             if door_socket is not None:
                 door = sql_door(

@@ -19,6 +19,7 @@ def report(
     since_ns: int,
     now_ns: int,
     operators: int = 1,
+    acknowledge_seconds: float = 600.0,
     blind: Sequence[str] = (),
 ) -> str:
     """Return the report: what is open, what changed, what is hidden until when, works to come, load.
@@ -26,22 +27,28 @@ def report(
     `changes` are rows of schema `alarm` of a day and more, oldest first, `incidents` each as it
     stands; `blind` are sentences of what Tocsin does not see.
     """
-    load = load_of(changes, since_ns=since_ns, until_ns=now_ns, operators=operators)
+    load = load_of(
+        changes, since_ns=since_ns, until_ns=now_ns, operators=operators,
+        acknowledge_seconds=acknowledge_seconds,
+    )  # fmt: skip
     open_now = [one for one in incidents if not one["closed_ns"]]
     closed = [one for one in incidents if one["closed_ns"] and one["closed_ns"] >= since_ns]
     lines = [
         f"Handover {_at(since_ns)} to {_at(now_ns)}",
         (
             f"load: {load.raises} alarms told, {load.per_operator_10min:g} per operator and 10 min "
-            f"({load.grade}), worst 10 min {load.peak_10min}, {load.floods} floods, {load.hidden} hidden, "
-            f"{load.incidents} incidents, {load.acknowledged_share:.0%} acknowledged in 10 min"
+            f"({load.grade}), worst 10 min {load.peak_10min}, {load.floods} floods"
+        ),
+        (
+            f"told: {load.incidents} incidents, {load.hidden} alarms hidden, {load.acknowledged_share:.0%} "
+            f"acknowledged in {acknowledge_seconds / 60:g} min"
         ),
         f"standing over a day: {load.standing}, chattering: {load.chattering}",
         "",
         f"Open incidents ({len(open_now)}):",
-        *_incidents(open_now),
+        *_incidents(open_now, since_ns),
         f"Ended in this shift ({len(closed)}):",
-        *_incidents(closed),
+        *_incidents(closed, since_ns),
         "Hidden now:",
         *_windows([w for w in windows if w.kind != PLANNED_WORK and w.span(now_ns)], now_ns),
         "Works now and in the next 16 h:",
@@ -57,9 +64,9 @@ def report(
     return "\n".join(lines)
 
 
-def _incidents(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _incidents(rows: Sequence[Mapping[str, Any]], since_ns: int) -> list[str]:
     made = [
-        f"  {_at(one['opened_ns'])} {one['severity']:<9} {one['title']}"
+        f"  {_at(one['opened_ns'])} {one['severity']:<9} {_news(one, since_ns)}{one['title']}"
         + (f" (+{one['alarms_count'] - 1} alarms)" if one.get("alarms_count", 1) > 1 else "")
         + (
             f" acknowledged by {one['operator']}"
@@ -70,6 +77,13 @@ def _incidents(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     more = len(rows) - SHOWN
     return made + ([f"  and {more} more"] if more > 0 else []) or ["  none"]
+
+
+def _news(incident: Mapping[str, Any], since_ns: int) -> str:
+    """Return what is new about an incident to those who come on."""
+    if incident["opened_ns"] >= since_ns:
+        return "new: "
+    return "changed: " if incident.get("changed_ns", 0) >= since_ns else ""
 
 
 def _windows(windows: Sequence[Window], now_ns: int) -> list[str]:

@@ -13,9 +13,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 def time_ns(text: str, *, now_ns: int) -> int:
     """Return ns since 1970 of an RFC 3339 time, or of `2h` (so long ago)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
-    if match:
-        return now_ns - round(float(match.group(1)) * _UNITS[match.group(2)] * 1e9)
+    if (seconds := span_seconds(text)) is not None:
+        return now_ns - round(seconds * 1e9)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
@@ -25,6 +24,16 @@ def time_ns(text: str, *, now_ns: int) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1e9)
+
+
+def span_seconds(text: str) -> float | None:
+    """Return how long a span such as `2h` is, None for a text that is none.
+
+    >>> span_seconds("2h"), span_seconds("90s"), span_seconds("soon")
+    (7200.0, 90.0, None)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    return float(match.group(1)) * _UNITS[match.group(2)] if match else None
 
 
 def moment_of(text: str, state: Path, *, now_ns: int) -> int:

@@ -53,9 +53,10 @@ class Running:
     alarm: str  # id of one that was raised
     incident: str  # and of its incident
 
-    def verb(self, *words: str) -> "subprocess.CompletedProcess[bytes]":
+    def verb(self, *words: str, config: bool = True) -> "subprocess.CompletedProcess[bytes]":
         """Run a verb of the command line beside the instance."""
-        command = [sys.executable, "-m", "tocsin", *words, "-c", str(self.config)]
+        command = [sys.executable, "-m", "tocsin", *words]
+        command += ["-c", str(self.config)] if config else []
         return subprocess.run(
             [*command, "--state", str(self.state)], capture_output=True, timeout=60, check=False
         )
@@ -174,6 +175,51 @@ def test_history_and_node_tell_of_the_same_alarm(running: Running) -> None:
     (same,) = [alarm for alarm in listed["alarms"] if alarm["id"] == running.alarm]
     assert (told["kind"], told["entity"]) == (same["kind"], same["entity"])
     assert told["changes"][-1]["state"] == "raised"
+
+
+def test_what_operators_do_shows_in_windows_load_and_the_handover(running: Running) -> None:
+    """Shelve everything behind a site and silence a kind over CLI and API; the shift's report has it."""
+    done = running.verb(
+        "alarm",
+        "shelve",
+        "site:VIE",
+        "--behind",
+        "--for",
+        "2h",
+        "--reason",
+        "fibre works",
+        config=False,
+    )
+    assert done.returncode == 0, done.stderr
+    body = {
+        "kind": "silence",
+        "payload": {"kinds": ["doorOpen"], "seconds": 3600, "name": "doors", "by": "ann"},
+    }
+    assert httpx.post(f"{running.base}/api/v1/actions", json=body, timeout=30).status_code == 200
+    until_ns = CLOCK.monotonic_ns() + 30 * SECOND
+    while True:
+        found = httpx.get(f"{running.base}/api/v1/windows", timeout=30).json()["windows"]
+        alarms = httpx.get(
+            f"{running.base}/api/v1/alarms", params={"state": "all"}, timeout=30
+        ).json()["alarms"]
+        hidden = [
+            one for one in alarms if one["entity"] == "vie1" and one["suppressed"] == "shelved"
+        ]
+        if len(found) >= 2 and hidden:
+            break
+        assert CLOCK.monotonic_ns() < until_ns, (found, alarms)
+        CLOCK.sleep(0.3)
+    assert {one["kind"] for one in found} == {"silence", "shelved"}
+    done = running.verb("handover")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode()
+    assert "silence doors: doorOpen until" in text
+    assert "fibre works" in text
+    assert "exporter vie1" in text
+    page = httpx.get(f"{running.base}/metrics", timeout=30).text
+    assert 'tocsin_alarm_load{component="alarms",figure="raises"}' in page
+    expired = running.verb("alarm", "expire", "doors", config=False)
+    assert expired.returncode == 0, expired.stderr
 
 
 def test_the_feed_begins_at_once_and_stays_open(running: Running) -> None:

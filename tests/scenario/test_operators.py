@@ -64,7 +64,7 @@ def test_an_alarm_is_acknowledged_shelved_and_says_so_also_after_a_restart(tmp_p
         (acked,) = until(alarms, lambda found: found[0]["operator_state"] == "acknowledged")
         assert (acked["operator_state"], acked["operator"]) == ("acknowledged", "ann")
         acted = CliRunner().invoke(
-            command, ["shelve", raised["id"], "--seconds", "600", "--state", str(state)]
+            command, ["shelve", raised["id"], "--for", "600s", "--state", str(state)]
         )
         node.kill()  # the moment it was answered
         assert acted.exit_code == 0, acted.output

@@ -7,7 +7,7 @@ Every error is a problem document (RFC 9457) with one sentence.
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from alerting.load import STANDING_NS, Load, load_of
+from alerting.config import AlertingSettings
+from alerting.load import STANDING_NS, Load, LoadMetrics, load_of
 from history.reader import HistoryReader
 from history.store import Connection
 from runtime.component import Context
@@ -41,6 +42,7 @@ CONSOLE = Path(__file__).parent / "console.html"
 BEHIND_TOLD_SECONDS = 120.0  # a tick of a minute is being stored, and one may wait
 BODY_BYTES_MAX = 512 * 1024
 ALARMS_SEARCHED = 1000  # the newest, for one that is not in the history yet
+LOAD_SHOWN_NS = 60_000_000_000
 PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
@@ -124,6 +126,7 @@ class Services:
     feed: AlertFeed
     history: HistoryState
     metrics: Metrics
+    alerting: AlertingSettings = field(default_factory=AlertingSettings)
 
 
 def api(services: Services) -> Starlette:
@@ -168,6 +171,8 @@ def _guarded(handler: Handler, access: Access) -> Handler:
 class _Handlers:
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._load_metrics = LoadMetrics(services.metrics.scoped("alarms"))
+        self._load_shown_ns = 0
         self._document = msgspec.json.encode(document(OPERATIONS))
 
     async def console(self, request: Request) -> Response:
@@ -205,6 +210,7 @@ class _Handlers:
 
     async def metrics(self, request: Request) -> Response:
         del request
+        await self._show_load()
         texts = [self._services.metrics.render().decode()]
         try:
             answer = await self._services.node.ask("metrics", verbs.Nothing(), verbs.MetricsText)
@@ -385,12 +391,29 @@ class _Handlers:
         return _json(await ask)
 
     async def load(self, request: Request) -> Response:
-        ask = _asked(request, models.LoadQuery)
-        now_ns = self._now_ns()
+        return _json(await self._load(_asked(request, models.LoadQuery)))
+
+    async def _load(self, ask: models.LoadQuery) -> Load:
+        now_ns, alerting = self._now_ns(), self._services.alerting
         since_ns = time_ns(ask.since, now_ns=now_ns)
         # A day before: what stands since then is up too.
         rows = await self._read(lambda h: h.alarm_load(since_ns=since_ns - STANDING_NS))
-        return _json(load_of(rows, since_ns=since_ns, until_ns=now_ns + 1, operators=ask.operators))
+        return load_of(
+            rows, since_ns=since_ns, until_ns=now_ns + 1,
+            operators=ask.operators or alerting.operators,
+            acknowledge_seconds=ask.acknowledge_seconds or alerting.acknowledge_seconds,
+        )  # fmt: skip
+
+    async def _show_load(self) -> None:
+        """Let the metrics say the load of the last shift, worked out once a minute at most."""
+        now_ns = self._now_ns()
+        if now_ns - self._load_shown_ns < LOAD_SHOWN_NS:
+            return
+        self._load_shown_ns = now_ns
+        try:
+            self._load_metrics.show(await self._load(models.LoadQuery()))
+        except TransientError as error:
+            self._services.context.log.warning("load_not_shown error=%s", error)
 
     async def _run_sql(self, ask: models.SqlQuery) -> Response:
         try:

@@ -188,7 +188,11 @@ class ActionBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Of which span, and for how many operators."""
+    """Of which span, for how many operators, and in which time alarms should be acknowledged.
+
+    0 = as `alerting.operators` and `alerting.acknowledge_seconds` say.
+    """
 
     since: str = "8h"
-    operators: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    operators: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    acknowledge_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0

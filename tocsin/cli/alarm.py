@@ -8,7 +8,23 @@ import click
 
 _state = click.option("--state", type=click.Path(path_type=Path), help="State folder.")
 _by = click.option("--by", default=getpass.getuser, show_default="the user", help="Who acts.")
-_note = click.option("--note", default="", help="Why; it is kept with the alarm.")
+_note = click.option("--note", "--reason", default="", help="Why; it is kept with the alarm.")
+
+
+class _Span(click.ParamType[float]):
+    """`2h`, `30m`, or a number of seconds."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        from tocsin.times import span_seconds
+
+        seconds = span_seconds(value if str(value)[-1:].isalpha() else f"{value}s")
+        if not seconds:
+            self.fail(f"{value!r} is no span of time: write 2h, 30m or 90s", param, ctx)
+        return seconds
+
+
 _ids = click.argument("ids", nargs=-1, required=True)
 
 
@@ -42,7 +58,7 @@ def close(ids: tuple[str, ...], by: str, note: str, state: Path | None) -> None:
 
 @alarm.command()
 @_ids
-@click.option("--seconds", type=click.FloatRange(min=1), default=7200.0, show_default=True)
+@click.option("--for", "seconds", type=_Span(), default="2h", show_default=True)
 @click.option("--behind", is_flag=True, help="Of a site: also what loses its way without it.")
 @_by
 @_note
@@ -63,7 +79,7 @@ def shelve(
 @click.argument("kinds", nargs=-1)
 @click.option("--source", "sources", multiple=True)
 @click.option("--node", "nodes", multiple=True)
-@click.option("--seconds", type=click.FloatRange(min=1), default=3600.0, show_default=True)
+@click.option("--for", "seconds", type=_Span(), default="1h", show_default=True)
 @click.option("--name", default="", help="To end it with `tocsin alarm expire NAME`.")
 @_by
 @_note

@@ -7,10 +7,10 @@ import click
 
 @click.command()
 @click.option("--since", default="8h", show_default=True, help="RFC 3339, or 8h for so long ago.")
-@click.option("--operators", type=click.IntRange(1, 1000), default=1, show_default=True)
+@click.option("--operators", type=click.IntRange(1, 1000), help="Else `alerting.operators`.")
 @click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Configuration file.")
 @click.option("--state", type=click.Path(path_type=Path), help="State folder.")
-def handover(since: str, operators: int, path: Path | None, state: Path | None) -> None:
+def handover(since: str, operators: int | None, path: Path | None, state: Path | None) -> None:
     """Print what is open, what changed, what is hidden, works to come, load and noise."""
     import msgspec
 
@@ -43,7 +43,7 @@ def handover(since: str, operators: int, path: Path | None, state: Path | None) 
         f" where changed_ns >= {since_ns - STANDING_NS} order by changed_ns"
     )
     incidents = rows(
-        "select opened_ns, closed_ns, severity, title, alarms_count, operator_state, operator from"
+        "select opened_ns, changed_ns, closed_ns, severity, title, alarms_count, operator_state, operator from"
         f" incidents where changed_ns >= {since_ns - 7 * STANDING_NS}"
         " order by changed_ns desc limit 1 by incident_id"
     )
@@ -60,7 +60,8 @@ def handover(since: str, operators: int, path: Path | None, state: Path | None) 
         client.close()
     click.echo(
         report(
-            changes, incidents, windows, since_ns=since_ns, now_ns=now_ns, operators=operators,
-            blind=blind,
+            changes, incidents, windows, since_ns=since_ns, now_ns=now_ns, blind=blind,
+            operators=operators or config.alerting.operators,
+            acknowledge_seconds=config.alerting.acknowledge_seconds,
         )
     )  # fmt: skip
