@@ -399,56 +399,6 @@ def _ipv6(ip: bytes, fragments: _Fragments) -> _Carried | None:
     return following, source >> 64, source & 0xFFFF_FFFF_FFFF_FFFF, body
 
 
-class PcapngWriter:
-    """Writes datagrams as a pcapng file of raw IP packets that any tool reads."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self._block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
-        resolution = struct.pack("<HHB3x", 9, 1, 9) + struct.pack("<HH", 0, 0)
-        self._block(1, struct.pack("<HHI", LINK_RAW, 0, 0) + resolution)
-        self.datagrams = 0
-
-    def write(self, datagram: Datagram, *, destination_port: int) -> None:
-        """Append one datagram, sent to ::1 or 127.0.0.1."""
-        size = len(datagram.payload) + 8
-        udp = struct.pack("!HHHH", datagram.source_port, destination_port, size & 0xFFFF, 0)
-        if datagram.source_high == 0 and datagram.source_low >> 32 == 0xFFFF:
-            source = (datagram.source_low & 0xFFFFFFFF).to_bytes(4, "big")
-            ip = struct.pack("!BBHHHBBH", 0x45, 0, (size + 20) & 0xFFFF, 0, 0, 64, 17, 0)
-            ip += source + b"\x7f\x00\x00\x01"
-        else:
-            source = (datagram.source_high << 64 | datagram.source_low).to_bytes(16, "big")
-            ip = struct.pack("!IHBB", 6 << 28, size & 0xFFFF, 17, 64) + source + bytes(15) + b"\x01"
-        packet = ip + udp + datagram.payload
-        ns = datagram.arrival_ns
-        head = struct.pack("<IIIII", 0, ns >> 32, ns & 0xFFFFFFFF, len(packet), len(packet))
-        self._block(6, head + packet + bytes(-len(packet) % 4))
-        self.datagrams += 1
-
-    def close(self) -> None:
-        """End the file."""
-        self._file.close()
-
-    def _block(self, kind: int, body: bytes) -> None:
-        size = struct.pack("<I", len(body) + 12)
-        self._file.write(struct.pack("<I", kind) + size + body + size)
-
-
-def datagrams_of(block: DatagramBlock) -> Iterator[Datagram]:
-    """Yield a block's datagrams one by one: for files, not for the hot path."""
-    for i in range(block.datagrams):
-        start = int(block.offset[i])
-        yield Datagram(
-            int(block.arrival_ns[i]),
-            int(block.exporter_high[i]),
-            int(block.exporter_low[i]),
-            int(block.exporter_port[i]),
-            0,
-            block.payload[start : start + int(block.length[i])].tobytes(),
-        )
-
-
 def sender(datagram: Datagram) -> str:
     """Return the sender as people read it."""
     return f"{address_text(datagram.source_high, datagram.source_low)}:{datagram.source_port}"

@@ -53,6 +53,15 @@ class Readings:
         """Return how a kind is read."""
         return self.parts[kind].reads or Reads()
 
+    def port(self, kind: str, *, stream: bool) -> int:
+        """Return the port of habit of a kind, 0 for none."""
+        if kind in FLOW_KINDS:
+            return {"flow": 2055, "sflow": 6343}[kind]
+        if kind not in self.parts:
+            return 0
+        reads = self.reads(kind)
+        return next(iter(reads.tcp_ports if stream else reads.udp_ports), 0)
+
     def by_port(self, datagram: Datagram) -> str:
         """Return the kind that a datagram, or a chunk sent towards a server, is for; "" for none.
 

@@ -6,7 +6,8 @@
     checkpoint/N.checkpoint  all state before the moment
     journal/N.arrows         the ticks from there to the moment, with control rows and results
     templates/N.checkpoint   the templates known before the datagrams
-    datagrams.pcapng         what was received around the moment, from the raw ring
+    datagrams.pcapng         what was received around the moment, and of byte streams all before it,
+                             from the raw ring
 
 Replay goes from the checkpoint through the ticks; the datagrams are there for whoever asks why a tick
 looks as it does. An anonymised case has none: what exporters say inside is not ours to rewrite.
@@ -25,7 +26,9 @@ import msgspec
 import numpy as np
 
 from alerting.config import AlertingSettings
-from collectors.capture import PcapngWriter, datagrams_of
+from collectors.capture_writer import PcapngWriter, datagrams_of
+from collectors.listener import is_stream
+from collectors.reading import Readings
 from runtime.checkpoint import Checkpoints, read_checkpoint, read_record
 from runtime.clock import ManualClock
 from runtime.component import Context
@@ -74,7 +77,7 @@ def write_case(
         _copy_config(config, folder, mapper)
         datagrams = 0
         if mapper is None:
-            datagrams = _copy_datagrams(state / "ring", folder, since_ns, until_ns)
+            datagrams = _copy_datagrams(config, state / "ring", folder, since_ns, until_ns)
             _copy_templates(state / "templates", folder / "templates", since_ns)
         manifest = {
             "tocsin": __version__,
@@ -173,11 +176,22 @@ def _copy_config(config: Config, folder: Path, mapper: Mapper | None) -> None:
     (folder / "config.json").write_text(text(msgspec.json.encode(bare).decode()), "utf-8")
 
 
-def _copy_datagrams(ring: Path, folder: Path, since_ns: int, until_ns: int) -> int:
+def _copy_datagrams(config: Config, ring: Path, folder: Path, since_ns: int, until_ns: int) -> int:
+    """Copy what was received, each to the port by which its protocol is known.
+
+    Streams are copied from as far back as the ring goes: what a session says depends on its beginning.
+    """
+    streams = {name for name, one in config.collectors.items() if is_stream(one.listen)}
+    readings = Readings()
+    ports = {
+        name: readings.port(one.kind, stream=name in streams)
+        for name, one in config.collectors.items()
+    }
     kept = [
-        (datagram, 6343 if listener == "sflow" else 2055)
-        for listener, part in read_ring(ring, since_ns=since_ns, until_ns=until_ns)
-        for datagram in datagrams_of(part)
+        (datagram, ports.get(listener, 0))
+        for listener, part in read_ring(ring, since_ns=0, until_ns=until_ns)
+        for datagram in datagrams_of(part, stream=listener in streams)
+        if datagram.stream or datagram.arrival_ns >= since_ns
     ]
     # The ring holds blocks, of each listener and shard by itself; a capture is in time's order.
     writer = PcapngWriter(folder / "datagrams.pcapng")

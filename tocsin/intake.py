@@ -197,7 +197,7 @@ class Intake:
                 if block is None:
                     break
                 moved += block.datagrams
-                if self._config.node.raw_ring_bytes and isinstance(listener, UdpListener):
+                if self._config.node.raw_ring_bytes:
                     self._ring.write(name, block)
                 self._front.feed(name, block)
         if not self._listeners:  # sources in the gate alone: the clock is all there is to wait for

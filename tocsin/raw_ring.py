@@ -1,12 +1,16 @@
-"""The ring of raw datagrams on disk: what a bug report needs, within a fixed budget.
+"""The ring of what was received, on disk: what a bug report needs, within a fixed budget.
 
-Segments of a few MB in a simple framed form, oldest deleted first. Written by the receiving thread's
-owner after decoding, not synced: it is evidence, not a promise. Byte streams (TCP, TLS) are not kept.
+Datagrams, and chunks of TCP and TLS streams (decrypted; one of length 0 ends its stream), in segments of
+a megabyte in a simple framed form, each of one listener. Beyond the budget the listener that holds the
+most gives up its oldest segment: a flood of flows does not push out the few lines of a router. Written
+by the receiving thread's owner after decoding, not synced: it is evidence, not a promise.
 """
 
 import contextlib
 import struct
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,19 +20,38 @@ from collectors.block import DatagramBlock
 from collectors.gather import gather
 from runtime.component import Context
 
-SEGMENT_BYTES = 4 * 1024 * 1024
+SEGMENT_BYTES = 1024 * 1024
+FILE_BYTES_MIN = 64 * 1024  # what a file counts for at least, so that there are not too many
 _BLOCK = struct.Struct("<4sHHIIq")  # magic, listener name bytes, pad, datagrams, payload, frontier
 _MAGIC = b"RAW1"
 
 
+@dataclass(slots=True)
+class _Part:
+    """What one listener holds of the ring."""
+
+    closed: deque[tuple[Path, int]] = field(default_factory=deque)  # oldest first, with their bytes
+    closed_bytes: int = 0
+    file: BinaryIO | None = None
+
+    def add(self, path: Path, size: int) -> None:
+        size = max(size, FILE_BYTES_MIN)
+        self.closed.append((path, size))
+        self.closed_bytes += size
+
+    def drop_oldest(self) -> None:
+        path, size = self.closed.popleft()
+        self.closed_bytes -= size
+        path.unlink(missing_ok=True)
+
+
 class RawRing:
-    """Keeps the newest datagrams of all listeners, at most `budget_bytes` on disk."""
+    """Keeps the newest that all listeners received, at most `budget_bytes` on disk."""
 
     def __init__(self, folder: Path, context: Context, *, budget_bytes: int) -> None:
         self._folder = folder
-        self._context = context
-        self._segments_max = max(2, budget_bytes // SEGMENT_BYTES)
-        self._file: BinaryIO | None = None
+        self._budget_bytes = budget_bytes
+        self._parts: dict[str, _Part] = {}
         self._number = 0
         self._failed = context.metrics.counter(
             "raw_ring_failed_total", "blocks that could not be kept in the raw ring"
@@ -36,43 +59,59 @@ class RawRing:
 
     def start(self) -> None:
         """Go on behind what an earlier run left."""
-        files = ring_files(self._folder)
-        self._number = int(files[-1].stem) + 1 if files else 1
+        for path in ring_files(self._folder):
+            self._number = int(path.stem)
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                self._part(_listener_of(file)).add(path, path.stat().st_size)
 
     def write(self, listener: str, block: DatagramBlock) -> None:
         """Keep a block; a disk that refuses is counted, nothing else suffers."""
         if not block.datagrams:
             return
+        part = self._part(listener)
         try:
-            if self._file is None or self._file.tell() > SEGMENT_BYTES:
-                self._roll()
-            assert self._file is not None
-            self._file.write(_framed(listener, block))
+            if part.file is None or part.file.tell() > SEGMENT_BYTES:
+                self._roll(part)
+            assert part.file is not None
+            part.file.write(_framed(listener, block))
         except OSError:
             self._failed.add()
-            self._file = None
+            self._close(part)
+
+    def _part(self, listener: str) -> _Part:
+        return self._parts.setdefault(listener, _Part())
 
     def flush(self) -> None:
         """Hand what is buffered to the kernel, so that a reader sees it."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.flush()
+        for part in self._parts.values():
+            if part.file is not None:
+                with contextlib.suppress(OSError):
+                    part.file.flush()
 
     def stop(self) -> None:
-        """Close the open segment."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._file = None
+        """Close the open segments."""
+        for part in self._parts.values():
+            self._close(part)
 
-    def _roll(self) -> None:
-        if self._file is not None:
-            self._file.close()
+    def _close(self, part: _Part) -> None:
+        if part.file is not None:
+            with contextlib.suppress(OSError):
+                part.add(Path(part.file.name), part.file.tell())
+            with contextlib.suppress(OSError):
+                part.file.close()
+            part.file = None
+
+    def _roll(self, part: _Part) -> None:
+        self._close(part)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._file = (self._folder / f"{self._number:012d}.raw").open("wb")
         self._number += 1
-        for old in ring_files(self._folder)[: -self._segments_max]:
-            old.unlink(missing_ok=True)
+        part.file = (self._folder / f"{self._number:012d}.raw").open("wb")
+        opened = sum(one.file is not None for one in self._parts.values()) * SEGMENT_BYTES
+        while sum(one.closed_bytes for one in self._parts.values()) + opened > self._budget_bytes:
+            most = max(self._parts.values(), key=lambda one: one.closed_bytes)
+            if not most.closed:
+                break
+            most.drop_oldest()
 
 
 def ring_files(folder: Path) -> list[Path]:
@@ -81,9 +120,10 @@ def ring_files(folder: Path) -> list[Path]:
 
 
 def read_ring(folder: Path, *, since_ns: int, until_ns: int) -> Iterator[tuple[str, DatagramBlock]]:
-    """Yield (listener, datagrams) with since_ns <= arrival < until_ns; a torn end is left out.
+    """Yield (listener, block) with since_ns <= arrival < until_ns; a torn end is left out.
 
-    Shards keep a ring each, in folders of their own; they come one after the other.
+    Those of one listener come in order. Shards keep a ring each, in folders of their own; they come one
+    after the other.
     """
     for place in sorted([folder, *folder.glob("shard-*/")]):
         for path in ring_files(place):
@@ -106,6 +146,14 @@ def _framed(listener: str, block: DatagramBlock) -> bytes:
     return b"".join(
         [head, name, *(c.tobytes() for c in columns), block.arrival_ns.tobytes(), payload.data]
     )
+
+
+def _listener_of(file: BinaryIO) -> str:
+    """Return whose segment this is; "" where it was cut before it said so."""
+    head = file.read(_BLOCK.size)
+    if len(head) < _BLOCK.size or head[:4] != _MAGIC:
+        return ""
+    return file.read(_BLOCK.unpack(head)[1]).decode(errors="replace")
 
 
 def _read(file: BinaryIO) -> tuple[str, DatagramBlock] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from collectors.capture import PcapngWriter, datagrams_of
+from collectors.capture_writer import PcapngWriter, datagrams_of
 from collectors.config import ListenerSettings
 from collectors.listener import UdpListener
 from runtime.clock import SystemClock

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import Datagram, PcapngWriter
+from collectors.capture import Datagram
+from collectors.capture_writer import PcapngWriter
 from collectors.config import FlowDecoderSettings
 from collectors.flow import REVERSE, FlowDecoder
 from collectors.present import rows as plain_rows

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from collectors.capture import Datagram, PcapngWriter
+from collectors.capture import Datagram
+from collectors.capture_writer import PcapngWriter
 from telemetry.identity import address_pair
 from tests.support import flow_messages
 from tocsin.demo.exporters import Exporter

@@ -8,11 +8,12 @@ import pytest
 from collectors.capture import (
     CaptureReport,
     Datagram,
-    PcapngWriter,
     blocks,
     parse_capture,
     read_capture,
 )
+from collectors.capture_tcp import TcpStreams
+from collectors.capture_writer import PcapngWriter
 from telemetry.errors import DecodeError
 from telemetry.identity import address_pair
 from tests.support.capture_files import (
@@ -266,3 +267,36 @@ def test_what_the_writer_writes_is_read_back(tmp_path: Path) -> None:
         writer.write(one, destination_port=2055)
     writer.close()
     assert list(read_capture(path, CaptureReport())) == sent
+
+
+def test_chunks_of_streams_come_back_as_their_connections(tmp_path: Path) -> None:
+    path = tmp_path / "made.pcapng"
+    senders = [("192.0.2.1", 4000), ("2001:db8::9", 4001), ("192.0.2.1", 4002)]
+    sent = [
+        Datagram(NS + n, *address_pair(host), port, 514, bytes([n]) * (1 + n * 7000), stream=True)
+        for n, (host, port) in enumerate(senders * 4)
+    ]
+    ended = Datagram(NS + 20, *address_pair("192.0.2.1"), 4000, 514, b"", stream=True)
+    again = Datagram(NS + 21, *address_pair("192.0.2.1"), 4000, 514, b"another", stream=True)
+    writer = PcapngWriter(path)
+    for one in [*sent, ended, again]:
+        writer.write(one, destination_port=514)
+    writer.close()
+    assert writer.datagrams == len(sent) + 2
+    found = list(read_capture(path, CaptureReport(), TcpStreams()))
+    for host, port in senders:
+        key = (*address_pair(host), port)
+
+        def of(some: list[Datagram], key: tuple[int, int, int] = key) -> list[Datagram]:
+            return [
+                d for d in some if (d.source_high, d.source_low, d.source_port) == key and d.stream
+            ]
+
+        wanted = b"".join(d.payload for d in of(sent))
+        chunks = of(found)
+        whole = b"".join(d.payload for d in chunks)
+        assert whole.startswith(wanted)
+        if port == 4000:
+            assert whole == wanted + b"another"
+            (end,) = [n for n, d in enumerate(chunks) if not d.payload]
+            assert b"".join(d.payload for d in chunks[:end]) == wanted

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from collectors.block import DatagramBlock
-from collectors.capture import Datagram, PcapngWriter
+from collectors.capture import Datagram
+from collectors.capture_writer import PcapngWriter
 from collectors.config import ListenerSettings
 from collectors.registry import COLLECTORS
 from collectors.sources import SOURCES
