@@ -7,7 +7,7 @@ import msgspec
 
 from telemetry.batch import Batch
 from telemetry.identity import address_text
-from telemetry.schemas import LEDGER
+from telemetry.schemas import LEDGER, OPTION
 
 SENDERS_MAX = 4096
 WINDOW_NS = 60_000_000_000  # rates are those of a minute
@@ -24,7 +24,7 @@ class SenderStatus(msgspec.Struct, kw_only=True):
     address: str
     protocol: str
     last_ns: int  # when its last record was told of
-    rate: float = 0.0  # records a second, of the last full minute
+    rate: float = -1.0  # records a second, of the last full minute; -1 = not known yet
     clock_offset_ns: int = 0
     sent: int = 0
     decoded: int = 0
@@ -38,6 +38,7 @@ class SenderStatus(msgspec.Struct, kw_only=True):
     records: int = 0
     window_ns: int = 0
     in_window: int = 0
+    names: bool = False  # it named interfaces, or polling did
 
 
 class SenderBook:
@@ -45,6 +46,7 @@ class SenderBook:
 
     def __init__(self) -> None:
         self._senders: OrderedDict[tuple[int, int, str], SenderStatus] = OrderedDict()
+        self._named: OrderedDict[tuple[int, int], None] = OrderedDict()  # who named interfaces
         self.totals: dict[str, dict[str, int]] = {}  # by protocol: what was sent, what is missing
 
     def take(self, batches: Iterable[Batch]) -> None:
@@ -52,6 +54,16 @@ class SenderBook:
         for batch in batches:
             if batch.schema.name == LEDGER.name and batch.rows:
                 self._add(batch)
+            elif batch.schema.name == OPTION.name and batch.rows:
+                self._name(batch)
+
+    def _name(self, batch: Batch) -> None:
+        highs, lows = batch["exporter_address_high"], batch["exporter_address_low"]
+        for i, table in enumerate(batch.texts("table")):
+            if table == "interface":
+                self._named[int(highs[i]), int(lows[i])] = None
+        while len(self._named) > SENDERS_MAX:
+            self._named.popitem(last=False)
 
     def _add(self, batch: Batch) -> None:
         protocols = batch.texts("protocol")
@@ -67,6 +79,7 @@ class SenderBook:
         ):
             key = (high, low, protocols[i])
             one = self._senders.get(key)
+            records = columns["records"][i]
             if one is None:
                 if len(self._senders) >= SENDERS_MAX:
                     self._senders.popitem(last=False)
@@ -74,6 +87,7 @@ class SenderBook:
                     address=address_text(high, low), protocol=protocols[i], last_ns=at_ns,
                     window_ns=at_ns,
                 )  # fmt: skip
+                one.in_window = -records  # of before the window
             self._senders.move_to_end(key)
             for name in _SUMS:
                 setattr(one, name, getattr(one, name) + columns[name][i])
@@ -82,11 +96,19 @@ class SenderBook:
             total["missing"] += sum(columns[name][i] for name in _MISSING)
             one.last_ns = max(one.last_ns, at_ns)
             one.clock_offset_ns = offset_ns
+            one.in_window += records
             if at_ns - one.window_ns >= WINDOW_NS:
                 one.rate = one.in_window * 1e9 / (at_ns - one.window_ns)
                 one.window_ns, one.in_window = at_ns, 0
-            one.in_window += columns["records"][i]
 
     def statuses(self, address: str = "") -> list[SenderStatus]:
         """Return all senders, or those of one address, those heard of last first."""
-        return [one for one in reversed(self._senders.values()) if address in ("", one.address)]
+        chosen = (
+            (k, one) for k, one in reversed(self._senders.items()) if address in ("", one.address)
+        )
+        return [self._status(key[:2], one) for key, one in chosen]
+
+    def _status(self, sender: tuple[int, int], one: SenderStatus) -> SenderStatus:
+        spent_ns = one.last_ns - one.window_ns
+        rate = one.in_window * 1e9 / spent_ns if one.rate < 0 and spent_ns > 0 else one.rate
+        return msgspec.structs.replace(one, rate=rate, names=sender in self._named)

@@ -1,6 +1,5 @@
 """`tocsin doctor`: what is wrong on this machine, and how to fix it. Exit 3 when something is."""
 
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,11 +30,12 @@ def doctor(what: tuple[str, ...], path: Path | None, state: Path | None) -> None
 
     config = load_config(path)
     folder = state_dir(state or (Path(config.node.state_dir) if config.node.state_dir else None))
+    named = bool(config.network.map)  # its names are told by `config check`
     if what:
-        _tell(_senders(folder, _address(what[1])))
+        _tell(_senders(folder, _address(what[1]), named=named))
     wanted = max((c.receive_buffer_bytes for c in config.collectors.values()), default=0)
     findings = [*_installation(config.node.profile), *_machine(wanted), clock(), *_state(folder)]
-    _tell([*findings, *_ports(config, folder), *_node(folder), *_senders(folder)])
+    _tell([*findings, *_ports(config, folder), *_node(folder), *_senders(folder, named=named)])
 
 
 def _tell(findings: Iterable[tuple[bool, str]]) -> NoReturn:
@@ -188,12 +188,12 @@ def _state(folder: Path) -> Iterator[tuple[bool, str]]:
             )
 
 
-def _senders(folder: Path, only: str = "") -> Iterator[tuple[bool, str]]:
+def _senders(folder: Path, only: str = "", *, named: bool) -> Iterator[tuple[bool, str]]:
     """Say what each sender does; nothing where no node runs, that is told elsewhere."""
     from runtime.bus import RequestClient
     from telemetry.errors import TransientError
     from tocsin import verbs
-    from tocsin.cli.doctor_senders import findings
+    from tocsin.cli.doctor_senders import findings, told_by
     from tocsin.senders import SenderStatus
 
     if not (folder / "node.sock").exists():
@@ -212,11 +212,8 @@ def _senders(folder: Path, only: str = "") -> Iterator[tuple[bool, str]]:
         return  # told by _node
     finally:
         client.close()
-    unparsed: dict[str, int] = {}
-    pattern = r'^tocsin_collector_syslog_unparsed_total\{.*?sender="([^"]+)".*?\} ([\d.e+]+)$'
-    for sender, count in re.findall(pattern, text, re.MULTILINE):
-        unparsed[sender] = unparsed.get(sender, 0) + int(float(count))
-    yield from findings(senders, now_ns=now_ns, unparsed=unparsed, only=only)
+    told = told_by(text, named=named)
+    yield from findings(senders, now_ns=now_ns, told=told, only=only)
 
 
 def _node(folder: Path) -> Iterator[tuple[bool, str]]:

@@ -1,7 +1,11 @@
 """`tocsin doctor [exporter ADDR]`: what each sender does wrong, and the router's lines that mend it."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
+from telemetry.schemas import FLOW_PROTOCOLS
+from tocsin.cli import doctor_lines as lines
 from tocsin.senders import SenderStatus
 
 SECOND = 1_000_000_000
@@ -13,47 +17,73 @@ UNPARSED = 0.2
 LISTED_MAX = 20  # senders without a fault, where all are asked for
 Finding = tuple[bool, str]
 
-CLOCK_LINES = {
-    "IOS-XR": "ntp server 192.0.2.123; service timestamps log datetime localtime msec show-timezone year",
-    "Junos": "set system ntp server 192.0.2.123; set system syslog time-format year millisecond",
-    "SR OS": "/configure system time ntp server 192.0.2.123; /configure system time ntp admin-state enable",
-    "VRP": "ntp-service unicast-server 192.0.2.123; info-center timestamp log format-date",
-    "EOS": "ntp server 192.0.2.123; logging format timestamp traditional year timezone",
+# What a trap was refused for, by verdict: what to do.
+REFUSED = {
+    "unknown_community": "its community is not in communities",
+    "unknown_user": "its SNMPv3 user is not in users",
+    "wrong_digest": "its SNMPv3 authentication differs: password or protocol",
+    "decryption_error": "its SNMPv3 privacy differs: password or protocol",
+    "unsupported_security_level": "its SNMPv3 level differs: with or without privacy",
+    "not_in_time_window": "its SNMPv3 clock went back: it lost its engine boots, or somebody replays",
 }
-TEMPLATE_LINES = {
-    "IOS-XR": "flow exporter-map X; version v9; template data timeout 60; options interface-table timeout 60",
-    "Junos": "set services flow-monitoring version9 template X template-refresh-rate seconds 60",
-    "SR OS": "/configure cflowd collector 192.0.2.10:2055 version 9 template-set basic",
-    "VRP": "ip netstream export template timeout-rate 1",
-    "EOS": "flow tracking hardware; exporter X; template interval 60000",
-}
-SYSLOG_LINES = {
-    "IOS-XR": "logging 192.0.2.10 severity info port 5514; logging hostnameprefix NAME",
-    "Junos": "set system syslog host 192.0.2.10 any info port 5514 structured-data",
-    "SR OS": '/configure log syslog "tocsin" address 192.0.2.10 port 5514 severity info',
-    "VRP": "info-center loghost 192.0.2.10 port 5514 level informational",
-    "EOS": "logging host 192.0.2.10 5514; logging format hostname fqdn",
-}
+_NO_LINES: lines.Lines = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the node's counters say beside the ledgers."""
+
+    unparsed: Mapping[str, int] = field(default_factory=dict)  # plain text, by sender of log lines
+    refused: Mapping[str, int] = field(default_factory=dict)  # SNMP messages, by verdict
+    unmapped: int = 0  # traps that have no rule
+    named: bool = False  # a network map gives names
+
+
+def told_by(metrics: str, *, named: bool) -> Told:
+    """Return what stands in a metrics page."""
+    unparsed: dict[str, int] = {}
+    refused: dict[str, int] = {}
+    unmapped = 0
+    for line in metrics.splitlines():
+        found = _COUNTED.match(line)
+        if found is None:
+            continue
+        name, labels, count = found[1], dict(_LABEL.findall(found[2])), int(float(found[3]))
+        if name == "syslog_unparsed":
+            sender = labels.get("sender", "")
+            unparsed[sender] = unparsed.get(sender, 0) + count
+        elif name == "snmp_messages" and labels.get("verdict") in REFUSED and count:
+            verdict = labels["verdict"]
+            refused[verdict] = refused.get(verdict, 0) + count
+        elif name == "snmp_notifications" and labels.get("result") == "log":
+            unmapped += count
+    return Told(unparsed, refused, unmapped, named)
+
+
+_COUNTED = re.compile(
+    r"tocsin_collector_(syslog_unparsed|snmp_messages|snmp_notifications)_total\{(.*)\} ([\d.e+]+)$"
+)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 def findings(
     senders: Iterable[SenderStatus],
     *,
     now_ns: int,
-    unparsed: Mapping[str, int],
+    told: Told,
     only: str = "",
 ) -> Iterator[Finding]:
     """Yield a line for each sender, those with a fault first; `only` one address: with all that is known."""
-    made = [_of(one, now_ns, unparsed.get(one.address, 0)) for one in senders]
+    made = [_of(one, now_ns, told) for one in senders]
     made = sorted(made, key=lambda one: one[0])
     good = 0
-    for well, text, lines in made:
+    for well, text, mended_by in made:
         good += well
         if not only and well and good > LISTED_MAX:
             continue
         yield well, text
         if only or not well:
-            for system, words in lines.items():
+            for system, words in mended_by.items():
                 yield well, f"    {system}: {words}"
     if good > LISTED_MAX and not only:
         yield (
@@ -70,51 +100,87 @@ def findings(
         )
 
 
-def _of(one: SenderStatus, now_ns: int, unparsed: int) -> tuple[bool, str, Mapping[str, str]]:
+def _of(one: SenderStatus, now_ns: int, told: Told) -> tuple[bool, str, lines.Lines]:
     """Return whether a sender is well, what there is to say, and lines for its configuration."""
     silent = max(0.0, (now_ns - one.last_ns) / SECOND)
-    parts = [f"{one.records} records, the last {silent:.0f} s ago, {one.rate:.1f} a second"]
+    rate = "" if one.rate < 0 else f", {one.rate:.1f} a second"
+    parts = [
+        f"{one.records} {_UNITS.get(one.protocol, 'records')}, the last {silent:.0f} s ago{rate}"
+    ]
     faults: list[str] = []
-    lines: Mapping[str, str] = {}
+    mended_by = _NO_LINES
     sent = max(one.sent, 1)
     if one.clock_offset_ns:
         parts.append(f"clock {one.clock_offset_ns / SECOND:+.1f} s")
-    for count, words, fix in (
-        (
-            one.lost_wire,
-            "lost on the way",
-            "look at the path, at its export rate limit, at policers",
-        ),
-        (one.lost_kernel, "lost in our socket", "raise receive_buffer_bytes and net.core.rmem_max"),
-        (one.shed, "shed by policy", _MORE.get(one.protocol, "raise datagrams_per_second_max")),
-        (one.malformed, "malformed", "save a capture and look with tocsin decode --explain"),
-        (one.undecodable - one.malformed - one.no_template, "not decodable", "see the counters"),
-    ):
+    if one.restarts:
+        parts.append(f"{one.restarts} restarts")
+    for count, words, fix in _losses(one, told):
         if count > 0:
             parts.append(f"{count} {words} ({count / sent:.1%})")
             if count > SHARE * sent:
                 faults.append(fix)
+                mended_by = _LINES.get((one.protocol, words), mended_by)
     if one.no_template > 0:
         parts.append(f"{one.no_template} wait for a template")
         if one.no_template > SHARE * sent:
             faults.append("let it send its templates each minute")
-            lines = TEMPLATE_LINES
+            mended_by = lines.TEMPLATES
+    unparsed = told.unparsed.get(one.address, 0)
     if one.protocol == "syslog" and unparsed:
         parts.append(f"{unparsed} lines are plain text ({unparsed / max(one.records, 1):.0%})")
         if unparsed > UNPARSED * one.records:
             faults.append("let it send RFC 5424, or priority, time and host")
-            lines = SYSLOG_LINES
+            mended_by = lines.SYSLOG
+    if one.protocol == "snmp-trap" and told.unmapped:
+        parts.append(
+            f"{told.unmapped} traps of all senders have no rule and are log lines: name them with "
+            f"`tocsin mibs`, give rules in mappings"
+        )
+    if one.protocol in FLOW_PROTOCOLS and not one.names and not told.named:
+        parts.append("no names of its interfaces: they show as numbers")
+        mended_by = mended_by or lines.NAMES
     if abs(one.clock_offset_ns) > OFFSET_NS:
         whole = round(one.clock_offset_ns / (1800 * SECOND)) / 2
         zone = f", {whole:+.1f} h: a time zone that it does not state" if whole else ""
         faults.append(f"set its clock by NTP{zone}")
-        lines = CLOCK_LINES
+        mended_by = lines.CLOCK
     if silent > QUIET.get(one.protocol, SILENT_SECONDS):
         faults.append("it is silent: is it up, and does it still send here?")
     text = f"{one.address} {one.protocol}: {', '.join(parts)}"
     if faults:
         text += ": " + "; ".join(faults)
-    return not faults, text, lines or (SYSLOG_LINES if one.protocol == "syslog" else {})
+    return not faults, text, mended_by
 
 
+def _losses(one: SenderStatus, told: Told) -> Iterator[tuple[int, str, str]]:
+    """Yield (how many, what became of them, what to do)."""
+    rest = one.undecodable - one.malformed - one.no_template
+    if one.protocol == "snmp-poll":
+        yield (
+            one.lost_wire,
+            "requests timed out",
+            "look at its access list, at the path, at its load; raise timeout_seconds or tries",
+        )
+        yield rest + one.malformed, "answers were errors", "look at its view and at the log"
+        return
+    yield (
+        one.lost_wire,
+        "lost on the way",
+        "look at the path, at its export rate limit, at policers",
+    )
+    yield one.lost_kernel, "lost in our socket", "raise receive_buffer_bytes and net.core.rmem_max"
+    yield one.shed, "shed by policy", _MORE.get(one.protocol, "raise datagrams_per_second_max")
+    yield one.malformed, "malformed", "save a capture and look with tocsin decode --explain"
+    if one.protocol == "snmp-trap":
+        why = "; ".join(f"{REFUSED[verdict]} ({n})" for verdict, n in told.refused.items())
+        yield rest, "refused", f"of all senders: {why}" if why else "see the counters"
+    else:
+        yield rest, "not decodable", "see the counters"
+
+
+_UNITS = {"syslog": "lines", "snmp-trap": "traps", "snmp-poll": "answers"}
 _MORE = {"syslog": "raise lines_per_second_max, or let it log less: debug is shed first"}
+_LINES = {
+    ("snmp-trap", "refused"): lines.TRAPS,
+    ("snmp-poll", "requests timed out"): lines.POLLED,
+}

@@ -18,7 +18,7 @@ from runtime import kernel_library
 from runtime.bus import RequestServer
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_pair
-from telemetry.schemas import LEDGER
+from telemetry.schemas import LEDGER, OPTION
 from tocsin import verbs
 from tocsin.cli.doctor import CLOCK_UNSYNCHRONISED, clock, doctor, receive_buffers
 from tocsin.senders import SENDERS_MAX, SenderBook
@@ -177,7 +177,13 @@ STATUS = verbs.Status(
 )  # fmt: skip
 
 
-METRICS = 'tocsin_collector_syslog_unparsed_total{component="c",sender="192.0.2.8"} 40.0\n'
+METRICS = """
+tocsin_collector_syslog_unparsed_total{component="c",sender="192.0.2.8"} 40.0
+tocsin_collector_snmp_messages_total{component="t",verdict="ok"} 90.0
+tocsin_collector_snmp_messages_total{component="t",verdict="wrong_digest"} 7.0
+tocsin_collector_snmp_messages_total{component="t",verdict="unknown_user"} 0.0
+tocsin_collector_snmp_notifications_total{component="t",result="log"} 12.0
+"""
 MINUTE = 60_000_000_000
 
 
@@ -272,8 +278,12 @@ def test_an_input_that_nobody_sends_to_is_told(
          ("10 lost on the way (10.0%)", "export rate limit")),
         (ledger("192.0.2.7", "ipfix", sent=100, decoded=50, no_template=50, undecodable=50),
          ("50 wait for a template", "templates each minute")),
+        (ledger("192.0.2.7", "snmp-trap", sent=100, decoded=90, records=90, undecodable=10),
+         ("90 traps", "10 refused (10.0%)", "authentication differs", "(7)", "12 traps of all senders")),
+        (ledger("192.0.2.7", "snmp-poll", sent=100, decoded=70, records=70, lost_wire=30, restarts=2),
+         ("70 answers", "2 restarts", "30 requests timed out (30.0%)", "access list")),
     ],
-    ids=["zone", "plain-text", "shed", "lost", "templates"],
+    ids=["zone", "plain-text", "shed", "lost", "templates", "trap-refused", "poll-timeouts"],
 )  # fmt: skip
 def test_a_sender_that_needs_mending(
     asked: Asked,
@@ -296,6 +306,46 @@ def test_one_sender_with_lines_for_its_configuration(
         assert f"    {system}: " in answer.output
     assert "ntp server" in answer.output
     assert "all packages" not in answer.output
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        (
+            ledger("192.0.2.7", "snmp-trap", sent=9, decoded=6, records=6, undecodable=3),
+            "udp-port 5162",
+        ),
+        (
+            ledger("192.0.2.7", "snmp-poll", sent=9, decoded=6, records=6, lost_wire=3),
+            "community C",
+        ),
+        (ledger("192.0.2.7", "netflow9", sent=9, decoded=9, records=9), "options interface-table"),
+    ],
+    ids=["traps", "polled", "names"],
+)
+def test_lines_fit_what_is_to_mend(
+    asked: Asked, node: Callable[[verbs.Status], None], book: SenderBook, row: Batch, line: str
+) -> None:
+    book.take([row])
+    assert line in asked.doctor("exporter", "192.0.2.7").output
+
+
+def test_where_nothing_is_to_mend_no_lines_are_shown(
+    asked: Asked, node: Callable[[verbs.Status], None], book: SenderBook
+) -> None:
+    high, low = address_pair("192.0.2.7")
+    named = {"exporter_address_high": high, "exporter_address_low": low, "table": "interface"}
+    book.take([batch_from_rows(OPTION, [{**named, "key": 5, "name": "et-0/0/5"}])])
+    for protocol in ("syslog", "snmp-trap", "snmp-poll", "netflow9", "bmp"):
+        book.take([ledger("192.0.2.7", protocol, sent=9, decoded=9, records=9)])
+    answer = asked.doctor("exporter", "192.0.2.7")
+    assert answer.exit_code == 0, answer.output
+    assert "IOS-XR" not in answer.output
+    assert "a second" not in answer.output, "one report says nothing of the rate yet"
+    for second in (10, 20):
+        row = ledger("192.0.2.7", sent=50, decoded=50, records=50, arrival_ns=second * 10**9)
+        book.take([row])
+    assert "5.0 a second" in asked.doctor("exporter", "192.0.2.7").output
 
 
 def test_a_sender_that_nobody_heard_of_and_one_that_is_none(
