@@ -24,6 +24,7 @@ KINDS = {
     "port-scan": ("securityServiceOrMechanismViolation", "unauthorizedAccessAttempt"),
     "slow-leak": ("qualityOfServiceAlarm", "thresholdCrossed"),
     "deviation": ("qualityOfServiceAlarm", "performanceDegraded"),
+    "predicted": ("qualityOfServiceAlarm", "thresholdCrossed"),
     "tocsin-blind": ("processingErrorAlarm", "underlyingResourceUnavailable"),
 }
 
@@ -64,6 +65,7 @@ class Claim:
     disposition: str = "alert"
     tick_seconds: float = 0.0
     cadence: str = ""  # `cadence_of` its view
+    forecast: dict[str, Any] = field(default_factory=dict)  # of a predicted alarm
 
     @property
     def alarm_id(self) -> int:

@@ -15,6 +15,7 @@ from alerting import flowspec
 from alerting.alarm import SAMPLED, Claim, cadence_of
 from alerting.config import AlertingSettings
 from alerting.faces import Faces, face_name
+from alerting.foretold import predicted
 from runtime.ports import Evidence, Link, NetworkMap, SeriesDirectory, SeriesKey, Talker
 from telemetry.batch import Batch
 
@@ -32,7 +33,7 @@ SMALL_PACKET_OCTETS_MAX = 200.0
 MANY_SOURCES_MIN = 50.0
 MANY_SOURCES_RATIO = 3.0
 # Detectors whose findings a rule reads, or that claim nothing: lone points are the digest's.
-SIGNATURES = ("point", "exporter_silent", "attack", "scan", "trend")
+SIGNATURES = ("point", "exporter_silent", "attack", "scan", "trend", "predicted")
 OWN_DEVIATIONS = ("level", "silence")  # of the baseline; others were set beside it by the operator
 DEVIATION_RECORDS_MIN = 30.0  # in a tick, seen or expected
 SERVICE_RATIO = 3.0  # a service so far over its usual volume may be a flood at one host
@@ -113,6 +114,7 @@ class CauseRules:
         made = down + self._links_cut(rest, dark) + attacks
         made += self._scans(rest, {claim.entity for claim in attacks})
         made += self._leaks(rest, {claim.entity for claim in made})
+        made += predicted(rest)
         for claim in made:
             claim.tick_seconds = rows[0].tick_seconds
             claim.cadence = cadence_of(rows[0].view)

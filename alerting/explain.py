@@ -58,6 +58,7 @@ def explain(alarm: Alarm, claim: Claim) -> dict[str, Any]:
         "top_talkers": claim.talkers,
         "series": claim.series,
         "disposition": claim.disposition,
+        **({"forecast": claim.forecast} if claim.forecast else {}),
     } | attached(alarm)
 
 
@@ -235,6 +236,8 @@ def sure(claim: Claim) -> str:
     """Return in words how sure Tocsin is."""
     if claim.disposition == "hard":
         return "certain: the network itself says so"
+    if "probability" in claim.forecast:
+        return f"{claim.forecast['probability']:.0%}, by its own forecast"
     return "very sure" if claim.score > 6 else "sure" if claim.score > 3 else "likely"
 
 

@@ -38,6 +38,7 @@ _OWN = {
     "port-scan": ATTACK,
     "slow-leak": LOAD,
     "deviation": LOAD,
+    "predicted": LOAD,
 }
 _LINK_DOWN = re.compile(r"link.?down|if.?down|port.?down|loss.?of.?(signal|light)|\blos\b", re.I)
 _NODE_DOWN = re.compile(

@@ -81,6 +81,10 @@ class AlertBudget:
             made.append(enters)
         return made
 
+    def spend(self, doubt: float) -> bool:
+        """Charge the account for one alert that is false with this probability; False: no room."""
+        return self._charge(doubt)
+
     def _charge(self, doubt: float) -> bool:
         if self._event_s and self._last_s - self._event_s < EVENT_S:
             return True

@@ -2,7 +2,9 @@
 
 from typing import Any, Literal
 
-from runtime.settings import PositiveFloat, PositiveInt, Settings
+import msgspec
+
+from runtime.settings import PositiveFloat, PositiveInt, Settings, Share
 
 
 class AlsoSettings(Settings, frozen=True, kw_only=True):
@@ -34,6 +36,39 @@ class RouteSettings(Settings, frozen=True, kw_only=True):
     leak_prefixes_min: PositiveInt = 200  # more than usual, and a fifth more
 
 
+class LimitSettings(Settings, frozen=True, kw_only=True):
+    """`[detection.forecast.limits.<name>]`: what hurts when a series passes it."""
+
+    view: str
+    measure: str = "value"  # of a flow view: octets, packets, flows, ...
+    metric: str = "*"  # of a sampled series, with * and ?
+    entity: str = "*"
+    above: float | None = None  # one of the two; per second where it is a rate
+    below: float | None = None
+    # What the limit is a multiple of: "" nothing, "capacity" the interface's speed in octets/s (from the
+    # map, else the sampled metric `speed`), "usual" what is usual at that hour, else a sampled metric of
+    # the same entity.
+    of: str = ""
+
+
+LIMITS = {
+    "capacity": LimitSettings(view="interface", measure="octets", above=0.9, of="capacity"),
+    "sampled-capacity": LimitSettings(view="sample", metric="*_octets", above=0.9, of="capacity"),
+    "storage": LimitSettings(view="sample", metric="storage_used", above=0.95, of="storage_size"),
+}
+
+
+class ForecastSettings(Settings, frozen=True, kw_only=True):
+    """`[detection.forecast]`: predicted alerts."""
+
+    enabled: bool = True
+    series_max: PositiveInt = 20_000  # series with a limit; 1.6 KB each
+    step_seconds: PositiveFloat = 120.0  # of the fast pace; the slow one is an hour
+    probability: Share = 0.6  # of passing the limit, from which on it is told
+    false_predictions_per_day: PositiveFloat = 1.0
+    limits: dict[str, LimitSettings] = msgspec.field(default_factory=lambda: dict(LIMITS))
+
+
 class DetectionSettings(Settings, frozen=True, kw_only=True):
     """`[detection]`"""
 
@@ -53,3 +88,4 @@ class DetectionSettings(Settings, frozen=True, kw_only=True):
     also: dict[str, AlsoSettings] = {}
     probation: ProbationSettings = ProbationSettings()
     routes: RouteSettings = RouteSettings()
+    forecast: ForecastSettings = ForecastSettings()

@@ -72,3 +72,4 @@ class Finding:
     score: float
     p_value: float
     detail: dict[str, Any]
+    admitted: bool = False  # of a prediction: its own budget let it in

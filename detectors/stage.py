@@ -17,12 +17,15 @@ from detectors import signatures
 from detectors.budget import AlertBudget
 from detectors.config import DetectionSettings
 from detectors.detector import Finding, ScoreColumns
+from detectors.prediction import DETECTOR as PREDICTED
+from detectors.prediction import Predictor
 from detectors.probation import Probation
 from detectors.registry import make_detector
 from detectors.seasonal import SeasonalBaseline, rates
 from detectors.series_detector import SeriesDetector
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
+from runtime.ports import NetworkMap, SeriesDirectory
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import ANOMALY, CONTROL, FRAME, FrameFlag
 from telemetry.views import SCORE_COLUMNS, View, scored_schema
@@ -56,8 +59,9 @@ class DetectionStage:
     emits = (FRAME, ANOMALY)
 
     def __init__(
-        self, views: Sequence[View], settings: DetectionSettings, context: Context
-    ) -> None:
+        self, views: Sequence[View], settings: DetectionSettings, context: Context, *,
+        directory: SeriesDirectory | None = None, network: NetworkMap | None = None,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._views = {view.name: view for view in views}
         self._schemas = {view.name: scored_schema(view) for view in views}
@@ -72,6 +76,9 @@ class DetectionStage:
             for sort, (_, part) in PARTS.items()
         }
         self.probation = Probation(settings.probation)
+        self.predictor = Predictor(
+            views, settings.forecast, context, directory=directory, network=network
+        )
         # What classes on probation find asks a budget of its own, as large.
         self._trials = {
             sort: AlertBudget(false_alerts_per_day=budget.per_day)
@@ -126,6 +133,8 @@ class DetectionStage:
                 models[view.name].score(batch, measure, columns)
                 if not incomplete and batch.rows > 1:
                     found += _points(batch, measure, columns, name)
+        if not incomplete:
+            found += self.predictor.take(view.name, batch)
         tick_ns = int(batch["tick_start_ns"][0])
         end_ns = tick_ns + round(float(batch["tick_seconds"][0]) * 1e9)
         self._waiting.append((end_ns, view.name, batch, scores, found))
@@ -202,6 +211,7 @@ class DetectionStage:
         ]
         entries.sort(key=lambda e: (e[0], e[1], e[2].detector, e[2].measure))
         entries = [(*e[:2], self._calibrated(e[2]), e[3]) for e in entries]
+        predicted = [one.detector == PREDICTED for _, _, one, _ in entries]
         runs = [self._run(view, series_id, one, frame) for view, series_id, one, frame in entries]
         self._watch_newcomers(end_ns, tick)
         tick_s = float(tick[0][2]["tick_seconds"][0])
@@ -212,6 +222,7 @@ class DetectionStage:
                     k
                     for k, (entry, run) in enumerate(zip(entries, runs, strict=True))
                     if run[2] == "digest"
+                    and not predicted[k]
                     and _sort_of(entry[2]) == sort
                     and self.probation.holds(entry[0], entry[2].detector) == trial
                 ]
@@ -269,6 +280,7 @@ class DetectionStage:
         allowed = {sort: self._budgets[sort].per_day for sort in PARTS}
         for _, view, frame, _, _ in tick:
             detectors = ["point", *(s for s, (at, _) in PARTS.items() if at == view), *self._also]
+            detectors += [PREDICTED] if self.predictor.watches(view) else []
             self.probation.tick(
                 view, detectors, end_ns=end_ns, tick_s=float(frame["tick_seconds"][0]),
                 allowed={name: allowed.get(name, allowed[""]) for name in detectors},
@@ -293,6 +305,10 @@ class DetectionStage:
     def _run(self, view: str, series_id: int, one: Finding, frame: Batch) -> Run:
         """Return the run of findings that this one goes on with, or a new one."""
         start_ns = int(frame["tick_start_ns"][0])
+        if one.detector == PREDICTED:  # it has a budget and a beginning of its own
+            held = self.probation.holds(view, PREDICTED)
+            told = "digest" if not one.admitted else "would" if held else "alert"
+            return int(one.detail["made_ns"]), start_ns, told
         tick_ns = float(frame["tick_seconds"][0]) * 1e9
         known = self._since.get((view, series_id, one.detector, one.measure))
         if known is None or start_ns - known[1] > GOES_ON_TICKS * tick_ns:
@@ -311,7 +327,7 @@ class DetectionStage:
         model = self._models[view]
         struck = np.zeros(frame.rows, bool)
         for one in found:
-            if one.detector != "trend":
+            if one.detector not in ("trend", PREDICTED):
                 struck[one.row] = True
         sometimes = self._ticks[view] % self._settings.learn_every_when_anomalous == 0
         for measure, columns in scores.items():
@@ -329,6 +345,7 @@ class DetectionStage:
         mask = np.ones(frame.rows, bool)
         for measure in view.scored:
             model.learn(frame, measure, mask, weight_s=stands_for_seconds)
+        self.predictor.bootstrap(view.name, frame)
 
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Rows are told apart by their series id: a row in new hands starts afresh by itself."""
@@ -338,6 +355,7 @@ class DetectionStage:
     def snapshot(self, out: Any) -> None:
         """Write baselines, runs of findings, probation and the budgets."""
         self.probation.snapshot(out)
+        self.predictor.snapshot(out.scoped("predictions"))
         for name, model in self._models.items():
             model.snapshot(out.scoped(name))
         for also, models in self._also.items():
@@ -364,6 +382,7 @@ class DetectionStage:
             budget.restore(state.scoped(f"budget.{sort}"))
             self._trials[sort].restore(state.scoped(f"trial.{sort}"))
         self.probation.restore(state)
+        self.predictor.restore(state.scoped("predictions"))
         fired = read_array(state, "fired")
         if fired is not None and len(fired) == len(self._fired):
             self._fired = dict(zip(sorted(self._fired), fired.tolist(), strict=True))

@@ -77,6 +77,7 @@ class Answers:
         serve("orders", list[Order], self._take_orders)
         serve("operate", verbs.OperateRequest, self._operate)
         serve("windows", verbs.Nothing, lambda _: self._windows())
+        serve("predictions", verbs.Nothing, lambda _: self._predictions())
         serve("probation", verbs.Nothing, lambda _: self._probation())
 
     def refuse(self, why: str) -> None:
@@ -149,6 +150,9 @@ class Answers:
             would_have_sent=self._back.alerting.would_have_sent(),
             orders=msgspec.to_builtins(found.orders),
         )
+
+    def _predictions(self) -> verbs.PredictionsAnswer:
+        return verbs.PredictionsAnswer(**self._back.detection.predictor.table())
 
     def _check_disk(self) -> None:
         if trouble := self._trouble():

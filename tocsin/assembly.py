@@ -36,14 +36,21 @@ def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1
         idle_seconds=config.views.idle_seconds,
     )
     views += config.sample_views()
+    directory = Directories((merger, samples))
     return Back(
         merger,
-        DetectionStage(views, config.detection, make_context("detectors", clock, metrics, seed)),
+        DetectionStage(
+            views,
+            config.detection,
+            make_context("detectors", clock, metrics, seed),
+            directory=directory,
+            network=network,
+        ),
         AlertingStage(
             config.alerting,
             make_context("alerting", clock, metrics, seed),
             network=network,
-            directory=Directories((merger, samples)),
+            directory=directory,
             evidence=merger,
         ),
         samples=samples,

@@ -285,7 +285,7 @@ class Back:
             stage.snapshot(out.scoped(name))
 
     def _stages(self) -> list[tuple[str, Any]]:
-        names = ("merger", "detection", "alerting", "samples", "routes")
+        names = ("merger", "samples", "detection", "alerting", "routes")  # names of series first
         return [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
 
     def restore(self, state: Any) -> None:

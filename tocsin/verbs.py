@@ -159,6 +159,14 @@ class ProbationAnswer(msgspec.Struct, frozen=True, kw_only=True):
     orders: list[dict[str, Any]]  # what operators did, oldest first
 
 
+class PredictionsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Predictions that stand, those that were judged (newest first), and the record of each limit."""
+
+    open: list[dict[str, Any]]
+    judged: list[dict[str, Any]]
+    limits: dict[str, dict[str, Any]]
+
+
 class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Save a case around a moment."""
 

@@ -57,6 +57,7 @@ def record(path: Path, captures: list[Path]) -> None:
     log_lines()
     routes_and_traps()
     fold_samples()
+    look_ahead()
     receive_datagrams(path.parent)
     score_a_series()
     with path.open("wb") as file:
@@ -142,6 +143,21 @@ def fold_samples() -> None:
         windows.advance(second * 10**9)
         new = names.new()
         windows.process([*([new] if new else []), batch_from_rows(SAMPLE, rows)])
+
+
+def look_ahead() -> None:
+    """Forecast a few series for two days, one with gaps and one with a limit below."""
+    from detectors.outlook import Outlooks
+
+    random, looks = np.random.default_rng(13), Outlooks(120.0)
+    places = np.array([looks.add() for _ in range(4)])
+    looks.sign[:4], looks.limit[:4] = (1.0, -1.0, 0.0, 1.0), (120.0, 80.0, 0.0, 0.1)
+    looks.usual_times[3] = 1.0
+    for k in range(720):
+        value = 100.0 + 0.02 * k * np.array([1.0, -1.0, 0.0, 2.0]) + random.normal(0.0, 1.0, 4)
+        value[k % 5 == 0] = np.nan
+        for pace, step, _ in looks.take(places, value, 240.0 * k):
+            looks.breaches(pace, step)
 
 
 def crowd_groups() -> None:

@@ -91,6 +91,10 @@ OPERATIONS = (
         verbs.WindowsAnswer,
     ),
     Operation(
+        "/api/v1/predictions", "get", "predictions", "Predictions, what became of them, and the "
+        "record of each limit", verbs.PredictionsAnswer,
+    ),
+    Operation(
         "/api/v1/probation", "get", "probation", "Which detectors may alert yet, what the others "
         "would have sent", verbs.ProbationAnswer,
     ),
@@ -384,6 +388,11 @@ class _Handlers:
     async def windows(self, request: Request) -> Response:
         del request
         return _json(await self._services.node.ask("windows", verbs.Nothing(), verbs.WindowsAnswer))
+
+    async def predictions(self, request: Request) -> Response:
+        del request
+        ask = self._services.node.ask("predictions", verbs.Nothing(), verbs.PredictionsAnswer)
+        return _json(await ask)
 
     async def probation(self, request: Request) -> Response:
         del request

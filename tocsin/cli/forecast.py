@@ -7,7 +7,12 @@ import click
 
 
 @click.command()
-@click.argument("match")
+@click.argument("match", default="")
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Predicted alerts of the running node: those that stand, how they were judged.",
+)
 @click.option("--horizon", default="2h", show_default=True, help="How far: 30m, 2h, 1d.")
 @click.option("--since", default="14d", show_default=True, help="History that is learned from.")
 @click.option("--step", type=click.IntRange(1), help="Seconds; default: a 24th of the horizon.")
@@ -20,6 +25,7 @@ import click
 @click.option("--state", type=click.Path(path_type=Path), help="State folder.")
 def forecast(
     match: str,
+    record: bool,
     horizon: str,
     since: str,
     step: int | None,
@@ -33,13 +39,19 @@ def forecast(
     """Forecast the series that MATCH, such as view=interface,entity=ams1*,measure=octets.
 
     Each forecast comes with its track record against seasonal naive on the same series; where that
-    did better, none is shown. Exit 3: a limit is likely to be passed.
+    did better, none is shown. Exit 3: a limit is likely to be passed. With --record: how the node's
+    predicted alerts did.
     """
     import json
 
     from runtime.clock import SystemClock
     from tocsin.times import time_ns
 
+    if record:
+        _print_record(output, state)
+        return
+    if not match:
+        raise click.UsageError("say which series, such as view=interface,entity=ams1*")
     if above is not None and below is not None:
         raise click.UsageError("--above or --below, not both")
     now_ns = SystemClock().now_ns()
@@ -60,6 +72,46 @@ def forecast(
             _print(one)
     likely = any(one.get("breach", {}).get("probability", 0.0) >= 0.5 for one in made)
     raise SystemExit(3 if likely else 0)
+
+
+def _print_record(output: str, state: Path | None) -> None:
+    import json
+
+    import msgspec
+
+    from tocsin import verbs
+    from tocsin.cli.alarm import _ask
+
+    answer = _ask(state, "predictions", verbs.Nothing(), verbs.PredictionsAnswer)
+    if output == "json":
+        click.echo(json.dumps(msgspec.to_builtins(answer)))
+        return
+    for name, row in answer.limits.items():
+        right = "" if row["right"] is None else f", {row['right']:.0%} right"
+        click.echo(
+            f"{name}: {row['series']} series; {row['hit']} hit, {row['late']} late, "
+            f"{row['false']} false{right}; told {row['mean_lead_seconds'] / 3600:.1f} h before"
+        )
+        for pace in ("hours", "days"):
+            ratio = row[f"error_over_naive_{pace}"]
+            if ratio is not None:
+                click.echo(
+                    f"  forecasts of {pace}: error {ratio:.2f} of seasonal naive's (median); "
+                    f"{row[f'licensed_{pace}']} series do no worse than it and may be predicted"
+                )
+    for one in answer.open:
+        click.echo(
+            f"  {one['entity']} {one['limit']}: by {_when(one['likely_ns'])}, "
+            f"probability {one['probability']:.2f}{'' if one['admitted'] else ' (over the budget)'}"
+        )
+    for one in answer.judged[:20]:
+        click.echo(f"  {_when(one['ended_ns'])} {one['outcome']:5} {one['entity']} {one['limit']}")
+
+
+def _when(ns: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
 def _round_step(seconds: int) -> int:

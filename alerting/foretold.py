@@ -1,0 +1,92 @@
+"""Claims of predicted alerts: what will pass its limit, when, how surely, and how good such words were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from alerting.alarm import SAMPLED, Claim
+
+if TYPE_CHECKING:  # causes has the rows and calls us
+    from alerting.causes import Row
+
+QUANTILES = ("q05", "q25", "q50", "q75", "q95")
+
+
+def predicted(rows: Sequence[Row]) -> list[Claim]:
+    """Return a claim for each entity that a prediction is about, the surest of each."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        if row.detector == "predicted":
+            known = best.get(row.key.entity)
+            if known is None or row.score > known.score:
+                best[row.key.entity] = row
+    return [_claim(row) for row in best.values()]
+
+
+def _claim(row: Row) -> Claim:
+    said = row.detail
+    what, per = (row.measure, "/s") if row.view not in SAMPLED else (row.key.key["metric"], "")
+    side, entity = "above" if said["above"] else "below", row.key.entity
+    limit, record = f"{said['limit_value']:.4g}{per}", said["record"]
+    lead_s = (said["likely_ns"] - said["made_ns"]) / 1e9
+    if said["outcome"]:
+        ahead = span((said["ended_ns"] - said["made_ns"]) / 1e9)
+        title = f"{what} of {entity} is {side} {limit}, as was predicted {ahead} before"
+    else:
+        title = (
+            f"{what} of {entity} will be {side} {limit} in about {span(lead_s)}: "
+            f"probability {said['probability']:.2f}"
+        )
+    earliest = (said["earliest_ns"] - said["made_ns"]) / 1e9
+    latest = (said["latest_ns"] - said["made_ns"]) / 1e9 if said["latest_ns"] else None
+    by = datetime.fromtimestamp(said["likely_ns"] / 1e9, UTC).strftime("%Y-%m-%d %H:%MZ")
+    return Claim(
+        "predicted", entity, "warning", title, said["made_ns"], row.score, 1, row.actual,
+        row.expected, row.lower, row.upper, "",
+        evidence=[
+            (f"now {row.actual:.4g}{per}; {row.expected:.4g}{per} ({row.lower:.4g} to {row.upper:.4g})"
+            f" expected when it is likely passed, {by}"),
+            f"at the earliest in {span(earliest)}"
+            + (f", nearly surely in {span(latest)}" if latest else ""),
+            (f"forecasts of this series so far: mean error {said['error']:.3g}, seasonal naive "
+            f"{said['error_seasonal_naive']:.3g}, over {said['forecasts_judged']}"),
+            (f"predictions of limit {said['limit']} so far: {record['hit']} hit, {record['late']} late, "
+            f"{record['false']} false"),
+        ],
+        causes=[{"kind": "predicted", "entity": entity, "rank": 1, "why": "a steady trend"}],
+        affects=[entity],
+        advice=f"make room or mend it before {by}; what grew is in its series",
+        series=[f"{row.key.series_id:016x}"],
+        disposition=row.disposition,
+        forecast=_forecast(said, lead_s),
+    )  # fmt: skip
+
+
+def _forecast(said: dict[str, Any], lead_s: float) -> dict[str, Any]:
+    return {
+        "limit": said["limit"],
+        "limit_value": said["limit_value"],
+        "above": said["above"],
+        "probability": said["probability"],
+        "made_ns": said["made_ns"],
+        "likely_ns": said["likely_ns"],
+        "earliest_ns": said["earliest_ns"],
+        "latest_ns": said["latest_ns"],
+        "lead_seconds": lead_s,
+        "quantiles": dict(zip(QUANTILES, said["quantiles"], strict=True)),
+        "outcome": said["outcome"],
+        "record": said["record"],
+    }
+
+
+def span(seconds: float) -> str:
+    """Return a span as people say it.
+
+    >>> span(240), span(5400), span(86400 * 3)
+    ('4 min', '90 min', '3.0 days')
+    """
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 2 * 86_400 else f"{seconds / 86_400:.1f} days"

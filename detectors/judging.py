@@ -1,0 +1,128 @@
+"""Predictions and what became of them: hit, late or false, counted for each limit.
+
+A prediction is hit when its limit is passed by its deadline, with time to act before; late when it was told
+too shortly before; false when the deadline goes by. One that was hit is shown while the series is beyond
+its limit; until it kept within it for a day, no breach of it is news. What became of them is the price of
+the next: the budget is charged for the doubt that is left.
+"""
+
+from typing import Any
+
+import msgspec
+
+JUDGED_KEPT = 500
+RESTS_NS = 86_400_000_000_000  # within its limit for so long: the next breach is news
+CALM_STEPS = 2  # within the limit, before a breach is no longer shown
+PRIOR_HITS, PRIOR = 2.0, 3.0  # what the record of a limit starts from
+
+
+class Prediction(msgspec.Struct):
+    """One series will pass one limit."""
+
+    view: str
+    measure: str
+    series_id: int
+    entity: str
+    limit: str  # name in [detection.forecast.limits]
+    above: bool
+    pace: int
+    made_ns: int
+    deadline_ns: int
+    probability: float
+    value: float  # of the limit
+    median: float
+    low: float
+    high: float
+    quantiles: list[float]  # .05, .25, .5, .75, .95 at the time it is likely passed
+    likely_ns: int
+    earliest_ns: int
+    latest_ns: int  # 0: not within what is looked ahead
+    error: float
+    error_naive: float
+    judged_before: int  # forecasts of this series that were judged
+    admitted: bool = False  # by the budget
+    said: bool = True  # False: it no longer looks like it; judged all the same
+    outcome: str = ""  # hit, late, false
+    ended_ns: int = 0
+    lead_s: float = 0.0  # from the telling to the breach
+    calm: int = 0  # steps within the limit since it was hit
+    beyond_ns: int = 0  # when it was last past its limit
+
+
+class Judge:
+    """Open predictions by (view, measure, place), those that ended, and the record of each limit."""
+
+    def __init__(self, lead_least_ns: int) -> None:
+        self._lead_least_ns = lead_least_ns
+        self.open: dict[tuple[str, str, int], Prediction] = {}
+        self.ended: list[Prediction] = []
+        self.record: dict[str, dict[str, float]] = {}
+
+    def doubt(self, limit: str, probability: float) -> float:
+        """Return how likely a prediction is to be false, by its own word and by the limit's record."""
+        counts = self._counts(limit)
+        right = counts["hit"] + counts["late"] + PRIOR_HITS
+        return 1.0 - probability * right / (right + counts["false"] + PRIOR - PRIOR_HITS)
+
+    def step(self, key: tuple[str, str, int], *, beyond: bool | None, now_ns: int) -> str:
+        """A step of a series with an open prediction ended; return what became of it, "" as yet.
+
+        `beyond` says whether it is past its limit, None where nothing came.
+        """
+        one = self.open[key]
+        if one.outcome:
+            one.calm = 0 if beyond else one.calm + (beyond is False)
+            one.said = one.calm < CALM_STEPS
+            one.beyond_ns = now_ns if beyond else one.beyond_ns
+            if now_ns - one.beyond_ns > RESTS_NS:
+                del self.open[key]
+            return ""
+        if beyond:
+            one.lead_s = (now_ns - one.made_ns) / 1e9
+            one.outcome = "hit" if now_ns - one.made_ns >= self._lead_least_ns else "late"
+        elif now_ns > one.deadline_ns:
+            one.outcome = "false"
+            del self.open[key]
+        if one.outcome:
+            one.ended_ns = one.beyond_ns = now_ns
+            self.ended = [*self.ended[1 - JUDGED_KEPT :], one]
+            counts = self._counts(one.limit)
+            counts[one.outcome] += 1
+            counts["lead_seconds"] += one.lead_s
+        return one.outcome
+
+    def _counts(self, limit: str) -> dict[str, float]:
+        return self.record.setdefault(limit, {"hit": 0, "late": 0, "false": 0, "lead_seconds": 0.0})
+
+    def snapshot(self) -> bytes:
+        """Return all of it."""
+        rows = [[*key, one] for key, one in self.open.items()]
+        return msgspec.msgpack.encode([rows, self.ended, self.record])
+
+    def restore(self, data: bytes) -> None:
+        """Take it back."""
+        rows, ended, record = msgspec.msgpack.decode(
+            data,
+            type=tuple[
+                list[tuple[str, str, int, Prediction]],
+                list[Prediction],
+                dict[str, dict[str, float]],
+            ],
+        )
+        self.open = {(view, measure, place): one for view, measure, place, one in rows}
+        self.ended, self.record = ended, record
+
+    def table(self) -> dict[str, Any]:
+        """Return the record of each limit as people see it."""
+        made = {}
+        for limit, counts in sorted(self.record.items()):
+            told = counts["hit"] + counts["late"] + counts["false"]
+            made[limit] = {
+                "hit": int(counts["hit"]), "late": int(counts["late"]),
+                "false": int(counts["false"]),
+                "right": float(f"{(counts['hit'] + counts['late']) / told:.3g}") if told else None,
+                "mean_lead_seconds": float(
+                    f"{counts['lead_seconds'] / max(counts['hit'] + counts['late'], 1):.6g}"
+                ),
+            }  # fmt: skip
+        return made

@@ -1,0 +1,336 @@
+"""What a series will do in the next steps: level, trend and hour of the day, and how well that went.
+
+One kernel for two paces: steps of minutes, whose trend is that of the last 24 beside the usual
+day, and steps of an hour, whose trend is that of the same hours from day to day. What was forecast 1, 6
+and 24 steps ago is held against what came, beside seasonal naive (the same hour yesterday; the last
+value where there is no yesterday): the mean errors are the width of the next forecast, and its licence.
+
+A trend counts only where its older and its newer half agree: a step is no trend. Values may be logarithms:
+then growth is by a factor a step. Blind to changes that begin after the last value, and to weekends (the
+day before is what counts).
+
+A series takes 1.3 KB; only series with a limit have that (detectors.prediction).
+
+Source: Holt (1957); Theil (1950), Sen (1968) for the median of differences; Hyndman & Athanasopoulos,
+Forecasting, ch. 5.2 (seasonal naive) and 5.8 (errors by lead); Bowling et al. (2009) for the logistic form
+of the normal distribution.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.kernels import inline, kernel
+
+HOURS = 24
+KEPT = 24  # forecasts that wait to be judged
+LEADS = (1, 6, 24)  # steps
+ERRORS = 7  # of us and of naive by lead, and how many were judged
+JUDGED = 6
+GAIN = 0.03  # of the error averages once they are old
+PAIRS = 12  # fast pace: differences over twelve steps
+DAY = 24  # slow pace: steps of a day
+DAYS_LOOKED_AT = 6
+AGREE = 0.25  # share of the trend that both of its halves must show
+SEASON_GAIN = 0.3
+SHRINK = 4.0  # sigmas squared at which half of a trend is believed
+MAD_TO_SIGMA, MAE_TO_SIGMA = 1.4826, 1.2533
+WORK = 24
+
+
+@inline
+def _whole(seen, i):  # type: ignore[no-untyped-def]
+    """Whether a whole day was seen: before that, no hour is usual."""
+    hour = 0
+    while hour < 24 and seen[i, hour] > 0:
+        hour += 1
+    return hour == 24
+
+
+@inline
+def _season(hours, whole, i, time_s):  # type: ignore[no-untyped-def]
+    """Usual value at a time, between the middles of two hours; 0 before a day was seen."""
+    if not whole:
+        return 0.0
+    at = time_s / 3600.0 - 0.5
+    first = math.floor(at)
+    share = at - first
+    a = int(first) % 24
+    b = (a + 1) % 24
+    return np.float64(hours[i, a]) * (1.0 - share) + np.float64(hours[i, b]) * share
+
+
+@inline
+def _median(work, n):  # type: ignore[no-untyped-def]
+    """Sort the first n places and return their median; n is small."""
+    for k in range(1, n):
+        x = work[k]
+        j = k - 1
+        while j >= 0 and work[j] > x:
+            work[j + 1] = work[j]
+            j -= 1
+        work[j + 1] = x
+    return 0.5 * (work[(n - 1) // 2] + work[n // 2])
+
+
+@inline
+def _spread(work, n, centre):  # type: ignore[no-untyped-def]
+    """Return the sigma of sorted values by their median absolute deviation; reorders them."""
+    for k in range(n):
+        work[k] = abs(work[k] - centre)
+    return MAD_TO_SIGMA * _median(work, n)
+
+
+@inline
+def _halves(older, newer, slope):  # type: ignore[no-untyped-def]
+    """Return the slope, 0 where a half of the time does not show it too."""
+    if slope == 0.0 or older / slope < AGREE or newer / slope < AGREE:
+        return 0.0
+    return slope if abs(newer) > abs(slope) else newer
+
+
+@inline
+def _climb(ring, hours, whole, i, step, step_s):  # type: ignore[no-untyped-def]
+    """Trend a step over the last twelve: the mean of the newer six against that of the older."""
+    sums, counted, before, counted_before = 0.0, 0, 0.0, 0
+    for k in range(PAIRS):
+        x = np.float64(ring[i, (step - k) % ring.shape[1]])
+        if np.isfinite(x):
+            x -= _season(hours, whole, i, (step - k + 0.5) * step_s)
+            if k < PAIRS // 2:
+                sums += x
+                counted += 1
+            else:
+                before += x
+                counted_before += 1
+    if counted == 0 or counted_before == 0:
+        return 0.0
+    return (sums / counted - before / counted_before) / (PAIRS // 2)
+
+
+@kernel(
+    "i8(i8, i8, f8, i8, const f8[::1], f4[:,::1], f4[:,::1], u1[:,::1], f4[:,::1], f4[:,:,::1],"
+    " f4[:,::1], f4[:,::1], f8[::1])"
+)
+def advance(
+    step: int,
+    skipped: int,
+    step_s: float,
+    daily: int,
+    value: NDArray[np.float64],
+    hours: NDArray[np.float32],
+    yesterday: NDArray[np.float32],
+    seen: NDArray[np.uint8],
+    ring: NDArray[np.float32],
+    made: NDArray[np.float32],
+    error: NDArray[np.float32],
+    now: NDArray[np.float32],
+    work: NDArray[np.float64],
+) -> int:
+    """Judge what was forecast for this step, take its value, and forecast anew.
+
+    In      step, number of the step that ended (time / step_s); skipped, steps without a call before
+            it; daily 1 = the trend is that from day to day, 0 = that of the last 24 steps; value
+            float64[M], mean of the step, NaN = nothing came; work float64[24].
+    Inout   hours, yesterday float32[M, 24], seen uint8[M, 24]: usual and last value of each hour (learned
+            at the daily pace only); ring float32[M, R], last values, R >= 24, daily >= 96; made
+            float32[M, 24, 2], level and trend of past forecasts; error float32[M, 7].
+    Out     now float32[M, 3]: level over the usual day, trend a step, how many sigmas the trend is.
+    Returns M, or -1 when a length is wrong: nothing was changed.
+    """
+    rows = value.size
+    size = ring.shape[1]
+    if work.size < WORK or size < 2 * PAIRS or (daily and size < (DAYS_LOOKED_AT + 1) * DAY):
+        return -1
+    if ring.shape[0] < rows or made.shape[0] < rows or error.shape[0] < rows or now.shape[0] < rows:
+        return -1
+    middle_s = (step + 0.5) * step_s
+    for i in range(rows):
+        for k in range(min(skipped, size)):
+            ring[i, (step - 1 - k) % size] = np.nan
+        for k in range(min(skipped, KEPT)):
+            made[i, (step - 1 - k) % KEPT, 0] = np.nan
+        y = value[i]
+        whole = _whole(seen, i)
+        usual = _season(hours, whole, i, middle_s)
+        # ---- judge
+        if np.isfinite(y):
+            judged = np.float64(error[i, JUDGED])
+            gain = max(GAIN, 1.0 / (judged + 1.0))
+            any_judged = False
+            for n in range(3):
+                lead = LEADS[n]
+                level = np.float64(made[i, (step - lead) % KEPT, 0])
+                if not np.isfinite(level):
+                    continue
+                off = abs(y - usual - level - lead * np.float64(made[i, (step - lead) % KEPT, 1]))
+                naive = np.float64(ring[i, (step - lead) % size])
+                if whole:
+                    naive = _season(yesterday, whole, i, middle_s)
+                if not np.isfinite(naive):
+                    continue
+                off_naive = abs(y - naive)
+                first = error[i, n] == 0.0 and error[i, 3 + n] == 0.0
+                g = 1.0 if first else gain
+                error[i, n] += g * (off - np.float64(error[i, n]))
+                error[i, 3 + n] += g * (off_naive - np.float64(error[i, 3 + n]))
+                any_judged = any_judged or lead > 1
+            if any_judged:
+                error[i, JUDGED] = min(judged + 1.0, 1e6)
+        ring[i, step % size] = y
+        # ---- level over the usual day
+        total, count = 0.0, 0
+        for k in range(DAY if daily else PAIRS):
+            x = np.float64(ring[i, (step - k) % size])
+            if np.isfinite(x):
+                total += x - _season(hours, whole, i, middle_s - k * step_s)
+                count += 1
+        # ---- trend
+        level = np.float64(total / count) if count > 0 else np.float64(np.nan)
+        slope, doubt, older, newer = 0.0, 0.0, 0.0, 0.0
+        if daily:
+            # From each day to the next: the median over its hours. Days that wander show in their spread.
+            days, sums, squares, noise = 0, 0.0, 0.0, 0.0
+            for day in range(DAYS_LOOKED_AT):
+                n = 0
+                for k in range(day * DAY, day * DAY + DAY):
+                    d = np.float64(ring[i, (step - k) % size])
+                    d -= np.float64(ring[i, (step - k - DAY) % size])
+                    if np.isfinite(d):
+                        work[n] = d
+                        n += 1
+                if n < DAY // 2:
+                    break
+                one = _median(work, n)
+                noise += _spread(work, n, one) / math.sqrt(float(n))
+                sums += one
+                squares += one * one
+                days += 1
+                if days <= 2:
+                    newer = sums / days / DAY
+            if days >= 2:
+                mean = sums / days
+                slope = mean / DAY
+                wander = math.sqrt(max(squares / days - mean * mean, 0.0) * days / (days - 1))
+                # Noise of the hours cancels between days, so that only the first and the last remain.
+                doubt = max(1.25 * noise / days / days, wander / math.sqrt(float(days))) / DAY
+                rest = days - min(days, 2)
+                older = slope if rest == 0 else (sums - newer * DAY * 2) / rest / DAY
+        else:
+            n = 0
+            for k in range(PAIRS):
+                d = np.float64(ring[i, (step - k) % size])
+                d -= np.float64(ring[i, (step - k - PAIRS) % size])
+                d -= _season(hours, whole, i, middle_s - k * step_s)
+                d += _season(hours, whole, i, middle_s - (k + PAIRS) * step_s)
+                if np.isfinite(d):
+                    work[n] = d
+                    n += 1
+            if n >= PAIRS // 2:
+                one = _median(work, n)
+                slope = one / PAIRS
+                # Twelve differences may agree by chance: the usual error of one step is the least noise.
+                usually = math.sqrt(2.0) * MAE_TO_SIGMA * np.float64(error[i, 0])
+                doubt = 1.25 * max(_spread(work, n, one), usually) / math.sqrt(0.5 * n) / PAIRS
+                newer = _climb(ring, hours, whole, i, step, step_s)
+                older = _climb(ring, hours, whole, i, step - PAIRS, step_s)
+        slope = _halves(older, newer, slope)
+        sure = abs(slope) / max(doubt, 1e-12 + 1e-6 * abs(slope))
+        # What may be chance is believed by so much less: a trend, and a level beside the usual day.
+        slope *= sure * sure / (sure * sure + SHRINK)
+        if whole and count > 0:
+            chance = MAE_TO_SIGMA * np.float64(error[i, 0]) / math.sqrt(float(count))
+            level *= level * level / (level * level + SHRINK * chance * chance + 1e-300)
+        # The mean is that of the middle of its time.
+        level += slope * 0.5 * ((DAY if daily else PAIRS) - 1)
+        now[i, 0] = level
+        now[i, 1] = slope
+        now[i, 2] = min(sure, 1e6)
+        made[i, step % KEPT, 0] = level
+        made[i, step % KEPT, 1] = slope
+        # ---- the usual day
+        if daily and np.isfinite(y):
+            hour = step % 24
+            share = max(SEASON_GAIN, 1.0 / (np.float64(seen[i, hour]) + 1.0))
+            hours[i, hour] += share * (y - np.float64(hours[i, hour]))
+            yesterday[i, hour] = y
+            if seen[i, hour] < 255:
+                seen[i, hour] += 1
+    return rows
+
+
+@inline
+def _sigma(error, i, lead):  # type: ignore[no-untyped-def]
+    """Usual error of a forecast so many steps ahead, as a sigma."""
+    one, six, day = np.float64(error[i, 0]), np.float64(error[i, 1]), np.float64(error[i, 2])
+    six = max(six, one)
+    day = max(day, six)
+    if lead <= 6.0:
+        e = one + (six - one) * (lead - 1.0) / 5.0
+    elif lead <= 24.0:
+        e = six + (day - six) * (lead - 6.0) / 18.0
+    else:
+        e = day * math.sqrt(lead / 24.0)
+    return MAE_TO_SIGMA * e + 1e-12
+
+
+@kernel(
+    "i8(i8, f8, i8, const f8[::1], const f8[::1], const f8[::1], const f4[:,::1], const u1[:,::1],"
+    " const f4[:,::1], const f4[:,::1], f8[:,::1])"
+)
+def breach(
+    step: int,
+    step_s: float,
+    leads: int,
+    sign: NDArray[np.float64],
+    limit: NDArray[np.float64],
+    usual_times: NDArray[np.float64],
+    hours: NDArray[np.float32],
+    seen: NDArray[np.uint8],
+    error: NDArray[np.float32],
+    now: NDArray[np.float32],
+    out: NDArray[np.float64],
+) -> int:
+    """Say of each series when and how likely it passes its limit within `leads` steps.
+
+    In      step, the last one that ended; sign float64[M], 1 = the limit is above, -1 = below, 0 = none;
+            limit float64[M], and usual_times float64[M]: times the usual value that is added to it;
+            hours, seen, error, now as `advance` left them.
+    Out     out float64[M, 6]: the highest probability, steps until it is .5, .05 and .95 (0 = not
+            within the leads), the expected value and its sigma at the first of them, else at the end.
+    Returns how many rows have a limit and a level, or -1 when a length is wrong.
+    """
+    rows = sign.size
+    if limit.size != rows or usual_times.size != rows or out.shape[0] < rows or out.shape[1] < 6:
+        return -1
+    count = 0
+    for i in range(rows):
+        for k in range(6):
+            out[i, k] = 0.0
+        level, slope = np.float64(now[i, 0]), np.float64(now[i, 1])
+        if sign[i] == 0.0 or not np.isfinite(level):
+            continue
+        whole = _whole(seen, i)
+        if usual_times[i] != 0.0 and not whole:
+            continue
+        count += 1
+        for lead in range(1, leads + 1):
+            base = _season(hours, whole, i, (step + lead + 0.5) * step_s)
+            most = limit[i] + usual_times[i] * base
+            centre = base + level + slope * lead
+            sigma = _sigma(error, i, np.float64(lead))
+            z = sign[i] * (centre - most) / sigma
+            p = 0.0
+            if z > -6.0:  # the normal distribution to 1.5e-4
+                p = 1.0 / (1.0 + math.exp(-(1.5976 * z + 0.07056 * z * z * z))) if z < 6.0 else 1.0
+            out[i, 0] = max(out[i, 0], p)
+            if p >= 0.05 and out[i, 2] == 0.0:
+                out[i, 2] = lead
+            if p >= 0.95 and out[i, 3] == 0.0:
+                out[i, 3] = lead
+            if out[i, 1] == 0.0:
+                out[i, 4], out[i, 5] = centre, sigma
+                if p >= 0.5:
+                    out[i, 1] = lead
+    return count

@@ -1,0 +1,470 @@
+"""Predicted alerts: which series will pass a limit, when and how surely, judged when the time has come.
+
+Looks only at series with a limit: a capacity, a threshold, a multiple of what is usual. A prediction is
+opened where the trend is real (detectors.outlook_kernels), the breach likely, three evaluations in a row
+say so, the series' own forecasts were no worse than seasonal naive, and the budget for false predictions
+has room; it is shown in every tick until it is judged or no longer likely.
+
+Blind to what has no trend: a step, a failure, a peak that is higher than yesterday's for the first time.
+"""
+
+import fnmatch
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors import outlook
+from detectors.budget import AlertBudget
+from detectors.config import ForecastSettings, LimitSettings
+from detectors.detector import Finding
+from detectors.judging import Judge, Prediction
+from detectors.outlook import Outlooks
+from detectors.seasonal import rates
+from runtime.checkpoint import read_array, write_array
+from runtime.component import Context
+from runtime.ports import NetworkMap, SeriesDirectory, SeriesKey
+from telemetry.batch import Batch
+from telemetry.errors import ConfigError
+from telemetry.views import View
+
+DETECTOR = "predicted"
+SURE = 3.0  # sigmas that a trend must be
+CONFIRM = 3  # evaluations in a row
+LET_GO = 0.5  # of the probability asked: below, it no longer looks like it
+SLACK = 1.25  # of the latest time, before a prediction is false
+Z = (-1.645, -0.674, 0.0, 0.674, 1.645)  # of the quantiles .05, .25, .5, .75, .95
+LEAD_LEAST_S = 600.0  # told less before the breach, a prediction is late
+LISTED_MAX = 1000
+CAPACITY, USUAL, SPEED = "capacity", "usual", "speed"
+
+
+class _Watched:
+    """One view and measure: the places of its rows, and where their limits come from."""
+
+    def __init__(self, limits: Mapping[str, LimitSettings], fast_s: float) -> None:
+        self.limits = limits
+        self.outlooks = Outlooks(fast_s)
+        self.series_id = np.zeros(0, np.uint64)  # by dense row: the series looked at
+        self.place = np.zeros(0, np.int64)  # by dense row, -1 = no limit
+        self.limit: dict[int, str] = {}  # by place
+        self.key: dict[int, SeriesKey] = {}  # by place
+        self.sources: dict[tuple[str, str], int] = {}  # (metric, entity): row a limit is read from
+        self.follow: dict[int, tuple[str, str]] = {}  # place: the source of its limit
+
+
+class Predictor:
+    """Forecasts for series with limits, and their predictions."""
+
+    def __init__(
+        self, views: Sequence[View], settings: ForecastSettings, context: Context, *,
+        directory: SeriesDirectory | None, network: NetworkMap | None,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._directory = directory
+        self._network = network
+        self._budget = AlertBudget(false_alerts_per_day=settings.false_predictions_per_day)
+        self.judge = Judge(round(LEAD_LEAST_S * 1e9))
+        self._watched: dict[tuple[str, str], _Watched] = {}
+        if settings.enabled and directory is not None:
+            known = {view.name: view for view in views}
+            for name, limit in settings.limits.items():
+                _check(name, limit, known)
+            for view, measure in sorted({(x.view, x.measure) for x in settings.limits.values()}):
+                named = {
+                    name: limit for name, limit in settings.limits.items()
+                    if (limit.view, limit.measure) == (view, measure)
+                }  # fmt: skip
+                fast_s = max(settings.step_seconds, known[view].tick_seconds)
+                self._watched[view, measure] = _Watched(named, fast_s)
+        self._judged = context.metrics.counter(
+            "predictions_total",
+            "predictions by what became of them",
+            label="outcome",
+            values=("made", "held_back", "hit", "late", "false"),
+        )
+        self._series = context.metrics.gauge("prediction_series", "series whose limit is watched")
+        self._refused = context.metrics.counter(
+            "prediction_refused_total", "series with a limit beyond forecast.series_max"
+        )
+
+    def watches(self, view: str) -> bool:
+        """Whether a view has limits."""
+        return any(name == view for name, _ in self._watched)
+
+    # ---- ticks
+
+    def take(self, view: str, frame: Batch) -> list[Finding]:
+        """Take a frame; return a finding for each prediction that stands."""
+        found: list[Finding] = []
+        for (name, measure), watched in self._watched.items():
+            if name != view or frame.rows < 2:
+                continue
+            self._fold(view, measure, watched, frame, weight=1.0)
+            found += self._findings(view, measure, watched, frame)
+        return found
+
+    def bootstrap(self, view: str, frame: Batch) -> None:
+        """Learn a frame of history."""
+        for (name, measure), watched in self._watched.items():
+            if name == view and frame.rows > 1:
+                self._fold(view, measure, watched, frame, weight=0.0)
+
+    def _fold(
+        self, view: str, measure: str, watched: _Watched, frame: Batch, *, weight: float
+    ) -> None:
+        self._admit(view, measure, watched, frame)
+        rows = frame["row"][:-1].astype(np.int64)
+        places = watched.place[rows]
+        tracked = places >= 0
+        value = rates(frame, measure)[:-1]
+        if watched.follow:
+            self._follow(watched, value, rows)
+        start_ns = int(frame["tick_start_ns"][0])
+        ended = watched.outlooks.take(places[tracked], value[tracked], start_ns / 1e9)
+        if weight == 0.0:
+            return
+        for pace, step, mean in ended:
+            now_ns = round((step + 1) * watched.outlooks.steps_s[pace] * 1e9)
+            if pace == outlook.FAST:
+                self._judge(view, measure, watched, mean, now_ns)
+            self._look_ahead(view, measure, watched, pace, step, mean, now_ns)
+
+    # ---- limits
+
+    def _admit(self, view: str, measure: str, watched: _Watched, frame: Batch) -> None:
+        rows = frame["row"][:-1].astype(np.int64)
+        if rows.size and int(rows.max()) >= len(watched.series_id):
+            size = 2 * int(rows.max()) + 1
+            grown, places = np.zeros(size, np.uint64), np.full(size, -1, np.int64)
+            grown[: len(watched.series_id)] = watched.series_id
+            places[: len(watched.place)] = watched.place
+            watched.series_id, watched.place = grown, places
+        ids = frame["series_id"][:-1]
+        for i in np.flatnonzero(watched.series_id[rows] != ids).tolist():
+            row = int(rows[i])
+            watched.series_id[row] = ids[i]
+            self._place(view, measure, watched, row, int(ids[i]))
+
+    def _place(self, view: str, measure: str, watched: _Watched, row: int, series_id: int) -> None:
+        """Find the limit of a new series and give it a place; clear that of the one before it."""
+        place = int(watched.place[row])
+        if place >= 0:
+            watched.outlooks.clear(place)
+            watched.follow.pop(place, None)
+            self.judge.open.pop((view, measure, place), None)
+        key = self._directory.key(series_id) if self._directory is not None else None
+        if key is None:
+            return
+        metric = key.key.get("metric", "")
+        if metric:
+            watched.sources[metric, key.entity] = row
+        for name, limit in watched.limits.items():
+            found = self._limit(limit, key, metric)
+            if found is None:
+                continue
+            if place < 0:
+                if (
+                    sum(one.outlooks.places for one in self._watched.values())
+                    >= self._settings.series_max
+                ):
+                    self._refused.add()
+                    return
+                place = watched.outlooks.add()
+                watched.place[row] = place
+            value, times, source = found
+            looks = watched.outlooks
+            logs = limit.of in (CAPACITY, USUAL)
+            looks.series_id[place], looks.logs[place] = series_id, logs
+            looks.sign[place] = 1.0 if limit.above is not None else -1.0
+            looks.limit[place], looks.usual_times[place] = value, times
+            watched.limit[place], watched.key[place] = name, key
+            if source:
+                looks.sign[place] = 0.0  # until its source has said something
+                watched.follow[place] = (source, key.entity)
+            self._series.set(sum(one.outlooks.places for one in self._watched.values()))
+            return
+
+    def _limit(
+        self, limit: LimitSettings, key: SeriesKey, metric: str
+    ) -> tuple[float, float, str] | None:
+        """Return (limit as compared, times usual, metric it is read from), None where it has none."""
+        if not fnmatch.fnmatchcase(key.entity, limit.entity):
+            return None
+        if metric and not fnmatch.fnmatchcase(metric, limit.metric):
+            return None
+        factor = limit.above if limit.above is not None else limit.below
+        assert factor is not None
+        if limit.of == "":
+            return factor, 0.0, ""
+        if limit.of == USUAL:
+            return math.log(factor), 1.0, ""
+        if limit.of != CAPACITY:
+            return 0.0, 0.0, limit.of
+        if metric:
+            return 0.0, 0.0, SPEED
+        exporter, index = key.key.get("exporter", ""), key.key.get("interface", "")
+        face = self._network.interface(exporter, int(index)) if self._network and index else None
+        if face is None or face.speed_bits_per_second <= 0:
+            return None
+        return math.log(factor * face.speed_bits_per_second / 8), 0.0, ""
+
+    def _follow(
+        self, watched: _Watched, value: NDArray[np.float64], rows: NDArray[np.int64]
+    ) -> None:
+        """Read limits that other series state: the speed of an interface, the size of a disk."""
+        at = {int(row): i for i, row in enumerate(rows.tolist())}
+        for place, source in watched.follow.items():
+            i = at.get(watched.sources.get(source, -1), -1)
+            if i < 0 or not value[i] > 0.0:
+                continue
+            limit = watched.limits[watched.limit[place]]
+            factor = limit.above if limit.above is not None else limit.below
+            assert factor is not None
+            size = factor * float(value[i]) / (8.0 if limit.of == CAPACITY else 1.0)
+            looks = watched.outlooks
+            looks.limit[place] = math.log(max(size, 1.0)) if looks.logs[place] else size
+            looks.sign[place] = 1.0 if limit.above is not None else -1.0
+
+    # ---- judging and looking ahead
+
+    def _beyond(
+        self, watched: _Watched, mean: NDArray[np.float64], now_ns: int, step_s: float
+    ) -> Any:
+        """Return 1 where a place is past its limit, 0 where it is not, NaN where nothing came."""
+        looks = watched.outlooks
+        n = looks.places
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = np.where(looks.logs[:n] > 0, np.log(np.maximum(mean, 1.0)), mean)
+        usual = looks.usual(now_ns / 1e9 - 0.5 * step_s)
+        limit = looks.limit[:n] + looks.usual_times[:n] * usual
+        past = np.where(looks.sign[:n] * (value - limit) > 0.0, 1.0, 0.0)
+        past[~np.isfinite(value) | (looks.sign[:n] == 0.0)] = np.nan
+        return past
+
+    def _judge(
+        self, view: str, measure: str, watched: _Watched, mean: NDArray[np.float64], now_ns: int
+    ) -> None:
+        mine = [key for key in self.judge.open if key[:2] == (view, measure)]
+        if not mine:
+            return
+        past = self._beyond(watched, mean, now_ns, watched.outlooks.steps_s[outlook.FAST])
+        for key in mine:
+            told = float(past[key[2]])
+            beyond = None if math.isnan(told) else told > 0.0
+            outcome = self.judge.step(key, beyond=beyond, now_ns=now_ns)
+            if outcome:
+                self._judged.add(outcome)
+
+    def _look_ahead(
+        self, view: str, measure: str, watched: _Watched, pace: int, step: int,
+        mean: NDArray[np.float64], now_ns: int,
+    ) -> None:  # fmt: skip
+        looks = watched.outlooks
+        n, step_s = looks.places, looks.steps_s[pace]
+        if not n:
+            return
+        out = looks.breaches(pace, step)
+        trend = getattr(looks, f"now{pace}")[:n]
+        likely = out[:, 0] >= self._settings.probability
+        promising = likely & (out[:, 1] > 0) & (trend[:, 2] >= SURE) & looks.licensed(pace)
+        promising &= looks.sign[:n] * trend[:, 1] > 0.0
+        promising &= self._beyond(watched, mean, now_ns, step_s) == 0.0
+        streak = looks.streak[:n, pace]
+        streak[:] = np.where(promising, streak + 1, 0)
+        self._budget.open_tick(now_ns / 1e9)
+        for key, one in self.judge.open.items():
+            if key[:2] == (view, measure) and one.pace == pace and not one.outcome:
+                if promising[key[2]]:
+                    self._refresh(one, watched, key[2], out[key[2]], pace, now_ns)
+                else:
+                    one.said = bool(out[key[2], 0] >= LET_GO * self._settings.probability)
+        for place in np.flatnonzero(streak >= CONFIRM).tolist():
+            known = (view, measure, place)
+            if known in self.judge.open:
+                one = self.judge.open[known]
+                if one.admitted or one.outcome or one.pace != pace:
+                    continue
+            else:
+                one = self._open(view, measure, watched, place, out[place], pace, now_ns)
+                self.judge.open[known] = one
+                self._judged.add("made")
+            one.admitted = self._budget.spend(self.judge.doubt(one.limit, one.probability))
+            if not one.admitted:
+                self._judged.add("held_back")
+
+    def _open(
+        self, view: str, measure: str, watched: _Watched, place: int, out: NDArray[np.float64],
+        pace: int, now_ns: int,
+    ) -> Prediction:  # fmt: skip
+        ours, naive, judged = (column[place] for column in watched.outlooks.record(pace))
+        one = Prediction(
+            view, measure, int(watched.outlooks.series_id[place]), watched.key[place].entity,
+            watched.limit[place], bool(watched.outlooks.sign[place] > 0), pace, now_ns, 0,
+            0.0, 0.0, 0.0, 0.0, 0.0, [], 0, 0, 0, _six(ours), _six(naive), int(judged),
+        )  # fmt: skip
+        self._refresh(one, watched, place, out, pace, now_ns)
+        latest = one.latest_ns or round(now_ns + 1.5 * (one.likely_ns - now_ns))
+        step_ns = round(watched.outlooks.steps_s[pace] * 1e9)
+        one.deadline_ns = max(
+            now_ns + round(SLACK * (latest - now_ns)), one.likely_ns + 2 * step_ns
+        )
+        return one
+
+    def _refresh(
+        self, one: Prediction, watched: _Watched, place: int, out: NDArray[np.float64], pace: int,
+        now_ns: int,
+    ) -> None:  # fmt: skip
+        looks = watched.outlooks
+        step_ns = round(looks.steps_s[pace] * 1e9)
+        plain = math.exp if looks.logs[place] else float
+        one.said, one.probability = True, _six(out[0])
+        one.likely_ns, one.earliest_ns = (now_ns + int(out[k]) * step_ns for k in (1, 2))
+        one.latest_ns = now_ns + int(out[3]) * step_ns if out[3] else 0
+        one.quantiles = [_six(plain(min(out[4] + z * out[5], 700.0))) for z in Z]
+        one.low, one.median, one.high = one.quantiles[0], one.quantiles[2], one.quantiles[4]
+        usual = looks.usual(one.likely_ns / 1e9)[place] * looks.usual_times[place]
+        one.value = _six(plain(looks.limit[place] + usual))
+
+    def _findings(self, view: str, measure: str, watched: _Watched, frame: Batch) -> list[Finding]:
+        standing = {
+            key[2]: one for key, one in self.judge.open.items()
+            if key[:2] == (view, measure) and one.said
+        }  # fmt: skip
+        if not standing:
+            return []
+        places = watched.place[frame["row"][:-1].astype(np.int64)]
+        value = rates(frame, measure)
+        made = []
+        for i in np.flatnonzero(np.isin(places, list(standing))).tolist():
+            one = standing[int(places[i])]
+            doubt = max(1.0 - one.probability, 1e-6)
+            actual = float(value[i]) if np.isfinite(value[i]) else one.median
+            made.append(
+                Finding(
+                    i, measure, DETECTOR, False, actual, one.median, one.low, one.high,
+                    -math.log10(doubt) + (12.0 if one.outcome else 0.0), doubt,
+                    self._detail(one), admitted=one.admitted,
+                )
+            )  # fmt: skip
+        return made
+
+    def _detail(self, one: Prediction) -> dict[str, Any]:
+        record = self.judge.table().get(one.limit, {"hit": 0, "late": 0, "false": 0})
+        return {
+            "limit": one.limit, "limit_value": one.value, "above": one.above,
+            "probability": one.probability, "made_ns": one.made_ns, "likely_ns": one.likely_ns,
+            "earliest_ns": one.earliest_ns, "latest_ns": one.latest_ns,
+            "quantiles": one.quantiles, "outcome": one.outcome, "ended_ns": one.ended_ns,
+            "error": one.error, "error_seasonal_naive": one.error_naive,
+            "forecasts_judged": one.judged_before, "record": record,
+        }  # fmt: skip
+
+    # ---- telling
+
+    def table(self) -> dict[str, Any]:
+        """Return open and judged predictions and the records, as people see them."""
+        limits = {}
+        for watched in self._watched.values():
+            for name in watched.limits:
+                mine = [p for p, limit in watched.limit.items() if limit == name]
+                limits[name] = self._record(watched, mine)
+        return {
+            "open": [_told(one) for one in list(self.judge.open.values())[:LISTED_MAX]],
+            "judged": [_told(one) for one in reversed(self.judge.ended)],
+            "limits": limits,
+        }
+
+    def _record(self, watched: _Watched, places: list[int]) -> dict[str, Any]:
+        counts = self.judge.table()
+        name = watched.limit[places[0]] if places else ""
+        row: dict[str, Any] = {
+            "series": len(places),
+            **counts.get(name, {"hit": 0, "late": 0, "false": 0, "right": None,
+                                "mean_lead_seconds": 0.0}),
+        }  # fmt: skip
+        for pace, word in ((outlook.FAST, "hours"), (outlook.SLOW, "days")):
+            ours, naive, judged = (column[places] for column in watched.outlooks.record(pace))
+            old = judged >= outlook.JUDGED_MIN
+            with np.errstate(divide="ignore", invalid="ignore"):
+                share = np.median(ours[old] / naive[old]) if old.any() else math.nan
+            row[f"error_over_naive_{word}"] = None if not math.isfinite(share) else _six(share)
+            row[f"licensed_{word}"] = int(watched.outlooks.licensed(pace)[places].sum())
+        return row
+
+    # ---- checkpoint
+
+    def snapshot(self, out: Any) -> None:
+        """Write forecasts, predictions and records."""
+        write_array(out, "judge", np.frombuffer(self.judge.snapshot(), np.uint8))
+        self._budget.snapshot(out)
+        for (view, measure), watched in self._watched.items():
+            inner = out.scoped(f"{view}.{measure}")
+            watched.outlooks.snapshot(inner)
+            write_array(inner, "row_series_id", watched.series_id)
+            write_array(inner, "row_place", watched.place)
+
+    def restore(self, state: Any) -> None:
+        """Take them back; limits are found again, they may be configured otherwise by now."""
+        kept = read_array(state, "judge")
+        if kept is None:
+            return
+        self.judge.restore(kept.tobytes())
+        self._budget.restore(state)
+        for (view, measure), watched in self._watched.items():
+            inner = state.scoped(f"{view}.{measure}")
+            ids, places = read_array(inner, "row_series_id"), read_array(inner, "row_place")
+            if ids is None or places is None:
+                continue
+            watched.outlooks.restore(inner)
+            watched.series_id, watched.place = np.array(ids), np.array(places)
+            self._name_again(watched)
+
+    def _name_again(self, watched: _Watched) -> None:
+        for row in np.flatnonzero(watched.series_id).tolist():
+            key = self._directory.key(int(watched.series_id[row])) if self._directory else None
+            if key is None:
+                continue
+            metric, place = key.key.get("metric", ""), int(watched.place[row])
+            if metric:
+                watched.sources[metric, key.entity] = row
+            if place < 0:
+                continue
+            watched.key[place] = key
+            watched.outlooks.sign[place] = 0.0
+            for name, limit in watched.limits.items():
+                found = self._limit(limit, key, metric)
+                if found is None:
+                    continue
+                watched.limit[place] = name
+                if found[2]:
+                    watched.follow[place] = (found[2], key.entity)
+                else:
+                    watched.outlooks.limit[place], watched.outlooks.usual_times[place] = found[:2]
+                watched.outlooks.sign[place] = 1.0 if limit.above is not None else -1.0
+                break
+
+
+def _check(name: str, limit: LimitSettings, views: Mapping[str, View]) -> None:
+    where = f"detection.forecast.limits.{name}"
+    if limit.view not in views:
+        raise ConfigError(f"{where}: view {limit.view!r} is none of {', '.join(views)}")
+    if limit.measure not in views[limit.view].scored:
+        raise ConfigError(
+            f"{where}: measure {limit.measure!r} of view {limit.view!r} is none of "
+            f"{', '.join(views[limit.view].scored)}"
+        )
+    if (limit.above is None) == (limit.below is None):
+        raise ConfigError(f"{where}: give `above` or `below`, one of them")
+
+
+def _told(one: Prediction) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in one.__struct_fields__} | {
+        "series_id": f"{one.series_id:016x}"
+    }
+
+
+def _six(value: float) -> float:
+    return float(f"{float(value):.6g}")

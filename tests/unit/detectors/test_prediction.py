@@ -1,0 +1,258 @@
+"""Slow faults over simulated days are predicted before they hurt; what has no trend is not."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from correlator.tables.network_map import FileNetworkMap, InterfaceEntry, NetworkFile, RouterEntry
+from correlator.views import SampleViewSettings, sample_view, views_for
+from detectors.config import DetectionSettings, ForecastSettings, LimitSettings
+from detectors.stage import DetectionStage
+from runtime.checkpoint import Snapshot
+from runtime.ports import SeriesKey
+from telemetry.batch import Batch
+from telemetry.errors import ConfigError
+from tocsin.testing import make_context
+from tocsin.testing.frames import MONDAY_S, SECOND, day_factor, frame
+
+TICK_S = 300.0
+DAY = 288  # ticks
+ROWS = 24
+SPEED = 10e9  # bit/s
+USUAL = 4e8  # octets/s of an interface on the average, a third of its speed
+VIEWS = {v.name: v for v in views_for(tick_seconds=TICK_S)} | {
+    "sample": sample_view("sample", SampleViewSettings(tick_seconds=TICK_S))
+}
+LIMITS = {
+    "capacity": LimitSettings(view="interface", measure="octets", above=0.9, of="capacity"),
+    "leak": LimitSettings(view="source_prefix", measure="octets", above=2.0, of="usual"),
+    "optics": LimitSettings(view="sample", metric="optical_rx_power", below=-24.0),
+    "disk": LimitSettings(view="sample", metric="storage_used", above=0.95, of="storage_size"),
+}
+METRICS = ("optical_rx_power", "storage_used", "storage_size")
+
+
+class World:
+    """A stage, the names of its series, and a network of one router with ten-gigabit interfaces."""
+
+    def __init__(self) -> None:
+        self.network = FileNetworkMap(
+            NetworkFile(
+                router=[RouterEntry(name="ams1", address="192.0.2.1")],
+                interface=[
+                    InterfaceEntry(router="ams1", index=i, name=f"et-{i}", speed=int(SPEED))
+                    for i in range(ROWS)
+                ],
+            )
+        )
+        self.stage = self.make_stage()
+        self.view = "interface"
+
+    def make_stage(self) -> DetectionStage:
+        settings = DetectionSettings(
+            warmup_ticks=60, forecast=ForecastSettings(limits=LIMITS, false_predictions_per_day=5.0)
+        )
+        return DetectionStage(
+            list(VIEWS.values()), settings, make_context("detectors"), directory=self,
+            network=self.network,
+        )  # fmt: skip
+
+    def key(self, series_id: int) -> SeriesKey | None:
+        i = series_id - 1000
+        if self.view == "interface":
+            parts = {"exporter": "192.0.2.1", "interface": str(i), "direction": "in"}
+            return SeriesKey(series_id, i, self.view, f"ams1:et-{i}", parts)
+        if self.view == "source_prefix":
+            return SeriesKey(series_id, i, self.view, f"198.51.{i}.0/24", {"source_prefix": "x"})
+        name = f"ams1 {i // 3}"
+        return SeriesKey(series_id, i, self.view, name, {"entity": name, "metric": METRICS[i % 3]})
+
+    def play(
+        self, view: str, ticks: range, values: Callable[[int], np.ndarray], **fields: Any
+    ) -> list[tuple[int, dict[str, Any]]]:
+        """Play ticks; return (tick, detail) of each first row of a predicted run and each outcome."""
+        self.view, seen, made = view, set(), []
+        for k in ticks:
+            value = values(k)
+            measures = (
+                {"value": value} if view == "sample"
+                else {"octets": value * TICK_S, "packets": value, "flows": value / 1e5}
+            )  # fmt: skip
+            if view == "source_prefix":
+                measures["distinct_destination"] = np.full(len(value), 20.0)
+            start = (MONDAY_S + round(TICK_S) * k) * SECOND
+            self.stage.process(frame(VIEWS[view], start, measures, tick_seconds=TICK_S))
+            for batch in self.stage.advance(start + round(TICK_S) * SECOND):
+                made += [(k, row) for row in _predicted(batch, seen)]
+        return made
+
+
+def _predicted(batch: Batch, seen: set[Any]) -> list[dict[str, Any]]:
+    made = []
+    rows = zip(
+        batch.texts("detector"), batch["series_id"].tolist(), batch.texts("detail"),
+        batch.texts("disposition"), strict=True,
+    )  # fmt: skip
+    for detector, series_id, detail, disposition in rows:
+        if detector == "predicted":
+            said = json.loads(detail)
+            mark = (series_id, said["made_ns"], said["outcome"], disposition)
+            if mark not in seen:
+                seen.add(mark)
+                made.append(said | {"series_id": series_id, "disposition": disposition})
+    return made
+
+
+def traffic(k: int, rows: int = ROWS) -> np.ndarray:
+    """Octets a second of interfaces: a day, and noise as the demo's routers wander (sd 0.07)."""
+    random = np.random.default_rng([5, k])
+    return USUAL * day_factor(k * TICK_S) * np.exp(random.normal(0.0, 0.07, rows))
+
+
+def growing(k: int) -> np.ndarray:
+    """One interface grows by a tenth a day from the third day on; one has a step, one a busy evening."""
+    value = traffic(k)
+    value[3] *= 1.1 ** max(k / DAY - 3.0, 0.0)
+    value[5] *= 1.5 if k > 4 * DAY else 1.0
+    value[7] *= 1.8 if 5 * DAY + 200 < k < 5 * DAY + 240 else 1.0
+    return value
+
+
+def first_over(values: Callable[[int], np.ndarray], row: int, limit: float, last: int) -> int:
+    return next(k for k in range(3 * DAY, last) if values(k)[row] > limit)
+
+
+@pytest.fixture(scope="module")
+def capacity() -> tuple[World, list[tuple[int, dict[str, Any]]]]:
+    world = World()
+    return world, world.play("interface", range(12 * DAY), growing)
+
+
+def test_a_capacity_breach_is_predicted_a_day_before_and_nothing_else(
+    capacity: tuple[World, list[tuple[int, dict[str, Any]]]],
+) -> None:
+    _, made = capacity
+    over = first_over(growing, 3, 0.9 * SPEED / 8, 12 * DAY)
+    assert {said["series_id"] for _, said in made} == {1003}
+    first, said = made[0]
+    assert first < over - DAY, f"told at {first / DAY:.1f} days, passed at {over / DAY:.1f}"
+    assert (said["limit"], said["disposition"]) == ("capacity", "alert")
+    assert said["limit_value"] == pytest.approx(0.9 * SPEED / 8, rel=1e-4)
+    assert said["quantiles"] == sorted(said["quantiles"])
+    assert said["error"] <= said["error_seasonal_naive"]
+    assert said["earliest_ns"] <= said["likely_ns"]
+
+
+def test_it_is_judged_when_the_time_has_come(
+    capacity: tuple[World, list[tuple[int, dict[str, Any]]]],
+) -> None:
+    world, made = capacity
+    told = world.stage.predictor.table()
+    row = told["limits"]["capacity"]
+    assert row["hit"] >= 1, told
+    assert row["late"] + row["false"] == 0, told
+    assert told["judged"][-1]["lead_s"] > 86_400, "the first one, a day before"
+    assert row["error_over_naive_days"] < 1.0
+    assert "hit" in [said["outcome"] for _, said in made], "it is told that it came true"
+
+
+def leaking(k: int) -> np.ndarray:
+    """From noon of the sixth day one prefix leaks: in four hours it sends three times its usual."""
+    value = traffic(k) / 100.0
+    begin = 5 * DAY + DAY // 2
+    if k >= begin:
+        value[4] *= 1.0 + 2.0 * min((k - begin) / 48.0, 1.0)
+        value[9] *= 1.7  # a new service: a step
+    return value
+
+
+def test_a_leak_is_predicted_before_it_is_twice_the_usual() -> None:
+    world = World()
+    made = world.play("source_prefix", range(5 * DAY + DAY // 2 + 30), leaking)
+    assert {said["series_id"] for _, said in made} == {1004}
+    begin = 5 * DAY + DAY // 2
+    twice = begin + 24
+    first, said = made[0]
+    assert begin < first <= twice - 2, f"told {first - begin} ticks after it began, twice at 24"
+    assert said["limit"] == "leak"
+
+
+def aging(k: int) -> np.ndarray:
+    """Light that fades by .6 dB a day, a disk that fills by 2 % a day, others that stay."""
+    random = np.random.default_rng([7, k])
+    day = k / DAY
+    light = np.array([-18.0 - 0.6 * day, -17.0, -23.5, -10.0]) + random.normal(0.0, 0.1, 4)
+    used = np.array([0.5, 0.75 + 0.02 * day, 0.9, 0.3]) * 1e12 * (1 + random.normal(0, 1e-4, 4))
+    return np.stack([light, used, np.full(4, 1e12)], axis=1).ravel()
+
+
+def test_fading_light_and_a_filling_disk_are_predicted_days_before() -> None:
+    world = World()
+    made = world.play("sample", range(11 * DAY), aging)
+    by_series: dict[int, list[tuple[int, dict[str, Any]]]] = {}
+    for k, said in made:
+        by_series.setdefault(said["series_id"], []).append((k, said))
+    assert set(by_series) == {1000, 1004}
+    for series, limit, over in ((1000, "optics", 10 * DAY), (1004, "disk", 10 * DAY)):
+        first, said = by_series[series][0]
+        assert said["limit"] == limit
+        assert first < over - 2 * DAY, f"{limit} told at {first / DAY:.1f} days"
+    assert by_series[1000][0][1]["above"] is False
+    assert by_series[1004][0][1]["limit_value"] == pytest.approx(0.95e12)
+
+
+def test_a_restart_changes_nothing() -> None:
+    def play(cut: int) -> list[tuple[int, dict[str, Any]]]:
+        world = World()
+        made = world.play("sample", range(cut), aging)
+        out = Snapshot()
+        world.stage.snapshot(out)
+        world.stage = world.make_stage()
+        world.stage.restore(out)
+        return made + world.play("sample", range(cut, 6 * DAY), aging)
+
+    a, b = play(4 * DAY + 17), play(5 * DAY + 100)
+    told = [{(k, said["series_id"], said["made_ns"]) for k, said in one} for one in (a, b)]
+    assert {mark[1:] for mark in told[0]} == {mark[1:] for mark in told[1]}
+    assert told[0]
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (LimitSettings(view="nope", above=1.0), "none of"),
+        (LimitSettings(view="interface", measure="nope", above=1.0), "none of"),
+        (LimitSettings(view="interface", measure="octets"), "one of them"),
+        (LimitSettings(view="interface", measure="octets", above=1.0, below=0.0), "one of them"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(limit: LimitSettings, words: str) -> None:
+    settings = DetectionSettings(forecast=ForecastSettings(limits={"x": limit}))
+    world = World()
+    with pytest.raises(ConfigError, match=words):
+        DetectionStage(list(VIEWS.values()), settings, make_context("d"), directory=world)
+
+
+def test_series_beyond_the_bound_are_counted() -> None:
+    world = World()
+    settings = DetectionSettings(forecast=ForecastSettings(limits=LIMITS, series_max=5))
+    context = make_context("detectors")
+    world.stage = DetectionStage(
+        list(VIEWS.values()), settings, context, directory=world, network=world.network
+    )
+    world.play("interface", range(1), traffic)
+    assert context.metrics.value("prediction_refused_total", component="detectors") == ROWS - 5
+
+
+def test_bytes_of_a_series_are_as_said() -> None:
+    from detectors.outlook import ARRAYS
+
+    size = sum(
+        np.dtype(dtype).itemsize * int(np.prod(columns)) for columns, dtype, _ in ARRAYS.values()
+    )
+    assert size <= 1_700
+    assert msgspec.to_builtins(ForecastSettings())["series_max"] == 20_000
