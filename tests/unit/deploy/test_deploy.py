@@ -31,6 +31,19 @@ def test_every_configuration_loads(path: Path) -> None:
     assert load_config(path).collectors
 
 
+@pytest.mark.parametrize("name", ["site", "core"])
+def test_sites_hear_every_stream_of_routers_at_ports_that_need_no_privilege(name: str) -> None:
+    from collectors.listener import parse_address
+
+    collectors = load_config(ROOT / "deploy" / "config" / f"{name}.toml").collectors
+    heard = {(one.kind, one.listen.partition("://")[0]) for one in collectors.values()}
+    assert heard >= {
+        ("flow", "udp"), ("sflow", "udp"), ("syslog", "udp"), ("syslog", "tcp"),
+        ("snmp-trap", "udp"), ("bmp", "tcp"),
+    }  # fmt: skip
+    assert all(parse_address(one.listen)[1] > 1024 for one in collectors.values())
+
+
 @pytest.mark.parametrize("unit", ["tocsin.service", "tocsin-watchdog.service"])
 def test_units_verify(unit: str, tmp_path: Path, needs: Callable[..., None]) -> None:
     if os.environ.get("TIER") == "fast":
