@@ -431,7 +431,8 @@ REASONS = {
         "bad_oid": "SNMP messages with an OID that is none",
         "bad_version": "SNMP messages of an unknown version",
         "no_trap_oid": "traps that name no trap",
-        "not_a_notification": "SNMP messages that are no trap and no inform",
+        "not_a_notification": "SNMP messages that are no trap and no inform: polling, which a source of kind"
+        " snmp-poll does itself",
         "unknown_community": "traps with a community that is not believed",
         "unknown_engine": "SNMPv3 messages that ask who we are",
         "unknown_user": "SNMPv3 messages of a user that is not known here",

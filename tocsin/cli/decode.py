@@ -201,6 +201,7 @@ class Decoding:
     def _kind(self, datagram: Any) -> "Kind":
         """Return which decoder a datagram goes to, "" where none; count those that are none."""
         from collectors.detect import FLOW_PORTS, protocol_of
+        from collectors.strangers import stranger
 
         self.datagrams += 1
         if self._protocol in FLOWS and not datagram.stream:
@@ -218,7 +219,10 @@ class Decoding:
             return kind, datagram.stream
         found = protocol_of(datagram.payload)
         if found is None:
-            if datagram.destination_port in FLOW_PORTS or not datagram.destination_port:
+            if words := stranger(datagram.payload):
+                lost = self.left_out if datagram.destination_port else self.undecoded
+                lost[words] += 1
+            elif datagram.destination_port in FLOW_PORTS or not datagram.destination_port:
                 self.undecoded["datagrams of no flow protocol (NetFlow 5, 9, IPFIX, sFlow 5)"] += 1
             else:
                 self.left_out["UDP that is no flow export"] += 1
