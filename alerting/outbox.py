@@ -56,6 +56,7 @@ class _Kept:
 
     tick_end_ns: int
     alerts: Sequence[Alert]
+    notices: Sequence[Alert]
     now_ns: int
     incidents: Sequence[Batch]
     digest: Sequence[Batch]
@@ -84,7 +85,7 @@ class Outbox:
         self._refused: deque[_Kept] = deque()
         self._trouble = ""
         # Called with the alerts and incidents of each tick once it is committed.
-        self.on_commit: Callable[[Sequence[Alert], Sequence[Batch]], None] = lambda *_: None
+        self.on_commit: Callable[[Sequence[Alert], Sequence[Alert]], None] = lambda *_: None
         self._sinks: tuple[str, ...] = ()  # those of the configuration, and those of old deliveries
         self._telling = Telling(settings, context)
         # Sinks that act on the network: what became of each of their deliveries is kept as a record.
@@ -221,7 +222,8 @@ class Outbox:
         to the same place of the log, so a later sync that succeeds is one of what is written then.
         """
         alerts = [alert for batch in alarms for alert in alerts_of(batch)]
-        self._refused.append(_Kept(tick_end_ns, alerts, now_ns, incidents, digest))
+        notices = [notice for batch in incidents for notice in notices_of(batch)]
+        self._refused.append(_Kept(tick_end_ns, alerts, notices, now_ns, incidents, digest))
         return self.retry_ticks()
 
     def retry_ticks(self) -> list[Alert]:
@@ -234,7 +236,7 @@ class Outbox:
                 self._refused.popleft()
                 if new:
                     told += kept.alerts
-                    self.on_commit(kept.alerts, kept.incidents)
+                    self.on_commit(kept.alerts, kept.notices)
         except sqlite3.OperationalError as error:
             self._disk_refuses(error)
             return told
@@ -249,9 +251,8 @@ class Outbox:
                 db.execute("insert into done values (?)", (kept.tick_end_ns,))
             except sqlite3.IntegrityError:
                 return False
-            notices = [n for batch in kept.incidents for n in notices_of(batch)]
-            if kept.alerts or notices:
-                self._keep(db, kept.alerts, notices, kept.now_ns)
+            if kept.alerts or kept.notices:
+                self._keep(db, kept.alerts, kept.notices, kept.now_ns)
             for batch in kept.incidents:
                 keep_incidents(db, batch)
             for batch in kept.digest:

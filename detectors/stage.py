@@ -85,6 +85,7 @@ class DetectionStage:
             for sort, budget in self._budgets.items()
         }
         self._waiting: list[Waiting] = []
+        self._lessons: list[Waiting] = []  # decided, not learned yet
         # Of each signature: runs of findings so far, and tests.
         self._fired = {sort: [0.0, 0.0] for sort in PARTS if sort}
         self._since: dict[tuple[str, int, str, str], Run] = {}
@@ -109,6 +110,7 @@ class DetectionStage:
 
     def process(self, batch: Batch) -> list[Batch]:
         """Score one frame and return it with its score columns; anomalies come from `advance`."""
+        self.learn()
         if batch.schema.name == CONTROL.name:
             self.probation.take(batch)
             return []
@@ -175,7 +177,12 @@ class DetectionStage:
         return found
 
     def advance(self, frontier_ns: int) -> list[Batch]:
-        """All views whose tick ends by the frontier are in: let the budget decide, then learn."""
+        """All views whose tick ends by the frontier are in: let the budget decide.
+
+        What the newest tick teaches is learned when the caller has time for it (`learn`), at the
+        latest before anything else is scored or the state is written: alerts do not wait for it.
+        """
+        self.learn()
         due = sorted(
             (entry for entry in self._waiting if entry[0] <= frontier_ns), key=lambda e: e[:2]
         )
@@ -188,10 +195,16 @@ class DetectionStage:
                 made.append(
                     batch_from_rows(ANOMALY, rows, source="detection", frontier_ns=frontier_ns)
                 )
-            for _, view, frame, scores, found in tick:
-                self._learn(view, frame, scores, found)
-                self._ticks[view] += 1
+            self.learn()
+            self._lessons = tick
         return made
+
+    def learn(self) -> None:
+        """Learn what the last tick teaches, if that is not done yet."""
+        lessons, self._lessons = self._lessons, []
+        for _, view, frame, scores, found in lessons:
+            self._learn(view, frame, scores, found)
+            self._ticks[view] += 1
 
     def _decide(
         self,
@@ -339,6 +352,7 @@ class DetectionStage:
 
     def bootstrap(self, frame: Batch, *, stands_for_seconds: float) -> None:
         """Learn a frame of history that stands for a longer time; nothing is scored or raised."""
+        self.learn()
         view = self._views[frame.texts("view")[0]]
         model = self._models[view.name]
         model.admit(frame)
@@ -354,6 +368,7 @@ class DetectionStage:
 
     def snapshot(self, out: Any) -> None:
         """Write baselines, runs of findings, probation and the budgets."""
+        self.learn()
         self.probation.snapshot(out)
         self.predictor.snapshot(out.scoped("predictions"))
         for name, model in self._models.items():
@@ -373,6 +388,7 @@ class DetectionStage:
 
     def restore(self, state: Any) -> None:
         """Take them back."""
+        self._lessons = []
         for name, model in self._models.items():
             model.restore(state.scoped(name))
         for also, models in self._also.items():

@@ -131,8 +131,8 @@ def measure(folder: Path) -> list[dict[str, object]]:
         changes = list(world.stage.advance(end_ns))
         times.append(moment())
         journal.settle()
-        journal.append(BlockKind.RESULT, end_ns, [*widened, *changes], sync=False)
         told = node.commit(end_ns, changes)
+        journal.append(BlockKind.RESULT, end_ns, [*widened, *changes], sync=False)
         lines += told
         times.append(moment())
         assert told in (0, ALERTS), told
@@ -147,6 +147,7 @@ def measure(folder: Path) -> list[dict[str, object]]:
             for name, first, last in zip(parts, times[:-1], times[1:], strict=True):
                 parts[name].append((last[0] - first[0]) * 1e3)
                 cpu[name].append((last[1] - first[1]) * 1e3)
+        detection.learn()  # as a node does that has nothing else to do
     gate.terminate()
     while gate.poll() is None:
         node.serve()

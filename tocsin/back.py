@@ -247,6 +247,10 @@ class Back:
         self.on_outcome(tick, outcome)
         return outcome
 
+    def rest(self) -> None:
+        """Do what nobody waits for, while there is nothing else to do."""
+        self.detection.learn()
+
     def _tell(self, control: Batch) -> None:
         for stage in (self.detection, self.alerting):
             if _accepts(stage, control):

@@ -12,12 +12,10 @@ import msgspec
 
 from alerting.alert import Alert
 from alerting.outbox import Outbox
-from alerting.records import notices_of
 from runtime.bus import Publisher
 from runtime.clock import Clock
 from runtime.journal import BlockKind
 from runtime.journal_writer import JournalWriter
-from telemetry.batch import Batch
 from tocsin.chain import Outcome, Tick
 
 
@@ -64,21 +62,21 @@ class Commits:
         """Keep what came of a tick that is on disk. `has_result`: the journal has that as well."""
         if not outcome.is_worth_keeping:
             return
-        if not has_result:
-            self._journal.append(
-                BlockKind.RESULT, outcome.tick_end_ns, outcome.result(), sync=False
-            )
         self._outbox.commit(
             outcome.tick_end_ns, outcome.alarms, self._clock.now_ns(),
             incidents=outcome.incidents, digest=outcome.digest,
         )  # fmt: skip
+        # Behind the commit: the gate is awake by now, and what can be computed again needs no haste.
+        if not has_result:
+            self._journal.append(
+                BlockKind.RESULT, outcome.tick_end_ns, outcome.result(), sync=False
+            )
 
-    def _publish(self, alerts: Sequence[Alert], incidents: Sequence[Batch]) -> None:
+    def _publish(self, alerts: Sequence[Alert], notices: Sequence[Alert]) -> None:
         for alert in alerts:
             self._publisher.publish("alerts", msgspec.json.encode(alert))
-        for batch in incidents:
-            for notice in notices_of(batch):
-                self._publisher.publish("incidents", msgspec.json.encode(notice))
+        for notice in notices:
+            self._publisher.publish("incidents", msgspec.json.encode(notice))
 
     def on_disk_ns(self, frontier_ns: int) -> int:
         """Return up to where everything that has closed by this frontier is on disk."""

@@ -217,6 +217,7 @@ class Node:
         """Work until asked to stop."""
         while not self._ended:
             if not self.step():
+                self._back.rest()
                 self._bell.wait(IDLE_MS)
 
     def step(self) -> int:

@@ -44,7 +44,9 @@ def values(view: str, k: int, rows: int = 40) -> dict[str, Any]:
 def tick(stage: DetectionStage, view: str, k: int, made: dict[str, Any], **more: Any) -> list[dict]:
     start = (MONDAY_S + 36_000 + 5 * k) * SECOND
     stage.process(frame(VIEWS[view], start, made, **more))
-    return rows_of(stage.advance(start + 5 * SECOND))
+    found = rows_of(stage.advance(start + 5 * SECOND))
+    stage.learn()
+    return found
 
 
 def rows_of(batches: list[Batch]) -> list[dict]:
