@@ -12,6 +12,7 @@ import msgspec
 from telemetry.identity import stable_id
 from telemetry.x733 import SEVERITIES as SEVERITIES  # part of this room
 
+ASKED = "acknowledge_asked"  # operator state: its owner system was asked, and has not said yes yet
 OURS = "tocsin"  # who says an alarm: we, or the foreign manager by its name
 
 _JSON = msgspec.json.Encoder(order="sorted")
@@ -122,6 +123,7 @@ class Alarm:
     text: str = ""
     tally: int = 0  # how often it was reported in this occurrence
     acknowledged: str = ""  # "until-clear", "until-worse"
+    asked: str = ""  # who asked the system that owns its acknowledgement to acknowledge it
     operator: str = ""
     operator_note: str = ""
     shelved_until_ns: int = 0
@@ -156,7 +158,9 @@ class Alarm:
             return "out_of_service"
         if self.shelved_until_ns:
             return "shelved"
-        return "acknowledged" if self.acknowledged else "none"
+        if self.acknowledged:
+            return "acknowledged"
+        return ASKED if self.asked and self.up else "none"
 
     @property
     def types(self) -> tuple[str, str]:

@@ -190,6 +190,7 @@ class ForeignAlarms:
         owner = str(detail.get("owner", ""))
         if state == "acknowledged" and alarm.their_state != state:
             alarm.acknowledged, alarm.operator = "until-clear", owner or alarm.source
+            alarm.asked = ""
         elif state != "acknowledged" and alarm.their_state == "acknowledged":
             alarm.acknowledged, alarm.operator = "", ""
         elif state == "acknowledged" and owner and alarm.operator == alarm.their_owner:
@@ -228,7 +229,7 @@ class ForeignAlarms:
             alarm.acknowledged = ""
             if alarm.their_state == "acknowledged":
                 alarm.acknowledged = "until-clear"
-        alarm.state, alarm.cleared_ns, alarm.holds = "raised", 0, ""
+        alarm.state, alarm.cleared_ns, alarm.holds, alarm.asked = "raised", 0, "", ""
         alarm.changed_ns = now_ns
         alarm.explain["since_ns"] = alarm.raised_ns
         self._count_raise(alarm, now_ns)

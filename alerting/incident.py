@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from alerting.alarm import SEVERITIES, Alarm, json_text
+from alerting.alarm import ASKED, SEVERITIES, Alarm, json_text
 from alerting.layers import is_hard, is_link_down, is_node_down, layer_of
 from alerting.places import Place
 from telemetry.identity import id_text, stable_id
@@ -69,6 +69,7 @@ class Incident:
     title_changes: int = 0  # after its first minute
     parent: int = 0
     acknowledged: str = ""
+    asked: str = ""  # who asked its owner system to acknowledge it
     operator: str = ""
     origin: str = ""
     by_hand: bool = False  # merged or split by an operator: left alone
@@ -81,6 +82,13 @@ class Incident:
     def open(self) -> bool:
         """Whether something under it is still up."""
         return not self.closed_ns
+
+    @property
+    def operator_state(self) -> str:
+        """What operators did with it."""
+        if self.acknowledged:
+            return "acknowledged"
+        return ASKED if self.asked and self.open else "none"
 
     @property
     def kinds(self) -> Iterable[str]:
@@ -165,7 +173,7 @@ class Incident:
             "impact": json_text(self.impact),
             "occurrence": front.occurrence,
             "parent_incident_id": self.parent,
-            "operator_state": "acknowledged" if self.acknowledged else "none",
+            "operator_state": self.operator_state,
             "operator": self.operator,
             "origin": self.origin,
         }

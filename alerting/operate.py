@@ -7,12 +7,13 @@ nobody, which is also what ends the echo between two systems that keep each othe
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from alerting.alarm import Alarm
 from alerting.config import AlertingSettings, MaintenanceSettings
 from alerting.foreign import ForeignAlarms
+from alerting.incident import Incident
 from alerting.incidents import Incidents
 from alerting.places import Places
 from alerting.windows import (
@@ -101,7 +102,7 @@ class Operations:
             "operator_actions_total",
             "actions of operators and ticket systems by what became of them",
             label="fate",
-            values=("done", "no_change", "not_owner", "unknown", "refused"),
+            values=("done", "no_change", "forwarded", "not_owner", "unknown", "refused"),
         )
         self._do: dict[str, Callable[[dict[str, Any], int], list[Alarm] | None]] = {
             "acknowledge": self._acknowledge,
@@ -141,60 +142,76 @@ class Operations:
     # ---- acknowledge
 
     def _acknowledge(self, ask: dict[str, Any], now_ns: int) -> list[Alarm] | None:
+        """Acknowledge what this system may; ask the owner of the rest to do it."""
         until = "until-worse" if ask.get("until") == "worse" else "until-clear"
         found = self._targets(ask)
         if found is None:
             return None
-        changed = []
-        for alarm in self._owned(found, ask):
-            if alarm.state == "cleared":
+        changed, asked = [], 0
+        for alarm in found:
+            if not self._owns(alarm, ask):
+                if not alarm.up or alarm.acknowledged or alarm.asked:
+                    continue
+                alarm.asked, asked = _by(ask) or "?", asked + 1
+                self._actions.add("forwarded")
+            elif alarm.state == "cleared":
                 alarm.state = "closed"
             elif not alarm.up or alarm.acknowledged == until:
                 continue
-            alarm.acknowledged = until
+            else:
+                alarm.acknowledged, alarm.asked = until, ""
             self._sign(alarm, ask, now_ns)
             changed.append(alarm)
-        self._sign_incidents(ask, until if changed else "")
+        if incident := self._incident_of(ask):
+            if asked and not incident.acknowledged:
+                self._sign_incident(incident, ask, "", asked=_by(ask) or "?")
+            elif len(changed) > asked and incident.acknowledged != until:
+                self._sign_incident(incident, ask, until)
         return changed
 
     def _unacknowledge(self, ask: dict[str, Any], now_ns: int) -> list[Alarm] | None:
         found = self._targets(ask)
         if found is None:
             return None
-        changed = [alarm for alarm in self._owned(found, ask) if alarm.acknowledged]
+        changed = [alarm for alarm in self._owned(found, ask) if alarm.operator_state != "none"]
         for alarm in changed:
-            alarm.acknowledged = ""
+            alarm.acknowledged = alarm.asked = ""
             self._sign(alarm, ask, now_ns)
-        self._sign_incidents(ask, "" if changed else None)
+        incident = self._incident_of(ask)
+        if changed and incident and (incident.acknowledged or incident.asked):
+            self._sign_incident(incident, ask, "")
         return changed
 
-    def _sign_incidents(self, ask: dict[str, Any], until: str | None) -> None:
-        """Let the incidents of acknowledged alarms say so too."""
-        incident = self._incidents.all.get(_number(ask.get("incident", "")))
-        if incident is None:
-            alarm = self._alarm(_number(ask.get("alarm", "")))
-            incident = self._incidents.all.get(alarm.incident) if alarm else None
-            if incident is None or incident.front != _number(ask.get("alarm", "")):
-                return
-        if until is None or incident.acknowledged == until:
-            return
-        incident.acknowledged = until
+    def _incident_of(self, ask: dict[str, Any]) -> Incident | None:
+        """Return the incident that an action is about: it itself, or that whose face its alarm is."""
+        if incident := self._incidents.all.get(_number(ask.get("incident", ""))):
+            return incident
+        alarm = self._alarm(_number(ask.get("alarm", "")))
+        incident = self._incidents.all.get(alarm.incident) if alarm else None
+        return incident if incident and alarm and incident.front == alarm.id else None
+
+    def _sign_incident(
+        self, incident: Incident, ask: dict[str, Any], until: str, *, asked: str = ""
+    ) -> None:
+        incident.acknowledged, incident.asked = until, asked
         incident.operator, incident.origin = _by(ask), str(ask.get("system", ""))
         self._incidents.touch(incident.number)
 
-    def _owned(self, alarms: Iterable[Alarm], ask: dict[str, Any]) -> list[Alarm]:
+    def _owns(self, alarm: Alarm, ask: dict[str, Any]) -> bool:
+        """Whether this system may change the alarm's acknowledgement: one does for each source."""
+        owner = self._settings.owners.get(alarm.source, "")
+        return not owner or owner == str(ask.get("system", ""))
+
+    def _owned(self, alarms: list[Alarm], ask: dict[str, Any]) -> list[Alarm]:
         """Return those alarms whose acknowledgement this system may change."""
-        system = str(ask.get("system", ""))
-        made = []
+        made = [alarm for alarm in alarms if self._owns(alarm, ask)]
         for alarm in alarms:
-            owner = self._settings.owners.get(alarm.source, "")
-            if owner and owner != system:
+            if alarm not in made:
                 self._actions.add("not_owner")
                 self._log.warning(
-                    "not_owner alarm=%s owner=%s asked_by=%s", id_text(alarm.id), owner, system
-                )
-            else:
-                made.append(alarm)
+                    "not_owner alarm=%s owner=%s asked_by=%s", id_text(alarm.id),
+                    self._settings.owners[alarm.source], ask.get("system", ""),
+                )  # fmt: skip
         return made
 
     # ---- hide

@@ -145,7 +145,7 @@ class OwnAlarms:
         alarm.flapping = len(alarm.raises) >= self._settings.flap_changes
         if alarm.acknowledged == "until-clear" and alarm.cleared_ns:
             alarm.acknowledged = ""
-        alarm.state, alarm.cleared_ns, alarm.pending_ticks = "raised", 0, 0
+        alarm.state, alarm.cleared_ns, alarm.pending_ticks, alarm.asked = "raised", 0, 0, ""
         alarm.best_score = 0.0
         self._tell(alarm, claim, now_ns)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from alerting.alarm import SEVERITIES
+from alerting.alarm import ASKED, SEVERITIES
 from alerting.alert import Alert, canonical
 from alerting.config import AlertingSettings
 from alerting.escape import tidy
@@ -110,6 +110,11 @@ class Telling:
                     if self._within_rate(db, name, alert, now_ns):
                         sinks.add(name)
             later = decision.escalations
+        if alert.operator_state == ASKED:
+            # Its owner is asked to acknowledge it, and nobody else: to them nothing has changed.
+            owner = self._settings.owners.get(alert.source, "")
+            sinks = {owner} if owner in self._settings.sinks else set()
+            sinks = {name for name in sinks if (name in self._incidents) == incidents}
         sinks.discard(alert.origin)
         if not sinks and not later:
             return []
@@ -208,7 +213,7 @@ class Telling:
     ) -> None:  # fmt: skip
         if not later and self.due_ns == NEVER_NS:
             return  # nothing is planned for any alarm
-        if alert.operator_state != "none" or alert.suppressed:
+        if alert.operator_state not in ("none", ASKED) or alert.suppressed:
             db.execute("delete from later where alarm = ?", (alert.id,))
             return
         for minutes, sink in later:

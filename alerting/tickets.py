@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from alerting.alarm import ASKED
 from alerting.alert import Alert
 from alerting.delivery import Order
 from alerting.sinks.parcel import NotSentError, Parcel, RefusedError
@@ -50,7 +51,7 @@ class Ticket:
 class Change:
     """What to make of a ticket; None leaves it."""
 
-    state: str | None = None  # "open" or "resolved"
+    state: str | None = None  # "open", "taken" or "resolved"
     severity: str | None = None
     title: str | None = None
     description: str | None = None
@@ -119,9 +120,10 @@ class TicketSink:
         if not found:
             if is_over(alert):
                 return "no ticket, and none is needed: it is over"
-            ticket = self._create(alert, now_ns)
-            self._learn(alert.id, ticket, alert)
-            return f"ticket {ticket.number} opened"
+            found = [self._create(alert, now_ns)]
+            if alert.operator_state != ASKED:
+                self._learn(alert.id, found[0], alert)
+                return f"ticket {found[0].number} opened"
         self._doubts.pop(alert.id, None)
         ticket = self._one_of(found)
         if ticket.correlation != alert.id:
@@ -181,6 +183,8 @@ class TicketSink:
         made.comments |= {number for number, _, _ in ticket.comments}
         if alert is not None:
             made.change, made.over = alert.change, is_over(alert)
+            if alert.operator_state == ASKED and ticket.state == "taken":
+                made.state = "open"  # what they make of it is news: it is theirs to acknowledge
         self._known[correlation] = made
         while len(self._known) > KNOWN_MAX:
             gone = next(iter(self._known))
@@ -246,6 +250,8 @@ def _difference(alert: Alert, ticket: Ticket, *, told: bool) -> Change:
     elif not over and ticket.over and alert.state == "raised":
         state = "open"  # it is up again; an update alone opens nothing that a person closed
     marked = f"[{alert.change}]"
+    if not over and alert.operator_state == ASKED and ticket.state == "open":
+        state = "taken"
     if told or any(marked in text for _, _, text in ticket.comments):
         return Change(state=state)
     severity = alert.severity if not over and alert.severity != ticket.severity else None

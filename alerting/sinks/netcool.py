@@ -2,19 +2,23 @@
 
 A raise is a POST (the ObjectServer deduplicates by Identifier), a change or a clear a PATCH of the
 row with our Identifier; where that row is gone, a change makes it again and a clear has nothing to
-do. Manager is `tocsin`, so that a collector of ours that reads the same table leaves our rows out.
+do. Manager is `tocsin`, so that a collector of ours that reads the same table leaves our rows out. Of
+an alarm that came from there, and whose acknowledgement it owns, its own row is acknowledged.
 
 Source: IBM, ObjectServer HTTP Interface Reference: row set, POST and PATCH on a table.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from alerting.alarm import ASKED
 from alerting.alert import Alert
 from alerting.config import SinkSettings
+from alerting.escape import line
 from alerting.sinks.http import Answer, accepted, ask_json
-from alerting.sinks.parcel import Parcel
+from alerting.sinks.parcel import Parcel, RefusedError
 from alerting.sinks.wording import SOURCE, is_acknowledged, is_over, place, word
 from runtime.registry import Part
 from runtime.settings import Settings
@@ -48,6 +52,8 @@ class NetcoolSink:
         """Insert, change or clear the alarm's row; the same again changes nothing."""
         (parcel,) = parcels
         alert = parcel.alert
+        if alert.operator_state == ASKED and alert.source != SOURCE:
+            return self._acknowledge_theirs(alert)
         row = {name: self._fit(value) for name, value in status_row(alert).items()}
         changed = self._patch(alert.id, row)
         if changed or is_over(alert):
@@ -56,6 +62,15 @@ class NetcoolSink:
         if answer.status == CLASH:
             return f"{self._patch(alert.id, row)} rows changed"
         return accepted(self._url, answer).said
+
+    def _acknowledge_theirs(self, alert: Alert) -> str:
+        """Acknowledge the row that an alarm of theirs came from: our source hears of it from there."""
+        server, _, serial = alert.foreign_id.rpartition(":")
+        if not (serial.isdigit() and re.fullmatch(r"[A-Za-z0-9_.-]+", server)):
+            raise RefusedError(f"{line(alert.foreign_id, 80)!r} is no row of an ObjectServer")
+        where = quote(f"ServerName='{server}' and ServerSerial={serial}")
+        url, body = f"{self._url}?filter={where}", row_set({"Acknowledged": 1})
+        return f"{_rows(accepted(url, ask_json(self._settings, 'PATCH', url, body)))} rows acknowledged"
 
     def _patch(self, identifier: str, row: dict[str, Any]) -> int:
         where = quote(f"Identifier='tocsin {identifier}'")

@@ -21,7 +21,7 @@ from runtime.settings import Settings
 from telemetry.errors import TransientError
 
 STATES = {"1": "open", "2": "taken", "3": "open", "6": "resolved", "7": "closed", "8": "closed"}
-STATE = {"open": "1", "resolved": "6"}
+STATE = {"open": "1", "taken": "2", "resolved": "6"}
 # Impact and urgency, 1 high to 3 low; the platform makes the priority of both.
 WEIGHT = {"critical": ("1", "1"), "major": ("1", "2"), "minor": ("2", "2"), "warning": ("2", "3"),
           "indeterminate": ("3", "3")}  # fmt: skip

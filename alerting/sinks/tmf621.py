@@ -22,7 +22,7 @@ from telemetry.errors import TransientError
 OVER = ("resolved", "closed", "cancelled", "rejected")
 STATES = {"acknowledged": "open", "pending": "open", "held": "open", "inProgress": "taken",
           "resolved": "resolved", "closed": "closed", "cancelled": "closed", "rejected": "closed"}  # fmt: skip
-STATUS = {"open": "acknowledged", "resolved": "resolved"}
+STATUS = {"open": "acknowledged", "taken": "inProgress", "resolved": "resolved"}
 MERGED = ("mergedInto", "duplicateOf", "duplicates")
 PAGE = 100
 NAME_CHARACTERS_MAX = 255

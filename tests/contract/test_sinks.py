@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zmq
 
@@ -261,3 +262,21 @@ def test_a_mail_shows_the_picture_of_its_alarm_and_goes_without_where_there_is_n
     html = list(mail.walk())[-2].get_payload(decode=True).decode()
     assert f'<img src="cid:{image["Content-ID"].strip()[1:-1]}"' in html
     assert peer.got[0][0]["path"] == f"/api/v1/alarms/{alerts[0].id}/picture.svg"
+
+
+def test_netcool_acknowledges_its_own_row_when_it_owns_the_alarm(
+    peer: HttpPeer, alerts: list[Alert]
+) -> None:
+    peer.answer = b'{"entry": {"affectedRows": 1}}'
+    theirs = msgspec.structs.replace(
+        alerts[0], source="omnibus", foreign_id="AGG_P:884001", operator_state="acknowledge_asked"
+    )
+    sink = http_sink("netcool", peer)
+    assert sink.send([parcel(theirs)], now_ns=NOW_NS) == "1 rows acknowledged"
+    ((about, body),) = peer.got
+    where = "filter=ServerName%3D%27AGG_P%27%20and%20ServerSerial%3D884001"
+    assert (about["method"], about["path"].endswith(where)) == ("PATCH", True)
+    assert body["rowset"]["rows"] == [{"Acknowledged": 1}]
+    for bad in ("", "AGG_P:", "x' or 1=1 --:5"):
+        with pytest.raises(RefusedError, match="no row of an ObjectServer"):
+            sink.send([parcel(msgspec.structs.replace(theirs, foreign_id=bad))], now_ns=NOW_NS)

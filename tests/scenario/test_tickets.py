@@ -40,7 +40,7 @@ class Office:
             sinks={"tickets": SinkSettings(
                 kind=kind, url=server.url + DIALECTS[kind], timeout_seconds=0.4, send="incidents"
             )} | more.get("sinks", {}),
-            waiting_max=100_000, attempts_max=1000, retry_seconds_max=5.0,
+            waiting_max=100_000, attempts_max=1000, retry_seconds_max=5.0, owners=more.get("owners", {}),
         )  # fmt: skip
         self.orders: list[Order] = []
         self.outbox = Outbox(folder / "node.sqlite", self.settings, self.context)
@@ -330,3 +330,50 @@ def test_a_thousand_acknowledgements_and_clears_both_ways_make_no_echo(
         assert [s for s in ticket.states if s != "open"] == (
             ["taken", "resolved"] if name in theirs else ["resolved"]
         )
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_an_operators_acknowledgement_goes_to_the_owner_and_counts_when_the_owner_says_so(
+    kind: str, server: Callable[..., TicketServer], office: Callable[..., Office]
+) -> None:
+    """Half of them twice; the owner's yes comes back once, and nothing after it."""
+    peer = server()
+    owners = {"traps": "tickets"}
+    made = office(peer, kind, owners=owners, sinks={"other": SinkSettings(kind="stdout")})
+    world = AlarmWorld(AlertingSettings(wait_seconds=0.0, owners=owners), now_ns=START)
+    desk = Orders(made.settings.sinks)
+    names = [f"node{n}" for n in range(10)]
+
+    def play(*given: Any) -> None:
+        batches = world.second(*given)
+        made.tick += 1
+        made.outbox.commit(
+            world.now_ns, [b for b in batches if b.schema.name == "alarm"], made.clock.now_ns(),
+            incidents=[b for b in batches if b.schema.name == "incident"],
+        )  # fmt: skip
+        made.settle()
+
+    def states() -> set[str]:
+        found = made.outbox.alarms(active_only=True, limit=100)
+        return {str(alarm["operator_state"]) for alarm in found}
+
+    for name in names:
+        play(world.report("linkDown", name))
+        world.now_ns += 400 * SECOND
+    sent = len(made.outbox.deliveries(1000))
+    alarms = [str(a["id"]) for a in made.outbox.alarms(active_only=True, limit=100)]
+    for alarm in [*alarms, *alarms[::2]]:
+        play(world.act("acknowledge", alarm=alarm, by="ann"))
+    assert states() == {"acknowledge_asked"}
+    # Only the owner was asked, and once.
+    assert len(made.outbox.deliveries(1000)) == sent + len(names)
+    assert {t.state for t in peer.tickets.values()} == {"taken"}
+    made.hear(lambda: len(made.orders) >= len(names))
+    assert {o.do for o in made.orders} == {"acknowledge"}
+    orders, made.orders[:] = list(made.orders), []
+    play(*(world.act(what, **payload) for what, payload in desk.rows(orders)))
+    assert states() == {"acknowledged"}
+    quiet = made.clock.now_ns() + 300 * SECOND
+    made.hear(lambda: made.clock.now_ns() > quiet)
+    assert desk.rows(made.orders) == []
+    assert {len(t.notes) for t in peer.tickets.values()} == {1}

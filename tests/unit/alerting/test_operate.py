@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from alerting.config import AlertingSettings, MaintenanceSettings
+from alerting.records import alerts_of, notices_of
 from alerting.windows import NEVER_NS, PLANNED_WORK, Window, Windows, moment_ns
 from tocsin.testing.alarms import AlarmWorld
 
@@ -90,13 +91,48 @@ def test_the_same_action_twice_changes_nothing() -> None:
     assert actions(world, "no_change") == 1
 
 
-def test_only_the_owner_of_a_class_acknowledges_it() -> None:
+def test_an_acknowledgement_is_the_owners_and_others_ask_for_it() -> None:
     world = AlarmWorld(AlertingSettings(owners={"traps": "netcool"}))
     (raised,) = world.told(world.report("linkDown", "ams1"))
-    assert world.told(world.act("acknowledge", alarm=raised.id, by="ann")) == []
+    (notice,) = world.notices(seconds=20)
+    act = world.act("acknowledge", incident=notice.incident, by="ann")
+    both = world.second(act)
+    asked, told = [
+        a for b in both for a in (alerts_of if b.schema.name == "alarm" else notices_of)(b)
+    ]
+    assert (asked.operator_state, asked.operator) == ("acknowledge_asked", "ann")
+    assert (told.operator_state, told.operator) == ("acknowledge_asked", "ann")
+    assert world.told(act) == []  # once is enough
+    assert (actions(world, "forwarded"), actions(world, "no_change")) == (1, 1)
+    yes = world.act("acknowledge", incident=notice.incident, by="bob", system="netcool")
+    both = world.second(yes)
+    made = [a for b in both for a in (alerts_of if b.schema.name == "alarm" else notices_of)(b)]
+    assert [(a.operator_state, a.operator, a.origin) for a in made] == [
+        ("acknowledged", "bob", "netcool"), ("acknowledged", "bob", "netcool"),
+    ]  # fmt: skip
+    assert world.told(world.act("unacknowledge", alarm=raised.id, by="ann")) == []
     assert actions(world, "not_owner") == 1
-    ours = world.told(world.act("acknowledge", alarm=raised.id, by="bob", system="netcool"))
-    assert [(a.operator_state, a.origin) for a in ours] == [("acknowledged", "netcool")]
+
+
+def test_what_was_asked_is_forgotten_when_the_alarm_comes_again() -> None:
+    world = AlarmWorld(AlertingSettings(owners={"traps": "netcool"}))
+    (raised,) = world.told(world.report("linkDown", "ams1"))
+    world.told(world.act("acknowledge", alarm=raised.id, by="ann"))
+    (over,) = world.told(world.report("linkDown", "ams1", "cleared"))
+    (again,) = world.told(world.report("linkDown", "ams1"))
+    assert (over.operator_state, again.operator_state) == ("none", "none")
+
+
+def test_a_source_that_acknowledges_its_own_alarm_is_believed() -> None:
+    world = AlarmWorld(AlertingSettings(owners={"netcool": "netcool"}))
+    (raised,) = world.told(world.report("linkDown", "ams1", source="netcool"))
+    world.told(world.act("acknowledge", alarm=raised.id, by="ann"))
+    row = world.report("linkDown", "ams1", source="netcool") | {
+        "operator_state": "acknowledged",
+        "operator": "bob",
+    }
+    (acked,) = world.told(row)
+    assert acked.operator_state == "acknowledged"
 
 
 def test_a_shelved_alarm_comes_back_when_its_time_is_over() -> None:
