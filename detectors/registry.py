@@ -24,6 +24,12 @@ DETECTORS: Registry[MakeDetector] = Registry(
         "seasonal": "detectors.seasonal:DETECTOR",
         "series": "detectors.series_detector:DETECTOR",
         "threshold": "detectors.threshold:DETECTOR",
+        "rate": "detectors.looks:RATE",
+        "variance": "detectors.looks:VARIANCE",
+        "distribution": "detectors.looks:DISTRIBUTION",
+        "sums": "detectors.looks:SUMS",
+        "drift": "detectors.looks:DRIFT",
+        "arrival": "detectors.looks:ARRIVAL",
     },
 )
 

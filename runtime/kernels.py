@@ -66,6 +66,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "detectors.baseline",
     "detectors.calibration",
     "detectors.exceedances",
+    "detectors.look_kernels",
     "detectors.outlook_kernels",
     "detectors.series_kernels",
     "detectors.shape",
