@@ -10,7 +10,7 @@ from runtime.settings import PositiveFloat, PositiveInt, Settings, Share
 class AlsoSettings(Settings, frozen=True, kw_only=True):
     """`[detection.also.<name>]`: a detector beside the baseline, on every view."""
 
-    kind: str  # "threshold", or a plug-in's
+    kind: str  # "threshold", "drift", ... (docs/detection.md), or a plug-in's
     options: dict[str, Any] = {}  # its own settings
 
 

@@ -27,6 +27,8 @@ from runtime.kernels import inline, kernel, subroutine
 ) = range(13)  # fmt: skip
 STATE = 16  # a cache line
 BYTES = 4 * STATE
+GROWN_S = 86_400.0  # a series' first day, judged with a wide index, says nothing of the fleet
+DECADES, FIRST_DECADE = 16, 3  # of rarity that are counted
 FALSE_ALERTS_PER_DAY = 1.0 / 7.0  # of one series: one a week
 
 ROWS_PER_DAY_MOST = 1440.0
@@ -71,6 +73,13 @@ def _load(i, step_s, budget, state, e):  # type: ignore[no-untyped-def]
 def _store(i, state, e):  # type: ignore[no-untyped-def]
     for k in range(STATE):
         state[i, k] = e[k]
+
+
+@inline
+def _rarity(score, step_s, e):  # type: ignore[no-untyped-def]
+    """How many runs of this height or more come in a row's time."""
+    often = min(e[RUNS] / e[DAYS] * step_s / 86400.0, 1.0)
+    return max(often * score ** (-1.0 / e[INDEX]), 1e-300)
 
 
 @inline
@@ -165,7 +174,7 @@ def follow(
 
 @kernel(
     "i8(const i8[::1], const f8[::1], const f4[::1], f8, f8, f8, const f4[:,::1], f8[::1], f8[::1],"
-    " f8[::1], f4[::1])"
+    " f8[::1])"
 )
 def judge(
     row: NDArray[np.int64],
@@ -178,7 +187,6 @@ def judge(
     work: NDArray[np.float64],
     out_level: NDArray[np.float64],
     out_p: NDArray[np.float64],
-    out_score: NDArray[np.float32],
 ) -> int:
     """Write how rare the scores of one tick are; changes no state.
 
@@ -186,59 +194,68 @@ def judge(
             value; step float32[M], seconds between a series' values; tick_s; budget, false alerts a
             day of one series, for the level; warmup_s, seconds before a series may say anything.
     Out     level float64[N], where a series' own alert would be; p float64[N]: runs of this height a
-            tick; score float32[N] = -log10(p), NaN where there was none.
+            tick, 1 where nothing is to be said.
     Returns N, or -1 when a length is wrong: nothing was written.
     """
     rows = row.size
     if score.size != rows or out_level.size != rows or out_p.size != rows:
         return -1
-    if out_score.size != rows or state.shape[1] != STATE or work.size < STATE:
-        return -1
-    if step.size != state.shape[0]:
+    if state.shape[1] != STATE or work.size < STATE or step.size != state.shape[0]:
         return -1
     for n in range(rows):
         i = row[n]
-        out_level[n], out_p[n], out_score[n] = 1.0, 1.0, 0.0
-        if np.isnan(score[n]):
-            out_score[n] = np.nan
+        out_level[n], out_p[n] = 1.0, 1.0
         if i < 0 or i >= state.shape[0] or state[i, SEEN] == 0.0:
             continue
         step_s = max(np.float64(step[i]), tick_s)
         _load(i, step_s, budget, state, work)
         out_level[n] = _needed(step_s, work)
         if score[n] > 1.0 and work[LIVED] >= warmup_s:
-            often = min(work[RUNS] / work[DAYS] * step_s / 86400.0, 1.0)
-            p = max(often * score[n] ** (-1.0 / work[INDEX]), 1e-300)
-            out_p[n], out_score[n] = p, -math.log10(p)
+            out_p[n] = _rarity(score[n], step_s, work)
     return rows
 
 
-@kernel("i8(const i8[::1], const f8[::1], const f4[::1], f8, f8, f4[:,::1], f8[::1])")
+@kernel("i8(const i8[::1], const f8[::1], const f4[::1], f8, f8, f8, f4[:,::1], f8[::1], f8[::1])")
 def learn(
     row: NDArray[np.int64],
     score: NDArray[np.float64],
     step: NDArray[np.float32],
     tick_s: float,
     budget: float,
+    warmup_s: float,
     state: NDArray[np.float32],
     work: NDArray[np.float64],
+    out_reached: NDArray[np.float64],
 ) -> int:
     """Count the scores of one tick; NaN is no value. As for `judge`; state float32[M, 16].
 
-    Returns how many were counted, or -1 when a length is wrong: nothing was written.
+    Out     reached float64[16]: for how many series the run that goes on became rarer than 1e-3, 1e-4,
+            ... in this tick. A run counts once for each, however long it lasts.
+    Returns how many series are a day old, which alone count, or -1 when a length is wrong: nothing was written.
     """
-    rows, counted = row.size, 0
+    rows, tested = row.size, 0
     if score.size != rows or state.shape[1] != STATE or work.size < STATE:
         return -1
-    if step.size != state.shape[0]:
+    if step.size != state.shape[0] or out_reached.size != DECADES:
         return -1
+    for k in range(DECADES):
+        out_reached[k] = 0.0
     for n in range(rows):
         i = row[n]
         if i < 0 or i >= state.shape[0] or np.isnan(score[n]):
             continue
         step_s = max(np.float64(step[i]), tick_s)
         _load(i, step_s, budget, state, work)
+        before = work[PEAK]
         _advance(score[n], step_s, budget, True, work)
         _store(i, state, work)
-        counted += 1
-    return counted
+        if work[LIVED] < max(warmup_s, GROWN_S):
+            continue
+        tested += 1
+        if work[PEAK] > max(before, 1.0):
+            now = -math.log10(_rarity(work[PEAK], step_s, work))
+            past = -math.log10(_rarity(before, step_s, work)) if before > 1.0 else 0.0
+            for k in range(DECADES):
+                if past < k + FIRST_DECADE <= now:
+                    out_reached[k] += 1.0
+    return tested

@@ -17,6 +17,7 @@ from detectors.config import DetectionSettings
 from detectors.detector import ScoreColumns
 from detectors.rows import RowArrays
 from detectors.seasonal import middle_s, rates
+from detectors.tails import Tails
 from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch
 from telemetry.views import View
@@ -29,7 +30,7 @@ class LookDetector:
 
     def __init__(self, look: str, measures: tuple[str, ...], settings: DetectionSettings) -> None:
         self._look = kernels.LOOKS.index(look)
-        self._warmup_s = settings.warmup_seconds
+        self._tails = Tails(measures, settings.warmup_seconds)
         self._work = np.zeros(kernels.STATE)
         self.rows = RowArrays(
             measures,
@@ -45,15 +46,12 @@ class LookDetector:
         """Write score columns. The band is the usual range of values, not what this look expects."""
         rows, places = self.rows, self.rows.places(frame, measure)
         n, tick_s = len(places), float(frame["tick_seconds"][0])
-        expected, room, z, level = (np.empty(n) for _ in range(4))
+        expected, room, z = (np.empty(n) for _ in range(3))
         kernels.judge(
             self._look, places, np.ascontiguousarray(rates(frame, measure)[:n]), middle_s(frame),
             tick_s, rows["state"], rows["step"], rows["last_s"], self._work, expected, room, z,
         )  # fmt: skip
-        exceedances.judge(
-            places, np.abs(z), rows["step"], tick_s, exceedances.FALSE_ALERTS_PER_DAY,
-            self._warmup_s, rows["runs"], self._work, level, out.p_value[:n], out.score[:n],
-        )  # fmt: skip
+        self._tails.judge(rows, measure, places, np.abs(z), tick_s, out)
         out.expected[:n], out.lower[:n], out.upper[:n] = expected, expected - room, expected + room
         out.z[:n] = z
 
@@ -67,18 +65,17 @@ class LookDetector:
             np.ascontiguousarray(mask[:n]).view(np.uint8), middle_s(frame), tick_s, rows["state"],
             rows["step"], rows["last_s"], self._work, score,
         )  # fmt: skip
-        exceedances.learn(
-            places, score, rows["step"], tick_s, exceedances.FALSE_ALERTS_PER_DAY, rows["runs"],
-            self._work,
-        )  # fmt: skip
+        self._tails.learn(rows, measure, places, score, tick_s)
 
     def snapshot(self, out: Any) -> None:
         """Write all state."""
         self.rows.snapshot(out)
+        self._tails.snapshot(out)
 
     def restore(self, state: Any) -> None:
         """Take it back."""
         self.rows.restore(state)
+        self._tails.restore(state)
 
 
 def look_at(

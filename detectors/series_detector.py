@@ -11,6 +11,7 @@ from detectors.config import DetectionSettings
 from detectors.detector import ScoreColumns
 from detectors.rows import RowArrays
 from detectors.seasonal import middle_s, rates
+from detectors.tails import Tails
 from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch
 from telemetry.views import View
@@ -29,7 +30,7 @@ class SeriesDetector:
     """
 
     def __init__(self, measures: tuple[str, ...], settings: DetectionSettings) -> None:
-        self._warmup_s = settings.warmup_seconds
+        self._tails = Tails(measures, settings.warmup_seconds)
         self._work = np.zeros(kernels.WORK)
         slots = (kernels.SLOTS,)
         self.rows = RowArrays(
@@ -47,16 +48,13 @@ class SeriesDetector:
         """Write score columns; see the kernels' and exceedances' `judge`."""
         rows, places = self.rows, self.rows.places(frame, measure)
         n, tick_s = len(places), float(frame["tick_seconds"][0])
-        expected, room, score, z, level = (np.empty(n) for _ in range(5))
+        expected, room, score, z = (np.empty(n) for _ in range(4))
         kernels.judge(
             places, np.ascontiguousarray(rates(frame, measure)[:n]), np.zeros(n), middle_s(frame),
             tick_s, rows["state"], rows["profile"], rows["spread"], rows["visits"], rows["step"],
             self._work, expected, room, score, z,
         )  # fmt: skip
-        exceedances.judge(
-            places, score, rows["step"], tick_s, exceedances.FALSE_ALERTS_PER_DAY, self._warmup_s,
-            rows["runs"], self._work, level, out.p_value[:n], out.score[:n],
-        )  # fmt: skip
+        level = self._tails.judge(rows, measure, places, score, tick_s, out)
         room *= level
         out.expected[:n], out.lower[:n], out.upper[:n] = expected, expected - room, expected + room
         out.z[:n] = z
@@ -74,18 +72,17 @@ class SeriesDetector:
             rows["profile"], rows["spread"], rows["visits"], rows["step"], rows["last_s"],
             self._work, score,
         )  # fmt: skip
-        exceedances.learn(
-            places, score, rows["step"], tick_s, exceedances.FALSE_ALERTS_PER_DAY, rows["runs"],
-            self._work,
-        )  # fmt: skip
+        self._tails.learn(rows, measure, places, score, tick_s)
 
     def snapshot(self, out: Any) -> None:
         """Write all state."""
         self.rows.snapshot(out)
+        self._tails.snapshot(out)
 
     def restore(self, state: Any) -> None:
         """Take it back."""
         self.rows.restore(state)
+        self._tails.restore(state)
 
 
 def _make(view: View, settings: DetectionSettings, options: NoOptions) -> SeriesDetector:  # noqa: ARG001

@@ -182,7 +182,9 @@ def score_a_series() -> None:
     """Score a week of quarters with a daily season, a gap and a spike; then frames."""
     from correlator.views import views_for
     from detectors.config import DetectionSettings
-    from detectors.detector import ScoreColumns
+    from detectors.detector import Detector, ScoreColumns
+    from detectors.look_kernels import LOOKS
+    from detectors.looks import LookDetector, look_at
     from detectors.series import score_series
     from detectors.series_detector import SeriesDetector
     from tocsin.testing.frames import SECOND, frame
@@ -192,18 +194,23 @@ def score_a_series() -> None:
     value = 100.0 + 40.0 * np.sin(time_s / 86400.0 * 2.0 * np.pi) + random.normal(0.0, 3.0, 700)
     value[300], value[400:404] = 500.0, np.nan
     score_series(time_s, value)
-    detector, view = (
-        SeriesDetector(("octets",), DetectionSettings(warmup_seconds=60.0)),
+    settings, view, out = (
+        DetectionSettings(warmup_seconds=60.0),
         views_for()[0],
+        ScoreColumns.empty(4),
     )
-    out = ScoreColumns.empty(4)
+    detectors: list[Detector] = [SeriesDetector(("octets",), settings)]
+    for look in LOOKS:
+        look_at(look, time_s, value, 900.0)
+        detectors.append(LookDetector(look, ("octets",), settings))
     for nth in range(120):
         batch = frame(
             view, nth * 60 * SECOND, {name: random.poisson(90.0, 3) for name in view.scored}
         )
-        detector.admit(batch)
-        detector.score(batch, "octets", out)
-        detector.learn(batch, "octets", np.ones(4, bool))
+        for detector in detectors:
+            detector.admit(batch)
+            detector.score(batch, "octets", out)
+            detector.learn(batch, "octets", np.ones(4, bool))
 
 
 def receive_datagrams(folder: Path) -> None:
