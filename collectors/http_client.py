@@ -172,6 +172,8 @@ class HttpPeer:
             ) from error
         except (http.client.HTTPException, OSError, ValueError) as error:  # URLError is an OSError
             reason = getattr(error, "reason", None) or error
+            if isinstance(error, http.client.BadStatusLine):
+                reason = f"this is no HTTP: {str(error)[:100]!r}"
             raise PeerError(f"{place}: {reason}") from error
 
     def _read(self, answer: IO[bytes], place: str) -> bytes:

@@ -31,6 +31,8 @@ BLOCK_BYTES = 65_536
 DRAIN_BYTES = 1_048_576  # of a body that is refused
 DRAIN_SECONDS = 0.5
 SWEEP_SECONDS = 0.25
+MINUTE_NS = 60_000_000_000
+TOLD_MAX = 1024  # peers and reasons whose last line is remembered
 WHY = ("connections", "peer_connections", "tls", "credentials", "too_large", "too_slow", "refused",
        "not_journalled")  # fmt: skip
 
@@ -119,6 +121,8 @@ class HttpInput:
         self._handler = handler
         self._refusal = refusal
         self._server: _Server | None = None
+        self._lock = threading.Lock()
+        self._told: dict[tuple[str, str], tuple[int, int]] = {}  # when said last, unsaid since
         self._refused = context.metrics.counter(
             "http_input_refused_total",
             "requests and connections not taken",
@@ -172,9 +176,18 @@ class HttpInput:
             self._server = None
 
     def refuse(self, why: str, peer: str, detail: object = "") -> None:
-        """Count and log what was not taken."""
+        """Count what was not taken, and log it: of one peer and reason once a minute."""
         self._refused.add(why)
-        self._context.log.warning("http_refused peer=%s why=%s %s", peer, why, detail)
+        now_ns = self.monotonic_ns()
+        with self._lock:
+            told_ns, unsaid = self._told.get((peer, why), (-MINUTE_NS, 0))
+            silent = now_ns - told_ns < MINUTE_NS
+            if len(self._told) >= TOLD_MAX:
+                self._told.clear()
+            self._told[peer, why] = (told_ns, unsaid + 1) if silent else (now_ns, 0)
+        if not silent:
+            more = f" ({unsaid} more since the last line)" if unsaid else ""
+            self._context.log.warning("http_refused peer=%s why=%s %s%s", peer, why, detail, more)
 
     def answer(self, request: Request) -> Response:
         """Return what the handler says; what it raises becomes an answer as well."""

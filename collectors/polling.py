@@ -7,6 +7,7 @@ from runtime.component import Context
 from telemetry.errors import TransientError
 
 STOP_SECONDS = 4.0
+TROUBLE_MAX = 1000  # characters
 
 
 class Poller:
@@ -83,8 +84,9 @@ class Poller:
         self._trouble, self._pause = "", 0.0
         return max(wait, self._floor)
 
-    def _failed(self, trouble: str, least_seconds: float = 0.0) -> float:
+    def _failed(self, said: str, least_seconds: float = 0.0) -> float:
         self._steps.add("failed")
+        trouble = " ".join(said.split())[:TROUBLE_MAX]  # a peer may have put line ends into it
         pause = max(self._pause * 2, self._floor, least_seconds)
         self._pause = min(pause, self._pause_max)
         if trouble != self._trouble:

@@ -35,8 +35,8 @@ FIELDS = [(8, 4), (12, 4), (10, 4), (14, 4), (1, 8), (2, 8)]
 
 
 def export(minute: int, octets: int) -> bytes:
-    """Return one flow record that came in through interface 7, where the agent has et-0/0/3."""
-    flow = struct.pack("!IIIIQQ", 0xC6336401, 0xC6336402, 7, 8, octets, 1000)
+    """Return one flow record that came in through interface 7 and out again, where the agent has et-0/0/3."""
+    flow = struct.pack("!IIIIQQ", 0xC6336401, 0xC6336402, 7, 7, octets, 1000)
     made = bytearray(ipfix(template_set(256, FIELDS), data_set(256, flow), sequence=minute))
     made[4:8] = struct.pack("!I", START_NS // SECOND + 60 * minute)
     return bytes(made)
