@@ -48,6 +48,10 @@ DIGEST_HOURS_KEPT = 31 * 24
 AUDIT_KEPT = 100_000
 ACTIONS = ("command", "diagnostics")  # kinds of sinks that do something rather than tell it
 TRIM_EVERY_TICKS = 500
+# SQLite moves its log into the file within the commit that fills so many pages of it; `rest` does so
+# earlier, after so many rows of deliveries or transactions, when no alert waits for it.
+LOG_PAGES_MAX = 8_000
+LOG_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class Outbox:
         )
         self.damaged = ""  # the name of the file that this start set aside
         self._ticks = 0
+        self._logged = 0  # rows and transactions that lie in SQLite's log
         # Ticks that a full disk refused, oldest first; committed as soon as there is room again.
         self._refused: deque[_Kept] = deque()
         self._trouble = ""
@@ -115,6 +120,7 @@ class Outbox:
         try:
             db.execute("pragma journal_mode = wal")
             db.execute("pragma synchronous = full")
+            db.execute(f"pragma wal_autocheckpoint = {LOG_PAGES_MAX}")
             version = int(db.execute("pragma user_version").fetchone()[0])
             if version > VERSION:
                 raise ConfigError(
@@ -262,6 +268,14 @@ class Outbox:
                 self._trim(db)
         return True
 
+    def rest(self) -> None:
+        """Do what nobody waits for, while there is nothing else to do: move the log into the file."""
+        if self._logged < LOG_ROWS or self._db is None or self._refused:
+            return
+        self._logged = 0
+        with contextlib.suppress(sqlite3.OperationalError):  # the next commit says what is wrong
+            self._db.execute("pragma wal_checkpoint(passive)").fetchall()
+
     def _disk_refuses(self, error: sqlite3.OperationalError) -> None:
         if not self._trouble:
             self._context.log.error("outbox_refused file=%s error=%s", self._path, error)
@@ -298,6 +312,7 @@ class Outbox:
                 for letter in letters
             ],
         )  # fmt: skip
+        self._logged += len(letters)
         self._deliveries.add("queued", len(letters))
 
     def _trim(self, db: sqlite3.Connection) -> None:
@@ -550,6 +565,7 @@ class Outbox:
         try:
             yield self._db
             self._db.execute("commit")
+            self._logged += 1
         except BaseException:
             if self._db.in_transaction:  # SQLite may have rolled back by itself
                 self._db.execute("rollback")

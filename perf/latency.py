@@ -148,6 +148,7 @@ def measure(folder: Path) -> list[dict[str, object]]:
                 parts[name].append((last[0] - first[0]) * 1e3)
                 cpu[name].append((last[1] - first[1]) * 1e3)
         detection.learn()  # as a node does that has nothing else to do
+        node.outbox.rest()
     gate.terminate()
     while gate.poll() is None:
         node.serve()

@@ -218,6 +218,7 @@ class Node:
         while not self._ended:
             if not self.step():
                 self._back.rest()
+                self._outbox.rest()
                 self._bell.wait(IDLE_MS)
 
     def step(self) -> int:
