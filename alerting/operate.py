@@ -16,6 +16,9 @@ from alerting.foreign import ForeignAlarms
 from alerting.incident import Incident
 from alerting.incidents import Incidents
 from alerting.places import Places
+from alerting.triage import KIND as TRIAGE
+from alerting.triage import VERDICTS, Triage
+from alerting.triage import check as check_triage
 from alerting.windows import (
     NEVER_NS,
     OUT_OF_SERVICE,
@@ -33,7 +36,7 @@ from telemetry.identity import id_text, stable_id
 
 KINDS = (
     "acknowledge", "unacknowledge", "shelve", "unshelve", "silence", "expire", "maintenance",
-    "out_of_service", "close", "merge", "split", "feedback",
+    "out_of_service", "close", "merge", "split", "feedback", TRIAGE,
 )  # fmt: skip
 NOTE_CHARACTERS_MAX = 1000
 LISTED_MAX = 1000
@@ -50,11 +53,15 @@ def check(kind: str, payload: dict[str, Any]) -> None:
         "close": ("alarm", "alarms", "incident"),
         "merge": ("incidents",),
         "split": ("incident",),
-        "feedback": ("incident",),
+        "feedback": ("incident", "alarm", "alarms"),
         "expire": ("name",),
     }.get(kind, ())
     if needs and not any(payload.get(name) for name in needs):
         raise ConfigError(f"{kind} needs {' or '.join(needs)}")
+    if kind == TRIAGE:
+        check_triage(payload)
+    if kind == "feedback" and "incident" not in payload and payload.get("verdict") not in VERDICTS:
+        raise ConfigError(f"feedback on an alarm needs a verdict: {', '.join(VERDICTS)}")
     for name in ("alarm", "incident"):
         _check_id(name, payload.get(name, ""))
     for name in ("alarms", "incidents"):
@@ -89,9 +96,11 @@ class Operations:
         windows: Windows,
         incidents: Incidents,
         foreign: ForeignAlarms,
+        triage: Triage,
         alarm: Callable[[int], Alarm | None],
     ) -> None:
         self._settings = settings
+        self._triage = triage
         self._log = context.log
         self._places = places
         self._windows = windows
@@ -117,6 +126,7 @@ class Operations:
             "merge": self._merge,
             "split": self._split,
             "feedback": self._feedback,
+            TRIAGE: self._learn,
         }
 
     def take(self, control: Batch, now_ns: int) -> list[Alarm]:
@@ -347,7 +357,17 @@ class Operations:
         done = self._incidents.split(_number(ask["incident"]), alarms, now_ns, _by(ask))
         return [] if done else None
 
+    def _learn(self, ask: dict[str, Any], now_ns: int) -> list[Alarm] | None:
+        self._triage.learn(ask, now_ns)
+        return []
+
     def _feedback(self, ask: dict[str, Any], now_ns: int) -> list[Alarm] | None:
+        if ask.get("verdict") in VERDICTS:
+            found = self._targets(ask)
+            for alarm in found or []:
+                self._triage.say(alarm, ask["verdict"], by=_by(ask), note=_note(ask), now_ns=now_ns)
+            if "incident" not in ask:
+                return [] if found else None
         incident = self._incidents.all.get(_number(ask.get("incident", "")))
         if incident is None:
             return None

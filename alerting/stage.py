@@ -27,6 +27,7 @@ from alerting.own import OwnAlarms
 from alerting.places import Places
 from alerting.suppress import Explanations
 from alerting.suspects import Suspects
+from alerting.triage import Triage
 from alerting.trials import Trials
 from alerting.windows import OUT_OF_SERVICE, SHELVED, Window, Windows
 from runtime.checkpoint import read_array, write_array
@@ -57,6 +58,7 @@ class AlertingStage:
         self._faces = Faces(network, directory)
         self._rules = CauseRules(settings, network, evidence, self._faces)
         self._trials = Trials(context)
+        self.triage = Triage()
         self._own = OwnAlarms(
             settings,
             context,
@@ -78,6 +80,7 @@ class AlertingStage:
             windows=self._windows,
             incidents=self.incidents,
             foreign=self._foreign,
+            triage=self.triage,
             alarm=self.alarm,
         )
         for name, work in settings.maintenance.items():
@@ -170,6 +173,8 @@ class AlertingStage:
         self._hide(changed, now_ns)
         for alarm in changed.values():
             self._explainer.complete(alarm)
+            if alarm.up and (advice := self.triage.advise(alarm)):
+                alarm.explain = {**alarm.explain, "triage": advice}
             self.incidents.take(alarm, now_ns, hidden=_is_hidden(alarm))
         return self._batches(changed.values(), self.incidents.advance(now_ns), now_ns)
 
@@ -274,6 +279,7 @@ class AlertingStage:
                 "suspects": self._suspects.snapshot(),
                 "incidents": self.incidents.snapshot(),
                 "trials": self._trials.snapshot(),
+                "triage": self.triage.snapshot(),
             }
         )
         write_array(out, "alarms", np.frombuffer(data, np.uint8))
@@ -295,6 +301,8 @@ class AlertingStage:
             self.incidents.restore(data["incidents"])
         if "trials" in data:
             self._trials.restore(data["trials"])
+        if "triage" in data:
+            self.triage.restore(data["triage"])
         self._digest.restore(state)
 
 

@@ -86,6 +86,7 @@ class DetectionSettings(Settings, frozen=True, kw_only=True):
     learn_every_when_anomalous: PositiveInt = 60
     leak_seconds: PositiveFloat = 1200.0  # how long a rise must last to be called one
     also: dict[str, AlsoSettings] = {}
+    drift: bool = False  # watch score rates for drift: a process of 130 MB beside the desk
     probation: ProbationSettings = ProbationSettings()
     routes: RouteSettings = RouteSettings()
     forecast: ForecastSettings = ForecastSettings()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the names of kinds are known without what they need
 DETECTORS: Registry[MakeDetector] = Registry(
     "tocsin.detectors",
     {
+        "river": "detectors.river_scores:DETECTOR",
         "seasonal": "detectors.seasonal:DETECTOR",
         "series": "detectors.series_detector:DETECTOR",
         "threshold": "detectors.threshold:DETECTOR",

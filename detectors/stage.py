@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import signatures
+from detectors import river_scores, signatures
 from detectors.budget import AlertBudget
 from detectors.config import DetectionSettings
 from detectors.detector import Finding, ScoreColumns
@@ -35,6 +35,7 @@ POINT_P_MAX = 1e-5  # rarer deviations are findings; whether they alert is the b
 LEVEL_TICKS = 3  # a deviation that goes on so long is a level shift
 CALM_Z = 1.3  # units: beyond, a tick teaches nothing
 CALM_SCORE = 2.0
+STRANGE = 1.0  # units: what one tick in a hundred exceeds; its rate is watched for drift
 GOES_ON_TICKS = 3  # a finding that paused for fewer ticks is the same one
 KEPT_NS = 600_000_000_000
 
@@ -90,6 +91,7 @@ class DetectionStage:
         self._fired = {sort: [0.0, 0.0] for sort in PARTS if sort}
         self._since: dict[tuple[str, int, str, str], Run] = {}
         self._ticks = {view.name: 0 for view in views}
+        self._rates = {view.name: [0, 0] for view in views}  # since the start
         self._found = context.metrics.counter(
             "detection_findings_total",
             "findings by what became of them",
@@ -106,6 +108,10 @@ class DetectionStage:
         """How many false alerts of a day's budget are used up at the moment."""
         return sum(budget.used for budget in self._budgets.values())
 
+    def rates(self) -> dict[str, list[int]]:
+        """Return of each view how many series-samples were scored since the start, and how many strange."""
+        return {name: list(counts) for name, counts in self._rates.items()}
+
     # ---- stage
 
     def process(self, batch: Batch) -> list[Batch]:
@@ -113,6 +119,7 @@ class DetectionStage:
         self.learn()
         if batch.schema.name == CONTROL.name:
             self.probation.take(batch)
+            self._hear_teacher(batch)
             return []
         view = self._views[batch.texts("view")[0]]
         model = self._models[view.name]
@@ -123,6 +130,8 @@ class DetectionStage:
             columns = ScoreColumns.empty(batch.rows)
             model.score(batch, measure, columns)
             scores[measure] = columns
+            self._rates[view.name][0] += batch.rows
+            self._rates[view.name][1] += int(np.count_nonzero(np.abs(columns.z) > STRANGE))
             for name in SCORE_COLUMNS:
                 added[f"{measure}_{name}"] = getattr(columns, name)
             self._samples.array[0] += np.uint64(batch.rows)
@@ -142,6 +151,15 @@ class DetectionStage:
         self._waiting.append((end_ns, view.name, batch, scores, found))
         widened = batch.with_columns(self._schemas[view.name], {**batch.columns, **added})
         return [widened]
+
+    def _hear_teacher(self, control: Batch) -> None:
+        """Hand what river models said to the detectors that stand for them."""
+        for kind, payload in zip(control.texts("kind"), control.texts("payload"), strict=True):
+            if kind == river_scores.KIND:
+                for models in self._also.values():
+                    for model in models.values():
+                        if isinstance(model, river_scores.RiverScores):
+                            model.take(json.loads(payload))
 
     def _findings(
         self,

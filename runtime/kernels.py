@@ -42,6 +42,7 @@ R = TypeVar("R")
 
 # Every module that defines kernels, so that `tocsin warm` can compile all of them.
 KERNEL_MODULES: tuple[str, ...] = (
+    "alerting.triage",
     "collectors.receive",
     "collectors.gather",
     "collectors.streams",

@@ -254,7 +254,7 @@ CONTROL = Schema(
             "kind",
             "start, gap, config, table, model, alias, shard, stop; operators: acknowledge, "
             "unacknowledge, shelve, unshelve, silence, expire, maintenance, out_of_service, close, "
-            "merge, split, feedback, probation",
+            "merge, split, feedback, probation; from the teacher: triage, scores",
         ),
         text("payload", "JSON"),
     ),

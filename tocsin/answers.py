@@ -13,7 +13,7 @@ from alerting.operate import check
 from alerting.orders import Orders
 from alerting.outbox import Outbox
 from alerting.sink_board import SinkBoard
-from detectors import probation
+from detectors import probation, river_scores
 from runtime.bus import Later, RequestServer
 from runtime.clock import Clock
 from runtime.metrics import Metrics
@@ -55,6 +55,7 @@ class Answers:
         self._waiting: dict[int, Later] = {}  # answers to actions that are not on disk yet
         self._number = 0
         self.gate = verbs.GateSays(sources=[], metrics=[])
+        self._teacher = verbs.TeacherSays()
 
     def serve(self, server: RequestServer, status: Callable[[], verbs.Status]) -> None:
         """Say what is answered by what."""
@@ -78,6 +79,8 @@ class Answers:
         serve("operate", verbs.OperateRequest, self._operate)
         serve("windows", verbs.Nothing, lambda _: self._windows())
         serve("predictions", verbs.Nothing, lambda _: self._predictions())
+        serve("feedback", verbs.Nothing, lambda _: self._feedback())
+        serve("teacher", verbs.TeacherSays, self._hear_teacher)
         serve("probation", verbs.Nothing, lambda _: self._probation())
 
     def refuse(self, why: str) -> None:
@@ -133,6 +136,9 @@ class Answers:
         return self._later(verbs.OperateAnswer(counts_from_ns=now_ns))
 
     def _check(self, ask: verbs.OperateRequest) -> None:
+        if ask.kind == river_scores.KIND:
+            river_scores.check(ask.payload)
+            return
         if ask.kind != probation.KIND:
             check(ask.kind, ask.payload)
             return
@@ -153,6 +159,19 @@ class Answers:
 
     def _predictions(self) -> verbs.PredictionsAnswer:
         return verbs.PredictionsAnswer(**self._back.detection.predictor.table())
+
+    def _feedback(self) -> verbs.FeedbackAnswer:
+        triage = self._back.alerting.triage
+        return verbs.FeedbackAnswer(
+            feedback=msgspec.to_builtins(triage.feedback),
+            model=msgspec.to_builtins(triage.model),
+            rates=self._back.detection.rates(),
+            teacher=self._teacher,
+        )
+
+    def _hear_teacher(self, says: verbs.TeacherSays) -> verbs.Nothing:
+        self._teacher = says
+        return verbs.Nothing()
 
     def _check_disk(self) -> None:
         if trouble := self._trouble():

@@ -26,8 +26,9 @@ from runtime import logs
 from runtime.clock import Clock, SystemClock
 from runtime.component import Context
 from runtime.metrics import Metrics
-from runtime.supervisor import end_with_parent
-from telemetry.errors import ConfigError
+from runtime.supervisor import Role, Supervisor, end_with_parent
+from telemetry.errors import ConfigError, TransientError
+from tocsin import verbs
 from tocsin.api.access import load_access
 from tocsin.api.app import Services, api
 from tocsin.api.feed import AlertFeed
@@ -41,13 +42,18 @@ from tocsin.state import state_dir
 API_THREADS = 2
 DOOR_THREADS = 2
 STOP_SECONDS = 3
+TEACH_SECONDS = 5.0  # between looks for verdicts, while there is no teacher
 
 
 class Desk:
     """One running desk. Read `run` from top to bottom: that is the order in which it comes up."""
 
-    def __init__(self, config: Config, state: Path, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, state: Path, clock: Clock, *, path: Path | None = None
+    ) -> None:
+        """`path` is the configuration file, for the teacher."""
         self._config = config
+        self._path = path
         self._state = state
         self._clock = clock
         self.metrics = Metrics("desk")
@@ -119,11 +125,32 @@ class Desk:
             address.write_text(settings.listen, "ascii")
             undo.callback(address.unlink, missing_ok=True)
             listening = asyncio.create_task(feed.run())
+            teaching = asyncio.create_task(self._teach(node))
             log.info("desk_ready api=%s sql=%s", settings.listen, settings.sql_listen)
             await asyncio.gather(*(server.serve_socket() for server in self._servers))
-            listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listening
+            for task in (listening, teaching):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    async def _teach(self, node: NodeClient) -> None:
+        """Keep a teacher running from the moment there is something to learn."""
+        detection = self._config.detection
+        while not (detection.drift or any(a.kind == "river" for a in detection.also.values())):
+            with contextlib.suppress(TransientError):
+                answer = await node.ask("feedback", verbs.Nothing(), verbs.FeedbackAnswer)
+                if answer.feedback:
+                    break
+            await asyncio.sleep(TEACH_SECONDS)
+        command = [sys.executable, "-m", "tocsin.teacher", str(self._path or ""), str(self._state)]
+        children = Supervisor([Role("teacher", command)], self._context("teacher"))
+        children.start()
+        try:
+            while True:
+                await asyncio.sleep(1.0)
+                children.poll()
+        finally:
+            children.stop()
 
     def _serve(self, app: Starlette, listening: socket.socket) -> None:
         config = uvicorn.Config(
@@ -185,7 +212,7 @@ def main() -> None:
     clock = SystemClock()
     try:
         config = load_config(path)
-        desk = Desk(config, state_dir(state), clock)
+        desk = Desk(config, state_dir(state), clock, path=path)
         logs.set_up("desk", desk.metrics, clock, level=config.node.log_level)
         asyncio.run(desk.run())
     except ConfigError as error:

@@ -167,6 +167,23 @@ class PredictionsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     limits: dict[str, dict[str, Any]]
 
 
+class TeacherSays(msgspec.Struct, frozen=True, kw_only=True):
+    """What the teacher watches: how often series of each view are strange, and where that drifted."""
+
+    drifts: list[dict[str, Any]] = []  # newest first
+    watched: list[dict[str, Any]] = []
+    health: str = ""
+
+
+class FeedbackAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Verdicts of operators, the model that was learned from them, and what the teacher says."""
+
+    feedback: list[dict[str, Any]]
+    model: dict[str, Any] | None
+    rates: dict[str, list[int]]  # by view: series-samples scored, of them strange
+    teacher: TeacherSays = TeacherSays()
+
+
 class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Save a case around a moment."""
 

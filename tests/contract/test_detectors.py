@@ -16,6 +16,7 @@ from tocsin.testing.frames import MONDAY_S, SECOND, Carrier, frame
 
 SETTINGS = DetectionSettings(warmup_ticks=30, warmup_seconds=100.0)
 OPTIONS = {  # what a kind cannot do without; the limit lies within what the exam's carrier sends
+    "river": {"model": "river.anomaly.HalfSpaceTrees", "view": VIEW.name, "measure": MEASURE},
     "threshold": {"view": VIEW.name, "measure": MEASURE, "above": 400_000.0},
 }
 

@@ -95,6 +95,10 @@ OPERATIONS = (
         "record of each limit", verbs.PredictionsAnswer,
     ),
     Operation(
+        "/api/v1/triage", "get", "triage", "Verdicts of operators, what was learned from them, "
+        "and where scores drifted", verbs.FeedbackAnswer,
+    ),
+    Operation(
         "/api/v1/probation", "get", "probation", "Which detectors may alert yet, what the others "
         "would have sent", verbs.ProbationAnswer,
     ),
@@ -392,6 +396,11 @@ class _Handlers:
     async def predictions(self, request: Request) -> Response:
         del request
         ask = self._services.node.ask("predictions", verbs.Nothing(), verbs.PredictionsAnswer)
+        return _json(await ask)
+
+    async def triage(self, request: Request) -> Response:
+        del request
+        ask = self._services.node.ask("feedback", verbs.Nothing(), verbs.FeedbackAnswer)
         return _json(await ask)
 
     async def probation(self, request: Request) -> Response:

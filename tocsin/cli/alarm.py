@@ -112,6 +112,18 @@ def expire(name: str, by: str, state: Path | None) -> None:
 
 
 @alarm.command()
+@click.argument("verdict", type=click.Choice(["true", "false", "expected"]))
+@_ids
+@_by
+@_note
+@_state
+def feedback(verdict: str, ids: tuple[str, ...], by: str, note: str, state: Path | None) -> None:
+    """Say of alarms or incidents whether they were worth it; the next ones get a priority by it."""
+    for target in ids:
+        _act(state, "feedback", _target(target) | {"verdict": verdict, "by": by, "note": note})
+
+
+@alarm.command()
 @click.argument("incidents", nargs=-1, required=True)
 @_by
 @_state
