@@ -18,13 +18,8 @@ from alerting.faces import Faces, face_name
 from alerting.foretold import predicted
 from runtime.ports import Evidence, Link, NetworkMap, SeriesDirectory, SeriesKey, Talker
 from telemetry.batch import Batch
+from telemetry.security import AMPLIFIERS
 
-AMPLIFIERS = {
-    17: "QOTD", 19: "chargen", 53: "DNS", 69: "TFTP", 111: "portmap", 123: "NTP", 137: "NetBIOS",
-    161: "SNMP", 389: "CLDAP", 520: "RIP", 1900: "SSDP", 3283: "ARMS", 3702: "WS-Discovery",
-    5353: "mDNS", 5683: "CoAP", 10001: "Ubiquiti discovery", 11211: "memcached",
-    37810: "DVR DHCPDiscover",
-}  # fmt: skip
 AMPLIFICATIONS = frozenset(f"{name} amplification" for name in AMPLIFIERS.values())
 VECTOR_SHARE = 0.35  # of the sampled octets (floods: packets) that one vector must hold
 VECTOR_SOURCES_MIN = 5

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from telemetry.errors import ConfigError
-from telemetry.identity import address_pair, address_text
+from telemetry.identity import V4_MAPPED, address_pair, address_text
 
 DYNAMIC_PORT = 65_536  # port class of two high ports: an ephemeral conversation
 SHIPPED = (
@@ -47,6 +47,10 @@ BITS = {
     "egress_vrf_id": 32,
     "application_id": 32,  # engine and selector as Cisco and nProbe send them; longer ones are cut
 }
+# Parts that are worked out of a record, for views with `where` (correlator.suspects_kernels).
+DERIVED = {"vector": 32, "destination_peer": 32}
+VECTOR_SYN, VECTOR_ICMP = 6 << 16, 1 << 16  # vectors that are no amplifier's source port
+_VECTOR_NAMES = {VECTOR_SYN: "syn", VECTOR_ICMP: "icmp"}
 # Parts whose numbers exporters name in options data, by the table that has the names.
 NAMED = {
     "ingress_interface": "interface",
@@ -86,7 +90,7 @@ def packing_of(key: tuple[str, ...]) -> Packing:
     if len(set(key)) != len(key):
         raise ConfigError(f"key {'+'.join(key)} names a part twice")
     for part in key:
-        if part not in ADDRESSES and part not in BITS:
+        if part not in ADDRESSES and part not in BITS and part not in DERIVED:
             known = ", ".join(sorted({*ADDRESSES, *BITS}))
             raise ConfigError(f"key part {part!r} is none of {known}")
     addresses = [part for part in key if part in ADDRESSES]
@@ -97,7 +101,7 @@ def packing_of(key: tuple[str, ...]) -> Packing:
     for part in key:
         if part in ADDRESSES:
             continue
-        bits = BITS[part]
+        bits = BITS.get(part) or DERIVED[part]
         word = next((w for w in range(3) if used[w] + bits <= _ROOM[w]), None)
         if word is None:
             raise ConfigError(f"key {'+'.join(key)} is too long: 160 bits, an address takes 128")
@@ -162,7 +166,8 @@ def _unpacked(parts: tuple[str, ...], words: list[int]) -> dict[str, str]:
         place = where.get(part)
         if place is not None:
             number = words[place.word] >> place.shift & ((1 << place.bits) - 1)
-            made[part] = _number_text(part, number)
+            four = words[0] == 0 and words[1] >> 32 == 0xFFFF
+            made[part] = _number_text(part, number, four=four)
             continue
         text = address_text(words[0], words[1])
         if part.endswith("_prefix"):
@@ -182,7 +187,11 @@ def _packed(parts: tuple[str, ...], key: Mapping[str, str]) -> list[int]:
     return words
 
 
-def _number_text(part: str, number: int) -> str:
+def _number_text(part: str, number: int, *, four: bool = True) -> str:
+    if part == "destination_peer":  # of an IPv6 pair it is a hash: the sample has the address
+        return address_text(0, V4_MAPPED | number) if four else f"#{number:08x}"
+    if part == "vector":
+        return _VECTOR_NAMES.get(number, str(number))
     if part == "protocol":
         return PROTOCOL_NAMES.get(number, str(number))
     if part == "port_class" and number == DYNAMIC_PORT:
@@ -193,4 +202,8 @@ def _number_text(part: str, number: int) -> str:
 def _number_of(part: str, text: str) -> int:
     if part == "protocol" and text in _PROTOCOL_NUMBERS:
         return _PROTOCOL_NUMBERS[text]
+    if part == "destination_peer":
+        return int(text[1:], 16) if text[0] == "#" else address_pair(text)[1] & 0xFFFF_FFFF
+    if part == "vector" and not text.isdigit():
+        return VECTOR_SYN if text == "syn" else VECTOR_ICMP
     return DYNAMIC_PORT if text == "dynamic" else int(text)

@@ -139,7 +139,7 @@ class FrameMerger:
                 continue
             order = np.lexsort((rows, -batch["octets"][rows].astype(np.float64)))
             # Each record of the sample stands for max(weight, threshold) (Duffield et al. 2007).
-            by_octets = self._views[batch.texts("view")[0]].key != ("source_prefix",)
+            by_octets = self._views[batch.texts("view")[0]].talkers_by == "octets"
             least = int(batch["priority"].min()) if by_octets and self._is_full(batch) else 0
             found += [_talker(batch, int(row), least) for row in rows[order][:limit]]
         return tuple(found[:limit])
@@ -148,6 +148,9 @@ class FrameMerger:
         """Return (exporter low half, ifIndex) of the interfaces between routers."""
         known = getattr(self._network, "backbone", None)
         return known() if known is not None else []
+
+    def _idle(self, view: View) -> int:
+        return round(view.idle_seconds * 1e9) or self._idle_ns
 
     def _is_full(self, batch: Batch) -> bool:
         return batch.rows >= self._views[batch.texts("view")[0]].talkers
@@ -276,16 +279,15 @@ class FrameMerger:
         cells, bound = self._merged(view, partials)
         keys = cells[:, :KEY_WORDS]
         index = self._index[view.name]
-        gone = index.evict(end_ns - self._idle_ns)
-        self._forget(gone)
+        self._forget(index.evict(end_ns - self._idle(view)))
         rows = index.find(keys[1:])
         new = self._admit(view, index, keys[1:], cells[1:, OCTETS], rows, end_ns)
         seen = rows >= 0
         index.saw(rows[seen & (cells[1:, FLOWS] > 0)], end_ns)
-        live = index.live_rows
         # Source row of each frame row: its group, or a group of zeros for the silent.
         place = np.full(index.rows, -1, np.int64)
         place[rows[seen]] = np.flatnonzero(seen) + 1
+        live = np.flatnonzero(place >= 0) if view.sparse else index.live_rows
         source = np.append(place[live], 0)
         outside = np.concatenate([[0], np.flatnonzero(~seen) + 1])
         self._dropped.add(view.name, len(outside) - 1)
@@ -502,7 +504,10 @@ class FrameMerger:
         index = self._index[view]
         row, series_id = frame["row"][:-1].astype(np.int64), frame["series_id"][:-1]
         end_ns = int(frame["tick_start_ns"][0]) + round(float(frame["tick_seconds"][0]) * 1e9)
-        self._forget(index.take_back(np.setdiff1d(index.live_rows, row)))
+        if self._views[view].sparse:  # who is not in the frame was silent, and may live on
+            self._forget(index.evict(end_ns - self._idle(self._views[view])))
+        else:
+            self._forget(index.take_back(np.setdiff1d(index.live_rows, row)))
         known = index.series_id[np.minimum(row, len(index.series_id) - 1)]
         changed = np.flatnonzero((row >= index.rows) | (known != series_id))
         new = [i for i in changed.tolist() if int(series_id[i]) in words]

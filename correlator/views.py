@@ -1,8 +1,10 @@
 """The views that ship, what Tocsin looks at with no configuration at all; and those of users."""
 
+from typing import Literal
+
 import msgspec
 
-from correlator.keys import SHIPPED, packing_of
+from correlator.keys import DERIVED, SHIPPED, packing_of
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 from telemetry.errors import ConfigError
 from telemetry.views import Measure, View
@@ -59,6 +61,8 @@ def own_view(
     if settings.key in SHIPPED:
         raise ConfigError(f"{place}: a view with this key ships with Tocsin; give it no second one")
     try:
+        if derived := [part for part in settings.key if part in DERIVED]:
+            raise ConfigError(f"key part {derived[0]!r} is of the security views only")
         packing_of(settings.key)
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from error
@@ -92,7 +96,10 @@ def own_view(
 def views_for(*, tick_seconds: float = 60.0, lateness_seconds: float = 30.0) -> tuple[View, ...]:
     """Return the default flow views with this tick and lateness."""
 
-    def view(name: str, key: tuple[str, ...], *measures: Measure, keys: int, talkers: int) -> View:
+    def view(
+        name: str, key: tuple[str, ...], *measures: Measure, keys: int, talkers: int,
+        talkers_by: Literal["octets", "flows"] = "octets",
+    ) -> View:  # fmt: skip
         return View(
             name=name,
             key=key,
@@ -102,6 +109,7 @@ def views_for(*, tick_seconds: float = 60.0, lateness_seconds: float = 30.0) -> 
             keys_per_tick_max=keys,
             series_max=keys,
             talkers=talkers,
+            talkers_by=talkers_by,
         )
 
     return (
@@ -150,6 +158,7 @@ def views_for(*, tick_seconds: float = 60.0, lateness_seconds: float = 30.0) -> 
             ),
             keys=16_384,
             talkers=512,
+            talkers_by="flows",
         ),
         view(
             "destination_prefix",

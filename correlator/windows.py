@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from correlator.groups import SALT, Groups, Layout, Pieces, Way, layout_of
 from correlator.keys import ADDRESSES, packing_of
 from correlator.partial import evidence_batch, partial_batch
+from correlator.suspects import Held, Suspects, port_bits
 from correlator.windows_kernels import (
     BY_EXPORTER,
     BY_INTERFACE,
@@ -48,6 +49,7 @@ NAMED_PORTS = np.array(
 
 _IS_NAMED = np.zeros(65_536, np.uint8)
 _IS_NAMED[NAMED_PORTS] = 1
+_PORT_BITS = port_bits(NAMED_PORTS)
 _NO_U8: NDArray[np.uint8] = np.zeros(0, np.uint8)
 _NO_U32: NDArray[np.uint32] = np.zeros(0, np.uint32)
 _NO_U64: NDArray[np.uint64] = np.zeros(0, np.uint64)
@@ -96,6 +98,8 @@ class FlowWindows:
         for view in views:
             _check(view)
         self._views = tuple(views)
+        self._plain = tuple(view for view in views if not view.where)
+        self._picky = tuple(view for view in views if view.where)
         self._layouts: dict[str, Layout] = {view.name: layout_of(view) for view in views}
         self._shard = shard
         self._salt = salt
@@ -105,6 +109,8 @@ class FlowWindows:
         self._scratch = _Scratch()
         self._waiting: list[Batch] = []
         self._waiting_rows = 0
+        self._held: list[Held] = []  # what views with `where` look at: few of many records
+        self._held_rows = 0
         self._backbone = np.unique(
             np.array([_interface_word(low, index) for low, index in backbone], np.uint64)
         )
@@ -152,6 +158,7 @@ class FlowWindows:
         self.open(frontier_ns)
         if self.next_deadline_ns() <= frontier_ns:
             self._work_off()
+            self._work_off_held()
         made: list[Batch] = []
         for view in self._views:
             lateness = round(view.lateness_seconds * 1e9)
@@ -234,11 +241,27 @@ class FlowWindows:
         if together:
             self._process(_Records(together, self._backbone, self._scratch))
 
+    def _work_off_held(self) -> None:
+        held, self._held, self._held_rows = self._held, [], 0
+        if held:
+            self._add_to(self._picky, _Records(held, self._backbone, self._scratch))
+
     def _process(self, records: "_Records") -> None:
+        late = self._add_to(self._plain, records)
+        self._records.array += np.array([records.rows - late, late], np.uint64)
+        self._left_out.array += records.left_out
+        if self._picky and (held := records.suspects().held()):
+            self._held.append(held)
+            self._held_rows += held.rows
+            if self._held_rows >= ROWS_WORTH_A_PASS:
+                self._work_off_held()
+
+    def _add_to(self, views: Sequence[View], records: "_Records") -> int:
+        """Add records to these views; return how many came after the first one's tick was closed."""
         late = 0
-        for number, view in enumerate(self._views):
+        for number, view in enumerate(views):
             oldest_ns = self._oldest[view.name]
-            cut = records.cut(view.tick_ns, oldest_ns)
+            cut = records.cut(view, oldest_ns)
             if number == 0:
                 late = records.late(oldest_ns)
             ways = records.ways(view)
@@ -246,11 +269,10 @@ class FlowWindows:
                 state = self._tick(view, oldest_ns + index * view.tick_ns)
                 for way in ways:
                     self._add(view, state, records, way, pieces)
-        self._records.array += np.array([records.rows - late, late], np.uint64)
-        self._left_out.array += records.left_out
+        return late
 
     def _add(self, view: View, state: _Open, records: "_Records", way: Way, pieces: Pieces) -> None:
-        by_flows = -1 if not view.talkers else int(view.key == ("source_prefix",))
+        by_flows = -1 if not view.talkers else int(view.talkers_by == "flows")
         heavy = self._scratch.take("heavy", np.int32, pieces.record.size)
         found = state.groups.add(way, pieces, heavy, state.threshold, by_flows)
         if found:
@@ -271,7 +293,7 @@ class FlowWindows:
         A scan is many small flows, so where distinct peers are the point each flow weighs the same.
         """
         record, octets = pieces.record[heavy], pieces.octets[heavy]
-        weight = pieces.flows[heavy] if view.key == ("source_prefix",) else octets
+        weight = pieces.flows[heavy] if view.talkers_by == "flows" else octets
         content = way.content[record] * U64(2 * way.way + 1)
         uniform = (content >> U64(11)).astype(np.float64) + 1.0
         priority = weight.astype(np.float64) * 2.0**53 / uniform
@@ -312,10 +334,12 @@ class FlowWindows:
             self._open[view.name].clear()
             self._oldest[view.name] = 0
         self._waiting, self._waiting_rows = [], 0
+        self._held, self._held_rows = [], 0
 
     def snapshot(self, out: Any) -> None:
         """Write the open ticks, so that `restore` goes on bit for bit."""
         self._work_off()
+        self._work_off_held()
         for view in self._views:
             scope = out.scoped(view.name)
             ticks = sorted(self._open[view.name])
@@ -402,12 +426,13 @@ class _Records:
     """
 
     def __init__(
-        self, batches: Sequence[Batch], backbone: NDArray[np.uint64], scratch: _Scratch
+        self, batches: "Sequence[Batch | Held]", backbone: NDArray[np.uint64], scratch: _Scratch
     ) -> None:
         self._batches = batches
         self._columns: dict[str, NDArray[Any]] = {}
         self._scratch = scratch
-        self._cuts: dict[tuple[int, int], list[tuple[int, Pieces]]] = {}
+        self._cuts: dict[tuple[str, int, int], list[tuple[int, Pieces]]] = {}
+        self._suspects: Suspects | None = None
         self._backbone = backbone
         n = self.rows = sum(batch.rows for batch in batches)
 
@@ -463,11 +488,28 @@ class _Records:
             fields[:, i] = self.column(name)[rows]
         return fields
 
-    def cut(self, tick_ns: int, oldest_ns: int) -> list[tuple[int, Pieces]]:
+    def suspects(self) -> Suspects:
+        """Return the records that views with `where` look at, told apart once for all of them."""
+        if self._suspects is None:
+            self._suspects = Suspects(
+                self.column,
+                lambda name, kind: self._scratch.take(name, kind, self.rows),
+                rows=self.rows,
+                enters=self._enters,
+                ports=_PORT_BITS,
+            )
+        return self._suspects
+
+    def cut(self, view: View, oldest_ns: int) -> list[tuple[int, Pieces]]:
         """Return (tick index from the oldest open, its pieces) for every tick that has pieces."""
-        key = (tick_ns, oldest_ns)
+        key = (view.where, view.tick_ns, oldest_ns)
         if key not in self._cuts:
-            self._cuts[key] = self._cut(tick_ns, oldest_ns, f"{len(self._cuts)}.")
+            if view.where:
+                self._cuts[key] = self.suspects().cut(
+                    view.where, view.tick_ns, oldest_ns, self._octets, self._packets
+                )
+            else:
+                self._cuts[key] = self._cut(view.tick_ns, oldest_ns, f"{len(self._cuts)}.")
         return self._cuts[key]
 
     def _cut(self, tick_ns: int, oldest_ns: int, prefix: str) -> list[tuple[int, Pieces]]:
@@ -511,6 +553,9 @@ class _Records:
         for measure in view.measures:
             if measure.function == "distinct":
                 item = self._source if measure.of == _ITEMS[0] else self._target
+        if view.where:
+            words = self.suspects().words(view.key, view.where, view.name)
+            return [self._by_words(words, _NO_U8, item)]
         if kind == BY_EXPORTER:
             return [self._way(kind, "exporter")]
         if kind == BY_INTERFACE:
@@ -550,8 +595,16 @@ class _Records:
             word = words[place.word]
             part = column.astype(word.dtype) & word.dtype.type((1 << place.bits) - 1)
             word |= part << word.dtype.type(place.shift)
+        return self._by_words((words[0], words[1], words[2]), chosen, item)
+
+    def _by_words(
+        self,
+        words: tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint32]],
+        chosen: NDArray[np.uint8],
+        item: NDArray[np.uint64],
+    ) -> Way:
         return Way(
-            BY_WORDS, 0, words[0], words[1], words[2], self.column("protocol"), chosen, item,
+            BY_WORDS, 0, *words, self.column("protocol"), chosen, item,
             self._bucket, self._octets, self._unsure, self._content,
         )  # fmt: skip
 
@@ -583,8 +636,10 @@ class _Records:
 
 def _check(view: View) -> None:
     """Refuse a view that these windows cannot make."""
-    if view.key not in _KINDS:
-        packing_of(view.key)
+    if view.key not in _KINDS or view.where:
+        packing = packing_of(view.key)
+        if view.where and (not packing.address or any(p.word != 2 for p in packing.places)):
+            raise ConfigError(f"view {view.name}: its key must be an address and 32 bits at most")
     distinct = {measure.of for measure in view.measures if measure.function == "distinct"}
     if len(distinct) > 1:
         raise ConfigError(f"view {view.name}: distinct is counted of one thing only")

@@ -22,6 +22,7 @@ from detectors.prediction import Predictor
 from detectors.probation import Probation
 from detectors.registry import make_detector
 from detectors.seasonal import SeasonalBaseline, rates
+from detectors.security.stage import SecurityDetectors
 from detectors.series_detector import SeriesDetector
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
@@ -41,10 +42,11 @@ KEPT_NS = 600_000_000_000
 
 # Sorts of tests by detector, "" being all others: the view they look at, their part of the budget.
 PARTS = {
-    "attack": ("destination_prefix", 0.25),
-    "scan": ("source_prefix", 0.25),
-    "trend": ("source_prefix", 0.25),
-    "": ("", 0.25),
+    "attack": ("destination_prefix", 0.2),
+    "scan": ("source_prefix", 0.2),
+    "trend": ("source_prefix", 0.2),
+    "security": ("", 0.2),  # all classes of detectors.security, on their own views
+    "": ("", 0.2),
 }
 RATE_TESTS_MAX = 5e7  # tests after which older ones fade
 
@@ -67,6 +69,7 @@ class DetectionStage:
         self._views = {view.name: view for view in views}
         self._schemas = {view.name: scored_schema(view) for view in views}
         self._models = {view.name: _model_of(view, settings) for view in views}
+        self._security = SecurityDetectors(views)
         # Detectors set beside the baseline, by name and view.
         self._also = {
             name: {view.name: make_detector(also, view, settings) for view in views}
@@ -88,7 +91,7 @@ class DetectionStage:
         self._waiting: list[Waiting] = []
         self._lessons: list[Waiting] = []  # decided, not learned yet
         # Of each signature: runs of findings so far, and tests.
-        self._fired = {sort: [0.0, 0.0] for sort in PARTS if sort}
+        self._fired = {sort: [0.0, 0.0] for sort, (view, _) in PARTS.items() if view}
         self._since: dict[tuple[str, int, str, str], Run] = {}
         self._ticks = {view.name: 0 for view in views}
         self._rates = {view.name: [0, 0] for view in views}  # since the start
@@ -173,6 +176,7 @@ class DetectionStage:
             return found
         if isinstance(model, SeasonalBaseline):
             found += self._signatures(view, frame, scores, model)
+        found += self._security.find(view.name, frame)
         for measure, columns in scores.items():
             found += _points(frame, measure, columns, "point")
         return found
@@ -232,6 +236,7 @@ class DetectionStage:
         tests = dict.fromkeys(PARTS, 0)
         for _, name, frame, scores, _ in tick:
             tests[""] += (frame.rows - 1) * len(scores)
+            tests["security"] += self._security.tests(name, frame)
             for sort, (view, _) in PARTS.items():
                 if view == name:  # a series that did not speak was not tested
                     tests[sort] += int(np.count_nonzero(frame["flows"][:-1]))
@@ -245,7 +250,7 @@ class DetectionStage:
         predicted = [one.detector == PREDICTED for _, _, one, _ in entries]
         runs = [self._run(view, series_id, one, frame) for view, series_id, one, frame in entries]
         self._watch_newcomers(end_ns, tick)
-        tick_s = float(tick[0][2]["tick_seconds"][0])
+        tick_s = min(float(frame["tick_seconds"][0]) for _, _, frame, _, _ in tick)
         for budgets, trial in ((self._budgets, False), (self._trials, True)):
             for sort, budget in budgets.items():
                 budget.open_tick(end_ns / 1e9)
@@ -254,7 +259,7 @@ class DetectionStage:
                     for k, (entry, run) in enumerate(zip(entries, runs, strict=True))
                     if run[2] == "digest"
                     and not predicted[k]
-                    and _sort_of(entry[2]) == sort
+                    and self._sort(entry[2]) == sort
                     and self.probation.holds(entry[0], entry[2].detector) == trial
                 ]
                 before = budget.events
@@ -277,6 +282,11 @@ class DetectionStage:
             counts[1] += tests[sort]
             if counts[1] > RATE_TESTS_MAX:
                 counts[:] = [0.5 * value for value in counts]
+        self._security.count(
+            [entry[2].detector for entry, run in zip(entries, runs, strict=True)
+             if run[0] == run[1] and self._security.knows(entry[2].detector)],
+            [(name, frame) for _, name, frame, _, _ in tick],
+        )  # fmt: skip
         rows = []
         for (view, series_id, one, frame), run in zip(entries, runs, strict=True):
             first_ns, start_ns, disposition = run
@@ -312,11 +322,18 @@ class DetectionStage:
         for _, view, frame, _, _ in tick:
             detectors = ["point", *(s for s, (at, _) in PARTS.items() if at == view), *self._also]
             detectors += [PREDICTED] if self.predictor.watches(view) else []
+            detectors += self._security.names(view)
             self.probation.tick(
                 view, detectors, end_ns=end_ns, tick_s=float(frame["tick_seconds"][0]),
                 allowed={name: allowed.get(name, allowed[""]) for name in detectors},
             )  # fmt: skip
         self._on_probation.set(self.probation.waiting)
+
+    def _sort(self, one: Finding) -> str:
+        """Return whose part of the budget a finding asks for."""
+        if self._security.knows(one.detector):
+            return "security"
+        return one.detector if one.detector in PARTS else ""
 
     def _calibrated(self, one: Finding) -> Finding:
         """Return a signature's finding with the p-value that its own record gives it.
@@ -326,6 +343,8 @@ class DetectionStage:
         rightly counts too), times how much further out this one lies than the least that fires.
         One that fires wrongly every day loses its credit by itself.
         """
+        if self._security.knows(one.detector):
+            return self._security.calibrated(one)
         counts = self._fired.get(one.detector)
         if counts is None or one.hard:
             return one
@@ -361,6 +380,7 @@ class DetectionStage:
             if one.detector not in ("trend", PREDICTED):
                 struck[one.row] = True
         sometimes = self._ticks[view] % self._settings.learn_every_when_anomalous == 0
+        self._security.learn(view, frame, ~struck[:-1] | sometimes)
         for measure, columns in scores.items():
             calm = (np.abs(columns.z) < CALM_Z) & (columns.score < CALM_SCORE)
             mask = (calm & ~struck) | sometimes
@@ -378,6 +398,7 @@ class DetectionStage:
         for measure in view.scored:
             model.learn(frame, measure, mask, weight_s=stands_for_seconds)
         self.predictor.bootstrap(view.name, frame)
+        self._security.learn(view.name, frame, mask[:-1])
 
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Rows are told apart by their series id: a row in new hands starts afresh by itself."""
@@ -394,6 +415,7 @@ class DetectionStage:
         for also, models in self._also.items():
             for name, one in models.items():
                 one.snapshot(out.scoped(f"also.{also}.{name}"))
+        self._security.snapshot(out.scoped("security"))
         for sort, budget in self._budgets.items():
             budget.snapshot(out.scoped(f"budget.{sort}"))
             self._trials[sort].snapshot(out.scoped(f"trial.{sort}"))
@@ -412,6 +434,7 @@ class DetectionStage:
         for also, models in self._also.items():
             for name, one in models.items():
                 one.restore(state.scoped(f"also.{also}.{name}"))
+        self._security.restore(state.scoped("security"))
         for sort, budget in self._budgets.items():
             budget.restore(state.scoped(f"budget.{sort}"))
             self._trials[sort].restore(state.scoped(f"trial.{sort}"))
@@ -436,10 +459,6 @@ def _model_of(view: View, settings: DetectionSettings) -> SeasonalBaseline | Ser
     """Flow views have the baseline that knows traffic; what is sampled may be of any kind."""
     kind = SeriesDetector if view.source == "sample" else SeasonalBaseline
     return kind(view.scored, settings)
-
-
-def _sort_of(one: Finding) -> str:
-    return one.detector if one.detector in PARTS else ""
 
 
 def _points(frame: Batch, measure: str, columns: ScoreColumns, detector: str) -> list[Finding]:

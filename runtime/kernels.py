@@ -61,6 +61,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "collectors.syslog_columns",
     "collectors.log_patterns",
     "correlator.windows_kernels",
+    "correlator.suspects_kernels",
     "correlator.series_index",
     "correlator.sample_windows",
     "correlator.tables.routing",
@@ -71,6 +72,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "detectors.outlook_kernels",
     "detectors.series_kernels",
     "detectors.shape",
+    "detectors.security.beacons",
 )
 
 _registry: "list[Kernel[..., Any]]" = []

@@ -8,6 +8,8 @@ from telemetry.schema import Schema, plain
 from telemetry.schemas import FRAME
 
 Function = Literal["count", "sum", "min", "max", "mean", "m2", "distinct", "entropy", "top"]
+# What a view looks at of the records, "" being all of them (correlator.suspects_kernels).
+Where = Literal["", "probe", "login", "query", "vector", "contact", "upload", "bogon", "lone"]
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +34,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `key` names the key's parts in order: "exporter", "interface", "direction", "protocol",
     "port_class", "source_prefix", "destination_prefix". A tick [s, s + tick_seconds) closes when
     the arrival frontier reaches its end plus `lateness_seconds` (design section 5).
+
+    A view with `where` looks at such records only, each whole in the tick of its export. A `sparse`
+    one has rows only for keys that spoke in the tick: of its series, silence is no news.
     """
 
     name: str
@@ -43,6 +48,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     keys_per_tick_max: int = 65_536
     series_max: int = 65_536  # dense rows kept over time; eviction by last tick seen
     talkers: int = 0  # size of the priority sample kept as evidence for each tick
+    talkers_by: Literal["octets", "flows"] = "octets"  # what weighs in that sample
+    where: Where = ""
+    sparse: bool = False
+    idle_seconds: float = 0.0  # a series silent for so long gives its row back; 0 = views.idle_seconds
 
     @property
     def tick_ns(self) -> int:

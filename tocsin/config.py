@@ -13,6 +13,7 @@ from collectors.config import ListenerSettings
 from collectors.listener import parse_address
 from collectors.registry import COLLECTORS
 from collectors.sources import SOURCES, SourceSettings
+from correlator.security_views import SecurityViewsSettings, security_views
 from correlator.views import (
     OwnViewSettings,
     SampleViewSettings,
@@ -40,7 +41,7 @@ class ViewsSettings(Settings, frozen=True, kw_only=True):
 
     tick_seconds: PositiveFloat = 60.0
     lateness_seconds: float = 30.0
-    # Per open tick and for all views together; the default views can take 62 MB.
+    # Per open tick and for all views together; the default views can take 22 MB.
     windows_bytes_max: PositiveInt = 128 * 1024**2
     event_tick_seconds: PositiveFloat = 1.0  # alarms, logs and routes go on so often
     idle_seconds: PositiveFloat = 86_400.0  # a series silent for so long gives its row back
@@ -48,6 +49,7 @@ class ViewsSettings(Settings, frozen=True, kw_only=True):
     own: dict[str, OwnViewSettings] = {}  # views beside those that ship
     samples: SampleViewSettings = SampleViewSettings()
     slow_samples: SlowSampleViewSettings = SlowSampleViewSettings()
+    security: SecurityViewsSettings = SecurityViewsSettings()
 
     @property
     def event_tick_ns(self) -> int:
@@ -102,7 +104,8 @@ class Config(Settings, frozen=True, kw_only=True):
             "tick_seconds": self.views.tick_seconds,
             "lateness_seconds": self.views.lateness_seconds,
         }
-        shipped = {view.name: view for view in views_for(**times)}
+        security = security_views(self.views.security, **times)
+        shipped = {view.name: view for view in (*views_for(**times), *security)}
         for name, most in self.views.keys_per_tick_max.items():
             if name not in shipped:
                 known = ", ".join(shipped)
