@@ -23,6 +23,11 @@ KINDS = {
     "exporter-down": ("communicationsAlarm", "communicationsSubsystemFailure"),
     "volumetric-attack": ("securityServiceOrMechanismViolation", "denialOfService"),
     "port-scan": ("securityServiceOrMechanismViolation", "unauthorizedAccessAttempt"),
+    "brute-force": ("securityServiceOrMechanismViolation", "authenticationFailure"),
+    "dns-tunnel": ("securityServiceOrMechanismViolation", "unauthorizedAccessAttempt"),
+    "unusual-upload": ("securityServiceOrMechanismViolation", "breachOfConfidentiality"),
+    "beacon": ("securityServiceOrMechanismViolation", "unauthorizedAccessAttempt"),
+    "spoofed-sources": ("securityServiceOrMechanismViolation", "nonRepudiationFailure"),
     "slow-leak": ("qualityOfServiceAlarm", "thresholdCrossed"),
     "deviation": ("qualityOfServiceAlarm", "performanceDegraded"),
     "predicted": ("qualityOfServiceAlarm", "thresholdCrossed"),
@@ -30,15 +35,18 @@ KINDS = {
 }
 
 # Faults that explain what else was seen. The rest is what nothing explains.
-PRIMARY = ("link-cut", "exporter-down", "volumetric-attack", "port-scan", "slow-leak")
+PRIMARY = (
+    "link-cut", "exporter-down", "volumetric-attack", "port-scan", "unusual-upload", "slow-leak",
+)  # fmt: skip
 
 
 SAMPLED = ("sample", "slow_sample")  # views of sampled series
+OWN_CADENCE = (*SAMPLED, "contact", "slow_probe")  # views with longer ticks than others of flows
 
 
 def cadence_of(view: str) -> str:
-    """Return what tells whose ticks count for an alarm: those of all flow views close together."""
-    return view if view in SAMPLED else "flow"
+    """Return what tells whose ticks count for an alarm: those of most flow views close together."""
+    return view if view in OWN_CADENCE else "flow"
 
 
 @dataclass(slots=True)

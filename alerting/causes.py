@@ -4,21 +4,21 @@ A rule takes the anomalies it explains away from those after it, so that a cut l
 not forty. Each claim names its evidence; causes are ranked.
 """
 
-import ipaddress
-import json
 import math
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
-from typing import Any
 
 from alerting import flowspec
 from alerting.alarm import SAMPLED, Claim, cadence_of
 from alerting.config import AlertingSettings
 from alerting.faces import Faces, face_name
 from alerting.foretold import predicted
-from runtime.ports import Evidence, Link, NetworkMap, SeriesDirectory, SeriesKey, Talker
-from telemetry.batch import Batch
-from telemetry.security import AMPLIFIERS
+from alerting.rows import Row as Row  # part of this room
+from alerting.rows import prefix_of as prefix_of
+from alerting.rows import rows_of as rows_of
+from alerting.rows import some, talker_row
+from alerting.security_claims import SecurityRules
+from runtime.ports import Evidence, Link, NetworkMap, Talker
+from telemetry.security import AMPLIFIERS, FINDINGS
 
 AMPLIFICATIONS = frozenset(f"{name} amplification" for name in AMPLIFIERS.values())
 VECTOR_SHARE = 0.35  # of the sampled octets (floods: packets) that one vector must hold
@@ -28,7 +28,7 @@ SMALL_PACKET_OCTETS_MAX = 200.0
 MANY_SOURCES_MIN = 50.0
 MANY_SOURCES_RATIO = 3.0
 # Detectors whose findings a rule reads, or that claim nothing: lone points are the digest's.
-SIGNATURES = ("point", "exporter_silent", "attack", "scan", "trend", "predicted")
+SIGNATURES = ("point", "exporter_silent", "attack", "scan", "trend", "predicted", *FINDINGS)
 OWN_DEVIATIONS = ("level", "silence")  # of the baseline; others were set beside it by the operator
 DEVIATION_RECORDS_MIN = 30.0  # in a tick, seen or expected
 SERVICE_RATIO = 3.0  # a service so far over its usual volume may be a flood at one host
@@ -38,52 +38,6 @@ UNITS = {
     "octets": "By/s", "packets": "{packet}/s", "flows": "{flow}/s", "records": "{record}/s",
     "distinct_source": "{source}", "distinct_destination": "{destination}",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of an anomaly batch, with its series resolved."""
-
-    tick_start_ns: int
-    tick_seconds: float
-    view: str
-    key: SeriesKey
-    measure: str
-    detector: str
-    disposition: str
-    actual: float
-    expected: float
-    lower: float
-    upper: float
-    score: float
-    p_value: float
-    since_ns: int
-    detail: dict[str, Any]
-
-
-def rows_of(anomalies: Batch, directory: SeriesDirectory) -> list[Row]:
-    """Return the rows of an anomaly batch; a series that nobody knows any more is left out."""
-    made = []
-    texts = {
-        name: anomalies.texts(name)
-        for name in ("view", "measure", "detector", "disposition", "detail")
-    }
-    for i in range(anomalies.rows):
-        key = directory.key(int(anomalies["series_id"][i]))
-        if key is not None:
-            numbers = {
-                name: float(anomalies[name][i])
-                for name in ("actual", "expected", "lower", "upper", "score", "p_value")
-            }
-            made.append(
-                Row(
-                    int(anomalies["tick_start_ns"][i]), float(anomalies["tick_seconds"][i]),
-                    texts["view"][i], key, texts["measure"][i], texts["detector"][i],
-                    texts["disposition"][i], **numbers, since_ns=int(anomalies["since_ns"][i]),
-                    detail=json.loads(texts["detail"][i]),
-                )
-            )  # fmt: skip
-    return made
 
 
 class CauseRules:
@@ -96,6 +50,7 @@ class CauseRules:
         self._network = network
         self._evidence = evidence
         self._faces = faces
+        self._security = SecurityRules(settings, network, evidence)
 
     def claims(self, rows: Sequence[Row], under_attack: Set[str] = frozenset()) -> list[Claim]:
         """Return the claims of one tick: every fault that a rule can name.
@@ -106,13 +61,21 @@ class CauseRules:
         dark = {claim.entity for claim in down}
         rest = [row for row in rows if self._router(row) not in dark]
         attacks = self._attacks(rest, under_attack)
+        named = {claim.entity for claim in attacks}
+        attacks += [
+            self._attack(row, vector, share, host, talkers)
+            for row, vector, share, host, talkers in self._security.floods(rest, named)
+        ]
         made = down + self._links_cut(rest, dark) + attacks
-        made += self._scans(rest, {claim.entity for claim in attacks})
-        made += self._leaks(rest, {claim.entity for claim in made})
+        made += self._security.claims(rest, attacks, under_attack)
+        made += self._scans(rest, {claim.entity for claim in made})
+        made += self._leaks(
+            rest, {place for claim in made for place in (claim.entity, *claim.affects)}
+        )
         made += predicted(rest)
         for claim in made:
-            claim.tick_seconds = rows[0].tick_seconds
-            claim.cadence = cadence_of(rows[0].view)
+            claim.tick_seconds = claim.tick_seconds or rows[0].tick_seconds
+            claim.cadence = claim.cadence or cadence_of(rows[0].view)
         return made
 
     def deviations(self, rows: Sequence[Row]) -> list[Claim]:
@@ -162,7 +125,7 @@ class CauseRules:
         evidence = [f"{row.expected:.0f} records/s expected, none for {ticks} ticks"]
         if busy:
             evidence.append(
-                f"the far ends of {len(busy)} of its links still carry traffic: {_some(busy)}"
+                f"the far ends of {len(busy)} of its links still carry traffic: {some(busy)}"
             )
             why, what = "all its streams fell silent, its neighbours still see it forward", "silent"
         elif idle:
@@ -240,7 +203,7 @@ class CauseRules:
         ]
         most = sorted(carriers, key=lambda name: (-carriers[name], name))
         if most:
-            evidence.append(f"{len(most)} other links rose at the same time, most {_some(most)}")
+            evidence.append(f"{len(most)} other links rose at the same time, most {some(most)}")
         return Claim(
             "link-cut", link.name, "major" if carriers else "critical",
             f"link {link.name} is down{carried}",
@@ -326,8 +289,8 @@ class CauseRules:
                 *([f"about {sources:.0f} sources in this tick"] if sources else []),
                 f"{row.measure}: {row.actual:.4g}/s, {row.expected:.4g}/s expected",
                 *([f"{host} is routed as {routed}"] if routed else []),
-                *([f"its sources are of {_some(origins)}"] if origins else []),
-            ] + ([f"it enters at {_some(entries)}"] if entries else []),
+                *([f"its sources are of {some(origins)}"] if origins else []),
+            ] + ([f"it enters at {some(entries)}"] if entries else []),
             causes=[
                 {"kind": "volumetric-attack", "entity": prefix, "rank": 1,
                  "why": f"{vector}, {share:.0%} of the sample"},
@@ -337,7 +300,7 @@ class CauseRules:
             advice=f"filter {vector} to {host}: FlowSpec `"
             + flowspec.rule(vector, host, aimed, usual_octets=usual / 8)
             + f"`, or a blackhole route for {one}",
-            talkers=[_talker(t) for t in aimed[:TALKERS_SHOWN]],
+            talkers=[talker_row(t) for t in aimed[:TALKERS_SHOWN]],
             series=[f"{row.key.series_id:016x}"],
             disposition=row.disposition,
         )  # fmt: skip
@@ -382,7 +345,7 @@ class CauseRules:
                     ],
                     affects=self._owned(prefix),
                     advice=f"ask the owner of {who}; rate-limit or block it at its edge",
-                    talkers=[_talker(t) for t in talkers[:TALKERS_SHOWN]],
+                    talkers=[talker_row(t) for t in talkers[:TALKERS_SHOWN]],
                     series=[f"{row.key.series_id:016x}"],
                     disposition=row.disposition,
                 )
@@ -418,7 +381,7 @@ class CauseRules:
                     ],
                     affects=self._owned(prefix),
                     advice=f"look at who {prefix} sends to; the top talkers are below",
-                    talkers=[_talker(t) for t in talkers[:TALKERS_SHOWN]],
+                    talkers=[talker_row(t) for t in talkers[:TALKERS_SHOWN]],
                     series=[f"{row.key.series_id:016x}"],
                     disposition=row.disposition,
                 )
@@ -446,7 +409,7 @@ class CauseRules:
             ],
             affects=[entity],
             advice=f"compare with changes and works around {entity}",
-            talkers=[_talker(t) for t in talkers],
+            talkers=[talker_row(t) for t in talkers],
             series=[f"{row.key.series_id:016x}"],
             disposition=row.disposition,
         )  # fmt: skip
@@ -513,12 +476,6 @@ def _vector(t: Talker) -> str:
     return "ICMP flood" if t.protocol in (1, 58) else ""
 
 
-def prefix_of(host: str) -> str:
-    """Return the /24 or /48 of an address, as prefix views name it."""
-    length = 48 if ":" in host else 24
-    return str(ipaddress.ip_network(f"{host}/{length}", strict=False))
-
-
 def scanner_of(talkers: Sequence[Talker]) -> tuple[str, str]:
     """Return (the source address with most destinations, `horizontal` or `vertical`)."""
     reached: dict[str, set[tuple[str, int]]] = {}
@@ -541,25 +498,6 @@ def _largest_pair(talkers: Sequence[Talker]) -> list[str]:
     pair = max(sorted(octets), key=lambda p: octets[p])
     share = octets[pair] / max(sum(octets.values()), 1)
     return [f"{pair[0]} to {pair[1]} is {share:.0%} of the sample"]
-
-
-def _talker(t: Talker) -> dict[str, Any]:
-    return {
-        "source": t.source,
-        "destination": t.destination,
-        "protocol": t.protocol,
-        "source_port": t.source_port,
-        "destination_port": t.destination_port,
-        "exporter": t.exporter,
-        "ingress_interface": t.ingress_interface,
-        "egress_interface": t.egress_interface,
-        "octets": t.octets,
-        "packets": t.packets,
-    }
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
 
 
 def _bits(rate: float) -> str:

@@ -50,3 +50,30 @@ def _common(weighed: Sequence[tuple[int, int]]) -> int:
         octets[port] = octets.get(port, 0) + weight
     best = max(sorted(octets), key=lambda port: octets[port], default=0)
     return best if octets and octets[best] >= PORT_SHARE * sum(octets.values()) else 0
+
+
+def block(
+    source: str, *, destination: str = "", protocol: str = "", destination_port: int = 0,
+    limit: int = 0,
+) -> str:  # fmt: skip
+    """Return the rule that drops what a host sends, or limits it to so many bytes/s.
+
+    >>> block("192.0.2.7", protocol="tcp", destination_port=22)
+    'flow route { match { source 192.0.2.7/32; protocol tcp; destination-port =22; } then { discard; } }'
+    """
+    six = ":" in source
+    length = 128 if six else 32
+    parts = [f"source {source}/{length}"]
+    if destination and "#" not in destination:
+        parts.append(f"destination {destination}/{length}")
+    if protocol:
+        parts.append(f"{'next-header' if six else 'protocol'} {protocol}")
+    if destination_port:
+        parts.append(f"destination-port ={destination_port}")
+    action = f"rate-limit {limit}" if limit else "discard"
+    return f"flow route {{ match {{ {'; '.join(parts)}; }} then {{ {action}; }} }}"
+
+
+def bogons() -> str:
+    """Return the rule against one block of addresses that nobody can have; others alike."""
+    return "flow route { match { source 240.0.0.0/4; } then { discard; } }"

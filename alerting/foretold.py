@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alerting.alarm import SAMPLED, Claim
 
 if TYPE_CHECKING:  # causes has the rows and calls us
-    from alerting.causes import Row
+    from alerting.rows import Row
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 

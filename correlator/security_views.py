@@ -64,9 +64,14 @@ def security_views(
         size = Measure(name="octets_m2", function="m2", of=("octets",), weighted=True)
         made.append(
             view(
-                "contact", (*source, "destination_peer"), "contact", size, keys=16_384,
-                tick=contact, idle=12 * _HOUR,
-            )  # fmt: skip
+                "contact",
+                (*source, "destination_peer"),
+                "contact",
+                size,
+                keys=16_384,
+                tick=contact,
+                idle=12 * _HOUR,
+            )
         )
     if settings.uploads:
         made.append(

@@ -16,4 +16,27 @@ LOGIN_PORTS = {
     5901: "VNC",
 }  # fmt: skip
 # Destination ports of small flows that are regular by nature.
-ROUTINE_PORTS = (22, 23, 53, 67, 68, 123, 161, 162, 179, 514, 646, 2055, 3784, 4739, 5353, 6343, 6514)
+ROUTINE_PORTS = (
+    22,
+    23,
+    53,
+    67,
+    68,
+    123,
+    161,
+    162,
+    179,
+    514,
+    646,
+    2055,
+    3784,
+    4739,
+    5353,
+    6343,
+    6514,
+)
+# Findings of the security detectors, as anomaly rows name them.
+FINDINGS = (
+    "host_scan", "slow_scan", "login_tries", "dns_tunnel", "upload", "flood", "bogon",
+    "lone_sources", "beacon", "failed_logins",
+)  # fmt: skip

@@ -46,9 +46,7 @@ class FloodDetector:
         ):
             own = usual.own(frame)
             factor = 1.0 if usual.ticks_known >= TICKS_KNOWN_MIN else YOUNG_FACTOR
-            limit = np.maximum(
-                np.maximum(OVER_OWN * own, OVER_CROWD * usual.busy), factor * least
-            )
+            limit = np.maximum(np.maximum(OVER_OWN * own, OVER_CROWD * usual.busy), factor * least)
             hit = mine & (rates[measure] >= limit) & (sources >= SOURCES_MIN)
             found += [
                 finding(

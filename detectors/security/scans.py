@@ -37,9 +37,7 @@ class ScanDetector:
         """Return the hosts that scan."""
         targets, probes = values(frame, "distinct_destination"), values(frame, "flows")
         own = self._usual.own(frame)
-        limit = np.maximum(
-            np.maximum(OVER_OWN * own, OVER_CROWD * self._usual.busy), self._least
-        )
+        limit = np.maximum(np.maximum(OVER_OWN * own, OVER_CROWD * self._usual.busy), self._least)
         hit = (targets >= limit) & (targets >= NEW_SHARE * probes)
         return [
             finding(
@@ -62,5 +60,7 @@ class ScanDetector:
         self._usual.restore(state)
 
 
-HOST_SCAN = Part("scans, horizontal and vertical", lambda: ScanDetector("host_scan", "probe", least=50.0))
+HOST_SCAN = Part(
+    "scans, horizontal and vertical", lambda: ScanDetector("host_scan", "probe", least=50.0)
+)
 SLOW_SCAN = Part("slow scans", lambda: ScanDetector("slow_scan", "slow_probe", least=24.0))

@@ -33,7 +33,9 @@ class SecurityDetectors:
         for one in every:
             if one.view in names:
                 self._by_view.setdefault(one.view, []).append(one)
-        self._record = {one.name: [0.0, 1.0 / P_LEAST] for ones in self._by_view.values() for one in ones}
+        self._record = {
+            one.name: [0.0, 1.0 / P_LEAST] for ones in self._by_view.values() for one in ones
+        }
 
     def knows(self, detector: str) -> bool:
         """Return whether a finding's detector is one of these."""
@@ -76,7 +78,9 @@ class SecurityDetectors:
     def calibrated(self, one: Finding) -> Finding:
         """Return a finding with the p-value that its detector's record gives it."""
         fired, tests = self._record[one.detector]
-        return replace(one, p_value=min(one.p_value * max((fired + 1.0) / tests / P_LEAST, 1.0), 1.0))
+        return replace(
+            one, p_value=min(one.p_value * max((fired + 1.0) / tests / P_LEAST, 1.0), 1.0)
+        )
 
     def snapshot(self, out: Any) -> None:
         """Write every detector's state and record."""

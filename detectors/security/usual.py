@@ -51,13 +51,15 @@ class Usual:
         rows = self.rows(frame)
         known = self.series_id[rows] == frame["series_id"][:-1]
         age = np.maximum(end_s(frame) - self.last_s[rows], 0)
-        return known * self.peak[rows] * 2.0 ** (-age / self._half_life_s)
+        faded: NDArray[np.float64] = known * self.peak[rows] * 2.0 ** (-age / self._half_life_s)
+        return faded
 
     def ticks_of(self, frame: Batch) -> NDArray[np.int64]:
         """Return in how many ticks each row was learned so far."""
         rows = self.rows(frame)
         known = self.series_id[rows] == frame["series_id"][:-1]
-        return known * self.ticks[rows].astype(np.int64)
+        ticks: NDArray[np.int64] = known * self.ticks[rows].astype(np.int64)
+        return ticks
 
     @property
     def busy(self) -> float:
@@ -69,9 +71,7 @@ class Usual:
         """In how many ticks there was a crowd to learn from."""
         return int(self.crowd[2])
 
-    def learn(
-        self, frame: Batch, value: NDArray[np.float64], mask: NDArray[np.bool_]
-    ) -> None:
+    def learn(self, frame: Batch, value: NDArray[np.float64], mask: NDArray[np.bool_]) -> None:
         """Learn the rows where mask is set."""
         rows, now_s = self.rows(frame), end_s(frame)
         peak = np.maximum(self.own(frame), value)

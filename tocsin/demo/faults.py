@@ -10,6 +10,7 @@ port-scan           one host sends single small SYNs, to one port of many hosts 
                     to 120 a second, on the same scale
 slow-leak           one customer's prefix sends more and more to a single host: from nothing to one or
                     two times the prefix's own volume, evenly over its two hours
+of attacks.CLASSES  an attack of that security class (tocsin.demo.attacks), where it is asked for
 flash-crowd         no fault: ordinary clients from everywhere want one prefix, over five minutes up to
                     one or two times its own volume
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tocsin.demo import attacks
 from tocsin.demo.network import DemoNetwork
 from tocsin.demo.traffic import Fault
 
@@ -41,6 +43,9 @@ def make_fault(
 ) -> Fault:
     """Return one fault of a kind with its particulars drawn at random."""
     end_ns = start_ns + round(seconds * SECOND)
+    if kind in attacks.CLASSES:  # by its class: a kind of alarm may stand for several
+        entity, affects, detail = attacks.draw(network, kind, random)
+        return Fault(attacks.CLASSES[kind][0], entity, start_ns, end_ns, affects, detail)
     if kind == "link-cut":
         links = network.links_used()
         name = links[int(random.integers(len(links) * 5 // 6))]
@@ -129,6 +134,9 @@ def drawn(
 def played_line(fault: Fault) -> str:
     """Return what the demo says when a fault begins: `link ams1-fra2 cut`."""
     vector = str(fault.detail.get("vector", ""))
+    if "class" in fault.detail:
+        what = vector or str(fault.detail["class"]).replace("-", " ")
+        return f"{what}: {fault.entity}"
     return {
         "link-cut": f"link {fault.entity} cut",
         "exporter-down": f"exporter {fault.entity} silent",

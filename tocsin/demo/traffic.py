@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from telemetry.batch import Batch
 from telemetry.identity import address_pair
 from telemetry.schemas import FLOW, FLOW_FIELD_BIT
+from tocsin.demo import attacks
+from tocsin.demo.attacks import VECTORS
 from tocsin.demo.network import HOPS_MAX, DemoNetwork
 
 SAMPLING_RATE = 100
@@ -225,6 +227,11 @@ class TrafficModel:
     ) -> dict[str, NDArray[Any]] | None:
         seconds = tick_ns / 1e9
         detail = fault.detail
+        if "class" in detail:
+            return attacks.flows(
+                self.network, detail, random,
+                since_ns=fault.start_ns, start_ns=start_ns, tick_ns=tick_ns,
+            )  # fmt: skip
         if fault.kind == "volumetric-attack":
             n = int(random.poisson(detail["flows_per_second"] * seconds))
             return self._attack(fault, random, n)
@@ -269,14 +276,7 @@ class TrafficModel:
         return self.network.prefix_text.index(text)
 
     def _attack(self, fault: Fault, random: np.random.Generator, n: int) -> dict[str, NDArray[Any]]:
-        vectors = {
-            "dns-amplification": (17, 53, 0, 1400, 28.0),
-            "ntp-amplification": (17, 123, 0, 468, 40.0),
-            "cldap-amplification": (17, 389, 0, 1450, 30.0),
-            "udp-flood": (17, 0, 0, 1000, 35.0),
-            "syn-flood": (6, 0, 0x02, 52, 60.0),
-        }
-        protocol, source_port, flags, packet, packets = vectors[fault.detail["vector"]]
+        protocol, source_port, flags, packet, packets = VECTORS[fault.detail["vector"]]
         target = self._prefix(fault.entity)
         others = np.flatnonzero(self.network.prefix_router != self.network.prefix_router[target])
         entry = random.choice(others, n)

@@ -1,0 +1,83 @@
+"""Rows of anomaly batches with their series resolved, and the words for what their samples hold."""
+
+import ipaddress
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.ports import SeriesDirectory, SeriesKey, Talker
+from telemetry.batch import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of an anomaly batch, with its series resolved."""
+
+    tick_start_ns: int
+    tick_seconds: float
+    view: str
+    key: SeriesKey
+    measure: str
+    detector: str
+    disposition: str
+    actual: float
+    expected: float
+    lower: float
+    upper: float
+    score: float
+    p_value: float
+    since_ns: int
+    detail: dict[str, Any]
+
+
+def rows_of(anomalies: Batch, directory: SeriesDirectory) -> list[Row]:
+    """Return the rows of an anomaly batch; a series that nobody knows any more is left out."""
+    made = []
+    texts = {
+        name: anomalies.texts(name)
+        for name in ("view", "measure", "detector", "disposition", "detail")
+    }
+    for i in range(anomalies.rows):
+        key = directory.key(int(anomalies["series_id"][i]))
+        if key is not None:
+            numbers = {
+                name: float(anomalies[name][i])
+                for name in ("actual", "expected", "lower", "upper", "score", "p_value")
+            }
+            made.append(
+                Row(
+                    int(anomalies["tick_start_ns"][i]), float(anomalies["tick_seconds"][i]),
+                    texts["view"][i], key, texts["measure"][i], texts["detector"][i],
+                    texts["disposition"][i], **numbers, since_ns=int(anomalies["since_ns"][i]),
+                    detail=json.loads(texts["detail"][i]),
+                )
+            )  # fmt: skip
+    return made
+
+
+def prefix_of(host: str) -> str:
+    """Return the /24 or /48 of an address, as prefix views name it."""
+    length = 48 if ":" in host else 24
+    return str(ipaddress.ip_network(f"{host}/{length}", strict=False))
+
+
+def talker_row(t: Talker) -> dict[str, Any]:
+    """Return a sampled record as an explain block has it."""
+    return {
+        "source": t.source,
+        "destination": t.destination,
+        "protocol": t.protocol,
+        "source_port": t.source_port,
+        "destination_port": t.destination_port,
+        "exporter": t.exporter,
+        "ingress_interface": t.ingress_interface,
+        "egress_interface": t.egress_interface,
+        "octets": t.octets,
+        "packets": t.packets,
+    }
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first names, and whether there are more."""
+    return ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
