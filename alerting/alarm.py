@@ -36,8 +36,11 @@ KINDS = {
 
 # Faults that explain what else was seen. The rest is what nothing explains.
 PRIMARY = (
-    "link-cut", "exporter-down", "volumetric-attack", "port-scan", "unusual-upload", "slow-leak",
+    "link-cut", "exporter-down", "volumetric-attack", "port-scan", "brute-force", "dns-tunnel",
+    "spoofed-sources", "unusual-upload", "slow-leak",
 )  # fmt: skip
+# Of these, what adds many flows and next to no octets.
+MANY_SMALL = ("port-scan", "brute-force", "dns-tunnel", "spoofed-sources")
 
 
 SAMPLED = ("sample", "slow_sample")  # views of sampled series

@@ -5,7 +5,7 @@ not forty. Each claim names its evidence; causes are ranked.
 """
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 
 from alerting import flowspec
 from alerting.alarm import SAMPLED, Claim, cadence_of
@@ -52,10 +52,16 @@ class CauseRules:
         self._faces = faces
         self._security = SecurityRules(settings, network, evidence)
 
-    def claims(self, rows: Sequence[Row], under_attack: Set[str] = frozenset()) -> list[Claim]:
+    def claims(
+        self,
+        rows: Sequence[Row],
+        under_attack: Set[str] = frozenset(),
+        last_ns: Callable[[str, str], int] = lambda kind, entity: 0,
+    ) -> list[Claim]:
         """Return the claims of one tick: every fault that a rule can name.
 
-        `under_attack` are prefixes whose attack alarm is up: there the vector is known.
+        `under_attack` are prefixes whose attack alarm is up: there the vector is known. `last_ns` says
+        when the alarm of a kind on an entity was last shown, 0 = never.
         """
         down = [self._exporter_down(row) for row in rows if row.detector == "exporter_silent"]
         dark = {claim.entity for claim in down}
@@ -67,7 +73,7 @@ class CauseRules:
             for row, vector, share, host, talkers in self._security.floods(rest, named)
         ]
         made = down + self._links_cut(rest, dark) + attacks
-        made += self._security.claims(rest, attacks, under_attack)
+        made += self._security.claims(rest, attacks, under_attack, last_ns)
         made += self._scans(rest, {claim.entity for claim in made})
         made += self._leaks(
             rest, {place for claim in made for place in (claim.entity, *claim.affects)}

@@ -40,7 +40,7 @@ class OwnAlarms:
     def judge(self, rows: Sequence[Row], now_ns: int, cadences: set[str]) -> list[Alarm]:
         """Move every alarm on by one tick; return those that changed."""
         attacks = (a for a in self.alarms.values() if a.up and a.kind == "volumetric-attack")
-        claims = self._rules.claims(rows, {alarm.entity for alarm in attacks})
+        claims = self._rules.claims(rows, {alarm.entity for alarm in attacks}, self._last_ns)
         self._oldest = None
         shown = {claim.alarm_id for claim in claims}
         claimed: list[tuple[Alarm, Claim]] = []
@@ -67,6 +67,11 @@ class OwnAlarms:
             if key not in shown and ended and self._quiet(key, alarm, now_ns):
                 changed.append(alarm)
         return changed
+
+    def _last_ns(self, kind: str, entity: str) -> int:
+        """Return when the alarm of a kind on an entity was last shown, 0 = never."""
+        alarm = self.alarms.get(alarm_id(kind, entity))
+        return alarm.last_ns if alarm is not None else 0
 
     def _alarm_of(self, claim: Claim, shown: set[int]) -> Alarm | None:
         """Return the claim's alarm, a new one where there is none, None where there is no room."""

@@ -54,9 +54,16 @@ class SecurityRules:
         return [made[prefix] for prefix in sorted(made)]
 
     def claims(
-        self, rows: Sequence[Row], attacks: Sequence[Claim], under_attack: Set[str]
+        self,
+        rows: Sequence[Row],
+        attacks: Sequence[Claim],
+        under_attack: Set[str],
+        last_ns: Callable[[str, str], int],
     ) -> list[Claim]:
-        """Return the claims of one tick; what belongs to one of `attacks` is added to it."""
+        """Return the claims of one tick; what belongs to one of `attacks` is added to it.
+
+        `last_ns` says when the alarm of a kind on an entity was last shown.
+        """
         mine = [row for row in rows if row.detector in _RULES]
         if not mine:
             return []
@@ -73,6 +80,8 @@ class SecurityRules:
                 continue
             found = _RULES[row.detector](self, row, talkers)
             if found is None or (row.detector in _LEAST and _source(row) in taken):
+                continue
+            if row.detector == "slow_scan" and _told(found, row, last_ns):
                 continue
             found.tick_seconds, found.cadence = row.tick_seconds, cadence_of(row.view)
             key = (found.kind, found.entity)
@@ -282,6 +291,13 @@ _ORDER = [*_RULES]
 # What may be no more than a sight of a flood, or of another claim about the same host.
 _PARTS_OF_ATTACKS = ("host_scan", "slow_scan", "bogon", "lone_sources", "upload")
 _LEAST = ("slow_scan", "upload", "beacon")
+
+
+def _told(claim: Claim, row: Row, last_ns: Callable[[str, str], int]) -> bool:
+    """Whether the fast scan that fills this hour has its alarm: it is no slow one as well."""
+    alarm_ns = last_ns(claim.kind, claim.entity)
+    over_ns = row.tick_start_ns + round(row.tick_seconds * 1e9)
+    return row.tick_start_ns <= alarm_ns <= over_ns and row.since_ns == row.tick_start_ns
 
 
 def _source(row: Row) -> str:

@@ -7,7 +7,7 @@ when the fault began or ended. What merely happens while some fault is up elsewh
 
 from collections.abc import Iterable, Sequence
 
-from alerting.alarm import PRIMARY, Alarm
+from alerting.alarm import MANY_SMALL, PRIMARY, Alarm
 from alerting.causes import SIGNATURES, Row
 from runtime.ports import NetworkMap
 
@@ -64,7 +64,7 @@ class Explanations:
         if fault.kind == "exporter-down":
             exporter = row.key.key.get("exporter", "")
             return not exporter or self._network.router_of(exporter) == fault.entity
-        if fault.kind == "port-scan":
+        if fault.kind in MANY_SMALL:
             return up and row.measure in ("flows", "packets", "records")
         over = fault.state == "cleared" or fault.quiet_ticks > 0
         return up or over  # a flood or a leak adds; its end takes away

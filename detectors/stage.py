@@ -380,7 +380,7 @@ class DetectionStage:
             if one.detector not in ("trend", PREDICTED):
                 struck[one.row] = True
         sometimes = self._ticks[view] % self._settings.learn_every_when_anomalous == 0
-        self._security.learn(view, frame, ~struck[:-1] | sometimes)
+        self._security.learn(view, frame, ~struck[:-1], every=sometimes)
         for measure, columns in scores.items():
             calm = (np.abs(columns.z) < CALM_Z) & (columns.score < CALM_SCORE)
             mask = (calm & ~struck) | sometimes

@@ -32,8 +32,9 @@ CONTACTS_MIN = 12
 SPAN_SECONDS_MIN = 5_400.0
 Z_MOST = -5.6  # p 1e-8
 SIZE_VARIES_MAX = 0.6  # deviation of the flows' octets over their mean
-REGULAR, PERIOD, CONTACTS, SPAN = 0, 1, 2, 3
-JUDGED = 4
+RATIO_MOST = 0.3  # of the dispersion over chance: a little regular is no clock, however sure
+REGULAR, PERIOD, CONTACTS, SPAN, RATIO = 0, 1, 2, 3, 4
+JUDGED = 5
 KEPT = ("series_id", "ring", "first_bin", "last_bin", "size")
 
 
@@ -50,13 +51,13 @@ def judge(
 
     In      rows int64[N] of ring uint8[M, BINS], contacts by bin modulo BINS; first_bin, last_bin
             int64[M], bins of the first and the last contact.
-    Out     float64[N, 4]: z of the dispersion (far below 0 = a clock), period in bins, contacts,
-            bins they lie in. Rows with too few contacts have z 0.
+    Out     float64[N, 5]: z of the dispersion (far below 0 = a clock), period in bins, contacts,
+            bins they lie in, dispersion over chance. Rows with too few contacts have z 0.
     """
     judged = 0
     for i in range(rows.size):
         row = rows[i]
-        for k in range(4):
+        for k in range(5):
             out[i, k] = 0.0
         begin = max(first_bin[row], now - ring.shape[1] + 1)
         end = last_bin[row]
@@ -94,6 +95,7 @@ def judge(
             # Waits of a process without a clock are geometric on this grid.
             ratio = spread / max(wait * wait - wait, 0.25)
             out[i, 1] = wait
+        out[i, 4] = ratio
         part = 2.0 / (9.0 * degrees)
         out[i, 0] = (ratio ** (1.0 / 3.0) - (1.0 - part)) / math.sqrt(part)
     return judged
@@ -187,7 +189,7 @@ class BeaconDetector:
         varies = np.sqrt(size[:, 2] / np.maximum(size[:, 0], 1.0)) / np.maximum(size[:, 1], 1.0)
         hit = (self.first_bin[rows] > 0) & (judged[:, REGULAR] <= Z_MOST)
         hit &= (judged[:, CONTACTS] >= CONTACTS_MIN) & (varies <= SIZE_VARIES_MAX)
-        hit &= judged[:, SPAN] * bin_s >= SPAN_SECONDS_MIN
+        hit &= (judged[:, SPAN] * bin_s >= SPAN_SECONDS_MIN) & (judged[:, RATIO] <= RATIO_MOST)
         return [
             finding(
                 self, i, "flows", actual=judged[i, CONTACTS], expected=0.0, limit=0.0,
@@ -201,7 +203,7 @@ class BeaconDetector:
             for i in np.flatnonzero(hit).tolist()
         ]  # fmt: skip
 
-    def learn(self, frame: Batch, mask: NDArray[np.bool_]) -> None:  # noqa: ARG002
+    def learn(self, frame: Batch, calm: NDArray[np.bool_], *, every: bool = False) -> None:  # noqa: ARG002
         """Count the tick's contacts; there is no notion of normal that a beacon could move."""
         count(
             self._rows(frame), values(frame, "flows"), values(frame, "octets"),

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class SecurityDetector(Protocol):
     """Finds one class in the frames of one view. `learn` is the only writer of state.
 
-    `find` is called once for each tick of the view, `learn` after it, with the rows that may teach
-    what is normal. The frame holds only the rows that spoke. State is bounded by the view's rows.
+    `find` is called once for each tick of the view, `learn` after it, with the rows that showed
+    nothing. The frame holds only the rows that spoke. State is bounded by the view's rows.
     """
 
     name: str  # of its findings
@@ -35,8 +35,8 @@ class SecurityDetector(Protocol):
         """Return the rows that show the class."""
         ...
 
-    def learn(self, frame: Batch, mask: NDArray[np.bool_]) -> None:
-        """Learn a tick; of rows where mask is not set no notion of normal."""
+    def learn(self, frame: Batch, calm: NDArray[np.bool_], *, every: bool = False) -> None:
+        """Learn a tick: of rows that are not calm no notion of normal, unless `every` row is to be."""
         ...
 
     def snapshot(self, out: Any) -> None:

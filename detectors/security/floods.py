@@ -60,10 +60,10 @@ class FloodDetector:
             ]  # fmt: skip
         return found
 
-    def learn(self, frame: Batch, mask: NDArray[np.bool_]) -> None:
+    def learn(self, frame: Batch, calm: NDArray[np.bool_], *, every: bool = False) -> None:
         """Learn what is usual of each vector."""
-        self._octets.learn(frame, values(frame, "octets") / seconds(frame), mask)
-        self._packets.learn(frame, values(frame, "packets") / seconds(frame), mask)
+        self._octets.learn(frame, values(frame, "octets") / seconds(frame), calm, every=every)
+        self._packets.learn(frame, values(frame, "packets") / seconds(frame), calm, every=every)
 
     def snapshot(self, out: Any) -> None:
         """Write what is usual."""

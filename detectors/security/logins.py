@@ -60,11 +60,11 @@ class LoginDetector:
             for i in np.flatnonzero(hit).tolist()
         ]  # fmt: skip
 
-    def learn(self, frame: Batch, mask: NDArray[np.bool_]) -> None:
+    def learn(self, frame: Batch, calm: NDArray[np.bool_], *, every: bool = False) -> None:
         """Count on, and learn how many tries are usual."""
         tries, rows = self._tries(frame), self._usual.rows(frame)
         self._recent[rows], self._seen_s[rows] = tries, end_s(frame)
-        self._usual.learn(frame, tries, mask)
+        self._usual.learn(frame, tries, calm, every=every)
 
     def snapshot(self, out: Any) -> None:
         """Write what is usual, and the tries of the last minutes."""

@@ -47,9 +47,9 @@ class ScanDetector:
             for i in np.flatnonzero(hit).tolist()
         ]  # fmt: skip
 
-    def learn(self, frame: Batch, mask: NDArray[np.bool_]) -> None:
+    def learn(self, frame: Batch, calm: NDArray[np.bool_], *, every: bool = False) -> None:
         """Learn how many targets are usual."""
-        self._usual.learn(frame, values(frame, "distinct_destination"), mask)
+        self._usual.learn(frame, values(frame, "distinct_destination"), calm, every=every)
 
     def snapshot(self, out: Any) -> None:
         """Write what is usual."""

@@ -18,7 +18,7 @@ from runtime.registry import Part
 from telemetry.batch import Batch
 
 OVER_OWN = 4.0
-YOUNG_TICKS = 10  # learned ticks before an interface is known
+YOUNG_TICKS = 30  # before what an interface never showed means anything
 YOUNG_FACTOR = 10.0
 FLOWS_PER_SOURCE_MAX = 1.6
 
@@ -36,8 +36,8 @@ class SpoofingDetector:
         sources, flows = values(frame, "distinct_source"), values(frame, "flows")
         own = self._usual.own(frame)
         floor = max(self._least * min(seconds(frame) / 60.0, 1.0), 15.0)
-        young = self._usual.ticks_of(frame) < YOUNG_TICKS
-        limit = np.maximum(OVER_OWN * own, floor * np.where(young, self._young_factor, 1.0))
+        young = self._usual.frames < YOUNG_TICKS
+        limit = np.maximum(OVER_OWN * own, floor * (self._young_factor if young else 1.0))
         hit = (sources >= limit) & (flows <= FLOWS_PER_SOURCE_MAX * np.maximum(sources, 1.0))
         return [
             finding(
@@ -47,9 +47,9 @@ class SpoofingDetector:
             for i in np.flatnonzero(hit).tolist()
         ]  # fmt: skip
 
-    def learn(self, frame: Batch, mask: NDArray[np.bool_]) -> None:
+    def learn(self, frame: Batch, calm: NDArray[np.bool_], *, every: bool = False) -> None:
         """Learn how many sources are usual."""
-        self._usual.learn(frame, values(frame, "distinct_source"), mask)
+        self._usual.learn(frame, values(frame, "distinct_source"), calm, every=every)
 
     def snapshot(self, out: Any) -> None:
         """Write what is usual."""

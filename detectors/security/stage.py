@@ -59,10 +59,12 @@ class SecurityDetectors:
             found += own
         return found
 
-    def learn(self, view: str, frame: Batch, mask: NDArray[np.bool_]) -> None:
-        """Learn a frame; `mask` says which rows may teach what is normal, `__other__` left out."""
+    def learn(
+        self, view: str, frame: Batch, calm: NDArray[np.bool_], *, every: bool = False
+    ) -> None:
+        """Learn a frame: its calm rows, now and then every one; `__other__` is left out."""
         for one in self._by_view.get(view, ()):
-            one.learn(frame, mask)
+            one.learn(frame, calm, every=every)
 
     def count(self, begun: Sequence[str], frames: Sequence[tuple[str, Batch]]) -> None:
         """Note which detectors began to find something in a tick, and how many tests it had."""

@@ -20,7 +20,7 @@ from telemetry.batch import Batch
 FLOWS_MIN = 20.0  # a minute
 OVER = 4.0  # times the most of the host, and of its like
 OCTETS_MIN = 105.0  # a question, with IP and UDP header
-OVER_SIZE = 1.2  # times what all hosts' questions have
+OVER_SIZE = 1.1  # times what all hosts' questions have
 TARGETS_MAX = 4.0
 TARGET_SHARE_MAX = 0.2  # of the flows: each has its own source port, the resolver is one
 
@@ -56,12 +56,12 @@ class TunnelDetector:
             for i in np.flatnonzero(hit).tolist()
         ]  # fmt: skip
 
-    def learn(self, frame: Batch, mask: NDArray[np.bool_]) -> None:
+    def learn(self, frame: Batch, calm: NDArray[np.bool_], *, every: bool = False) -> None:
         """Learn how many questions are usual, and how long."""
         packets = values(frame, "packets")
-        self._flows.learn(frame, values(frame, "flows"), mask)
-        self._packets.learn(frame, packets, mask)
-        used = mask & (packets > 0)
+        self._flows.learn(frame, values(frame, "flows"), calm, every=every)
+        self._packets.learn(frame, packets, calm, every=every)
+        used = calm & (packets > 0)
         if used.sum() >= 20:
             now = float(np.median(values(frame, "octets")[used] / packets[used]))
             self._size += (now - self._size) * (0.02 if self._size[0] else 1.0)

@@ -54,9 +54,9 @@ class UploadDetector:
             for i in np.flatnonzero(hit).tolist()
         ]  # fmt: skip
 
-    def learn(self, frame: Batch, mask: NDArray[np.bool_]) -> None:
+    def learn(self, frame: Batch, calm: NDArray[np.bool_], *, every: bool = False) -> None:
         """Learn what is usual to send."""
-        self._usual.learn(frame, values(frame, "octets") / seconds(frame), mask)
+        self._usual.learn(frame, values(frame, "octets") / seconds(frame), calm, every=every)
 
     def snapshot(self, out: Any) -> None:
         """Write what is usual."""

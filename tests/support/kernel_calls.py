@@ -60,6 +60,7 @@ def record(path: Path, captures: list[Path]) -> None:
     look_ahead()
     receive_datagrams(path.parent)
     score_a_series()
+    meet_by_the_clock()
     with path.open("wb") as file:
         np.savez(file, **recording.calls)  # type: ignore[arg-type]
 
@@ -211,6 +212,27 @@ def score_a_series() -> None:
             detector.admit(batch)
             detector.score(batch, "octets", out)
             detector.learn(batch, "octets", np.ones(4, bool))
+
+
+def meet_by_the_clock() -> None:
+    """Let pairs meet every bin, every third one, and at random."""
+    from correlator.security_views import SecurityViewsSettings, security_views
+    from detectors.security.beacons import BeaconDetector
+    from tocsin.testing.frames import SECOND, frame
+
+    detector, random = BeaconDetector(), np.random.default_rng(9)
+    views = security_views(SecurityViewsSettings(), tick_seconds=60.0, lateness_seconds=5.0)
+    view = next(one for one in views if one.name == detector.view)
+    for nth in range(160):
+        flows = np.append([5.0, float(nth % 3 == 0)], random.poisson(1.0, 6))
+        rows = np.flatnonzero(flows).tolist()
+        batch = frame(
+            view, nth * 300 * SECOND,
+            {"flows": flows[rows], "octets": 400.0 * flows[rows], "octets_m2": flows[rows]},
+            rows=rows, tick_seconds=300.0,
+        )  # fmt: skip
+        detector.find(batch)
+        detector.learn(batch, np.ones(len(rows), bool))
 
 
 def receive_datagrams(folder: Path) -> None:

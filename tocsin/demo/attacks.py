@@ -91,7 +91,8 @@ def draw(
         return address_text(0, host), affects, detail
     if name == "beacon":
         detail |= {"period": rate(60, 1200), "jitter": float(random.uniform(0, 0.2)),
-                   "port": int(random.choice([443, 80, 8080, 8443, 4444])), "octets": int(random.integers(200, 4000))}  # fmt: skip
+                   "port": int(random.choice([443, 80, 8080, 8443, 4444])),
+                   "octets": int(random.integers(200, 4000))}  # fmt: skip
         return address_text(0, outside), (*affects, address_text(0, host)), detail
     if name == "dns-tunnel":
         detail |= {"flows_per_second": rate(1, 20), "octets": int(random.integers(140, 250))}
@@ -114,7 +115,7 @@ def flows(
         n = _contacts(detail, since_ns, start_ns, tick_ns)
     else:
         n = int(random.poisson(detail["flows_per_second"] * tick_ns / 1e9))
-    made = _plain(network, detail, random, n)
+    made = _plain(detail, random, n)
     if name == "flood":
         _flood(network, made, detail, random, n)
     elif name == "vertical-scan":
@@ -151,9 +152,7 @@ def flows(
     return made
 
 
-def _plain(
-    network: DemoNetwork, detail: dict[str, Any], random: np.random.Generator, n: int
-) -> dict[str, NDArray[Any]]:
+def _plain(detail: dict[str, Any], random: np.random.Generator, n: int) -> dict[str, NDArray[Any]]:
     """Return flows of one host to one place outside: a SYN each."""
     port = detail.get("port", 0)
     ports = random.integers(32768, 60999, n)

@@ -13,6 +13,7 @@ from correlator.windows import FlowWindows
 from runtime.clock import ManualClock
 from runtime.metrics import Metrics
 from tocsin.chain import Closing
+from tocsin.config import Config
 from tocsin.demo.bootstrap import bootstrap
 from tocsin.demo.faults import drawn, write_truth
 from tocsin.demo.network import load_demo_network
@@ -34,15 +35,20 @@ def run_days(
     faults: tuple[Fault, ...] | None = None,
     progress: Callable[[str], None] = lambda line: None,
     alerts_to: list[bytes] | None = None,
+    config: Config | None = None,
+    learned_days: int = 14,
 ) -> tuple[Score, list[dict[str, Any]]]:
-    """Simulate and return (score, alerts as sent). `faults` stand in for those drawn by seed."""
-    config = demo_config()
+    """Simulate and return (score, alerts as sent).
+
+    `faults` stand in for those drawn by seed, `config` for that of the live demo.
+    """
+    config = config or demo_config()
     network = load_demo_network()
     if faults is None:
         faults = drawn(network, start_ns=START_NS, seed=seed, days=days)
     model = TrafficModel(network, seed=seed, faults=faults, records_per_second=records_per_second)
     quiet = TrafficModel(network, seed=seed, records_per_second=records_per_second)
-    back = bootstrap(config, quiet, until_ns=START_NS, days=14)
+    back = bootstrap(config, quiet, until_ns=START_NS, days=learned_days)
     clock, metrics = ManualClock(START_NS), Metrics("simulate")
     windows = FlowWindows(
         config.all_views(), make_context("windows", clock, metrics, 0), backbone=back.backbone()

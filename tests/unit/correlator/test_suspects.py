@@ -1,0 +1,215 @@
+"""Views of security: which records they look at, keys that come back, and frames without the silent."""
+
+import ipaddress
+from typing import Any
+
+import numpy as np
+import pytest
+
+from correlator.keys import VECTOR_ICMP, VECTOR_SYN, key_of, key_text, words_of
+from correlator.merge import FrameMerger
+from correlator.security_views import SecurityViewsSettings, security_views
+from correlator.suspects_kernels import BITS
+from correlator.tables.network_map import load_network
+from correlator.windows import FlowWindows
+from telemetry.batch import Batch
+from telemetry.identity import address_pair
+from telemetry.schemas import FLOW
+from tocsin.testing import make_context
+
+TICK_NS = 60_000_000_000
+START_NS = 1_790_596_800_000_000_000
+VIEWS = security_views(
+    SecurityViewsSettings(contact_tick_seconds=60.0), tick_seconds=60.0, lateness_seconds=5.0
+)
+HOST, SERVER = "100.64.0.9", "203.0.112.7"
+
+
+def records(*rows: dict[str, Any]) -> Batch:
+    """Return flow records: one packet of HOST to port 443 of SERVER unless told otherwise."""
+    columns = {f.name: np.zeros(len(rows), f.dtype) for f in FLOW.fields}
+    for i, row in enumerate(rows):
+        one = {
+            "source": HOST, "destination": SERVER, "source_port": 50_000, "destination_port": 443,
+            "protocol": 6, "tcp_flags": 0x1B, "octets": 60_000, "packets": 60, "sampling_rate": 1,
+            "ingress_interface": 7, "exporter": "127.1.0.1", "at_ns": START_NS + 10**9,
+        } | row  # fmt: skip
+        for side in ("source", "destination", "exporter"):
+            high, low = address_pair(one.pop(side))
+            columns[f"{side}_address_high"][i], columns[f"{side}_address_low"][i] = high, low
+        at_ns = one.pop("at_ns")
+        for name in ("flow_start_ns", "flow_end_ns", "export_ns", "arrival_ns"):
+            columns[name][i] = at_ns
+        for name, value in one.items():
+            columns[name][i] = value
+    return Batch(FLOW, columns, {}, {}, "test", 0, START_NS)
+
+
+def frames(*batches: Batch, until_ns: int = START_NS + TICK_NS) -> dict[str, Batch]:
+    """Return the frames of the first tick by view, and series batches as `series.VIEW`."""
+    windows = FlowWindows(VIEWS, make_context())
+    windows.open(START_NS)
+    merger = FrameMerger(VIEWS, make_context("merger"), network=load_network(None))
+    for batch in batches:
+        windows.process(batch)
+    closing_ns = until_ns + 5_000_000_000
+    for partial in windows.advance(closing_ns):
+        merger.process(partial)
+    made: dict[str, Batch] = {}
+    for batch in merger.advance(closing_ns):
+        if batch.schema.name == "frame":
+            made.setdefault(batch.texts("view")[0], batch)
+        elif batch.schema.name == "series":
+            made.setdefault(f"series.{batch.texts('view')[0]}", batch)
+    return made
+
+
+SYN = {"tcp_flags": 2, "octets": 44, "packets": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "views"),
+    [
+        pytest.param({}, {"upload"}, id="large-packets-to-a-service"),
+        pytest.param(SYN, {"probe", "vector", "lone"}, id="syn"),
+        pytest.param(SYN | {"packets": 60, "octets": 3000}, {"vector"}, id="many-syns"),
+        pytest.param(SYN | {"tcp_flags": 0x12}, {"contact", "lone"}, id="syn-ack"),
+        pytest.param(SYN | {"tcp_flags": 0x29}, {"probe", "lone"}, id="xmas"),
+        pytest.param({"destination_port": 22, "octets": 2000, "packets": 20}, {"login"}, id="a-try"),
+        pytest.param({"destination_port": 22, "octets": 90_000, "packets": 90}, {"upload"}, id="scp"),
+        pytest.param({"protocol": 17, "destination_port": 53, "octets": 80, "packets": 1, "tcp_flags": 0},
+                     {"query", "lone"}, id="dns-question"),
+        pytest.param({"protocol": 17, "source_port": 123, "octets": 4680, "packets": 10,
+                      "destination_port": 4444}, {"vector"}, id="ntp-answer"),
+        pytest.param({"protocol": 17, "source_port": 123, "octets": 760, "packets": 10,
+                      "destination_port": 4444}, set(), id="ordinary-time"),
+        pytest.param({"protocol": 1, "source_port": 0, "destination_port": 2048, "octets": 84,
+                      "packets": 1}, {"probe", "vector", "lone"}, id="ping"),
+        pytest.param({"octets": 900, "packets": 9}, {"contact"}, id="a-small-flow-to-a-service"),
+        pytest.param({"octets": 900, "packets": 9, "destination_port": 179}, set(), id="bgp-keepalive"),
+        pytest.param({"source_port": 443, "destination_port": 50_000}, set(), id="a-download"),
+        pytest.param({"source": "192.168.1.1"}, {"upload", "bogon"}, id="private-source"),
+        pytest.param({"source": "2001:db8::1", "destination": "2a00::1"}, {"upload", "bogon"}, id="v6-doc"),
+        pytest.param({"source": "2a00::2", "destination": "2a00::1"}, {"upload"}, id="v6"),
+    ],
+)  # fmt: skip
+def test_a_record_is_seen_by_the_views_it_may_be_news_to(
+    row: dict[str, Any], views: set[str]
+) -> None:
+    made = frames(records(row))
+    seen = {name for name in BITS if int(made[name]["flows"].sum())}
+    assert seen == views
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.1", "10.1.2.3", "100.64.1.1", "127.0.0.1", "169.254.1.1", "172.15.0.1",
+                "172.16.0.1", "172.32.0.1", "192.0.2.1", "192.1.2.3", "192.168.0.1", "198.18.0.1",
+                "198.20.0.1", "198.51.100.9", "203.0.113.1", "224.0.0.1", "240.1.1.1", "8.8.8.8",
+                "::1", "2001:db8::1", "2a00::1", "fc00::1", "fe80::1", "ff02::1"]
+)  # fmt: skip
+def test_bogons_are_what_the_registry_says(address: str) -> None:
+    one = ipaddress.ip_address(address)
+    wanted = not one.is_global or one.is_multicast
+    # Shared address space (RFC 6598) is many carriers' own; link-local is no route's business.
+    if one in (ipaddress.ip_network("100.64.0.0/10" if one.version == 4 else "fe80::/10")):
+        wanted = False
+    made = frames(
+        records({"source": address, "destination": "8.8.4.4" if one.version == 4 else "2a00::1"})
+    )
+    assert bool(int(made["bogon"]["flows"].sum())) == wanted
+
+
+@pytest.mark.parametrize(
+    ("parts", "key"),
+    [
+        (("source_address",), {"source_address": HOST}),
+        (("source_address", "destination_port"), {"source_address": HOST, "destination_port": "22"}),
+        (("source_address", "destination_peer"), {"source_address": HOST, "destination_peer": SERVER}),
+        (("source_address", "destination_peer"), {"source_address": "2a00::1", "destination_peer": "#00c0ffee"}),
+        (("destination_prefix", "vector"), {"destination_prefix": "203.0.112.0/24", "vector": "syn"}),
+        (("destination_prefix", "vector"), {"destination_prefix": "2a00::/48", "vector": "icmp"}),
+        (("destination_prefix", "vector"), {"destination_prefix": "203.0.112.0/24", "vector": "11211"}),
+        (("exporter", "ingress_interface"), {"exporter": "127.1.0.1", "ingress_interface": "7"}),
+    ],
+)  # fmt: skip
+def test_keys_come_back(parts: tuple[str, ...], key: dict[str, str]) -> None:
+    assert key_of(parts, words_of(key_text(key))) == key
+
+
+def test_vectors_are_no_ports() -> None:
+    assert min(VECTOR_SYN, VECTOR_ICMP) > 65_535
+
+
+def traffic(rows: int) -> Batch:
+    random = np.random.default_rng(4)
+    made = []
+    for _ in range(rows):
+        made.append(
+            {
+                "source": f"100.64.{random.integers(3)}.{random.integers(1, 40)}",
+                "destination": f"203.0.112.{random.integers(1, 40)}",
+                "source_port": int(random.choice([53, 123, 443, 40_000, 50_000])),
+                "destination_port": int(random.choice([22, 53, 80, 443, 40_001])),
+                "protocol": int(random.choice([1, 6, 6, 17])),
+                "tcp_flags": int(random.choice([2, 0x1B])),
+                "packets": int(random.integers(1, 60)),
+                "octets": int(random.integers(40, 9000)),
+                "sampling_rate": 10,
+                "at_ns": START_NS + int(random.integers(1, 59)) * 10**9,
+            }
+        )
+    return records(*made)
+
+
+def test_neither_cuts_nor_order_change_a_frame() -> None:
+    batch = traffic(600)
+    whole = frames(batch)
+    turned = Batch(FLOW, {n: np.ascontiguousarray(c[::-1]) for n, c in batch.columns.items()},
+                   {}, {}, "test", 0, START_NS)  # fmt: skip
+    cut = frames(*[turned.slice(at, at + 50) for at in range(0, 600, 50)])
+    for view in VIEWS:
+        if view.tick_seconds == 60.0:
+            for name, column in whole[view.name].columns.items():
+                assert np.array_equal(column, cut[view.name].columns[name]), (view.name, name)
+
+
+def test_a_silent_series_is_not_in_the_frame_and_keeps_its_row() -> None:
+    windows = FlowWindows(VIEWS, make_context())
+    windows.open(START_NS)
+    merger = FrameMerger(VIEWS, make_context("merger"), network=load_network(None))
+    rows: list[list[int]] = []
+    for k, sources in enumerate([("100.64.0.1", "100.64.0.2"), ("100.64.0.2",), ("100.64.0.1",)]):
+        now = START_NS + k * TICK_NS
+        windows.process(records(*[SYN | {"source": s, "at_ns": now + 10**9} for s in sources]))
+        for partial in windows.advance(now + TICK_NS + 5 * 10**9):
+            merger.process(partial)
+        for batch in merger.advance(now + TICK_NS + 5 * 10**9):
+            if batch.schema.name == "frame" and batch.texts("view")[0] == "probe":
+                rows.append(batch["row"][:-1].tolist())
+    assert rows[0] == [*rows[2], *rows[1]]
+
+
+def test_the_journal_gives_back_the_rows_of_sparse_views() -> None:
+    windows = FlowWindows(VIEWS, make_context())
+    windows.open(START_NS)
+    one, other = (
+        FrameMerger(VIEWS, make_context("merger"), network=load_network(None)) for _ in range(2)
+    )
+    last: dict[str, dict[str, int]] = {"one": {}, "other": {}}
+    for k, sources in enumerate([(1, 2, 3), (2,), (1, 4)]):
+        now = START_NS + k * TICK_NS
+        batch = [SYN | {"source": f"100.64.0.{s}", "at_ns": now + 10**9} for s in sources]
+        windows.process(records(*batch))
+        for partial in windows.advance(now + TICK_NS + 5 * 10**9):
+            one.process(partial)
+        made = one.advance(now + TICK_NS + 5 * 10**9)
+        other.absorb(made)
+        for name, merger in (("one", one), ("other", other)):
+            for made_frame in made:
+                if made_frame.schema.name == "frame":
+                    for series_id in made_frame["series_id"][:-1].tolist():
+                        key = merger.key(series_id)
+                        assert key is not None
+                        last[name][f"{key.view} {key.entity}"] = series_id
+    assert last["one"] == last["other"]
+    assert len([key for key in last["one"] if key.startswith("probe ")]) == 4
