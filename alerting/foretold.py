@@ -1,15 +1,11 @@
 """Claims of predicted alerts: what will pass its limit, when, how surely, and how good such words were."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alerting.alarm import SAMPLED, Claim
-
-if TYPE_CHECKING:  # causes has the rows and calls us
-    from alerting.rows import Row
+from alerting.rows import Row
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 
