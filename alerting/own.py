@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from alerting.alarm import SEVERITIES, Alarm, Claim
+from alerting.alarm import SEVERITIES, Alarm, Claim, alarm_id
 from alerting.causes import CauseRules, Row
 from alerting.config import AlertingSettings
 from alerting.explain import attached, explain
