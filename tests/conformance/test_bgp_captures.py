@@ -16,7 +16,8 @@ from collectors.capture import CaptureReport, read_capture
 from collectors.capture_tcp import TcpStreams
 from telemetry.identity import address_text
 from tests.conformance.test_bmp_captures import expected_routes, our_routes
-from tests.support.bmp_messages import MARKER, chunks, make_decoder, monitoring, rows_of
+from tests.support.bmp_messages import MARKER, chunks, make_decoder, monitoring
+from tocsin.testing.rows import rows_of
 
 GOLDEN = (
     "netgauze-pmacct/300-BGP-IPv6-CISCO-extNH_enc/traffic-00",

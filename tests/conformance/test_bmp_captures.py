@@ -17,8 +17,9 @@ from collectors.capture import CaptureReport, blocks, read_capture
 from collectors.capture_tcp import TcpStreams
 from telemetry.batch import Batch
 from telemetry.identity import address_text
-from tests.support.bmp_messages import make_decoder, rows_of
+from tests.support.bmp_messages import make_decoder
 from tests.support.decoding import decoded
+from tocsin.testing.rows import rows_of
 
 GOLDEN = (
     "bmp/netgauze-pmacct/200-BMP-HUAWEI-locrib_instance/traffic-00",

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from telemetry.identity import address_text
-from tests.support.bmp_messages import chunks, make_decoder, rows_of
+from tests.support.bmp_messages import chunks, make_decoder
 from tests.support.frames_on_wire import ipv4, pcap
+from tocsin.testing.rows import rows_of
 
 RECORDED = Path(__file__).parents[1] / "captures/frr.bmp"
 _TYPES = {

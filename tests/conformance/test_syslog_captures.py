@@ -15,7 +15,8 @@ import pytest
 from collectors.capture import CaptureReport, blocks, read_capture
 from collectors.capture_tcp import TcpStreams
 from tests.support.decoding import decoded
-from tests.support.syslog_messages import ARRIVAL_NS, SECOND, block, make_syslog, rows
+from tests.support.syslog_messages import ARRIVAL_NS, SECOND, block, make_syslog
+from tocsin.testing.rows import rows_of
 
 # What napalm-logs says otherwise than we do, and is not held against either.
 DIFFERENT = {
@@ -85,7 +86,7 @@ def test_napalm_logs(shared: Path) -> None:
         arrival_ns = (stamp // 1000 if stamp > 1e11 else stamp) * SECOND
         decoder, _ = make_syslog(clock="exported")
         made = decoder.decode(block(data, arrival_ns=arrival_ns))
-        (row,) = rows(made, "log")
+        (row,) = rows_of(made, "log")
         assert row["facility"] * 8 + row["severity"] == int(details["pri"]), name
         assert row["host"] == details["host"], name
         different = DIFFERENT.get(name, set())
@@ -98,7 +99,7 @@ def test_napalm_logs(shared: Path) -> None:
         if details.get("processId") and "process_id" not in different:
             assert row["process_id"] == details["processId"], name
         assert row["event"] in EVENTS.get(golden["error"], {""}), name
-        alarms = rows(made, "alarm")
+        alarms = rows_of(made, "alarm")
         assert [a["state"] for a in alarms] == (
             ["raised"] if row["event"] in RAISED
             else ["cleared"] if row["event"] in CLEARED else []
@@ -111,7 +112,7 @@ def test_napalm_times(shared: Path) -> None:
     for name, data, golden in napalm(shared):
         details, stamp = golden["message_details"], golden["timestamp"]
         decoder, _ = make_syslog(clock="exported")
-        (row,) = rows(decoder.decode(block(data, arrival_ns=min(stamp, 2**31) * SECOND)), "log")
+        (row,) = rows_of(decoder.decode(block(data, arrival_ns=min(stamp, 2**31) * SECOND)), "log")
         of_day = re.match(r"(\d+):(\d+):(\d+)", details["time"])
         assert of_day is not None
         hour, minute, second = map(int, of_day.groups())
@@ -127,7 +128,7 @@ def test_what_is_raised_is_cleared(shared: Path) -> None:
     state: dict[int, list[str]] = {}
     for _, data, _ in napalm(shared):
         decoder, _ = make_syslog()
-        for alarm in rows(decoder.decode(block(data)), "alarm"):
+        for alarm in rows_of(decoder.decode(block(data)), "alarm"):
             state.setdefault(alarm["alarm_id"], []).append(alarm["state"])
     pairs = [states for states in state.values() if set(states) == {"raised", "cleared"}]
     # BFD and BGP on EOS, IOS and Junos links, Ethernet1/33 on NX-OS, IS-IS on EOS, OSPF on IOS and
@@ -167,7 +168,7 @@ def test_telegraf(shared: Path) -> None:
         datagrams = 'server = "udp' in (case / "telegraf.conf").read_text("utf-8")
         decoder, _ = make_syslog("udp://[::]:1" if datagrams else "tcp://[::]:1", clock="exported")
         data = (case / "input.txt").read_bytes()
-        found = rows(decoder.decode(block(data, *([] if datagrams else [b""]))), "log")
+        found = rows_of(decoder.decode(block(data, *([] if datagrams else [b""]))), "log")
         if case.name in REFUSED:
             assert len(found) == 1
             continue
@@ -204,7 +205,7 @@ def decode_capture(path: Path, listen: str = "udp://[::]:1") -> list[dict[str, A
     wanted = listen.startswith("tcp")
     parts = (d for d in read_capture(path, CaptureReport(), TcpStreams() if wanted else None)
              if d.stream == wanted and d.destination_port in (514, 11000, 16000))  # fmt: skip
-    return rows([batch for part in blocks(parts) for batch in decoder.decode(part)], "log")
+    return rows_of([batch for part in blocks(parts) for batch in decoder.decode(part)], "log")
 
 
 # tshark -T fields -e syslog.level -e syslog.facility | sort | uniq -c
@@ -286,7 +287,7 @@ def test_zeek(shared: Path) -> None:
 def test_rsyslog_multi_line(shared: Path, name: str, messages: int) -> None:
     data = (shared / "captures" / "syslog" / "rsyslog" / name).read_bytes()
     decoder, context = make_syslog("tcp://[::]:1", multi_line=True, message_bytes_max=600)
-    found = rows(decoder.decode(block(data, b"")), "log")
+    found = rows_of(decoder.decode(block(data, b"")), "log")
     assert len(found) == messages
     assert all(row["facility"] in (4, 16) for row in found)
     cut = context.metrics.value("collector_syslog_frames_total", frame="cut")
@@ -296,11 +297,11 @@ def test_rsyslog_multi_line(shared: Path, name: str, messages: int) -> None:
 def test_rsyslog_others(shared: Path) -> None:
     folder = shared / "captures" / "syslog" / "rsyslog"
     decoder, _ = make_syslog()
-    (row,) = rows(decoder.decode(block((folder / "date_time_msg").read_bytes())), "log")
+    (row,) = rows_of(decoder.decode(block((folder / "date_time_msg").read_bytes())), "log")
     assert (row["host"], row["message_id"]) == ("172.20.245.8", "PIX-7-710005")
     decoder, _ = make_syslog("tcp://[::]:1", clock="exported")
     windows = (folder / "mmsnareparse" / "sample-events.data").read_bytes()
-    found = rows(decoder.decode(block(windows, b"")), "log")
+    found = rows_of(decoder.decode(block(windows, b"")), "log")
     assert [row["host"] for row in found] == re.findall(r"Z (\S+) - - - -", windows.decode())
     assert all(row["message"].startswith("MSWinEventLog\t1\t") for row in found)
 
@@ -312,7 +313,7 @@ def test_ossec(shared: Path) -> None:
     for path in sorted(folder.glob("*.ini")):
         for line in re.findall(r"^log \d+ (?:pass|fail)\s*= (.*)$", path.read_text("utf-8"), re.M):
             decoder, _ = make_syslog()
-            (row,) = rows(decoder.decode(block(line)), "log")
+            (row,) = rows_of(decoder.decode(block(line)), "log")
             head = re.match(
                 r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (\S+[^:\s]) ([\w./()-]+?)(?:\[\d+\])?: ",
                 line,

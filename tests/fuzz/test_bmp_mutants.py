@@ -15,13 +15,13 @@ from tests.support.bmp_messages import (
     peer_up,
     prefix,
     reach,
-    rows_of,
     statistics,
     termination,
     unreach,
     update,
     usual,
 )
+from tocsin.testing.rows import rows_of
 
 pytestmark = pytest.mark.timeout(3600)  # the deep form takes minutes
 MUTANTS = 10_000

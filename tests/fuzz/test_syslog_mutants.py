@@ -6,7 +6,8 @@ import pytest
 from collectors.capture import Datagram, pack
 from collectors.syslog_frames import Frame
 from telemetry.identity import address_pair
-from tests.support.syslog_messages import ARRIVAL_NS, SECOND, SYSLOG_LINES, make_syslog, rows
+from tests.support.syslog_messages import ARRIVAL_NS, SECOND, SYSLOG_LINES, make_syslog
+from tocsin.testing.rows import rows_of
 
 pytestmark = pytest.mark.timeout(3600)  # the deep form takes minutes
 MUTANTS = 10_000
@@ -54,7 +55,7 @@ def test_each_datagram_is_a_line_or_counted(deep: bool) -> None:
             pack([Datagram(now_ns, high, low, 1, 514, m) for m in mutants(BLOCK, random)])
         )
         made += decoder.advance(now_ns + SECOND)
-        for row in rows(made, "log"):
+        for row in rows_of(made, "log"):
             assert 0 <= row["severity"] <= 7
             assert 0 <= row["facility"] <= 23
             assert row["pattern_id"]
@@ -63,10 +64,10 @@ def test_each_datagram_is_a_line_or_counted(deep: bool) -> None:
         for batch in made:  # text is UTF-8, whatever came
             for name, blob in batch.blobs.items():
                 blob[: batch.columns[name][-1]].tobytes().decode("utf-8")
-        for row in rows(made, "ledger"):
+        for row in rows_of(made, "ledger"):
             sent += row["sent"]
             undecodable += row["undecodable"]
-        values += sum(row["value"] for row in rows(made, "sample"))
+        values += sum(row["value"] for row in rows_of(made, "sample"))
     assert sent == total == found + undecodable
     assert values == 2 * found
     empty = context.metrics.value("collector_syslog_frames_total", frame="empty")
@@ -96,7 +97,7 @@ def test_streams_of_mutants_lose_no_octet_uncounted(deep: bool, multi_line: bool
             made = decoder.decode(
                 pack([Datagram(ARRIVAL_NS, high, low, 1, 514, c) for c in [*chunks, b""]])
             )
-            seen.append([(row["message"], row["host"]) for row in rows(made, "log")])
+            seen.append([(row["message"], row["host"]) for row in rows_of(made, "log")])
             tally = {
                 frame: context.metrics.value(
                     "collector_syslog_frames_total", frame=frame.name.lower()

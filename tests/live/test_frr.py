@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.bmp_messages import make_decoder, rows_of
+from tests.support.bmp_messages import make_decoder
 from tests.support.frr import (
     AS_B,
     BGPD,
@@ -17,6 +17,7 @@ from tests.support.frr import (
     frr_pair,
     server,
 )
+from tocsin.testing.rows import rows_of
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 PRE, POST = 0, 1

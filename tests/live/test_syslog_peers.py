@@ -15,8 +15,8 @@ from collectors.stream_listener import StreamListener
 from runtime.clock import SystemClock
 from runtime.component import Context
 from tests.support.certificates import certificate
-from tests.support.syslog_messages import rows
 from tocsin.testing import make_context
+from tocsin.testing.rows import rows_of
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 CLOCK = SystemClock()
@@ -40,7 +40,7 @@ class Receiver:
         """Take what comes until enough has come, for half a minute at most."""
         for _ in range(600):
             while (block := self.listener.take()) is not None:
-                self.lines += rows(self.decoder.decode(block), "log")
+                self.lines += rows_of(self.decoder.decode(block), "log")
             if done(self.lines):
                 return self.lines
             CLOCK.sleep(0.05)

@@ -15,11 +15,11 @@ from tests.support.bmp_messages import (
     peer_down,
     peer_up,
     prefix,
-    rows_of,
     statistics,
     update,
     usual,
 )
+from tocsin.testing.rows import rows_of
 
 PEERS = ("192.0.2.1", "2001:db8::1")
 MESSAGES = st.one_of(

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.syslog_messages import SYSLOG_LINES, block, make_syslog, rows
+from tests.support.syslog_messages import SYSLOG_LINES, block, make_syslog
+from tocsin.testing.rows import rows_of
 
 TEXTS = [text for text in SYSLOG_LINES if b"\n" not in text]
 TABLES = ("log", "alarm", "option", "series", "sample")
@@ -22,7 +23,7 @@ def decoded(parts: list[bytes], blocks: list[int]) -> Rows:
         for batch in decoder.decode(block(*parts[a:b]))
     ]
     made += decoder.advance(1 << 62)
-    return {table: rows(made, table) for table in TABLES}
+    return {table: rows_of(made, table) for table in TABLES}
 
 
 @given(st.lists(message, max_size=25), st.data())

@@ -10,10 +10,11 @@ from detectors.config import DetectionSettings
 from runtime.clock import ManualClock
 from runtime.metrics import Metrics
 from telemetry.batch import Batch
-from tests.support.syslog_messages import SECOND, block, make_syslog, rows
+from tests.support.syslog_messages import SECOND, block, make_syslog
 from tocsin.assembly import make_back
 from tocsin.chain import Closing, Outcome, Tick
 from tocsin.config import Config
+from tocsin.testing.rows import rows_of
 
 START_NS = 1_790_596_800 * SECOND
 SECONDS = 9_000
@@ -65,7 +66,7 @@ def test_a_burst_of_one_pattern_on_one_router_is_found_and_named(
     ]
     raised = [alert for alert in changes if alert.state == "raised"]
     assert raised
-    failed = {row["pattern_id"] for row in rows(logs[-1:], "log") if "failed" in row["message"]}
+    failed = {row["pattern_id"] for row in rows_of(logs[-1:], "log") if "failed" in row["message"]}
     (pattern,) = failed
     assert all(alert.entity.startswith("fra2") for alert in raised)
     assert any(f"{pattern:016x}" in alert.entity or "error" in alert.entity for alert in raised)
@@ -81,9 +82,9 @@ def test_each_line_is_journalled_once_and_each_pattern_told(
     kept = [batch for tick in ticks for batch in tick.batches]
     came = sum(batch.rows for batch in logs)
     assert sum(batch.rows for batch in kept if batch.schema.name == "log") == came
-    told = [row for row in rows(kept, "option") if row["table"] == "log-pattern"]
+    told = [row for row in rows_of(kept, "option") if row["table"] == "log-pattern"]
     assert {row["name"] for row in told} == {
         "keepalive <*> from peer <*>",
         "error: authentication failed for <*> port <*>",
     }
-    assert sum(row["novelty"] for row in rows(kept, "log")) == 2
+    assert sum(row["novelty"] for row in rows_of(kept, "log")) == 2

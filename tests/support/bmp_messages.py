@@ -7,7 +7,6 @@ from typing import Any
 from collectors.block import DatagramBlock
 from collectors.bmp import BmpDecoder, BmpOptions
 from collectors.capture import Datagram, pack
-from telemetry.batch import Batch
 from telemetry.identity import address_pair
 from tocsin.testing import make_context
 
@@ -170,21 +169,3 @@ def chunks(
             for i, part in enumerate(parts)
         ]
     )
-
-
-def rows_of(batches: Iterable[Batch], schema: str) -> list[dict[str, Any]]:
-    """Return the rows of one schema as dictionaries."""
-    found: list[dict[str, Any]] = []
-    for batch in batches:
-        if batch.schema.name != schema:
-            continue
-        columns = {
-            field.name: batch[field.name].tolist()
-            if field.kind.name == "PLAIN"
-            else batch.texts(field.name)
-            for field in batch.schema.fields
-        }
-        found += [
-            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-        ]
-    return found

@@ -48,21 +48,6 @@ def make_certificates(folder: Path) -> Certificates:
 
 
 @dataclass(frozen=True)
-class Certificates:
-    """An authority, a server's certificate for 127.0.0.1 and localhost, and a client's."""
-
-    authority: Path
-    server: Path
-    server_key: Path
-    client: Path
-    client_key: Path
-
-
-def _openssl(*arguments: str | Path) -> None:
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
-
-
-@dataclass(frozen=True)
 class Certificate:
     """Paths of a certificate and its key; `ca` is what trusts it."""
 

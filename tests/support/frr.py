@@ -18,7 +18,8 @@ from typing import Any
 from collectors.bmp import BmpDecoder
 from telemetry.batch import Batch
 from telemetry.identity import address_text
-from tests.support.bmp_messages import chunks, rows_of
+from tests.support.bmp_messages import chunks
+from tocsin.testing.rows import rows_of
 
 BGPD = Path("/usr/lib/frr/bgpd")
 HERE, MONITORED = "10.255.1.1", "10.255.1.2"

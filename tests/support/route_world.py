@@ -24,11 +24,11 @@ from tests.support.bmp_messages import (
     peer_down,
     peer_up,
     prefix,
-    rows_of,
     update,
     usual,
 )
 from tocsin.testing import make_context
+from tocsin.testing.rows import rows_of
 
 MINUTE_NS = 60 * 10**9
 FLAPS, PATHS = 6.0, 20.0  # a minute, over all peers

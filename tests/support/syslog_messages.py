@@ -7,9 +7,9 @@ from collectors.block import DatagramBlock
 from collectors.capture import Datagram, pack
 from collectors.config import FlowDecoderSettings, ListenerSettings
 from collectors.registry import make_decoder
-from telemetry.batch import Batch
 from telemetry.identity import address_pair
 from tocsin.testing import make_context
+from tocsin.testing.rows import rows_of
 
 ARRIVAL_NS = 1_790_000_000_000_000_000  # 2026-09-21T14:13:20Z
 SECOND = 1_000_000_000
@@ -93,28 +93,9 @@ def make_syslog(
     return make_decoder(settings, context), context
 
 
-def rows(batches: list[Batch], schema: str) -> list[dict[str, Any]]:
-    """Return the rows of one schema as dictionaries."""
-    found: list[dict[str, Any]] = []
-    for batch in batches:
-        if batch.schema.name != schema:
-            continue
-        columns = {
-            field.name: batch[field.name].tolist()
-            if field.kind.name == "PLAIN"
-            else batch.texts(field.name)
-            for field in batch.schema.fields
-        }
-        found += [
-            dict(zip(columns, values, strict=True))
-            for values in zip(*columns.values(), strict=True)
-        ]
-    return found
-
-
 def decode(
     *messages: bytes | str, arrival_ns: int = ARRIVAL_NS, **options: Any
 ) -> list[dict[str, Any]]:
     """Return the log rows of datagrams that a new decoder was given."""
     decoder, _ = make_syslog(**options)
-    return rows(decoder.decode(block(*messages, arrival_ns=arrival_ns)), "log")
+    return rows_of(decoder.decode(block(*messages, arrival_ns=arrival_ns)), "log")

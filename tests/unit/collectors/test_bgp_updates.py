@@ -19,11 +19,11 @@ from tests.support.bmp_messages import (
     peer_up,
     prefix,
     reach,
-    rows_of,
     unreach,
     update,
     usual,
 )
+from tocsin.testing.rows import rows_of
 
 RD = struct.pack("!HHI", 0, 64500, 7)
 BOTTOM = b"\x00\x10\x01"  # label 256, bottom of stack

@@ -27,12 +27,12 @@ from tests.support.bmp_messages import (
     peer_down,
     peer_up,
     prefix,
-    rows_of,
     statistics,
     termination,
     update,
     usual,
 )
+from tocsin.testing.rows import rows_of
 
 SECOND = 10**9
 A, B = prefix("192.0.2.0/24"), prefix("198.51.100.0/24")

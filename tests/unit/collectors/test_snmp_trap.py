@@ -32,6 +32,7 @@ from tests.support.snmp_messages import (
     varied,
 )  # fmt: skip
 from tocsin.testing import make_context
+from tocsin.testing.rows import rows_of
 
 SECOND = 1_000_000_000
 START = 1_790_000_000 * SECOND
@@ -56,20 +57,6 @@ def decoder(context: Context | None = None, **options: Any) -> TrapDecoder:
     return made
 
 
-def rows(batches: Sequence[Batch], schema: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for batch in batches:
-        if batch.schema.name == schema:
-            plain = {
-                f.name: batch[f.name].tolist() if f.kind.name == "PLAIN" else batch.texts(f.name)
-                for f in batch.schema.fields
-            }
-            found += [
-                {name: values[i] for name, values in plain.items()} for i in range(batch.rows)
-            ]
-    return found
-
-
 def all_rows(made: TrapDecoder, *blocks: DatagramBlock, until: int = 1) -> list[Batch]:
     batches = [batch for one in blocks for batch in made.decode(one)]
     return batches + made.advance(START + until * SECOND)
@@ -79,7 +66,7 @@ def test_link_down_and_up_are_one_alarm_and_its_clear() -> None:
     made = all_rows(
         decoder(), block(link(3, up=False, name="et-0/0/3"), link(3, up=True), at=(0, 400))
     )
-    down, up = rows(made, "alarm")
+    down, up = rows_of(made, "alarm")
     assert (down["entity"], down["severity"], down["state"]) == (
         "192.0.2.1:et-0/0/3",
         "major",
@@ -102,18 +89,18 @@ def test_the_clear_finds_its_alarm_whichever_of_them_names_the_interface() -> No
             decoder(), block(link(3, up=False, name=first), link(3, up=True, name=second), at=(0, 1500)),
             until=2,
         )  # fmt: skip
-        down, up = rows(made, "alarm")
+        down, up = rows_of(made, "alarm")
         assert down["alarm_id"] == up["alarm_id"]
 
 
 def test_an_interface_that_was_renumbered_keeps_its_alarm() -> None:
     data = [link(3, up=False, name="ae7"), link(9, up=True, name="ae7")]
-    down, up = rows(all_rows(decoder(), block(*data)), "alarm")
+    down, up = rows_of(all_rows(decoder(), block(*data)), "alarm")
     assert down["alarm_id"] == up["alarm_id"]
 
 
 def test_a_link_that_was_shut_down_by_hand_is_only_a_warning() -> None:
-    (row,) = rows(all_rows(decoder(), block(link(3, up=False, admin=2))), "alarm")
+    (row,) = rows_of(all_rows(decoder(), block(link(3, up=False, admin=2))), "alarm")
     assert row["severity"] == "warning"
 
 
@@ -122,12 +109,12 @@ def test_a_storm_is_two_rows_a_second_and_every_trap_is_counted() -> None:
     made = decoder(context)
     storm = [link(1 + n % 3, up=False, request_id=n, uptime=n) for n in range(3000)]
     batches = all_rows(made, block(*storm, at=[n // 2 for n in range(3000)]), until=2)
-    alarms = rows(batches, "alarm")
+    alarms = rows_of(batches, "alarm")
     assert len(alarms) == 12  # three interfaces, two seconds: the first, and the count of the rest
     assert sum(row["occurrence"] for row in alarms) == 3000
     assert alarms[0]["changed_ns"] == START, "the first is told at once"
     assert json.loads(alarms[3]["explain"])["detail"]["count"] == 666
-    samples = rows(batches, "sample")
+    samples = rows_of(batches, "sample")
     assert sum(row["value"] for row in samples) == 3000
     assert {row["kind"] for row in samples} == {2}
     counted = context.metrics.value("collector_snmp_notifications_total", result="counted")
@@ -136,10 +123,10 @@ def test_a_storm_is_two_rows_a_second_and_every_trap_is_counted() -> None:
 
 def test_flapping_keeps_its_order_then_its_last_state_and_its_count() -> None:
     few = [link(1, up=n % 2 == 1) for n in range(4)]
-    states = [row["state"] for row in rows(all_rows(decoder(), block(*few)), "alarm")]
+    states = [row["state"] for row in rows_of(all_rows(decoder(), block(*few)), "alarm")]
     assert states == ["raised", "cleared", "raised", "cleared"]
     many = [link(1, up=n % 2 == 0) for n in range(201)]
-    found = rows(all_rows(decoder(), block(*many)), "alarm")
+    found = rows_of(all_rows(decoder(), block(*many)), "alarm")
     assert len(found) == 9
     assert found[-1]["state"] == "cleared"  # the 201st said up
     assert sum(row["occurrence"] for row in found) == 201
@@ -148,7 +135,7 @@ def test_flapping_keeps_its_order_then_its_last_state_and_its_count() -> None:
 
 def test_a_count_never_brings_back_what_was_cleared() -> None:
     data = [link(1, up=False), link(1, up=False, request_id=2), link(1, up=True)]
-    found = rows(all_rows(decoder(), block(*data)), "alarm")
+    found = rows_of(all_rows(decoder(), block(*data)), "alarm")
     assert [(row["state"], row["occurrence"]) for row in found] == [
         ("raised", 1), ("cleared", 1), ("cleared", 1),
     ]  # fmt: skip
@@ -159,8 +146,8 @@ def test_a_trap_without_a_rule_is_a_log_row_storm_safe() -> None:
         trap_v2("1.3.6.1.4.1.99999.0.5", told(f"1.3.6.1.4.1.99999.1 i {n}")) for n in range(500)
     ]
     batches = all_rows(decoder(), block(*storm))
-    row, rest = rows(batches, "log")
-    assert not rows(batches, "alarm")
+    row, rest = rows_of(batches, "log")
+    assert not rows_of(batches, "alarm")
     assert (row["host"], row["app"], row["message_id"]) == (
         "192.0.2.1",
         "snmp-trap",
@@ -173,7 +160,7 @@ def test_a_trap_without_a_rule_is_a_log_row_storm_safe() -> None:
 
 def test_or_an_indeterminate_alarm_where_that_is_wanted() -> None:
     made = decoder(unmapped="alarm")
-    (row,) = rows(all_rows(made, block(trap_v2("1.3.6.1.4.1.99999.0.5"))), "alarm")
+    (row,) = rows_of(all_rows(made, block(trap_v2("1.3.6.1.4.1.99999.0.5"))), "alarm")
     assert (row["severity"], row["kind"]) == ("indeterminate", "1.3.6.1.4.1.99999.0.5")
 
 
@@ -184,29 +171,29 @@ def test_whom_a_trap_is_about() -> None:
     )
     v1 = trap_v1("1.3.6.1.4.1.9", 0, 0, agent=agent)
     for data in (forwarded, v1):
-        (row,) = rows(all_rows(decoder(), block(data)), "alarm")
+        (row,) = rows_of(all_rows(decoder(), block(data)), "alarm")
         assert row["entity"].startswith("10.9.8.7")
         named = decoder(names={"10.9.8.7": "ams1"})
-        assert rows(all_rows(named, block(data)), "alarm")[0]["entity"].startswith("ams1")
-        (row,) = rows(all_rows(decoder(device="sender"), block(data)), "alarm")
+        assert rows_of(all_rows(named, block(data)), "alarm")[0]["entity"].startswith("ams1")
+        (row,) = rows_of(all_rows(decoder(device="sender"), block(data)), "alarm")
         assert row["entity"].startswith("192.0.2.1")
-    (row,) = rows(all_rows(decoder(), block(trap_v1("1.3.6.1.4.1.9", 0, 0))), "alarm")
+    (row,) = rows_of(all_rows(decoder(), block(trap_v1("1.3.6.1.4.1.9", 0, 0))), "alarm")
     assert row["entity"] == "192.0.2.1"  # 0.0.0.0 says nothing
 
 
 def test_what_never_says_that_it_is_over_ends_by_itself() -> None:
     made = decoder()
-    (row,) = rows(all_rows(made, block(trap_v2("1.3.6.1.6.3.1.1.5.1"))), "alarm")
-    assert not rows(made.advance(START + 800 * SECOND), "alarm")
+    (row,) = rows_of(all_rows(made, block(trap_v2("1.3.6.1.6.3.1.1.5.1"))), "alarm")
+    assert not rows_of(made.advance(START + 800 * SECOND), "alarm")
     kept = Snapshot()
     made.snapshot(kept)
     again = decoder()
     again.restore(kept)
     for one in (made, again):
-        (over,) = rows(one.advance(START + 901 * SECOND), "alarm")
+        (over,) = rows_of(one.advance(START + 901 * SECOND), "alarm")
         assert (over["state"], over["alarm_id"]) == ("cleared", row["alarm_id"])
         assert over["cleared_ns"] == START + 900 * SECOND
-        assert not rows(one.advance(START + 2000 * SECOND), "alarm")
+        assert not rows_of(one.advance(START + 2000 * SECOND), "alarm")
 
 
 def test_what_a_crash_must_not_lose_is_counted() -> None:
@@ -225,9 +212,9 @@ def test_wrong_communities_are_refused_and_counted() -> None:
     made = decoder(context, communities=["noc"])
     good, bad = link(1, up=False, community="noc"), link(2, up=False)
     batches = all_rows(made, block(good, bad, bad))
-    assert [row["entity"] for row in rows(batches, "alarm")] == ["192.0.2.1:interface 1"]
+    assert [row["entity"] for row in rows_of(batches, "alarm")] == ["192.0.2.1:interface 1"]
     assert context.metrics.value("collector_snmp_messages_total", verdict="unknown_community") == 2
-    (ledger,) = rows(batches, "ledger")
+    (ledger,) = rows_of(batches, "ledger")
     assert (ledger["sent"], ledger["decoded"], ledger["undecodable"]) == (3, 1, 2)
 
 
@@ -267,7 +254,7 @@ def test_v3_traps_of_all_levels(tmp_path: Path) -> None:
         trap_v3(usm.User("open"), ENGINE, LINK_DOWN, told("1.3.6.1.2.1.2.2.1.1.4 i 4")),
         trap_v3(JOE, ENGINE, LINK_DOWN, pair, message_id=8),
     ]
-    first, second, again = rows(all_rows(made, block(*data)), "alarm")
+    first, second, again = rows_of(all_rows(made, block(*data)), "alarm")
     assert first["entity"] == "192.0.2.1:interface 3"
     assert again["alarm_id"] == first["alarm_id"]
     assert json.loads(first["explain"])["detail"]["user"] == "joe"
@@ -298,7 +285,7 @@ def test_v3_refusals_have_reasons(tmp_path: Path) -> None:
         "ok": 1, "not_in_time_window": 2, "wrong_digest": 1, "unknown_user": 1,
         "unsupported_security_level": 1, "truncated": 1,
     }  # fmt: skip
-    (ledger,) = rows(batches, "ledger")
+    (ledger,) = rows_of(batches, "ledger")
     assert (ledger["sent"], ledger["decoded"], ledger["undecodable"]) == (8, 1, 7)
     assert not made.replies, "a trap is not reportable"
 
@@ -377,9 +364,9 @@ def test_an_inform_s_sender_learns_who_we_are_and_is_answered_after_the_journal(
     sent = trap_bindings(LINK_DOWN)
     assert pdu.varbinds == message.read_varbinds(ber.element(Tag.SEQUENCE, sent), 0, len(sent) + 2)
     assert second.payload != first.payload, "each message has a salt of its own"
-    (alarm,) = rows(batches, "alarm")
+    (alarm,) = rows_of(batches, "alarm")
     assert alarm["occurrence"] == 1, "the one sent again counts once"
-    (ledger,) = rows(batches, "ledger")
+    (ledger,) = rows_of(batches, "ledger")
     assert (ledger["sent"], ledger["decoded"], ledger["duplicate"]) == (4, 3, 1)
     assert fates_of(context)["not_in_time_window"] == 1
 
@@ -394,7 +381,7 @@ def test_v2_informs_are_answered_each_and_counted_once() -> None:
         message.answer_inform(inform, message.read_envelope(inform))
     ] * 2 + [made.replies[2].payload]
     assert {reply.exporter_port for reply in made.replies} == {4000}
-    assert [alarm["occurrence"] for alarm in rows(batches, "alarm")] == [1, 1]
+    assert [alarm["occurrence"] for alarm in rows_of(batches, "alarm")] == [1, 1]
 
 
 def test_boots_and_time_rise_over_restarts_without_anything_kept(tmp_path: Path) -> None:
@@ -429,14 +416,14 @@ def test_a_stated_agent_counts_where_it_means_something(
         trap_v1("1.3.6.1.4.1.9", 0, 0, agent=octets),
         trap_v2("1.3.6.1.6.3.1.1.5.1", stated),
     ):
-        (alarm,) = rows(all_rows(decoder(), block(data, sender=sender)), "alarm")
+        (alarm,) = rows_of(all_rows(decoder(), block(data, sender=sender)), "alarm")
         assert alarm["entity"] == device
 
 
 def test_a_flood_of_resources_is_handed_over_early_and_none_is_lost() -> None:
     made = decoder(resources_max=100)
     batches = all_rows(made, block(*(link(n + 1, up=False) for n in range(1000))))
-    assert len({row["entity"] for row in rows(batches, "alarm")}) == 1000
+    assert len({row["entity"] for row in rows_of(batches, "alarm")}) == 1000
     assert len(made._reader.labels()) <= 100
 
 
@@ -446,7 +433,7 @@ def test_senders_beyond_the_bound_share_a_ledger_row_and_the_sum_holds() -> None
     for n in range(10):
         batches += made.decode(block(link(1, up=False), b"\x30\x80", sender=f"192.0.2.{n + 1}"))
     batches += made.decode(pack([]))
-    found = rows([*batches, *made.advance(START + SECOND)], "ledger")
+    found = rows_of([*batches, *made.advance(START + SECOND)], "ledger")
     assert len(found) == 4
     for row in found:
         assert (
@@ -465,7 +452,7 @@ def test_what_the_socket_lost_stands_in_the_ledger() -> None:
         whole.exporter_port, whole.arrival_ns, 7, START,
     )  # fmt: skip
     made.decode(lost)
-    first, second = rows(made.advance(START + SECOND), "ledger")
+    first, second = rows_of(made.advance(START + SECOND), "ledger")
     assert (first["lost_kernel"], first["sent"], second["sent"]) == (7, 7, 1)
 
 
@@ -507,7 +494,7 @@ def test_rows_do_not_depend_on_where_blocks_are_cut() -> None:
         for first in range(0, 400, step):
             out += made.decode(block(*data[first : first + step], at=times[first : first + step]))
         out += made.advance(START + 10 * SECOND)
-        return rows(out, "alarm") + rows(out, "log") + rows(out, "ledger")
+        return rows_of(out, "alarm") + rows_of(out, "log") + rows_of(out, "ledger")
 
     assert run(400) == run(1) == run(37)
 

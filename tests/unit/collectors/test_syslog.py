@@ -19,12 +19,12 @@ from tests.support.syslog_messages import (
     decode,
     lines,
     make_syslog,
-    rows,
 )
 from tocsin.demo.happenings import Happenings
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.syslog_lines import SyslogLines
 from tocsin.demo.traffic import Fault
+from tocsin.testing.rows import rows_of
 
 HOUR = 3600 * SECOND
 
@@ -40,7 +40,7 @@ def test_a_host_keeps_its_zone_until_three_messages_say_another() -> None:
         arrival = ARRIVAL_NS + second * SECOND
         clock = (arrival + round(hours * 3600) * SECOND) // SECOND
         stamp = np.datetime64(clock, "s").item().strftime("%b %d %H:%M:%S")
-        (row,) = rows(decoder.decode(block(f"<13>{stamp} h a: t", arrival_ns=arrival)), "log")
+        (row,) = rows_of(decoder.decode(block(f"<13>{stamp} h a: t", arrival_ns=arrival)), "log")
         assert row["arrival_ns"] == arrival
         return int(row["time_ns"] - arrival) // SECOND
 
@@ -62,9 +62,9 @@ def test_zones_by_subnet(zone: str) -> None:
     made = decoder.decode(
         block("<13>Sep 21 16:13:21 h a: t", "<13>2026-09-21T14:13:22Z h2 a: t", sender="192.0.2.7")
     )
-    assert [row["time_ns"] - ARRIVAL_NS for row in rows(made, "log")] == [SECOND, 2 * SECOND]
+    assert [row["time_ns"] - ARRIVAL_NS for row in rows_of(made, "log")] == [SECOND, 2 * SECOND]
     made = decoder.decode(block("<13>Sep 21 09:13:23 h3 a: t", sender="192.9.9.9"))
-    assert rows(made, "log")[0]["time_ns"] - ARRIVAL_NS == 3 * SECOND
+    assert rows_of(made, "log")[0]["time_ns"] - ARRIVAL_NS == 3 * SECOND
     assert context.metrics.value("collector_syslog_times_total", clock="believed") == 3
 
 
@@ -87,7 +87,7 @@ def test_debug_is_shed_first_and_alarms_never() -> None:
         "<191>521: r1: Sep 21 14:13:20.100: %LINK-3-UPDOWN: Interface Gi0/1, changed state to down"
     )
     made = decoder.decode(block(*flood, alarm))
-    kept = [row["severity"] for row in rows(made, "log")]
+    kept = [row["severity"] for row in rows_of(made, "log")]
     by_severity = [kept.count(severity) for severity in range(8)]
     shed = [
         int(context.metrics.value("collector_syslog_shed_total", severity=str(s))) for s in range(8)
@@ -95,19 +95,19 @@ def test_debug_is_shed_first_and_alarms_never() -> None:
     assert [a + b for a, b in zip(by_severity, shed, strict=True)] == [50] * 7 + [51]
     assert by_severity[7] < by_severity[6] < by_severity[4] <= by_severity[0]
     assert sum(by_severity) == 101
-    assert [row["kind"] for row in rows(made, "alarm")] == ["linkDown"]
+    assert [row["kind"] for row in rows_of(made, "alarm")] == ["linkDown"]
     # The ledger and the counts hold what was shed too.
     told = decoder.advance(ARRIVAL_NS + 2 * SECOND)
-    (ledger,) = rows(told, "ledger")
+    (ledger,) = rows_of(told, "ledger")
     assert (ledger["sent"], ledger["decoded"], ledger["shed"]) == (401, 101, 300)
-    assert sum(row["value"] for row in rows(told, "sample")) >= 401
+    assert sum(row["value"] for row in rows_of(told, "sample")) >= 401
 
 
 def test_the_next_second_has_room_again() -> None:
     decoder, _ = make_syslog(lines_per_second_max=10)
     for second in range(3):
         made = decoder.decode(block(*["<9>h a"] * 50, arrival_ns=ARRIVAL_NS + second * SECOND))
-        assert len(rows(made, "log")) == 10
+        assert len(rows_of(made, "log")) == 10
 
 
 # ---- counts ----------------------------------------------------------------------------------------
@@ -115,10 +115,10 @@ def test_the_next_second_has_room_again() -> None:
 
 def counted(batches: list[Any]) -> dict[tuple[str, int], float]:
     """Return the value of each (series key, second)."""
-    keys = {row["series_id"]: row["key"] for row in rows(batches, "series")}
+    keys = {row["series_id"]: row["key"] for row in rows_of(batches, "series")}
     return {
         (keys[row["series_id"]], (row["time_ns"] - ARRIVAL_NS) // SECOND): row["value"]
-        for row in rows(batches, "sample")
+        for row in rows_of(batches, "sample")
     }
 
 
@@ -129,7 +129,7 @@ def test_lines_are_counted_by_host_with_severity_and_pattern() -> None:
         texts = [f"<12>Sep 21 14:13:20 r{n % 2} a: port {n} is full" for n in range(count)]
         made += decoder.decode(block(*texts, arrival_ns=ARRIVAL_NS + second * SECOND))
     made += decoder.advance(ARRIVAL_NS + 5 * SECOND)
-    (pattern,) = {f"{row['pattern_id']:016x}" for row in rows(made, "log")}
+    (pattern,) = {f"{row['pattern_id']:016x}" for row in rows_of(made, "log")}
     expected = {}
     for second, by_host in ((0, (2, 1)), (1, (3, 2)), (4, (1, 0))):
         for host, count in enumerate(by_host):
@@ -156,7 +156,7 @@ def test_series_beyond_the_bound_give_way_and_no_line_is_lost() -> None:
         block(*(f"<12>Sep 21 14:13:20 router{n} a: it is full" for n in range(500)))
     )
     made += decoder.advance(ARRIVAL_NS + 2 * SECOND)
-    assert sum(row["value"] for row in rows(made, "sample")) == 1000
+    assert sum(row["value"] for row in rows_of(made, "sample")) == 1000
     assert context.metrics.value("collector_syslog_bounds_total", bound="series") > 0
 
 
@@ -170,7 +170,7 @@ def test_a_pair_of_messages_raises_and_clears_one_alarm() -> None:
     made = decoder.decode(
         block(*(f"{DOWN}Interface TenGigE0/2/0/4, changed state to {s}" for s in ("Down", "Up")))
     )
-    down, up = rows(made, "alarm")
+    down, up = rows_of(made, "alarm")
     assert (
         down["alarm_id"]
         == up["alarm_id"]
@@ -180,7 +180,7 @@ def test_a_pair_of_messages_raises_and_clears_one_alarm() -> None:
     assert (up["state"], up["cleared_ns"]) == ("cleared", ARRIVAL_NS)
     assert down["specific_problem"] == "xr1: TenGigE0/2/0/4: link down"
     assert down["probable_cause"] == "lossOfSignal"
-    assert [row["event"] for row in rows(made, "log")] == ["link-down", "link-up"]
+    assert [row["event"] for row in rows_of(made, "log")] == ["link-down", "link-up"]
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ def test_a_pair_of_messages_raises_and_clears_one_alarm() -> None:
 def test_events_of_the_vendors(message: str, event: str, kind: str) -> None:
     decoder, _ = make_syslog()
     made = decoder.decode(block(message))
-    assert [row["event"] for row in rows(made, "log")] == [event]
-    assert [(row["kind"], row["state"]) for row in rows(made, "alarm")] == (
+    assert [row["event"] for row in rows_of(made, "log")] == [event]
+    assert [(row["kind"], row["state"]) for row in rows_of(made, "alarm")] == (
         [(kind, "raised")] if kind else []
     )
 
@@ -260,10 +260,10 @@ def test_a_pattern_is_told_once_and_its_first_line_is_new() -> None:
     decoder, _ = make_syslog()
     texts = [f"<12>Sep 21 14:13:20 r a: port {n} of card {n + 1} is full" for n in range(3)]
     made = decoder.decode(block(*texts))
-    found = rows(made, "log")
+    found = rows_of(made, "log")
     assert [row["novelty"] for row in found] == [1, 0, 0]
     assert [row["variables"] for row in found] == ['["0","1"]', '["1","2"]', '["2","3"]']
-    (told,) = rows(made, "option")
+    (told,) = rows_of(made, "option")
     assert (told["table"], told["key"], told["name"], told["value"]) == (
         "log-pattern", found[0]["pattern_id"], "port <*> of card <*> is full", 0,
     )  # fmt: skip
@@ -275,10 +275,10 @@ def test_a_wider_pattern_says_what_is_part_of_it() -> None:
     made = decoder.decode(
         block(*(f"<12>Sep 21 14:13:20 r sshd[1]: session opened for {n} by root" for n in names))
     )
-    found = rows(made, "log")
+    found = rows_of(made, "log")
     wider = found[-1]["pattern_id"]
     assert found[-1]["variables"] == '["grace"]'
-    parts = {row["key"]: row for row in rows(made, "option") if row["value"]}
+    parts = {row["key"]: row for row in rows_of(made, "option") if row["value"]}
     assert {row["pattern_id"] for row in found[:5]} <= set(parts)
     assert {row["value"] for row in parts.values()} == {wider}
     assert {row["name"] for row in parts.values()} == {"session opened for <*> by root"}
@@ -297,14 +297,14 @@ def test_the_ledger_closes_for_each_sender() -> None:
     decoder, _ = make_syslog()
     decoder.decode(block(*SYSLOG_LINES, "", "\n", sender="192.0.2.1"))
     decoder.decode(block("<13>Sep 21 14:13:22 h a: t", sender="192.0.2.2"))
-    first, second = rows(decoder.advance(ARRIVAL_NS + SECOND), "ledger")
+    first, second = rows_of(decoder.advance(ARRIVAL_NS + SECOND), "ledger")
     assert (first["sent"], first["decoded"], first["undecodable"]) == (
         len(SYSLOG_LINES) + 2, len(SYSLOG_LINES), 2,
     )  # fmt: skip
     assert (second["sent"], second["decoded"], second["datagrams"]) == (1, 1, 1)
     assert second["clock_offset_ns"] == 2 * SECOND
     assert {first["protocol"], second["protocol"]} == {"syslog"}
-    assert rows(decoder.advance(ARRIVAL_NS + 2 * SECOND), "ledger") == []
+    assert rows_of(decoder.advance(ARRIVAL_NS + 2 * SECOND), "ledger") == []
 
 
 def test_hosts_beyond_the_bound_give_way_and_their_lines_stay() -> None:
@@ -312,7 +312,7 @@ def test_hosts_beyond_the_bound_give_way_and_their_lines_stay() -> None:
     seen = set()
     for n in range(20):
         texts = [f"<12>Sep 21 14:13:20 host{n}x{i} a: t" for i in range(20)]
-        found = rows(decoder.decode(block(*texts, arrival_ns=ARRIVAL_NS + n * SECOND)), "log")
+        found = rows_of(decoder.decode(block(*texts, arrival_ns=ARRIVAL_NS + n * SECOND)), "log")
         assert len(found) == 20
         seen |= {row["host"] for row in found}
         decoder.advance(ARRIVAL_NS + n * SECOND)
@@ -328,7 +328,7 @@ def test_words_beyond_the_bound_give_way_and_rules_stay() -> None:
         decoder.advance(ARRIVAL_NS + n * SECOND)
         made = decoder.decode(block(f"{DOWN}Interface Te1, changed state to Down",
                                     arrival_ns=ARRIVAL_NS + n * SECOND))  # fmt: skip
-        assert len(rows(made, "alarm")) == 1, n
+        assert len(rows_of(made, "alarm")) == 1, n
 
 
 def test_a_stream_gives_what_datagrams_give() -> None:
@@ -342,14 +342,14 @@ def test_a_stream_gives_what_datagrams_give() -> None:
     made = by_stream.decode(
         block(*(stream[i : i + 1000] for i in range(0, len(stream), 1000)), b"")
     )
-    assert rows(made, "log") == rows(by_datagram.decode(block(*texts)), "log")
+    assert rows_of(made, "log") == rows_of(by_datagram.decode(block(*texts)), "log")
 
 
 def test_multi_line_messages_do_not_wait_for_ever() -> None:
     decoder, _ = make_syslog("tcp://[::]:1", multi_line=True)
-    assert rows(decoder.decode(block("<13>Sep 21 14:13:20 h a: one\ntwo\n")), "log") == []
-    assert rows(decoder.advance(ARRIVAL_NS + SECOND // 2), "log") == []
-    (row,) = rows(decoder.advance(ARRIVAL_NS + 2 * SECOND), "log")
+    assert rows_of(decoder.decode(block("<13>Sep 21 14:13:20 h a: one\ntwo\n")), "log") == []
+    assert rows_of(decoder.advance(ARRIVAL_NS + SECOND // 2), "log") == []
+    (row,) = rows_of(decoder.advance(ARRIVAL_NS + 2 * SECOND), "log")
     assert row["message"] == "one\ntwo"
 
 
@@ -367,7 +367,7 @@ def test_a_restart_goes_on_within_the_second() -> None:
     end = ARRIVAL_NS + 5 * SECOND
     expected, made = expected + whole.advance(end), made + second.advance(end)
     for schema in ("log", "sample", "option", "alarm"):
-        assert rows(made, schema) == rows(expected, schema)
+        assert rows_of(made, schema) == rows_of(expected, schema)
 
 
 # ---- the demo network ------------------------------------------------------------------------------
@@ -384,13 +384,13 @@ def test_what_the_demos_routers_log_is_understood() -> None:
     made: list[Any] = []
     for one in told:
         made += decoder.decode(block(words.line(one), arrival_ns=one.time_ns))
-    found = rows(made, "log")
+    found = rows_of(made, "log")
     assert [row["host"] for row in found] == [one.router for one in told]
     assert all(
         abs(row["time_ns"] - one.time_ns) < SECOND for row, one in zip(found, told, strict=True)
     )
     state: dict[str, list[str]] = {}
-    for alarm in rows(made, "alarm"):
+    for alarm in rows_of(made, "alarm"):
         state.setdefault(f"{alarm['kind']} {alarm['entity']}", []).append(alarm["state"])
     ends = {f"linkDown {one.router}:{one.interface}" for one in told if one.kind == "link"}
     assert len(ends) == 2

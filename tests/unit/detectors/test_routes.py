@@ -10,10 +10,11 @@ from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError
 from telemetry.schemas import ROUTE
-from tests.support.bmp_messages import START_NS, rows_of
+from tests.support.bmp_messages import START_NS
 from tests.support.route_world import RouteWorld
 from tests.unit.correlator.test_routing import ended, gone, route
 from tocsin.testing import make_context
+from tocsin.testing.rows import rows_of
 
 HOUR_NS = 3600 * 10**9
 OURS = {"198.51.100.0/24": "shop", "2001:db8::/32": "shop"}
