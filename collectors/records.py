@@ -245,10 +245,25 @@ def _arrow_chunks(path: Path, form: str, progress: Callable[[int], None]) -> Ite
                 progress(raw.tell())
                 for start in range(0, batch.num_rows, CHUNK_ROWS):
                     yield _columns(batch.slice(start, CHUNK_ROWS))
-    except (pyarrow.ArrowException, EOFError) as error:
-        raise DecodeError("malformed", f"no {form} file: {error}") from error
+    except (
+        pyarrow.ArrowException,
+        EOFError,
+        ValueError,
+        OverflowError,
+        MemoryError,
+        OSError,
+    ) as error:
+        # The library calls damage an OSError, too; a length that is none asks for memory without end.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        said = str(error).partition("\n")[0][:200] or "a length in it is none"
+        raise DecodeError("malformed", f"no {form} file: {said}") from error
 
 
 def _columns(batch: Any) -> Chunk:
-    columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+    batch.validate(full=True)  # else an offset out of bounds would be read
+    named = zip(
+        batch.schema.names, batch.columns, strict=True
+    )  # of two of one name the last counts
+    columns = {name: column.to_pylist() for name, column in named}
     return Chunk(columns=columns, rows=batch.num_rows, digest=_digest(batch.serialize()))
