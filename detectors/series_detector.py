@@ -11,6 +11,7 @@ from detectors.config import DetectionSettings
 from detectors.detector import ScoreColumns
 from detectors.rows import RowArrays
 from detectors.seasonal import middle_s, rates
+from detectors.shape_pool import ShapePool
 from detectors.tails import Tails
 from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch
@@ -20,18 +21,22 @@ BYTES_PER_SERIES = kernels.BYTES + exceedances.BYTES + 4 + 8 + 8
 
 
 class SeriesDetector:
-    """Forecast, season and shift of gauges and rates that may be negative, silent or odd in any way.
+    """Forecast, season, shift, flat and, from a pool, shape of gauges and rates of any kind.
 
     For sampled series, where nothing is known of the noise; flow views have `SeasonalBaseline`, which
     knows that traffic varies with its root. Blind to what its looks are blind to (see the kernels), to
     silence (a missing value says nothing) and to a series' first hour.
 
-    State is at row * measures + m: 1,012 bytes each.
+    State is at row * measures + m: 1,012 bytes each, and the pool of shapes.
     """
 
-    def __init__(self, measures: tuple[str, ...], settings: DetectionSettings) -> None:
+    def __init__(
+        self, measures: tuple[str, ...], settings: DetectionSettings, *, shape_bytes: int = 0
+    ) -> None:
+        """`shape_bytes`: memory for the shapes of the series with the clearest periods."""
         self._tails = Tails(measures, settings.warmup_seconds)
         self._work = np.zeros(kernels.WORK)
+        self.shape = ShapePool(shape_bytes)
         slots = (kernels.SLOTS,)
         self.rows = RowArrays(
             measures,
@@ -42,16 +47,19 @@ class SeriesDetector:
 
     def admit(self, frame: Batch) -> None:
         """Make room for the frame's rows and clear those that changed hands. Before `score`."""
-        self.rows.admit(frame)
+        changed = self.rows.admit(frame) * len(self.rows.measures)
+        for m in range(len(self.rows.measures)):
+            self.shape.forget(changed + m)
 
     def score(self, frame: Batch, measure: str, out: ScoreColumns) -> None:
         """Write score columns; see the kernels' and exceedances' `judge`."""
         rows, places = self.rows, self.rows.places(frame, measure)
         n, tick_s = len(places), float(frame["tick_seconds"][0])
         expected, room, score, z = (np.empty(n) for _ in range(4))
+        value = np.ascontiguousarray(rates(frame, measure)[:n])
         kernels.judge(
-            places, np.ascontiguousarray(rates(frame, measure)[:n]), np.zeros(n), middle_s(frame),
-            tick_s, rows["state"], rows["profile"], rows["spread"], rows["visits"], rows["step"],
+            places, value, self.shape.score(places, value), middle_s(frame), tick_s,
+            rows["state"], rows["profile"], rows["spread"], rows["visits"], rows["step"],
             self._work, expected, room, score, z,
         )  # fmt: skip
         level = self._tails.judge(rows, measure, places, score, tick_s, out)
@@ -66,8 +74,10 @@ class SeriesDetector:
         rows, places = self.rows, self.rows.places(frame, measure)
         n, tick_s = len(places), weight_s or float(frame["tick_seconds"][0])
         score = np.empty(n)
+        value = np.ascontiguousarray(rates(frame, measure)[:n])
+        shape = np.zeros(n) if weight_s else self.shape.learn(places, value)
         kernels.learn(
-            places, np.ascontiguousarray(rates(frame, measure)[:n]), np.zeros(n),
+            places, value, shape,
             np.ascontiguousarray(mask[:n]).view(np.uint8), middle_s(frame), tick_s, rows["state"],
             rows["profile"], rows["spread"], rows["visits"], rows["step"], rows["last_s"],
             self._work, score,
@@ -78,15 +88,17 @@ class SeriesDetector:
         """Write all state."""
         self.rows.snapshot(out)
         self._tails.snapshot(out)
+        self.shape.snapshot(out)
 
     def restore(self, state: Any) -> None:
         """Take it back."""
         self.rows.restore(state)
         self._tails.restore(state)
+        self.shape.restore(state)
 
 
 def _make(view: View, settings: DetectionSettings, options: NoOptions) -> SeriesDetector:  # noqa: ARG001
     return SeriesDetector(view.scored, settings)
 
 
-DETECTOR = Part("series of any kind: forecast, season, shift", _make)
+DETECTOR = Part("series of any kind: forecast, season, shift, flat", _make)

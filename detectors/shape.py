@@ -123,20 +123,26 @@ def shape_column(value: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
 
 def clear_period(value: NDArray[np.float64]) -> int:
     """Return the lag of the highest peak of the autocorrelation; 0 where none is clear."""
+    return clear_autocorrelation(value)[0]
+
+
+def clear_autocorrelation(value: NDArray[np.float64]) -> tuple[int, float]:
+    """Return lag and height of the highest peak of the autocorrelation; 0, 0 where none is clear."""
     around = value - value.mean()
     size = float(around @ around)
     most = min(PERIOD_MAX, len(value) // 4)
     if not size > 0.0 or most <= PERIOD_MIN + 1:
-        return 0
+        return 0, 0.0
     width = 1 << (2 * len(value) - 1).bit_length()
     spectrum = np.fft.rfft(around, width)
     lags = np.fft.irfft(spectrum * np.conj(spectrum), width)[: most + 2] / size
     inner = lags[PERIOD_MIN + 1 : most + 1]
     peaks = (inner > lags[PERIOD_MIN:most]) & (inner >= lags[PERIOD_MIN + 2 : most + 2])
     if not peaks.any():
-        return 0
+        return 0, 0.0
     best = int(np.argmax(np.where(peaks, inner, -np.inf)))
-    return best + PERIOD_MIN + 1 if inner[best] >= CLEAR else 0
+    height = float(inner[best])
+    return (best + PERIOD_MIN + 1, height) if height >= CLEAR else (0, 0.0)
 
 
 def _segment(

@@ -68,7 +68,8 @@ class DetectionStage:
         self._settings = settings
         self._views = {view.name: view for view in views}
         self._schemas = {view.name: scored_schema(view) for view in views}
-        self._models = {view.name: _model_of(view, settings) for view in views}
+        sampled = sum(view.source == "sample" for view in views)  # they share the pool of shapes
+        self._models = {view.name: _model_of(view, settings, sampled) for view in views}
         self._security = SecurityDetectors(views)
         # Detectors set beside the baseline, by name and view.
         self._also = {
@@ -455,10 +456,13 @@ class DetectionStage:
             self._ticks = dict(zip(sorted(self._ticks), kept, strict=False))
 
 
-def _model_of(view: View, settings: DetectionSettings) -> SeasonalBaseline | SeriesDetector:
+def _model_of(
+    view: View, settings: DetectionSettings, sampled: int
+) -> SeasonalBaseline | SeriesDetector:
     """Flow views have the baseline that knows traffic; what is sampled may be of any kind."""
-    kind = SeriesDetector if view.source == "sample" else SeasonalBaseline
-    return kind(view.scored, settings)
+    if view.source != "sample":
+        return SeasonalBaseline(view.scored, settings)
+    return SeriesDetector(view.scored, settings, shape_bytes=settings.shape_bytes_max // sampled)
 
 
 def _points(frame: Batch, measure: str, columns: ScoreColumns, detector: str) -> list[Finding]:

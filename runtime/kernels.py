@@ -72,6 +72,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "detectors.outlook_kernels",
     "detectors.series_kernels",
     "detectors.shape",
+    "detectors.shape_pool",
     "detectors.security.beacons",
 )
 

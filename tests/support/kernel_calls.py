@@ -188,6 +188,7 @@ def score_a_series() -> None:
     from detectors.looks import LookDetector, look_at
     from detectors.series import score_series
     from detectors.series_detector import SeriesDetector
+    from detectors.shape_pool import SLOT_BYTES, ShapePool
     from tocsin.testing.frames import SECOND, frame
 
     random = np.random.default_rng(5)
@@ -212,6 +213,9 @@ def score_a_series() -> None:
             detector.admit(batch)
             detector.score(batch, "octets", out)
             detector.learn(batch, "octets", np.ones(4, bool))
+    pool = ShapePool(4 * SLOT_BYTES)
+    for nth in range(700):
+        pool.learn(np.zeros(1, np.int64), np.array([100.0 * np.sin(nth / 3.0) + nth % 7]))
 
 
 def meet_by_the_clock() -> None:
