@@ -31,6 +31,7 @@ DETECTORS: Registry[MakeDetector] = Registry(
         "sums": "detectors.looks:SUMS",
         "drift": "detectors.looks:DRIFT",
         "arrival": "detectors.looks:ARRIVAL",
+        "group": "detectors.groups:DETECTOR",
     },
 )
 

@@ -19,10 +19,15 @@ class RowArrays:
     """
 
     def __init__(
-        self, measures: tuple[str, ...], **arrays: tuple[type[np.generic], tuple[int, ...]]
+        self,
+        measures: tuple[str, ...],
+        *,
+        rows_max: int = 1 << 32,
+        **arrays: tuple[type[np.generic], tuple[int, ...]],
     ) -> None:
-        """`arrays`: dtype and shape behind the first axis, by name."""
+        """`rows_max`: rows from there on have no state; `arrays`: dtype and shape behind the first axis."""
         self.measures = measures
+        self.rows_max = rows_max
         self._arrays = arrays
         self.series_id = np.zeros(ROWS_FIRST, np.uint64)
         self.held: dict[str, NDArray[Any]] = self._empty(ROWS_FIRST)
@@ -38,7 +43,9 @@ class RowArrays:
 
     def admit(self, frame: Batch) -> NDArray[np.int64]:
         """Make room for the frame's rows, clear those that changed hands, and return these."""
-        rows = frame["row"][:-1].astype(np.int64)
+        rows, ids = frame["row"][:-1].astype(np.int64), frame["series_id"][:-1]
+        if rows.size and int(rows.max()) >= self.rows_max:
+            rows, ids = rows[rows < self.rows_max], ids[rows < self.rows_max]
         if not rows.size:
             return rows
         size = len(self.series_id)
@@ -48,15 +55,15 @@ class RowArrays:
             grown = self._empty(size)
             for name, array in self.held.items():
                 grown[name][: len(array)] = array
-            ids = np.zeros(size, np.uint64)
-            ids[: len(self.series_id)] = self.series_id
-            self.held, self.series_id = grown, ids
-        changed: NDArray[np.int64] = rows[self.series_id[rows] != frame["series_id"][:-1]]
+            known = np.zeros(size, np.uint64)
+            known[: len(self.series_id)] = self.series_id
+            self.held, self.series_id = grown, known
+        changed: NDArray[np.int64] = rows[self.series_id[rows] != ids]
         for m in range(len(self.measures)):
             places = changed * len(self.measures) + m
             for array in self.held.values():
                 array[places] = 0
-        self.series_id[rows] = frame["series_id"][:-1]
+        self.series_id[rows] = ids
         return changed
 
     def places(self, frame: Batch, measure: str) -> NDArray[np.int64]:

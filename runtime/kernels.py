@@ -68,6 +68,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "detectors.baseline",
     "detectors.calibration",
     "detectors.exceedances",
+    "detectors.groups",
     "detectors.look_kernels",
     "detectors.outlook_kernels",
     "detectors.series_kernels",

@@ -184,6 +184,7 @@ def score_a_series() -> None:
     from correlator.views import views_for
     from detectors.config import DetectionSettings
     from detectors.detector import Detector, ScoreColumns
+    from detectors.groups import GroupDetector, GroupOptions
     from detectors.look_kernels import LOOKS
     from detectors.looks import LookDetector, look_at
     from detectors.series import score_series
@@ -205,7 +206,8 @@ def score_a_series() -> None:
     for look in LOOKS:
         look_at(look, time_s, value, 900.0)
         detectors.append(LookDetector(look, ("octets",), settings))
-    for nth in range(120):
+    detectors.append(GroupDetector(view, settings, GroupOptions()))
+    for nth in range(140):
         batch = frame(
             view, nth * 60 * SECOND, {name: random.poisson(90.0, 3) for name in view.scored}
         )
