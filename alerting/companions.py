@@ -1,148 +1,262 @@
-"""Which kinds of alarm come together, learned while they come, and what operators say to it.
+"""Which raise set off which: learned while alarms come, and from what operators merge and split.
 
-For each raise it counts which other kinds were raised on the same or a neighbouring node shortly
-before. Two kinds belong together when that happens more often than each alone would explain; people
-who merge and split incidents count for more than any statistics.
+Every raise either began by itself or was set off by one of the raises shortly before it, on its own
+node, next to it, or on a node that its words name. How often each kind sets off each other one, how
+soon, and how often each begins by itself is learned by counting every raise for its possible parents
+in proportion to their weight (a self-exciting point process, fitted by online EM). So a quiet network
+lets an alarm minutes later still belong, a busy one asks for better evidence, and a kind that is
+always a cause joins nobody.
+
+Source: Zhuang, Ogata, Vere-Jones (2002), Stochastic declustering of space-time earthquake
+occurrences, JASA 97; Cappe, Moulines (2009), On-line EM, JRSS B 71.
 """
 
 import math
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-KINDS_MAX = 512
-NODES_MAX = 20_000
-RECENT_MAX = 16  # raises of one node
-SAID_STEP = 1.5  # what one merge or split by hand adds
+from alerting.layers import LAYERS
+
+HERE, NEXT, NAMED = 0, 1, 2  # where a parent is: on the node, on a neighbour, where the words say
+KINDS_MAX = 512  # those beyond it count as one
+RECENT_MAX = 8  # raises of one node
+BUSY_NODES_MAX = 20_000  # nodes of which raises are remembered
+PARENTS_MAX = 64  # that are weighed for one raise, the nearest and newest first
+PAIRS_MAX = 100_000
+FORGET_AFTER = 50_000  # raises, then all counts are halved: networks change
+PAIR_LEAST = 0.01  # smaller counts are forgotten then
+
+# What is believed before anything was seen, and how many raises that is worth: little, so that a
+# handful of faults teaches which kinds are causes. Deeper trouble sets off what lies above it.
+TRUST = 0.1
+DEEPER, LEVEL, ABOVE, SAME_KIND = 0.09, 0.045, 0.009, 0.03
+FARTHER = (1.0, 1.0 / 3.0, 10.0)  # by where the parent is; who names a node means it
+NEIGHBOURS_USUAL = 3  # of a hub's many neighbours a fault is felt by fewer
+BEGINS_TRUST, BEGINS_SECONDS = 3.0, 86_400.0  # a node begins so many faults in so long
+KINDS_USUAL = 5
+
+DELAYS = 8  # steps of delay, each twice as long as the one before it
+DELAYS_TRUST = 20.0
+SOON_SECONDS, LATE_SECONDS, LATE_SHARE = 20.0, 100.0, 0.2
+
+SAID_STEP = 1.5  # what one merge or split by hand adds, as a logarithm
 SAID_MOST = 4.5
 
 
-@dataclass(slots=True)
-class _Pairs:
-    """Counts of one relation: on one node, or on nodes next to each other."""
-
-    both: dict[tuple[int, int], int] = field(default_factory=dict)  # (before, raised)
-    before: dict[int, int] = field(default_factory=dict)  # raises that had this kind before them
-
-    def add(self, others: Iterable[int], number: int) -> None:
-        """Count a raise and the kinds that were raised before it."""
-        for other in others:
-            self.both[other, number] = self.both.get((other, number), 0) + 1
-            self.before[other] = self.before.get(other, 0) + 1
+# A raise that may have set off another: (weight, its alarm, pair of kinds, where, step of delay).
+Parent = tuple[float, int, int, int, int]
 
 
 class Companions:
-    """Counts of pairs of kinds, bounded; `lift` says how much more often than by chance."""
+    """Recent raises of each node, and counts of who set off whom; all bounded."""
 
-    def __init__(self, window_ns: int) -> None:
+    def __init__(self, window_ns: int, nodes: int = 0) -> None:
+        """`nodes` of the network, as far as it is known."""
         self._window_ns = window_ns
+        self._nodes = nodes
+        self._seen_nodes: dict[str, None] = {}
         self._numbers: dict[str, int] = {}
-        self._here, self._next = _Pairs(), _Pairs()
-        self._raised: dict[int, int] = {}
-        self._alone: dict[int, int] = {}  # raises before which nothing was raised near by
-        self._total = 0
+        self._layers: list[int] = []
+        self._set_off: dict[int, float] = {}  # pair: raises so explained
+        self._chances: list[list[float]] = [[], [], []]  # where, kind: places where it could
+        self._began: list[float] = []  # kind: raises that nothing set off
+        self._began_all = 0.0
+        self._raises = 0
+        self._first_ns = 0
+        prior = _delays_before(window_ns / 1e9)
+        self._delays = [[share * DELAYS_TRUST for share in prior] for _ in FARTHER]
+        self._delays_all = [DELAYS_TRUST] * len(FARTHER)
+        self._widths = [window_ns / 1e9 / (1 << DELAYS - max(i, 1)) for i in range(DELAYS)]
         self._said: dict[tuple[int, int], float] = {}
-        self._recent: dict[str, deque[tuple[int, int]]] = {}
+        self._recent: dict[str, list[tuple[int, int, int, int]]] = {}  # at, kind, alarm, degree
 
-    def seen(self, kind: str, node: str, near: Iterable[str], now_ns: int) -> None:
-        """Count a raise, and what was raised on its node and next to it shortly before."""
-        number = self._number(kind)
-        earliest_ns = now_ns - self._window_ns
-        here = self._kinds(node, earliest_ns)
-        beside: set[int] = set()
+    # ---- one raise
+
+    def parents(
+        self, kind: str, layer: int, nodes: Iterable[str], near: Iterable[str],
+        named: Iterable[str], now_ns: int,
+    ) -> list[Parent]:  # fmt: skip
+        """Return what may have set off a raise now: on its nodes, next to it, where its words say."""
+        number = self._number(kind, layer)
+        found: list[Parent] = []
+        for node in nodes:
+            self._weigh(found, number, node, HERE, now_ns)
+        for other in named:
+            self._weigh(found, number, other, NAMED, now_ns)
         for other in near:
-            beside |= self._kinds(other, earliest_ns)
-        self._total += 1
-        self._raised[number] = self._raised.get(number, 0) + 1
-        if not here and not beside:
-            self._alone[number] = self._alone.get(number, 0) + 1
-        self._here.add(here - {number}, number)
-        self._next.add(beside - {number}, number)
+            if len(found) >= PARENTS_MAX:
+                break
+            self._weigh(found, number, other, NEXT, now_ns)
+        return found
+
+    def _weigh(
+        self, found: list[Parent], number: int, node: str, relation: int, now_ns: int
+    ) -> None:
         recent = self._recent.get(node)
         if recent is None:
-            if len(self._recent) >= NODES_MAX:
+            return
+        earliest_ns = now_ns - self._window_ns
+        if recent[-1][0] <= earliest_ns:
+            del self._recent[node]
+            return
+        delays, all_delays = self._delays[relation], self._delays_all[relation]
+        chances = self._chances[relation]
+        for at_ns, before, alarm, degree in reversed(recent):
+            if at_ns <= earliest_ns:
+                break
+            pair = (relation * (KINDS_MAX + 1) + before) * (KINDS_MAX + 1) + number
+            share = self._set_off.get(pair, 0.0) + TRUST * self._believed(
+                before, number, relation, degree
+            )
+            delay = ((now_ns - at_ns) * (1 << DELAYS - 1) // self._window_ns).bit_length()
+            weight = share / (chances[before] + TRUST) * delays[delay]
+            if self._said:
+                said = self._said.get((min(before, number), max(before, number)), 0.0)
+                weight *= math.exp(said)
+            weight /= all_delays * self._widths[delay]
+            found.append((weight, alarm, pair, relation, delay))
+
+    def _believed(self, before: int, number: int, relation: int, degree: int) -> float:
+        """Return how likely the one sets off the other before anything is known of the two."""
+        first, second = self._layers[before], self._layers[number]
+        if before == number:
+            likely = SAME_KIND
+        elif first == second:
+            likely = LEVEL
+        else:
+            likely = DEEPER if first < second else ABOVE
+        if relation == NEXT and degree > NEIGHBOURS_USUAL:
+            likely *= NEIGHBOURS_USUAL / degree
+        return likely * FARTHER[relation]
+
+    def begins(self, kind: str, now_ns: int) -> float:
+        """Return at what rate raises of a kind begin by themselves on one node, in 1/s."""
+        number = self._numbers.get(kind, KINDS_MAX)
+        nodes = max(self._nodes, len(self._seen_nodes), 1)
+        seconds = nodes * max(now_ns - self._first_ns, 0) / 1e9 if self._first_ns else 0.0
+        rate = (self._began_all + BEGINS_TRUST) / (seconds + BEGINS_TRUST * BEGINS_SECONDS)
+        own = self._began[number] if number < len(self._began) else 0.0
+        share = own + BEGINS_TRUST / max(len(self._numbers), KINDS_USUAL)
+        return rate * share / (self._began_all + BEGINS_TRUST)
+
+    def learn(
+        self, kind: str, layer: int, nodes: Sequence[str], alarm: int, parents: Sequence[Parent],
+        *, degree: int, now_ns: int,
+    ) -> None:  # fmt: skip
+        """Count a raise for those that may have set it off, and remember it as one that may."""
+        number = self._number(kind, layer)
+        own = self.begins(kind, now_ns)
+        total = own + sum(parent[0] for parent in parents)
+        for weight, _, pair, relation, delay in parents:
+            part = weight / total
+            self._set_off[pair] = self._set_off.get(pair, 0.0) + part
+            self._delays[relation][delay] += part
+            self._delays_all[relation] += part
+        self._began[number] += own / total
+        self._began_all += own / total
+        for relation, places in ((HERE, 1), (NEXT, degree), (NAMED, 1)):
+            self._chances[relation][number] += places
+        self._first_ns = self._first_ns or now_ns
+        self._raises += 1
+        if self._raises >= FORGET_AFTER or len(self._set_off) > PAIRS_MAX:
+            self._forget(now_ns)
+        for node in nodes:
+            if len(self._seen_nodes) < BUSY_NODES_MAX:
+                self._seen_nodes[node] = None
+            recent = self._recent.pop(node, [])
+            recent.append((now_ns, number, alarm, degree))
+            self._recent[node] = recent[-RECENT_MAX:]  # the node with the newest raise last
+            if len(self._recent) > BUSY_NODES_MAX:
                 del self._recent[next(iter(self._recent))]
-            recent = self._recent[node] = deque(maxlen=RECENT_MAX)
-        recent.append((number, now_ns))
 
-    def _kinds(self, node: str, earliest_ns: int) -> set[int]:
-        return {kind for kind, at in self._recent.get(node, ()) if at >= earliest_ns}
+    def busy_of(self, nodes: Mapping[str, Any]) -> list[str]:
+        """Return those of some nodes on which something was raised not long ago."""
+        if len(nodes) <= len(self._recent):
+            return [node for node in nodes if node in self._recent]
+        return [node for node in self._recent if node in nodes]
 
-    def lift(self, kind: str, other: str, *, beside: bool = False) -> float:
-        """Return the logarithm of seen over expected for two kinds, 0 where nothing is known.
+    def _forget(self, now_ns: int) -> None:
+        self._raises = 0
+        self._first_ns += (now_ns - self._first_ns) // 2
+        self._set_off = {p: n / 2 for p, n in self._set_off.items() if n / 2 >= PAIR_LEAST}
+        self._chances = [[n / 2 for n in counts] for counts in self._chances]
+        self._began = [n / 2 for n in self._began]
+        self._began_all /= 2
 
-        On one node, or `beside` each other on neighbouring nodes.
-        """
-        a, b = self._numbers.get(kind), self._numbers.get(other)
-        if a is None or b is None or a == b:
-            return 0.0
-        said = self._said.get((min(a, b), max(a, b)), 0.0)
-        if not self._total:
-            return said
-        pairs = self._next if beside else self._here
-        seen = pairs.both.get((b, a), 0) + pairs.both.get((a, b), 0)
-        expected = (
-            self._raised.get(a, 0) * pairs.before.get(b, 0)
-            + self._raised.get(b, 0) * pairs.before.get(a, 0)
-        ) / self._total
-        return said + math.log((seen + 2.0) / (expected + 2.0))
-
-    def begins(self, kind: str) -> float:
-        """Return the share of a kind's raises before which nothing was raised near by.
-
-        One half while little is known of it. Such a kind is a fault more often than a symptom.
-        """
-        number = self._numbers.get(kind, -1)
-        raised = self._raised.get(number, 0)
-        return (self._alone.get(number, 0) + 5.0) / (raised + 10.0)
+    # ---- by hand
 
     def said(self, kind: str, other: str, *, together: bool) -> None:
         """Take what an operator did: merged the two, or split them."""
-        a, b = self._number(kind), self._number(other)
+        a, b = (self._number(one, len(LAYERS) - 1) for one in (kind, other))
         key = (min(a, b), max(a, b))
         step = SAID_STEP if together else -SAID_STEP
         self._said[key] = max(-SAID_MOST, min(SAID_MOST, self._said.get(key, 0.0) + step))
 
-    def _number(self, kind: str) -> int:
+    def opinion(self, kind: str, other: str) -> float:
+        """Return what operators said of two kinds: above 0 they belong together, below they do not."""
+        a, b = self._numbers.get(kind, KINDS_MAX), self._numbers.get(other, KINDS_MAX)
+        return self._said.get((min(a, b), max(a, b)), 0.0)
+
+    def _number(self, kind: str, layer: int) -> int:
         number = self._numbers.get(kind)
         if number is None:
-            if len(self._numbers) >= KINDS_MAX:
-                return KINDS_MAX  # all the rest together
-            number = self._numbers[kind] = len(self._numbers)
+            number = min(len(self._numbers), KINDS_MAX)
+            if number < KINDS_MAX:
+                self._numbers[kind] = number
+            if number == len(self._layers):
+                self._layers.append(layer)
+                self._began.append(0.0)
+                for counts in self._chances:
+                    counts.append(0.0)
         return number
+
+    # ---- checkpoint
 
     def snapshot(self) -> Any:
         """Return what `restore` takes."""
         return {
             "kinds": list(self._numbers),
-            "here": _kept(self._here),
-            "next": _kept(self._next),
-            "alone": list(self._alone.items()),
-            "raised": list(self._raised.items()),
-            "total": self._total,
+            "layers": self._layers,
+            "set_off": list(self._set_off.items()),
+            "chances": self._chances,
+            "began": self._began,
+            "began_all": self._began_all,
+            "raises": self._raises,
+            "first_ns": self._first_ns,
+            "delays": self._delays,
+            "delays_all": self._delays_all,
+            "seen_nodes": list(self._seen_nodes),
             "said": [[*key, n] for key, n in self._said.items()],
-            "recent": [[node, list(recent)] for node, recent in self._recent.items()],
+            "recent": [[node, recent] for node, recent in self._recent.items()],
         }
 
     def restore(self, kept: Any) -> None:
-        """Take it back."""
+        """Take it back; what was counted in another way, before, is left behind."""
+        if "set_off" not in kept:
+            return
         self._numbers = {kind: number for number, kind in enumerate(kept["kinds"])}
-        self._here = _pairs(kept["here"])
-        self._next = _pairs(kept["next"])
-        self._raised, self._alone = dict(kept["raised"]), dict(kept["alone"])
-        self._total = kept["total"]
+        self._layers, self._began = list(kept["layers"]), list(kept["began"])
+        self._set_off = dict(kept["set_off"])
+        self._chances = [list(counts) for counts in kept["chances"]]
+        self._began_all, self._raises = kept["began_all"], kept["raises"]
+        self._first_ns = kept["first_ns"]
+        self._delays = [list(counts) for counts in kept["delays"]]
+        self._delays_all = list(kept["delays_all"])
+        self._seen_nodes = dict.fromkeys(kept["seen_nodes"])
         self._said = {(a, b): n for a, b, n in kept["said"]}
         self._recent = {
-            node: deque(((n, at) for n, at in recent), maxlen=RECENT_MAX)
+            node: [(at, kind, alarm, degree) for at, kind, alarm, degree in recent]
             for node, recent in kept["recent"]
         }
 
 
-def _kept(pairs: _Pairs) -> Any:
-    return [[[*key, n] for key, n in pairs.both.items()], list(pairs.before.items())]
+def _delays_before(window_seconds: float) -> list[float]:
+    """Return the shares of delays that are believed before any was seen: soon, with a long tail."""
 
+    def beyond(seconds: float) -> float:
+        soon, late = math.exp(-seconds / SOON_SECONDS), math.exp(-seconds / LATE_SECONDS)
+        return (1.0 - LATE_SHARE) * soon + LATE_SHARE * late
 
-def _pairs(kept: Any) -> _Pairs:
-    both, before = kept
-    return _Pairs({(a, b): n for a, b, n in both}, dict(before))
+    edges = [0.0] + [window_seconds / (1 << DELAYS - 1 - i) for i in range(DELAYS)]
+    parts = [beyond(a) - beyond(b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [part / sum(parts) for part in parts]

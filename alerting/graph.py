@@ -51,9 +51,9 @@ class Graph:
             self._near[node] = found
         return found
 
-    def links_between(self, a: str, b: str) -> list[str]:
-        """Return the names of the links between two nodes."""
-        return self._next.get(a, {}).get(b, [])
+    def beside(self, node: str) -> Mapping[str, list[str]]:
+        """Return the neighbours of a node with the links to each."""
+        return self._next.get(node, {})
 
     def links_of(self, node: str) -> list[str]:
         """Return the names of a node's links."""

@@ -1,44 +1,27 @@
-"""Grouping: each alarm joins the incident it most likely belongs to, or begins one.
+"""Incidents: how they begin, grow, are told and end. Which one an alarm joins: `grouping`.
 
-Streaming, a few dictionary look-ups for each change. What speaks for belonging together: one link;
-one node; words that name the other node; nodes next to each other; kinds that were often seen
-together; a way to the network that the incident's fault cuts. What speaks against it is the guard:
-faults named by our own rules never share an incident, physical faults on two links only when they
-come within seconds, nothing joins by way of a mere neighbour of a neighbour, and beyond
-`incident_alarms_max` only what the topology itself explains.
+Streaming, a few dictionary look-ups for each change. An incident is open while anything under it is
+up; its key is fixed when people first hear of it; title and root may move in its first minute, and
+twice after. Merged or split by an operator it is left alone, and what they did is learned.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from alerting.alarm import OURS, PRIMARY, SEVERITIES, Alarm
-from alerting.companions import Companions
 from alerting.config import AlertingSettings
 from alerting.explain import Explainer
+from alerting.grouping import Grouping
 from alerting.incident import Incident, Member, incident_id, member_of
 from alerting.layers import LINK, POWER, is_change, layer_of
 from alerting.places import Place, Places
 from alerting.suspects import Suspects
 from telemetry.identity import stable_id
 
-# How strongly a relation speaks for belonging together; what is accepted must reach ACCEPTED.
-SAME_LINK, BEHIND, SAME_NODE, NAMED, NEXT_TO_CENTRE, NEXT_TO_MEMBER = 3.0, 2.5, 2.0, 1.5, 1.0, 0.0
-ACCEPTED = 0.5
-LIFT_MOST = 1.5
-LIFT_KINDS_MAX = 4  # kinds of an incident that are asked for
-LIFT_COMPANION = 0.4  # kinds known to come together on one node: the same trouble all day
-LIFT_AGAINST = -1.0  # kinds that come together so much less often than by chance are kept apart
-OPEN_NODE_NS = 3_600_000_000_000  # so long an incident that is open takes what comes on its node
-LATE_NS = 60_000_000_000  # a cause may be reported so much later than its first symptom
-BEGINS_WEIGHT = 2.0  # against kinds that mostly come first, at its most 1
-NEIGHBOURS_LEARNED = 8  # of one node
-PHYSICAL_NS = 10_000_000_000  # one cause takes several links down within seconds
-ABSORB_NS = 60_000_000_000  # symptoms that came before their cause
 STABLE_AFTER_NS = 60_000_000_000
 TITLE_CHANGES_MAX = 2  # after the first minute
-CANDIDATES_MAX = 16  # of one node, the newest
 INCIDENTS_MAX = 20_000
 NEVER_NS = (1 << 63) - 1
 
@@ -59,15 +42,12 @@ class Incidents:
         self._suspects = suspects
         self._explainer = explainer
         self._alarm = alarm
-        self._group_ns = round(settings.group_seconds * 1e9)
         self._wait_ns = round(settings.wait_seconds * 1e9)
         self._again_ns = round(settings.update_seconds * 1e9)
         self._repeat_ns = round(settings.repeat_hours * 3600e9)
-        self.companions = Companions(self._group_ns)
         self.all: dict[int, Incident] = {}
         self._of: dict[int, int] = {}  # alarm: its incident
-        self._at: dict[str, dict[int, None]] = {}  # node: incidents there, the newest last
-        self._cut: dict[str, int] = {}  # node that is cut off: by which incident
+        self._grouping = Grouping(settings, places.graph, self.all, self._of)
         self._raised: dict[int, list[int]] = {}  # alarm: when it was last raised, a few times
         self._closed: dict[int, None] = {}  # in order of closing
         self._waiting: dict[int, None] = {}  # not told yet
@@ -103,24 +83,22 @@ class Incidents:
         times = self._raised.setdefault(alarm.id, [])
         times.append(now_ns)
         del times[: -self._settings.repeat_changes]
+        parents = self._grouping.parents(alarm, place, now_ns)
         behind = False
         if before is not None and self._comes_back(before, alarm, times, now_ns):
             incident = before
-            self._reopen(incident)
         else:
-            found, behind = self._find(alarm, place, now_ns)
+            found, behind = self._grouping.find(alarm, place, parents, now_ns)
             incident = found or self._begin(alarm, now_ns)
-        self._learn(alarm.kind, place.nodes[0], now_ns)
+        self._reopen(incident)
+        self._grouping.learn(alarm, place, parents, now_ns)
         self._join(incident, alarm, place, now_ns, behind=behind)
         if layer_of(alarm) <= LINK:
-            self._absorb(incident, now_ns)
+            for other, cut_off in self._grouping.absorbable(incident, now_ns):
+                self._merge(incident, other, now_ns, behind=cut_off)
         if not alarm.up:
             incident.members[alarm.id].up = False
             self._settle(incident, now_ns)
-
-    def _learn(self, kind: str, node: str, now_ns: int) -> None:
-        near = [other for other, hops in self._places.graph.near(node).items() if hops == 1]
-        self.companions.seen(kind, node, near[:NEIGHBOURS_LEARNED], now_ns)
 
     def _comes_back(self, before: Incident, alarm: Alarm, times: list[int], now_ns: int) -> bool:
         """Whether an alarm re-opens the incident that it was part of."""
@@ -154,157 +132,23 @@ class Incidents:
         incident.last_ns = now_ns
         for node in place.nodes:
             incident.nodes[node] = now_ns
-            here = self._at.setdefault(node, {})
-            here.pop(incident.number, None)
-            here[incident.number] = None
+        self._grouping.put(incident, place.nodes)
         if behind and not alarm.suppressed:
             alarm.suppressed = "parent"
         self._touch(incident, at_once=alarm.id == incident.front)
-        self._mark_cut(incident)
+        self._grouping.mark_cut(incident)
 
     def _reopen(self, incident: Incident) -> None:
-        if not incident.open:
-            incident.closed_ns = 0
-            self._closed.pop(incident.number, None)
-            incident.state = "pending" if not incident.told_ns else "reopening"
-            if not incident.told_ns:
-                self._waiting[incident.number] = None
+        if incident.open:
+            return
+        incident.closed_ns = 0
+        self._closed.pop(incident.number, None)
+        incident.state = "pending" if not incident.told_ns else "reopening"
+        if not incident.told_ns:
+            self._waiting[incident.number] = None
         self._touch(incident, at_once=True)
 
-    # ---- which incident
-
-    def _find(self, alarm: Alarm, place: Place, now_ns: int) -> tuple[Incident | None, bool]:
-        """Return the incident that an alarm most likely belongs to, and whether it is cut off by it."""
-        best: tuple[float, int, int] | None = None
-        found: Incident | None = None
-        for node, relation in self._around(place):
-            here = self._at.get(node)
-            if not here:
-                continue
-            for number in list(reversed(here))[:CANDIDATES_MAX]:
-                incident = self.all[number]
-                score = self._score(incident, alarm, place, node, relation, now_ns)
-                key = (score, incident.last_ns, -number)
-                if score >= ACCEPTED and (best is None or key > best):
-                    best, found = key, incident
-        if found is None or (best is not None and best[0] < BEHIND):
-            over = self._cut_by(place)
-            if over is not None and not (alarm.kind in PRIMARY and over.primary):
-                return over, True
-        return found, False
-
-    def _around(self, place: Place) -> Iterable[tuple[str, float]]:
-        seen = set(place.nodes)
-        for node in place.nodes:
-            yield node, SAME_NODE
-        for node in place.mentioned:
-            if node not in seen:
-                seen.add(node)
-                yield node, NAMED
-        for own in place.nodes:
-            for node, hops in self._places.graph.near(own).items():
-                if hops == 1 and node not in seen:
-                    seen.add(node)
-                    yield node, NEXT_TO_MEMBER
-
-    def _score(
-        self, incident: Incident, alarm: Alarm, place: Place, node: str, relation: float,
-        now_ns: int,
-    ) -> float:  # fmt: skip
-        none = -1.0
-        own = alarm.source == OURS
-        root = incident.members[incident.root]
-        if incident.by_hand or (own and not incident.open):
-            return none
-        if (
-            own
-            and alarm.kind in PRIMARY
-            and (incident.primary or incident.is_of_another(place.link))
-        ):
-            return none
-        age_ns = now_ns - incident.nodes.get(node, incident.last_ns)
-        centre = node in root.nodes
-        lift = self._lift(incident, alarm.kind, beside=relation != SAME_NODE)
-        if place.link and place.link == root.link:
-            relation = SAME_LINK
-            going = incident.open and root.up and root.link_down
-            if age_ns > self._group_ns and not going:
-                return none
-        elif lift < LIFT_AGAINST or age_ns > self._allowed_ns(
-            incident, lift, same=relation == SAME_NODE and centre and not own
-        ):
-            return none
-        layer = layer_of(alarm)
-        if layer <= root.layer <= LINK and place.link != root.link:
-            if age_ns > PHYSICAL_NS or relation < SAME_NODE:
-                return none
-        # A deeper fault that comes late is no symptom; nor is the same fault again next door.
-        late = now_ns - incident.opened_ns > LATE_NS
-        if late and relation < SAME_LINK and lift < LIFT_COMPANION:
-            if layer < root.layer or (alarm.kind == root.kind and not centre):
-                return none
-        if relation == NEXT_TO_MEMBER and centre:
-            relation = NEXT_TO_CENTRE
-        justified = relation >= SAME_NODE and centre
-        if len(incident.members) >= self._settings.incident_alarms_max and not justified:
-            return none
-        begins = max(self.companions.begins(alarm.kind) - 0.5, 0.0) * BEGINS_WEIGHT
-        return relation + min(lift, LIFT_MOST) - begins - min(age_ns / self._group_ns, 1.0)
-
-    def _allowed_ns(self, incident: Incident, lift: float, *, same: bool) -> int:
-        """Return how long after the last raise there an alarm may still belong to an incident."""
-        if same and lift >= LIFT_COMPANION:
-            return self._repeat_ns
-        return OPEN_NODE_NS if same and incident.open else self._group_ns
-
-    def _lift(self, incident: Incident, kind: str, *, beside: bool) -> float:
-        """Return how well a kind is known to come with the kinds of an incident."""
-        best = None
-        asked = {kind}
-        for member in reversed(incident.members.values()):
-            if member.kind not in asked:
-                asked.add(member.kind)
-                lift = self.companions.lift(kind, member.kind, beside=beside)
-                best = lift if best is None or lift > best else best
-                if len(asked) > LIFT_KINDS_MAX:
-                    break
-        return best or 0.0
-
-    # ---- what is cut off
-
-    def _mark_cut(self, incident: Incident) -> None:
-        links, nodes = incident.links_down(), incident.nodes_down()
-        if links or nodes:
-            for node in self._places.graph.cut_off(links, nodes):
-                self._cut[node] = incident.number
-
-    def _cut_by(self, place: Place) -> Incident | None:
-        incident = self.all.get(self._cut.get(place.nodes[0], 0))
-        if incident is None or not incident.open:
-            return None
-        links, nodes = incident.links_down(), incident.nodes_down()
-        if place.nodes[0] in self._places.graph.cut_off(links, nodes):
-            return incident
-        return None
-
-    def _absorb(self, incident: Incident, now_ns: int) -> None:
-        """Take in the symptoms that came just before their cause, as incidents of their own."""
-        links, nodes = incident.links_down(), incident.nodes_down()
-        cut = self._places.graph.cut_off(links, nodes) if links or nodes else frozenset()
-        root = incident.members[incident.root]
-        for node in [*root.nodes, *sorted(cut)]:
-            for number in list(self._at.get(node, ())):
-                other = self.all[number]
-                if other is incident or not other.open or other.by_hand or other.primary:
-                    continue
-                if now_ns - other.opened_ns > ABSORB_NS:
-                    continue
-                theirs = other.members[other.root]
-                same = theirs.link and theirs.link == root.link
-                if not same and (theirs.layer <= LINK or (other.hard_up and node not in cut)):
-                    continue
-                if same or set(other.nodes) <= {*root.nodes, *cut}:
-                    self._merge(incident, other, now_ns, behind=node in cut)
+    # ---- merged and split
 
     def _merge(self, into: Incident, other: Incident, now_ns: int, *, behind: bool) -> None:
         for number, member in other.members.items():
@@ -318,18 +162,15 @@ class Incidents:
                     alarm.suppressed = "parent"
         for node, at in other.nodes.items():
             into.nodes[node] = max(into.nodes.get(node, 0), at)
-            self._at.setdefault(node, {})[into.number] = None
-            self._at[node].pop(other.number, None)
+        self._grouping.move(into, other)
         other.parent, other.closed_ns = into.number, now_ns
         self._waiting.pop(other.number, None)
         self._closed[other.number] = None
         self._changed[other.number] = True
         self._touch(into, at_once=False)
-        self._mark_cut(into)
+        self._grouping.mark_cut(into)
         if any(member.up for member in into.members.values()):
             self._reopen(into)
-
-    # ---- by hand
 
     def merge(self, numbers: list[int], now_ns: int, by: str) -> bool:
         """Merge incidents into the first of them; what came together here is learned."""
@@ -341,7 +182,7 @@ class Incidents:
             for kind in into.kinds:
                 for theirs in other.kinds:
                     if kind != theirs:
-                        self.companions.said(kind, theirs, together=True)
+                        self._grouping.companions.said(kind, theirs, together=True)
             self._merge(into, other, now_ns, behind=False)
         into.by_hand, into.operator = True, by
         self._touch(into, at_once=True)
@@ -360,7 +201,7 @@ class Incidents:
             for other in staying:
                 kinds = incident.members[one].kind, incident.members[other].kind
                 if kinds[0] != kinds[1]:
-                    self.companions.said(*kinds, together=False)
+                    self._grouping.companions.said(*kinds, together=False)
         first = self._alarm(going[0])
         if first is None:
             return False
@@ -373,13 +214,13 @@ class Incidents:
                 moved.incident = new.number
             for node in new.members[one].nodes:
                 new.nodes[node] = now_ns
-                self._at.setdefault(node, {})[new.number] = None
         if incident.front in going:
             incident.front = staying[0]
         new.by_hand = incident.by_hand = True
         new.operator = incident.operator = by
         for one_of in (new, incident):
             one_of.root = min(one_of.members, key=one_of.depth)
+            self._grouping.put(one_of, one_of.nodes)
             self._touch(one_of, at_once=True)
             self._settle(one_of, now_ns)
         return True
@@ -526,12 +367,7 @@ class Incidents:
             if self._of.get(alarm) == number:
                 del self._of[alarm]
                 self._raised.pop(alarm, None)
-        for node in incident.nodes:
-            here = self._at.get(node)
-            if here is not None:
-                here.pop(number, None)
-                if not here:
-                    del self._at[node]
+        self._grouping.drop(incident)
 
     # ---- checkpoint
 
@@ -539,26 +375,24 @@ class Incidents:
         """Return what `restore` takes."""
         return {
             "all": list(self.all.values()),
-            "at": [[node, list(numbers)] for node, numbers in self._at.items()],
-            "cut": list(self._cut.items()),
             "raised": list(self._raised.items()),
             "closed": list(self._closed),
             "waiting": list(self._waiting),
             "changed": list(self._changed.items()),
             "of": list(self._of.items()),
-            "companions": self.companions.snapshot(),
+            "grouping": self._grouping.snapshot(),
         }
 
     def restore(self, kept: Any) -> None:
         """Take it back."""
         found = (msgspec.convert(fields, Incident) for fields in kept["all"])
-        self.all = {incident.number: incident for incident in found}
-        self._at = {node: dict.fromkeys(numbers) for node, numbers in kept["at"]}
-        self._cut, self._raised = dict(kept["cut"]), dict(kept["raised"])
+        self.all.update((incident.number, incident) for incident in found)
+        self._raised = dict(kept["raised"])
         self._closed = dict.fromkeys(kept["closed"])
         self._waiting = dict.fromkeys(kept["waiting"])
-        self._changed, self._of = dict(kept["changed"]), dict(kept["of"])
-        self.companions.restore(kept["companions"])
+        self._changed = dict(kept["changed"])
+        self._of.update(kept["of"])
+        self._grouping.restore(kept.get("grouping", kept))
 
 
 def _calm(title: str) -> str:

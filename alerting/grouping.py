@@ -1,0 +1,220 @@
+"""Which incident an alarm belongs to: the one whose alarms explain it best, or none of them.
+
+What explains an alarm, the surest first: the incident is about its link; the incident's fault cuts
+its way to the network; a raise of the incident most likely set it off (`companions`). The last is
+weighed against all other incidents and against the alarm having begun by itself, so two faults side
+by side stay two. What no evidence overrules is in `_refuses`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from alerting.alarm import OURS, PRIMARY, Alarm
+from alerting.companions import Companions, Parent
+from alerting.config import AlertingSettings
+from alerting.graph import Graph
+from alerting.incident import Incident, Member
+from alerting.layers import ATTACK, EQUIPMENT, LINK, is_node_down, layer_of
+from alerting.places import Place
+
+LATE_NS = 60_000_000_000  # a cause may be reported so much later than its first symptom
+PHYSICAL_NS = 10_000_000_000  # one cause takes several links down within seconds
+ABSORB_NS = 60_000_000_000  # symptoms that came before their cause
+REACH_HOPS = 2  # from the root's nodes: causes act near by, chains of neighbours explain nothing
+
+
+class Grouping:
+    """Finds the incident of an alarm. Knows which incidents are where, and what they cut off."""
+
+    def __init__(
+        self,
+        settings: AlertingSettings,
+        graph: Graph,
+        incidents: Mapping[int, Incident],
+        incident_of: Mapping[int, int],
+    ) -> None:
+        """`incidents` and `incident_of` (alarm: its incident) are kept by their owner."""
+        self._settings = settings
+        self._graph = graph
+        self._group_ns = round(settings.group_seconds * 1e9)
+        self._incidents = incidents
+        self._of = incident_of
+        self._at: dict[str, dict[int, None]] = {}  # node: incidents there, the newest last
+        self._on: dict[str, int] = {}  # link: the newest incident about it
+        self._cut: dict[str, int] = {}  # node that is cut off: by which incident
+        self.companions = Companions(self._group_ns, len(graph.nodes))
+
+    # ---- finding
+
+    def parents(self, alarm: Alarm, place: Place, now_ns: int) -> list[Parent]:
+        """Return the raises that may have set this one off."""
+        near = self.companions.busy_of(self._graph.beside(place.nodes[0]))
+        return self.companions.parents(
+            alarm.kind, layer_of(alarm), place.nodes, near, place.mentioned, now_ns
+        )
+
+    def learn(self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int) -> None:
+        """Remember a raise, and learn from it what sets off what."""
+        degree = len(self._graph.beside(place.nodes[0]))
+        self.companions.learn(
+            alarm.kind,
+            layer_of(alarm),
+            place.nodes,
+            alarm.id,
+            parents,
+            degree=degree,
+            now_ns=now_ns,
+        )
+
+    def find(
+        self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int
+    ) -> tuple[Incident | None, bool]:
+        """Return the incident that explains an alarm best, and whether the alarm is cut off by it."""
+        found = self._about_link(alarm, place, now_ns)
+        if found is not None:
+            return found, False
+        over = self._cut_by(alarm, place)
+        if over is not None:
+            return over, True
+        return self._likeliest(alarm, place, parents, now_ns), False
+
+    def _about_link(self, alarm: Alarm, place: Place, now_ns: int) -> Incident | None:
+        incident = self._incidents.get(self._on.get(place.link, 0)) if place.link else None
+        if incident is None or self._refuses(incident, alarm, place, now_ns):
+            return None
+        root = incident.members[incident.root]
+        going = incident.open and root.up and root.link_down
+        return incident if going or now_ns - incident.last_ns <= self._group_ns else None
+
+    def _cut_by(self, alarm: Alarm, place: Place) -> Incident | None:
+        incident = self._incidents.get(self._cut.get(place.nodes[0], 0))
+        if incident is None or not incident.open or incident.by_hand:
+            return None
+        if alarm.kind in PRIMARY and alarm.source == OURS and incident.primary:
+            return None
+        # Hardware that breaks and attacks are no consequence of a lost way.
+        if layer_of(alarm) in (EQUIPMENT, ATTACK) and not is_node_down(alarm):
+            return None
+        links, nodes = incident.links_down(), incident.nodes_down()
+        return incident if place.nodes[0] in self._graph.cut_off(links, nodes) else None
+
+    def _likeliest(
+        self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int
+    ) -> Incident | None:
+        weights: dict[int, float] = {}
+        for weight, number, _, _, _ in parents:
+            of = self._of.get(number, 0)
+            weights[of] = weights.get(of, 0.0) + weight
+        best, found = self.companions.begins(alarm.kind, now_ns), None
+        for number, weight in weights.items():
+            incident = self._incidents.get(number)
+            if weight > best and incident is not None:
+                if not self._refuses(incident, alarm, place, now_ns):
+                    best, found = weight, incident
+        return found
+
+    def _refuses(self, incident: Incident, alarm: Alarm, place: Place, now_ns: int) -> bool:
+        """Whether an incident cannot hold an alarm, whatever speaks for it."""
+        root = incident.members[incident.root]
+        if incident.by_hand:
+            return True
+        if alarm.source == OURS:
+            if not incident.open:
+                return True
+            if alarm.kind in PRIMARY and (incident.primary or incident.is_of_another(place.link)):
+                return True
+        if place.link and place.link == root.link:
+            return False
+        layer = layer_of(alarm)
+        if layer <= LINK:
+            if place.link and root.link and root.layer <= LINK:
+                together = now_ns - incident.last_ns <= PHYSICAL_NS
+                if not together or not set(place.nodes) & set(root.nodes):
+                    return True
+            # A deeper fault that comes late is no symptom.
+            if layer < root.layer and now_ns - incident.opened_ns > LATE_NS:
+                return True
+        if any(node in root.nodes for node in place.nodes):
+            return False
+        if len(incident.members) >= self._settings.incident_alarms_max:
+            return True
+        return not self._is_within_reach(root, place)
+
+    def _is_within_reach(self, root: Member, place: Place) -> bool:
+        """Whether a place is near enough to the root, or the words of either name the other."""
+        near = self._graph.near(place.nodes[0])
+        return any(node in near or node in place.mentioned for node in root.nodes)
+
+    def absorbable(self, incident: Incident, now_ns: int) -> Iterator[tuple[Incident, bool]]:
+        """Yield incidents of symptoms that came just before their cause, and whether it cuts them off."""
+        links, nodes = incident.links_down(), incident.nodes_down()
+        cut = self._graph.cut_off(links, nodes) if links or nodes else frozenset()
+        root = incident.members[incident.root]
+        for node in [*root.nodes, *sorted(cut)]:
+            for number in list(self._at.get(node, ())):
+                other = self._incidents[number]
+                if other is incident or not other.open or other.by_hand or other.primary:
+                    continue
+                if now_ns - other.opened_ns > ABSORB_NS:
+                    continue
+                theirs = other.members[other.root]
+                same = theirs.link and theirs.link == root.link
+                if not same and (theirs.layer <= LINK or (other.hard_up and node not in cut)):
+                    continue
+                if same or set(other.nodes) <= {*root.nodes, *cut}:
+                    yield other, node in cut
+
+    # ---- what is where
+
+    def put(self, incident: Incident, nodes: Iterable[str]) -> None:
+        """Note that an incident has alarms on some nodes, and which link it is about."""
+        for node in nodes:
+            here = self._at.setdefault(node, {})
+            here.pop(incident.number, None)
+            here[incident.number] = None
+        link = incident.members[incident.root].link
+        if link:
+            self._on[link] = incident.number
+
+    def move(self, into: Incident, other: Incident) -> None:
+        """Note that what was of one incident is of another now."""
+        for node in other.nodes:
+            here = self._at.setdefault(node, {})
+            here[into.number] = None
+            here.pop(other.number, None)
+        for link in {member.link for member in other.members.values()}:
+            if self._on.get(link) == other.number:
+                self._on[link] = into.number
+
+    def mark_cut(self, incident: Incident) -> None:
+        """Note what an incident's links and nodes that are down cut off."""
+        links, nodes = incident.links_down(), incident.nodes_down()
+        if links or nodes:
+            for node in self._graph.cut_off(links, nodes):
+                self._cut[node] = incident.number
+
+    def drop(self, incident: Incident) -> None:
+        """Forget where an incident was."""
+        for node in incident.nodes:
+            here = self._at.get(node)
+            if here is not None:
+                here.pop(incident.number, None)
+                if not here:
+                    del self._at[node]
+
+    # ---- checkpoint
+
+    def snapshot(self) -> Any:
+        """Return what `restore` takes."""
+        return {
+            "at": [[node, list(numbers)] for node, numbers in self._at.items()],
+            "on": list(self._on.items()),
+            "cut": list(self._cut.items()),
+            "companions": self.companions.snapshot(),
+        }
+
+    def restore(self, kept: Any) -> None:
+        """Take it back."""
+        self._at = {node: dict.fromkeys(numbers) for node, numbers in kept["at"]}
+        self._on, self._cut = dict(kept.get("on", ())), dict(kept["cut"])
+        self.companions.restore(kept["companions"])
