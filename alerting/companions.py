@@ -19,7 +19,7 @@ from alerting.layers import LAYERS
 
 HERE, NEXT, NAMED = 0, 1, 2  # where a parent is: on the node, on a neighbour, where the words say
 KINDS_MAX = 512  # those beyond it count as one
-RECENT_MAX = 8  # raises of one node
+RECENT_MAX = 12  # raises of one node
 BUSY_NODES_MAX = 20_000  # nodes of which raises are remembered
 PARENTS_MAX = 64  # that are weighed for one raise, the nearest and newest first
 PAIRS_MAX = 100_000
@@ -35,12 +35,14 @@ NEIGHBOURS_USUAL = 3  # of a hub's many neighbours a fault is felt by fewer
 BEGINS_TRUST, BEGINS_SECONDS = 3.0, 86_400.0  # a node begins so many faults in so long
 KINDS_USUAL = 5
 
-DELAYS = 8  # steps of delay, each twice as long as the one before it
+SOON = 8  # steps of delay up to the window, each twice as long as the one before it
+LASTING = 8  # and so many more on the node itself, where trouble may last
 DELAYS_TRUST = 20.0
 SOON_SECONDS, LATE_SECONDS, LATE_SHARE = 20.0, 100.0, 0.2
+LASTING_SHARE = 0.05
 
-SAID_STEP = 1.5  # what one merge or split by hand adds, as a logarithm
-SAID_MOST = 4.5
+SAID_TIMES = 100.0  # by what a merge by hand makes two kinds likelier; a split keeps them apart
+SAID_MOST = 3
 
 
 # A raise that may have set off another: (weight, its alarm, pair of kinds, where, step of delay).
@@ -63,11 +65,12 @@ class Companions:
         self._began_all = 0.0
         self._raises = 0
         self._first_ns = 0
-        prior = _delays_before(window_ns / 1e9)
-        self._delays = [[share * DELAYS_TRUST for share in prior] for _ in FARTHER]
-        self._delays_all = [DELAYS_TRUST] * len(FARTHER)
-        self._widths = [window_ns / 1e9 / (1 << DELAYS - max(i, 1)) for i in range(DELAYS)]
-        self._said: dict[tuple[int, int], float] = {}
+        seconds = window_ns / 1e9
+        prior = [share * DELAYS_TRUST for share in _delays_before(seconds)]
+        self._delays = [list(prior) for _ in FARTHER]
+        self._delays_all = [sum(prior)] * len(FARTHER)
+        self._widths = [seconds / (1 << SOON) * (1 << max(i, 1)) for i in range(SOON + LASTING)]
+        self._said: dict[tuple[int, int], int] = {}
         self._recent: dict[str, list[tuple[int, int, int, int]]] = {}  # at, kind, alarm, degree
 
     # ---- one raise
@@ -95,24 +98,24 @@ class Companions:
         recent = self._recent.get(node)
         if recent is None:
             return
-        earliest_ns = now_ns - self._window_ns
-        if recent[-1][0] <= earliest_ns:
-            del self._recent[node]
-            return
+        lasting = 1 << LASTING if relation == HERE else 1
+        earliest_ns = now_ns - self._window_ns * lasting
         delays, all_delays = self._delays[relation], self._delays_all[relation]
         chances = self._chances[relation]
         for at_ns, before, alarm, degree in reversed(recent):
             if at_ns <= earliest_ns:
                 break
-            pair = (relation * (KINDS_MAX + 1) + before) * (KINDS_MAX + 1) + number
+            pair = _pair(relation, before, number)
             share = self._set_off.get(pair, 0.0) + TRUST * self._believed(
                 before, number, relation, degree
             )
-            delay = ((now_ns - at_ns) * (1 << DELAYS - 1) // self._window_ns).bit_length()
+            delay = ((now_ns - at_ns) * (1 << SOON - 1) // self._window_ns).bit_length()
             weight = share / (chances[before] + TRUST) * delays[delay]
             if self._said:
-                said = self._said.get((min(before, number), max(before, number)), 0.0)
-                weight *= math.exp(said)
+                said = self._said.get((min(before, number), max(before, number)), 0)
+                if said < 0:
+                    continue
+                weight *= SAID_TIMES**said
             weight /= all_delays * self._widths[delay]
             found.append((weight, alarm, pair, relation, delay))
 
@@ -163,7 +166,7 @@ class Companions:
         for node in nodes:
             if len(self._seen_nodes) < BUSY_NODES_MAX:
                 self._seen_nodes[node] = None
-            recent = self._recent.pop(node, [])
+            recent = [one for one in self._recent.pop(node, ()) if one[2] != alarm]
             recent.append((now_ns, number, alarm, degree))
             self._recent[node] = recent[-RECENT_MAX:]  # the node with the newest raise last
             if len(self._recent) > BUSY_NODES_MAX:
@@ -189,13 +192,13 @@ class Companions:
         """Take what an operator did: merged the two, or split them."""
         a, b = (self._number(one, len(LAYERS) - 1) for one in (kind, other))
         key = (min(a, b), max(a, b))
-        step = SAID_STEP if together else -SAID_STEP
-        self._said[key] = max(-SAID_MOST, min(SAID_MOST, self._said.get(key, 0.0) + step))
+        said = self._said.get(key, 0) + (1 if together else -1)
+        self._said[key] = max(-SAID_MOST, min(SAID_MOST, said))
 
-    def opinion(self, kind: str, other: str) -> float:
+    def opinion(self, kind: str, other: str) -> int:
         """Return what operators said of two kinds: above 0 they belong together, below they do not."""
         a, b = self._numbers.get(kind, KINDS_MAX), self._numbers.get(other, KINDS_MAX)
-        return self._said.get((min(a, b), max(a, b)), 0.0)
+        return self._said.get((min(a, b), max(a, b)), 0)
 
     def _number(self, kind: str, layer: int) -> int:
         number = self._numbers.get(kind)
@@ -250,6 +253,10 @@ class Companions:
         }
 
 
+def _pair(relation: int, before: int, after: int) -> int:
+    return (relation * (KINDS_MAX + 1) + before) * (KINDS_MAX + 1) + after
+
+
 def _delays_before(window_seconds: float) -> list[float]:
     """Return the shares of delays that are believed before any was seen: soon, with a long tail."""
 
@@ -257,6 +264,6 @@ def _delays_before(window_seconds: float) -> list[float]:
         soon, late = math.exp(-seconds / SOON_SECONDS), math.exp(-seconds / LATE_SECONDS)
         return (1.0 - LATE_SHARE) * soon + LATE_SHARE * late
 
-    edges = [0.0] + [window_seconds / (1 << DELAYS - 1 - i) for i in range(DELAYS)]
+    edges = [0.0] + [window_seconds / (1 << SOON) * (2 << i) for i in range(SOON)]
     parts = [beyond(a) - beyond(b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    return [part / sum(parts) for part in parts]
+    return parts + [LASTING_SHARE / LASTING] * LASTING

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from alerting.alarm import OURS, PRIMARY, Alarm
-from alerting.companions import Companions, Parent
+from alerting.companions import SOON, Companions, Parent
 from alerting.config import AlertingSettings
 from alerting.graph import Graph
 from alerting.incident import Incident, Member
@@ -20,7 +20,7 @@ from alerting.places import Place
 LATE_NS = 60_000_000_000  # a cause may be reported so much later than its first symptom
 PHYSICAL_NS = 10_000_000_000  # one cause takes several links down within seconds
 ABSORB_NS = 60_000_000_000  # symptoms that came before their cause
-REACH_HOPS = 2  # from the root's nodes: causes act near by, chains of neighbours explain nothing
+LASTING_LEAST = 0.1  # trouble that its node has had for hours is preferred to a new one
 
 
 class Grouping:
@@ -37,6 +37,7 @@ class Grouping:
         self._settings = settings
         self._graph = graph
         self._group_ns = round(settings.group_seconds * 1e9)
+        self._repeat_ns = round(settings.repeat_hours * 3600e9)
         self._incidents = incidents
         self._of = incident_of
         self._at: dict[str, dict[int, None]] = {}  # node: incidents there, the newest last
@@ -101,16 +102,31 @@ class Grouping:
     def _likeliest(
         self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int
     ) -> Incident | None:
+        """Return the incident whose raises outweigh all others and an alarm's own beginning."""
         weights: dict[int, float] = {}
-        for weight, number, _, _, _ in parents:
+        lasting: dict[int, float] = {}
+        for weight, number, _, _, delay in parents:
             of = self._of.get(number, 0)
+            incident = self._incidents.get(of)
+            if incident is None:
+                continue
+            if delay >= SOON:
+                if not incident.open and now_ns - incident.closed_ns > self._repeat_ns:
+                    continue
+                lasting[of] = lasting.get(of, 0.0) + weight
             weights[of] = weights.get(of, 0.0) + weight
-        best, found = self.companions.begins(alarm.kind, now_ns), None
+        begins = self.companions.begins(alarm.kind, now_ns)
+        found = self._most(weights, begins, alarm, place, now_ns)
+        return found or self._most(lasting, begins * LASTING_LEAST, alarm, place, now_ns)
+
+    def _most(
+        self, weights: dict[int, float], least: float, alarm: Alarm, place: Place, now_ns: int
+    ) -> Incident | None:
+        best, found = least, None
         for number, weight in weights.items():
-            incident = self._incidents.get(number)
-            if weight > best and incident is not None:
-                if not self._refuses(incident, alarm, place, now_ns):
-                    best, found = weight, incident
+            incident = self._incidents[number]
+            if weight > best and not self._refuses(incident, alarm, place, now_ns):
+                best, found = weight, incident
         return found
 
     def _refuses(self, incident: Incident, alarm: Alarm, place: Place, now_ns: int) -> bool:

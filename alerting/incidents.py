@@ -47,7 +47,7 @@ class Incidents:
         self._repeat_ns = round(settings.repeat_hours * 3600e9)
         self.all: dict[int, Incident] = {}
         self._of: dict[int, int] = {}  # alarm: its incident
-        self._grouping = Grouping(settings, places.graph, self.all, self._of)
+        self.grouping = Grouping(settings, places.graph, self.all, self._of)
         self._raised: dict[int, list[int]] = {}  # alarm: when it was last raised, a few times
         self._closed: dict[int, None] = {}  # in order of closing
         self._waiting: dict[int, None] = {}  # not told yet
@@ -83,18 +83,18 @@ class Incidents:
         times = self._raised.setdefault(alarm.id, [])
         times.append(now_ns)
         del times[: -self._settings.repeat_changes]
-        parents = self._grouping.parents(alarm, place, now_ns)
+        parents = self.grouping.parents(alarm, place, now_ns)
         behind = False
         if before is not None and self._comes_back(before, alarm, times, now_ns):
             incident = before
         else:
-            found, behind = self._grouping.find(alarm, place, parents, now_ns)
+            found, behind = self.grouping.find(alarm, place, parents, now_ns)
             incident = found or self._begin(alarm, now_ns)
         self._reopen(incident)
-        self._grouping.learn(alarm, place, parents, now_ns)
+        self.grouping.learn(alarm, place, parents, now_ns)
         self._join(incident, alarm, place, now_ns, behind=behind)
         if layer_of(alarm) <= LINK:
-            for other, cut_off in self._grouping.absorbable(incident, now_ns):
+            for other, cut_off in self.grouping.absorbable(incident, now_ns):
                 self._merge(incident, other, now_ns, behind=cut_off)
         if not alarm.up:
             incident.members[alarm.id].up = False
@@ -132,11 +132,11 @@ class Incidents:
         incident.last_ns = now_ns
         for node in place.nodes:
             incident.nodes[node] = now_ns
-        self._grouping.put(incident, place.nodes)
+        self.grouping.put(incident, place.nodes)
         if behind and not alarm.suppressed:
             alarm.suppressed = "parent"
         self._touch(incident, at_once=alarm.id == incident.front)
-        self._grouping.mark_cut(incident)
+        self.grouping.mark_cut(incident)
 
     def _reopen(self, incident: Incident) -> None:
         if incident.open:
@@ -162,13 +162,13 @@ class Incidents:
                     alarm.suppressed = "parent"
         for node, at in other.nodes.items():
             into.nodes[node] = max(into.nodes.get(node, 0), at)
-        self._grouping.move(into, other)
+        self.grouping.move(into, other)
         other.parent, other.closed_ns = into.number, now_ns
         self._waiting.pop(other.number, None)
         self._closed[other.number] = None
         self._changed[other.number] = True
         self._touch(into, at_once=False)
-        self._grouping.mark_cut(into)
+        self.grouping.mark_cut(into)
         if any(member.up for member in into.members.values()):
             self._reopen(into)
 
@@ -182,7 +182,7 @@ class Incidents:
             for kind in into.kinds:
                 for theirs in other.kinds:
                     if kind != theirs:
-                        self._grouping.companions.said(kind, theirs, together=True)
+                        self.grouping.companions.said(kind, theirs, together=True)
             self._merge(into, other, now_ns, behind=False)
         into.by_hand, into.operator = True, by
         self._touch(into, at_once=True)
@@ -201,7 +201,7 @@ class Incidents:
             for other in staying:
                 kinds = incident.members[one].kind, incident.members[other].kind
                 if kinds[0] != kinds[1]:
-                    self._grouping.companions.said(*kinds, together=False)
+                    self.grouping.companions.said(*kinds, together=False)
         first = self._alarm(going[0])
         if first is None:
             return False
@@ -220,7 +220,7 @@ class Incidents:
         new.operator = incident.operator = by
         for one_of in (new, incident):
             one_of.root = min(one_of.members, key=one_of.depth)
-            self._grouping.put(one_of, one_of.nodes)
+            self.grouping.put(one_of, one_of.nodes)
             self._touch(one_of, at_once=True)
             self._settle(one_of, now_ns)
         return True
@@ -367,7 +367,7 @@ class Incidents:
             if self._of.get(alarm) == number:
                 del self._of[alarm]
                 self._raised.pop(alarm, None)
-        self._grouping.drop(incident)
+        self.grouping.drop(incident)
 
     # ---- checkpoint
 
@@ -380,7 +380,7 @@ class Incidents:
             "waiting": list(self._waiting),
             "changed": list(self._changed.items()),
             "of": list(self._of.items()),
-            "grouping": self._grouping.snapshot(),
+            "grouping": self.grouping.snapshot(),
         }
 
     def restore(self, kept: Any) -> None:
@@ -392,7 +392,7 @@ class Incidents:
         self._waiting = dict.fromkeys(kept["waiting"])
         self._changed = dict(kept["changed"])
         self._of.update(kept["of"])
-        self._grouping.restore(kept.get("grouping", kept))
+        self.grouping.restore(kept.get("grouping", kept))
 
 
 def _calm(title: str) -> str:

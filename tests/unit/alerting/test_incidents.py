@@ -146,10 +146,10 @@ def test_merged_by_hand_they_are_one_and_the_kinds_are_learned() -> None:
     world.second(world.report("fan", "c2"), world.report("door", "a7"))
     told = world.notices(seconds=20)
     assert len(told) == 2
-    before = world.stage.incidents.companions.lift("fan", "door")
+    before = world.stage.incidents.grouping.companions.opinion("fan", "door")
     notices = world.notices(world.act("merge", incidents=[a.incident for a in told], by="ann"))
     assert {(a.state, a.alarms_count) for a in notices} == {("updated", 2), ("cleared", 1)}
-    assert world.stage.incidents.companions.lift("fan", "door") > before
+    assert world.stage.incidents.grouping.companions.opinion("fan", "door") > before
 
 
 def test_split_by_hand_they_are_two_and_stay_two() -> None:
@@ -164,7 +164,7 @@ def test_split_by_hand_they_are_two_and_stay_two() -> None:
     notices = world.notices(world.act("split", incident=one.incident, alarms=[door], by="ann"))
     notices += world.notices(seconds=20)
     assert len({a.incident for a in notices}) == 2
-    assert world.stage.incidents.companions.lift("fan", "door") < -1.0
+    assert world.stage.incidents.grouping.companions.opinion("fan", "door") < 0
     # The next pair is told apart by itself.
     world.second(world.report("fan", "c3"), world.report("door", "c3"), seconds=4000)
     assert len(world.notices(seconds=20)) == 2
