@@ -19,6 +19,7 @@ from alerting.layers import LAYERS
 
 HERE, NEXT, NAMED = 0, 1, 2  # where a parent is: on the node, on a neighbour, where the words say
 KINDS_MAX = 512  # those beyond it count as one
+KINDS = KINDS_MAX + 1
 RECENT_MAX = 12  # raises of one node
 BUSY_NODES_MAX = 20_000  # nodes of which raises are remembered
 PARENTS_MAX = 64  # that are weighed for one raise, the nearest and newest first
@@ -32,7 +33,7 @@ TRUST = 0.1
 DEEPER, LEVEL, ABOVE, SAME_KIND = 0.09, 0.045, 0.009, 0.03
 FARTHER = (1.0, 1.0 / 3.0, 10.0)  # by where the parent is; who names a node means it
 NEIGHBOURS_USUAL = 3  # of a hub's many neighbours a fault is felt by fewer
-BEGINS_TRUST, BEGINS_SECONDS = 3.0, 86_400.0  # a node begins so many faults in so long
+BEGINS_TRUST, BEGINS_SECONDS = 1.0, 86_400.0  # a node begins so many faults in so long
 KINDS_USUAL = 5
 
 SOON = 8  # steps of delay up to the window, each twice as long as the one before it
@@ -98,25 +99,25 @@ class Companions:
         recent = self._recent.get(node)
         if recent is None:
             return
-        lasting = 1 << LASTING if relation == HERE else 1
-        earliest_ns = now_ns - self._window_ns * lasting
-        delays, all_delays = self._delays[relation], self._delays_all[relation]
-        chances = self._chances[relation]
+        earliest_ns = now_ns - self._window_ns * (1 << LASTING if relation == HERE else 1)
+        delays, chances = self._delays[relation], self._chances[relation]
+        every = self._delays_all[relation]
         for at_ns, before, alarm, degree in reversed(recent):
             if at_ns <= earliest_ns:
                 break
-            pair = _pair(relation, before, number)
-            share = self._set_off.get(pair, 0.0) + TRUST * self._believed(
-                before, number, relation, degree
-            )
+            pair = (relation * KINDS + before) * KINDS + number
+            share = self._set_off.get(pair)
+            if share is None:
+                share = TRUST * self._believed(before, number, relation, degree)
+                self._set_off[pair] = share
             delay = ((now_ns - at_ns) * (1 << SOON - 1) // self._window_ns).bit_length()
-            weight = share / (chances[before] + TRUST) * delays[delay]
+            weight = share * delays[delay]
+            weight /= (chances[before] + TRUST) * every * self._widths[delay]
             if self._said:
                 said = self._said.get((min(before, number), max(before, number)), 0)
                 if said < 0:
                     continue
                 weight *= SAID_TIMES**said
-            weight /= all_delays * self._widths[delay]
             found.append((weight, alarm, pair, relation, delay))
 
     def _believed(self, before: int, number: int, relation: int, degree: int) -> float:
@@ -152,7 +153,7 @@ class Companions:
         total = own + sum(parent[0] for parent in parents)
         for weight, _, pair, relation, delay in parents:
             part = weight / total
-            self._set_off[pair] = self._set_off.get(pair, 0.0) + part
+            self._set_off[pair] += part
             self._delays[relation][delay] += part
             self._delays_all[relation] += part
         self._began[number] += own / total
@@ -251,10 +252,6 @@ class Companions:
             node: [(at, kind, alarm, degree) for at, kind, alarm, degree in recent]
             for node, recent in kept["recent"]
         }
-
-
-def _pair(relation: int, before: int, after: int) -> int:
-    return (relation * (KINDS_MAX + 1) + before) * (KINDS_MAX + 1) + after
 
 
 def _delays_before(window_seconds: float) -> list[float]:

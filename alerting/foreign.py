@@ -20,10 +20,10 @@ from alerting.storm import KIND as STORM
 from alerting.storm import NEVER_NS, Storm, Storms
 from runtime.component import Context
 from telemetry.batch import Batch
-from telemetry.schema import Kind
 
 CLEARED_KEPT_NS = 86_400_000_000_000  # so long its occurrences are counted on
 RAISES_KEPT = 32
+NO_DETAIL = ("", '{"detail": {}}')
 WORDS_NS = 60_000_000_000  # an alarm whose words alone change is told of so often at most
 FLAPPING = " (flapping)"
 _NUMBER = re.compile(r"\d+")
@@ -67,14 +67,8 @@ class ForeignAlarms:
 
     def report(self, batch: Batch, now_ns: int) -> list[Alarm]:
         """Take the reports of an event tick; return the alarms that changed, in order."""
-        found = collapse(batch)
-        ids = batch["alarm_id"][found.row].tolist()
-        entries = zip(
-            ids, found.row.tolist(), found.last_raise.tolist(), found.raises.tolist(),
-            found.clears.tolist(), found.first_raised.tolist(), strict=True,
-        )  # fmt: skip
         changed = []
-        for number, row, last_raise, raises, clears, first_raised in entries:
+        for number, row, last_raise, raises, clears, first_raised in collapse(batch).entries():
             alarm = self.alarms.get(number)
             reports = raises + clears
             cleared = row != last_raise
@@ -177,7 +171,7 @@ class ForeignAlarms:
             "where": alarm.entity,
             "sure": f"certain: {alarm.source} says so",
             "why": [f"{alarm.source} reports {alarm.kind}"],
-            "detail": json.loads(detail).get("detail", {}) if detail else {},
+            "detail": {} if detail in NO_DETAIL else json.loads(detail).get("detail", {}),
         }
 
         self._take_over_state(alarm, _text(batch, "operator_state", row), alarm.explain["detail"])
@@ -429,11 +423,12 @@ class ForeignAlarms:
 
 def _text(batch: Batch, name: str, row: int) -> str:
     """Return one value of a text or code column, without decoding the others."""
-    column = batch[name]
-    if batch.schema.by_name[name].kind is Kind.CODE:
-        return batch.dictionaries[name][int(column[row])]
-    start, end = int(column[row]), int(column[row + 1])
-    return batch.blobs[name][start:end].tobytes().decode("utf-8", "replace")
+    column = batch.columns[name]
+    words = batch.dictionaries.get(name)
+    if words is not None:
+        return words[int(column[row])]
+    start, end = column[row : row + 2].tolist()
+    return batch.blobs[name][start:end].tobytes().decode("utf-8", "replace") if end > start else ""
 
 
 def _same_words(one: str, other: str) -> bool:

@@ -20,7 +20,7 @@ from alerting.places import Place
 LATE_NS = 60_000_000_000  # a cause may be reported so much later than its first symptom
 PHYSICAL_NS = 10_000_000_000  # one cause takes several links down within seconds
 ABSORB_NS = 60_000_000_000  # symptoms that came before their cause
-LASTING_LEAST = 0.1  # trouble that its node has had for hours is preferred to a new one
+LASTING_LEAST = 0.3  # trouble that its node has had for hours is preferred to a new one
 
 
 class Grouping:
@@ -103,8 +103,10 @@ class Grouping:
         self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int
     ) -> Incident | None:
         """Return the incident whose raises outweigh all others and an alarm's own beginning."""
+        begins = self.companions.begins(alarm.kind, now_ns)
         weights: dict[int, float] = {}
         lasting: dict[int, float] = {}
+        rooted: set[int] = set()  # incidents whose root alone explains the alarm
         for weight, number, _, _, delay in parents:
             of = self._of.get(number, 0)
             incident = self._incidents.get(of)
@@ -114,22 +116,21 @@ class Grouping:
                 if not incident.open and now_ns - incident.closed_ns > self._repeat_ns:
                     continue
                 lasting[of] = lasting.get(of, 0.0) + weight
+            if number == incident.root and weight > begins:
+                rooted.add(of)
             weights[of] = weights.get(of, 0.0) + weight
-        begins = self.companions.begins(alarm.kind, now_ns)
-        found = self._most(weights, begins, alarm, place, now_ns)
-        return found or self._most(lasting, begins * LASTING_LEAST, alarm, place, now_ns)
+        for found, least in ((weights, begins), (lasting, begins * LASTING_LEAST)):
+            for of, weight in sorted(found.items(), key=lambda one: -one[1]):
+                if weight <= least:
+                    break
+                incident = self._incidents[of]
+                if not self._refuses(incident, alarm, place, now_ns, rooted=of in rooted):
+                    return incident
+        return None
 
-    def _most(
-        self, weights: dict[int, float], least: float, alarm: Alarm, place: Place, now_ns: int
-    ) -> Incident | None:
-        best, found = least, None
-        for number, weight in weights.items():
-            incident = self._incidents[number]
-            if weight > best and not self._refuses(incident, alarm, place, now_ns):
-                best, found = weight, incident
-        return found
-
-    def _refuses(self, incident: Incident, alarm: Alarm, place: Place, now_ns: int) -> bool:
+    def _refuses(
+        self, incident: Incident, alarm: Alarm, place: Place, now_ns: int, *, rooted: bool = False
+    ) -> bool:
         """Whether an incident cannot hold an alarm, whatever speaks for it."""
         root = incident.members[incident.root]
         if incident.by_hand:
@@ -152,7 +153,7 @@ class Grouping:
                 return True
         if any(node in root.nodes for node in place.nodes):
             return False
-        if len(incident.members) >= self._settings.incident_alarms_max:
+        if len(incident.members) >= self._settings.incident_alarms_max and not rooted:
             return True
         return not self._is_within_reach(root, place)
 

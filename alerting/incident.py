@@ -32,6 +32,11 @@ class Member:
     primary: bool = False  # a fault that our own cause rules named: never two in one incident
     behind: bool = False  # it is there because its way to the network is cut
 
+    @property
+    def cuts(self) -> bool:
+        """Whether it may cut others off: it names a link or a node that is down."""
+        return self.node_down or (self.link_down and bool(self.link))
+
 
 def member_of(alarm: Alarm, place: Place, *, primary: bool, behind: bool) -> Member:
     """Return an alarm as a member."""
@@ -73,6 +78,8 @@ class Incident:
     operator: str = ""
     origin: str = ""
     by_hand: bool = False  # merged or split by an operator: left alone
+    cuts: bool = False  # whether one of its alarms may cut others off
+    first: int = 0  # the deepest of its alarms, 0 = to be looked for anew
     causes: list[dict[str, Any]] = field(default_factory=list)
     impact: dict[str, Any] = field(default_factory=dict)
     similar: list[dict[str, Any]] = field(default_factory=list)
@@ -105,6 +112,12 @@ class Incident:
         """Whether a hard alarm under it is up."""
         return any(member.hard and member.up for member in self.members.values())
 
+    def add(self, number: int, member: Member) -> None:
+        """Take an alarm in, or take it in anew."""
+        self.members[number] = member
+        self.cuts |= member.cuts
+        self.first = 0
+
     def is_of_another(self, link: str) -> bool:
         """Whether its alarms name links, and not this one; False where no link is asked for."""
         named = {member.link for member in self.members.values() if member.link}
@@ -112,18 +125,28 @@ class Incident:
 
     def links_down(self) -> frozenset[str]:
         """Return the links that its alarms say are down now."""
+        if not self.cuts:
+            return frozenset()
         return frozenset(m.link for m in self.members.values() if m.up and m.link_down and m.link)
 
     def nodes_down(self) -> frozenset[str]:
         """Return the nodes that its alarms say are gone now."""
+        if not self.cuts:
+            return frozenset()
         return frozenset(
             node for m in self.members.values() if m.up and m.node_down for node in m.nodes
         )
 
     def worst(self) -> str:
         """Return the gravest severity of what is up; of all where nothing is."""
-        up = [m.severity for m in self.members.values() if m.up]
-        return min(up or [m.severity for m in self.members.values()], key=SEVERITIES.index)
+        up = {m.severity for m in self.members.values() if m.up}
+        return min(up or {m.severity for m in self.members.values()}, key=SEVERITIES.index)
+
+    def deepest(self) -> int:
+        """Return the alarm that is likeliest its root."""
+        if not self.first:
+            self.first = min(self.members, key=self.depth)
+        return self.first
 
     def depth(self, number: int) -> tuple[int, bool, int, int, int]:
         """Return how likely a member is the root, the smallest most.

@@ -74,6 +74,7 @@ class Incidents:
         at_once = alarm.id == incident.front and not hidden
         at_once |= SEVERITIES.index(alarm.severity) < SEVERITIES.index(incident.severity)
         member.severity, member.title, member.hidden = alarm.severity, alarm.title, hidden
+        incident.first = 0
         self._touch(incident, at_once=at_once)
 
     def _raise(self, alarm: Alarm, before: Incident | None, now_ns: int) -> None:
@@ -127,7 +128,7 @@ class Incidents:
         self, incident: Incident, alarm: Alarm, place: Place, now_ns: int, *, behind: bool
     ) -> None:
         primary = alarm.source == OURS and alarm.kind in PRIMARY
-        incident.members[alarm.id] = member_of(alarm, place, primary=primary, behind=behind)
+        incident.add(alarm.id, member_of(alarm, place, primary=primary, behind=behind))
         self._of[alarm.id] = alarm.incident = incident.number
         incident.last_ns = now_ns
         for node in place.nodes:
@@ -154,7 +155,7 @@ class Incidents:
         for number, member in other.members.items():
             alarm = self._alarm(number)
             member.behind = member.behind or behind
-            into.members[number] = member
+            into.add(number, member)
             self._of[number] = into.number
             if alarm is not None:
                 alarm.incident = into.number
@@ -207,7 +208,7 @@ class Incidents:
             return False
         new = self._begin(first, now_ns)
         for one in going:
-            new.members[one] = incident.members.pop(one)
+            new.add(one, incident.members.pop(one))
             self._of[one] = new.number
             moved = self._alarm(one)
             if moved is not None:
@@ -219,7 +220,8 @@ class Incidents:
         new.by_hand = incident.by_hand = True
         new.operator = incident.operator = by
         for one_of in (new, incident):
-            one_of.root = min(one_of.members, key=one_of.depth)
+            one_of.first = 0
+            one_of.root = one_of.deepest()
             self.grouping.put(one_of, one_of.nodes)
             self._touch(one_of, at_once=True)
             self._settle(one_of, now_ns)
@@ -318,7 +320,7 @@ class Incidents:
         links = incident.links_down()
         if links:
             self._mark_behind(incident, links)
-        root = min(incident.members, key=incident.depth)
+        root = incident.deepest()
         if not incident.told_ns and root != incident.front and incident.state == "pending":
             incident.front = root
         if root == incident.root or incident.parent:
@@ -345,7 +347,9 @@ class Incidents:
             if not away or member.layer == POWER or member.link in links:
                 continue
             around = set(self._places.graph.links_of(member.nodes[0]))
-            member.behind = not (member.node_down and len(around) > 1 and around <= links)
+            behind = not (member.node_down and len(around) > 1 and around <= links)
+            if behind != member.behind:
+                member.behind, incident.first = behind, 0
 
     def _members(self, incident: Incident) -> list[Alarm]:
         found = (self._alarm(number) for number in incident.members)

@@ -151,7 +151,7 @@ class AlertingStage:
         if not (incomplete and not rows):
             judged = self._own.judge(rows, frontier_ns, cadences)
             changed.update((alarm.id, alarm) for alarm in judged)
-        made = self._tell(changed, frontier_ns) + digest
+        made = self._batches(*self._group(changed, frontier_ns), frontier_ns) + digest
         up = Counter(alarm.severity for alarm in self._all() if alarm.up)
         for severity in SEVERITIES:
             self._up.set(up[severity], severity)
@@ -163,20 +163,26 @@ class AlertingStage:
 
         Nothing of our own is quiet by it.
         """
-        if frontier_ns <= self._last_ns:
-            return []
-        self._last_ns = frontier_ns
-        return self._tell(self._take_waiting(frontier_ns), frontier_ns)
+        return self._batches(*self.changes(frontier_ns), frontier_ns)
 
-    def _tell(self, changed: dict[int, Alarm], now_ns: int) -> list[Batch]:
-        """Hide and group what changed, and return the rows of it."""
+    def changes(self, frontier_ns: int) -> tuple[list[Alarm], list[dict[str, Any]]]:
+        """As `event`, but return the alarms and the rows of incidents that changed, not batches."""
+        if frontier_ns <= self._last_ns:
+            return [], []
+        self._last_ns = frontier_ns
+        return self._group(self._take_waiting(frontier_ns), frontier_ns)
+
+    def _group(
+        self, changed: dict[int, Alarm], now_ns: int
+    ) -> tuple[list[Alarm], list[dict[str, Any]]]:
+        """Hide and group what changed; return it with the rows of its incidents."""
         self._hide(changed, now_ns)
         for alarm in changed.values():
             self._explainer.complete(alarm)
             if alarm.up and (advice := self.triage.advise(alarm)):
                 alarm.explain = {**alarm.explain, "triage": advice}
             self.incidents.take(alarm, now_ns, hidden=_is_hidden(alarm))
-        return self._batches(changed.values(), self.incidents.advance(now_ns), now_ns)
+        return list(changed.values()), self.incidents.advance(now_ns)
 
     def _take_waiting(self, now_ns: int) -> dict[int, Alarm]:
         """Take foreign reports, log lines and actions in the order in which they came."""

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +28,11 @@ from tocsin.intake import make_context
 
 SOURCE = "file"
 SECOND_NS = 1_000_000_000
+CHUNK_ROWS = 10_000  # of a file at once: columns are made for many seconds together
+PLAIN = (
+    "state", "severity", "title", "entity", "opened_ns", "closed_ns", "alarms_count",
+    "parent_incident_id",
+)  # fmt: skip
 
 
 class _NoSeries:
@@ -59,10 +64,12 @@ class Report:
     """What came of an alarm file."""
 
     raises: int = 0
+    changes: int = 0  # raises and clears
     alarms: int = 0  # distinct keys
     incidents: list[dict[str, Any]] = field(default_factory=list)  # newest row of each
     seconds: float = 0.0  # in the stage
     mixed: int = 0  # alarms in an incident of another fault
+    strays: int = 0  # alarms that sit apart from most of their fault
     judged: int = 0  # alarms whose true fault is known
 
     @property
@@ -81,17 +88,24 @@ class Report:
         return self.mixed / self.judged if self.judged else 0.0
 
     @property
-    def microseconds_an_alarm(self) -> float:
-        """Time in the stage for each report."""
-        return self.seconds * 1e6 / max(self.raises, 1)
+    def torn(self) -> float:
+        """Share of alarms that sit in another incident than most alarms of their fault."""
+        return self.strays / self.judged if self.judged else 0.0
+
+    @property
+    def microseconds_a_change(self) -> float:
+        """Processor time in the stage for each raise and clear."""
+        return self.seconds * 1e6 / max(self.changes, 1)
 
     def line(self) -> str:
         """Return the figures in one line."""
-        known = f", over-merge {self.over_merge:.1%}" if self.judged else ""
+        known = ""
+        if self.judged:
+            known = f", over-merge {self.over_merge:.1%}, torn apart {self.torn:.1%}"
         return (
             f"{self.raises} raises of {self.alarms} alarms -> {len(self.incidents)} incidents: "
             f"compression {self.compression:.1%}, largest {self.largest} alarms{known}, "
-            f"{self.microseconds_an_alarm:.0f} us an alarm"
+            f"{self.microseconds_a_change:.0f} us a change"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -99,21 +113,37 @@ class Report:
         return {
             "raises": self.raises, "alarms": self.alarms, "compression": self.compression,
             "largest": self.largest, "over_merge": self.over_merge if self.judged else None,
-            "microseconds_an_alarm": self.microseconds_an_alarm, "incidents": self.incidents,
+            "torn": self.torn if self.judged else None,
+            "microseconds_a_change": self.microseconds_a_change, "incidents": self.incidents,
         }  # fmt: skip
 
 
-def seconds_of(events: Iterable[Event]) -> Iterator[tuple[int, Batch]]:
+def seconds_of(events: Sequence[Event]) -> Iterator[tuple[int, Batch]]:
     """Yield (end, batch) of each second in which something was reported."""
-    for second, group in groupby(events, key=lambda event: event.time_ns // SECOND_NS):
-        rows = [
-            alarm_row(
-                source=SOURCE, kind=event.kind, entity=event.entity, severity=event.severity,
-                changed_ns=event.time_ns, title=event.title,
-            )
-            for event in group
-        ]  # fmt: skip
-        yield (second + 1) * SECOND_NS, batch_from_rows(ALARM, rows, source=SOURCE)
+    start = 0
+    while start < len(events):
+        stop = min(start + CHUNK_ROWS, len(events))
+        while stop < len(events) and _second(events[stop]) == _second(events[stop - 1]):
+            stop += 1  # a second is never cut in two
+        chunk = events[start:stop]
+        batch = batch_from_rows(ALARM, [_row(event) for event in chunk], source=SOURCE)
+        first = 0
+        for second, group in groupby(chunk, key=_second):
+            last = first + sum(1 for _ in group)
+            yield (second + 1) * SECOND_NS, batch.slice(first, last)
+            first = last
+        start = stop
+
+
+def _second(event: Event) -> int:
+    return event.time_ns // SECOND_NS
+
+
+def _row(event: Event) -> dict[str, Any]:
+    return alarm_row(
+        source=SOURCE, kind=event.kind, entity=event.entity, severity=event.severity,
+        changed_ns=event.time_ns, title=event.title,
+    )  # fmt: skip
 
 
 def correlate(
@@ -128,47 +158,48 @@ def correlate(
         storm_alarms=max(settings.storm_alarms, len(events)),
     )
     stage = make_stage(network, settings)
-    report = Report(raises=sum(e.severity != CLEARED for e in events), alarms=len(keys))
+    report = Report(
+        raises=sum(e.severity != CLEARED for e in events), alarms=len(keys), changes=len(events)
+    )
     newest: dict[int, dict[str, Any]] = {}
     for end_ns, batch in seconds_of(events):
         began = time.process_time()
         stage.process(batch)
-        made = stage.event(end_ns)
+        _, rows = stage.changes(end_ns)
         report.seconds += time.process_time() - began
-        for out in made:
-            if out.schema.name == "incident":
-                newest.update(_rows(out))
-    report.incidents = [row for row in newest.values() if row["state"] != "merged"]
+        newest.update((row["incident_id"], row) for row in rows)
+    report.incidents = [_told(row) for row in newest.values() if row["state"] != "merged"]
     _judge(report, events)
     return report
 
 
-def _rows(batch: Batch) -> dict[int, dict[str, Any]]:
-    texts = {
-        name: batch.texts(name)
-        for name in ("state", "severity", "title", "entity", "causes", "alarms", "impact")
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what is told of an incident to who correlates a file."""
+    return {name: row[name] for name in PLAIN} | {
+        name: msgspec.json.decode(row[name]) for name in ("causes", "alarms", "impact")
     }
-    made = {}
-    for i in range(batch.rows):
-        row: dict[str, Any] = {name: column[i] for name, column in texts.items()}
-        for name in ("causes", "alarms", "impact"):
-            row[name] = msgspec.json.decode(row[name])
-        for name in ("opened_ns", "closed_ns", "alarms_count", "parent_incident_id"):
-            row[name] = int(batch[name][i])
-        made[int(batch["incident_id"][i])] = row
-    return made
 
 
 def _judge(report: Report, events: Sequence[Event]) -> None:
-    """Count alarms that sit with those of another fault, where the file says which is which."""
+    """Count alarms that sit with those of another fault, and those that sit apart from their own.
+
+    Only where the file says which is which.
+    """
     fault = {
         f"{foreign_alarm_id(SOURCE, e.kind, e.entity):016x}": e.fault for e in events if e.fault
     }
-    for incident in report.incidents:
+    of_fault: dict[str, Counter[int]] = {}
+    for place, incident in enumerate(report.incidents):
+        if incident["parent_incident_id"]:
+            continue  # told, then merged into another one, which has its alarms
         known = [fault[number] for number in incident["alarms"] if number in fault]
         if known:
             report.judged += len(known)
             report.mixed += len(known) - Counter(known).most_common(1)[0][1]
+        for name in known:
+            of_fault.setdefault(name, Counter())[place] += 1
+    for places in of_fault.values():
+        report.strays += places.total() - places.most_common(1)[0][1]
 
 
 def causes(events: Sequence[Event], network: FileNetworkMap) -> list[Edge]:

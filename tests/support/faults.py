@@ -30,13 +30,33 @@ def ring_of_rings(rings: int = 30, size: int = 20) -> list[tuple[str, str]]:
     return pairs
 
 
+def mesh(nodes: int, links_a_node: int, seed: int) -> list[tuple[str, str]]:
+    """Return the links of random places in the plane, each to its nearest ones."""
+    places = np.random.default_rng(seed).random((nodes, 2))
+    far = ((places[:, None] - places[None]) ** 2).sum(-1)
+    nearest = np.argsort(far, axis=1)[:, 1 : 1 + links_a_node // 2]
+    found = {(min(a, int(b)), max(a, int(b))) for a in range(nodes) for b in nearest[a]}
+    return [(f"m{a}", f"m{b}") for a, b in sorted(found)]
+
+
+def tree(nodes: int, children: int) -> list[tuple[str, str]]:
+    """Return the links of an aggregation tree."""
+    return [(f"t{(i - 1) // children}", f"t{i}") for i in range(1, nodes)]
+
+
+def leaf_and_spine(spines: int, leaves: int) -> list[tuple[str, str]]:
+    """Return the links of a fabric: every leaf to every spine."""
+    return [(f"spine{i}", f"leaf{j}") for i in range(spines) for j in range(leaves)]
+
+
 def overlapping_faults(
-    pairs: Sequence[tuple[str, str]], *, faults: int, mean_gap_seconds: float, seed: int
-) -> list[Event]:
+    pairs: Sequence[tuple[str, str]], *, faults: int, mean_gap_seconds: float, seed: int,
+    slowness: float = 1.0,
+) -> list[Event]:  # fmt: skip
     """Return the alarms of faults that begin at random, on average so long after each other.
 
-    Symptoms appear at the root's node and next to it, spread over a minute and a half; each fault
-    lasts some minutes and clears what it raised. `fault` of each event is the truth.
+    Symptoms appear at the root's node and next to it, spread over a minute and a half (`slowness`
+    times as long); each fault lasts some minutes and clears what it raised. `fault` of each event is the truth.
     """
     random = np.random.default_rng(seed)
     network = network_of(list(pairs), [])
@@ -54,7 +74,9 @@ def overlapping_faults(
         for kind, where, likely, latest in symptoms:
             for place in [node] if where == "here" else near[node]:
                 if random.random() < likely:
-                    raises.append((float(random.uniform(0, latest)), kind, place, "major"))
+                    raises.append(
+                        (float(random.uniform(0, latest * slowness)), kind, place, "major")
+                    )
         lasts = float(random.uniform(300, 1800))
         for after, kind, place, how in raises:
             if (kind, place) in up:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from alerting.causality import learn
 from correlator.tables.network_map import FileNetworkMap
 from telemetry.errors import ConfigError
-from tests.support.faults import overlapping_faults, ring_of_rings
+from tests.support.faults import leaf_and_spine, mesh, overlapping_faults, ring_of_rings, tree
 from tocsin.alarm_files import network_of, read_alarms, read_topology
 from tocsin.cli.correlate import correlate as command
 from tocsin.correlation import causes, correlate, score
@@ -33,16 +33,50 @@ def sets(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("mean_gap_seconds", [20.0, 60.0, 300.0])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_overlapping_faults_are_not_merged(mean_gap_seconds: float, seed: int) -> None:
-    pairs = ring_of_rings()
-    events = overlapping_faults(pairs, faults=150, mean_gap_seconds=mean_gap_seconds, seed=seed)
+NETWORKS = {
+    "rings-630": ring_of_rings(30, 20),
+    "rings-132": ring_of_rings(6, 21),
+    "mesh-132": mesh(132, 4, 1),
+    "dense-mesh-132": mesh(132, 8, 2),
+    "tree-132": tree(132, 3),
+    "wide-tree-300": tree(300, 8),
+}
+# One fault every 20 s or each minute, somewhere; a neighbour fails by chance within minutes.
+CASES = [(name, gap, seed) for name in NETWORKS for gap in (20.0, 60.0) for seed in (11, 12, 13)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_overlapping_faults_are_neither_merged_nor_torn(name: str, deep: bool) -> None:
+    pairs = NETWORKS[name]
+    for of, gap, seed in CASES if deep else [(name, 20.0, 11)]:
+        if of != name:
+            continue
+        events = overlapping_faults(pairs, faults=150, mean_gap_seconds=gap, seed=seed)
+        report = correlate(events, network_of(pairs, []))
+        assert report.judged == report.alarms
+        assert report.over_merge <= 0.05
+        assert report.torn <= 0.05
+        assert report.largest <= 60
+
+
+def test_slow_symptoms_are_still_those_of_their_fault() -> None:
+    pairs = NETWORKS["rings-132"]
+    events = overlapping_faults(pairs, faults=150, mean_gap_seconds=60, seed=5, slowness=3.0)
     report = correlate(events, network_of(pairs, []))
-    assert report.judged == report.alarms
     assert report.over_merge <= 0.05
-    assert report.largest <= 60
-    assert len(report.incidents) <= 1.5 * 150  # nor are they torn apart
+    assert report.torn <= 0.05
+
+
+def test_an_incident_outgrows_its_limit_only_where_its_root_explains_it() -> None:
+    """A spine that loses power is felt by a hundred leaves; two of them are still two."""
+    pairs = leaf_and_spine(8, 100)
+    events = overlapping_faults(pairs, faults=100, mean_gap_seconds=60, seed=6)
+    report = correlate(events, network_of(pairs, []))
+    assert report.over_merge <= 0.05
+    felt = {f"leaf{i}" for i in range(100)}
+    large = [one for one in report.incidents if one["alarms_count"] > 60]
+    assert large
+    assert all(one["entity"].startswith("spine") or one["entity"] in felt for one in large)
 
 
 @pytest.mark.parametrize(("name", "topology", "published"), SETS)
@@ -67,7 +101,7 @@ def test_public_sets_are_compressed_without_giant_incidents(
     network = read_topology(sets / name / "Topology.npy") if topology else FileNetworkMap()
     report = correlate(events, network)
     assert report.largest <= 60
-    assert report.compression >= (0.95 if deep else 0.93)
+    assert report.compression >= (0.95 if deep else 0.92)  # of 8 months, of 2
 
 
 def test_a_cause_is_told_from_its_effect_and_from_chance() -> None:
