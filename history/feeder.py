@@ -1,11 +1,10 @@
 """From the journal into the history: a thread that tails the node's journal with its own cursor.
 
 A view tick comes as two blocks: TICK (merged frames, new series) and, once it is scored, RESULT (the
-frames widened by scores, anomalies, alarms). The feeder holds a TICK until its RESULT comes; when the
-next TICK comes first, the result is lost (the node died in between) and the tick goes in unscored. The
-TICK of events (logs, routes) waits for no result; the writer gathers ten seconds of them. What became
-of others' alarms is in RESULT blocks, as our own are; as they were stated they stay in the journal. The
-cursor moves only behind what was inserted and synced, so that the node may then delete the segment.
+frames widened by scores, anomalies, alarms); `whole_ticks` puts them together. The TICK of events (logs,
+routes) waits for no result; the writer gathers ten seconds of them. What became of others' alarms is in
+RESULT blocks, as our own are; as they were stated they stay in the journal. The cursor moves only behind
+what was inserted and synced, so that the node may then delete the segment.
 """
 
 import threading
@@ -13,10 +12,10 @@ from pathlib import Path
 
 from history.flow_loader import FlowLoader
 from history.retention import Retention
+from history.whole_ticks import WholeTicks
 from history.writer import ROWS_PER_INSERT, HistoryWriter
 from runtime.component import Context
-from runtime.journal import Block, BlockKind, Cursor, JournalReader
-from telemetry.batch import Batch
+from runtime.journal import Cursor, JournalReader
 from telemetry.errors import DecodeError, TocsinError, TransientError
 
 IDLE_SECONDS = 0.1
@@ -45,7 +44,7 @@ class HistoryFeeder:
         self._context = context
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._held: Block | None = None  # a TICK whose RESULT has not come
+        self._ticks = WholeTicks()
         self._trouble = ""
         self._trim_due_ns = 0
         self._gaps = context.metrics.counter(
@@ -102,7 +101,7 @@ class HistoryFeeder:
         blocks = self._take()
         if self._writer.waiting_rows or blocks:
             self._writer.flush()
-            behind = self._held.sequence if self._held else self._reader.next_sequence
+            behind = self._ticks.first_held or self._reader.next_sequence
             behind = min(behind, self._writer.gathers_from or behind)
             if behind != self._cursor.next_sequence:
                 self._cursor.commit(behind)
@@ -141,40 +140,12 @@ class HistoryFeeder:
                 self._context.log.error("history_gap blocks=%d", gap)
             if block is None:
                 break
-            self._give(block)
+            for tick in self._ticks.take(block):
+                self._writer.tick(tick.tick_end_ns, tick.batches, sequence=tick.sequence)
             taken += 1
         return taken
-
-    def _give(self, block: Block) -> None:
-        held = self._held
-        if block.kind is BlockKind.TICK:
-            if held is not None:
-                self._tick(held)
-            self._held = block
-            if not any(batch.schema.name == "frame" for batch in block.batches):
-                self._tick(block)
-                self._held = None
-            return
-        before: tuple[Batch, ...] = ()
-        sequence = block.sequence
-        if held is not None and held.tick_end_ns == block.tick_end_ns:
-            scored = any(batch.schema.name == "frame" for batch in block.batches)
-            before, sequence = _of_tick(held, frames=not scored), held.sequence
-            self._held = None
-        self._writer.tick(block.tick_end_ns, (*before, *block.batches), sequence=sequence)
-
-    def _tick(self, block: Block) -> None:
-        """Hand over a TICK that has no result."""
-        batches = _of_tick(block, frames=True)
-        self._writer.tick(block.tick_end_ns, batches, sequence=block.sequence)
 
     def _say(self, sentence: str) -> None:
         if sentence != self._trouble:
             self._context.log.error("history_stands_still error=%s", sentence)
         self._trouble = sentence
-
-
-def _of_tick(block: Block, *, frames: bool) -> tuple[Batch, ...]:
-    """Return what the history keeps of a TICK block; its frames only where no RESULT has them."""
-    kept = ("series", "option", "log", "route", *(("frame",) if frames else ()))
-    return tuple(batch for batch in block.batches if batch.schema.name in kept)

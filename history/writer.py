@@ -214,7 +214,7 @@ class HistoryWriter:
 
         `sequence` is that of the journal block: read again from `gathers_from` on, all is as it was.
         """
-        if closed_ns // GATHER_NS != self._span:
+        if closed_ns // GATHER_NS > self._span:  # results may be late: they gather nothing
             self._seal()
             self._span, self._pieces, self.gathers_from = closed_ns // GATHER_NS, 0, 0
         places: dict[str, int] = {}

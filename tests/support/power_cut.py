@@ -1,7 +1,9 @@
 """What a power cut leaves of files, put together from what strace says of a program's calls.
 
 What was synced is there; of what was not, each write is there, torn at a sector, or missing, as a
-seeded die falls. A new file whose folder was not synced may be missing altogether.
+seeded die falls. A new file whose folder was not synced may be missing altogether. Where a sync failed
+(strace can have one in so many fail), what it was for is lost, whatever a later sync says: Linux tells
+of pages that it could not write once, and forgets that they were to be written.
 """
 
 import re
@@ -48,6 +50,8 @@ class Disk:
         """Do one step of a story; an acknowledgement does nothing."""
         if call == "write":
             self.pending.setdefault(name, []).append((offset, data))
+        elif call == "refused":
+            self.pending.pop(name, None)
         elif call == "sync" and name == folder:
             self.sync_folder()
         elif call == "sync":
@@ -95,10 +99,14 @@ def steps(log: str) -> list[tuple[str, str, int, bytes | None]]:
             made.append(("create", Path(unhex(new[1]).decode(errors="replace")).name, 0, None))
             continue
         found = CALL.match(line)
-        if found is None or found[6].startswith("-"):
+        if found is None:
             continue
-        call, number, path, text, rest, _ = found.groups()
+        call, number, path, text, rest, result = found.groups()
         name = Path(unhex(path or text or "").decode(errors="replace")).name
+        if result.startswith("-"):
+            if call in ("fsync", "fdatasync"):
+                made.append(("refused", name, 0, None))
+            continue
         if call == "pwrite64":
             made.append(("write", name, int(rest.rsplit(", ", 1)[1]), unhex(text)))
         elif call == "write" and number == "1" and unhex(text).startswith(b"ack "):
@@ -112,10 +120,16 @@ def steps(log: str) -> list[tuple[str, str, int, bytes | None]]:
     return made
 
 
-def told_by(program: str, folder: Path, log: Path) -> list[tuple[str, str, int, bytes | None]]:
-    """Run a program (its argument: the folder) under strace and return its story."""
+def told_by(
+    program: str, folder: Path, log: Path, *, refuse: str = ""
+) -> list[tuple[str, str, int, bytes | None]]:
+    """Run a program (its argument: the folder) under strace and return its story.
+
+    `refuse`: which syncs fail, as strace counts: "5+7" is the fifth and each seventh behind it.
+    """
+    faults = ["-e", f"inject=fdatasync,fsync:error=EIO:when={refuse}"] if refuse else []
     command: Sequence[str] = [
-        "strace", "-f", "-y", "-xx", "-s", "10000000", "-o", str(log), "-e", CALLS,
+        "strace", "-f", "-y", "-xx", "-s", "10000000", "-o", str(log), "-e", CALLS, *faults,
         sys.executable, "-c", program, str(folder),
     ]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=200)
