@@ -14,6 +14,7 @@ from tocsin.demo.network import load_demo_network
 from tocsin.demo.traffic import Fault
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(900)  # every kernel is compiled: a minute on a machine of our own
 # Nothing of numba can be imported, as on a box where it was never installed.
 BLOCKED = """
 import runpy, sys
