@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from correlator.groups import EVERYTHING, SALT, Groups, Layout, above_bound, layout_of
 from correlator.keys import NAMED, is_address, key_of, key_text, words_of
 from correlator.named_alarms import name_alarms
-from correlator.partial import cells_of
+from correlator.partial import cells_of, in_order
 from correlator.series_index import SeriesIndex
 from correlator.windows_kernels import (
     FLOWS,
@@ -422,9 +422,9 @@ class FrameMerger:
             if name != "view"
         }
         keys = np.stack([columns.pop(f"key{i}") for i in range(3)], axis=1)
-        order = np.lexsort(
-            (columns["destination_address_low"], columns["source_address_low"],
-             columns["octets"], -columns["priority"])
+        order = in_order(
+            columns["priority"], columns["octets"], columns["source_address_low"],
+            columns["destination_address_low"],
         )[: view.talkers]  # fmt: skip
         index = self._index[view.name]
         rows = index.find(keys[order])

@@ -88,3 +88,15 @@ def evidence_batch(view: View, sample: dict[str, Any], tick_start_ns: int) -> Ba
         "priority": sample["priority"],
     }
     return Batch(PARTIAL_EVIDENCE, columns, {}, {"view": (view.name,)}, f"view:{view.name}")
+
+
+def in_order(priority: NDArray[np.float64], *then: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the order of a sample: the largest priority first, then the least of `then`, by turns.
+
+    Priorities are as good as never equal, so one sort does; where they are, all columns decide.
+    """
+    order: NDArray[np.int64] = np.argsort(-priority, kind="stable")
+    ranked = priority[order]
+    if (ranked[1:] == ranked[:-1]).any():
+        order = np.lexsort((*then[::-1], -priority))
+    return order

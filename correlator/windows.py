@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from correlator.groups import SALT, Groups, Layout, Pieces, Way, layout_of
 from correlator.keys import ADDRESSES, packing_of
-from correlator.partial import evidence_batch, partial_batch
+from correlator.partial import evidence_batch, in_order, partial_batch
 from correlator.suspects import Held, Suspects, port_bits
 from correlator.windows_kernels import (
     BY_EXPORTER,
@@ -385,7 +385,7 @@ def _top(parts: list[dict[str, Any]], limit: int) -> dict[str, Any]:
     columns = parts[0]
     if parts[1:]:
         columns = {name: np.concatenate([part[name] for part in parts]) for name in _SAMPLE}
-    order = np.lexsort((columns["octets"], columns["content"], -columns["priority"]))[:limit]
+    order = in_order(columns["priority"], columns["content"], columns["octets"])[:limit]
     return {name: column[order] for name, column in columns.items()}
 
 
