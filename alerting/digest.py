@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from alerting.causes import Row
+from alerting.rows import Row
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from telemetry.batch import Batch, batch_from_rows

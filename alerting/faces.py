@@ -3,7 +3,7 @@
 Read from the frames of the views `interface` and `exporter`, and only when a rule asks.
 """
 
-from runtime.ports import Interface, Link, NetworkMap, SeriesDirectory
+from runtime.ports import Interface, NetworkMap, SeriesDirectory
 from telemetry.batch import Batch
 
 SERIES_KEPT_MAX = 100_000
@@ -55,10 +55,6 @@ class Faces:
                 if flows is not None:
                     (busy if flows else idle).append(link.name)
         return busy, idle
-
-    def is_idle(self, link: Link, router: str) -> bool:
-        """Whether this end of the link has a series and it shows nothing in this tick."""
-        return any(end == router and self.flows(end, index) == 0 for end, index in link.ends)
 
     def _read(self) -> dict[tuple[str, int], int]:
         if self._frame is None:

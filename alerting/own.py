@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from alerting.alarm import SEVERITIES, Alarm, Claim, alarm_id
-from alerting.causes import CauseRules, Row
+from alerting.causes import CauseRules
 from alerting.config import AlertingSettings
 from alerting.explain import attached, explain
+from alerting.rows import Row
 from alerting.suppress import Explanations, attach
 from runtime.component import Context
 from telemetry.identity import id_text

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alerting.alarm import SEVERITIES, Alarm, cadence_of
-from alerting.causes import CauseRules, Row, rows_of
+from alerting.causes import CauseRules
 from alerting.config import AlertingSettings
 from alerting.digest import Digest
 from alerting.explain import Explainer
@@ -25,6 +25,7 @@ from alerting.incidents import Incidents
 from alerting.operate import Operations
 from alerting.own import OwnAlarms
 from alerting.places import Places
+from alerting.rows import Row, rows_of
 from alerting.suppress import Explanations
 from alerting.suspects import Suspects
 from alerting.triage import Triage

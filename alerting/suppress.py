@@ -8,7 +8,8 @@ when the fault began or ended. What merely happens while some fault is up elsewh
 from collections.abc import Iterable, Sequence
 
 from alerting.alarm import MANY_SMALL, PRIMARY, Alarm
-from alerting.causes import SIGNATURES, Row
+from alerting.causes import SIGNATURES
+from alerting.rows import Row
 from runtime.ports import NetworkMap
 
 BEFORE_TICKS = 2  # a detector may be faster than the rule that names the fault

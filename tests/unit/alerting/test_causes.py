@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from alerting.causes import scanner_of, vector_of
+from alerting.attacks import vector_of
+from alerting.causes import scanner_of
 from telemetry.batch import batch_from_rows
 from telemetry.identity import V4_MAPPED
 from telemetry.schemas import ROUTE
@@ -29,6 +30,41 @@ def test_a_cut_link_is_one_alarm_that_names_it_and_who_carries_its_traffic() -> 
     assert alert.explain["causes"][0]["kind"] == "link-cut"
     assert alert.explain["causes"][0]["entity"] == "ams1-fra2"
     assert alert.explain["touches"] == ["ams1:et-0/0/1", "fra2:et-0/0/1"]
+
+
+def weak(world: AlarmWorld, link: str, *, ticks: int) -> list[dict[str, Any]]:
+    """Return the silence of a link that carries a tenth of what others do."""
+    return [world.silence(s, ticks=ticks) | {"expected": 4.0} for s in world.ends(link)]
+
+
+def test_a_neighbour_that_still_carries_a_little_is_not_called_cut() -> None:
+    """What it carried has another way since the cut; one way alone fell silent."""
+    world = AlarmWorld()
+    victim = [world.interface(r, i, "out") for r, i in (("ams1", 2), ("lon1", 1))]
+    rows = cut(world)[:4] + [world.silence(s) for s in victim]
+    frame = world.frame(idle_and_busy(world, {"ams1-fra2"}) | dict.fromkeys(victim, 0))
+    alerts = world.tick(rows, frames=[frame])
+    assert [(a.kind, a.entity) for a in alerts] == [("link-cut", "ams1-fra2")]
+
+
+def test_a_neighbour_that_falls_silent_beside_a_cut_must_miss_more_before_it_is_called_cut() -> (
+    None
+):
+    world = AlarmWorld()
+    since = world.now_ns
+    told = []
+    for ticks in range(2, 16):
+        rows = [world.silence(s, ticks=ticks) for s in world.ends("ams1-fra2")]
+        rows += weak(world, "ams1-lon1", ticks=ticks)
+        alerts = world.tick([row | {"since_ns": since} for row in rows])
+        told += [(a.entity, ticks) for a in alerts if a.state == "raised"]
+    assert told == [("ams1-fra2", 2), ("ams1-lon1", 12)]  # 12 ticks of 5 s, 4 records/s: 240
+
+
+def test_two_links_cut_at_once_are_both_named() -> None:
+    world = AlarmWorld()
+    alerts = world.tick([world.silence(s) for name in LINKS[:2] for s in world.ends(name)])
+    assert [a.entity for a in alerts] == list(LINKS[:2])
 
 
 def test_what_a_cut_link_moves_is_attached_and_raises_nothing_however_long_it_lasts() -> None:
