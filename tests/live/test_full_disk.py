@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime.journal import BlockKind, JournalReader
+from tests.scenario.test_watchdog_process import Running
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin.demo.settings import free_port
 
@@ -40,6 +41,7 @@ def wait_for(done: Callable[[], bool], what: str) -> None:
 def test_a_disk_that_fills_up_is_said_and_costs_nothing(tmp_path: Path, small_disk: Path) -> None:
     ports = (free_port(42455, socket.SOCK_DGRAM), free_port(46743, socket.SOCK_DGRAM))
     config = write_config(tmp_path, port=ports[0], sflow_port=ports[1])
+    watchdog = Running("-m", "tocsin", "watchdog", "--state", str(small_disk / "s"))
     node = LiveNode(config, small_disk / "s").start()
     node.ask()
     stop = threading.Event()
@@ -58,6 +60,8 @@ def test_a_disk_that_fills_up_is_said_and_costs_nothing(tmp_path: Path, small_di
         later = node.ask()
         assert later.ticks >= full.ticks + 3, "ticks stood still while the disk was full"
         assert later.records > full.records
+        blind = watchdog.line()
+        assert (blind["entity"], blind["state"]) == ("tocsin fault journal", "raised")
         filler.unlink()
         wait_for(
             lambda: not any("cannot be written" in t for t in node.ask().health),
@@ -68,6 +72,7 @@ def test_a_disk_that_fills_up_is_said_and_costs_nothing(tmp_path: Path, small_di
         code = node.stop()
         stop.set()
         feeder.join()
+        watchdog.end()
     assert code == 0
     ticks = [
         block.tick_end_ns

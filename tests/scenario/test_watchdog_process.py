@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,11 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Running:
     """A process whose output lines can be waited for."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, **environment},
+        )  # fmt: skip
 
     def line(self, *, timeout_seconds: float = 20.0) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -152,17 +153,53 @@ def test_a_second_watchdog_refuses_with_one_sentence(state: Path) -> None:
     assert "Traceback" not in second.stderr
 
 
-def test_each_process_of_an_instance_that_is_stopped_is_said_by_name(state: Path) -> None:
-    """SIGSTOP of gate and desk of a real node: what they do is missing, what the others do goes on."""
+SINK = """
+[collectors.lines]
+kind = "syslog"
+listen = "udp://127.0.0.1:{lines}"
+[alerting]
+retry_seconds_max = 1.0
+[alerting.sinks.pager]
+kind = "webhook"
+send = "alarms"
+url = "{url}"
+timeout_seconds = 0.5
+[api]
+listen = "127.0.0.1:{api}"
+sql_listen = "127.0.0.1:{sql}"
+"""
+LINK_DOWN = "<187>Nov 25 12:00:00 r1 %LINK-3-UPDOWN: Interface Gi0/0/1, changed state to down"
+
+
+def test_what_stops_dies_or_hangs_in_an_instance_is_said_by_name(state: Path) -> None:
+    """SIGSTOP of gate and desk of a real node, a sink that hangs, a store that dies: what they do is
+    missing, what the others do goes on."""
     from tests.support.live_node import LiveNode, write_config
+    from tests.support.sink_peers import HttpPeer
     from tocsin.demo.settings import free_port
 
-    ports = [free_port(base, socket.SOCK_DGRAM) for base in (43300, 43350)]
-    api = [free_port(base, socket.SOCK_STREAM) for base in (43400, 43450)]
-    extra = f'[api]\nlisten = "127.0.0.1:{api[0]}"\nsql_listen = "127.0.0.1:{api[1]}"\n'
+    ports = [free_port(base, socket.SOCK_DGRAM) for base in (43100, 43150, 43170)]
+    api = [free_port(base, socket.SOCK_STREAM) for base in (43200, 43250)]
+    peer = HttpPeer()
+    peer.hangs = True
+    extra = SINK.format(url=peer.url, lines=ports[2], api=api[0], sql=api[1])
     config = write_config(state, port=ports[0], sflow_port=ports[1], extra=extra)
     watchdog = Running("-m", "tocsin", "watchdog", "--state", str(state))
     roles = {role: LiveNode(config, state, role) for role in ("node", "gate", "desk")}
+
+    def heard(subject: str, state: str) -> dict[str, Any]:
+        for _ in range(20):  # others may speak between: a stream of one line, a slow start
+            line = watchdog.line(timeout_seconds=60)
+            if (line["entity"], line["state"]) == (subject, state):
+                return line
+        raise AssertionError(f"nothing was said of {subject}")
+
+    def raised(subject: str, said: str) -> None:
+        assert said in heard(subject, "raised")["title"]
+
+    def cleared(subject: str) -> None:
+        heard(subject, "cleared")
+
     try:
         roles["node"].start().ask()
         roles["gate"].start()
@@ -176,15 +213,58 @@ def test_each_process_of_an_instance_that_is_stopped_is_said_by_name(state: Path
             process = roles[role].process
             assert process is not None
             os.kill(process.pid, signal.SIGSTOP)
-            blind = watchdog.line(timeout_seconds=60)
+            raised(subject, said)
             os.kill(process.pid, signal.SIGCONT)
-            again = watchdog.line(timeout_seconds=60)
-            assert (blind["entity"], blind["state"]) == (subject, "raised")
-            assert said in blind["title"]
-            assert (again["entity"], again["state"]) == (subject, "cleared")
+            cleared(subject)
+        with socket.socket(type=socket.SOCK_DGRAM) as out:
+            out.sendto(LINK_DOWN.encode(), ("127.0.0.1", ports[2]))
+        raised("tocsin fault sinks", "sinks in trouble (sink pager fails")
+        peer.hangs = False
+        peer.hang.set()
+        cleared("tocsin fault sinks")
+        assert {body["data"]["kind"] for _, body in peer.got} == {"linkDown"}
+        assert len({about["Idempotency-Key"] for about, _ in peer.got}) == 1  # nothing doubled
+        roles["desk"].kill()
+        raised("tocsin history", "nothing is stored")
+        roles["desk"].start()
+        cleared("tocsin history")
     finally:
         watchdog.end()
         for one in reversed(roles.values()):
             if one.process is not None and one.process.poll() is None:
                 one.process.send_signal(signal.SIGCONT)
                 one.stop()
+        peer.stop()
+
+
+@pytest.mark.parametrize(
+    ("offset", "said"), [("+3600", "forward by 1 h"), ("-90", "back by 1 min 30 s")]
+)
+def test_a_clock_that_is_set_under_a_running_watchdog_is_said(
+    state: Path, node: Running, needs: Callable[..., None], offset: str, said: str
+) -> None:
+    """libfaketime moves the wall clock of the process, not its steady one."""
+    needs("faketime")
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    when = state / "when"
+    when.write_text("+0")
+    environment = {
+        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(when), "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }  # fmt: skip
+    watchdog = Running("-m", "tocsin", "watchdog", "--state", str(state), **environment)
+    try:
+        while not (state / "watchdog.sock").exists():
+            assert watchdog.process.poll() is None
+            select.select([], [], [], 0.02)
+        select.select(
+            [], [], [], 1.5
+        )  # it has looked at the clock, and heard the node's tick of 0.3 s
+        when.write_text(offset)
+        stepped = watchdog.line()
+        steady = watchdog.line()
+    finally:
+        watchdog.end()
+    assert (stepped["entity"], stepped["state"]) == ("tocsin clock", "raised")
+    assert f"was set {said}" in stepped["title"]
+    assert (steady["entity"], steady["state"]) == ("tocsin clock", "cleared")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tocsin.watchdog import Notice, Watch
+from tocsin.watch import Notice, Watch
 
 SECOND = 1_000_000_000
 TICK = 5
@@ -181,3 +181,31 @@ def test_a_heartbeat_that_is_none_is_counted_and_changes_nothing(wrong: dict[str
     world = World()
     world.watch.hear(beat(**wrong), world.now * SECOND)
     assert world.watch.refused == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [(3600, "forward by 1 h"), (-90, "back by 1 min 30 s"), (0.5, ""), (-0.9, "")],
+)
+def test_a_clock_that_was_set_is_said_at_once_and_when_it_is_steady_again(
+    step: float, said: str
+) -> None:
+    world = World()
+    start = 1_700_000_000
+    notices = []
+    for second in range(60):
+        world.now += 1
+        fields = {"last_tick_end_ns": world.now, "streams": {"netflow": world.now}}
+        world.watch.hear(beat(**fields), world.now * SECOND)
+        wall = start + world.now + (step if second >= 30 else 0.0) + second * 0.0005  # slewed too
+        notices += world.watch.look(world.now * SECOND, round(wall * SECOND))
+    if not said:
+        assert notices == []
+        return
+    stepped, steady = notices
+    assert (stepped.subject, stepped.state, steady.state) == ("clock", "raised", "cleared")
+    assert stepped.title == (
+        f"The clock of this machine was set {said}, or the machine slept: times before and after do not"
+        " fit together"
+    )
+    assert steady.title == "The clock of this machine has been steady for 16 s"
