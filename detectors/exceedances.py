@@ -32,9 +32,9 @@ DECADES, FIRST_DECADE = 16, 3  # of rarity that are counted
 FALSE_ALERTS_PER_DAY = 1.0 / 7.0  # of one series: one a week
 
 ROWS_PER_DAY_MOST = 1440.0
-EXCESS_FIRST, EXCESS_WEIGHT, EXCESS_CAP, EXCESS_KEPT = 0.1, 4.0, 0.3, 60.0
+EXCESS_FIRST, EXCESS_WEIGHT, EXCESS_CAP, EXCESS_KEPT = 0.12, 4.0, 0.3, 60.0
 RUNS_FIRST, RUNS_WEIGHT, RUNS_KEPT = 3.0, 2.0, 14.0  # a day; days
-YOUNG, YOUNG_DAYS = 0.7, 0.5  # an unknown series may have any tail
+YOUNG, YOUNG_DAYS = 0.6, 0.5  # an unknown series may have any tail
 APART, ENDED = 0.05, 0.02  # days between runs; after which one is over
 HOLD_OFF_DAYS, LIFT_SHARE, LIFT_MOST, LIFT_DAYS = 0.04, 0.5, 3.0, 0.5
 REARM = 0.7
@@ -51,7 +51,7 @@ def _settle(step_s, budget, e):  # type: ignore[no-untyped-def]
     index = mean
     for _ in range(6):  # the mean of an exponential whose values, capped, have this mean
         index = mean / (1.0 - math.exp(-EXCESS_CAP / index))
-    index *= 0.92 + 0.45 * index  # a little wider when wide
+    index *= min(0.75 + 1.3 * index, 1.08)  # by what clean noise of six kinds showed
     e[INDEX] = index + YOUNG * math.exp(-e[SEEN] * step_s / 86400.0 / YOUNG_DAYS)
     e[LEVEL] = max(e[RUNS] / e[DAYS] / budget, 1.0) ** e[INDEX]
 

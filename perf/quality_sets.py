@@ -102,16 +102,40 @@ def generated(count: int = 24, days: int = 14, step_s: int = 300) -> Iterator[La
         yield Labelled(f"generated-{seed:02d}", time_s, value, label)
 
 
+NOISE = ("normal", "Poisson", "t3", "lognormal", "AR", "trended counts")
+
+
 def clean(count: int, days: int = 7, step_s: int = 60) -> dict[str, list[NDArray[np.float64]]]:
     """Return series of noise by kind, `count` of each, without a single fault."""
+    return {kind: list(noise(kind, count, days, step_s)) for kind in NOISE}
+
+
+def noise(
+    kind: str, count: int, days: int = 7, step_s: int = 60, *, seed: int = 11
+) -> Iterator[NDArray[np.float64]]:
+    """Yield series of one kind of noise."""
     rows = days * 86400 // step_s
     time = np.arange(rows)
     day = 1.0 + 0.6 * np.sin(2 * np.pi * time * step_s / 86400.0)
-    made: dict[str, list[NDArray[np.float64]]] = {}
-    for number, kind in enumerate(("normal", "Poisson", "t3", "lognormal", "AR", "trended counts")):
-        random = np.random.default_rng([11, number])
-        made[kind] = [_noise(kind, random, rows, day, time) for _ in range(count)]
-    return made
+    random = np.random.default_rng([seed, NOISE.index(kind)])
+    for _ in range(count):
+        yield _noise(kind, random, rows, day, time)
+
+
+def real_clean(count: int, days: int = 7) -> Iterator[Labelled]:
+    """Yield week-long cuts of the KPIs sampled each minute, without what is labelled and half an hour around."""
+    whole = [*kpis("wsd", 1), *kpis("aiops-kpi", 1)]
+    random, rows = np.random.default_rng(13), days * 1440
+    usable = []
+    for one in whole:
+        struck = np.convolve(one.label, np.ones(61), "same") > 0.5
+        if np.median(np.diff(one.time_s[:200])) == 60 and (~struck).sum() >= rows:
+            usable.append((one, np.flatnonzero(~struck)))
+    for n in range(count):
+        one, kept = usable[n % len(usable)]
+        first = int(random.integers(0, len(kept) - rows + 1))
+        cut = kept[first : first + rows]
+        yield Labelled(f"{one.name}+{first}", one.time_s[cut], one.value[cut], one.label[cut])
 
 
 def _noise(
