@@ -58,6 +58,10 @@ class RouteSettings(Settings, frozen=True, kw_only=True):
     goes_on: bool = msgspec.field(default=False, name="continue")
     escalate_minutes: float = 0.0  # not acknowledged for so long: `escalate_to` is told; 0 = never
     escalate_to: tuple[str, ...] = ()
+    group_by: tuple[str, ...] = ()  # told as one: "site", "node", "link", "owner", "kind", ...
+    group_wait_seconds: NotNegative = 30.0  # the first of a group waits so long for others
+    group_interval_seconds: NotNegative = 300.0  # between two tellings of a group that changes
+    repeat_minutes: NotNegative = 240.0  # a group that stays as it is is told again; 0 = never
 
 
 class MaintenanceSettings(Settings, frozen=True, kw_only=True):

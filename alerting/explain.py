@@ -98,6 +98,8 @@ class Explainer:
         if alarm.up or "changed_before" not in told:
             told["changed_before"] = self._suspects.before(place.nodes, alarm.raised_ns)
         told["owner"] = self.owner(place)
+        told["node"], told["link"] = place.nodes[0], place.link
+        told["site"] = self._places.site(place.nodes[0])
         told["runbook"] = self.runbook(alarm)
         if self._link:
             told["picture"] = f"{self._link}/api/v1/alarms/{id_text(alarm.id)}/picture.svg"

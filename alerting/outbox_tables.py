@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from alerting.bundles import TABLES as GROUP_TABLES
 from alerting.records import read_json
 from alerting.telling import TABLES
 from telemetry.batch import Batch
@@ -37,6 +38,7 @@ MIGRATIONS = (
         primary key (hour_start_ns, view, detector, measure));
     """,
     TABLES,
+    GROUP_TABLES,
 )
 VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x544F4353  # "TOCS": another program's file is not ours to write to
@@ -56,6 +58,8 @@ SALVAGED = (
     ("digest", "hour_start_ns, view, detector, measure, body", False),
     ("told", "alarm, sink, body", False),
     ("later", "alarm, sink, due_ns, body", False),
+    ("bundle", "id, sink, labels, since_ns, told_ns, due_ns, wait_ns, repeat_ns", False),
+    ("member", "bundle, alarm, over, body", False),
     ("audit", "at_ns, who, what, sink, alarm, key, answer", False),
 )  # fmt: skip
 

@@ -13,44 +13,29 @@ from telemetry.identity import id_text
 TOLD = ("raised", "updated", "cleared")  # states of an incident of which people hear
 
 
+SHARED = (
+    "state", "severity", "kind", "event_type", "probable_cause", "entity", "explain", "source",
+    "foreign_id", "operator_state", "operator", "origin",
+)  # fmt: skip
+
+
 def alerts_of(alarms: Batch) -> list[Alert]:
     """Return the alerts of an alarm batch, in order: one for each change of each alarm."""
-    texts = _texts(
-        alarms,
-        ("state", "severity", "kind", "event_type", "probable_cause", "entity", "explain",
-         "specific_problem", "source", "foreign_id", "operator_state", "operator", "suppressed",
-         "origin"),
-    )  # fmt: skip
+    texts = _texts(alarms, (*SHARED, "specific_problem", "suppressed"))
     made = []
     for i in range(alarms.rows):
-        number = id_text(int(alarms["alarm_id"][i]))
-        changed = int(alarms["changed_ns"][i])
         incident = int(alarms["incident_id"][i])
         made.append(
-            Alert(
-                id=number,
-                change=f"{number}-{changed}-{texts['state'][i]}",
-                kind=texts["kind"][i],
-                entity=texts["entity"][i],
-                state=texts["state"][i],
-                severity=texts["severity"][i],
+            _alert(
+                texts, i, number=int(alarms["alarm_id"][i]), changed_ns=int(alarms["changed_ns"][i]),
                 title=texts["specific_problem"][i],
-                changed_ns=changed,
                 raised_ns=int(alarms["raised_ns"][i]),
                 cleared_ns=int(alarms["cleared_ns"][i]),
                 occurrence=int(alarms["occurrence"][i]),
-                event_type=texts["event_type"][i],
-                probable_cause=texts["probable_cause"][i],
-                explain=read_json(texts["explain"][i]),
-                source=texts["source"][i],
-                foreign_id=texts["foreign_id"][i],
-                operator_state=texts["operator_state"][i],
-                operator=texts["operator"][i],
                 suppressed=texts["suppressed"][i],
                 incident=id_text(incident) if incident else "",
-                origin=texts["origin"][i],
             )
-        )
+        )  # fmt: skip
     return made
 
 
@@ -61,48 +46,40 @@ def notices_of(incidents: Batch) -> list[Alert]:
     that wait for company are told to nobody, nor are those that were merged before anybody heard of
     them; one that was merged later is over, and says into which.
     """
-    texts = _texts(
-        incidents,
-        ("state", "severity", "kind", "event_type", "probable_cause", "entity", "explain", "title",
-         "source", "foreign_id", "operator_state", "operator", "symptoms", "origin"),
-    )  # fmt: skip
+    texts = _texts(incidents, (*SHARED, "title", "symptoms"))
     made = []
     for i in range(incidents.rows):
-        state, title = texts["state"][i], texts["title"][i]
-        closed = int(incidents["closed_ns"][i])
-        if state not in TOLD:
+        title = texts["title"][i]
+        if texts["state"][i] not in TOLD:
             continue
         if parent := int(incidents["parent_incident_id"][i]):
             title = f"{title} (now part of incident {id_text(parent)})"
-        number = id_text(int(incidents["lead_alarm_id"][i]))
-        changed = int(incidents["changed_ns"][i])
         made.append(
-            Alert(
-                id=number,
-                change=f"{number}-{changed}-{state}",
-                kind=texts["kind"][i],
-                entity=texts["entity"][i],
-                state=state,
-                severity=texts["severity"][i],
+            _alert(
+                texts, i, number=int(incidents["lead_alarm_id"][i]),
+                changed_ns=int(incidents["changed_ns"][i]),
                 title=title,
-                changed_ns=changed,
                 raised_ns=int(incidents["opened_ns"][i]),
-                cleared_ns=closed,
+                cleared_ns=int(incidents["closed_ns"][i]),
                 occurrence=int(incidents["occurrence"][i]),
-                event_type=texts["event_type"][i],
-                probable_cause=texts["probable_cause"][i],
-                explain=read_json(texts["explain"][i]),
-                source=texts["source"][i],
-                foreign_id=texts["foreign_id"][i],
-                operator_state=texts["operator_state"][i],
-                operator=texts["operator"][i],
                 incident=id_text(int(incidents["incident_id"][i])),
                 symptoms=tuple(read_json(texts["symptoms"][i])),
                 alarms_count=int(incidents["alarms_count"][i]),
-                origin=texts["origin"][i],
             )
-        )
+        )  # fmt: skip
     return made
+
+
+def _alert(
+    texts: dict[str, list[str]], i: int, *, number: int, changed_ns: int, **fields: Any
+) -> Alert:
+    """Return the alert of a row: what rows of alarms and incidents say alike, and the other fields."""
+    shared: dict[str, Any] = {name: texts[name][i] for name in SHARED if name != "explain"}
+    name = id_text(number)
+    return Alert(
+        id=name, change=f"{name}-{changed_ns}-{shared['state']}", changed_ns=changed_ns,
+        explain=read_json(texts["explain"][i]), **shared, **fields,
+    )  # fmt: skip
 
 
 def read_json(text: str) -> Any:

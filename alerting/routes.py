@@ -12,12 +12,17 @@ from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo
 
 from alerting.alert import Alert
-from alerting.config import AlertingSettings, RouteSettings, TimesSettings
+from alerting.bundles import LABELS
+from alerting.config import AlertingSettings, RouteSettings, SinkSettings, TimesSettings
 from alerting.delivery import wants
 from telemetry.errors import ConfigError
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60
+# What keeps each alert or acts on it: a group is nothing to them.
+UNGROUPED = (
+    "alertmanager", "command", "diagnostics", "netcool", "servicenow-incident", "tmf621", "tmf642",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,9 @@ class Decision:
     sinks: tuple[str, ...]
     escalations: tuple[tuple[float, str], ...] = ()  # (minutes without acknowledgement, sink)
     path: tuple[str, ...] = ()
+    groups: Mapping[str, RouteSettings] = field(
+        default_factory=dict
+    )  # sink: how it is grouped there
 
 
 class Router:
@@ -84,6 +92,7 @@ class Router:
                     raise ConfigError(
                         f"alerting.routes.{name}: no sink {sink!r} in [alerting.sinks]"
                     )
+            _check_group(name, route.settings, settings.sinks)
             _check_above(name, settings.routes)
             above = route.settings.under
             (routes[above].below if above else self._roots).append(route)
@@ -93,18 +102,19 @@ class Router:
         if not self._roots:
             found = [name for name, sink in self._sinks.items() if wants(sink, alert)]
             return Decision(tuple(found))
-        sinks: dict[str, None] = {}
+        sinks: dict[str, RouteSettings | None] = {}
         later: dict[tuple[float, str], None] = {}
         path: list[str] = []
-        self._walk(self._roots, alert, (), sinks, later, path)
+        self._walk(self._roots, alert, (), None, sinks, later, path)
         kept = tuple(
             name for name in self._sinks if name in sinks and wants(self._sinks[name], alert)
         )
-        return Decision(kept, tuple(later), tuple(path))
+        groups = {name: how for name in kept if (how := sinks[name]) is not None}
+        return Decision(kept, tuple(later), tuple(path), groups)
 
     def _walk(
-        self, routes: Sequence[_Route], alert: Alert, above: tuple[str, ...],
-        sinks: dict[str, None], later: dict[tuple[float, str], None], path: list[str],
+        self, routes: Sequence[_Route], alert: Alert, above: tuple[str, ...], grouped: RouteSettings | None,
+        sinks: dict[str, RouteSettings | None], later: dict[tuple[float, str], None], path: list[str],
     ) -> bool:  # fmt: skip
         """Collect what the routes say; return whether one matched."""
         for route in routes:
@@ -112,9 +122,11 @@ class Router:
                 continue
             wanted = route.settings
             to = wanted.to or above
-            if not self._walk(route.below, alert, to, sinks, later, path):
+            how = wanted if wanted.group_by else grouped
+            if not self._walk(route.below, alert, to, how, sinks, later, path):
                 path.append(route.name)
-                sinks.update(dict.fromkeys(to))
+                for name in to:
+                    sinks.setdefault(name, how)
             if wanted.escalate_minutes > 0:
                 later.update(
                     dict.fromkeys((wanted.escalate_minutes, s) for s in wanted.escalate_to)
@@ -134,6 +146,20 @@ def _named(times: Mapping[str, Hours], name: str, where: str) -> Hours:
     if name not in times:
         raise ConfigError(f"alerting.routes.{where}: no hours {name!r} in [alerting.times]")
     return times[name]
+
+
+def _check_group(name: str, route: RouteSettings, sinks: Mapping[str, SinkSettings]) -> None:
+    for label in route.group_by:
+        if label not in LABELS:
+            raise ConfigError(
+                f"alerting.routes.{name}: group_by {label!r} is none of {', '.join(LABELS)}"
+            )
+    for sink in route.to if route.group_by else ():
+        if sinks[sink].kind in UNGROUPED or sinks[sink].approval:
+            raise ConfigError(
+                f"alerting.routes.{name}: sink {sink!r} ({sinks[sink].kind}) takes each alert by itself;"
+                " tell it by a route without group_by"
+            )
 
 
 def _check_above(name: str, routes: Mapping[str, RouteSettings]) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from alerting.alarm import ASKED, SEVERITIES
 from alerting.alert import Alert, canonical
+from alerting.bundles import Groups
 from alerting.config import AlertingSettings
 from alerting.escape import tidy
 from alerting.routes import Router
@@ -59,6 +60,7 @@ class Telling:
     def __init__(self, settings: AlertingSettings, context: Context) -> None:
         self._settings = settings
         self._router = Router(settings)
+        self._groups = Groups(list(settings.routes.values()))
         self._incidents = {n for n, sink in settings.sinks.items() if sink.send == "incidents"}
         self._raises: dict[str, deque[int]] = {}
         self._held = context.metrics.counter(
@@ -99,6 +101,10 @@ class Telling:
         self, db: sqlite3.Connection, alert: Alert, told: set[str], *, incidents: bool, now_ns: int
     ) -> list[Letter]:
         """Return the letters of one change; `told` becomes who knows of the alarm afterwards."""
+        if self._groups.used:
+            over = alert.state in OVER or bool(alert.suppressed)
+            self._groups.change(db, alert, body_of(alert), now_ns, over=over)
+            self.due_ns = min(self.due_ns, self._groups.due_ns)
         if alert.state in OVER:
             return self._end(db, alert, told)
         sinks = set(told)
@@ -107,7 +113,10 @@ class Telling:
             decision = self._router.decide(alert)
             for name in decision.sinks:
                 if (name in self._incidents) == incidents and name not in told:
-                    if self._within_rate(db, name, alert, now_ns):
+                    if how := decision.groups.get(name):
+                        self._groups.join(db, name, how, alert, body_of(alert), now_ns)
+                        self.due_ns = min(self.due_ns, self._groups.due_ns)
+                    elif self._within_rate(db, name, alert, now_ns):
                         sinks.add(name)
             later = decision.escalations
         if alert.operator_state == ASKED:
@@ -228,6 +237,10 @@ class Telling:
     def timers(self, db: sqlite3.Connection, now_ns: int) -> list[Letter]:
         """Return the deliveries that time alone makes: summaries of storms, escalations."""
         made = self._storms(db, now_ns)
+        if self._groups.used:
+            for sink, alert in self._groups.due(db, now_ns):
+                if sink in self._settings.sinks:
+                    made.append(Letter(sink, alert, body_of(alert)))
         rows = db.execute(
             "select alarm, sink, body from later where due_ns <= ? order by due_ns", (now_ns,)
         ).fetchall()
@@ -243,7 +256,7 @@ class Telling:
             "select min(at) from (select min(due_ns) as at from later"
             " union all select min(minute_ns) as at from storm)"
         ).fetchone()[0]
-        self.due_ns = next_ns if next_ns is not None else NEVER_NS
+        self.due_ns = min(next_ns if next_ns is not None else NEVER_NS, self._groups.due_ns)
         return made
 
 

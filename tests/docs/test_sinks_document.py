@@ -27,4 +27,4 @@ def test_the_examples_are_a_configuration(tmp_path: Path) -> None:
     path.write_text("\n".join(re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)) + named)
     made = load_config(path).alerting
     assert len(made.sinks) > 12
-    assert set(made.routes) == {"all", "grave", "amsterdam"}
+    assert set(made.routes) == {"all", "grave", "amsterdam", "by-site"}

@@ -32,12 +32,16 @@ def test(
 
     Exit code 3 where nobody is told.
     """
-    from alerting.alarm import SEVERITIES
+    from alerting.alarm import KINDS, OURS, SEVERITIES
     from alerting.alert import Alert
     from alerting.routes import Router
     from runtime.clock import SystemClock
     from tocsin.config import load_config
 
+    if source == OURS and kind not in KINDS:
+        raise click.BadParameter(
+            f"--kind {kind!r} is none of Tocsin's own: {', '.join(KINDS)}; of a foreign alarm say its --source"
+        )
     if severity not in SEVERITIES:
         raise click.BadParameter(f"{severity!r} is none of {', '.join(SEVERITIES)}")
     at_ns = SystemClock().now_ns()
@@ -55,11 +59,14 @@ def test(
     config = load_config(path)
     found = Router(config.alerting).decide(alert)
     none = "none matches" if config.alerting.routes else "none set: each sink by its own filter"
+    click.echo(f"configuration: {path or 'the defaults, no --config was given'}")
     click.echo(f"routes: {', '.join(found.path) or none}")
     for name in found.sinks:
         sink = config.alerting.sinks[name]
         more = " after approval" if sink.approval else ""
         more += f", at most {sink.rate_per_minute} raises a minute" if sink.rate_per_minute else ""
+        if how := found.groups.get(name):
+            more += f", grouped by {', '.join(how.group_by)} after {how.group_wait_seconds:g} s"
         click.echo(f"told: {name} ({sink.kind}, {sink.send}){more}")
     for minutes, name in found.escalations:
         click.echo(f"told after {minutes:g} minutes without acknowledgement: {name}")

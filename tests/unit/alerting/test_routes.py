@@ -136,11 +136,29 @@ def test_route_test_says_who_is_told(tmp_path: Path) -> None:
     path.write_text(CONFIG)
     run = CliRunner().invoke(route, ["test", "-c", str(path), "--severity", "critical"])
     assert run.output.splitlines() == [
+        f"configuration: {path}",
         "routes: grave",
         "told: pager (stdout, incidents), at most 10 raises a minute",
         "told after 15 minutes without acknowledgement: pager",
     ]
     assert run.exit_code == 0
     run = CliRunner().invoke(route, ["test", "-c", str(path), "--at", "2026-11-25T12:00:00Z"])
-    assert run.output.splitlines() == ["routes: none matches", "told: nobody"]
+    assert run.output.splitlines()[1:] == ["routes: none matches", "told: nobody"]
     assert run.exit_code == 3
+
+
+def test_route_test_refuses_a_kind_that_is_not_ours_and_says_how_alerts_are_grouped(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text(
+        '[alerting.sinks.chat]\nkind = "stdout"\n[alerting.routes.all]\nto = ["chat"]\ngroup_by = ["site"]\n'
+    )
+    bad = CliRunner().invoke(route, ["test", "-c", str(path), "--kind", "link-kut"])
+    assert bad.exit_code == 2
+    assert "'link-kut' is none of Tocsin's own: link-cut" in " ".join(bad.output.split())
+    foreign = CliRunner().invoke(
+        route, ["test", "-c", str(path), "--kind", "linkDown", "--source", "traps"]
+    )
+    assert "told: chat (stdout, incidents), grouped by site after 30 s" in foreign.output
+    assert "the defaults, no --config was given" in CliRunner().invoke(route, ["test"]).output

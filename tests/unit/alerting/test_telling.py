@@ -1,5 +1,6 @@
 """Who is told of each change: told until the end, limits with a summary, escalation, approval."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from alerting.alert import Alert
 from alerting.config import AlertingSettings, RouteSettings, SinkSettings, TimesSettings
 from alerting.delivery import Verdict
 from alerting.outbox import Outbox
+from alerting.routes import Router
 from runtime.clock import ManualClock
 from telemetry.batch import Batch, batch_from_rows
+from telemetry.errors import ConfigError
 from telemetry.schemas import ALARM, INCIDENT
 from tocsin.testing import make_context
 
@@ -26,7 +29,8 @@ class World:
 
     def __init__(self, path: Path, settings: AlertingSettings) -> None:
         self.now_ns = START
-        self.outbox = Outbox(path, settings, make_context("outbox", clock=ManualClock(START)))
+        self._made = path, settings, make_context("outbox", clock=ManualClock(START))
+        self.outbox = Outbox(*self._made)
         self.outbox.start()
         self._tick = 0
 
@@ -61,6 +65,11 @@ class World:
         batch = batch_from_rows(INCIDENT, [row])
         self.outbox.commit(self._tick, [], self.now_ns, incidents=[batch])
         return batch
+
+    def restart(self) -> None:
+        self.outbox.stop()
+        self.outbox = Outbox(*self._made)
+        self.outbox.start()
 
     def take(self, *, sent: bool = True) -> list[tuple[str, str, str]]:
         """Deliver all that is due, in turns; return (sink, alarm, state)."""
@@ -269,3 +278,90 @@ def test_the_tables_of_a_file_from_before_are_brought_up(tmp_path: Path) -> None
     made.change(1, "cleared")
     assert made.take() == [("a", "1", "cleared")]
     made.outbox.stop()
+
+
+GROUP = RouteSettings(group_by=("site", "kind"), group_wait_seconds=30.0, group_interval_seconds=300.0,
+                      repeat_minutes=60.0, to=("chat",))  # fmt: skip
+
+
+def at(site: str) -> str:
+    return json.dumps({"site": site})
+
+
+def next_told(world: World) -> list[dict[str, Any]]:
+    """What the next deliveries say, each taken as sent."""
+    due = world.outbox.due(world.now_ns, 100)
+    world.outbox.mark([Verdict(number=one.number, sent=True) for one in due], world.now_ns)
+    return [json.loads(one.body) for one in due]
+
+
+def test_alerts_of_a_group_are_told_as_one_after_its_wait_and_interval(
+    world: Callable[..., World],
+) -> None:
+    made = world({"chat": {}}, routes={"all": GROUP})
+    made.changes([(n, "raised") for n in (1, 2, 3)], explain=at("AMS"))
+    made.change(4, "raised", explain=at("FRA"))
+    assert made.take() == []  # they wait for company
+    made.now_ns += MINUTE
+    ams, fra = sorted(next_told(made), key=lambda b: -b["alarms_count"])
+    assert (ams["state"], ams["alarms_count"], len(ams["symptoms"])) == ("raised", 3, 2)
+    assert ams["title"].startswith("3 alerts (kind link-cut, site AMS): ")
+    assert (fra["alarms_count"], fra["explain"]["group"]["site"]) == (1, "FRA")
+    made.change(5, "raised", explain=at("AMS"))
+    made.change(1, "cleared", explain=at("AMS"))
+    made.now_ns += 3 * MINUTE
+    assert made.take() == []  # told at most so often
+    made.now_ns += 2 * MINUTE
+    (more,) = next_told(made)
+    assert (more["id"], more["state"], more["alarms_count"]) == (ams["id"], "updated", 3)
+    assert len(more["explain"]["ended"]) == 1
+    made.now_ns += 61 * MINUTE  # nothing changed: it is told again
+    again = {body["id"]: body["state"] for body in next_told(made)}
+    assert again == {ams["id"]: "updated", fra["id"]: "updated"}
+    for number in (2, 3, 5):
+        made.change(number, "cleared", explain=at("AMS"))
+    made.now_ns += 6 * MINUTE
+    (over,) = next_told(made)
+    assert (over["id"], over["state"], over["alarms_count"]) == (ams["id"], "cleared", 3)
+    made.now_ns += 6 * MINUTE
+    assert made.take() == []
+
+
+def test_a_group_that_is_over_before_its_wait_is_told_to_nobody(
+    world: Callable[..., World],
+) -> None:
+    made = world({"chat": {}}, routes={"all": GROUP})
+    made.change(1, "raised", explain=at("AMS"))
+    made.change(1, "cleared", explain=at("AMS"))
+    made.now_ns += 2 * MINUTE
+    assert made.take() == []
+
+
+def test_groups_outlive_a_restart(world: Callable[..., World]) -> None:
+    made = world({"chat": {}}, routes={"all": GROUP})
+    made.changes([(n, "raised") for n in (1, 2)], explain=at("AMS"))
+    made.restart()
+    made.now_ns += MINUTE
+    (told,) = next_told(made)
+    assert told["alarms_count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("route", "sink", "said"),
+    [
+        ({"group_by": ("colour",)}, {"kind": "stdout"}, "group_by 'colour' is none of entity"),
+        (
+            {"group_by": ("site",)},
+            {"kind": "tmf621", "url": "http://x"},
+            "takes each alert by itself",
+        ),
+    ],
+)
+def test_a_group_that_cannot_be_meant_is_refused(
+    route: dict[str, Any], sink: dict[str, Any], said: str
+) -> None:
+    settings = AlertingSettings(
+        sinks={"it": SinkSettings(**sink)}, routes={"all": RouteSettings(to=("it",), **route)}
+    )
+    with pytest.raises(ConfigError, match=said):
+        Router(settings)
