@@ -12,10 +12,9 @@ from typing import Any
 from alerting.alarm import OURS, PRIMARY, Alarm
 from alerting.companions import SOON, Companions, Parent
 from alerting.config import AlertingSettings
-from alerting.graph import Graph
 from alerting.incident import Incident, Member
 from alerting.layers import ATTACK, EQUIPMENT, LINK, is_node_down, layer_of
-from alerting.places import Place
+from alerting.places import Place, Places
 
 LATE_NS = 60_000_000_000  # a cause may be reported so much later than its first symptom
 PHYSICAL_NS = 10_000_000_000  # one cause takes several links down within seconds
@@ -29,13 +28,13 @@ class Grouping:
     def __init__(
         self,
         settings: AlertingSettings,
-        graph: Graph,
+        places: Places,
         incidents: Mapping[int, Incident],
         incident_of: Mapping[int, int],
     ) -> None:
         """`incidents` and `incident_of` (alarm: its incident) are kept by their owner."""
         self._settings = settings
-        self._graph = graph
+        self._places = places
         self._group_ns = round(settings.group_seconds * 1e9)
         self._repeat_ns = round(settings.repeat_hours * 3600e9)
         self._incidents = incidents
@@ -43,20 +42,20 @@ class Grouping:
         self._at: dict[str, dict[int, None]] = {}  # node: incidents there, the newest last
         self._on: dict[str, int] = {}  # link: the newest incident about it
         self._cut: dict[str, int] = {}  # node that is cut off: by which incident
-        self.companions = Companions(self._group_ns, len(graph.nodes))
+        self.companions = Companions(self._group_ns, len(places.graph.nodes))
 
     # ---- finding
 
     def parents(self, alarm: Alarm, place: Place, now_ns: int) -> list[Parent]:
         """Return the raises that may have set this one off."""
-        near = self.companions.busy_of(self._graph.beside(place.nodes[0]))
+        near = self.companions.busy_of(self._places.graph.beside(place.nodes[0]))
         return self.companions.parents(
             alarm.kind, layer_of(alarm), place.nodes, near, place.mentioned, now_ns
         )
 
     def learn(self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int) -> None:
         """Remember a raise, and learn from it what sets off what."""
-        degree = len(self._graph.beside(place.nodes[0]))
+        degree = len(self._places.graph.beside(place.nodes[0]))
         self.companions.learn(
             alarm.kind,
             layer_of(alarm),
@@ -97,7 +96,7 @@ class Grouping:
         if layer_of(alarm) in (EQUIPMENT, ATTACK) and not is_node_down(alarm):
             return None
         links, nodes = incident.links_down(), incident.nodes_down()
-        return incident if place.nodes[0] in self._graph.cut_off(links, nodes) else None
+        return incident if place.nodes[0] in self._places.graph.cut_off(links, nodes) else None
 
     def _likeliest(
         self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int
@@ -159,13 +158,13 @@ class Grouping:
 
     def _is_within_reach(self, root: Member, place: Place) -> bool:
         """Whether a place is near enough to the root, or the words of either name the other."""
-        near = self._graph.near(place.nodes[0])
+        near = self._places.graph.near(place.nodes[0])
         return any(node in near or node in place.mentioned for node in root.nodes)
 
     def absorbable(self, incident: Incident, now_ns: int) -> Iterator[tuple[Incident, bool]]:
         """Yield incidents of symptoms that came just before their cause, and whether it cuts them off."""
         links, nodes = incident.links_down(), incident.nodes_down()
-        cut = self._graph.cut_off(links, nodes) if links or nodes else frozenset()
+        cut = self._places.graph.cut_off(links, nodes) if links or nodes else frozenset()
         root = incident.members[incident.root]
         for node in [*root.nodes, *sorted(cut)]:
             for number in list(self._at.get(node, ())):
@@ -207,7 +206,7 @@ class Grouping:
         """Note what an incident's links and nodes that are down cut off."""
         links, nodes = incident.links_down(), incident.nodes_down()
         if links or nodes:
-            for node in self._graph.cut_off(links, nodes):
+            for node in self._places.graph.cut_off(links, nodes):
                 self._cut[node] = incident.number
 
     def drop(self, incident: Incident) -> None:

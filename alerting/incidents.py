@@ -47,7 +47,7 @@ class Incidents:
         self._repeat_ns = round(settings.repeat_hours * 3600e9)
         self.all: dict[int, Incident] = {}
         self._of: dict[int, int] = {}  # alarm: its incident
-        self.grouping = Grouping(settings, places.graph, self.all, self._of)
+        self.grouping = Grouping(settings, places, self.all, self._of)
         self._raised: dict[int, list[int]] = {}  # alarm: when it was last raised, a few times
         self._closed: dict[int, None] = {}  # in order of closing
         self._waiting: dict[int, None] = {}  # not told yet

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from alerting.graph import Graph
-from runtime.ports import NetworkMap
+from runtime.ports import Link, NetworkMap
 
 KNOWN_MAX = 100_000
 _WORD = re.compile(r"[A-Za-z0-9_.\-]{2,64}")
@@ -27,14 +27,26 @@ class Places:
 
     def __init__(self, network: NetworkMap, graph: Graph | None = None) -> None:
         self._network = network
-        self._links = {
-            link.name: link for router in network.routers() for link in network.links_of(router)
-        }
-        self.graph = graph or Graph(
-            ((link.name, link.ends[0][0], link.ends[1][0]) for link in self._links.values()),
-            network.routers(),
-        )
+        self._fixed = graph is not None
+        self._version = network.topology(0)
+        self._links = _links(network)
+        self.graph = graph or _graph(network, self._links)
         self._known: dict[tuple[str, str], Place] = {}
+
+    def refresh(self, now_ns: int) -> None:
+        """Look at the network anew where its links changed."""
+        version = self._network.topology(now_ns)
+        if version != self._version and not self._fixed:
+            self._version = version
+            self._links = _links(self._network)
+            self.graph = _graph(self._network, self._links)
+            self._known.clear()
+
+    def customer(self, entity: str) -> str:
+        """Return who is behind an interface, or ""."""
+        node, rest = self._node_of(entity)
+        faces = self._network.interfaces_of(node) if rest else ()
+        return next((f.customer for f in faces if rest in (f.name, str(f.index))), "")
 
     def of(self, entity: str, words: str = "") -> Place:
         """Return the place of an entity; `words` may name others (`BGP neighbour lon1 is down`)."""
@@ -109,3 +121,12 @@ class Places:
             if name != node and name in self.graph and name not in found:
                 found.append(name)
         return tuple(found[:MENTIONED_MAX])
+
+
+def _links(network: NetworkMap) -> dict[str, Link]:
+    return {link.name: link for router in network.routers() for link in network.links_of(router)}
+
+
+def _graph(network: NetworkMap, links: dict[str, Link]) -> Graph:
+    ends = ((link.name, link.ends[0][0], link.ends[1][0]) for link in links.values())
+    return Graph(ends, network.routers())

@@ -177,6 +177,7 @@ class AlertingStage:
         self, changed: dict[int, Alarm], now_ns: int
     ) -> tuple[list[Alarm], list[dict[str, Any]]]:
         """Hide and group what changed; return it with the rows of its incidents."""
+        self._places.refresh(now_ns)
         self._hide(changed, now_ns)
         for alarm in changed.values():
             self._explainer.complete(alarm)

@@ -8,7 +8,9 @@ from alerting.alarm import OURS, Alarm
 from alerting.incident import Incident
 from alerting.layers import (
     ATTACK,
+    EQUIPMENT,
     LAYERS,
+    LINK,
     LOAD,
     POWER,
     SOFTWARE,
@@ -26,6 +28,7 @@ AFTER_EVENT_NS = 60_000_000_000  # and its message may be so late
 AFTER_WORK_NS = 3_600_000_000_000  # so long after planned work is it a suspect
 CAUSES_SHOWN = 5
 NAMED_MAX = 10
+SERVICE_CUTS = (EQUIPMENT, LINK, ATTACK)  # layers whose alarms take service from what they name
 PAST_KINDS_MAX = 200  # kinds of root of which past incidents are remembered
 PAST_MAX = 20  # of one kind
 SIMILAR_SHOWN = 3
@@ -165,25 +168,20 @@ class Suspects:
     def impact(self, incident: Incident) -> dict[str, Any]:
         """Return what an incident touches, and what one more failure would cut.
 
-        links, nodes that are cut off, sites, customers, capacity in bit/s, redundancy left.
+        Links, nodes that are cut off, sites; customers and services of these and of the ports and
+        prefixes that its alarms name; capacity of the links that are down and of the ports that are
+        cut off with their node, in bit/s; redundancy left.
         """
         links, nodes = sorted(incident.links_down()), sorted(incident.nodes_down())
         cut = sorted(self._places.graph.cut_off(links, nodes)) if links or nodes else []
         touched = [*nodes, *cut]
-        customers: set[str] = set()
-        capacity = 0
-        for node in touched:
-            customers |= {f.customer for f in self._network.interfaces_of(node) if f.customer}
-        for name in links:
-            link = self._network.link(name)
-            ends = link.ends if link is not None else ()
-            speeds = [
-                face.speed_bits_per_second
-                for router, index in ends
-                for face in self._network.interfaces_of(router)
-                if face.index == index
-            ]
-            capacity += max(speeds, default=0)
+        entities = {m.entity for m in incident.members.values() if m.up and m.layer in SERVICE_CUTS}
+        customers = {self._places.customer(entity) for entity in entities} - {""}
+        services: set[str] = set()
+        for name in {*touched, *links, *entities}:
+            theirs, runs = self._network.served(name)
+            customers.update(theirs)
+            services.update(runs)
         sites = {site for node in touched if (site := self._places.site(node))}
         made: dict[str, Any] = {
             "links": links[:NAMED_MAX],
@@ -192,11 +190,29 @@ class Suspects:
             "sites": sorted(sites)[:NAMED_MAX],
             "customers": sorted(customers)[:NAMED_MAX],
             "customers_count": len(customers),
-            "capacity_bits_per_second": capacity,
+            "services": sorted(services)[:NAMED_MAX],
+            "services_count": len(services),
+            "capacity_bits_per_second": sum(self._capacity(name) for name in links),
+            "capacity_behind_bits_per_second": sum(
+                face.speed_bits_per_second
+                for node in touched
+                for face in self._network.interfaces_of(node)
+                if face.customer
+            ),
         }
         if links:
             made["redundancy"] = self._redundancy(links)
         return made
+
+    def _capacity(self, name: str) -> int:
+        link = self._network.link(name)
+        faces = (
+            face
+            for router, index in (link.ends if link is not None else ())
+            for face in self._network.interfaces_of(router)
+            if face.index == index
+        )
+        return max((face.speed_bits_per_second for face in faces), default=0)
 
     def _redundancy(self, down: list[str]) -> list[dict[str, Any]]:
         """Return the links that became the only way by this, with what the loss of one would cut."""

@@ -99,6 +99,14 @@ class NetworkMap(Protocol):
         """Return what is known of a router's interfaces."""
         ...
 
+    def topology(self, now_ns: int) -> int:
+        """Return a number that changes when links do: those that routers state come and go."""
+        ...
+
+    def served(self, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return (customers, services) behind a router, a link or a prefix."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Talker:

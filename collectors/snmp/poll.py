@@ -5,6 +5,7 @@ that does not answer costs its own tries and is asked less and less often; the o
 """
 
 import asyncio
+import json
 import tomllib
 import zlib
 from collections import deque
@@ -366,7 +367,11 @@ class SnmpPoller:
             if profile.file.neighbors:
                 for name in NEIGHBOR_OBJECTS:
                     await self._walk(device, client, name, walks)
-                named |= self._reader.neighbors(walks)
+                heard = self._reader.neighbors(walks)
+                named |= heard
+                if heard and (system := about.get(SYS_NAME)):  # so its neighbors call it
+                    said = {"entity": device.entity, "system": self._reader.text("sysName", system)}
+                    named["device", 0] = json.dumps(said, ensure_ascii=False, sort_keys=True)
         options += self._news(device, named, now_ns)
 
     async def _scalars(self, device: Device, client: Client, profile: Profile) -> dict[str, Value]:

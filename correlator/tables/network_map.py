@@ -1,11 +1,16 @@
 """Names and neighbourhood: routers, interfaces, links and prefixes from a TOML file and options data."""
 
 import ipaddress
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
+from correlator.tables.heard_links import Edge, HeardLinks
+from runtime.checkpoint import read_array, write_array
 from runtime.ports import Interface, Link
 from runtime.settings import Settings, load
 from telemetry.batch import Batch
@@ -15,6 +20,7 @@ if TYPE_CHECKING:
     from correlator.tables.routing import RoutingTable
 
 NAMES_MAX = 100_000
+HEARD_EVERY_NS = 60_000_000_000  # so often do links that were heard change the topology
 
 
 class RouterEntry(Settings, frozen=True, kw_only=True):
@@ -24,6 +30,8 @@ class RouterEntry(Settings, frozen=True, kw_only=True):
     address: str  # the exporter's address
     site: str = ""
     owner: str = ""  # the team; "" = that of its site
+    customers: list[str] = []  # who hangs on it
+    services: list[str] = []  # what runs over it: "mpls-vpn-17", "voice"
 
 
 class SiteEntry(Settings, frozen=True, kw_only=True):
@@ -54,6 +62,8 @@ class LinkEntry(Settings, frozen=True, kw_only=True):
     b_index: int
     weight: float = 1.0
     owner: str = ""  # the team; "" = that of the router at its end
+    customers: list[str] = []  # who is served over it
+    services: list[str] = []
 
 
 class PrefixEntry(Settings, frozen=True, kw_only=True):
@@ -64,6 +74,7 @@ class PrefixEntry(Settings, frozen=True, kw_only=True):
     customer: str = ""
     weight: float = 1.0
     kind: str = ""
+    services: list[str] = []
 
 
 class NetworkFile(Settings, frozen=True, kw_only=True):
@@ -89,6 +100,7 @@ class FileNetworkMap:
             router.name: router.owner or sites.get(router.site, "") for router in network.router
         }
         self._teams |= {link.name: link.owner for link in network.link}
+        self._served = _served(network)
         self._interfaces: dict[tuple[str, int], Interface] = {}
         self._names: dict[tuple[str, str, int], str] = {}  # (router, table, number)
         for entry in network.interface:
@@ -103,6 +115,10 @@ class FileNetworkMap:
         for link in self._links.values():
             for router, _ in link.ends:
                 self._links_of.setdefault(router, []).append(link)
+        self._heard = HeardLinks()
+        self._heard_edges: dict[str, Edge] = {}
+        self._heard_of: dict[str, list[Link]] = {}
+        self._heard_version, self._heard_ns = 0, 0  # of what is in these two
         self._routing: RoutingTable | None = None  # from the first route on
         self._prefixes = [
             (ipaddress.ip_network(entry.prefix), entry.customer or entry.router)
@@ -123,15 +139,52 @@ class FileNetworkMap:
 
     def link(self, name: str) -> Link | None:
         """Return a link by name."""
-        return self._links.get(name)
+        heard = self._heard_edges.get(name)
+        return self._links.get(name) or (heard.link if heard else None)
 
     def links_of(self, router: str) -> tuple[Link, ...]:
         """Return the links that end at a router."""
-        return tuple(self._links_of.get(router, ()))
+        return (*self._links_of.get(router, ()), *self._heard_of.get(router, ()))
 
     def routers(self) -> tuple[str, ...]:
         """Return all routers known."""
-        return tuple(self._exporter)
+        heard = (router for router in self._heard_of if router not in self._exporter)
+        return (*self._exporter, *heard)
+
+    def edges(self) -> list[Edge]:
+        """Return every link, who states it, and when it was last told."""
+        return [*(Edge(link, "file") for link in self._links.values()), *self._heard_edges.values()]
+
+    def topology(self, now_ns: int) -> int:
+        """Return a number that changes when links do; what was heard counts once a minute."""
+        due = not self._heard_ns or now_ns - self._heard_ns >= HEARD_EVERY_NS
+        if self._heard.version != self._heard_version and due:
+            self._heard_version, self._heard_ns = self._heard.version, now_ns
+            self._hear()
+        return self._heard_version
+
+    def _hear(self) -> None:
+        joined = (frozenset(router for router, _ in one.ends) for one in self._links.values())
+        edges = self._heard.edges(joined, self.router_of, self._exporter.__contains__)
+        self._heard_edges, self._heard_of = {}, {}
+        numbers = {(face.router, face.name): index for (_, index), face in self._interfaces.items()}
+        for edge in edges:
+            if edge.link.name in self._links:
+                continue
+            ends = (self._end(edge, 0, numbers), self._end(edge, 1, numbers))
+            link = Link(edge.link.name, ends)
+            self._heard_edges[link.name] = replace(edge, link=link)
+            for router, _ in ends:
+                self._heard_of.setdefault(router, []).append(link)
+
+    def _end(self, edge: Edge, side: int, numbers: dict[tuple[str, str], int]) -> tuple[str, int]:
+        """Return (router, ifIndex) of one end: a port has an interface's name, its number may differ."""
+        router, port = edge.link.ends[side]
+        return router, numbers.get((router, edge.ports[side]), port)
+
+    def served(self, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return (customers, services) that hang on a router or go over a link, as the file says."""
+        return self._served.get(name, ((), ()))
 
     def own_prefixes(self) -> dict[str, str]:
         """Return the prefixes of the file and whose they are."""
@@ -179,14 +232,22 @@ class FileNetworkMap:
         return self._routing
 
     def snapshot(self, out: Any) -> None:
-        """Write the routes."""
+        """Write routes and what routers said of their neighbours."""
         if self._routing is not None:
             self._routing.snapshot(out)
+        kept = [self._heard.snapshot(), self._heard_version, self._heard_ns]
+        write_array(out, "heard", np.frombuffer(msgspec.msgpack.encode(kept), np.uint8))
 
     def restore(self, state: Any) -> None:
         """Take them back."""
         if any(state.read("routing.kinds")):
             self.routing().restore(state)
+        kept = read_array(state, "heard")
+        if kept is not None:
+            heard, _, self._heard_ns = msgspec.msgpack.decode(kept.tobytes())
+            self._heard.restore(heard)
+            self._heard_version = self._heard.version
+            self._hear()
 
     def backbone(self) -> list[tuple[int, int]]:
         """Return (exporter low half, ifIndex) of every interface that ends a link."""
@@ -207,7 +268,7 @@ class FileNetworkMap:
         return self._names.get((self.router_of(exporter), table, key), "")
 
     def learn(self, option: Batch) -> None:
-        """Take names of interfaces, VRFs and applications from options data, and routes.
+        """Take names of interfaces, VRFs and applications, LLDP neighbours, and routes.
 
         What the file says stays. Of what has a name already, the newest name counts.
         """
@@ -216,12 +277,18 @@ class FileNetworkMap:
             return
         tables, names = option.texts("table"), option.texts("name")
         for i, (table, name) in enumerate(zip(tables, names, strict=True)):
-            if not name or table not in ("interface", "vrf", "application"):
+            if not name or table not in ("interface", "vrf", "application", "lldp", "device"):
                 continue
             exporter = address_text(
                 int(option["exporter_address_high"][i]), int(option["exporter_address_low"][i])
             )
             router, number = self.router_of(exporter), int(option["key"][i])
+            if table == "lldp":
+                self._heard.port(exporter, number, name, int(option["arrival_ns"][i]))
+                continue
+            if table == "device":
+                self._heard.name(exporter, name)
+                continue
             if table == "interface":
                 self._learn_interface((router, number), name)
             elif (router, table, number) in self._names or len(self._names) < NAMES_MAX:
@@ -235,6 +302,27 @@ class FileNetworkMap:
             (known.link, known.speed_bits_per_second, known.customer) if known else ("", 0, "")
         )
         self._interfaces[key] = Interface(key[0], key[1], name, link, speed, customer)
+
+
+def _served(network: NetworkFile) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Return (customers, services) by router and by link."""
+    made: dict[str, tuple[set[str], set[str]]] = {}
+
+    def add(name: str, customers: Iterable[str], services: Iterable[str]) -> None:
+        known = made.setdefault(name, (set(), set()))
+        known[0].update(one for one in customers if one)
+        known[1].update(services)
+
+    for router in network.router:
+        add(router.name, router.customers, router.services)
+    for link in network.link:
+        add(link.name, link.customers, link.services)
+    for prefix in network.prefix:
+        add(prefix.router, [prefix.customer], prefix.services)
+        add(prefix.prefix, [prefix.customer], prefix.services)
+    for face in network.interface:
+        add(face.router, [face.customer], ())
+    return {name: (tuple(sorted(a)), tuple(sorted(b))) for name, (a, b) in made.items()}
 
 
 def load_network(path: Path | None) -> FileNetworkMap:

@@ -4,7 +4,14 @@ import json
 from typing import Any
 
 from alerting.config import AlertingSettings
-from correlator.tables.network_map import FileNetworkMap
+from correlator.tables.network_map import (
+    FileNetworkMap,
+    InterfaceEntry,
+    LinkEntry,
+    NetworkFile,
+    PrefixEntry,
+    RouterEntry,
+)
 from telemetry.batch import Batch
 from tocsin.alarm_files import network_of
 from tocsin.testing.alarms import AlarmWorld
@@ -176,6 +183,39 @@ def test_redundancy_left_is_told() -> None:
     (down,) = world.notices(seconds=20)
     left = down.explain["impact"]["redundancy"]
     assert [one["if"] for one in left] == ["ams1-lon1", "fra2-lon1"]
+
+
+def test_impact_names_customers_services_and_capacity_behind() -> None:
+    routers = [
+        RouterEntry(name="a", address="192.0.2.1"),
+        RouterEntry(name="b", address="192.0.2.2"),
+        RouterEntry(name="c", address="192.0.2.3", customers=["hospital"], services=["voice"]),
+    ]
+    links = [
+        LinkEntry(name="a-b", a="a", a_index=1, b="b", b_index=1, services=["vpn-17"]),
+        LinkEntry(name="b-c", a="b", a_index=2, b="c", b_index=1, services=["vpn-18"]),
+    ]
+    faces = [
+        InterfaceEntry(router="c", index=1, name="et-1", link="b-c", speed=100_000),
+        InterfaceEntry(router="c", index=9, name="ge-9", customer="bank", speed=1_000),
+        InterfaceEntry(router="a", index=9, name="ge-9", customer="school", speed=1_000),
+    ]
+    prefix = PrefixEntry(prefix="203.0.113.0/24", router="c", customer="shop", services=["web"])
+    network = FileNetworkMap(
+        NetworkFile(router=routers, link=links, interface=faces, prefix=[prefix])
+    )
+    world = AlarmWorld(network=network)
+    world.second(world.report("linkDown", "c:et-1", "critical", probable_cause="lossOfSignal"))
+    (cut,) = world.notices(seconds=20)
+    impact = cut.explain["impact"]
+    assert impact["customers"] == ["bank", "hospital", "shop"]
+    assert impact["services"] == ["voice", "vpn-18", "web"]
+    assert (impact["capacity_bits_per_second"], impact["capacity_behind_bits_per_second"]) == (
+        100_000, 1_000,
+    )  # fmt: skip
+    world.second(world.report("linkDown", "a:ge-9", "major", probable_cause="lossOfSignal"))
+    (port,) = world.notices(seconds=20)
+    assert port.explain["impact"]["customers"] == ["school"]
 
 
 def test_a_change_just_before_is_the_first_suspect() -> None:

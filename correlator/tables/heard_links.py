@@ -1,0 +1,167 @@
+"""Links that routers state themselves: what LLDP says is at the other end of each port.
+
+Beside the network file, never against it: between two routers that the file joins, what is heard adds
+nothing. Ages: `heard_ns` of an edge is when it was last told (SNMP polling tells all of them each
+hour); one that was not told for a day is gone. Blind to two routers with one system name.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
+
+from runtime.ports import Link
+
+PORTS_MAX = 100_000
+KEPT_NS = 86_400_000_000_000  # without being told again
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One link of the graph, who states it, and when it was last told."""
+
+    link: Link
+    origin: str  # "file", "lldp"
+    heard_ns: int = 0  # 0 = it stands in the file
+    ports: tuple[str, str] = ("", "")  # names of the ports at its ends, where they were told
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """What one port of a device heard."""
+
+    number: int
+    local: str  # its own name
+    remote: str  # system name of who is at the other end
+    far: tuple[str, ...]  # names of the port there
+    heard_ns: int
+
+
+class HeardLinks:
+    """What each port of each device heard, bounded, and the links that follow from it."""
+
+    def __init__(self) -> None:
+        self._systems: dict[str, str] = {}  # system name: address
+        self._names: dict[str, str] = {}  # address: what the configuration calls the device
+        self._ports: dict[tuple[str, int], Port] = {}  # by address and number
+        self.version = 0  # of what can be read here
+        self.dropped = 0  # ports beyond PORTS_MAX
+
+    def name(self, address: str, text: str) -> None:
+        """Take what a device is called: JSON with `entity` and `system`, its own name of itself."""
+        said = _object(text)
+        entity, system = str(said.get("entity", "")), str(said.get("system", ""))
+        if not entity or len(self._names) >= PORTS_MAX:
+            return
+        if (self._names.get(address), self._systems.get(system)) != (entity, address):
+            self._names[address], self._systems[system] = entity, address
+            self.version += 1
+
+    def port(self, address: str, port: int, text: str, at_ns: int) -> None:
+        """Take who is at the other end of a port: JSON with local_port, remote, remote_port."""
+        said = _object(text)
+        known = self._ports.get((address, port))
+        if known is None and len(self._ports) >= PORTS_MAX:
+            self.dropped += 1
+            return
+        names = (str(said.get(name, "")) for name in ("remote_port", "remote_port_description"))
+        far = tuple(name for name in names if name)
+        new = Port(port, str(said.get("local_port", "")), str(said.get("remote", "")), far, at_ns)
+        self._ports[address, port] = new
+        if (
+            known is None
+            or replace(known, heard_ns=at_ns) != new
+            or at_ns - known.heard_ns > KEPT_NS
+        ):
+            self.version += 1
+
+    def edges(
+        self,
+        joined: Iterable[frozenset[str]],
+        router_of: Callable[[str], str],
+        is_router: Callable[[str], bool],
+    ) -> list[Edge]:
+        """Return the links heard that the file does not have; `joined` are pairs that it joins.
+
+        Of the two ends of a link one is enough; both make one link, also of several in parallel.
+        """
+        newest_ns = max((port.heard_ns for port in self._ports.values()), default=0)
+        not_these = set(joined)
+        sides: dict[tuple[str, str], tuple[list[Port], list[Port]]] = {}
+        for (address, _), port in sorted(self._ports.items(), key=lambda one: one[0]):
+            near = self._called(address, router_of, is_router)
+            other = self._called(port.remote, router_of, is_router)
+            if not other or near == other or newest_ns - port.heard_ns > KEPT_NS:
+                continue
+            if frozenset((near, other)) not in not_these:
+                pair = (min(near, other), max(near, other))
+                sides.setdefault(pair, ([], []))[near == pair[1]].append(port)
+        made = []
+        for (a, b), (of_a, of_b) in sorted(sides.items()):
+            for number, (one, other_end) in enumerate(_matched(of_a, of_b)):
+                ends = ((a, one.number if one else 0), (b, other_end.number if other_end else 0))
+                heard_ns = max(port.heard_ns for port in (one, other_end) if port)
+                names = (one.local if one else "", other_end.local if other_end else "")
+                name = f"{a}-{b}" if number == 0 else f"{a}-{b}#{number + 1}"
+                made.append(Edge(Link(name, ends), "lldp", heard_ns, names))
+        return made
+
+    def _called(
+        self, said: str, router_of: Callable[[str], str], is_router: Callable[[str], bool]
+    ) -> str:
+        """Return what people call a device that is known by an address or by its system name."""
+        short = said.partition(".")[0]
+        address = self._systems.get(said) or self._systems.get(short) or said
+        entity = self._names.get(address, "")
+        for name in (router_of(address), router_of(said), entity, short):
+            if is_router(name):
+                return name
+        return entity or said
+
+    # ---- checkpoint
+
+    def snapshot(self) -> Any:
+        """Return what `restore` takes."""
+        return {
+            "names": self._names,
+            "systems": self._systems,
+            "ports": [
+                [address, port.number, port.local, port.remote, port.far, port.heard_ns]
+                for (address, _), port in self._ports.items()
+            ],
+            "version": self.version,
+        }
+
+    def restore(self, kept: Any) -> None:
+        """Take it back."""
+        self._names, self._systems = dict(kept["names"]), dict(kept["systems"])
+        self._ports = {
+            (address, number): Port(number, local, remote, tuple(far), heard_ns)
+            for address, number, local, remote, far, heard_ns in kept["ports"]
+        }
+        self.version = kept["version"]
+
+
+def _matched(of_a: list[Port], of_b: list[Port]) -> list[tuple[Port | None, Port | None]]:
+    """Return the ports of two devices in pairs: by name where either names the other, else in order."""
+    left = list(of_b)
+    made: list[tuple[Port | None, Port | None]] = []
+    alone = []
+    for one in of_a:
+        fits = (port for port in left if one.local in port.far or port.local in one.far)
+        other = next(fits, None)
+        if other is None:
+            alone.append(one)
+        else:
+            left.remove(other)
+            made.append((one, other))
+    return made + list(zip_longest(alone, left))
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

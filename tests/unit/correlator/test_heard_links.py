@@ -1,0 +1,140 @@
+"""Links that routers state themselves: LLDP read by SNMP becomes the graph that incidents go by."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from collectors.snmp.poll import PollOptions, SnmpPoller
+from correlator.tables.heard_links import HeardLinks
+from correlator.tables.network_map import FileNetworkMap, LinkEntry, NetworkFile, RouterEntry
+from runtime.checkpoint import Snapshot
+from runtime.clock import ManualClock
+from telemetry.snmp import ber
+from tests.support.snmp_agent import SMALL, Agent, AgentServer
+from tests.support.source_world import MemoryNode
+from tocsin.testing import make_context
+from tocsin.testing.alarms import AlarmWorld
+
+REMOTE, LOCAL = "1.0.8802.1.1.2.1.4.1.1", "1.0.8802.1.1.2.1.3.7.1"
+MINUTE = 60_000_000_000
+
+
+def agent(name: str, *neighbors: tuple[int, str, str, str]) -> Agent:
+    """Return a device with LLDP neighbors: (port, its name, remote system, remote port)."""
+    data = dict(SMALL) | {"1.3.6.1.2.1.1.5.0": ber.octets(name.encode())}
+    for port, local, remote, far in neighbors:
+        for column, value in (
+            (4, ber.number(4)), (5, ber.octets(bytes(6))), (6, ber.number(5)),
+            (7, ber.octets(far.encode())), (9, ber.octets(remote.encode())),
+        ):  # fmt: skip
+            data[f"{REMOTE}.{column}.0.{port}.1"] = value
+        data[f"{LOCAL}.3.{port}"] = ber.octets(local.encode())
+    return Agent(data)
+
+
+AGENTS = {
+    "127.2.0.1": agent("core1.example.net", (1, "et-0", "core2.example.net", "ge-1")),
+    "127.2.0.2": agent(
+        "core2.example.net",
+        (4, "ge-1", "core1.example.net", "et-0"), (5, "ge-2", "edge3", "wan"),
+    ),
+    "127.2.0.3": agent("edge3", (9, "wan", "core2.example.net", "ge-2")),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def polled(tmp_path_factory: pytest.TempPathFactory) -> MemoryNode:
+    """Return the node to which the three devices' answers were given."""
+    node = MemoryNode()
+    with AgentServer(dict(AGENTS)) as server:
+        devices = [
+            {"address": address, "port": server.port, "name": name, "profiles": ["lldp"]}
+            for address, name in zip(AGENTS, ("c1", "c2", "e3"), strict=True)
+        ]
+        options = msgspec.convert({"devices": devices, "timeout_seconds": 0.5}, PollOptions)
+        folder: Path = tmp_path_factory.mktemp("poll")
+        poller = SnmpPoller(
+            "poll", options, make_context("sources.poll", clock=ManualClock(MINUTE)), node, folder
+        )
+        poller.prepare()
+
+        async def all_devices() -> None:
+            await asyncio.gather(*(poller.poll(one) for one in poller.devices))
+
+        asyncio.run(all_devices())
+        poller.hand_over()
+    return node
+
+
+def heard(node: MemoryNode, network: FileNetworkMap) -> FileNetworkMap:
+    for batch in node.batches:
+        if batch.schema.name == "option":
+            network.learn(batch)
+    network.topology(MINUTE)
+    return network
+
+
+def edges(network: FileNetworkMap) -> dict[str, tuple[Any, str]]:
+    return {edge.link.name: (edge.link.ends, edge.origin) for edge in network.edges()}
+
+
+def test_neighbors_that_devices_hear_are_links_under_the_names_of_the_configuration(
+    polled: MemoryNode,
+) -> None:
+    network = heard(polled, FileNetworkMap())
+    assert edges(network) == {
+        "c1-c2": ((("c1", 1), ("c2", 4)), "lldp"),
+        "c2-e3": ((("c2", 5), ("e3", 9)), "lldp"),
+    }
+    assert all(edge.heard_ns for edge in network.edges())
+    assert [link.name for link in network.links_of("c2")] == ["c1-c2", "c2-e3"]
+    assert set(network.routers()) == {"c1", "c2", "e3"}
+
+
+def test_a_link_of_the_file_wins_over_what_is_heard(polled: MemoryNode) -> None:
+    routers = [RouterEntry(name=f"R{n}", address=f"127.2.0.{n}") for n in (1, 2)]
+    link = LinkEntry(name="trunk", a="R1", a_index=7, b="R2", b_index=8)
+    network = heard(polled, FileNetworkMap(NetworkFile(router=routers, link=[link])))
+    assert edges(network) == {
+        "trunk": ((("R1", 7), ("R2", 8)), "file"),
+        "R2-e3": ((("R2", 5), ("e3", 9)), "lldp"),
+    }
+
+
+def test_incidents_go_by_links_that_were_heard_while_the_node_runs(polled: MemoryNode) -> None:
+    world = AlarmWorld(network=FileNetworkMap())
+    world.notices(seconds=1)
+    heard(polled, world.network)
+    world.second(world.report("linkDown", "c2:5", "critical", probable_cause="lossOfSignal"))
+    world.second(world.report("bgpDown", "e3", probable_cause="communicationsProtocolError"))
+    (told,) = world.notices(seconds=20)
+    assert told.alarms_count == 2
+    assert told.explain["impact"]["links"] == ["c2-e3"]
+
+
+def test_what_was_heard_outlives_a_restart(polled: MemoryNode) -> None:
+    before, state = heard(polled, FileNetworkMap()), Snapshot()
+    before.snapshot(state)
+    after = FileNetworkMap()
+    after.restore(state)
+    assert after.edges() == before.edges()
+    assert after.topology(2 * MINUTE) == before.topology(2 * MINUTE)
+
+
+def test_parallel_links_are_paired_by_their_ports_and_age() -> None:
+    links = HeardLinks()
+    links.port("a", 1, '{"local_port": "x1", "remote": "b", "remote_port": "y1"}', 1)
+    links.port("a", 2, '{"local_port": "x2", "remote": "b", "remote_port": "y2"}', 1)
+    links.port("b", 7, '{"local_port": "y2", "remote": "a", "remote_port": "x2"}', 1)
+    links.port("b", 8, "no json", 1)
+
+    def found() -> list[Any]:
+        return [e.link.ends for e in links.edges([], lambda name: name, lambda name: False)]
+
+    assert found() == [(("a", 2), ("b", 7)), (("a", 1), ("b", 0))]
+    day = 86_400_000_000_000
+    links.port("a", 1, '{"local_port": "x1", "remote": "b", "remote_port": "y1"}', 2 * day)
+    assert found() == [(("a", 1), ("b", 0))]
