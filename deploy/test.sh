@@ -29,7 +29,7 @@ plan() {
   echo "Plan (TIER=$TIER${DEEP:+, deep}; minutes on 2 cores, a pytest worker each):"
   echo "  fast      2 min   unit, property, contract, architecture, docs, doctests; downloads nothing"
   if [ "$TIER" = fast ]; then return; fi
-  echo "  whole     9 min   scenario, conformance, fuzz, live with real exporters and peers"
+  echo "  whole     8 min   scenario, conformance, fuzz, live with real exporters and peers"
   if [ ${#wanted[@]} -eq 0 ]; then
     echo "                    system packages: all here"
   elif may_install; then
@@ -39,7 +39,7 @@ plan() {
     echo "                    as root: apt-get install --no-install-recommends ${wanted[*]}"
   fi
   [ "$(id -u)" -eq 0 ] || echo "                    without root: no network namespaces, so no live traffic"
-  echo "  checked   4 min   kernels again with bounds checks, a cache of their own"
+  echo "  checked   2 min   kernels again with bounds checks, a cache of their own"
   if [ -n "$DEEP" ]; then
     echo "  deep      hours   1,000,000 mutants, 50 kills, 20 seeds, 3,000 examples a property, kernels"
     echo "                    without JIT; wheels of every package for aarch64 are looked up"
