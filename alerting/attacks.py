@@ -7,7 +7,7 @@ from alerting import flowspec
 from alerting.alarm import Claim
 from alerting.config import AlertingSettings
 from alerting.faces import face_name
-from alerting.rows import Row, prefix_of, some, talker_row
+from alerting.rows import Row, age_words, prefix_of, some, talker_row
 from runtime.ports import Evidence, NetworkMap, Talker
 from telemetry.security import AMPLIFIERS
 
@@ -93,6 +93,7 @@ class AttackRules:
             evidence=[
                 f"{share:.0%} of the sample behind {row.key.entity} is {vector} to {host}",
                 *([f"about {sources:.0f} sources in this tick"] if sources else []),
+                *age_words(row),
                 f"{row.measure}: {row.actual:.4g}/s, {row.expected:.4g}/s expected",
                 *([f"{host} is routed as {routed}"] if routed else []),
                 *([f"its sources are of {some(origins)}"] if origins else []),

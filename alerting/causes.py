@@ -12,7 +12,7 @@ from alerting.attacks import AttackRules
 from alerting.config import AlertingSettings
 from alerting.faces import Faces
 from alerting.foretold import predicted
-from alerting.rows import Row, talker_row
+from alerting.rows import Row, age_words, talker_row
 from alerting.security_claims import SecurityRules
 from alerting.silences import SilenceRules
 from runtime.ports import Evidence, NetworkMap, Talker
@@ -128,7 +128,7 @@ class CauseRules:
                     f"{row.expected:.0f} expected",
                     row.since_ns, row.score, self._settings.confirm_ticks, row.actual,
                     row.expected, row.lower, row.upper, "{destination}",
-                    evidence=["its extra flows are one or two small packets each"],
+                    evidence=["its extra flows are one or two small packets each", *age_words(row)],
                     causes=[
                         {"kind": "port-scan", "entity": prefix, "rank": 1, "why": f"{way} scan"},
                     ],
@@ -161,7 +161,8 @@ class CauseRules:
                     f"{ratio:.2f} times what is expected, and growing",
                     row.since_ns, row.score, 1, row.actual, row.expected, row.lower, row.upper,
                     "By/s",
-                    evidence=[f"ten-minute ratio {ratio:.2f}, one-hour ratio {hour:.2f}", *_largest_pair(talkers)],
+                    evidence=[f"ten-minute ratio {ratio:.2f}, one-hour ratio {hour:.2f}",
+                              *_largest_pair(talkers), *age_words(row)],
                     causes=[
                         {"kind": "slow-leak", "entity": prefix, "rank": 1,
                          "why": "a steady rise, no step"},
@@ -192,7 +193,7 @@ class CauseRules:
             f"{row.expected:.4g}{per} expected ({row.lower:.4g} to {row.upper:.4g})",
             row.since_ns, row.score, ticks, row.actual, row.expected,
             row.lower, row.upper, UNITS.get(row.measure, "1/s") if per else "",
-            evidence=[f"{row.detector}: p-value {row.p_value:.2g}"],
+            evidence=[f"{row.detector}: p-value {row.p_value:.2g}", *age_words(row)],
             causes=[
                 {"kind": "deviation", "entity": entity, "rank": 1, "why": "no rule explains it"},
             ],

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from alerting.alarm import SAMPLED, Claim
-from alerting.rows import Row
+from alerting.rows import Row, span
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 
@@ -75,14 +75,3 @@ def _forecast(said: dict[str, Any], lead_s: float) -> dict[str, Any]:
         "outcome": said["outcome"],
         "record": said["record"],
     }
-
-
-def span(seconds: float) -> str:
-    """Return a span as people say it.
-
-    >>> span(240), span(5400), span(86400 * 3)
-    ('4 min', '90 min', '3.0 days')
-    """
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 2 * 86_400 else f"{seconds / 86_400:.1f} days"

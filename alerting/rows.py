@@ -9,6 +9,8 @@ from typing import Any
 from runtime.ports import SeriesDirectory, SeriesKey, Talker
 from telemetry.batch import Batch
 
+SETTLED_S = 604_800  # of a baseline: older is no news
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -29,6 +31,23 @@ class Row:
     p_value: float
     since_ns: int
     detail: dict[str, Any]
+
+
+def age_words(row: Row) -> list[str]:
+    """Return the evidence how young the baseline behind a row is, none once it is a week old."""
+    age_s = row.detail.get("baseline_s", SETTLED_S)
+    return [f"its baseline is {span(age_s)} old"] if age_s < SETTLED_S else []
+
+
+def span(seconds: float) -> str:
+    """Return a span as people say it.
+
+    >>> span(240), span(9000), span(86400 * 3)
+    ('4 min', '2 h', '3.0 days')
+    """
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 2 * 86_400 else f"{seconds / 86_400:.1f} days"
 
 
 def rows_of(anomalies: Batch, directory: SeriesDirectory) -> list[Row]:

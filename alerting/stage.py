@@ -55,7 +55,7 @@ class AlertingStage:
         directory: SeriesDirectory,
         evidence: Evidence,
     ) -> None:
-        self._directory = directory
+        self.directory = directory
         self._faces = Faces(network, directory)
         self._rules = CauseRules(settings, network, evidence, self._faces)
         self._trials = Trials(context)
@@ -118,7 +118,7 @@ class AlertingStage:
         """Take what a tick brings; changes come from `advance`."""
         name = batch.schema.name
         if name == ANOMALY.name:
-            self._rows += rows_of(batch, self._directory)
+            self._rows += rows_of(batch, self.directory)
         elif name == FRAME.name and batch.rows:
             if (batch["flags"] & FrameFlag.INCOMPLETE).any():
                 self._incomplete = True

@@ -156,6 +156,11 @@ class SeasonalBaseline:
         )
         return found
 
+    def ages(self) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+        """Return (series id, seconds learned from) by dense row (detectors.life)."""
+        lived = self.rows["units"][:: len(self.rows.measures), calibration.LIVED]
+        return self.rows.series_id, lived
+
     def snapshot(self, out: Any) -> None:
         """Write all state."""
         self.rows.snapshot(out)

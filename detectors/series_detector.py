@@ -84,6 +84,11 @@ class SeriesDetector:
         )  # fmt: skip
         self._tails.learn(rows, measure, places, score, tick_s)
 
+    def ages(self) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+        """Return (series id, seconds learned from) by dense row (detectors.life)."""
+        lived = self.rows["runs"][:: len(self.rows.measures), exceedances.LIVED]
+        return self.rows.series_id, lived
+
     def snapshot(self, out: Any) -> None:
         """Write all state."""
         self.rows.snapshot(out)

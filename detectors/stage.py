@@ -6,14 +6,14 @@ learns: what was anomalous is learned at most every n-th tick.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import river_scores, signatures
+from detectors import life, river_scores, signatures
 from detectors.budget import AlertBudget
 from detectors.config import DetectionSettings
 from detectors.detector import Finding, ScoreColumns
@@ -38,6 +38,7 @@ CALM_Z = 1.3  # units: beyond, a tick teaches nothing
 CALM_SCORE = 2.0
 STRANGE = 1.0  # units: what one tick in a hundred exceeds; its rate is watched for drift
 GOES_ON_TICKS = 3  # a finding that paused for fewer ticks is the same one
+AGES_NS = 60_000_000_000
 KEPT_NS = 600_000_000_000
 
 # Sorts of tests by detector, "" being all others: the view they look at, their part of the budget.
@@ -102,6 +103,11 @@ class DetectionStage:
             label="disposition",
             values=("alert", "hard", "digest", "would"),
         )
+        self._aged_ns = 0  # when baselines were last counted
+        self._stages = context.metrics.gauge(
+            "detection_baselines", "series by how far their baseline has come, counted once a minute",
+            label="stage", values=life.STAGES,
+        )  # fmt: skip
         self._on_probation = context.metrics.gauge(
             "detection_probation_classes", "detectors of a view whose findings are shown, not sent"
         )
@@ -111,6 +117,19 @@ class DetectionStage:
     def budget_used(self) -> float:
         """How many false alerts of a day's budget are used up at the moment."""
         return sum(budget.used for budget in self._budgets.values())
+
+    def baselines(self) -> dict[str, list[int]]:
+        """Return of each view how many series are in each of detectors.life.STAGES."""
+        warmup_s = self._settings.warmup_seconds
+        return {name: life.counts([model], warmup_s) for name, model in self._models.items()}
+
+    def ages(self) -> Iterator[tuple[str, int, float, str]]:
+        """Yield (view, series id, seconds learned from, stage) of every series."""
+        for name, model in self._models.items():
+            series_id, age_s = model.ages()
+            stages = life.stages(age_s, self._settings.warmup_seconds)
+            for row in np.flatnonzero(series_id).tolist():
+                yield name, int(series_id[row]), float(age_s[row]), life.STAGES[stages[row]]
 
     def rates(self) -> dict[str, list[int]]:
         """Return of each view how many series-samples were scored since the start, and how many strange."""
@@ -294,6 +313,7 @@ class DetectionStage:
             self._since[view, series_id, one.detector, one.measure] = run
             self._found.add(disposition)
             ticks = (start_ns - first_ns) / (float(frame["tick_seconds"][0]) * 1e9)
+            detail = one.detail | self._age(view, one.row, frame)
             lasting = one.detector == "point" and ticks >= LEVEL_TICKS - 1.5
             rows.append(
                 {
@@ -311,12 +331,20 @@ class DetectionStage:
                     "score": _round6(one.score),
                     "p_value": _round6(one.p_value),
                     "since_ns": first_ns,
-                    "detail": json.dumps(one.detail, sort_keys=True),
+                    "detail": json.dumps(detail, sort_keys=True),
                 }
             )
         for key in [k for k, run in self._since.items() if run[1] < end_ns - KEPT_NS]:
             del self._since[key]
         return rows
+
+    def _age(self, view: str, row: int, frame: Batch) -> dict[str, Any]:
+        """Return how long the baseline behind a finding has learned."""
+        series_id, age_s = self._models[view].ages()
+        place = int(frame["row"][row])
+        if place >= len(series_id) or series_id[place] != frame["series_id"][row]:
+            return {}
+        return {"baseline_s": round(float(age_s[place]))}
 
     def _watch_newcomers(self, end_ns: int, tick: list[Waiting]) -> None:
         allowed = {sort: self._budgets[sort].per_day for sort in PARTS}
@@ -329,6 +357,11 @@ class DetectionStage:
                 allowed={name: allowed.get(name, allowed[""]) for name in detectors},
             )  # fmt: skip
         self._on_probation.set(self.probation.waiting)
+        if end_ns >= self._aged_ns + AGES_NS:
+            self._aged_ns = end_ns
+            total = life.counts(self._models.values(), self._settings.warmup_seconds)
+            for name, count in zip(life.STAGES, total, strict=True):
+                self._stages.set(count, name)
 
     def _sort(self, one: Finding) -> str:
         """Return whose part of the budget a finding asks for."""

@@ -4,6 +4,7 @@ What asks the node to do something is answered when that is on disk: a delivery'
 transaction, an action of an operator or of another system by the journal (as offers are).
 """
 
+import fnmatch
 from collections.abc import Callable
 
 import msgspec
@@ -14,6 +15,7 @@ from alerting.orders import Orders
 from alerting.outbox import Outbox
 from alerting.sink_board import SinkBoard
 from detectors import probation, river_scores
+from detectors.life import STAGES
 from runtime.bus import Later, RequestServer
 from runtime.clock import Clock
 from runtime.metrics import Metrics
@@ -81,6 +83,7 @@ class Answers:
         serve("predictions", verbs.Nothing, lambda _: self._predictions())
         serve("feedback", verbs.Nothing, lambda _: self._feedback())
         serve("teacher", verbs.TeacherSays, self._hear_teacher)
+        serve("baselines", verbs.BaselinesRequest, self._baselines)
         serve("probation", verbs.Nothing, lambda _: self._probation())
 
     def refuse(self, why: str) -> None:
@@ -159,6 +162,26 @@ class Answers:
 
     def _predictions(self) -> verbs.PredictionsAnswer:
         return verbs.PredictionsAnswer(**self._back.detection.predictor.table())
+
+    def _baselines(self, ask: verbs.BaselinesRequest) -> verbs.BaselinesAnswer:
+        parts = dict(part.partition("=")[::2] for part in ask.match.split(",") if part)
+        if unknown := sorted(set(parts) - {"view", "entity"}):
+            raise ValueError(f"match: {unknown[0]!r} is neither view nor entity")
+        rows = []
+        for view, series_id, age_s, stage in self._back.detection.ages():
+            if not fnmatch.fnmatchcase(view, parts.get("view", "*")):
+                continue
+            key = self._back.alerting.directory.key(series_id)
+            if key is None or not fnmatch.fnmatchcase(key.entity, parts.get("entity", "*")):
+                continue
+            rows.append(
+                {"series_id": f"{series_id:016x}", "view": view, "entity": key.entity,
+                 "metric": key.key.get("metric", ""), "stage": stage, "age_s": round(age_s)}
+            )  # fmt: skip
+        rows.sort(key=lambda row: (row["age_s"], row["view"], row["entity"]))
+        return verbs.BaselinesAnswer(
+            stages=list(STAGES), views=self._back.detection.baselines(), series=rows[: ask.limit]
+        )
 
     def _feedback(self) -> verbs.FeedbackAnswer:
         triage = self._back.alerting.triage

@@ -384,6 +384,7 @@ class Node:
             alarms_raised=self._back.alerting.raised,
             budget_used=self._back.detection.budget_used,
             budget_per_day=self._config.detection.false_alerts_per_day,
+            baselines=self._back.detection.baselines(),
             on_probation=self._back.detection.probation.waiting,
             journal_next_sequence=self._journal.next_sequence,
             rss_bytes=rss_bytes(os.getpid()),

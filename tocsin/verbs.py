@@ -66,6 +66,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     alarms_raised: int
     budget_used: float
     budget_per_day: float
+    baselines: dict[str, list[int]] = {}  # by view: series by detectors.life.STAGES
     on_probation: int = 0  # detectors of a view whose findings are shown, not sent
     journal_next_sequence: int
     rss_bytes: int
@@ -165,6 +166,21 @@ class PredictionsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     open: list[dict[str, Any]]
     judged: list[dict[str, Any]]
     limits: dict[str, dict[str, Any]]
+
+
+class BaselinesRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which series: `view=interface,entity=ams1*`, each part optional, and how many."""
+
+    match: str = ""
+    limit: int = 1000
+
+
+class BaselinesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How far baselines have come: each view as a whole, and the series asked for, youngest first."""
+
+    stages: list[str]
+    views: dict[str, list[int]]  # series in each stage
+    series: list[dict[str, Any]]
 
 
 class TeacherSays(msgspec.Struct, frozen=True, kw_only=True):

@@ -291,3 +291,44 @@ def test_the_sql_door_gives_the_same_count(running: Running) -> None:
     assert by_door.status_code == 200, by_door.text
     by_api = running.verb("query", sql, "-o", "jsonl")
     assert int(by_door.text) == int(next(iter(json.loads(by_api.stdout).values()))) > 10
+
+
+def test_a_new_node_is_on_probation_and_an_operator_lets_a_class_alert(running: Running) -> None:
+    done = running.verb(
+        "probation", "live", "interface/*", "--by", "ann", "--note", "looks right", config=False
+    )
+    assert done.returncode == 0, done.stderr
+    until_ns = CLOCK.monotonic_ns() + 30 * SECOND
+    while True:  # it counts from the next second on
+        listed = json.loads(running.verb("probation", "list", "-o", "json", config=False).stdout)
+        by_name = {one["name"]: one for one in listed["classes"]}
+        if by_name["interface/point"]["live"]:
+            break
+        assert CLOCK.monotonic_ns() < until_ns, listed
+    assert listed["mode"] == "on", "profile site"
+    assert by_name["interface/point"]["by"] == "ann"
+    assert not by_name["service/point"]["live"]
+    assert listed["orders"][-1]["note"] == "looks right"
+    wrong = running.verb("probation", "live", "nope/*", config=False)
+    assert wrong.returncode == 2
+    assert b"no class matches" in wrong.stderr
+
+
+def test_a_verdict_teaches_the_next_alarm_by_a_process_of_its_own(running: Running) -> None:
+    done = running.verb("alarm", "feedback", "true", running.alarm, "--by", "ann", config=False)
+    assert done.returncode == 0, done.stderr
+    until_ns = CLOCK.monotonic_ns() + 90 * SECOND
+    while True:
+        told = httpx.get(f"{running.base}/api/v1/triage", timeout=30).json()
+        if told["model"]:
+            break
+        assert CLOCK.monotonic_ns() < until_ns, told
+        CLOCK.sleep(0.5)
+    assert told["model"]["learned"] == 1
+    assert [one["verdict"] for one in told["feedback"]] == ["true"]
+
+
+def test_the_record_of_predictions_is_told(running: Running) -> None:
+    done = running.verb("forecast", "--record", config=False)
+    assert done.returncode == 0, done.stderr
+    assert b"capacity:" in done.stdout

@@ -95,6 +95,10 @@ OPERATIONS = (
         "record of each limit", verbs.PredictionsAnswer,
     ),
     Operation(
+        "/api/v1/series/baselines", "get", "baselines", "How far baselines have come, youngest first",
+        verbs.BaselinesAnswer, models.BaselinesQuery,
+    ),
+    Operation(
         "/api/v1/triage", "get", "triage", "Verdicts of operators, what was learned from them, "
         "and where scores drifted", verbs.FeedbackAnswer,
     ),
@@ -397,6 +401,11 @@ class _Handlers:
         del request
         ask = self._services.node.ask("predictions", verbs.Nothing(), verbs.PredictionsAnswer)
         return _json(await ask)
+
+    async def baselines(self, request: Request) -> Response:
+        ask = _asked(request, models.BaselinesQuery)
+        wish = verbs.BaselinesRequest(match=ask.match, limit=ask.limit)
+        return _json(await self._services.node.ask("baselines", wish, verbs.BaselinesAnswer))
 
     async def triage(self, request: Request) -> Response:
         del request

@@ -173,6 +173,13 @@ class SeriesAnswer(Stored, frozen=True, kw_only=True):
     note: str = ""  # what to ask instead where it is empty or cut
 
 
+class BaselinesQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which series: `view=interface,entity=ams1*`, each part optional."""
+
+    match: str = ""
+    limit: Limit = 1000
+
+
 class SqlQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A read-only statement and the output format."""
 

@@ -233,6 +233,7 @@ def _node(folder: Path) -> Iterator[tuple[bool, str]]:
     finally:
         client.close()
     yield True, f"node {status.version}: {status.series} series, {status.exporters} exporters"
+    yield from _baselines(status.baselines)
     if status.on_probation:
         yield (
             True,
@@ -262,3 +263,13 @@ def _node(folder: Path) -> Iterator[tuple[bool, str]]:
         elif not listener.datagrams:
             said += ": nothing received; point exporters here and look at firewalls"
         yield not listener.kernel_drops, said
+
+
+def _baselines(views: dict[str, list[int]]) -> Iterator[tuple[bool, str]]:
+    """Say of each view how far its series' baselines have come."""
+    from detectors.life import STAGES
+
+    for view, counts in sorted(views.items()):
+        if sum(counts):
+            parts = [f"{n} {name}" for n, name in zip(counts, STAGES, strict=True) if n]
+            yield True, f"baselines of {view}: {', '.join(parts)}"

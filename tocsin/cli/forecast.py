@@ -18,6 +18,9 @@ import click
 @click.option("--step", type=click.IntRange(1), help="Seconds; default: a 24th of the horizon.")
 @click.option("--above", type=float, help="Say when this limit is passed upwards.")
 @click.option("--below", type=float, help="Say when this limit is passed downwards.")
+@click.option(
+    "--group", "as_group", is_flag=True, help="Forecast the sum of all that match, not each."
+)
 @click.option("--file", "from_file", is_flag=True, help="MATCH is a CSV file, not series.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table",
               show_default=True)  # fmt: skip
@@ -31,6 +34,7 @@ def forecast(
     step: int | None,
     above: float | None,
     below: float | None,
+    as_group: bool,
     from_file: bool,
     output: str,
     path: Path | None,
@@ -63,6 +67,8 @@ def forecast(
         rows = _rows_of_file(Path(match))
     else:
         rows = _rows_of_history(match, since, step_s, path, state, now_ns)
+    if as_group:
+        rows = {f"{match} (sum of {len(rows)})": _sum(list(rows.values()))}
     leads = max(1, round(horizon_s / step_s))
     made = [_one(name, points, step_s, leads, above, below) for name, points in rows.items()]
     if output == "json":
@@ -156,6 +162,17 @@ def _rows_of_history(
         value = float("nan") if row["avg"] is None else float(row["avg"])
         found.setdefault(name, []).append((int(row["time_s"]), value))
     return found
+
+
+def _sum(members: list[list[tuple[int, float]]]) -> list[tuple[int, float]]:
+    """Return the sum of several series at each time that all of them have; of some it would be a dip."""
+    total: dict[int, list[float]] = {}
+    for points in members:
+        for at, value in points:
+            total.setdefault(at, []).append(value)
+    return [
+        (at, sum(values)) for at, values in sorted(total.items()) if len(values) == len(members)
+    ]
 
 
 def _one(

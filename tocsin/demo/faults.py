@@ -11,6 +11,8 @@ port-scan           one host sends single small SYNs, to one port of many hosts 
 slow-leak           one customer's prefix sends more and more to a single host: from nothing to one or
                     two times the prefix's own volume, evenly over its two hours
 of attacks.CLASSES  an attack of that security class (tocsin.demo.attacks), where it is asked for
+capacity-breach     traffic to one customer grows steadily to what its interface was not meant for (slow)
+optical-degradation the light that one link receives fades; its traffic is not touched (slow)
 flash-crowd         no fault: ordinary clients from everywhere want one prefix, over five minutes up to
                     one or two times its own volume
 """
@@ -131,6 +133,36 @@ def drawn(
     return tuple(made)
 
 
+def slow(network: DemoNetwork, *, start_ns: int, seed: int) -> tuple[Fault, ...]:
+    """Return one slow fault of each sort, side by side: what they do grows evenly until they end.
+
+    The leak and the full interface are at busy prefixes: what grows in a handful of flows is lost in noise.
+    """
+    random = np.random.default_rng([seed, 81])
+    file, busiest = network.file, np.argsort(-network.prefix_weight, kind="stable").tolist()
+    entry = file.prefix[busiest[0]]
+    face = next(
+        one
+        for one in file.interface
+        if (one.router, one.customer) == (entry.router, entry.customer)
+    )
+    other = next(row for row in busiest if file.prefix[row].router != entry.router)
+    leaking, detail = file.prefix[other], _detail(network, "slow-leak", random, other)
+    leak = Fault(
+        "slow-leak", leaking.prefix, start_ns, start_ns + 9_000 * SECOND,
+        (leaking.customer, network.customer_interface(leaking.prefix)), detail | {"factor_at_end": 2.0},
+    )  # fmt: skip
+    breach = Fault(
+        "capacity-breach", f"{face.router}:{face.name}", start_ns, start_ns + 10_800 * SECOND,
+        (entry.customer, entry.prefix),
+        {"prefix": entry.prefix, "factor_at_end": 1.5, "interface": [face.router, face.index]},
+    )  # fmt: skip
+    link = file.link[int(random.integers(len(file.link)))].name
+    end_ns = start_ns + 10_800 * SECOND
+    fading = Fault("optical-degradation", link, start_ns, end_ns, (), {"fall_db": 9.0})
+    return leak, breach, fading
+
+
 def played_line(fault: Fault) -> str:
     """Return what the demo says when a fault begins: `link ams1-fra2 cut`."""
     vector = str(fault.detail.get("vector", ""))
@@ -143,6 +175,8 @@ def played_line(fault: Fault) -> str:
         "volumetric-attack": f"{vector} attack on {fault.entity}",
         "port-scan": f"port scan from {fault.entity}",
         "slow-leak": f"slow leak from {fault.entity}",
+        "capacity-breach": f"traffic to {fault.entity} grows beyond what it was built for",
+        "optical-degradation": f"light of link {fault.entity} fades",
         "flash-crowd": f"flash crowd to {fault.entity} (no fault)",
     }[fault.kind]
 

@@ -249,17 +249,18 @@ class TrafficModel:
             made["protocol"][:], made["tcp_flags"][:] = 6, 0x18
             made["destination_port"][:] = 443
             return made
-        if fault.kind == "flash-crowd":
+        if fault.kind in ("flash-crowd", "capacity-breach"):
             age = (start_ns - fault.start_ns) / 1e9
             left = (fault.end_ns - start_ns) / 1e9
             ramp = min(age / 300.0, left / 300.0, 1.0)
-            prefix = self._prefix(fault.entity)
+            factor = detail.get("factor", 0.0)
+            if fault.kind == "capacity-breach":
+                ramp, factor = age / (age + left), detail["factor_at_end"]
+            prefix = self._prefix(detail.get("prefix", fault.entity))
             own = float(
                 self._pair_share.reshape(-1, len(self.network.prefix_text))[:, prefix].sum()
             )
-            n = int(
-                random.poisson(self._flows_per_second * own * detail["factor"] * ramp * seconds)
-            )
+            n = int(random.poisson(self._flows_per_second * own * factor * ramp * seconds))
             weight = self.network.prefix_weight.copy()
             weight[self.network.prefix_router == self.network.prefix_router[prefix]] = 0.0
             source = random.choice(len(weight), n, p=weight / weight.sum())
