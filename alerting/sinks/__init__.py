@@ -60,6 +60,7 @@ SINKS: Registry[MakeSink] = Registry(
         "mail": "alerting.sinks.mail:SINK",
         "kafka": "alerting.sinks.kafka:SINK",
         "nats": "alerting.sinks.nats:SINK",
+        "grafana": "alerting.sinks.grafana:SINK",
         "command": "alerting.actions.command:SINK",
         "diagnostics": "alerting.actions.diagnostics:SINK",
     },

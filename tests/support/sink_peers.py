@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.bad_peers import free_port
+from tests.support.grafana_server import GrafanaServer
 from tests.support.ticket_server import TicketServer
 
 
@@ -409,6 +410,19 @@ def _tickets(kind: str) -> Callable[..., contextlib.AbstractContextManager[Rig]]
 
 
 @contextlib.contextmanager
+def _grafana(folder: Path, port: int = 0) -> Iterator[Rig]:
+    server = GrafanaServer(port)
+    try:
+        yield Rig(
+            {"kind": "grafana", "url": server.url},
+            lambda: [a["tags"][0].split(":")[1] for a in server.annotations.values()],
+            lambda: list(server.annotations.values()),
+        )
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
 def _command(folder: Path, port: int = 0) -> Iterator[Rig]:
     options = {"run": ["echo", "${id}"], "undo": ["echo", "${id}"]}
     yield Rig({"kind": "command", "path": str(folder / "in-force.json"), "options": options}, list)
@@ -440,5 +454,6 @@ RIGS: dict[str, Callable[..., contextlib.AbstractContextManager[Rig]]] = {
     "kafka": _kafka,
     "nats": _nats,
     "snmp": _snmp,
+    "grafana": _grafana,
     "command": _command,
 }

@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "List deliveries, retry those that were given up, approve those that wait.",
     ),
     "route": ("route", "Say who would be told of an alarm."),
+    "grafana": ("grafana", "Bring the dashboards that ship to a Grafana."),
     "ingest": ("ingest", "Send files of records (CSV, JSON, Arrow, Parquet) to a running Tocsin."),
     "mibs": ("mibs", "Make a table of names from MIB modules, for SNMP."),
     "warm": ("warm", "Compile all kernels into the cache, with progress."),

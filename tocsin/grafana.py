@@ -1,0 +1,38 @@
+"""Dashboards in Grafana: those that ship, and how one gets there.
+
+Source: Grafana HTTP API, "Dashboard": POST /api/dashboards/db.
+"""
+
+import json
+from pathlib import Path
+
+from alerting.config import SinkSettings
+from alerting.sinks.http import accepted, ask_json
+from telemetry.errors import ConfigError, TransientError
+
+FOLDER = Path(__file__).parents[1] / "deploy" / "grafana" / "dashboards"
+
+
+def dashboards() -> list[Path]:
+    """Return the dashboards that ship."""
+    return sorted(FOLDER.glob("*.json"))
+
+
+def push_dashboard(settings: SinkSettings, path: Path, *, folder: str = "") -> str:
+    """Put a dashboard into Grafana in place of the one of its uid; return its path there.
+
+    Raises ConfigError where the file is no dashboard, TransientError where Grafana does not take it.
+    """
+    try:
+        model = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: no JSON: {error}") from error
+    if not (isinstance(model, dict) and model.get("uid") and model.get("title")):
+        raise ConfigError(f"{path}: no dashboard: it needs uid and title")
+    body = {"dashboard": model | {"id": None}, "overwrite": True, "message": "tocsin grafana push"}
+    url = f"{settings.url.rstrip('/')}/api/dashboards/db"
+    answer = ask_json(settings, "POST", url, body | ({"folderUid": folder} if folder else {}))
+    told = accepted(url, answer).json()
+    if not isinstance(told, dict) or not isinstance(told.get("url"), str):
+        raise TransientError(f"{url} answered no dashboard")
+    return str(told["url"])
