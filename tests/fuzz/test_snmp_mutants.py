@@ -89,7 +89,7 @@ def test_each_mutant_has_a_fate(deep: bool) -> None:
         "the mutants are all of a kind"
     )
     assert alarms > total // 20
-    assert len(made._labels) <= 500
+    assert len(made._reader.labels()) <= 500
     assert len(made._timers) <= 500
 
 
