@@ -13,8 +13,10 @@ from typing import Any
 
 from collectors.foreign_sync import AlarmFeed, ForeignAlarm, decoded_alarms
 from collectors.foreign_text import clean, integer, iso_ns, json_of
+from collectors.http_body import HttpRefusedError
 from collectors.http_client import HttpPeer, PeerError, PeerSettings
-from collectors.http_input import HttpInput, HttpInputSettings, HttpRefusedError, Request, Response
+from collectors.http_credentials import HttpInputSettings
+from collectors.http_input import HttpInput, Request, Response
 from collectors.polling import Poller
 from collectors.sources import Offer
 from runtime.component import Context

@@ -90,7 +90,8 @@ def _mix(h, value):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _family(afi, safi):  # type: ignore[no-untyped-def]
+def family_of(afi, safi):  # type: ignore[no-untyped-def]
+    """The place of an address family in FAMILIES, 9 where it is none of them."""
     if afi == 1 or afi == 2:
         if safi == 1:
             return afi - 1
@@ -545,7 +546,7 @@ def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-u
         elif kind == 14:
             if size < 5:
                 return 2
-            family = _family(_u16(buffer, body), np.int64(buffer[body + 2]))
+            family = family_of(_u16(buffer, body), np.int64(buffer[body + 2]))
             width = np.int64(buffer[body + 3])
             if 5 + width > size:
                 return 2
@@ -567,7 +568,7 @@ def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-u
                 return 2
             place[3] = body + 3
             place[4] = body + size
-            place[5] = _family(_u16(buffer, body), np.int64(buffer[body + 2]))
+            place[5] = family_of(_u16(buffer, body), np.int64(buffer[body + 2]))
         elif kind == 17:
             newer_at = body
             newer_size = size

@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.bgp_updates import FAMILIES
+from collectors.bgp_updates import FAMILIES, family_of
 from runtime.kernels import inline, kernel, load_u16, load_u32, load_u64, subroutine
 
 PEERS_TABLE = 1 << 16  # places in the table of peers; at most half are taken
@@ -205,22 +205,6 @@ def _slot(connection, kind, distinguisher, high, low):  # type: ignore[no-untype
     return np.int64(h >> np.uint64(48))
 
 
-@inline
-def _family(afi, safi):  # type: ignore[no-untyped-def]
-    if afi == 1 or afi == 2:
-        if safi == 1:
-            return afi - 1
-        if safi == 4:
-            return afi + 1
-        if safi == 128:
-            return afi + 3
-        if safi == 2:
-            return afi + 6
-    if afi == 25 and safi == 70:
-        return 6
-    return 9
-
-
 @kernel(
     "i8(const u1[::1], const i8[::1], const i4[::1], i8, i8, i8, const i4[::1], const u8[:,::1],"
     " const i8[:,::1], i4[::1], u1[::1], i8[::1], u8[:,::1], i8[::1], i4[::1], u1[::1], i8[::1])"
@@ -332,7 +316,7 @@ def locate_peers(
                     for k in range(np.int64(buffer[value + 1]) // 4):
                         entry = value + 2 + 4 * k
                         if entry + 4 <= value + width and buffer[entry + 3] & way != 0:
-                            ids |= 1 << _family(_u16(buffer, entry), np.int64(buffer[entry + 2]))
+                            ids |= 1 << family_of(_u16(buffer, entry), np.int64(buffer[entry + 2]))
                 place = value + width
         out_path_ids[m] = ids
     return missing

@@ -1,16 +1,17 @@
 """The flow decoder: NetFlow v5, v9 and IPFIX, told apart by their version field."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors import netflow5, sections, streams, templated
+from collectors import netflow5, sections, streams, templated, templated_finish
 from collectors.block import DatagramBlock
 from collectors.columns import ROWS_MAX, FlowMemory, bit, seal
 from collectors.config import FlowDecoderSettings, ListenerSettings
-from collectors.elements import DIRECT, RAW, SLOT, SLOT_CLASS, SLOT_ROW
+from collectors.elements import RAW, SLOT_CLASS, SLOT_ROW
+from collectors.flow_work import Buffers, CallPart, FlowBlock, Late, Located, message_of, shed
 from collectors.held import Held, HeldSets, Message
 from collectors.ledger import ledger_batch, ledger_gauge, show
 from collectors.options import OptionReader
@@ -31,20 +32,6 @@ REVERSE = "-reverse"  # ends the source of batches that hold ways back, behind t
 _SLOT_KIND = np.array(SLOT_CLASS, np.uint8)
 _SLOT_ROW = np.array(SLOT_ROW, np.int32)
 _RATE_BIT = np.uint64(bit("sampling_rate"))
-# Columns that `templated.finish` writes for every batch.
-_FINISHED = frozenset(
-    {
-        "flow_start_ns",
-        "flow_end_ns",
-        "export_ns",
-        "arrival_ns",
-        "exporter_address_high",
-        "exporter_address_low",
-        "observation_domain_id",
-        "sampling_rate",
-        "fields_present",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +128,7 @@ class FlowDecoder:
             return []
         self.templates.drop_unused_plans()
         located = self._locate(block)
-        work = _Block(block, located, count)
+        work = FlowBlock(block, located, count)
         kind = located.kind
         batches: list[Batch] = []
         first = int(kind[0])
@@ -149,7 +136,7 @@ class FlowDecoder:
             every = np.arange(count)
             batches = self._decode5(work, every) if first == 5 else self._walk_all(work, every)
         else:
-            self._shed.array[0] += np.uint64(_shed(work))
+            self._shed.array[0] += np.uint64(shed(work))
             five = np.flatnonzero(kind == 5)
             if five.size:
                 batches += self._decode5(work, five)
@@ -159,14 +146,14 @@ class FlowDecoder:
         self._account(work)
         return batches
 
-    def _account(self, work: "_Block") -> None:
+    def _account(self, work: "FlowBlock") -> None:
         """Tell the ledger of a block's datagrams in order, and of waiting sets when they were read.
 
         A template says what an earlier datagram held; until then the ledger must not know it, or a
         block that holds both would count otherwise than two blocks that hold one each.
         """
         done, judged = 0, 0
-        for late in (*work.late, _Late(work.block.datagrams)):
+        for late in (*work.late, Late(work.block.datagrams)):
             while judged < len(work.messages) and work.messages[judged][0] < late.at:
                 work.judge(*work.messages[judged])
                 judged += 1
@@ -178,7 +165,7 @@ class FlowDecoder:
                 if late.stream_row:
                     self._found_later(late.stream_row, late.message, late.records, late.rows)
 
-    def _compare(self, work: "_Block", start: int, stop: int) -> None:
+    def _compare(self, work: "FlowBlock", start: int, stop: int) -> None:
         located, part = work.located, slice(start, stop)
         self._resets.array[0] += np.uint64(
             streams.account(
@@ -196,9 +183,9 @@ class FlowDecoder:
             )
         )
 
-    def _locate(self, block: DatagramBlock) -> "_Located":
+    def _locate(self, block: DatagramBlock) -> "Located":
         count = block.datagrams
-        made = _Located(
+        made = Located(
             np.empty(count, np.int32),
             np.empty(count, np.uint8),
             np.empty(count, np.int64),
@@ -244,12 +231,14 @@ class FlowDecoder:
         key = known.key_of(row)
         self._sampling.refresh(known, row, np.array([row]))
         same = self._same_exporter(key)
-        booted = same[known.boot[same, templated.BOOT_NS] > 0]
+        booted = same[known.boot[same, templated_finish.BOOT_NS] > 0]
         if booted.size:
-            known.boot[row, templated.BOOT_NS] = known.boot[booted[0], templated.BOOT_NS]
+            known.boot[row, templated_finish.BOOT_NS] = known.boot[
+                booted[0], templated_finish.BOOT_NS
+            ]
 
-    def _decode5(self, work: "_Block", chosen: NDArray[np.int64]) -> list[Batch]:
-        part = _Part(work, chosen)
+    def _decode5(self, work: "FlowBlock", chosen: NDArray[np.int64]) -> list[Batch]:
+        part = CallPart(work, chosen)
         memory = FlowMemory.room(int(part.length.clip(0).sum()) // netflow5.RECORD_BYTES + 1)
         verdict = np.empty(chosen.size, np.uint8)
         records = np.empty(chosen.size, np.int32)
@@ -294,9 +283,9 @@ class FlowDecoder:
         return [self._flow_batch(columns, rows, work.block, "netflow5")]
 
     def _walk_all(
-        self, work: "_Block", chosen: NDArray[np.int64], *, again: bool = False
+        self, work: "FlowBlock", chosen: NDArray[np.int64], *, again: bool = False
     ) -> list[Batch]:
-        part = _Part(work, chosen)
+        part = CallPart(work, chosen)
         cursor = np.zeros(templated.CURSOR_SIZE, np.int64)
         verdict = np.zeros(chosen.size, np.uint8)
         records = np.zeros(chosen.size, np.int32)
@@ -363,13 +352,13 @@ class FlowDecoder:
         )
         return batches
 
-    def _buffers(self, part: "_Part") -> "_Buffers":
+    def _buffers(self, part: "CallPart") -> "Buffers":
         plans = self.templates.plans
         # Room for all of the block, or for as much as one batch takes: more than any one set.
         room = min(part.bytes // plans.least + 1, ROWS_MAX)
         active, wide_active = plans.active()
         segments = min(SEGMENTS_PER_CALL, part.bytes // 4 + 1)
-        return _Buffers(
+        return Buffers(
             FlowMemory.room(room, extra=len(RAW)),
             np.empty((segments, 6), np.int32),
             active,
@@ -381,8 +370,8 @@ class FlowDecoder:
 
     def _walk(
         self,
-        part: "_Part",
-        buffers: "_Buffers",
+        part: "CallPart",
+        buffers: "Buffers",
         cursor: NDArray[np.int64],
         verdict: NDArray[np.uint8],
         records: NDArray[np.int32],
@@ -420,7 +409,7 @@ class FlowDecoder:
         )
 
     def _rates(
-        self, part: "_Part", buffers: "_Buffers", cursor: NDArray[np.int64], first: int
+        self, part: "CallPart", buffers: "Buffers", cursor: NDArray[np.int64], first: int
     ) -> None:
         """Fix the stream-wide sampling rate of the segments since `first`."""
         last = int(cursor[templated.SEGMENTS])
@@ -428,7 +417,7 @@ class FlowDecoder:
         buffers.rate[first:last] = self._streams.rate[row]
 
     def _finish(
-        self, part: "_Part", buffers: "_Buffers", cursor: NDArray[np.int64], first: int
+        self, part: "CallPart", buffers: "Buffers", cursor: NDArray[np.int64], first: int
     ) -> list[Batch]:
         rows, segments = int(cursor[templated.ROWS]), int(cursor[templated.SEGMENTS])
         if not rows:
@@ -440,7 +429,7 @@ class FlowDecoder:
                 set_id = int.from_bytes(part.payload[at - 4 : at - 2].tobytes(), "big")
                 self._note(part, d0, set_id, at, part.payload[at:end].tobytes(), count)
         memory, plans = buffers.memory, self.templates.plans
-        left = templated.finish(
+        left = templated_finish.finish(
             segment,
             segments,
             part.export_ns,
@@ -463,11 +452,11 @@ class FlowDecoder:
             memory.words,
             memory.halves,
         )
-        overridden = left & templated.RATE_UNKNOWN and self._sampling.has_overrides
+        overridden = left & templated_finish.RATE_UNKNOWN and self._sampling.has_overrides
         if not self.reverse_rows:
-            left &= ~templated.HAS_REVERSE
-        more = left & (templated.HAS_FRAMES | templated.HAS_REVERSE)
-        filled = buffers.filled(icmp=bool(left & templated.HAS_ICMP))
+            left &= ~templated_finish.HAS_REVERSE
+        more = left & (templated_finish.HAS_FRAMES | templated_finish.HAS_REVERSE)
+        filled = buffers.filled(icmp=bool(left & templated_finish.HAS_ICMP))
         columns = memory.columns(filled, rows, sealed=not (overridden or more))
         version = int(part.kind[segment[0, 0]])
         source = VERSIONS.get(version, "ipfix")
@@ -475,12 +464,12 @@ class FlowDecoder:
             self._fill_override(columns, part, np.repeat(segment[:, 0], segment[:, 3]))
         masks = np.repeat(plans.present[segment[:, 1]], segment[:, 3]) if more else None
         view = None if masks is None else sections.Raw(memory.wide, masks)
-        if view is not None and left & templated.HAS_FRAMES:
+        if view is not None and left & templated_finish.HAS_FRAMES:
             sections.read_packets(view, columns, part.payload, inner=self._tunnels == "inner")
         if overridden or more:
             seal(columns)
         made = [self._flow_batch(columns, rows, part.work.block, source)]
-        if view is not None and left & templated.HAS_REVERSE:
+        if view is not None and left & templated_finish.HAS_REVERSE:
             back = sections.reverse_flows(view, columns)
             if back is not None:
                 seal(back)
@@ -488,7 +477,7 @@ class FlowDecoder:
                 made.append(self._flow_batch(back, count, part.work.block, source + REVERSE))
         return made
 
-    def _note(self, part: "_Part", d: int, set_id: int, at: int, data: bytes, rows: int) -> None:
+    def _note(self, part: "CallPart", d: int, set_id: int, at: int, data: bytes, rows: int) -> None:
         if self.sets_seen is None:
             return
         template = self.templates.get(part.stream_key(d), set_id)
@@ -497,7 +486,7 @@ class FlowDecoder:
         self.sets_seen.append(SetSeen(template, data, place, part.arrival(d), rows))
 
     def _fill_override(
-        self, columns: dict[str, NDArray[Any]], part: "_Part", d: NDArray[Any]
+        self, columns: dict[str, NDArray[Any]], part: "CallPart", d: NDArray[Any]
     ) -> None:
         rate, present = columns["sampling_rate"], columns["fields_present"]
         unknown = rate == 0
@@ -546,14 +535,14 @@ class FlowDecoder:
         self._waiting.set(self._held.bytes)
         return len(found), ready
 
-    def _hold(self, part: "_Part", d: int, set_id: int, data: bytes, stream: StreamKey) -> None:
+    def _hold(self, part: "CallPart", d: int, set_id: int, data: bytes, stream: StreamKey) -> None:
         at = int(part.chosen[d])
         work = part.work
         if not work.messages or work.messages[-1][0] != at:
             work.messages.append((at, Message(stream, int(work.located.sequence[at]))))
         message = work.messages[-1][1]
         held = Held(
-            _message(part.header(d), set_id, data),
+            message_of(part.header(d), set_id, data),
             part.arrival(d),
             int(part.export_ns[d]),
             int(part.offset_ns[d]),
@@ -565,7 +554,7 @@ class FlowDecoder:
         self._held.put((stream, set_id), held)
         self._waiting.set(self._held.bytes)
 
-    def _decode_held(self, work: "_Block", held: Held, at: int) -> list[Batch]:
+    def _decode_held(self, work: "FlowBlock", held: Held, at: int) -> list[Batch]:
         """Decode a set whose template has come in datagram `at`; its rows keep their own times."""
         message = held.message
         high, low, port_version, _ = message.stream
@@ -581,7 +570,7 @@ class FlowDecoder:
             work.block.frontier_ns,
         )
         row = self._streams.find(message.stream)
-        located = _Located(
+        located = Located(
             np.array([row], np.int32),
             np.array([port_version >> 16], np.uint8),
             np.array([held.export_ns], np.int64),
@@ -591,7 +580,7 @@ class FlowDecoder:
             np.array([held.drift], np.int32),
             np.zeros(1, np.int64),
         )
-        alone = _Block(block, located, 1)
+        alone = FlowBlock(block, located, 1)
         batches = self._walk_all(alone, np.zeros(1, np.int64), again=True)
         records = int(alone.units[0, 0])
         rows = int(alone.rows[0])
@@ -601,7 +590,7 @@ class FlowDecoder:
             nine = work.located.kind[at] == 9
             work.units[at] += (0, records, 0) if nine else (records, 0, records)
         else:
-            work.late.append(_Late(at, row, message, records, rows))
+            work.late.append(Late(at, row, message, records, rows))
         return batches
 
     def _found_later(self, row: int, message: Message, records: int, rows: int) -> None:
@@ -619,7 +608,7 @@ class FlowDecoder:
 
     def _read_options(
         self,
-        part: "_Part",
+        part: "CallPart",
         d: int,
         set_id: int,
         data: bytes,
@@ -636,7 +625,7 @@ class FlowDecoder:
             # By the options' domain; data may come under another stream of the same exporter.
             same = self._same_exporter(stream)
             boot = self._streams.boot
-            changed = same[boot[same, templated.BOOT_NS] != boot_ms * 1_000_000]
+            changed = same[boot[same, templated_finish.BOOT_NS] != boot_ms * 1_000_000]
             boot[changed] = (boot_ms * 1_000_000, 0, 0, 0)
         self._sampling.refresh(self._streams, row, self._same_domain(stream))
         return records
@@ -718,161 +707,6 @@ class FlowDecoder:
         self._sampling.restore(state)
         self.reference.restore(state)
         self._held.restore(state)
-
-
-@dataclass(frozen=True, slots=True)
-class _Located:
-    stream: NDArray[np.int32]
-    kind: NDArray[np.uint8]  # version, + 128 = to be shed
-    export_ns: NDArray[np.int64]
-    offset_ns: NDArray[np.int64]
-    sequence: NDArray[np.int64]
-    uptime_ms: NDArray[np.uint32]
-    drift: NDArray[np.int32]
-    booted_ms: NDArray[np.int64]
-
-
-class _Late(NamedTuple):
-    """Sets of an earlier datagram that the template in datagram `at` made readable."""
-
-    at: int
-    stream_row: int = 0
-    message: Message | None = None
-    records: int = 0
-    rows: int = 0
-
-
-class _Block:
-    """A block at work: what its datagrams count for in the ledger, filled in as they are decoded."""
-
-    def __init__(self, block: DatagramBlock, located: _Located, count: int) -> None:
-        self.block = block
-        self.located = located
-        self.units = np.zeros((count, 3), np.int32)  # as the standard counts; two other ways
-        self.fate = np.zeros(count, np.uint8)
-        self.unsure = np.zeros(count, np.uint8)
-        self.rows = np.zeros(count, np.int32)
-        self.messages: list[tuple[int, Message]] = []  # datagrams with sets that wait(ed)
-        self.late: list[_Late] = []
-
-    def judge(self, at: int, message: Message) -> None:
-        """Say in the ledger what sets without a template mean for their datagram."""
-        if not message.sets:
-            return
-        nine = self.located.kind[at] == 9
-        if not nine:
-            self.unsure[at] = Fate.NO_TEMPLATE
-        if not self.units[at, 1 if nine else 0]:
-            self.fate[at] = Fate.NO_TEMPLATE
-            message.undecodable = True
-
-
-def _shed(work: _Block) -> int:
-    """Count what was over the limit as shed; return how many datagrams."""
-    over = np.flatnonzero(work.located.kind >= 128)
-    work.fate[over] = Fate.SHED
-    for d in over.tolist():
-        version = int(work.located.kind[d]) & 127
-        if version == 5:
-            start = int(work.block.offset[d])
-            said = int.from_bytes(work.block.payload[start + 2 : start + 4].tobytes(), "big")
-            said = min(said, netflow5.RECORDS_PER_DATAGRAM_MAX)
-            work.units[d] = (said, 1, said)
-        elif version == 9:
-            work.units[d] = (1, 0, 1)
-        else:
-            work.units[d] = (0, 1, 0)
-            work.unsure[d] = Fate.SHED
-    return over.size
-
-
-@dataclass(frozen=True, slots=True)
-class _Buffers:
-    memory: FlowMemory
-    segment: NDArray[np.int32]  # datagram, plan, first row, rows, first byte, end
-    active: NDArray[np.uint8]
-    wide_active: NDArray[np.uint8]
-    plans: int  # how many there were when it was made
-    high: int  # what they fill
-    rate: NDArray[np.uint32]  # stream-wide sampling rate of each segment
-
-    def filled(self, *, icmp: bool) -> frozenset[str]:
-        """Return the columns that hold values."""
-        key = self.high << 1 | icmp
-        found = _filled.get(key)
-        if found is None:
-            names = {name for name in DIRECT if self.high >> SLOT[name] & 1}
-            found = _FINISHED | names | ({"destination_port"} if icmp else set())
-            if len(_filled) > 4096:
-                _filled.clear()
-            _filled[key] = found
-        return found
-
-
-_filled: dict[int, frozenset[str]] = {}
-
-
-class _Part:
-    """The datagrams of a block that one kernel call works on, with what is known of them."""
-
-    def __init__(self, work: _Block, chosen: NDArray[np.int64]) -> None:
-        block, located = work.block, work.located
-        self.work = work
-        self.chosen = chosen
-        self.payload = block.payload
-        if chosen.size == block.datagrams:  # all of them in order: no copies
-            self.offset, self.length, self.arrival_ns = block.offset, block.length, block.arrival_ns
-            self.exporter_high, self.exporter_low = block.exporter_high, block.exporter_low
-            self.exporter_port = block.exporter_port
-            self.stream, self.kind = located.stream, located.kind
-            self.export_ns, self.offset_ns = located.export_ns, located.offset_ns
-            self.uptime_ms, self.drift = located.uptime_ms, located.drift
-        else:
-            self.offset, self.length = block.offset[chosen], block.length[chosen]
-            self.arrival_ns = block.arrival_ns[chosen]
-            self.exporter_high = block.exporter_high[chosen]
-            self.exporter_low = block.exporter_low[chosen]
-            self.exporter_port = block.exporter_port[chosen]
-            self.stream, self.kind = located.stream[chosen], located.kind[chosen]
-            self.export_ns = located.export_ns[chosen]
-            self.offset_ns = located.offset_ns[chosen]
-            self.uptime_ms, self.drift = located.uptime_ms[chosen], located.drift[chosen]
-        self.bytes = int(self.length.sum())
-
-    def arrival(self, d: int) -> int:
-        return int(self.arrival_ns[d])
-
-    def count(self, d: int) -> int:
-        """Return the count of a v5 header, 0 where even that is cut off."""
-        start = int(self.offset[d])
-        whole = int(self.length[d]) >= 4
-        return int.from_bytes(self.payload[start + 2 : start + 4].tobytes(), "big") if whole else 0
-
-    def header(self, d: int) -> bytes:
-        start = int(self.offset[d])
-        version = int(self.payload[start + 1])
-        size = templated.V9_HEADER_BYTES if version == 9 else templated.IPFIX_HEADER_BYTES
-        return self.payload[start : start + size].tobytes()
-
-    def stream_key(self, d: int) -> StreamKey:
-        """Return the key as the template table has it, also where streams overflowed."""
-        header = self.header(d)
-        domain = int.from_bytes(header[-4:], "big")
-        version = header[1]
-        return (
-            int(self.exporter_high[d]),
-            int(self.exporter_low[d]),
-            int(self.exporter_port[d]) | version << 16,
-            domain,
-        )
-
-
-def _message(header: bytes, set_id: int, body: bytes) -> bytes:
-    """Return a message of one set under a copy of the header it came with."""
-    one = set_id.to_bytes(2, "big") + (len(body) + 4).to_bytes(2, "big") + body
-    if header[1] == 10:
-        header = header[:2] + (16 + len(one)).to_bytes(2, "big") + header[4:]
-    return header + one
 
 
 def _make(settings: ListenerSettings, options: NoOptions, context: Context) -> FlowDecoder:  # noqa: ARG001

@@ -5,29 +5,23 @@ come in whole within `request_seconds_max`; its body has a maximum, also once un
 """
 
 import contextlib
-import hmac
-import io
-import ipaddress
 import json
 import socket
 import ssl
 import threading
-import zlib
-from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from collectors.foreign_text import json_of
+from collectors.http_body import BLOCK_BYTES, Body, HttpRefusedError, TooSlowError
+from collectors.http_credentials import Credentials, HttpInputSettings, is_loopback, server_tls
 from runtime.component import Context
-from runtime.settings import PositiveFloat, PositiveInt, Settings
 from telemetry.errors import ConfigError, TransientError
 
-BLOCK_BYTES = 65_536
 DRAIN_BYTES = 1_048_576  # of a body that is refused
 DRAIN_SECONDS = 0.5
 SWEEP_SECONDS = 0.25
@@ -35,31 +29,6 @@ MINUTE_NS = 60_000_000_000
 TOLD_MAX = 1024  # peers and reasons whose last line is remembered
 WHY = ("connections", "peer_connections", "tls", "credentials", "too_large", "too_slow", "refused",
        "not_journalled")  # fmt: skip
-
-
-class HttpInputSettings(Settings, frozen=True, kw_only=True):
-    """Where and from whom pushed records are taken."""
-
-    listen: str = "https://[::]:8443"
-    certificate_file: str = ""  # PEM, with its chain; needed for https
-    key_file: str = ""  # empty = the key is in certificate_file
-    client_ca_file: str = ""  # a client certificate that these signed is a credential
-    users_file: str = ""  # lines of name:password, for HTTP basic authentication
-    token_file: str = ""  # bearer tokens, one a line
-    open_to_all: bool = False  # take from anybody who can reach `listen`
-    body_bytes_max: PositiveInt = 16 * 1024 * 1024
-    connections_max: PositiveInt = 64
-    connections_per_peer_max: PositiveInt = 16
-    idle_seconds_max: PositiveFloat = 60.0  # between two requests, and without a byte within one
-    request_seconds_max: PositiveFloat = 60.0  # from the first line to the last byte of the body
-
-
-class HttpRefusedError(Exception):
-    """A request that is answered with an error; `status` and the sentence go to the client."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +118,13 @@ class HttpInput:
             port = None
         if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
             raise ConfigError(f"listen = {settings.listen!r} is no http(s)://host:port")
-        gate = _Credentials(settings)
-        if not (gate.wanted or settings.open_to_all or _is_loopback(parts.hostname)):
+        gate = Credentials(settings)
+        if not (gate.wanted or settings.open_to_all or is_loopback(parts.hostname)):
             raise ConfigError(
                 f"listen = {settings.listen!r} can be reached from outside: name users_file, "
                 "token_file or client_ca_file, or say open_to_all = true"
             )
-        tls = _tls(settings, gate) if parts.scheme == "https" else None
+        tls = server_tls(settings, gate) if parts.scheme == "https" else None
         try:
             self._server = _Server((parts.hostname, port), self, gate, tls)
         except OSError as error:
@@ -199,7 +168,7 @@ class HttpInput:
         except TransientError as error:
             self.refuse("not_journalled", request.peer, error)
             made = self._refusal(503, "the node does not take records at the moment; try again")
-        except _TooSlowError:
+        except TooSlowError:
             self.refuse("too_slow", request.peer)
             made = self._refusal(408, "the request did not come in whole in time")
         except Exception:  # the edge of a connection's thread
@@ -228,83 +197,6 @@ class HttpInput:
         )
 
 
-class _TooSlowError(Exception):
-    """The request's time is over."""
-
-
-class _Credentials:
-    """Who may ask. Files are read at the start; a change counts after a restart."""
-
-    def __init__(self, settings: HttpInputSettings) -> None:
-        self._users = [
-            line.encode() for line in _lines(settings.users_file, "users_file") if ":" in line
-        ]
-        self._tokens = [line.encode() for line in _lines(settings.token_file, "token_file")]
-        for name, file, found in (
-            ("users_file", settings.users_file, self._users),
-            ("token_file", settings.token_file, self._tokens),
-        ):
-            if file and not found:
-                raise ConfigError(f"{name} {file} holds no entry")
-        self.by_certificate = bool(settings.client_ca_file)
-        self.by_header = bool(self._users or self._tokens)
-        self.wanted = self.by_header or self.by_certificate
-
-    def user(self, header: str, certificate: bool) -> str | None:
-        """Return who asks, None where the credentials do not do."""
-        if not self.wanted or (certificate and self.by_certificate):
-            return ""
-        kind, _, secret = header.partition(" ")
-        if kind.lower() == "basic":
-            try:
-                pair = b64decode(secret, validate=True)
-            except ValueError:
-                return None
-            # All are compared, so that the time tells nothing.
-            good = [hmac.compare_digest(pair, known) for known in self._users]
-            return pair.partition(b":")[0].decode("utf-8", "replace") if any(good) else None
-        if kind.lower() == "bearer":
-            good = [hmac.compare_digest(secret.strip().encode(), known) for known in self._tokens]
-            return "" if any(good) else None
-        return None
-
-
-def _lines(path: str, name: str) -> list[str]:
-    if not path:
-        return []
-    try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name} {path}: cannot be read: {error}") from error
-    lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _tls(settings: HttpInputSettings, gate: _Credentials) -> ssl.SSLContext:
-    if not settings.certificate_file:
-        raise ConfigError(f"listen = {settings.listen!r} needs certificate_file")
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        tls.load_cert_chain(settings.certificate_file, settings.key_file or None)
-        if settings.client_ca_file:
-            tls.load_verify_locations(settings.client_ca_file)
-            tls.verify_mode = ssl.CERT_OPTIONAL if gate.by_header else ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        files = (settings.certificate_file, settings.key_file, settings.client_ca_file)
-        raise ConfigError(
-            f"{', '.join(f for f in files if f)}: cannot be used as certificates: {error}"
-        ) from error
-    return tls
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 class _Server(ThreadingHTTPServer):
     """The listening socket, its connections and their deadlines."""
 
@@ -316,7 +208,7 @@ class _Server(ThreadingHTTPServer):
         self,
         address: tuple[str, int],
         owner: HttpInput,
-        gate: _Credentials,
+        gate: Credentials,
         tls: ssl.SSLContext | None,
     ) -> None:
         self.owner = owner
@@ -445,7 +337,7 @@ class _Connection(BaseHTTPRequestHandler):
             self._drain()
             return
         parts = urlsplit(self.path)
-        body = _Body(self.rfile, self.headers, owner.settings.body_bytes_max)
+        body = Body(self.rfile, self.headers, owner.settings.body_bytes_max)
         request = Request(
             self.command,
             unquote(parts.path),
@@ -494,94 +386,6 @@ class _Connection(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing of each request."""
-
-
-class _Body:
-    """The body of one request: by length or in chunks, packed or not, bounded either way."""
-
-    def __init__(self, stream: io.BufferedIOBase, headers: Any, most: int) -> None:
-        self._stream = stream
-        self._headers = headers
-        self._most = most
-        self.whole = False
-
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the body unpacked; raise HttpRefusedError for what is no body or too large."""
-        encoding = self._headers.get("Content-Encoding", "identity").lower()
-        if encoding not in ("identity", "gzip", "deflate", ""):
-            raise HttpRefusedError(415, f"Content-Encoding {encoding!r} is not gzip or identity")
-        total = 0
-        source = self._raw()
-        for block in unpacked(source) if encoding in ("gzip", "deflate") else source:
-            total += len(block)
-            if total > self._most:
-                raise HttpRefusedError(413, f"the body is longer than {self._most} bytes")
-            yield block
-        self.whole = True
-
-    def _raw(self) -> Iterator[bytes]:
-        try:
-            if "chunked" in self._headers.get("Transfer-Encoding", "").lower():
-                yield from self._chunks()
-            else:
-                yield from self._exactly(self._length())
-        except TimeoutError as error:
-            raise _TooSlowError from error
-        except OSError as error:
-            raise HttpRefusedError(400, "the connection ended within the body") from error
-
-    def _length(self) -> int:
-        length = self._headers.get("Content-Length", "0")
-        if not length.isascii() or not length.isdigit():
-            raise HttpRefusedError(400, f"Content-Length {length!r} is no number")
-        if int(length) > self._most:
-            raise HttpRefusedError(413, f"the body is longer than {self._most} bytes")
-        return int(length)
-
-    def _exactly(self, length: int) -> Iterator[bytes]:
-        while length:
-            block = self._stream.read(min(length, BLOCK_BYTES))
-            if not block:
-                raise HttpRefusedError(400, "the connection ended within the body")
-            length -= len(block)
-            yield block
-
-    def _chunks(self) -> Iterator[bytes]:
-        while True:
-            line = self._stream.readline(1024).split(b";")[0].strip()
-            try:
-                length = int(line, 16)
-            except ValueError as error:
-                raise HttpRefusedError(400, "a chunk of the body has no length") from error
-            if not 0 <= length <= self._most:
-                raise HttpRefusedError(413, f"the body is longer than {self._most} bytes")
-            if length == 0:
-                break
-            yield from self._exactly(length)
-            self._stream.readline(8)
-        while self._stream.readline(8192) not in (b"\r\n", b"\n", b""):
-            pass
-
-
-def unpacked(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield gzip or zlib data unpacked in bounded blocks; raise HttpRefusedError where it is neither."""
-    machine = zlib.decompressobj(wbits=47)  # finds gzip and zlib by itself
-    for packed in blocks:
-        while packed:
-            try:
-                made = machine.decompress(packed, BLOCK_BYTES)
-            except zlib.error as error:
-                raise HttpRefusedError(
-                    400, f"the body is not packed as it says: {error}"
-                ) from error
-            if made:
-                yield made
-            packed = machine.unconsumed_tail
-            if machine.eof and machine.unused_data:  # members of a concatenated file
-                packed = machine.unused_data
-                machine = zlib.decompressobj(wbits=47)
-    if not machine.eof:
-        raise HttpRefusedError(400, "the packed body ends too early")
 
 
 def peer_text(address: str) -> str:

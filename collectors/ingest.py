@@ -19,7 +19,9 @@ from typing import Protocol
 
 import msgspec
 
-from collectors.http_input import HttpInput, HttpInputSettings, HttpRefusedError, Request, Response
+from collectors.http_body import HttpRefusedError
+from collectors.http_credentials import HttpInputSettings
+from collectors.http_input import HttpInput, Request, Response
 from collectors.mapped_rows import MappedRows, told
 from collectors.mapping import MappingFile, RecordMapping, load_mapping
 from collectors.polling import Poller

@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from collectors.foreign_sync import AlarmFeed
 from collectors.foreign_text import clean
+from collectors.http_body import HttpRefusedError
 from collectors.http_client import HttpPeer, PeerError, PeerSettings, read_secret
-from collectors.http_input import HttpInput, HttpInputSettings, HttpRefusedError, Request, Response
+from collectors.http_credentials import HttpInputSettings
+from collectors.http_input import HttpInput, Request, Response
 from collectors.mapped_rows import MappedRows, told
 from collectors.mapping import load_mapping, value_at
 from collectors.polling import Poller

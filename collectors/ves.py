@@ -20,7 +20,9 @@ import msgspec
 
 from collectors.foreign_sync import ForeignAlarm, decoded_alarms
 from collectors.foreign_text import clean, integer, json_of
-from collectors.http_input import HttpInput, HttpInputSettings, HttpRefusedError, Request, Response
+from collectors.http_body import HttpRefusedError
+from collectors.http_credentials import HttpInputSettings
+from collectors.http_input import HttpInput, Request, Response
 from collectors.polling import Poller
 from collectors.series_book import Sample, SeriesBook, sample_batch
 from collectors.silence import Silence

@@ -18,7 +18,8 @@ from collectors.block import DatagramBlock
 from collectors.capture import Datagram, pack
 from collectors.config import ListenerSettings
 from collectors.registry import make_decoder
-from collectors.snmp.poll import PollOptions, SnmpPoller
+from collectors.snmp.devices import PollOptions
+from collectors.snmp.poll import SnmpPoller
 from perf.measure import best_seconds, cpu_of, row
 from runtime.clock import SystemClock
 from runtime.component import Context

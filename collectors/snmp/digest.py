@@ -22,9 +22,10 @@ _MASK = (1 << 64) - 1
 START = 0x9E3779B97F4A7C15
 
 
-class Verdict(IntEnum):
-    """What the decoder thought of one message; the lower-case name is a metric label."""
+class Fate(IntEnum):
+    """What became of a message; the lower-case name is a metric label."""
 
+    # What the kernel says.
     OK = 0
     TRUNCATED = 1
     BAD_LENGTH = 2
@@ -34,6 +35,15 @@ class Verdict(IntEnum):
     BAD_VERSION = 6
     NO_TRAP_OID = 7
     NOT_A_NOTIFICATION = 8
+    # What is known only after opening it.
+    UNKNOWN_COMMUNITY = 9
+    DUPLICATE = 10  # an inform that came again: answered again, not counted again
+    UNKNOWN_ENGINE = 11  # it asks who we are, or takes us for another
+    UNKNOWN_USER = 12
+    WRONG_DIGEST = 13
+    NOT_IN_TIME_WINDOW = 14
+    UNSUPPORTED_SECURITY_LEVEL = 15
+    DECRYPTION_ERROR = 16
 
 
 class Part(IntEnum):
@@ -359,9 +369,9 @@ def digest(
             digest begins. `bare` 1: there are only PDUs, as SNMPv3 has them once decrypted.
             Selectors as in the class. scratch uint64[4].
     Out     out_version uint8[D]: 0 v1, 1 v2c, 3 v3 (whose PDU is not looked at: OK, digest 0);
-            out_pdu uint8[D]: its tag; out_verdict uint8[D], a Verdict. out_digest uint64[D]: equal
+            out_pdu uint8[D]: its tag; out_verdict uint8[D], a Fate. out_digest uint64[D]: equal
             where version, community, kind of PDU, trap and chosen bindings are.
-    Errors  none raised: what is not whole gets a Verdict, the same as the plain reader's reason
+    Errors  none raised: what is not whole gets a Fate, the same as the plain reader's reason
             (telemetry.snmp.message), which is its oracle.
     Source  RFC 1157, RFC 3416, RFC 3584.
     """

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from collectors.block import DatagramBlock, Reply
 from collectors.config import ListenerSettings
-from collectors.snmp.digest import digest
+from collectors.snmp.digest import Fate, digest
 from collectors.snmp.runs import News, Runs, Standing
 from collectors.snmp.secure import Opened, SecureReceiver
-from collectors.snmp.trap_ledger import FATES, Fate, SenderLedger
+from collectors.snmp.trap_ledger import FATES, SenderLedger
 from collectors.snmp.trap_options import TrapOptions, engine_id_of, read_users
 from collectors.snmp.trap_reader import REFUSED, TrapReader
 from runtime.checkpoint import read_array, write_array

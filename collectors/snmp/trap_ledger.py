@@ -3,45 +3,20 @@
 sent = decoded + lost_kernel + undecodable: what was lost on the wire nobody numbers.
 """
 
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collectors.block import DatagramBlock
-from collectors.snmp.digest import Verdict
+from collectors.snmp.digest import Fate
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import LEDGER
 
-
-class Fate(IntEnum):
-    """What became of a message: the kernel's verdicts, then what is known only after opening it."""
-
-    OK = 0
-    TRUNCATED = 1
-    BAD_LENGTH = 2
-    BAD_TYPE = 3
-    BAD_VALUE = 4
-    BAD_OID = 5
-    BAD_VERSION = 6
-    NO_TRAP_OID = 7
-    NOT_A_NOTIFICATION = 8
-    UNKNOWN_COMMUNITY = 9
-    DUPLICATE = 10  # an inform that came again: answered again, not counted again
-    UNKNOWN_ENGINE = 11  # it asks who we are, or takes us for another
-    UNKNOWN_USER = 12
-    WRONG_DIGEST = 13
-    NOT_IN_TIME_WINDOW = 14
-    UNSUPPORTED_SECURITY_LEVEL = 15
-    DECRYPTION_ERROR = 16
-
-
-assert [v.name for v in Verdict] == [f.name for f in Fate][: len(Verdict)]
 FATES = tuple(fate.name.lower() for fate in Fate)
 # Understood and without a row of its own: an inform sent again, an engine that asks who we are.
 _UNDERSTOOD = (Fate.OK, Fate.DUPLICATE, Fate.UNKNOWN_ENGINE)
-_REFUSED_FROM = len(Verdict)
+_REFUSED_FROM = Fate.UNKNOWN_COMMUNITY
 _DATAGRAMS, _DECODED, _MALFORMED, _REFUSED, _DUPLICATE, _LOST = range(6)
 Sender = tuple[int, int]
 OTHER: Sender = (0, 0)  # `::`: senders beyond the bound, and what our socket lost, whoever's it was

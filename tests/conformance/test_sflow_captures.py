@@ -10,7 +10,8 @@ import pytest
 
 from collectors.capture import CaptureReport, blocks, read_capture
 from collectors.config import FlowDecoderSettings
-from collectors.sflow5 import COUNTER_ROWS, SflowDecoder
+from collectors.sflow5 import SflowDecoder
+from collectors.sflow_kernels import COUNTER_ROWS
 from telemetry.batch import Batch
 from telemetry.identity import address_text
 from tests.support.decoding import poison

@@ -14,7 +14,7 @@ import pytest
 from collectors.alertmanager_webhook import AlertmanagerOptions, read_list, read_webhook
 from collectors.foreign_sync import ForeignAlarm
 from collectors.foreign_text import json_of
-from collectors.http_input import HttpRefusedError, _Body, _TooSlowError
+from collectors.http_body import Body, HttpRefusedError, TooSlowError
 from collectors.mapped_rows import MappedRows
 from collectors.mapping import MappingFile, RecordMapping
 from collectors.netcool import NetcoolOptions, alarm_of, row_set
@@ -280,11 +280,11 @@ def test_bodies(deep: bool) -> None:
     ]
     for i in range(200_000 if deep else MUTANTS):
         headers, data = originals[i % 3]
-        body = _Body(BytesIO(mutate(data, random)), headers, 1_000)
+        body = Body(BytesIO(mutate(data, random)), headers, 1_000)
         try:
             assert len(b"".join(body.blocks())) <= 1_000
             assert body.whole
-        except (HttpRefusedError, _TooSlowError):
+        except (HttpRefusedError, TooSlowError):
             assert not body.whole
 
 

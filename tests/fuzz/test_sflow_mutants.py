@@ -15,7 +15,8 @@ from collectors.capture import (
     read_capture,
 )
 from collectors.config import FlowDecoderSettings
-from collectors.sflow5 import SflowDecoder, Verdict
+from collectors.sflow5 import SflowDecoder
+from collectors.sflow_kernels import Verdict
 from telemetry.errors import DecodeError
 from tests.support.capture_files import enhanced, fragments_of, interface, pcap, section
 from tests.support.frames_on_wire import FRAMES

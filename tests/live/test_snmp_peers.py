@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from collectors.snmp.poll import PollOptions, SnmpPoller
+from collectors.snmp.devices import PollOptions
+from collectors.snmp.poll import SnmpPoller
 from runtime.bus import RequestClient
 from runtime.clock import SystemClock
 from runtime.component import Context

@@ -13,7 +13,8 @@ from alerting.records import alerts_of
 from collectors.capture import Datagram, pack
 from collectors.config import FlowDecoderSettings
 from collectors.flow import FlowDecoder
-from collectors.snmp.poll import PollOptions, SnmpPoller
+from collectors.snmp.devices import PollOptions
+from collectors.snmp.poll import SnmpPoller
 from correlator.windows import FlowWindows
 from detectors.config import AlsoSettings, DetectionSettings, ProbationSettings
 from runtime.clock import ManualClock

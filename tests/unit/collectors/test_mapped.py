@@ -10,8 +10,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from collectors.http_body import HttpRefusedError
 from collectors.http_client import PeerError
-from collectors.http_input import HttpRefusedError, Request
+from collectors.http_input import Request
 from collectors.mapped_alarms import MappedSource
 from collectors.mapping import MappingFile, RecordMapping, load_mapping
 from collectors.records import RecordReader, document_chunk

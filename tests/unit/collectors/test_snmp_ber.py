@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.snmp.digest import Part, Selectors, Verdict, digest, hash_bytes, make_selectors
+from collectors.snmp.digest import Fate, Part, Selectors, digest, hash_bytes, make_selectors
 from telemetry.errors import DecodeError
 from telemetry.snmp import ber, message
 from telemetry.snmp.ber import Tag
@@ -29,7 +29,7 @@ def digests(
         selectors.first, selectors.prefix, selectors.part, np.zeros(4, np.uint64),
         out, versions, pdus, verdicts,
     )  # fmt: skip
-    return out.tolist(), [Verdict(v).name.lower() for v in verdicts.tolist()]
+    return out.tolist(), [Fate(v).name.lower() for v in verdicts.tolist()]
 
 
 def plain_reason(data: bytes) -> str:

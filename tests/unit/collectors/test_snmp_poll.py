@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.series_book import SeriesBook
-from collectors.snmp.poll import PollOptions, SnmpPoller, read_devices
+from collectors.snmp.devices import PollOptions, read_devices
+from collectors.snmp.poll import SnmpPoller
 from collectors.snmp.profiles import load_profiles
 from collectors.snmp.readings import DeviceMemory, Reader
 from runtime.component import Context

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from collectors.http_input import HttpRefusedError, Request
+from collectors.http_body import HttpRefusedError
+from collectors.http_input import Request
 from collectors.ves import VesSource, refusal
 from runtime.clock import ManualClock
 from runtime.component import Context

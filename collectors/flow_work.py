@@ -1,0 +1,189 @@
+"""One block of flow datagrams on its way: located, judged, cut into parts that one kernel call takes."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collectors import netflow5, templated
+from collectors.block import DatagramBlock
+from collectors.columns import FlowMemory
+from collectors.elements import DIRECT, SLOT
+from collectors.held import Message
+from collectors.streams import Fate
+from collectors.templates import StreamKey
+
+# Columns that `templated_finish.finish` writes for every batch.
+FINISHED = frozenset(
+    {
+        "flow_start_ns",
+        "flow_end_ns",
+        "export_ns",
+        "arrival_ns",
+        "exporter_address_high",
+        "exporter_address_low",
+        "observation_domain_id",
+        "sampling_rate",
+        "fields_present",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where datagrams belong: their stream, and what it says of their order and time."""
+
+    stream: NDArray[np.int32]
+    kind: NDArray[np.uint8]  # version, + 128 = to be shed
+    export_ns: NDArray[np.int64]
+    offset_ns: NDArray[np.int64]
+    sequence: NDArray[np.int64]
+    uptime_ms: NDArray[np.uint32]
+    drift: NDArray[np.int32]
+    booted_ms: NDArray[np.int64]
+
+
+class Late(NamedTuple):
+    """Sets of an earlier datagram that the template in datagram `at` made readable."""
+
+    at: int
+    stream_row: int = 0
+    message: Message | None = None
+    records: int = 0
+    rows: int = 0
+
+
+class FlowBlock:
+    """A block at work: what its datagrams count for in the ledger, filled in as they are decoded."""
+
+    def __init__(self, block: DatagramBlock, located: Located, count: int) -> None:
+        self.block = block
+        self.located = located
+        self.units = np.zeros((count, 3), np.int32)  # as the standard counts; two other ways
+        self.fate = np.zeros(count, np.uint8)
+        self.unsure = np.zeros(count, np.uint8)
+        self.rows = np.zeros(count, np.int32)
+        self.messages: list[tuple[int, Message]] = []  # datagrams with sets that wait(ed)
+        self.late: list[Late] = []
+
+    def judge(self, at: int, message: Message) -> None:
+        """Say in the ledger what sets without a template mean for their datagram."""
+        if not message.sets:
+            return
+        nine = self.located.kind[at] == 9
+        if not nine:
+            self.unsure[at] = Fate.NO_TEMPLATE
+        if not self.units[at, 1 if nine else 0]:
+            self.fate[at] = Fate.NO_TEMPLATE
+            message.undecodable = True
+
+
+def shed(work: FlowBlock) -> int:
+    """Count what was over the limit as shed; return how many datagrams."""
+    over = np.flatnonzero(work.located.kind >= 128)
+    work.fate[over] = Fate.SHED
+    for d in over.tolist():
+        version = int(work.located.kind[d]) & 127
+        if version == 5:
+            start = int(work.block.offset[d])
+            said = int.from_bytes(work.block.payload[start + 2 : start + 4].tobytes(), "big")
+            said = min(said, netflow5.RECORDS_PER_DATAGRAM_MAX)
+            work.units[d] = (said, 1, said)
+        elif version == 9:
+            work.units[d] = (1, 0, 1)
+        else:
+            work.units[d] = (0, 1, 0)
+            work.unsure[d] = Fate.SHED
+    return over.size
+
+
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """What one call of the walk fills."""
+
+    memory: FlowMemory
+    segment: NDArray[np.int32]  # datagram, plan, first row, rows, first byte, end
+    active: NDArray[np.uint8]
+    wide_active: NDArray[np.uint8]
+    plans: int  # how many there were when it was made
+    high: int  # what they fill
+    rate: NDArray[np.uint32]  # stream-wide sampling rate of each segment
+
+    def filled(self, *, icmp: bool) -> frozenset[str]:
+        """Return the columns that hold values."""
+        key = self.high << 1 | icmp
+        found = _filled.get(key)
+        if found is None:
+            names = {name for name in DIRECT if self.high >> SLOT[name] & 1}
+            found = FINISHED | names | ({"destination_port"} if icmp else set())
+            if len(_filled) > 4096:
+                _filled.clear()
+            _filled[key] = found
+        return found
+
+
+_filled: dict[int, frozenset[str]] = {}
+
+
+class CallPart:
+    """The datagrams of a block that one kernel call works on, with what is known of them."""
+
+    def __init__(self, work: FlowBlock, chosen: NDArray[np.int64]) -> None:
+        block, located = work.block, work.located
+        self.work = work
+        self.chosen = chosen
+        self.payload = block.payload
+        if chosen.size == block.datagrams:  # all of them in order: no copies
+            self.offset, self.length, self.arrival_ns = block.offset, block.length, block.arrival_ns
+            self.exporter_high, self.exporter_low = block.exporter_high, block.exporter_low
+            self.exporter_port = block.exporter_port
+            self.stream, self.kind = located.stream, located.kind
+            self.export_ns, self.offset_ns = located.export_ns, located.offset_ns
+            self.uptime_ms, self.drift = located.uptime_ms, located.drift
+        else:
+            self.offset, self.length = block.offset[chosen], block.length[chosen]
+            self.arrival_ns = block.arrival_ns[chosen]
+            self.exporter_high = block.exporter_high[chosen]
+            self.exporter_low = block.exporter_low[chosen]
+            self.exporter_port = block.exporter_port[chosen]
+            self.stream, self.kind = located.stream[chosen], located.kind[chosen]
+            self.export_ns = located.export_ns[chosen]
+            self.offset_ns = located.offset_ns[chosen]
+            self.uptime_ms, self.drift = located.uptime_ms[chosen], located.drift[chosen]
+        self.bytes = int(self.length.sum())
+
+    def arrival(self, d: int) -> int:
+        return int(self.arrival_ns[d])
+
+    def count(self, d: int) -> int:
+        """Return the count of a v5 header, 0 where even that is cut off."""
+        start = int(self.offset[d])
+        whole = int(self.length[d]) >= 4
+        return int.from_bytes(self.payload[start + 2 : start + 4].tobytes(), "big") if whole else 0
+
+    def header(self, d: int) -> bytes:
+        start = int(self.offset[d])
+        version = int(self.payload[start + 1])
+        size = templated.V9_HEADER_BYTES if version == 9 else templated.IPFIX_HEADER_BYTES
+        return self.payload[start : start + size].tobytes()
+
+    def stream_key(self, d: int) -> StreamKey:
+        """Return the key as the template table has it, also where streams overflowed."""
+        header = self.header(d)
+        domain = int.from_bytes(header[-4:], "big")
+        version = header[1]
+        return (
+            int(self.exporter_high[d]),
+            int(self.exporter_low[d]),
+            int(self.exporter_port[d]) | version << 16,
+            domain,
+        )
+
+
+def message_of(header: bytes, set_id: int, body: bytes) -> bytes:
+    """Return a message of one set under a copy of the header it came with."""
+    one = set_id.to_bytes(2, "big") + (len(body) + 4).to_bytes(2, "big") + body
+    if header[1] == 10:
+        header = header[:2] + (16 + len(one)).to_bytes(2, "big") + header[4:]
+    return header + one
