@@ -36,6 +36,14 @@ class RouteSettings(Settings, frozen=True, kw_only=True):
     leak_prefixes_min: PositiveInt = 200  # more than usual, and a fifth more
 
 
+class LogSettings(Settings, frozen=True, kw_only=True):
+    """`[detection.logs]`: kinds of log lines that nobody has seen before."""
+
+    severity_max: int = 3  # syslog's: error or worse
+    learn_hours: PositiveFloat = 24.0  # from the first line on, all is new
+    new_patterns_per_day: PositiveFloat = 1.0  # alarms where new kinds come no more often
+
+
 class LimitSettings(Settings, frozen=True, kw_only=True):
     """`[detection.forecast.limits.<name>]`: what hurts when a series passes it."""
 
@@ -90,4 +98,5 @@ class DetectionSettings(Settings, frozen=True, kw_only=True):
     drift: bool = False  # watch score rates for drift: a process of 130 MB beside the desk
     probation: ProbationSettings = ProbationSettings()
     routes: RouteSettings = RouteSettings()
+    logs: LogSettings = LogSettings()
     forecast: ForecastSettings = ForecastSettings()

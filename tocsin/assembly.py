@@ -7,6 +7,7 @@ from alerting.stage import AlertingStage
 from correlator.merge import FrameMerger
 from correlator.sample_windows import SampleWindows
 from correlator.tables.network_map import load_network
+from detectors.log_novelty import LogWatch
 from detectors.routes import RouteWatch
 from detectors.stage import DetectionStage
 from runtime.clock import Clock
@@ -61,6 +62,7 @@ def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1
             contradicting=lambda routes, among: network.routing().contradicting(routes, among),
             router_of=network.router_of,
         ),
+        logs=LogWatch(config.detection.logs, make_context("logs", clock, metrics, seed)),
         shards=shards,
         event_tick_ns=config.views.event_tick_ns,
     )

@@ -8,7 +8,7 @@ import numpy as np
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Stage
 from telemetry.batch import Batch
-from telemetry.schemas import FRAME, ROUTE, SAMPLE, SERIES
+from telemetry.schemas import FRAME, LOG, ROUTE, SAMPLE, SERIES
 from tocsin.chain import (
     AT_EVENT_TICKS,
     EVENT_TICK_NS,
@@ -74,11 +74,11 @@ class Samples(Protocol):
         ...
 
 
-class RouteAlarms(Protocol):
-    """What a Back needs of the watch on routes."""
+class EventAlarms(Protocol):
+    """What a Back needs of the watches on routes and on log lines."""
 
-    def process(self, routes: Batch, now_ns: int) -> list[Batch]:
-        """Return the alarms that routes raise and clear, before they are learned."""
+    def process(self, batch: Batch, now_ns: int, /) -> list[Batch]:
+        """Return the alarms that events raise and clear, before they are learned."""
         ...
 
 
@@ -98,7 +98,8 @@ class Back:
         alerting: Any,
         *,
         samples: Samples | None = None,
-        routes: RouteAlarms | None = None,
+        routes: EventAlarms | None = None,
+        logs: EventAlarms | None = None,
         shards: int = 1,
         event_tick_ns: int = EVENT_TICK_NS,
         on_tick: Callable[[Tick], None] = lambda tick: None,
@@ -109,6 +110,7 @@ class Back:
         self.alerting = alerting
         self.samples = samples
         self.routes = routes
+        self.logs = logs
         self.on_tick = on_tick
         self.on_outcome = on_outcome
         self._shards = shards
@@ -232,6 +234,11 @@ class Back:
                     for alarms in self.routes.process(batch, tick.tick_end_ns):
                         self._sort(self.alerting.process(alarms), outcome)
                 self.merger.process(batch)
+            elif batch.schema.name == LOG.name and self.logs is not None:
+                for alarms in self.logs.process(batch, tick.tick_end_ns):
+                    self._sort(self.alerting.process(alarms), outcome)
+                if _accepts(self.alerting, batch):
+                    self._sort(self.alerting.process(batch), outcome)
             elif batch.schema.name in EVENTS and _accepts(self.alerting, batch):
                 self._sort(self.alerting.process(batch), outcome)
         for batch in tick.batches:
@@ -289,7 +296,14 @@ class Back:
             stage.snapshot(out.scoped(name))
 
     def _stages(self) -> list[tuple[str, Any]]:
-        names = ("merger", "samples", "detection", "alerting", "routes")  # names of series first
+        names = (
+            "merger",
+            "samples",
+            "detection",
+            "alerting",
+            "routes",
+            "logs",
+        )  # names of series first
         return [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
 
     def restore(self, state: Any) -> None:
