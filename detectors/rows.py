@@ -71,6 +71,13 @@ class RowArrays:
         m = self.measures.index(measure)
         return frame["row"][:-1].astype(np.int64) * len(self.measures) + m
 
+    def of_first(self, name: str, column: int) -> NDArray[np.float32]:
+        """Return one column of the first measure by dense row; 0 where a view has no measure."""
+        if not self.measures:
+            return np.zeros(len(self.series_id), np.float32)
+        found: NDArray[np.float32] = self.held[name][:: len(self.measures), column]
+        return found
+
     def snapshot(self, out: Any) -> None:
         """Write all of it."""
         write_array(out, "series_id", self.series_id)

@@ -158,8 +158,7 @@ class SeasonalBaseline:
 
     def ages(self) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
         """Return (series id, seconds learned from) by dense row (detectors.life)."""
-        lived = self.rows["units"][:: len(self.rows.measures), calibration.LIVED]
-        return self.rows.series_id, lived
+        return self.rows.series_id, self.rows.of_first("units", calibration.LIVED)
 
     def snapshot(self, out: Any) -> None:
         """Write all state."""

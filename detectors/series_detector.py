@@ -86,8 +86,7 @@ class SeriesDetector:
 
     def ages(self) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
         """Return (series id, seconds learned from) by dense row (detectors.life)."""
-        lived = self.rows["runs"][:: len(self.rows.measures), exceedances.LIVED]
-        return self.rows.series_id, lived
+        return self.rows.series_id, self.rows.of_first("runs", exceedances.LIVED)
 
     def snapshot(self, out: Any) -> None:
         """Write all state."""
