@@ -7,8 +7,9 @@ maintenance notification working group.
 """
 
 import email
+import email.message
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,12 @@ def read_works(path: Path, circuits: dict[str, str] | None = None) -> list[dict[
         from icalendar import Calendar
     except ImportError as error:
         raise ConfigError("planned works are iCalendar: pip install 'tocsin[calendar]'") from error
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
     made: list[dict[str, Any]] = []
-    for part in _calendars(data):
+    for part in _calendars(path, data):
         try:
             calendar = Calendar.from_ical(part)
         except (ValueError, IndexError, KeyError) as error:
@@ -45,16 +49,52 @@ def read_works(path: Path, circuits: dict[str, str] | None = None) -> list[dict[
     return made
 
 
-def _calendars(data: bytes) -> Iterable[bytes]:
+def take_folder(
+    folder: Path, circuits: dict[str, str], act: Callable[[list[dict[str, Any]]], None]
+) -> list[str]:
+    """Hand the works of every file dropped in a folder to `act`; return a line on each.
+
+    A file that was taken goes to `taken` below it, one that cannot be read to `refused`; names that
+    begin with a dot are files still being written.
+    """
+    said = []
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or path.name.startswith("."):
+            continue
+        try:
+            windows = read_works(path, circuits)
+        except ConfigError as error:
+            said.append(str(error))
+            _move(path, folder / "refused")
+            continue
+        act(windows)  # where the node is away, the file stays for the next time
+        said.append(f"{path}: {len(windows)} windows")
+        _move(path, folder / "taken")
+    return said
+
+
+def _move(path: Path, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    path.replace(folder / path.name)
+
+
+def _calendars(path: Path, data: bytes) -> Iterable[bytes]:
     if b"BEGIN:VCALENDAR" in data[:4096] and not re.match(rb"[A-Za-z-]+: ", data):
         return [data]
     mail = email.message_from_bytes(data)
-    found = [
-        part.get_payload(decode=True)
-        for part in mail.walk()
-        if part.get_content_type() in ("text/calendar", "application/ics")
-    ]
+    parts = list(mail.walk())
+    found = [part.get_payload(decode=True) for part in parts if _is_calendar(part)]
+    if not found and any(part.get_content_type() == "text/html" for part in parts):
+        raise ConfigError(
+            f"{path}: a mail of HTML without a calendar; HTML is not read: ask its sender for the"
+            " iCalendar of the BCOP maintnote, or write the work as .ics. Nothing was taken from it."
+        )
     return [part for part in found if isinstance(part, bytes)] or [data]
+
+
+def _is_calendar(part: email.message.Message) -> bool:
+    named = str(part.get_filename() or "").lower().endswith(".ics")
+    return named or part.get_content_type() in ("text/calendar", "application/ics")
 
 
 def _windows(event: Any, circuits: dict[str, str]) -> list[dict[str, Any]]:
@@ -72,16 +112,28 @@ def _windows(event: Any, circuits: dict[str, str]) -> list[dict[str, Any]]:
         return [base | {"cancelled": True}]
     base["objects"] = [circuits.get(one, one) for one in _objects(event)]
     start = _moment(event.decoded("DTSTART"))
-    end = _moment(event.decoded("DTEND")) if "DTEND" in event else start + timedelta(hours=1)
+    lasts_ns = _lasts_ns(event, start)
     return [
         base
         | {
             "name": name if i == 0 else f"{name} #{i + 1}",
             "start_ns": round(at.timestamp()) * 1_000_000_000,
-            "end_ns": round((at + (end - start)).timestamp()) * 1_000_000_000,
+            "end_ns": round(at.timestamp()) * 1_000_000_000 + lasts_ns,
         }
         for i, at in enumerate(_starts(event, start))
     ]
+
+
+def _lasts_ns(event: Any, start: datetime) -> int:
+    """Return how long an event lasts in real time, whatever local time does within it."""
+    if "DTEND" in event:
+        seconds = _moment(event.decoded("DTEND")).timestamp() - start.timestamp()
+    elif "DURATION" in event:
+        seconds = event.decoded("DURATION").total_seconds()
+    else:  # RFC 5545, 3.6.1: a day where it begins on a date
+        all_day = not isinstance(event.decoded("DTSTART"), datetime)
+        seconds = 86_400.0 if all_day else 3_600.0
+    return round(seconds) * 1_000_000_000
 
 
 def _objects(event: Any) -> list[str]:
@@ -103,7 +155,15 @@ def _starts(event: Any, start: datetime) -> list[datetime]:
     found = rrulestr(rule.to_ical().decode(), dtstart=start).between(
         start - timedelta(seconds=1), start + YEAR, inc=True
     )
-    return list(found)[:REPEATS_MAX]
+    left_out = _left_out(event)
+    return [at for at in found if at.timestamp() not in left_out][:REPEATS_MAX]
+
+
+def _left_out(event: Any) -> set[float]:
+    """Return the starts that a rule's exceptions (EXDATE) take out."""
+    lists = event.get("EXDATE", [])
+    lists = lists if isinstance(lists, list) else [lists]
+    return {_moment(one.dt).timestamp() for dates in lists for one in dates.dts}
 
 
 def _moment(value: date | datetime) -> datetime:

@@ -17,7 +17,7 @@ from alerting.config import AlertingSettings, SinkSettings
 from alerting.courier import Courier
 from alerting.outbox import Outbox
 from alerting.sink_board import SinkBoard
-from alerting.sinks import RefusedError, make_sink
+from alerting.sinks import SINKS, RefusedError, make_sink
 from runtime.clock import ManualClock
 from runtime.component import Context
 from telemetry.errors import TransientError
@@ -80,6 +80,15 @@ def fails(settings: SinkSettings, alert: Alert) -> str:
     assert not isinstance(error.value, RefusedError), error.value
     assert time.monotonic() - began < 20  # a bound against hanging for ever, not a measurement
     return str(error.value)
+
+
+def test_every_kind_that_speaks_to_a_peer_sits_this_exam() -> None:
+    local = {"stdout", "file", "zmq", "command"}  # write here, or to whoever listens
+    elsewhere = {
+        "diagnostics",  # SSH: tests/live/test_actions.py
+        "tmf642",  # others ask it; its listeners: tests/scenario/test_tmf642.py
+    }
+    assert set(SINKS.ours) == set(URLS) | local | elsewhere
 
 
 @pytest.mark.parametrize("kind", URLS)
@@ -234,12 +243,18 @@ BAD: dict[str, Callable[[], AbstractContextManager[int]]] = {
 }
 
 
+# What a server of each kind says when it will not, for now: 403, 421.
+NO = dict.fromkeys(URLS, b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+NO |= {"mail": b"421 4.3.2 not now\r\n"}
+REFUSES = [k for k in URLS if URLS[k][0].startswith("http") or k == "mail"]
+
+
 @pytest.mark.parametrize("kind", [k for k in URLS if k not in ("kafka",)])
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", [*BAD, "refuses"])
 def test_nothing_is_lost_and_nothing_doubled_while_a_peer_is_bad(
     kind: str, bad: str, tmp_path: Path, way: Callable[[SinkSettings], Way]
 ) -> None:
-    if kind in UNHEARD and bad != "gone":
+    if (kind in UNHEARD and bad != "gone") or (bad == "refuses" and kind not in REFUSES):
         return
     # The bad peer first, then a good one on its port.
     from tests.support import bad_peers
@@ -249,6 +264,7 @@ def test_nothing_is_lost_and_nothing_doubled_while_a_peer_is_bad(
         "gone": lambda: bad_peers.absent(udp=udp),
         "silent": lambda: bad_peers.silent(udp=udp),
         "nonsense": lambda: bad_peers.answering(b"\x00\xff nonsense\r\n", udp=udp),
+        "refuses": lambda: bad_peers.answering(NO[kind]),
     }
     with peers[bad]() as port:
         made = way(settings_of(kind, URLS[kind][0].format(port) + _path(kind), tmp_path))

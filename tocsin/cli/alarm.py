@@ -145,19 +145,36 @@ def split(incident: str, alarms: tuple[str, ...], by: str, state: Path | None) -
 @alarm.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--circuit", "circuits", multiple=True, help="CIRCUIT=LINK: what carries what here.")
+@click.option("--every", type=_Span(), help="Look into folders again and again: 30s, 5m.")
 @_state
-def works(files: tuple[Path, ...], circuits: tuple[str, ...], state: Path | None) -> None:
-    """Import planned works from iCalendar files and carriers' notices (maintnote)."""
-    from tocsin.maintenance_files import read_works
+def works(
+    files: tuple[Path, ...], circuits: tuple[str, ...], every: float | None, state: Path | None
+) -> None:
+    """Import planned works from iCalendar files and carriers' notices (maintnote), as files or mails.
+
+    Of a folder every file is taken, and put into `taken` or `refused` below it.
+    """
+    from runtime.clock import SystemClock
+    from tocsin.maintenance_files import read_works, take_folder
 
     pairs = dict(one.partition("=")[::2] for one in circuits)
-    for file in files:
-        windows = read_works(file, pairs)
+
+    def act(windows: list[dict[str, Any]]) -> None:
         _act(state, "maintenance", {"windows": windows})
         for window in windows:
-            click.echo(
-                f"  {window['name']}: {', '.join(window.get('objects', []) or ['cancelled'])}"
-            )
+            objects = ", ".join(window.get("objects", []) or ["cancelled"])
+            click.echo(f"  {window['name']}: {objects}")
+
+    while True:
+        for path in files:
+            if path.is_dir():
+                for line in take_folder(path, pairs, act):
+                    click.echo(line)
+            else:
+                act(read_works(path, pairs))
+        if every is None or not all(path.is_dir() for path in files):
+            return
+        SystemClock().sleep(every)
 
 
 @alarm.command()

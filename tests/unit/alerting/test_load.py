@@ -2,6 +2,8 @@
 
 import json
 import math
+from datetime import UTC, datetime
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +16,7 @@ from alerting.picture import picture
 from alerting.windows import PLANNED_WORK, SHELVED, SILENCE, Window
 from telemetry.errors import ConfigError
 from tocsin.handover import report
-from tocsin.maintenance_files import read_works
+from tocsin.maintenance_files import read_works, take_folder
 from tocsin.testing.alarms import AlarmWorld
 
 SECOND = 1_000_000_000
@@ -186,6 +188,82 @@ def test_a_calendar_event_that_repeats_hides_alarms_of_the_link_it_names(tmp_pat
     assert (hidden.suppressed, hidden.operator) == ("planned-work", "calendar")
     (other,) = world.told(world.report("linkDown", "ams1:2"))
     assert other.suppressed == ""
+
+
+EVENT = (
+    "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\nBEGIN:VEVENT\r\nUID:7\r\n{}LOCATION:ams1-fra2\r\n"
+    "SUMMARY:splice\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
+)
+NOTICE = (
+    "X-MAINTNOTE-PROVIDER:carrier.example\r\nX-MAINTNOTE-MAINTENANCE-ID:M1\r\nX-MAINTNOTE-STATUS:{}\r\n"
+    "X-MAINTNOTE-OBJECT-ID:circuit-9\r\nX-MAINTNOTE-IMPACT:OUTAGE\r\n"
+    "DTSTART:20261201T010000Z\r\nDTEND:20261201T030000Z\r\n"
+)
+
+
+def test_a_rule_keeps_local_time_leaves_out_its_exceptions_and_lasts_as_long_as_it_says(
+    tmp_path: Path,
+) -> None:
+    """02:00 in Amsterdam before and after summer time begins on 2026-03-29, one day left out."""
+    path = tmp_path / "w.ics"
+    zone = "TZID=Europe/Amsterdam"
+    path.write_text(EVENT.format(
+        f"DTSTART;{zone}:20260327T020000\r\nDURATION:PT4H\r\nRRULE:FREQ=DAILY;COUNT=5\r\n"
+        f"EXDATE;{zone}:20260328T020000\r\n"
+    ))  # fmt: skip
+    starts = [datetime.fromtimestamp(w["start_ns"] // SECOND, UTC) for w in read_works(path)]
+    assert [f"{at:%d %H}" for at in starts] == ["27 01", "29 01", "30 00", "31 00"]
+    assert {w["end_ns"] - w["start_ns"] for w in read_works(path)} == {4 * HOUR}
+    path.write_text(EVENT.format("DTSTART;VALUE=DATE:20261201\r\n"))
+    (whole,) = read_works(path)
+    assert whole["end_ns"] - whole["start_ns"] == 24 * HOUR
+
+
+def mail(*parts: tuple[str, str, str]) -> bytes:
+    made = EmailMessage()
+    made["From"], made["Subject"] = "noc@carrier.example", "Maintenance M1"
+    made.set_content("see the calendar")
+    for kind, subtype, text in parts:
+        if kind == "file":
+            made.add_attachment(
+                text.encode(), maintype="application", subtype="octet-stream", filename=subtype
+            )
+        else:
+            made.add_attachment(text, subtype=subtype)
+    return made.as_bytes()
+
+
+@pytest.mark.parametrize("part", [("text", "calendar"), ("file", "M1.ICS")])
+def test_a_notice_by_mail_is_read_from_its_calendar(tmp_path: Path, part: tuple[str, str]) -> None:
+    path = tmp_path / "notice.eml"
+    path.write_bytes(mail((*part, EVENT.format(NOTICE.format("CONFIRMED")))))
+    (window,) = read_works(path, {"circuit-9": "ams1-fra2"})
+    assert (window["name"], window["objects"]) == ("carrier.example M1", ["ams1-fra2"])
+    path.write_bytes(mail((*part, EVENT.format(NOTICE.format("CANCELLED")))))
+    assert read_works(path)[0]["cancelled"]
+
+
+def test_a_mail_of_html_alone_is_said_not_to_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "notice.eml"
+    path.write_bytes(mail(("text", "html", "<p>1 December, 01:00 to 03:00 UTC, circuit 9</p>")))
+    with pytest.raises(ConfigError, match=r"HTML is not read: ask its sender for the iCalendar"):
+        read_works(path)
+
+
+def test_what_is_dropped_in_a_folder_is_taken_once_or_refused(tmp_path: Path) -> None:
+    good = EVENT.format(NOTICE.format("CONFIRMED"))
+    (tmp_path / "a.ics").write_text(good)
+    (tmp_path / "b.eml").write_bytes(mail(("text", "html", "<p>soon</p>")))
+    (tmp_path / ".c.ics").write_text(good)  # still being written
+    taken: list[dict[str, Any]] = []
+    first, second = take_folder(tmp_path, {}, taken.extend)
+    assert first.endswith("a.ics: 1 windows")
+    assert "HTML is not read" in second
+    assert [window["name"] for window in taken] == ["carrier.example M1"]
+    assert take_folder(tmp_path, {}, taken.extend) == []
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == [
+        ".c.ics", "refused/b.eml", "taken/a.ics",
+    ]  # fmt: skip
 
 
 def test_what_is_no_calendar_is_refused(tmp_path: Path) -> None:
