@@ -51,7 +51,7 @@ TRIM_EVERY_TICKS = 500
 # SQLite moves its log into the file within the commit that fills so many pages of it; `rest` does so
 # earlier, after so many rows of deliveries or transactions, when no alert waits for it.
 LOG_PAGES_MAX = 8_000
-LOG_ROWS = 500
+LOG_ROWS = 250
 
 
 @dataclass(frozen=True, slots=True)

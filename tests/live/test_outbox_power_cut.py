@@ -41,6 +41,7 @@ for tick in range(220):
     batches = world.batches([world.silence(s) for s in down])
     outbox.commit(world.now_ns, [b for b in batches if b.schema.name == "alarm"], 0,
                   incidents=[b for b in batches if b.schema.name == "incident"])
+    outbox.rest()
     if outbox.trouble:  # it waits in memory
         continue
     told = {"end": world.now_ns,
@@ -54,7 +55,7 @@ outbox.stop()
 """
 
 
-@pytest.mark.parametrize("refuse", ["", "9+5"], ids=["syncs", "syncs-that-fail"])
+@pytest.mark.parametrize("refuse", ["", "14+5"], ids=["syncs", "syncs-that-fail"])
 def test_a_power_cut_at_any_moment_loses_no_committed_tick(
     tmp_path: Path, needs: Callable[..., None], deep: bool, refuse: str
 ) -> None:
