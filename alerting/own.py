@@ -38,10 +38,16 @@ class OwnAlarms:
             values=("too_many",),
         )
 
-    def judge(self, rows: Sequence[Row], now_ns: int, cadences: set[str]) -> list[Alarm]:
-        """Move every alarm on by one tick; return those that changed."""
+    def judge(
+        self, rows: Sequence[Row], now_ns: int, cadences: set[str], said: Sequence[Claim] = ()
+    ) -> list[Alarm]:
+        """Move every alarm on by one tick; return those that changed.
+
+        `said` are claims that come from no anomaly: of what logs tell.
+        """
         attacks = (a for a in self.alarms.values() if a.up and a.kind == "volumetric-attack")
         claims = self._rules.claims(rows, {alarm.entity for alarm in attacks}, self._last_ns)
+        claims += [one for one in said if not joined(one, claims)]
         self._oldest = None
         shown = {claim.alarm_id for claim in claims}
         claimed: list[tuple[Alarm, Claim]] = []
@@ -188,6 +194,16 @@ class OwnAlarms:
         alarm.explain = {**alarm.explain, "growing": False, "trend": "over"} | attached(alarm)
         alarm.attached = []
         return True
+
+
+def joined(claim: Claim, claims: Sequence[Claim]) -> bool:
+    """Return whether one of these claims is about the same alarm; it takes over the evidence."""
+    for other in claims:
+        if other.alarm_id == claim.alarm_id:
+            other.evidence += claim.evidence
+            other.affects = [*dict.fromkeys((*other.affects, *claim.affects))]
+            return True
+    return False
 
 
 def _six(value: float) -> float:

@@ -130,23 +130,6 @@ class SecurityRules:
             do=f"look at the logs of the targets for a success; block {source}",
         )  # fmt: skip
 
-    def _failed(self, row: Row, talkers: Sequence[Talker]) -> Claim:
-        host = row.key.key.get("entity", row.key.entity)
-        source = row.key.key.get("source", "")
-        who = source or "unknown sources"
-        filters = [flowspec.block(source, protocol="tcp")] if _is_address(source) else []
-        return self._claim(
-            row, "brute-force", source if _is_address(source) else host, "major", talkers,
-            title=f"brute force at {host}: {row.detail.get('tries_of_late', row.actual):.0f} failed "
-            f"logins from {who} within minutes",
-            unit="{line}",
-            why="failed logins in the log",
-            evidence=[f"log of {host}: {row.actual:.0f} failed logins in the last minutes"],
-            affects=[name for name in (host, source) if name],
-            filters=filters,
-            do=f"look for a success in the log of {host}; limit who may log in",
-        )  # fmt: skip
-
     def _tunnel(self, row: Row, talkers: Sequence[Talker]) -> Claim:
         source = _source(row)
         resolver, _ = _most(_weights(talkers, lambda t: t.destination))
@@ -280,7 +263,6 @@ _RULES: dict[str, _Rule] = {
     "host_scan": SecurityRules._scan,
     "slow_scan": SecurityRules._scan,
     "login_tries": SecurityRules._logins,
-    "failed_logins": SecurityRules._failed,
     "dns_tunnel": SecurityRules._tunnel,
     "bogon": SecurityRules._spoofed,
     "lone_sources": SecurityRules._spoofed,

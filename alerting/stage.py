@@ -19,6 +19,7 @@ from alerting.config import AlertingSettings
 from alerting.digest import Digest
 from alerting.explain import Explainer
 from alerting.faces import Faces
+from alerting.failed_logins import FailedLogins
 from alerting.foreign import ForeignAlarms
 from alerting.hints import hints
 from alerting.incidents import Incidents
@@ -67,6 +68,7 @@ class AlertingStage:
             Explanations(network, aftermath_seconds=settings.aftermath_seconds),
         )
         self._foreign = ForeignAlarms(settings, context)
+        self._logins = FailedLogins(network)
         self._places = Places(network)
         self._windows = Windows(settings.windows_max)
         self._suspects = Suspects(network, self._places, self._windows)
@@ -150,7 +152,9 @@ class AlertingStage:
         )
         changed = self._take_waiting(frontier_ns)
         if not (incomplete and not rows):
-            judged = self._own.judge(rows, frontier_ns, cadences)
+            cadence = "flow" if "flow" in cadences else min(cadences, default="flow")
+            said = self._logins.claims(frontier_ns, tick_seconds=60.0, cadence=cadence)
+            judged = self._own.judge(rows, frontier_ns, cadences, said)
             changed.update((alarm.id, alarm) for alarm in judged)
         made = self._batches(*self._group(changed, frontier_ns), frontier_ns) + digest
         up = Counter(alarm.severity for alarm in self._all() if alarm.up)
@@ -197,6 +201,7 @@ class AlertingStage:
             elif batch.schema.name == CONTROL.name:
                 made = self._operations.take(batch, now_ns)
             else:
+                self._logins.take(batch, now_ns)
                 for kind, host, words in hints(batch):
                     self._suspects.event(kind, self._places.of(host).nodes[0], words, now_ns)
             changed.update((alarm.id, alarm) for alarm in made)
@@ -283,6 +288,7 @@ class AlertingStage:
                 "alarms": list(self._own.alarms.values()),
                 "last_ns": self._last_ns,
                 "foreign": self._foreign.snapshot(),
+                "failed_logins": self._logins.snapshot(),
                 "windows": self._windows.snapshot(),
                 "suspects": self._suspects.snapshot(),
                 "incidents": self.incidents.snapshot(),
@@ -304,6 +310,7 @@ class AlertingStage:
         self._own.alarms = {alarm.id: alarm for alarm in own}
         if "incidents" in data:  # a checkpoint of before there were foreign alarms
             self._foreign.restore(data["foreign"])
+            self._logins.restore(data.get("failed_logins", []))
             self._windows.restore(data["windows"], self._last_ns)
             self._suspects.restore(data["suspects"])
             self.incidents.restore(data["incidents"])

@@ -115,12 +115,17 @@ def _concerns(fault: Fault, alert: dict[str, Any]) -> bool:
 
 
 def day(
-    seed: int, *, quiet: bool, hours: float | None = None, learned_days: int = 7
-) -> tuple[list[Judged], list[str]]:
-    """Simulate one day, with attacks or without."""
+    seed: int, *, quiet: bool, hours: float | None = None, learned_days: int = 7,
+    slot_seconds: int = SLOT_SECONDS,
+) -> tuple[list[Judged], list[str]]:  # fmt: skip
+    """Simulate one day, with attacks or without; `hours` of one have no slow attacks."""
     network = load_demo_network()
-    seconds = round(hours * 3600) if hours else DAY_SECONDS
-    faults = () if quiet else attacks(network, seed=seed, seconds=seconds)
+    faults: tuple[Fault, ...] = ()
+    if not quiet:
+        seconds = round(hours * 3600) if hours else DAY_SECONDS
+        faults = attacks(
+            network, seed=seed, seconds=seconds, slot_seconds=slot_seconds, slow=hours is None
+        )
     _, alerts = run_days(
         days=1, hours=hours, seed=seed, records_per_second=RECORDS_PER_SECOND, faults=faults,
         config=config(), learned_days=learned_days,

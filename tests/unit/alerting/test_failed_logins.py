@@ -1,0 +1,98 @@
+"""Failed logins in logs: counted by source, named once, with the hosts they were tried at."""
+
+import pytest
+
+from alerting.failed_logins import PAIRS_MAX, source_of
+from runtime.checkpoint import Snapshot
+from telemetry.batch import Batch, batch_from_rows
+from telemetry.schemas import LOG
+from tests.support.syslog_messages import block, make_syslog
+from tocsin.testing.alarms import AlarmWorld
+
+SSHD = "<38>Sep 21 14:13:20 {host} sshd[{n}]: Failed password for invalid user u{n} from {source} port 22 ssh2"
+
+
+def logs(*lines: str) -> list[Batch]:
+    """Return the log batches that these lines are decoded to."""
+    decoder, _ = make_syslog("udp://[::]:1")
+    return [b for b in decoder.decode(block(*(line.encode() for line in lines))) if b.schema is LOG]
+
+
+def hear(world: AlarmWorld, *batches: Batch) -> list[tuple[str, str, str]]:
+    """Play a tick of flows with these log lines before it; return (state, kind, entity)."""
+    for batch in batches:
+        world.stage.process(batch)
+    frame = world.frame({world.interface("ams1", 1): 50})
+    return [(a.state, a.kind, a.entity) for a in world.tick(frames=[frame])]
+
+
+@pytest.mark.parametrize(
+    ("message", "source"),
+    [
+        ("Failed password for root from 192.0.2.7 port 51022 ssh2", "192.0.2.7"),
+        ("Login failed [user: a] [Source: 198.51.100.9] [localport: 22] [Reason: x] at 14:13:20",
+         "198.51.100.9"),
+        ("Login failed for user 'x' from host '2001:db8::9'", "2001:db8::9"),
+        ("14:13:20 authentication failure; logname= rhost=203.0.113.5 user=root", "203.0.113.5"),
+        ("Login incorrect for 192.0.2.1, version 10.2.3", "192.0.2.1"),
+        ("authentication failure on tty1", ""),
+        ("failed from 999.1.1.1", ""),
+    ],
+)  # fmt: skip
+def test_the_source_of_a_failed_login(message: str, source: str) -> None:
+    assert source_of(message) == source
+
+
+def test_many_failed_logins_from_one_source_are_one_alarm_that_names_source_and_hosts() -> None:
+    world = AlarmWorld()
+    lines = [SSHD.format(host=f"h{n % 2}", n=n, source="203.0.113.5") for n in range(40)]
+    assert hear(world, *logs(*lines[:20])) == []
+    assert hear(world, *logs(*lines[20:])) == [("raised", "brute-force", "203.0.113.5")]
+    alarm = next(iter(world.stage._own.alarms.values()))
+    assert "from 203.0.113.5" in alarm.title
+    assert {"h0", "h1"} <= set(alarm.explain["touches"])
+    assert "source 203.0.113.5/32" in alarm.explain["do"]
+    assert alarm.explain["disposition"] == "hard"
+
+
+def test_people_who_mistype_raise_nothing_and_other_lines_are_not_counted() -> None:
+    world = AlarmWorld()
+    people = [SSHD.format(host="h0", n=n, source=f"203.0.113.{n}") for n in range(60)]
+    fine = ["<38>Sep 21 14:13:20 h0 sshd[1]: Accepted password for a from 203.0.113.5 port 22"] * 60
+    assert hear(world, *logs(*people, *fine)) == []
+
+
+def test_it_ends_when_the_tries_end_and_a_checkpoint_goes_on_with_the_count() -> None:
+    world, state = AlarmWorld(), Snapshot()
+    lines = [SSHD.format(host="h0", n=n, source="203.0.113.5") for n in range(58)]
+    assert hear(world, *logs(*lines[:29])) == []
+    world.stage.snapshot(state)
+    world.stage = world.make_stage()
+    world.stage.restore(state)
+    assert hear(world, *logs(*lines[29:])) == [("raised", "brute-force", "203.0.113.5")]
+    said = [one for _ in range(120) for one in hear(world)]
+    assert said == [("cleared", "brute-force", "203.0.113.5")]
+
+
+def test_logs_and_flows_of_one_brute_force_are_one_alarm() -> None:
+    world = AlarmWorld()
+    series = world.series("login", source_address="203.0.113.5", destination_port="22")
+    told = []
+    for k in range(3):
+        for batch in logs(*(SSHD.format(host="h0", n=n, source="203.0.113.5") for n in range(40))):
+            world.stage.process(batch)
+        told += world.tick([world.anomaly(series, "login_tries", since_ns=world.now_ns - k)])
+    assert [(a.kind, a.entity) for a in told] == [("brute-force", "203.0.113.5")]
+    assert any(why.startswith("log of h0") for why in told[0].explain["why"])
+
+
+def test_sources_without_end_take_no_memory_without_end() -> None:
+    world = AlarmWorld()
+    for first in range(0, 12_000, 1_000):
+        rows = [
+            {"host": "h0", "event": "login-failed",
+             "message": f"Failed password from 10.{n >> 16}.{n >> 8 & 255}.{n & 255} port 1"}
+            for n in range(first, first + 1_000)
+        ]  # fmt: skip
+        hear(world, batch_from_rows(LOG, rows))
+    assert len(world.stage._logins.snapshot()) == PAIRS_MAX
