@@ -19,6 +19,7 @@ from telemetry.batch import Batch
 
 FLOWS_MIN = 20.0  # a minute
 OVER = 4.0  # times the most of the host, and of its like
+TICKS_KNOWN_MIN = 30  # of the crowd, before packets alone say anything
 OCTETS_MIN = 105.0  # a question, with IP and UDP header
 OVER_SIZE = 1.1  # times what all hosts' questions have
 TARGETS_MAX = 4.0
@@ -43,7 +44,8 @@ class TunnelDetector:
         floor = max(FLOWS_MIN * seconds(frame) / 60.0, 10.0)
         limit = np.maximum(np.maximum(OVER * own, OVER * self._flows.busy), floor)
         over_packets = OVER * np.maximum(self._packets.own(frame), self._packets.busy)
-        many = (flows >= limit) | ((packets >= over_packets) & (packets >= 4.0 * floor))
+        known = self._packets.ticks_known >= TICKS_KNOWN_MIN  # one flow may hold many questions
+        many = (flows >= limit) | (known & (packets >= over_packets) & (packets >= 4.0 * floor))
         long = (size >= OCTETS_MIN) & (size >= OVER_SIZE * self._size[0])
         hit = many & long & (targets <= np.maximum(TARGETS_MAX, TARGET_SHARE_MAX * flows))
         return [

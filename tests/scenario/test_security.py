@@ -32,7 +32,10 @@ def test_each_fast_class_is_found_by_name_within_three_ticks_and_told_once(
     assert [title for title in stray if title.split(":")[0] in KINDS] == []
 
 
-def test_recall_and_false_alerts_over_days(deep: None) -> None:
+@pytest.mark.timeout(1_800)
+def test_recall_and_false_alerts_over_days(deep: bool) -> None:
+    if not deep:
+        pytest.skip("days with attacks and without: they run in make test-deep")
     every, falses = [], []
     for seed in (301, 302):
         every += security.day(seed, quiet=False)[0]
