@@ -141,8 +141,13 @@ class FlowWindows:
 
     @property
     def holds_records(self) -> bool:
-        """Whether records lie in ticks that are not closed yet."""
-        return bool(self._waiting) or any(self._open.values())
+        """Whether records lie in ticks that are not closed yet, of the views with the shortest ones.
+
+        A longer tick holds what they told before; to close it takes ticks of theirs without a record.
+        """
+        shortest = min(view.tick_ns for view in self._views)
+        mine = (view.name for view in self._views if view.tick_ns == shortest)
+        return bool(self._waiting or self._held) or any(self._open[name] for name in mine)
 
     def open(self, frontier_ns: int) -> None:
         """Begin with the ticks that hold `frontier_ns`; does nothing once ticks are open.
