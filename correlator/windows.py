@@ -145,7 +145,7 @@ class FlowWindows:
 
         A longer tick holds what they told before; to close it takes ticks of theirs without a record.
         """
-        shortest = min(view.tick_ns for view in self._views)
+        shortest = min((view.tick_ns for view in self._views), default=0)
         mine = (view.name for view in self._views if view.tick_ns == shortest)
         return bool(self._waiting or self._held) or any(self._open[name] for name in mine)
 
