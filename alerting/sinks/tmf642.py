@@ -28,7 +28,7 @@ from alerting.delivery import Order
 from alerting.escape import clean
 from alerting.sinks.http import accepted, ask_json, secret
 from alerting.sinks.parcel import Parcel
-from alerting.sinks.wording import SOURCE, is_acknowledged, is_over, rfc3339, texts
+from alerting.sinks.tmf642_words import alarm, event, flat, matches, select, wanted_by
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import ConfigError, TransientError
@@ -135,7 +135,7 @@ class Tmf642Sink:
             ca_file=self._settings.ca_file,
         )
         try:
-            if _wanted(hub.get("query", ""), body):
+            if wanted_by(hub.get("query", ""), body):
                 accepted(url, ask_json(settings, "POST", url, body))
         except TransientError as error:
             self._said = str(error)
@@ -317,18 +317,18 @@ class Tmf642Sink:
             raise _Refuse(400, "offset and limit are numbers") from error
         names = query.pop("fields", "")
         with self._lock:
-            found = [one for one in self._alarms.values() if _matches(one, query)]
+            found = [one for one in self._alarms.values() if matches(one, query)]
         page = found[max(offset, 0) : max(offset, 0) + min(max(limit, 0), 1000)]
         headers = {"X-Total-Count": str(len(found)), "X-Result-Count": str(len(page))}
         whole = len(page) == len(found)
-        return (200 if whole else 206), [_select(one, names) for one in page], headers
+        return (200 if whole else 206), [select(one, names) for one in page], headers
 
     def _one(self, number: str, query: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
         with self._lock:
             found = self._alarms.get(number)
         if found is None:
             raise _Refuse(404, f"no alarm {number}")
-        return 200, _select(found, query.get("fields", "")), {}
+        return 200, select(found, query.get("fields", "")), {}
 
     def _patch(self, number: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
         with self._lock:
@@ -362,7 +362,7 @@ class Tmf642Sink:
         with self._lock:
             found = [
                 one for one in self._alarms.values()
-                if any(_matches(one, _flat(p)) for p in patterns)
+                if any(matches(one, flat(p)) for p in patterns)
             ]  # fmt: skip
         do, field = TASKS[kind]
         number = id_text(stable_id(f"{kind}|{len(self._tasks)}|{json.dumps(body, sort_keys=True)}"))
@@ -421,51 +421,6 @@ class Tmf642Sink:
         return 201, made, {"Location": f"{self._base}/hub/{number}"}
 
 
-def alarm(alert: Alert, base: str) -> dict[str, Any]:
-    """Return the alarm resource of an alert; what is not known is left out."""
-    told = alert.explain
-    cleared = is_over(alert)
-    made: dict[str, Any] = {
-        "id": alert.id,
-        "href": f"{base}/alarm/{alert.id}",
-        "externalAlarmId": alert.id,
-        "alarmType": alert.event_type or "other",
-        "perceivedSeverity": "cleared" if cleared else alert.severity,
-        "probableCause": alert.probable_cause or "other",
-        "specificProblem": alert.title,
-        "alarmDetails": texts(told.get("why")),
-        "proposedRepairedActions": str(told.get("do", "")),
-        "state": "cleared" if cleared else "updated" if alert.state == "updated" else "raised",
-        "ackState": "acknowledged" if is_acknowledged(alert) else "unacknowledged",
-        "alarmRaisedTime": rfc3339(alert.raised_ns),
-        "alarmChangedTime": rfc3339(alert.changed_ns),
-        "alarmReportingTime": rfc3339(alert.changed_ns),
-        "alarmClearedTime": rfc3339(alert.cleared_ns) if alert.cleared_ns else "",
-        "sourceSystemId": SOURCE,
-        "reportingSystemId": SOURCE,
-        "alarmedObject": {"id": alert.entity, "@type": "AlarmedObject"},
-        "alarmedObjectType": alert.kind,
-        "affectedService": [{"id": str(one)} for one in told.get("touches") or []],
-        "isRootCause": bool(alert.symptoms),
-        "@type": "Alarm",
-    }
-    return {name: value for name, value in made.items() if value not in ("", [], None)}
-
-
-def event(name: str, key: str, shown: dict[str, Any]) -> dict[str, Any]:
-    """Return the notification of one change; a repeat has the same eventId."""
-    return {
-        "eventId": key,
-        "eventTime": shown["alarmChangedTime"],
-        "eventType": name,
-        "correlationId": shown["id"],
-        "domain": "alarm",
-        "title": name,
-        "timeOcurred": shown["alarmChangedTime"],  # spelt so in the standard
-        "event": {"alarm": shown},
-    }
-
-
 def _body(data: bytes) -> dict[str, Any]:
     try:
         made = json.loads(data)
@@ -474,58 +429,6 @@ def _body(data: bytes) -> dict[str, Any]:
     if not isinstance(made, dict):
         raise _Refuse(400, "the body is no JSON object")
     return made
-
-
-def _flat(pattern: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Return a pattern's fields by dotted name."""
-    made: dict[str, str] = {}
-    for name, value in pattern.items():
-        if isinstance(value, Mapping):
-            made |= _flat(value, f"{above}{name}.")
-        else:
-            made[above + name] = str(value)
-    return made
-
-
-def _value(shown: Mapping[str, Any], name: str) -> str:
-    value: Any = shown
-    for part in name.split("."):
-        value = value.get(part, "") if isinstance(value, Mapping) else ""
-    return json.dumps(value) if isinstance(value, list | dict) else str(value)
-
-
-def _matches(shown: Mapping[str, Any], query: Mapping[str, str]) -> bool:
-    """Whether an alarm passes filters by attribute; `.gt`, `.gte`, `.lt`, `.lte` compare as text."""
-    for name, wanted in query.items():
-        field, _, compare = name.rpartition(".")
-        if compare in ("gt", "gte", "lt", "lte") and field:
-            value = _value(shown, field)
-            passes = {"gt": value > wanted, "gte": value >= wanted, "lt": value < wanted,
-                      "lte": value <= wanted}[compare]  # fmt: skip
-        else:
-            passes = _value(shown, name) in wanted.split(",")
-        if not passes:
-            return False
-    return True
-
-
-def _wanted(query: str, body: dict[str, Any]) -> bool:
-    """Whether a subscriber's query takes an event: eventType=..., or filters on the alarm's fields."""
-    asked = dict(parse_qsl(query))
-    kinds = asked.pop("eventType", "")
-    asked.pop("fields", None)
-    if kinds and body["eventType"] not in kinds.split(","):
-        return False
-    stripped = {name.removeprefix("event.alarm."): value for name, value in asked.items()}
-    return _matches(body["event"]["alarm"], stripped)
-
-
-def _select(shown: Mapping[str, Any], names: str) -> dict[str, Any]:
-    """Return the asked-for fields; id and href stay (TMF630 section 4.4)."""
-    if not names:
-        return dict(shown)
-    wanted = {"id", "href", *names.split(",")}
-    return {name: value for name, value in shown.items() if name in wanted}
 
 
 def _make(settings: SinkSettings, options: Tmf642Options) -> Tmf642Sink:

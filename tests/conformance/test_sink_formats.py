@@ -12,7 +12,7 @@ from alerting.sinks.alertmanager import postable
 from alerting.sinks.netcool import row_set, status_row
 from alerting.sinks.pagerduty import event as pagerduty_event
 from alerting.sinks.servicenow import event as servicenow_event
-from alerting.sinks.tmf642 import alarm, event
+from alerting.sinks.tmf642_words import alarm, event
 from alerting.sinks.webhook import cloud_event
 from telemetry.x733 import SEVERITY_WORDS, severity_for
 from tocsin.testing import checks_sink

@@ -25,7 +25,7 @@ from alerting.sinks.pagerduty import event as pagerduty_event
 from alerting.sinks.servicenow import event as servicenow_event
 from alerting.sinks.snmp import varbinds
 from alerting.sinks.syslog import message
-from alerting.sinks.tmf642 import alarm
+from alerting.sinks.tmf642_words import alarm
 from alerting.sinks.webhook import cloud_event
 from alerting.sinks.wording import facts, story
 from alerting.telling import BODY_BYTES_MAX, body_of
