@@ -60,6 +60,7 @@ def record(path: Path, captures: list[Path]) -> None:
     look_ahead()
     receive_datagrams(path.parent)
     score_a_series()
+    triage_alarms()
     meet_by_the_clock()
     with path.open("wb") as file:
         np.savez(file, **recording.calls)  # type: ignore[arg-type]
