@@ -23,7 +23,7 @@ from telemetry.batch import Batch
 
 CLEARED_KEPT_NS = 86_400_000_000_000  # so long its occurrences are counted on
 RAISES_KEPT = 32
-NO_DETAIL = ("", '{"detail": {}}')
+NO_DETAIL = ("", '{"detail":{}}')
 WORDS_NS = 60_000_000_000  # an alarm whose words alone change is told of so often at most
 FLAPPING = " (flapping)"
 _NUMBER = re.compile(r"\d+")
