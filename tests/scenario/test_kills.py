@@ -166,6 +166,7 @@ def test_whoever_is_killed_nothing_is_lost_or_told_under_another_name(
         CLOCK.sleep(14.0)
         while killed.total() < (50 if deep else 6):
             CLOCK.sleep(float(random.uniform(2.0, 7.0)))
+            assert instance.process.poll() is None, "the supervisor ended"
             running = instance.at_work()
             if not running:
                 continue
