@@ -74,6 +74,7 @@ class Reply:
     exporter_port: int
     payload: bytes
     at_once: bool
+    about: int = 0  # by which the decoder knows what was asked
 
 
 class Decoder(Protocol):
@@ -82,8 +83,9 @@ class Decoder(Protocol):
     State (templates, sequence numbers, clocks) is bounded per exporter. Output depends only on
     the datagrams and their arrival times, not on how they were cut into blocks: `decode` of two
     blocks gives the same rows in the same order as `decode` of both in one. A decoder whose senders
-    wait for answers has a list `replies` of Reply, which whoever calls `decode` empties; one whose
-    state must survive a crash counts its changes in `changes`.
+    wait for answers has a list `replies` of Reply, which whoever calls `decode` empties, and may have
+    `answered(reply)`, called when one is sent: the journal has what it is about. One whose state must
+    survive a crash counts its changes in `changes`.
     """
 
     emits: tuple[Schema, ...]

@@ -227,6 +227,9 @@ class Front:
         if due:
             left = [one for one in self._replies if one[0] > until_ns]
             self._replies = deque(left, REPLIES_MAX)
+        for name, reply in due:
+            if answered := getattr(self._decoders[name], "answered", None):
+                answered(reply)
         return due
 
     def _close(self, deadline_ns: int) -> Closing:

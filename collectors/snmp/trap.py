@@ -67,7 +67,8 @@ class TrapDecoder:
         self._runs = Runs()
         self._news: dict[int, News] = {}  # by digest, of the open second
         self._timers: OrderedDict[str, tuple[int, dict[str, Any]]] = OrderedDict()
-        self._informs: OrderedDict[tuple[int, int, int, int], None] = OrderedDict()
+        # Whether each was answered: then the journal has it, and a restart need not count it again.
+        self._informs: OrderedDict[tuple[int, int, int, int], bool] = OrderedDict()
         self._ledger = SenderLedger(options.senders_max)
         self._series = SeriesNames()
         self._counted: dict[str, set[str]] = {}
@@ -226,7 +227,7 @@ class TrapDecoder:
             envelope = read_envelope(data)
             pdu = read_pdu(data, envelope.start, envelope.stop)
             answer = answer_inform(data, envelope)
-        self._reply(block, d, answer, at_once=False)
+        self._reply(block, d, answer, at_once=False, about=pdu.request_id)
         key = (
             int(block.exporter_high[d]),
             int(block.exporter_low[d]),
@@ -236,17 +237,25 @@ class TrapDecoder:
         if key in self._informs:
             self._informs.move_to_end(key)
             return False
-        self._informs[key] = None
+        self._informs[key] = False
         if len(self._informs) > INFORMS_MAX:
             self._informs.popitem(last=False)
         return True
 
-    def _reply(self, block: DatagramBlock, d: int, data: bytes, *, at_once: bool) -> None:
+    def answered(self, reply: Reply) -> None:
+        """Learn that the sender of an inform is answered: the journal has it."""
+        key = (reply.exporter_high, reply.exporter_low, reply.exporter_port, reply.about)
+        if key in self._informs:
+            self._informs[key] = True
+
+    def _reply(
+        self, block: DatagramBlock, d: int, data: bytes, *, at_once: bool, about: int = 0
+    ) -> None:
         if len(self.replies) >= REPLIES_MAX:  # nobody takes them, or a flood: the sender asks again
             self._early.add("reply")
             return
         high, low = int(block.exporter_high[d]), int(block.exporter_low[d])
-        self.replies.append(Reply(high, low, int(block.exporter_port[d]), data, at_once))
+        self.replies.append(Reply(high, low, int(block.exporter_port[d]), data, at_once, about))
 
     # ---- rows
 
@@ -353,7 +362,7 @@ class TrapDecoder:
     # ---- state
 
     def snapshot(self, out: SnapshotWriter) -> None:
-        """Write the open second, names in use, timers, engines of others and informs seen."""
+        """Write the open second, names in use, timers, engines of others and informs answered."""
         state = _State(
             self._runs.second,
             list(self._runs.standing.values()),
@@ -361,7 +370,7 @@ class TrapDecoder:
             self._reader.labels(),
             [(key, due_ns, news) for key, (due_ns, news) in self._timers.items()],
             self._secure.engines.rows(),
-            list(self._informs),
+            [key for key, answered in self._informs.items() if answered],
         )
         data = msgspec.msgpack.encode(state)
         write_array(out, "snmp", np.frombuffer(data, np.uint8))
@@ -379,7 +388,7 @@ class TrapDecoder:
         self._timers.update({key: (due_ns, news) for key, due_ns, news in kept.timers})
         for row in kept.engines:
             self._secure.engines.put(*row)
-        self._informs.update(dict.fromkeys(kept.informs))
+        self._informs.update(dict.fromkeys(kept.informs, True))
 
 
 def _with_counts(news: News, count: int, changes: int) -> dict[str, Any]:

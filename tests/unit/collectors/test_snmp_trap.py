@@ -384,6 +384,21 @@ def test_v2_informs_are_answered_each_and_counted_once() -> None:
     assert [alarm["occurrence"] for alarm in rows_of(batches, "alarm")] == [1, 1]
 
 
+def test_an_inform_that_was_not_answered_counts_when_it_comes_again_after_a_restart() -> None:
+    """Unanswered: the journal may not have it, whatever the decoder's state has."""
+    made, kept = decoder(), Snapshot()
+    one, two = (trap_v2(LINK_DOWN, request_id=n, tag=Tag.INFORM) for n in (1, 2))
+    made.decode(block(one, two))
+    made.answered(made.replies[0])
+    made.snapshot(kept)
+    again = decoder()
+    again.restore(kept)
+    again.decode(block(one, two, at=(2000, 2001)))
+    (ledger,) = rows_of(again.advance(START + 3 * SECOND), "ledger")
+    assert (ledger["sent"], ledger["decoded"], ledger["duplicate"]) == (2, 2, 1)
+    assert len(again.replies) == 2
+
+
 def test_boots_and_time_rise_over_restarts_without_anything_kept(tmp_path: Path) -> None:
     def engine(at_ns: int) -> tuple[bytes, int, int]:
         return secured(tmp_path)._secure.engine(at_ns)
