@@ -29,7 +29,7 @@ from runtime.journal import BlockKind, JournalReader
 from telemetry.errors import TransientError
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin import verbs
-from tocsin.config import load_config
+from tocsin.config import load_config, with_probation
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.settings import free_port
 from tocsin.demo.traffic import Fault
@@ -247,7 +247,7 @@ def _check_alarms(instance: Instance, keys: Counter[str], killed: Counter[str]) 
         if kind == "gap"
     ]
     assert len(stated) >= killed["node"], "each gap of the node is stated"
-    replayed = Replay(load_config(instance.config)).journal(instance.state / "journal")
+    replayed = Replay(with_probation(load_config(instance.config))).journal(instance.state / "journal")
     assert sorted(replayed) == sorted(alerts), "the states are those of an uninterrupted replay"
     told = {key.removesuffix("-hook") for key in keys}
     changes = {json.loads(alert)["change"] for alert in alerts}
