@@ -13,6 +13,7 @@ import pytest
 from runtime.bus import RequestClient
 from runtime.journal import BlockKind, JournalReader
 from telemetry.errors import TransientError
+from telemetry.snmp import message
 from telemetry.snmp.ber import Tag
 from tests.scenario.test_watchdog_process import Running
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
@@ -53,12 +54,14 @@ class Router:
     def ask(self, number: int, *, seconds: float) -> bool:
         """Send an inform again and again until it is answered; return whether it was."""
         inform = trap_v2(LINK_DOWN, request_id=number, tag=Tag.INFORM)
+        answer = message.answer_inform(inform, message.read_envelope(inform))
         until_ns = CLOCK.monotonic_ns() + round(seconds * 1e9)
         while CLOCK.monotonic_ns() < until_ns:
             self._sock.send(inform)
             self._sock.settimeout(1.0)
             with contextlib.suppress(TimeoutError):
-                self._sock.recv(2048)
+                while self._sock.recv(2048) != answer:
+                    pass  # a late answer to one before
                 return True
         return False
 

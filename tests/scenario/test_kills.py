@@ -247,7 +247,9 @@ def _check_alarms(instance: Instance, keys: Counter[str], killed: Counter[str]) 
         if kind == "gap"
     ]
     assert len(stated) >= killed["node"], "each gap of the node is stated"
-    replayed = Replay(with_probation(load_config(instance.config))).journal(instance.state / "journal")
+    replayed = Replay(with_probation(load_config(instance.config))).journal(
+        instance.state / "journal"
+    )
     assert sorted(replayed) == sorted(alerts), "the states are those of an uninterrupted replay"
     told = {key.removesuffix("-hook") for key in keys}
     changes = {json.loads(alert)["change"] for alert in alerts}

@@ -185,3 +185,7 @@ def test_a_row_in_new_hands_starts_afresh() -> None:
     )
     model.admit(other)
     assert (before > 0.0, model.ages()[1][0]) == (True, 0.0)
+
+
+def test_a_view_that_rules_alone_judge_has_no_series_that_age() -> None:
+    assert counts([SeasonalBaseline((), SETTINGS)], 3600.0) == [0] * len(STAGES)
