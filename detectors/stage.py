@@ -121,11 +121,17 @@ class DetectionStage:
     def baselines(self) -> dict[str, list[int]]:
         """Return of each view how many series are in each of detectors.life.STAGES."""
         warmup_s = self._settings.warmup_seconds
-        return {name: life.counts([model], warmup_s) for name, model in self._models.items()}
+        return {name: life.counts([model], warmup_s) for name, model in self._aging()}
+
+    def _aging(self) -> Iterator[tuple[str, SeasonalBaseline | SeriesDetector]]:
+        """Yield the models of views that score something: others have no baseline."""
+        for name, model in self._models.items():
+            if self._views[name].scored:
+                yield name, model
 
     def ages(self) -> Iterator[tuple[str, int, float, str]]:
         """Yield (view, series id, seconds learned from, stage) of every series."""
-        for name, model in self._models.items():
+        for name, model in self._aging():
             series_id, age_s = model.ages()
             stages = life.stages(age_s, self._settings.warmup_seconds)
             for row in np.flatnonzero(series_id).tolist():
@@ -359,7 +365,8 @@ class DetectionStage:
         self._on_probation.set(self.probation.waiting)
         if end_ns >= self._aged_ns + AGES_NS:
             self._aged_ns = end_ns
-            total = life.counts(self._models.values(), self._settings.warmup_seconds)
+            models = (model for _, model in self._aging())
+            total = life.counts(models, self._settings.warmup_seconds)
             for name, count in zip(life.STAGES, total, strict=True):
                 self._stages.set(count, name)
 
