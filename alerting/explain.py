@@ -7,6 +7,7 @@ grows, and all of it in a text for a phone.
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from telemetry.identity import id_text
 
 TREND_RATIO = 1.15  # of the sizes of the deviation, last against first
 ATTACHED_SHOWN = 20
+MINUTE_NS = 60_000_000_000
 SHORT_CHARACTERS_MAX = 300
 SHORT_TITLE_MAX = 110
 SHORT_PART_MAX = 90
@@ -169,7 +171,9 @@ def short(
     whole.
     """
     head = f"{severity.upper() if up else 'CLEARED'} {line(title, SHORT_TITLE_MAX)}"
-    head += f", {_clock('since', since_ns)}" if up else f", {_clock('at', over_ns)}"
+    head += (
+        f", since {_clock(since_ns // MINUTE_NS)}" if up else f", at {_clock(over_ns // MINUTE_NS)}"
+    )
     alarms = told.get("alarms", 1)
     before = told.get("changed_before")
     cause = "" if before or not up else _first(told.get("causes"))
@@ -214,8 +218,9 @@ def _first(values: object) -> object:
     return values[0] if isinstance(values, Sequence) and values else ""
 
 
-def _clock(word: str, time_ns: int) -> str:
-    return f"{word} {datetime.fromtimestamp(time_ns // 10**9, UTC):%d %b %H:%M} UTC"
+@lru_cache(1024)
+def _clock(minutes: int) -> str:
+    return f"{datetime.fromtimestamp(60 * minutes, UTC):%d %b %H:%M} UTC"
 
 
 def trend_of(sizes: list[float]) -> str:
