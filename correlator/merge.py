@@ -53,6 +53,9 @@ from telemetry.schemas import (
 from telemetry.views import View, frame_schema
 
 NEW_SERIES_PER_TICK_MAX = 4096
+NEW_SPARSE_PER_TICK_MAX = (
+    256  # hosts come and go by thousands, and each costs Python: heaviest first
+)
 EVICT_IDLE_TICKS = 10  # when full, a row must have been silent for so long before it is given away
 TRAINED_TICKS = 30  # and have spoken in fewer ticks than this: what was learned is not displaced
 EVIDENCE_TICKS = 4
@@ -365,7 +368,8 @@ class FrameMerger:
             return []
         weight = octets[unknown].astype(np.float64)
         order = np.lexsort((keys[unknown, 2], keys[unknown, 1], keys[unknown, 0], -weight))
-        chosen = unknown[order][:NEW_SERIES_PER_TICK_MAX]
+        most = NEW_SPARSE_PER_TICK_MAX if view.sparse else NEW_SERIES_PER_TICK_MAX
+        chosen = unknown[order][:most]
         lacking = chosen.size - index.room()
         if lacking > 0:
             before_ns = end_ns - EVICT_IDLE_TICKS * view.tick_ns
