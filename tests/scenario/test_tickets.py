@@ -75,7 +75,7 @@ class Office:
         ]  # fmt: skip
         self.outbox.commit(self.tick, [], now_ns, incidents=[batch_from_rows(INCIDENT, rows)])
 
-    def settle(self, *, seconds: float = 200.0) -> None:
+    def settle(self, *, seconds: float = 1200.0) -> None:
         """Deliver until nothing waits."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
