@@ -116,7 +116,8 @@ def _distribution(value, share, floor, s):  # type: ignore[no-untyped-def]
     for k in range(BINS):
         hit = 1.0 if k == at else 0.0
         s[SHORT + k] += quick * (hit - s[SHORT + k])
-        distance += (s[SHORT + k] - s[LONG + k]) ** 2 / (s[LONG + k] + 0.02)
+        apart = s[SHORT + k] - s[LONG + k]
+        distance += apart * apart / (s[LONG + k] + 0.02)
         s[LONG + k] += share * (hit - s[LONG + k])
     z = distance / (s[USUAL] + 0.05) if s[SEEN] >= WARM_SHARES else 0.0
     _usual(s, USUAL, distance, share, 0.05)
