@@ -232,7 +232,7 @@ def advance(
                 slope = one / PAIRS
                 # Twelve differences may agree by chance: the usual error of one step is the least noise.
                 usually = math.sqrt(2.0) * MAE_TO_SIGMA * np.float64(error[i, 0])
-                doubt = 1.25 * max(_spread(work, n, one), usually) / math.sqrt(float(n)) / PAIRS
+                doubt = 1.25 * max(_spread(work, n, one), usually) / math.sqrt(0.5 * n) / PAIRS
                 newer = _climb(ring, hours, whole, i, step, step_s)
                 older = _climb(ring, hours, whole, i, step - PAIRS, step_s)
         slope = _halves(older, newer, slope)
