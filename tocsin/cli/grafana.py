@@ -17,14 +17,14 @@ def grafana() -> None:
 @click.option("--folder", default="", metavar="UID", help="Folder in Grafana.")
 def push(url: str, files: tuple[Path, ...], token_file: str, folder: str) -> None:
     """Put the dashboards that ship (or FILES) into the Grafana at URL; those of the same uid are replaced."""
-    from alerting.config import SinkSettings
+    from alerting.sinks.http import secret
     from telemetry.errors import ConfigError, TransientError
     from tocsin.grafana import dashboards, push_dashboard
 
-    settings = SinkSettings(kind="grafana", url=url, token_file=token_file)
+    token = secret(token_file, "--token-file") if token_file else ""
     for path in files or dashboards():
         try:
-            where = push_dashboard(settings, path, folder=folder)
+            where = push_dashboard(url, token, path, folder=folder)
         except TransientError as error:
             raise ConfigError(f"{path.name} was not pushed: {error}") from error
         click.echo(f"{path.name}: {url.rstrip('/')}{where}")

@@ -86,7 +86,7 @@ def test_push_brings_them_and_a_second_push_replaces_them(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("{", "no JSON"), ("{}", "needs uid and title"), ("", "401")]
+    ("content", "said"), [("{", "no JSON"), ("{}", "needs uid and title"), ("", "Unauthorized")]
 )
 def test_what_cannot_be_pushed_is_said(
     grafana: GrafanaServer, tmp_path: Path, content: str, said: str
