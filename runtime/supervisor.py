@@ -103,7 +103,8 @@ class Supervisor:
             if code is None:
                 continue
             role.process = None
-            if code == EXIT_CONFIG:
+            # Of one that ran before, it is the world that changed (a port, a lock): tried again.
+            if code == EXIT_CONFIG and not role.restarts:
                 role.gone = True
                 self._on_change(role, "refused its configuration")
                 if role.essential:

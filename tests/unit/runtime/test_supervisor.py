@@ -54,6 +54,20 @@ def test_a_wrong_configuration_of_an_essential_role_ends_the_program() -> None:
     supervisor.stop()
 
 
+def test_a_role_that_ran_before_is_tried_again_whatever_is_in_its_way(tmp_path: Path) -> None:
+    code = (
+        f"import pathlib\nfolder = pathlib.Path({str(tmp_path)!r})\n"
+        "starts = len(list(folder.iterdir()))\n(folder / str(starts)).touch()\n"
+        "raise SystemExit(1 if starts == 0 else 2)"
+    )
+    role = Role("desk", python(code), essential=True)
+    supervisor = Supervisor([role], live_context())
+    supervisor.start()
+    assert wait_for(supervisor, lambda: role.restarts >= 2) is None
+    assert not role.gone
+    supervisor.stop()
+
+
 def test_a_role_that_ignores_sigterm_is_killed() -> None:
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     supervisor = Supervisor([Role("deaf", python(code))], live_context())
