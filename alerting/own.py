@@ -13,6 +13,7 @@ from telemetry.identity import id_text
 
 SIZES_KEPT = 6  # ticks by which growing and shrinking are told apart
 CLEARED_KEPT_NS = 86_400_000_000_000  # so long its occurrences are counted on
+SLOW_NS = {"slow-leak": 1_800 * 10**9}  # what changes slowly is over when it was away for so long
 SIBLING_TICKS = 2  # deviations that begin so close together are one event
 
 
@@ -181,6 +182,8 @@ class OwnAlarms:
                 del self.alarms[key]
             return False
         if alarm.quiet_ticks < self._settings.clear_ticks:
+            return False
+        if now_ns - alarm.last_ns < SLOW_NS.get(alarm.kind, 0):
             return False
         # A flapping alarm is said once and stays up until it has been calm for long.
         if alarm.flapping and now_ns - alarm.last_ns < round(self._settings.reopen_seconds * 1e9):

@@ -38,8 +38,9 @@ CALM_Z = 1.3  # units: beyond, a tick teaches nothing
 CALM_SCORE = 2.0
 STRANGE = 1.0  # units: what one tick in a hundred exceeds; its rate is watched for drift
 GOES_ON_TICKS = 3  # a finding that paused for fewer ticks is the same one
+SLOW_NS = {"trend": 1_800 * 10**9}  # and for so long where what is looked at is slow
 AGES_NS = 60_000_000_000
-KEPT_NS = 600_000_000_000
+KEPT_NS = 3_600_000_000_000
 
 # Sorts of tests by detector, "" being all others: the view they look at, their part of the budget.
 PARTS = {
@@ -402,7 +403,8 @@ class DetectionStage:
             return int(one.detail["made_ns"]), start_ns, told
         tick_ns = float(frame["tick_seconds"][0]) * 1e9
         known = self._since.get((view, series_id, one.detector, one.measure))
-        if known is None or start_ns - known[1] > GOES_ON_TICKS * tick_ns:
+        goes_on_ns = max(GOES_ON_TICKS * tick_ns, SLOW_NS.get(one.detector, 0))
+        if known is None or start_ns - known[1] > goes_on_ns:
             return start_ns, start_ns, "hard" if one.hard else "digest"
         # Whether it goes on as it was told or not is asked again where its class was switched.
         switched = known[2] in ("alert", "would") and (

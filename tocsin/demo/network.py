@@ -1,6 +1,7 @@
 """The demo carrier's network: routers, links, customers and prefixes, and the paths between routers."""
 
 import heapq
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,9 +105,8 @@ def write(network: NetworkFile, path: Path) -> None:
             lines.append(f"\n[[{table}]]")
             for name in entry.__struct_fields__:
                 value = getattr(entry, name)
-                if value not in ("", 0):
-                    text = f'"{value}"' if isinstance(value, str) else value
-                    lines.append(f"{name} = {text}")
+                if value:
+                    lines.append(f"{name} = {json.dumps(value)}")  # texts, numbers, lists: as TOML
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 

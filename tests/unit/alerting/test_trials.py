@@ -34,6 +34,7 @@ def test_when_its_class_goes_live_it_is_raised() -> None:
 def test_a_trial_neither_keeps_a_real_alarm_up_nor_hides_one() -> None:
     world = AlarmWorld()
     assert [a.state for a in world.tick([leak(world, "alert")])] == ["raised"]
+    world.now_ns += 1_800 * 10**9  # a leak is over when it was away for half an hour
     told = [a.state for _ in range(4) for a in world.tick([leak(world, "would")])]
     assert told == ["cleared"]
     other = leak(world, "would", "203.0.113.0/24")
