@@ -562,6 +562,7 @@ class Outbox:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         assert self._db is not None
         self._db.execute("begin immediate")
+        undo = self._telling.remember()
         try:
             yield self._db
             self._db.execute("commit")
@@ -569,4 +570,5 @@ class Outbox:
         except BaseException:
             if self._db.in_transaction:  # SQLite may have rolled back by itself
                 self._db.execute("rollback")
+            undo()
             raise

@@ -9,7 +9,7 @@ tables lie in the outbox's file and change in its transactions.
 import json
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,16 @@ class Telling:
             "outbox_escalations_total", "alerts told to somebody else for want of acknowledgement"
         )
         self.due_ns = 0  # when `timers` has something to do
+
+    def remember(self) -> Callable[[], None]:
+        """Return what puts back, beside the rolled-back rows, what is counted in memory."""
+        raises = {sink: deque(times) for sink, times in self._raises.items()}
+
+        def undo() -> None:
+            self._raises = raises
+            self.due_ns = self._groups.due_ns = 0  # looked up anew at the next occasion
+
+        return undo
 
     def letters(
         self, db: sqlite3.Connection, alerts: Sequence[Alert], notices: Sequence[Alert], now_ns: int

@@ -240,7 +240,7 @@ class GroupDetector:
             if mine.size:
                 alike = float((history[mine] @ history[one]).mean())
                 state[one, ASTRAY] = state[one, ASTRAY] + 1.0 if alike < APART else 0.0
-                gone = (state[mine, SEEN] < WARM).any()  # a peer's row is in new hands
+                gone = (state[mine, SEEN] < WARM + HISTORY).any()  # a peer's row is in new hands
                 if state[one, ASTRAY] < APART_TIMES and not gone:
                     continue
             peer[one] = places + 1

@@ -14,6 +14,7 @@ once), per second instead of per line.
 
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from detectors.budget import AlertBudget
@@ -29,6 +30,7 @@ from telemetry.x733 import CLEARED
 SOURCE, KIND = "logs", "new-log-pattern"
 HALF_LIFE_S = 7 * 86_400.0
 STANDS_NS = 3600 * 10**9  # an alarm is over after an hour: it states an event
+NEVER_NS = 1 << 62
 STANDING_MAX = 64
 SHOWN_MAX = 160  # characters of the line in the title
 
@@ -51,14 +53,14 @@ class LogWatch:
         )  # fmt: skip
 
     def process(self, logs: Batch, now_ns: int) -> list[Batch]:
-        """Return alarms for what is new in these lines, and the end of older ones."""
+        """Return alarms for what is new in these lines."""
         now_s = now_ns / 1e9
         self._began_s = self._began_s or now_s
         passed = max(now_s - self._last_s, 0.0) if self._last_s else 0.0
         kept = 0.5 ** (passed / HALF_LIFE_S)
         self._new, self._watched_s = kept * self._new, kept * self._watched_s + passed
         self._last_s = max(self._last_s, now_s)
-        rows = self._over(now_ns)
+        rows = []
         new = np.flatnonzero(
             (logs["novelty"] == 1) & (logs["severity"] <= self._settings.severity_max)
         )
@@ -104,10 +106,17 @@ class LogWatch:
         )
         return rows
 
-    def _over(self, now_ns: int) -> list[dict[str, Any]]:
+    @property
+    def due_ns(self) -> int:
+        """When the oldest alarm ends by itself, NEVER_NS for none."""
+        return self._standing[0][0] + STANDS_NS if self._standing else NEVER_NS
+
+    def advance(self, now_ns: int) -> list[Batch]:
+        """Return the end of alarms that have stood for an hour."""
         over = [one for one in self._standing if now_ns - one[0] >= STANDS_NS]
         self._standing = self._standing[len(over) :]
-        return [self._end(one, now_ns) for one in over]
+        rows = [self._end(one, now_ns) for one in over]
+        return [batch_from_rows(ALARM, rows, source=SOURCE, frontier_ns=now_ns)] if rows else []
 
     def _end(self, one: tuple[int, str, str], now_ns: int) -> dict[str, Any]:
         _, host, pattern = one
@@ -122,8 +131,8 @@ class LogWatch:
         self._budget.snapshot(out)
         numbers = [self._began_s, self._last_s, self._new, self._watched_s]
         write_array(out, "record", np.array(numbers))
-        text = "\n".join(f"{since}\t{pattern}\t{host}" for since, host, pattern in self._standing)
-        write_array(out, "standing", np.frombuffer(text.encode(), np.uint8))
+        text = msgspec.json.encode(self._standing)
+        write_array(out, "standing", np.frombuffer(text, np.uint8))
 
     def restore(self, state: Any) -> None:
         """Take them back."""
@@ -132,6 +141,4 @@ class LogWatch:
         if record is None or standing is None:
             return
         self._began_s, self._last_s, self._new, self._watched_s = record.tolist()
-        for line in standing.tobytes().decode().splitlines():
-            since, pattern, host = line.split("\t", 2)
-            self._standing.append((int(since), host, pattern))
+        self._standing = msgspec.json.decode(standing.tobytes(), type=list[tuple[int, str, str]])

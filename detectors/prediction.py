@@ -52,7 +52,17 @@ class _Watched:
         self.limit: dict[int, str] = {}  # by place
         self.key: dict[int, SeriesKey] = {}  # by place
         self.sources: dict[tuple[str, str], int] = {}  # (metric, entity): row a limit is read from
+        self.source_at: dict[int, tuple[str, str]] = {}  # the same by row
         self.follow: dict[int, tuple[str, str]] = {}  # place: the source of its limit
+
+    def name_source(self, row: int, source: tuple[str, str] | None) -> None:
+        """Say what limits may be read from a row now; what its former series stated is forgotten."""
+        before = self.source_at.pop(row, None)
+        if before is not None and self.sources.get(before) == row:
+            del self.sources[before]
+        if source is not None:
+            self.sources[source] = row
+            self.source_at[row] = source
 
 
 class Predictor:
@@ -156,11 +166,10 @@ class Predictor:
             watched.follow.pop(place, None)
             self.judge.open.pop((view, measure, place), None)
         key = self._directory.key(series_id) if self._directory is not None else None
+        metric = key.key.get("metric", "") if key is not None else ""
+        watched.name_source(row, (metric, key.entity) if key is not None and metric else None)
         if key is None:
             return
-        metric = key.key.get("metric", "")
-        if metric:
-            watched.sources[metric, key.entity] = row
         for name, limit in watched.limits.items():
             found = self._limit(limit, key, metric)
             if found is None:
@@ -429,10 +438,11 @@ class Predictor:
                 continue
             metric, place = key.key.get("metric", ""), int(watched.place[row])
             if metric:
-                watched.sources[metric, key.entity] = row
+                watched.name_source(row, (metric, key.entity))
             if place < 0:
                 continue
             watched.key[place] = key
+            stated = watched.outlooks.sign[place] != 0.0
             watched.outlooks.sign[place] = 0.0
             for name, limit in watched.limits.items():
                 found = self._limit(limit, key, metric)
@@ -443,7 +453,8 @@ class Predictor:
                     watched.follow[place] = (found[2], key.entity)
                 else:
                     watched.outlooks.limit[place], watched.outlooks.usual_times[place] = found[:2]
-                watched.outlooks.sign[place] = 1.0 if limit.above is not None else -1.0
+                if stated or not found[2]:
+                    watched.outlooks.sign[place] = 1.0 if limit.above is not None else -1.0
                 break
 
 

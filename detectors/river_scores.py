@@ -37,13 +37,18 @@ class RiverOptions(Settings, frozen=True, kw_only=True):
 def check(payload: dict[str, Any]) -> None:
     """Raise ConfigError for scores that cannot be meant."""
     rows = payload.get("rows")
-    if not payload.get("model") or not isinstance(rows, list) or len(rows) > ROWS_MAX:
-        raise ConfigError(f"scores needs `model` and at most {ROWS_MAX} `rows`")
+    named = all(isinstance(payload.get(name), str) for name in ("model", "view", "measure"))
+    if not named or not isinstance(rows, list) or len(rows) > ROWS_MAX:
+        raise ConfigError(f"scores needs `model`, `view`, `measure` and at most {ROWS_MAX} `rows`")
     for row in rows:
-        good = isinstance(row, list | tuple) and len(row) == 3
-        if not good or not 0.0 < float(row[1]) <= 1.0 or not np.isfinite(float(row[2])):
+        try:
+            series_id, p, score = row
+            good = 0.0 < float(p) <= 1.0 and np.isfinite(float(score))
+            good = good and 0 <= int(str(series_id), 16) < 1 << 64
+        except (TypeError, ValueError):
+            good = False
+        if not good:
             raise ConfigError("a row of scores is [series id in hex, p-value, score]")
-        int(str(row[0]), 16)
 
 
 class RiverScores:
@@ -64,9 +69,9 @@ class RiverScores:
 
     def take(self, payload: dict[str, Any]) -> None:
         """Take a control row of kind `scores`."""
+        check(payload)
         named = (self._options.model, self._options.view, self._options.measure)
         if self._mine and (payload["model"], payload["view"], payload["measure"]) == named:
-            check(payload)
             self._said = {int(str(r[0]), 16): (float(r[1]), float(r[2])) for r in payload["rows"]}
 
     def admit(self, frame: Batch) -> None:

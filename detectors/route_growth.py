@@ -79,8 +79,9 @@ class PeerGrowth:
         new = counts & (change == NEW)
         known.new += int(new.sum())
         known.prefixes += int(new.sum()) - int((counts & (change == WITHDRAWN)).sum())
-        if new.any() and len(known.origins) < ORIGINS_KEPT:
-            known.origins.update(np.unique(origin[new])[:ORIGINS_KEPT].tolist())
+        room = ORIGINS_KEPT - len(known.origins)
+        if known.settled and room > 0 and new.any():
+            known.origins.update(np.unique(origin[new])[:room].tolist())
         return self._judge(known, now_ns)
 
     def _next_window(self, known: _Peer, now_ns: int) -> None:

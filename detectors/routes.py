@@ -19,6 +19,7 @@ Source: RFC 4271 (origin of a path), RFC 7908 (leaks); detection by origin as in
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from ipaddress import ip_network
 from typing import Any
 
@@ -41,6 +42,7 @@ SOURCE = "routes"
 HIJACK, PART_HIJACK, TAKEOVER = "prefix-hijack", "subprefix-hijack", "origin-takeover"
 CLAIMS_MAX = 20_000
 TAKEOVER_WINDOW_NS = 600 * 10**9
+EXPIRE_EVERY_NS = 60 * 10**9
 SHOWN_MAX = 20  # names in the detail of an alarm
 _PEER = ("exporter_address_high", "exporter_address_low", "peer_type", "peer_distinguisher",
          "peer_address_high", "peer_address_low")  # fmt: skip
@@ -116,6 +118,8 @@ class RouteWatch:
         self._count = 0
         self._cases: dict[CaseKey, Case] = {}
         self._changed: dict[CaseKey, Case] = {}  # since alarms were last stated
+        self._claimed: NDArray[np.uint64] | None = None  # low halves of what is claimed, sorted
+        self._expire_due_ns = 0
         self._growth = PeerGrowth(settings)
         self._first_ns = 0
         metrics = context.metrics
@@ -137,7 +141,9 @@ class RouteWatch:
         unicast &= (routes["peer_distinguisher"] == 0) & (routes["prefix_length"] > 0)
         ended = routes["withdrawn"] == 2
         rows = []
-        self._expire(now_ns)
+        if now_ns >= self._expire_due_ns:
+            self._expire_due_ns = now_ns + EXPIRE_EVERY_NS
+            self._expire(now_ns)
         settled = np.zeros(routes.rows, bool)
         for start, stop, key in _runs(routes):
             span = slice(start, stop)
@@ -149,7 +155,7 @@ class RouteWatch:
             if leak is not None:
                 rows.append(self._leak_row(key, leak.raised, leak.detail, now_ns))
         self._judge(routes, unicast, ended, settled, now_ns)
-        rows += [self._case_row(case, now_ns) for case in self._changed.values()]
+        rows += [self._case_row(case, now_ns) for _, case in sorted(self._changed.items())]
         self._changed = {}
         self._standing.array[0] = self._count
         if not rows:
@@ -209,8 +215,9 @@ class RouteWatch:
         """Whether each row's prefix is one that somebody claims; by its low half first."""
         if not self._claims:
             return np.zeros(high.size, bool)
-        known = np.array(list(self._claims), np.uint64)
-        maybe = np.flatnonzero(np.isin(low, known[:, 1]))
+        if self._claimed is None:
+            self._claimed = np.unique(np.array([prefix[1] for prefix in self._claims], np.uint64))
+        maybe = np.flatnonzero(np.isin(low, self._claimed))
         found = np.zeros(high.size, bool)
         for row in maybe.tolist():
             found[row] = (int(high[row]), int(low[row]), int(bits[row])) in self._claims
@@ -249,6 +256,7 @@ class RouteWatch:
                 return
             claim = claims[origin] = Claim(prefix, origin, own, time_ns, rightful)
             self._count += 1
+            self._claimed = None
             self._enter(claim, time_ns)
         claim.peers[peer] = None
 
@@ -281,6 +289,7 @@ class RouteWatch:
         key = self._key(claim)
         del self._claims[claim.prefix][claim.origin]
         self._count -= 1
+        self._claimed = None
         if not self._claims[claim.prefix]:
             del self._claims[claim.prefix]
         case = self._cases[key]
@@ -317,15 +326,14 @@ class RouteWatch:
 
     def _case_row(self, case: Case, now_ns: int) -> dict[str, Any]:
         told = self._takeover_words(case) if case.own < 0 else self._hijack_words(case)
-        peers = {peer: None for claim in case.claims.values() for peer in claim.peers}
-        names = [self._peer_text(peer) for peer in peers]
-        prefixes = [prefix_text(prefix) for prefix in case.claims]
+        peers = {peer for claim in case.claims.values() for peer in claim.peers}
+        prefixes = [prefix_text(prefix) for prefix in nsmallest(SHOWN_MAX, case.claims)]
         told["detail"] |= {
             "origin_as": case.origin,
-            "prefixes": prefixes[:SHOWN_MAX],
-            "prefixes_count": len(prefixes),
-            "peers": names[:SHOWN_MAX],
-            "peers_count": len(names),
+            "prefixes": prefixes,
+            "prefixes_count": len(case.claims),
+            "peers": [self._peer_text(peer) for peer in nsmallest(SHOWN_MAX, peers)],
+            "peers_count": len(peers),
         }
         if case.end:
             told["text"] = case.end
@@ -344,7 +352,7 @@ class RouteWatch:
         what, draws = f"{whole}{of}", ""
         if case.kind == PART_HIJACK:
             more = f" and {len(case.claims) - 1} more" if len(case.claims) > 1 else ""
-            what = f"{prefix_text(next(iter(case.claims)))}{more}, part of {whole}{of},"
+            what = f"{prefix_text(min(case.claims))}{more}, part of {whole}{of},"
             draws = "; being longer, it draws all traffic of that part"
         return {
             "entity": whole,
@@ -393,6 +401,7 @@ class RouteWatch:
         """Write what is learned and what stands."""
         kept = {
             "first_ns": self._first_ns,
+            "expire_due_ns": self._expire_due_ns,
             "may": [[str(self._networks[own]), sorted(numbers), self._learned_from_ns.get(own, 0)]
                     for own, numbers in self._may.items() if own not in self._stated],
             "claims": [
@@ -412,6 +421,7 @@ class RouteWatch:
             return
         kept = msgspec.msgpack.decode(data.tobytes())
         self._first_ns = kept["first_ns"]
+        self._expire_due_ns = kept["expire_due_ns"]
         places = {str(network): place for place, network in enumerate(self._networks)}
         for text, numbers, from_ns in kept["may"]:
             if (place := places.get(text, -1)) >= 0 and place not in self._stated:

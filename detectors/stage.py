@@ -28,6 +28,7 @@ from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.ports import NetworkMap, SeriesDirectory
 from telemetry.batch import Batch, batch_from_rows
+from telemetry.errors import ConfigError
 from telemetry.schemas import ANOMALY, CONTROL, FRAME, FrameFlag
 from telemetry.views import SCORE_COLUMNS, View, scored_schema
 
@@ -112,6 +113,7 @@ class DetectionStage:
         self._on_probation = context.metrics.gauge(
             "detection_probation_classes", "detectors of a view whose findings are shown, not sent"
         )
+        self._log = context.log
         self._samples = context.metrics.counter("detection_samples_total", "series-samples scored")
 
     @property
@@ -189,7 +191,10 @@ class DetectionStage:
                 for models in self._also.values():
                     for model in models.values():
                         if isinstance(model, river_scores.RiverScores):
-                            model.take(json.loads(payload))
+                            try:
+                                model.take(json.loads(payload))
+                            except (ConfigError, ValueError, AttributeError) as error:
+                                self._log.warning("scores_refused error=%s", error)
 
     def _findings(
         self,
@@ -341,8 +346,10 @@ class DetectionStage:
                     "detail": json.dumps(detail, sort_keys=True),
                 }
             )
-        for key in [k for k, run in self._since.items() if run[1] < end_ns - KEPT_NS]:
-            del self._since[key]
+        for key, run in list(self._since.items()):
+            tick_ns = round(self._views[key[0]].tick_seconds * 1e9) if key[0] in self._views else 0
+            if run[1] < end_ns - KEPT_NS - (GOES_ON_TICKS + 1) * tick_ns:
+                del self._since[key]
         return rows
 
     def _age(self, view: str, row: int, frame: Batch) -> dict[str, Any]:

@@ -6,6 +6,7 @@ transaction, an action of an operator or of another system by the journal (as of
 
 import fnmatch
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -167,10 +168,12 @@ class Answers:
         parts = dict(part.partition("=")[::2] for part in ask.match.split(",") if part)
         if unknown := sorted(set(parts) - {"view", "entity"}):
             raise ValueError(f"match: {unknown[0]!r} is neither view nor entity")
-        rows = []
-        for view, series_id, age_s, stage in self._back.detection.ages():
-            if not fnmatch.fnmatchcase(view, parts.get("view", "*")):
-                continue
+        rows: list[dict[str, Any]] = []
+        views = parts.get("view", "*")
+        aged = [one for one in self._back.detection.ages() if fnmatch.fnmatchcase(one[0], views)]
+        for view, series_id, age_s, stage in sorted(aged, key=lambda one: (one[2], *one[:2])):
+            if len(rows) == ask.limit:
+                break
             key = self._back.alerting.directory.key(series_id)
             if key is None or not fnmatch.fnmatchcase(key.entity, parts.get("entity", "*")):
                 continue
@@ -178,9 +181,8 @@ class Answers:
                 {"series_id": f"{series_id:016x}", "view": view, "entity": key.entity,
                  "metric": key.key.get("metric", ""), "stage": stage, "age_s": round(age_s)}
             )  # fmt: skip
-        rows.sort(key=lambda row: (row["age_s"], row["view"], row["entity"]))
         return verbs.BaselinesAnswer(
-            stages=list(STAGES), views=self._back.detection.baselines(), series=rows[: ask.limit]
+            stages=list(STAGES), views=self._back.detection.baselines(), series=rows
         )
 
     def _feedback(self) -> verbs.FeedbackAnswer:

@@ -82,6 +82,19 @@ class EventAlarms(Protocol):
         ...
 
 
+class TimedAlarms(EventAlarms, Protocol):
+    """One whose alarms end by themselves."""
+
+    @property
+    def due_ns(self) -> int:
+        """When the next one ends."""
+        ...
+
+    def advance(self, now_ns: int) -> list[Batch]:
+        """Return the end of those that are due."""
+        ...
+
+
 class Back:
     """Merge, detection and alerting of one node.
 
@@ -99,7 +112,7 @@ class Back:
         *,
         samples: Samples | None = None,
         routes: EventAlarms | None = None,
-        logs: EventAlarms | None = None,
+        logs: TimedAlarms | None = None,
         shards: int = 1,
         event_tick_ns: int = EVENT_TICK_NS,
         on_tick: Callable[[Tick], None] = lambda tick: None,
@@ -186,7 +199,10 @@ class Back:
         """Return the end of the event tick in which a timer of alerting fires (a hold, a silence)."""
         if not self._closed_ns:
             return NEVER_NS
-        due_ns: int = max(self.alerting.due_ns, self._closed_ns + 1)
+        wish_ns = self.alerting.due_ns
+        if self.logs is not None:
+            wish_ns = min(wish_ns, self.logs.due_ns)
+        due_ns: int = max(wish_ns, self._closed_ns + 1)
         return due_ns + -due_ns % self._event_tick_ns
 
     def _close(self, closed_ns: int, batches: Sequence[Batch]) -> Outcome:
@@ -226,6 +242,9 @@ class Back:
     def score(self, tick: Tick, promises: Sequence[Promise] = ()) -> Outcome:
         """Detect and alert on one tick; the barrier that all its views pass together."""
         outcome = Outcome(tick.tick_end_ns, promises)
+        if self.logs is not None:
+            for alarms in self.logs.advance(tick.tick_end_ns):
+                self._sort(self.alerting.process(alarms), outcome)
         for batch in tick.batches:
             if batch.schema.name == "control":
                 self._tell(batch)

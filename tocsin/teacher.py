@@ -62,7 +62,9 @@ class Teacher:
         answer = self._node.ask("feedback", verbs.Nothing(), verbs.FeedbackAnswer)
         newest = max((one["number"] for one in answer.feedback), default=0)
         known = answer.model["learned"] if answer.model else 0
-        if newest > self._learned and answer.feedback and known != len(answer.feedback):
+        # An earlier teacher's model may know them all already; a verdict that was changed has a new number.
+        first = self._learned < 0 and known == len(answer.feedback)
+        if newest > self._learned and answer.feedback and not first:
             model, _ = self._teaching.learn_triage(answer.feedback)
             self._tell("triage", {"names": model.names, "weights": model.weights,
                                   "intercept": model.intercept, "learned": model.learned})  # fmt: skip

@@ -56,9 +56,11 @@ def test_a_new_kind_is_told_once_and_ends_after_an_hour() -> None:
     ]
     assert not made.process(line(now + SECOND, novelty=0), now + SECOND)
     later = now + STANDS_NS
-    assert [one[:2] for one in alarms(made.process(line(later, novelty=0), later))] == [
-        ("cleared", "new-log-pattern")
-    ]
+    assert made.due_ns == later
+    assert made.advance(later - 1) == []
+    ended = [one[:2] for one in alarms(made.advance(later))]
+    assert ended == [("cleared", "new-log-pattern")]
+    assert made.advance(made.due_ns) == []
 
 
 @pytest.mark.parametrize(
@@ -108,4 +110,5 @@ def test_a_restart_changes_nothing() -> None:
     for k in range(50):
         now += int(random.integers(1, 3 * HOUR))
         batch = line(now, pattern=100 + k, novelty=int(random.integers(0, 2)))
+        assert alarms(made.advance(now)) == alarms(again.advance(now))
         assert alarms(made.process(batch, now)) == alarms(again.process(batch, now))
