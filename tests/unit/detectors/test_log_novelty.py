@@ -22,9 +22,10 @@ def line(
     novelty: int = 1,
     severity: int = 3,
     pattern: int = 7,
+    host: str = "ams1",
 ) -> Batch:
     row = {
-        "time_ns": at_ns, "arrival_ns": at_ns, "host": "ams1", "facility": 3, "severity": severity,
+        "time_ns": at_ns, "arrival_ns": at_ns, "host": host, "facility": 3, "severity": severity,
         "app": "chassisd", "pattern_id": pattern, "variables": "[]", "message": message, "event": "",
         "message_id": "", "process_id": "", "structured_data": "", "novelty": novelty,
     }  # fmt: skip
@@ -102,7 +103,7 @@ def test_a_change_of_software_is_not_a_storm() -> None:
 
 def test_a_restart_changes_nothing() -> None:
     made, now = watch()
-    made.process(line(now), now)
+    made.process(line(now, host="ams1\x85\u2028x"), now)  # what Python takes for ends of lines
     kept, again = Snapshot(), LogWatch(LogSettings(), make_context("logs"))
     made.snapshot(kept)
     again.restore(kept)

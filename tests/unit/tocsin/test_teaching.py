@@ -191,6 +191,22 @@ def test_what_river_said_counts_for_one_tick() -> None:
     assert (out.p_value == 1.0).all()
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"model": "x", "rows": []}, {"model": "x", "view": "interface", "measure": 7, "rows": []},
+        {"model": "x", "view": "interface", "measure": "octets", "rows": [["1", None, 1.0]]},
+        {"model": "x", "view": "interface", "measure": "octets", "rows": [["zz", 0.1, 1.0]]},
+        {"model": "x", "view": "interface", "measure": "octets", "rows": [["1" * 17, 0.1, 1.0]]},
+    ],
+)  # fmt: skip
+def test_scores_that_cannot_be_are_refused_and_harm_no_node(payload: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="scores"):
+        check_scores(payload)
+    with pytest.raises(ConfigError, match="scores"):
+        RiverScores(VIEW, HST).take(payload)
+
+
 @pytest.mark.parametrize("path", ["nope", "river.nope.X", "river.stats.Mean", "river.anomaly.Nope"])
 def test_a_model_that_cannot_be_had_is_named(path: str) -> None:
     with pytest.raises(ConfigError, match=path.rpartition(".")[2]):
