@@ -56,9 +56,11 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 def config() -> Config:
-    """Return the demo's configuration with ticks of a minute."""
+    """Return the demo's configuration with ticks of a minute and every view of security."""
     made = demo_config()
-    views = msgspec.structs.replace(made.views, tick_seconds=60.0, lateness_seconds=30.0)
+    views = msgspec.structs.replace(
+        made.views, tick_seconds=60.0, lateness_seconds=30.0, security=SecurityViewsSettings()
+    )
     return msgspec.structs.replace(made, views=views)
 
 
