@@ -13,7 +13,7 @@ Source: IEEE 802.1Q, 802.2, 802.1BR, 802.11 section 9.2, RFC 3032 (MPLS), RFC 43
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.kernels import inline, kernel, load_u16, load_u32, load_u64, subroutine
+from runtime.kernels import kernel, load_u16, load_u32, load_u64, subroutine
 
 # Rows of the output matrix.
 FIELDS = (
@@ -46,27 +46,12 @@ LINK_ETHERNET, LINK_PPP, LINK_IPV4, LINK_IPV6, LINK_MPLS, LINK_POS, LINK_WLAN = 
 TUNNELS_MAX = 4  # how deep "inner" goes; deeper ones are left closed
 
 
-@inline
-def _u16(payload, at):  # type: ignore[no-untyped-def]
-    return load_u16(payload, at)
-
-
-@inline
-def _u32(payload, at):  # type: ignore[no-untyped-def]
-    return load_u32(payload, at)
-
-
-@inline
-def _u64(payload, at):  # type: ignore[no-untyped-def]
-    return load_u64(payload, at)
-
-
 @subroutine
 def _labels(payload, at, end, n, out):  # type: ignore[no-untyped-def]
     """Walk a label stack; return (link of what is below, its place)."""
     first = out[11, n] & np.uint64(16) == np.uint64(0)
     while at + 4 <= end:
-        label = _u32(payload, at)
+        label = load_u32(payload, at)
         at += 4
         if first:
             out[10, n] = label >> np.uint64(12)
@@ -101,11 +86,11 @@ def _by_ether_type(kind):  # type: ignore[no-untyped-def]
 @subroutine
 def _ppp(payload, at, end):  # type: ignore[no-untyped-def]
     """Return (link, place) behind a PPP protocol field, of one byte or two."""
-    if at + 2 <= end and _u16(payload, at) == 0xFF03:
+    if at + 2 <= end and load_u16(payload, at) == 0xFF03:
         at += 2
     if at + 2 > end:
         return np.int64(0), np.int64(at)
-    kind = _u16(payload, at)
+    kind = load_u16(payload, at)
     if payload[at] & 1 != 0:  # compressed to one byte
         kind = np.uint64(payload[at])
         at -= 1
@@ -122,13 +107,13 @@ def _ppp(payload, at, end):  # type: ignore[no-untyped-def]
 def _tagged(payload, at, end, n, out):  # type: ignore[no-untyped-def]
     """Walk tags from an Ethernet type on; return (link of what is below, its place)."""
     while at + 2 <= end:
-        kind = _u16(payload, at)
+        kind = load_u16(payload, at)
         at += 2
         if kind == 0x8100 or kind == 0x88A8 or kind == 0x9100 or kind == 0x9200:
             if at + 2 > end:
                 break
             if out[11, n] & np.uint64(8) == np.uint64(0):
-                out[9, n] = _u16(payload, at) & np.uint64(0xFFF)
+                out[9, n] = load_u16(payload, at) & np.uint64(0xFFF)
                 out[11, n] |= np.uint64(8)
             at += 2
             continue
@@ -136,7 +121,7 @@ def _tagged(payload, at, end, n, out):  # type: ignore[no-untyped-def]
             at += 4 if kind == 0x8926 else 6
             continue
         if kind < 0x600:  # a length: LLC, with SNAP an Ethernet type follows
-            if at + 8 <= end and _u16(payload, at) == 0xAAAA and payload[at + 2] == 3:
+            if at + 8 <= end and load_u16(payload, at) == 0xAAAA and payload[at + 2] == 3:
                 at += 6
                 continue
             break
@@ -167,7 +152,7 @@ def _wlan(payload, at, end, n, out):  # type: ignore[no-untyped-def]
         if flags & 0x80 != 0:
             header += 4
     at += header
-    if at + 8 <= end and _u16(payload, at) == 0xAAAA and payload[at + 2] == 3:
+    if at + 8 <= end and load_u16(payload, at) == 0xAAAA and payload[at + 2] == 3:
         return _tagged(payload, at + 6, end, n, out)
     return np.int64(0), np.int64(at)
 
@@ -211,8 +196,8 @@ def _inside(payload, protocol, at, end):  # type: ignore[no-untyped-def]
     if protocol == 137:
         return np.int64(13), np.int64(at)
     if protocol == 47 and at + 4 <= end:
-        flags = _u16(payload, at)
-        kind = _u16(payload, at + 2)
+        flags = load_u16(payload, at)
+        kind = load_u16(payload, at + 2)
         inner = at + 4
         for bit in (0x8000, 0x2000, 0x1000):
             if flags & np.uint64(bit) != np.uint64(0):
@@ -232,7 +217,7 @@ def _inside(payload, protocol, at, end):  # type: ignore[no-untyped-def]
                 inner += 4
             return _ppp(payload, inner, end)
     if protocol == 17 and at + 16 <= end:
-        port = _u16(payload, at + 2)
+        port = load_u16(payload, at + 2)
         inner = at + 16
         if port == 4789 or port == 8472:
             return np.int64(1), np.int64(inner)
@@ -246,7 +231,7 @@ def _inside(payload, protocol, at, end):  # type: ignore[no-untyped-def]
                 return np.int64(1), np.int64(inner)
         if port == 6081:
             options = np.int64(payload[at + 8] & 0x3F) * 4
-            return _by_ether_type(_u16(payload, at + 10)), np.int64(inner + options)
+            return _by_ether_type(load_u16(payload, at + 10)), np.int64(inner + options)
         if port == 6635:
             return np.int64(13), np.int64(at + 8)
         if port == 2152 and payload[at + 8] & 0xF0 == 0x30 and payload[at + 9] == 0xFF:
@@ -281,7 +266,7 @@ def parse_headers(
         layer = np.int64(link[n])
         for depth in range(tunnels + 1):
             if layer == 1 and at + 14 <= end:  # the usual frame needs no walk through tags
-                kind = _u16(payload, at + 12)
+                kind = load_u16(payload, at + 12)
                 if kind == 0x0800 or kind == 0x86DD:
                     layer = np.int64(11) if kind == 0x0800 else np.int64(12)
                     at += 14
@@ -302,31 +287,31 @@ def parse_headers(
                     break
                 header = np.int64(payload[at] & 15) * 4
                 if out[12, n] == np.uint64(0):
-                    out[12, n] = _u16(payload, at + 2)
+                    out[12, n] = load_u16(payload, at + 2)
                 out[8, n] = np.uint64(payload[at + 1])
                 protocol = np.uint64(payload[at + 9])
                 mapped = np.uint64(0xFFFF) << np.uint64(32)
                 out[0, n] = np.uint64(0)
-                out[1, n] = _u32(payload, at + 12) | mapped
+                out[1, n] = load_u32(payload, at + 12) | mapped
                 out[2, n] = np.uint64(0)
-                out[3, n] = _u32(payload, at + 16) | mapped
-                if _u16(payload, at + 6) & np.uint64(0x1FFF) == np.uint64(0) and header >= 20:
+                out[3, n] = load_u32(payload, at + 16) | mapped
+                if load_u16(payload, at + 6) & np.uint64(0x1FFF) == np.uint64(0) and header >= 20:
                     transport = at + header
             elif layer == 12:
                 if at + 40 > end or payload[at] >> 4 != 6:
                     break
                 if out[12, n] == np.uint64(0):
-                    out[12, n] = _u16(payload, at + 4) + np.uint64(40)
-                out[8, n] = (_u16(payload, at) >> np.uint64(4)) & np.uint64(0xFF)
+                    out[12, n] = load_u16(payload, at + 4) + np.uint64(40)
+                out[8, n] = (load_u16(payload, at) >> np.uint64(4)) & np.uint64(0xFF)
                 protocol = np.uint64(payload[at + 6])
-                out[0, n] = _u64(payload, at + 8)
-                out[1, n] = _u64(payload, at + 16)
-                out[2, n] = _u64(payload, at + 24)
-                out[3, n] = _u64(payload, at + 32)
+                out[0, n] = load_u64(payload, at + 8)
+                out[1, n] = load_u64(payload, at + 16)
+                out[2, n] = load_u64(payload, at + 24)
+                out[3, n] = load_u64(payload, at + 32)
                 transport = at + 40
                 for _ in range(8):
                     if protocol == 44 and transport + 8 <= end:
-                        later = _u16(payload, transport + 2) & np.uint64(0xFFF8)
+                        later = load_u16(payload, transport + 2) & np.uint64(0xFFF8)
                         protocol = np.uint64(payload[transport])
                         if later != np.uint64(0):
                             transport = np.int64(-1)
@@ -369,14 +354,14 @@ def parse_headers(
             if transport >= 0:
                 if protocol == 6 or protocol == 17 or protocol == 132 or protocol == 33:
                     if transport + 4 <= end:
-                        out[5, n] = _u16(payload, transport)
-                        out[6, n] = _u16(payload, transport + 2)
+                        out[5, n] = load_u16(payload, transport)
+                        out[6, n] = load_u16(payload, transport + 2)
                         seen |= np.uint64(2)
                     if protocol == 6 and transport + 14 <= end:
-                        out[7, n] = _u16(payload, transport + 12) & np.uint64(0x1FF)
+                        out[7, n] = load_u16(payload, transport + 12) & np.uint64(0x1FF)
                         seen |= np.uint64(4)
                 elif (protocol == 1 or protocol == 58) and transport + 2 <= end:
-                    out[6, n] = _u16(payload, transport)
+                    out[6, n] = load_u16(payload, transport)
                     seen |= np.uint64(2)
             out[11, n] = seen
             if transport < 0 or depth == tunnels:

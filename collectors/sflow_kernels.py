@@ -79,16 +79,6 @@ COUNTER_ROWS = (
 )
 
 
-@inline
-def _u32(payload, at):  # type: ignore[no-untyped-def]
-    return load_u32(payload, at)
-
-
-@inline
-def _u64(payload, at):  # type: ignore[no-untyped-def]
-    return load_u64(payload, at)
-
-
 @kernel(
     "i8(const u1[::1], const i8[::1], const i4[::1], u8[:,::1], u8[:,::1], i8[:,::1], u8[:,::1],"
     " u1[::1], i8[::1])"
@@ -126,27 +116,27 @@ def decode_sflow(
             head[k, d] = np.uint64(0)
         if at + 28 > end:
             continue
-        if _u32(payload, at) != np.uint64(5):
+        if load_u32(payload, at) != np.uint64(5):
             verdict[d] = 2
             continue
-        family = _u32(payload, at + 4)
+        family = load_u32(payload, at + 4)
         at += 8
         if family == 1:
-            head[1, d] = _u32(payload, at) | (np.uint64(0xFFFF) << np.uint64(32))
+            head[1, d] = load_u32(payload, at) | (np.uint64(0xFFFF) << np.uint64(32))
             at += 4
         elif family == 2:
             if at + 32 > end:
                 continue
-            head[0, d] = _u64(payload, at)
-            head[1, d] = _u64(payload, at + 8)
+            head[0, d] = load_u64(payload, at)
+            head[1, d] = load_u64(payload, at + 8)
             at += 16
         else:
             continue
         if at + 16 > end:
             continue
-        head[2, d] = _u32(payload, at)
-        head[3, d] = _u32(payload, at + 4)
-        samples = np.int64(_u32(payload, at + 12))
+        head[2, d] = load_u32(payload, at)
+        head[3, d] = load_u32(payload, at + 4)
+        samples = np.int64(load_u32(payload, at + 12))
         head[4, d] = np.uint64(samples)
         at += 16
         verdict[d] = 0
@@ -154,8 +144,8 @@ def decode_sflow(
             if at + 8 > end:
                 verdict[d] = 3
                 break
-            tag = _u32(payload, at)  # enterprise in the top 20 bits, 0 = the standard
-            size = np.int64(_u32(payload, at + 4))
+            tag = load_u32(payload, at)  # enterprise in the top 20 bits, 0 = the standard
+            size = np.int64(load_u32(payload, at + 4))
             body = at + 8
             stop = body + size
             if stop > end or size > 65535:
@@ -172,11 +162,11 @@ def decode_sflow(
                 reason = np.uint64(0)
                 found = np.uint64(0)
                 if tag == 1:
-                    source = _u32(payload, body + 4)
-                    rate = _u32(payload, body + 8)
-                    drops = _u32(payload, body + 16)
-                    into = _u32(payload, body + 20)
-                    out = _u32(payload, body + 24)
+                    source = load_u32(payload, body + 4)
+                    rate = load_u32(payload, body + 8)
+                    drops = load_u32(payload, body + 16)
+                    into = load_u32(payload, body + 20)
+                    out = load_u32(payload, body + 24)
                     # The top two bits say what kind of number it is: 0 an ifIndex, 1 the packet
                     # was dropped and why, 2 sent out of so many interfaces.
                     if out >> np.uint64(30) == np.uint64(1):
@@ -191,31 +181,33 @@ def decode_sflow(
                         into = np.uint64(0)
                     if out == np.uint64(0x3FFFFFFF):
                         out = np.uint64(0)
-                    count = np.int64(_u32(payload, body + 28))
+                    count = np.int64(load_u32(payload, body + 28))
                     record = body + 32
                 elif tag == 3:
-                    source = _u32(payload, body + 8)
-                    rate = _u32(payload, body + 12)
-                    drops = _u32(payload, body + 20)
-                    into = _u32(payload, body + 28)
-                    out = _u32(payload, body + 36)
-                    if _u32(payload, body + 32) == np.uint64(1):
+                    source = load_u32(payload, body + 8)
+                    rate = load_u32(payload, body + 12)
+                    drops = load_u32(payload, body + 20)
+                    into = load_u32(payload, body + 28)
+                    out = load_u32(payload, body + 36)
+                    if load_u32(payload, body + 32) == np.uint64(1):
                         found |= np.uint64(32)
                         reason = out
-                    if _u32(payload, body + 32) != np.uint64(0) or out == np.uint64(0x3FFFFFFF):
+                    if load_u32(payload, body + 32) != np.uint64(0) or out == np.uint64(0x3FFFFFFF):
                         out = np.uint64(0)
-                    if _u32(payload, body + 24) != np.uint64(0) or into == np.uint64(0x3FFFFFFF):
+                    if load_u32(payload, body + 24) != np.uint64(0) or into == np.uint64(
+                        0x3FFFFFFF
+                    ):
                         into = np.uint64(0)
-                    count = np.int64(_u32(payload, body + 40))
+                    count = np.int64(load_u32(payload, body + 40))
                     record = body + 44
                 else:
-                    source = _u32(payload, body + 8)
-                    drops = _u32(payload, body + 12)
-                    into = _u32(payload, body + 16)
-                    out = _u32(payload, body + 20)
-                    reason = _u32(payload, body + 24)
+                    source = load_u32(payload, body + 8)
+                    drops = load_u32(payload, body + 12)
+                    into = load_u32(payload, body + 16)
+                    out = load_u32(payload, body + 20)
+                    reason = load_u32(payload, body + 24)
                     found |= np.uint64(32)
-                    count = np.int64(_u32(payload, body + 28))
+                    count = np.int64(load_u32(payload, body + 28))
                     record = body + 32
                 if rows >= rows_max:
                     verdict[d] = 3
@@ -226,61 +218,61 @@ def decode_sflow(
                 for _ in range(count):
                     if record + 8 > stop:
                         break
-                    kind = _u32(payload, record)
-                    part = np.int64(_u32(payload, record + 4))
+                    kind = load_u32(payload, record)
+                    part = np.int64(load_u32(payload, record + 4))
                     data = record + 8
                     if data + part > stop:
                         verdict[d] = 3
                         break
                     record = data + part + (-part & 3)
                     if kind == 1 and part >= 16:
-                        header = np.int64(_u32(payload, data + 12))
+                        header = np.int64(load_u32(payload, data + 12))
                         header = min(header, part - 16)
                         flows[1, rows] = np.uint64(data + 16)
                         flows[2, rows] = np.uint64(header)
-                        flows[3, rows] = _u32(payload, data)
-                        flows[4, rows] = _u32(payload, data + 4)
+                        flows[3, rows] = load_u32(payload, data)
+                        flows[4, rows] = load_u32(payload, data + 4)
                         found |= np.uint64(1)
                         used = True
                     elif kind == 2 and part >= 4:
                         if not used:
-                            flows[4, rows] = _u32(payload, data)
+                            flows[4, rows] = load_u32(payload, data)
                             used = True
                     elif kind == 3 and part >= 32:
                         mapped = np.uint64(0xFFFF) << np.uint64(32)
                         if not used:
-                            flows[4, rows] = _u32(payload, data)
-                        flows[12, rows] = _u32(payload, data + 4)
-                        flows[17, rows] = _u32(payload, data + 8) | mapped
-                        flows[19, rows] = _u32(payload, data + 12) | mapped
-                        flows[13, rows] = _u32(payload, data + 16)
-                        flows[14, rows] = _u32(payload, data + 20)
-                        flows[15, rows] = _u32(payload, data + 24)
-                        flows[20, rows] = _u32(payload, data + 28) & np.uint64(0xFF)
+                            flows[4, rows] = load_u32(payload, data)
+                        flows[12, rows] = load_u32(payload, data + 4)
+                        flows[17, rows] = load_u32(payload, data + 8) | mapped
+                        flows[19, rows] = load_u32(payload, data + 12) | mapped
+                        flows[13, rows] = load_u32(payload, data + 16)
+                        flows[14, rows] = load_u32(payload, data + 20)
+                        flows[15, rows] = load_u32(payload, data + 24)
+                        flows[20, rows] = load_u32(payload, data + 28) & np.uint64(0xFF)
                         found |= np.uint64(2)
                         used = True
                     elif kind == 4 and part >= 56:
                         if not used:
-                            flows[4, rows] = _u32(payload, data)
-                        flows[12, rows] = _u32(payload, data + 4)
-                        flows[16, rows] = _u64(payload, data + 8)
-                        flows[17, rows] = _u64(payload, data + 16)
-                        flows[18, rows] = _u64(payload, data + 24)
-                        flows[19, rows] = _u64(payload, data + 32)
-                        flows[13, rows] = _u32(payload, data + 40)
-                        flows[14, rows] = _u32(payload, data + 44)
-                        flows[15, rows] = _u32(payload, data + 48)
-                        flows[20, rows] = _u32(payload, data + 52) & np.uint64(0xFF)
+                            flows[4, rows] = load_u32(payload, data)
+                        flows[12, rows] = load_u32(payload, data + 4)
+                        flows[16, rows] = load_u64(payload, data + 8)
+                        flows[17, rows] = load_u64(payload, data + 16)
+                        flows[18, rows] = load_u64(payload, data + 24)
+                        flows[19, rows] = load_u64(payload, data + 32)
+                        flows[13, rows] = load_u32(payload, data + 40)
+                        flows[14, rows] = load_u32(payload, data + 44)
+                        flows[15, rows] = load_u32(payload, data + 48)
+                        flows[20, rows] = load_u32(payload, data + 52) & np.uint64(0xFF)
                         found |= np.uint64(2)
                         used = True
                     elif kind == 1001 and part >= 16:
-                        flows[10, rows] = _u32(payload, data)
+                        flows[10, rows] = load_u32(payload, data)
                         if flows[10, rows] < np.uint64(0xFFF):  # all ones: not known
                             found |= np.uint64(4)
                         else:
                             flows[10, rows] = np.uint64(0)
                     elif (kind == 1002 or kind == 1003) and part >= 8:
-                        hop = _u32(payload, data)
+                        hop = load_u32(payload, data)
                         behind = data + 4
                         if hop == 1:
                             behind += 4
@@ -292,31 +284,31 @@ def decode_sflow(
                         if hop == 1:
                             flows[21, rows] = np.uint64(0)
                             mapped = np.uint64(0xFFFF) << np.uint64(32)
-                            flows[22, rows] = _u32(payload, data + 4) | mapped
+                            flows[22, rows] = load_u32(payload, data + 4) | mapped
                         elif hop == 2:
-                            flows[21, rows] = _u64(payload, data + 4)
-                            flows[22, rows] = _u64(payload, data + 12)
+                            flows[21, rows] = load_u64(payload, data + 4)
+                            flows[22, rows] = load_u64(payload, data + 12)
                         if kind == 1002:
-                            flows[23, rows] = _u32(payload, behind) & np.uint64(0xFF)
-                            flows[24, rows] = _u32(payload, behind + 4) & np.uint64(0xFF)
+                            flows[23, rows] = load_u32(payload, behind) & np.uint64(0xFF)
+                            flows[24, rows] = load_u32(payload, behind + 4) & np.uint64(0xFF)
                             found |= np.uint64(8)
                         elif behind + 16 <= data + part:
-                            own = _u32(payload, behind)
-                            flows[25, rows] = _u32(payload, behind + 4)
+                            own = load_u32(payload, behind)
+                            flows[25, rows] = load_u32(payload, behind + 4)
                             if flows[25, rows] == np.uint64(0):
                                 flows[25, rows] = own  # 0: the source is in the router's own AS
                             flows[26, rows] = own
-                            segments = np.int64(_u32(payload, behind + 12))
+                            segments = np.int64(load_u32(payload, behind + 12))
                             path = behind + 16
                             for _ in range(segments):
                                 if path + 8 > data + part:
                                     break
-                                hops = np.int64(_u32(payload, path + 4))
+                                hops = np.int64(load_u32(payload, path + 4))
                                 path += 8 + hops * 4
                                 if hops > 65535 or path > data + part:
                                     break
                                 if hops > 0:  # the last one of the path is the destination's
-                                    flows[26, rows] = _u32(payload, path - 4)
+                                    flows[26, rows] = load_u32(payload, path - 4)
                             found |= np.uint64(16)
                     else:
                         tally[2] += 1
@@ -328,7 +320,7 @@ def decode_sflow(
                 flows[9, rows] = source
                 flows[11, rows] = np.uint64(1)
                 flows[27, rows] = found | np.uint64(64) if used else found
-                flows[28, rows] = _u32(payload, body)
+                flows[28, rows] = load_u32(payload, body)
                 flows[29, rows] = drops
                 rows += 1
             elif tag == 2 or tag == 4:
@@ -336,13 +328,13 @@ def decode_sflow(
                 if size < skip:
                     verdict[d] = 3
                     continue
-                count = np.int64(_u32(payload, body + skip - 4))
+                count = np.int64(load_u32(payload, body + skip - 4))
                 record = body + skip
                 for _ in range(count):
                     if record + 8 > stop:
                         break
-                    kind = _u32(payload, record)
-                    part = np.int64(_u32(payload, record + 4))
+                    kind = load_u32(payload, record)
+                    part = np.int64(load_u32(payload, record + 4))
                     data = record + 8
                     if data + part > stop:
                         verdict[d] = 3
@@ -351,19 +343,19 @@ def decode_sflow(
                     if kind == 1 and part >= 88 and tally[0] < counters.shape[1]:
                         c = tally[0]
                         counters[0, c] = np.uint64(d)
-                        counters[1, c] = _u32(payload, data)
-                        counters[2, c] = _u64(payload, data + 8)
-                        counters[3, c] = _u64(payload, data + 24)
-                        counters[9, c] = _u64(payload, data + 56)
+                        counters[1, c] = load_u32(payload, data)
+                        counters[2, c] = load_u64(payload, data + 8)
+                        counters[3, c] = load_u64(payload, data + 24)
+                        counters[9, c] = load_u64(payload, data + 56)
                         for k in range(5):
-                            counters[4 + k, c] = _u32(payload, data + 32 + 4 * k)
-                            counters[10 + k, c] = _u32(payload, data + 64 + 4 * k)
+                            counters[4 + k, c] = load_u32(payload, data + 32 + 4 * k)
+                            counters[10 + k, c] = load_u32(payload, data + 64 + 4 * k)
                         tally[0] += 1
                     elif kind == 1005 and part >= 4 and tally[3] < names.shape[1]:
-                        said = np.int64(_u32(payload, data))
+                        said = np.int64(load_u32(payload, data))
                         names[0, tally[3]] = d
                         # The source's index; its class (0 = an ifIndex) lies above or before it.
-                        index = np.int64(_u32(payload, body + (4 if tag == 2 else 8)))
+                        index = np.int64(load_u32(payload, body + (4 if tag == 2 else 8)))
                         names[1, tally[3]] = index & 0xFFFFFF if tag == 2 else index
                         names[2, tally[3]] = data + 4
                         names[3, tally[3]] = min(said, part - 4)

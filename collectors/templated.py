@@ -55,16 +55,6 @@ def _u16(payload, at):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _u32(payload, at):  # type: ignore[no-untyped-def]
-    return load_u32(payload, at)
-
-
-@inline
-def _u64(payload, at):  # type: ignore[no-untyped-def]
-    return load_u64(payload, at)
-
-
-@inline
 def _unsigned(payload, at, width):  # type: ignore[no-untyped-def]
     value = np.uint64(0)
     for i in range(width):
@@ -75,8 +65,8 @@ def _unsigned(payload, at, width):  # type: ignore[no-untyped-def]
 @inline
 def _ntp(payload, at, micro):  # type: ignore[no-untyped-def]
     """Rounded, as a fraction of 32 bits hits no decimal place. RFC 7011 sections 6.1.9, 6.1.10."""
-    seconds = _u32(payload, at)
-    fraction = _u32(payload, at + 4)
+    seconds = load_u32(payload, at)
+    fraction = load_u32(payload, at + 4)
     if seconds < np.uint64(2208988800):
         return np.uint64(0)
     whole = (seconds - np.uint64(2208988800)) * np.uint64(1000000000)
@@ -145,12 +135,12 @@ def _store(payload, at, width, how, fill, kind, row, r, wide, words, halves, oct
         mapped = np.uint64(0xFFFF) << np.uint64(32)
         if how == 2:
             high = np.uint64(0)
-            low = _u32(payload, at)
+            low = load_u32(payload, at)
             said = low
             low |= mapped
         else:
-            high = _u64(payload, at)
-            low = _u64(payload, at + 8)
+            high = load_u64(payload, at)
+            low = load_u64(payload, at + 8)
             said = high | low
         empty = wide[row, r] == np.uint64(0) and (
             wide[row + 1, r] == np.uint64(0) or wide[row + 1, r] == mapped
@@ -256,10 +246,10 @@ def walk(
                 d += 1
                 continue
             at = start + 20
-            domain = _u32(payload, start + 16)
+            domain = load_u32(payload, start + 16)
         elif version == 10:
             at = start + 16
-            domain = _u32(payload, start + 12)
+            domain = load_u32(payload, start + 12)
             said = _u16(payload, start + 2)
             if said < 16:
                 verdict[d] = 4
@@ -360,7 +350,7 @@ def walk(
                         if high_active[row] != 0:
                             wide[row, rows : rows + done] = np.uint64(0)
                         for r in range(done):
-                            wide[row + 1, rows + r] = _u32(payload, source + r * size) | (
+                            wide[row + 1, rows + r] = load_u32(payload, source + r * size) | (
                                 np.uint64(0xFFFF) << np.uint64(32)
                             )
                     elif how == 3 and not fill:

@@ -29,7 +29,7 @@ plan() {
   echo "Plan (TIER=$TIER${DEEP:+, deep}; minutes on 2 cores, a pytest worker each):"
   echo "  fast      2 min   unit, property, contract, architecture, docs, doctests; downloads nothing"
   if [ "$TIER" = fast ]; then return; fi
-  echo "  whole     8 min   scenario, conformance, fuzz, live with real exporters and peers"
+  echo "  whole    11 min   scenario, conformance, fuzz, live with real exporters and peers"
   if [ ${#wanted[@]} -eq 0 ]; then
     echo "                    system packages: all here"
   elif may_install; then

@@ -118,6 +118,7 @@ class RouteWatch:
         self._count = 0
         self._cases: dict[CaseKey, Case] = {}
         self._changed: dict[CaseKey, Case] = {}  # since alarms were last stated
+        self._only: NDArray[np.uint32] | None = None  # by prefix of ours its one origin, 0 = look
         self._claimed: NDArray[np.uint64] | None = None  # low halves of what is claimed, sorted
         self._expire_due_ns = 0
         self._growth = PeerGrowth(settings)
@@ -225,11 +226,12 @@ class RouteWatch:
 
     def _is_right(self, own: NDArray[np.int64], origin: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """Whether a row needs no look: its origin is the one that may announce this prefix of ours."""
-        only = np.zeros(len(self._networks) + 1, np.uint32)
-        for place, numbers in self._may.items():
-            if len(numbers) == 1:
-                (only[place],) = numbers
-        right: NDArray[np.bool_] = only[own] == origin
+        if self._only is None:
+            self._only = np.zeros(len(self._networks) + 1, np.uint32)
+            for place, numbers in self._may.items():
+                if len(numbers) == 1:
+                    (self._only[place],) = numbers
+        right: NDArray[np.bool_] = self._only[own] == origin
         return right
 
     def _may_announce(self, own: int, origin: int, now_ns: int) -> bool:
@@ -240,8 +242,12 @@ class RouteWatch:
         first_ns = self._learned_from_ns.setdefault(own, now_ns)
         if now_ns - first_ns > self._settings.learn_hours * 3.6e12:
             return False
-        self._may.setdefault(own, set()).add(origin)
+        self._learn(own, origin)
         return True
+
+    def _learn(self, own: int, origin: int) -> None:
+        self._may.setdefault(own, set()).add(origin)
+        self._only = None
 
     def _add(
         self, prefix: Prefix, origin: int, peer: Peer, own: int, rightful: int, time_ns: int
@@ -308,7 +314,7 @@ class RouteWatch:
         for claim in [c for by in self._claims.values() for c in by.values()]:
             if claim.since_ns < limit_ns and claim.own not in self._stated:
                 if claim.own >= 0:
-                    self._may.setdefault(claim.own, set()).add(claim.origin)
+                    self._learn(claim.own, claim.origin)
                 self._end(claim, f"it stood for {days} and is taken as right")
         for case in list(self._cases.values()):
             if not case.told and case.since_ns < now_ns - TAKEOVER_WINDOW_NS:
@@ -426,6 +432,7 @@ class RouteWatch:
         for text, numbers, from_ns in kept["may"]:
             if (place := places.get(text, -1)) >= 0 and place not in self._stated:
                 self._may[place] = set(numbers)
+                self._only = None
                 self._learned_from_ns[place] = from_ns
         for kind, origin, text, since_ns, is_told in kept["cases"]:
             own = places.get(text, -1)
