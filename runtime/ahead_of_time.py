@@ -144,6 +144,7 @@ def _entry(kernel: "kernels.Kernel[..., Any]") -> str:
 
         return types.float64(types.uint64), generate
 
+    kernels.link(kernel.function)
     signature = kernels.parse_signature(kernel.signature)
     if signature.return_type != types.int64:
         raise ConfigError(f"{kernel.name}: a kernel returns i8, not {signature.return_type}")

@@ -20,7 +20,7 @@ parts (`@inline`) and its constants in one file. Bounds are not checked unless
 NUMBA_BOUNDSCHECK=1 (with a NUMBA_CACHE_DIR of its own: the cache ignores that flag).
 
 Where a library of kernels compiled ahead of time fits (runtime.kernel_library), its kernels are
-used and numba is not even imported: 65 MB less in each process that decodes or detects.
+used and numba is not even imported. Else numba is imported when the first kernel is compiled: 65 MB.
 """
 
 import ctypes
@@ -30,6 +30,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from types import FunctionType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
@@ -79,6 +80,10 @@ KERNEL_MODULES: tuple[str, ...] = (
 )
 
 _registry: "list[Kernel[..., Any]]" = []
+# What kernels call, and how numba's twin of each is made: when a kernel is compiled, not when its
+# module is imported. So a process that runs no kernel (desk, gate, most commands) has no numba.
+_parts: dict[Callable[..., Any], Callable[[Any], Any]] = {}
+_twins: dict[Callable[..., Any], Any] = {}
 
 # Decided once for the process: kernels of the library, or numba.
 LIBRARY, _why_no_library = kernel_library.chosen(KERNEL_MODULES)
@@ -148,45 +153,33 @@ def kernel(signature: str) -> Callable[[Callable[P, R]], Kernel[P, R]]:
 
 def inline(function: Callable[P, R]) -> Callable[P, R]:
     """Mark a part that kernels of the same file call. Compiled into each of them."""
-    if LIBRARY is not None:
-        return function
-    try:
-        from numba import njit
-    except ImportError:
-        return function
-    made: Callable[P, R] = njit(inline="always", nogil=True)(function)
-    return made
+    _parts[function] = lambda numba: numba.njit(inline="always", nogil=True)(function)
+    return function
 
 
 def subroutine(function: Callable[P, R]) -> Callable[P, R]:
     """Mark a longer part that kernels of the same file call: compiled once, not inlined."""
-    if LIBRARY is not None:
-        return function
-    try:
-        from numba import njit
-    except ImportError:
-        return function
-    made: Callable[P, R] = njit(nogil=True)(function)
-    return made
+    _parts[function] = lambda numba: numba.njit(nogil=True)(function)
+    return function
 
 
-def external(name: str, signature: str) -> Any:
+def external(name: str, signature: str) -> Callable[..., Any]:
     """Return a function of the C library that kernels may call, such as `poll`: i4(u8, u8, i4).
 
-    Addresses are u8. None where numba is not there to compile its caller.
+    Addresses are u8. Called from Python it is the plain function.
     """
-    if LIBRARY is not None:
-        return None  # the library is linked to it
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):  # kernels run as plain Python
-        found = getattr(ctypes.CDLL(None, use_errno=True), name)
-        found.argtypes = tuple(_PLAIN[kind] for _, kind in parameters(signature))
-        found.restype = _PLAIN[signature.partition("(")[0].strip()]
-        return found
-    try:
-        from numba import types
-    except ImportError:
-        return None
-    return types.ExternalFunction(name, parse_signature(signature))
+    found: list[Any] = []
+
+    def plain(*args: int) -> Any:
+        if not found:
+            made = getattr(ctypes.CDLL(None, use_errno=True), name)
+            made.argtypes = tuple(_PLAIN[kind] for _, kind in parameters(signature))
+            made.restype = _PLAIN[signature.partition("(")[0].strip()]
+            found.append(made)
+        return found[0](*args)
+
+    _parts[plain] = lambda numba: numba.types.ExternalFunction(name, parse_signature(signature))
+    return plain
 
 
 _PLAIN = {
@@ -208,33 +201,30 @@ def _loader(width: int) -> Any:
             value = (value << np.uint64(8)) | np.uint64(array[at + i])
         return value
 
-    checked = os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0")
-    if checked or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+    if os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0"):
         return inline(plain)
-    if LIBRARY is not None:
-        return plain
-    try:
+
+    def make(numba: Any) -> Any:
         from llvmlite import ir
-        from numba import types
-        from numba.extending import intrinsic
-    except ImportError:
-        return plain
 
-    def load(typing_context, array, index):  # type: ignore[no-untyped-def]  # noqa: ARG001
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            kind = ir.IntType(8 * width)
-            made = context.make_array(signature.args[0])(context, builder, arguments[0])
-            place = builder.gep(made.data, [arguments[1]])
-            place = builder.bitcast(place, kind.as_pointer())
-            word = builder.load(place)
-            word.align = 1
-            swap = builder.module.declare_intrinsic("llvm.bswap", [kind])
-            word = builder.call(swap, [word])
-            return builder.zext(word, ir.IntType(64)) if width < 8 else word
+        def load(typing_context, array, index):  # type: ignore[no-untyped-def]  # noqa: ARG001
+            def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+                kind = ir.IntType(8 * width)
+                made = context.make_array(signature.args[0])(context, builder, arguments[0])
+                place = builder.gep(made.data, [arguments[1]])
+                place = builder.bitcast(place, kind.as_pointer())
+                word = builder.load(place)
+                word.align = 1
+                swap = builder.module.declare_intrinsic("llvm.bswap", [kind])
+                word = builder.call(swap, [word])
+                return builder.zext(word, ir.IntType(64)) if width < 8 else word
 
-        return types.uint64(array, types.int64), generate
+            return numba.types.uint64(array, numba.types.int64), generate
 
-    return intrinsic(load)
+        return import_module("numba.extending").intrinsic(load)
+
+    _parts[plain] = make
+    return plain
 
 
 load_u16 = _loader(2)
@@ -274,6 +264,7 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
         from numba.core.errors import NumbaWarning
     except ImportError as error:
         raise _no_kernels() from error
+    link(function)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumbaWarning)  # an unwritable cache is told by `warm`
         compiled: Callable[P, R]
@@ -285,6 +276,19 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
                 raise
             compiled = njit(parse_signature(signature), nogil=True)(function)
     return compiled
+
+
+def link(function: Callable[..., Any]) -> None:
+    """Put numba's twins in the place of the parts that a function calls. Call before numba sees it."""
+    known = function.__globals__
+    for name in function.__code__.co_names:
+        part = known.get(name)
+        if not isinstance(part, FunctionType) or part not in _parts:
+            continue
+        if part not in _twins:
+            link(part)
+            _twins[part] = _parts[part](import_module("numba"))
+        known[name] = _twins[part]
 
 
 def parameters(signature: str) -> list[tuple[str, str]]:
