@@ -279,6 +279,12 @@ class Courier:
                 lane.hearing = True
                 lane.queue.put_nowait(_Hear())
 
+    def journalled(self, orders: Sequence[Order]) -> None:
+        """Tell the sinks that orders they gave are on disk. Called by any thread."""
+        for lane in self._lanes.values():
+            if (hear_of := getattr(lane.sink, "journalled", None)) is not None:
+                hear_of(orders)
+
     def _tell(self) -> int:
         if not self._unreported:
             return 0

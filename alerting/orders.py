@@ -1,11 +1,18 @@
 """What others want of alarms (ticket systems, TMF642 clients) as control rows for the journal."""
 
+import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from alerting.config import SinkSettings
 from alerting.delivery import Order
+from runtime.checkpoint import read_array, write_array
+from runtime.component import SnapshotReader, SnapshotWriter
+from telemetry.batch import Batch
+from telemetry.schemas import CONTROL
 
 KEYS_KEPT = 10_000
 # order: kind of control row. What has none of its own is said as feedback on the incident.
@@ -18,11 +25,16 @@ ROWS = {
     "severity": "feedback",
     "reopen": "feedback",
 }
+KINDS = frozenset(ROWS.values())
 
 
 class Orders:
     """Turns orders into control rows, each key once. A row names the system that ordered, so that
-    the change it makes is not told to that system again."""
+    the change it makes is not told to that system again.
+
+    Keys are journalled with what they stand for and kept in checkpoints: an order that is repeated
+    after either side was restarted is not done twice.
+    """
 
     def __init__(self, sinks: Mapping[str, SinkSettings]) -> None:
         self._sinks = sinks
@@ -37,15 +49,39 @@ class Orders:
             if kind is None or (order.key and key in self._seen):
                 continue
             if order.key:
-                self._seen[key] = None
-                if len(self._seen) > KEYS_KEPT:
-                    self._seen.popitem(last=False)
+                self._keep(key)
             sink = self._sinks.get(order.sink)
             about = "incident" if sink is not None and sink.send == "incidents" else "alarm"
             payload = {about: order.id, "by": order.by, "system": order.sink}
+            if order.key:
+                payload["key"] = key
             if order.text:
                 payload["note"] = order.text
             if kind == "feedback":
                 payload["verdict"] = order.do
             made.append((kind, payload))
         return made
+
+    def _keep(self, key: str) -> None:
+        self._seen[key] = None
+        if len(self._seen) > KEYS_KEPT:
+            self._seen.popitem(last=False)
+
+    def absorb(self, batches: Sequence[Batch]) -> None:
+        """Learn the keys of a journalled tick."""
+        for batch in batches:
+            if batch.schema.name != CONTROL.name:
+                continue
+            for kind, payload in zip(batch.texts("kind"), batch.texts("payload"), strict=True):
+                if kind in KINDS and isinstance(key := json.loads(payload).get("key"), str):
+                    self._keep(key)
+
+    def snapshot(self, out: SnapshotWriter) -> None:
+        """Write the keys."""
+        write_array(out, "keys", np.frombuffer(json.dumps([*self._seen]).encode(), np.uint8))
+
+    def restore(self, state: SnapshotReader) -> None:
+        """Take them back."""
+        kept = read_array(state, "keys")
+        for key in json.loads(kept.tobytes()) if kept is not None else ():
+            self._keep(key)

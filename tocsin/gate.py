@@ -20,7 +20,7 @@ import zmq
 
 from alerting.alert import Alert
 from alerting.courier import Courier
-from alerting.delivery import Delivery, Verdict
+from alerting.delivery import Delivery, Order, Verdict
 from runtime import logs
 from runtime.bus import RequestClient
 from runtime.clock import SystemClock
@@ -49,7 +49,7 @@ class Gate:
     def __init__(self, settings: ProcessSettings, state: Path, context: Context) -> None:
         address = f"ipc://{state}/node.sock"
         self._client = RequestClient(address)
-        self._orders = OrderLine(address, context.clock)
+        self._orders = OrderLine(address, context.clock, journalled=self._journalled)
         # The node publishes each alert after its commit: that wakes us, the outbox says what to do.
         self._zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._news = self._zmq.socket(zmq.SUB)
@@ -92,6 +92,9 @@ class Gate:
     def _active(self, sink: str) -> Sequence[Alert]:
         bodies = self._client.ask("told", verbs.ToldRequest(sink=sink), list[str])
         return [msgspec.json.decode(body, type=Alert) for body in bodies]
+
+    def _journalled(self, orders: Sequence[Order]) -> None:
+        self._courier.journalled(orders)
 
     def _tell_node(self) -> None:
         now_ns = self._context.clock.now_ns()

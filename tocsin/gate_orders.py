@@ -4,7 +4,7 @@ The node answers when its journal has it, at the end of an event tick: too long 
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from alerting.delivery import Order
 from runtime.bus import RequestClient
@@ -19,8 +19,12 @@ REPEAT_SECONDS = 0.5
 class OrderLine:
     """Gives orders to the node from a thread of its own, each until it is answered."""
 
-    def __init__(self, address: str, clock: Clock) -> None:
+    def __init__(
+        self, address: str, clock: Clock, *, journalled: Callable[[Sequence[Order]], None]
+    ) -> None:
+        """`journalled` is told, by that thread, which orders the node has on disk."""
         self._clock = clock
+        self._journalled = journalled
         self._client = RequestClient(address)
         self._waiting: list[Order] = []
         self._some = threading.Condition()
@@ -57,6 +61,7 @@ class OrderLine:
             except TransientError:
                 self._clock.sleep(REPEAT_SECONDS)
                 continue
+            self._journalled(orders)
             with self._some:
                 del self._waiting[: len(orders)]
         self._client.close()

@@ -118,6 +118,7 @@ class Node:
         self._intake.start()
         self._back = make_back(config, self._clock, self.metrics, shards=config.node.workers)
         self._offers = Offers(self._back.offer, trouble=self._journal.health)
+        self._orders = Orders(config.alerting.sinks)
         self._recover()
         self._back.merger.start_over()
         self._back.on_tick = self._journal_tick
@@ -127,7 +128,7 @@ class Node:
         self._server = RequestServer(f"ipc://{state}/node.sock")
         self._answers = Answers(
             self._back, self._outbox, self._offers, self._sinks, self._senders,
-            Orders(config.alerting.sinks), self._clock, self.metrics, trouble=self._journal.health,
+            self._orders, self._clock, self.metrics, trouble=self._journal.health,
         )  # fmt: skip
         self._answers.serve(self._server, self.status)
         self._server.start()
@@ -153,6 +154,7 @@ class Node:
             sequence, tick_end_ns, snapshot = loaded
             self._back.restore(snapshot.scoped("back"))
             self._offers.restore(snapshot.scoped("offers"))
+            self._orders.restore(snapshot.scoped("orders"))
             after = sequence + 1
             self._checkpoint_sequence = after
             self._last_tick_end_ns = self._closed_ns = tick_end_ns
@@ -175,6 +177,7 @@ class Node:
                 reader.skip()
         for tick in waiting:
             self._offers.absorb(tick.batches)
+            self._orders.absorb(tick.batches)
             outcome = self._back.absorb(tick)
             self._commits.keep(outcome, has_result=tick.tick_end_ns in scored)
             self._closed(tick)
@@ -302,9 +305,8 @@ class Node:
             return  # it would stand past what a disk has refused, and nobody would read that again
         sequence = self._journal.next_sequence - 1
         try:
-            self._checkpoints.save(
-                sequence, self._closed_ns, {"back": self._back, "offers": self._offers}
-            )
+            kept = {"back": self._back, "offers": self._offers, "orders": self._orders}
+            self._checkpoints.save(sequence, self._closed_ns, kept)
             self._checkpoint_sequence = sequence + 1
             self._journal.trim(self._cursors(), keep_sequence=self._checkpoint_sequence)
         except OSError as error:

@@ -5,15 +5,18 @@ paging, `PATCH /alarm/{id}`, the tasks ackAlarms, unAckAlarms, clearAlarms and c
 What it shows are the alarms of this sink's route: those that are up (told again each minute, so that
 a restart knows them) and the last that cleared. Each change goes to every subscriber as an event,
 under one event id; where one cannot be reached the change is tried again for that one only, and after
-an hour its subscription ends. Acknowledgements, clears and comments become orders for the node.
+an hour its subscription ends. Acknowledgements, clears and comments become orders for the node, and
+are answered when its journal has them (ADR 0014).
 
 Source: TMF642 Alarm Management v4.0.0 (swagger); TMF630 part 1 sections 4.2 to 4.5 and 5 (hub).
 """
 
 import contextlib
 import hmac
+import itertools
 import json
 import queue
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -43,6 +46,7 @@ TOLD_MAX = 10_000
 BODY_BYTES_MAX = 1024 * 1024
 ORDERS_MAX = 10_000
 AWAY_NS = 3_600_000_000_000
+JOURNALLED_SECONDS = 15.0  # who orders something is answered by then
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # task: (what it orders, the field that lists the alarms it found)
 TASKS = {
@@ -70,6 +74,14 @@ class _Refuse(Exception):  # noqa: N818  # an answer, not an error of ours
         self.status = status
 
 
+class _Asked:
+    """A request whose orders are not all in the node's journal yet."""
+
+    def __init__(self, orders: int) -> None:
+        self.left = orders
+        self.kept = threading.Event()
+
+
 class Tmf642Sink:
     """Owns an HTTP server. `send` and `hear` are called by the courier, the rest by its threads."""
 
@@ -93,7 +105,10 @@ class Tmf642Sink:
         self._away: dict[str, int] = {}  # hub: since when it cannot be reached
         self._told: OrderedDict[str, set[str]] = OrderedDict()
         self._tasks: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._orders: queue.Queue[tuple[Order, str]] = queue.Queue(ORDERS_MAX)
+        self._orders: queue.Queue[Order] = queue.Queue(ORDERS_MAX)
+        self._unkept: dict[str, _Asked] = {}  # by the key of an order that the journal has not yet
+        # Keys of orders and tasks: none is given twice, whoever is restarted.
+        self._run, self._numbers = secrets.token_hex(8), itertools.count(1)
         self._said = ""  # why a subscriber could not be told
         self._server: ThreadingHTTPServer | None = None
         self._address = (host.strip("[]"), int(port))
@@ -161,12 +176,17 @@ class Tmf642Sink:
         made: list[Order] = []
         with contextlib.suppress(queue.Empty):
             while len(made) < 1000:
-                order, task = self._orders.get_nowait()
-                made.append(order)
-                with self._lock:
-                    if task in self._tasks:
-                        self._tasks[task]["state"] = "done"
+                made.append(self._orders.get_nowait())
         return made
+
+    def journalled(self, orders: Sequence[Order]) -> None:
+        """Hear that the node has orders on disk: who gave them is answered. Called by any thread."""
+        with self._lock:
+            for order in orders:
+                if (asked := self._unkept.pop(order.key, None)) is not None:
+                    asked.left -= 1
+                    if not asked.left:
+                        asked.kept.set()
 
     def close(self) -> None:
         """Stop listening."""
@@ -341,13 +361,14 @@ class Tmf642Sink:
                 400, f"may be changed: {', '.join(sorted(known))}; not {', '.join(unknown)}"
             )
         by = str(body.get("ackUserId") or body.get("ackSystemId") or "TMF642")
+        orders = [self._comment(number, one) for one in body.get("comment") or []]
         if "ackState" in body:
-            wanted = str(body["ackState"]).lower()
-            self._order("acknowledge" if wanted == "acknowledged" else "unacknowledge", number, by)
+            acknowledged = str(body["ackState"]).lower() == "acknowledged"
+            do = "acknowledge" if acknowledged else "unacknowledge"
+            orders.append(self._order(do, number, by))
         if str(body.get("state", "")).lower() == "cleared":
-            self._order("clear", number, by)
-        for comment in body.get("comment") or []:
-            self._comment(number, comment)
+            orders.append(self._order("clear", number, by))
+        self._place(orders)
         with self._lock:
             return 200, dict(self._alarms.get(number, found)), {}
 
@@ -365,18 +386,18 @@ class Tmf642Sink:
                 if any(matches(one, flat(p)) for p in patterns)
             ]  # fmt: skip
         do, field = TASKS[kind]
-        number = id_text(stable_id(f"{kind}|{len(self._tasks)}|{json.dumps(body, sort_keys=True)}"))
         by = str(
             body.get("ackUserId") or body.get("clearUserId") or body.get("ackSystemId") or "TMF642"
         )
-        for one in found:
-            if do == "comment":
-                self._comment(one["id"], body.get("comment") or {}, task=number)
-            else:
-                self._order(do, one["id"], by, task=number)
+        if do == "comment":
+            orders = [self._comment(one["id"], body.get("comment") or {}) for one in found]
+        else:
+            orders = [self._order(do, one["id"], by) for one in found]
+        self._place(orders)
+        number = self._new_key()
         task = {
             **body, "id": number, "href": f"{self._base}/{kind}/{number}", "@type": kind,
-            "state": "inProgress" if found else "done",
+            "state": "done",
             field: [{"id": one["id"], "href": one["href"]} for one in found],
         }  # fmt: skip
         with self._lock:
@@ -385,27 +406,48 @@ class Tmf642Sink:
                 self._tasks.popitem(last=False)
         return 201, task, {"Location": task["href"]}
 
-    def _comment(self, number: str, comment: Any, *, task: str = "") -> None:
+    def _comment(self, number: str, comment: Any) -> Order:
         if not isinstance(comment, dict) or not str(comment.get("comment") or ""):
             raise _Refuse(400, "a comment has a text in `comment`")
-        text, by = (
-            clean(str(comment["comment"])),
-            clean(str(comment.get("userId") or "TMF642"), 100),
-        )
-        self._order("comment", number, by, text, task=task)
-        with self._lock:
-            if number in self._alarms:
-                kept = [*self._alarms[number].get("comment", []), {**comment, "comment": text}]
-                self._alarms[number] = {**self._alarms[number], "comment": kept[-20:]}
+        by = clean(str(comment.get("userId") or "TMF642"), 100)
+        return self._order("comment", number, by, clean(str(comment["comment"])))
 
-    def _order(self, do: str, number: str, by: str, text: str = "", *, task: str = "") -> None:
-        order = Order(
-            do=do, id=number, by=clean(by, 100), text=text, key=task and f"{task}-{number}"
-        )
+    def _order(self, do: str, number: str, by: str, text: str = "") -> Order:
+        """Return an order under a key of its own: who asks twice means it twice."""
+        return Order(do=do, id=number, by=clean(by, 100), text=text, key=self._new_key())
+
+    def _new_key(self) -> str:
+        return f"{self._run}-{next(self._numbers)}"
+
+    def _place(self, orders: Sequence[Order]) -> None:
+        """Give orders to the node and wait until its journal has them, or refuse the request."""
+        if not orders:
+            return
+        asked = _Asked(len(orders))
+        with self._lock:
+            self._unkept |= {order.key: asked for order in orders}
         try:
-            self._orders.put_nowait((order, task))
+            for order in orders:
+                self._orders.put_nowait(order)
+            in_time = asked.kept.wait(JOURNALLED_SECONDS)
         except queue.Full as error:
             raise _Refuse(503, "too many orders wait for the node; try again later") from error
+        finally:
+            with self._lock:
+                for order in orders:
+                    self._unkept.pop(order.key, None)
+        if not in_time:
+            raise _Refuse(
+                503, "the node has not journalled it yet; it counts as soon as it has, unless "
+                "Tocsin ends before. Look at the alarm before you order it again"
+            )  # fmt: skip
+        with self._lock:
+            for order in orders:
+                if order.do == "comment" and order.id in self._alarms:
+                    shown = self._alarms[order.id]
+                    said = {"comment": order.text, "userId": order.by}
+                    comments = [*shown.get("comment", []), said]
+                    self._alarms[order.id] = {**shown, "comment": comments[-20:]}
 
     def _subscribe(self, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
         callback, query = str(body.get("callback") or ""), str(body.get("query") or "")

@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import pytest
 
 from alerting.alert import Alert
 from alerting.config import SinkSettings
+from alerting.delivery import Order
 from alerting.sinks import make_sink
+from runtime.clock import SystemClock
 from telemetry.errors import ConfigError, TransientError
 from tests.support.bad_peers import free_port
 from tests.support.sink_peers import HttpPeer
 from tocsin.testing import checks_sink
 from tocsin.testing.checks_sink import NOW_NS, parcel
+
+CLOCK = SystemClock()
 
 
 class Client:
@@ -92,43 +97,81 @@ def test_filters_fields_and_pages(client: Client, alerts: list[Alert]) -> None:
     assert client.ask("GET", "/alarm?limit=x")[0] == 400
 
 
-def test_orders_of_clients_reach_the_node(client: Client, alerts: list[Alert]) -> None:
+class Journal:
+    """What the gate and a node do with orders: hear them, and say when they are on disk."""
+
+    def __init__(self, client: Client) -> None:
+        self._sink = client.sink
+        self._pool = ThreadPoolExecutor(4)
+        self._client = client
+
+    def asking(self, *request: Any) -> Future[Any]:
+        """A client asks, and waits for its answer."""
+        return self._pool.submit(self._client.ask, *request)
+
+    def heard(self, count: int) -> list[Order]:
+        orders: list[Order] = []
+        while len(orders) < count:
+            orders += self._sink.hear(now_ns=NOW_NS)
+            CLOCK.sleep(0.01)
+        return orders
+
+
+def test_orders_of_clients_reach_the_node_and_are_answered_when_it_has_journalled_them(
+    client: Client, alerts: list[Alert]
+) -> None:
     first, second = many(alerts, 2)
     client.sink.repeat([first, second], now_ns=NOW_NS)
+    journal = Journal(client)
     body = {
         "ackSystemId": "umbrella",
         "ackUserId": "ann",
         "alarmPattern": [{"alarmedObject": {"id": "r0"}}],
     }
-    status, task, _ = client.ask("POST", "/ackAlarms", body)
-    assert status == 201
+    asked = journal.asking("POST", "/ackAlarms", body)
+    orders = journal.heard(1)
+    assert not asked.done(), "answered before the journal has it"
+    client.sink.journalled(orders)
+    status, task, _ = asked.result(5)
+    assert (status, task["state"]) == (201, "done")
     assert [one["id"] for one in task["ackedAlarm"]] == [first.id]
-    assert client.ask("GET", f"/ackAlarms/{task['id']}")[1]["state"] == "inProgress"
-    client.ask(
-        "PATCH",
-        f"/alarm/{second.id}",
-        {"comment": [{"comment": "crew \x00<b>out</b>", "userId": "bob"}]},
-    )
-    body = {
-        "clearSystemId": "u",
-        "clearUserId": "ann",
-        "alarmClearedTime": "x",
-        "alarmPattern": [{"id": second.id}],
-    }
-    assert client.ask("POST", "/clearAlarms", body)[0] == 201
-    orders = client.sink.hear(now_ns=NOW_NS)
+    assert client.ask("GET", f"/ackAlarms/{task['id']}")[1]["state"] == "done"
+    comment = {"comment": [{"comment": "crew \x00<b>out</b>", "userId": "bob"}]}
+    asked = journal.asking("PATCH", f"/alarm/{second.id}", {**comment, "state": "cleared"})
+    two = journal.heard(2)
+    client.sink.journalled(two[:1])
+    assert not asked.done(), "answered before the journal has all of it"
+    client.sink.journalled(two[1:])
+    assert asked.result(5)[0] == 200
+    orders += two
     assert [(o.do, o.id, o.by) for o in orders] == [
-        ("acknowledge", first.id, "ann"), ("comment", second.id, "bob"), ("clear", second.id, "ann"),
+        ("acknowledge", first.id, "ann"), ("comment", second.id, "bob"), ("clear", second.id, "TMF642"),
     ]  # fmt: skip
     assert orders[1].text == "crew \ufffd<b>out</b>"
-    assert client.ask("GET", f"/ackAlarms/{task['id']}")[1]["state"] == "done"
     assert client.ask("GET", f"/alarm/{second.id}")[1]["comment"][0]["comment"] == orders[1].text
+    # The same words again are another wish, also to a gate that was restarted.
+    asked = journal.asking("POST", "/ackAlarms", body)
+    (again,) = journal.heard(1)
+    client.sink.journalled([again])
+    assert asked.result(5)[0] == 201
+    assert again.key not in {order.key for order in orders}
     # What the node made of it comes back as a change of the alarm, for all to see.
     taken = msgspec.structs.replace(
         first, state="updated", operator_state="acknowledged", operator="ann"
     )
     client.sink.send([parcel(taken)], now_ns=NOW_NS)
     assert client.ask("GET", f"/alarm/{first.id}")[1]["ackState"] == "acknowledged"
+
+
+def test_who_orders_something_of_a_node_that_is_away_is_told(
+    client: Client, alerts: list[Alert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerting.sinks.tmf642.JOURNALLED_SECONDS", 0.05)
+    (one,) = many(alerts, 1)
+    client.sink.repeat([one], now_ns=NOW_NS)
+    status, answer, _ = client.ask("PATCH", f"/alarm/{one.id}", {"ackState": "acknowledged"})
+    assert status == 503
+    assert "journalled" in answer["reason"]
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status"), [

@@ -1,15 +1,18 @@
 """The courier: order, back-off, breaker, and one sink that hangs delays no other."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alerting.alert import Alert
-from alerting.config import SinkSettings
+from alerting.config import AlertingSettings, SinkSettings
 from alerting.courier import FAILURES_TO_OPEN, Courier
 from alerting.delivery import Delivery, Verdict
+from alerting.outbox import Outbox
 from alerting.sinks import Parcel, RefusedError
 from runtime.clock import ManualClock
 from telemetry.errors import TransientError
@@ -186,6 +189,52 @@ def test_a_verdict_is_told_again_until_the_node_has_heard_it(
     office.settle(lambda: office.verdicts)
     assert office.sinks["a"].sent == [["k1"]]  # sent once, however often the node was away
     office.courier.stop()
+
+
+def test_changes_of_an_alarm_stay_in_order_when_the_gate_dies_before_it_says_what_it_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = AlertingSettings(sinks={"a": SinkSettings(kind="stdout", send="alarms")})
+    clock = ManualClock(1000 * SECOND)
+    outbox = Outbox(tmp_path / "node.sqlite", settings, make_context("outbox", clock=clock))
+    outbox.start()
+    world, sink = AlarmWorld(settings), FakeSink(batch_max=10)
+    monkeypatch.setattr("alerting.courier.make_sink", lambda settings: sink)
+
+    def gate(*, dies: bool) -> Courier:
+        def report(verdicts: Sequence[Verdict]) -> None:
+            if dies:
+                raise TransientError("killed")
+            outbox.mark(verdicts, clock.now_ns())
+
+        return Courier(
+            settings.sinks, make_context("courier", clock=clock),
+            fetch=lambda limit: outbox.due(clock.now_ns(), limit), report=report,
+        )  # fmt: skip
+
+    series = world.series("exporter", exporter="192.0.2.1")
+    for rows in ([world.silence(series)], [], [], []):
+        alarms = [batch for batch in world.batches(rows) if batch.schema.name == "alarm"]
+        outbox.commit(world.now_ns, alarms, clock.now_ns())
+    pause = threading.Event()
+    first = gate(dies=True)
+    for _ in range(1000):
+        with contextlib.suppress(TransientError):
+            first.step()
+        if sink.sent:
+            break
+        pause.wait(0.001)
+    first.stop()
+    second = gate(dies=False)
+    for _ in range(1000):
+        second.step()
+        if len(sink.sent) == 3:
+            break
+        pause.wait(0.001)
+    second.stop()
+    outbox.stop()
+    states = [[word for word in key.split("-") if word.isalpha()] for (key,) in sink.sent]
+    assert states == [["raised", "a"], ["raised", "a"], ["cleared", "a"]], sink.sent
 
 
 def test_a_delivery_of_a_sink_that_is_gone_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
