@@ -45,7 +45,8 @@ class FailedLogins:
         edges = logs["message"]
         for row in rows[:LINES_MAX].tolist():
             text = message[edges[row] : edges[row + 1]].tobytes().decode("utf-8", "replace")
-            self._count(source_of(text), hosts[int(logs["host"][row])], now_ns)
+            host = self._network.router_of(hosts[int(logs["host"][row])])
+            self._count(source_of(text), host, now_ns)
 
     def _count(self, source: str, host: str, now_ns: int) -> None:
         tries, last_ns, first_ns = self._tries.pop((source, host), (0.0, now_ns, now_ns))

@@ -230,7 +230,7 @@ def _write(buffer, at, end, family, path_ids, withdrawn, message, now, wide, wor
             bits = np.int64(0)
             place = at + size  # of an address
             width = np.int64(0)  # its octets
-            if kind <= 5:
+            if kind <= 5 or (kind <= 10 and size >= 8):  # RFC 9251, 9572: all begin with it
                 distinguisher = load_u64(buffer, at)
                 key = _mix(key, distinguisher)
             if kind == 1:

@@ -106,14 +106,69 @@ def _year_of(time_ns):  # type: ignore[no-untyped-def]
 
 
 @subroutine
+def _month_days(year, month):  # type: ignore[no-untyped-def]
+    """Return how many days a month has, 0 for one that is none; year 0 may be a leap year."""
+    if month < 1 or month > 12:
+        return 0
+    if month == 2:
+        leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+        return 29 if leap else 28
+    return 30 if month == 4 or month == 6 or month == 9 or month == 11 else 31
+
+
+@subroutine
+def _is_weekday(b, at):  # type: ignore[no-untyped-def]
+    """Return whether an English day of the week stands at `at`, three letters in any case."""
+    word = (
+        (np.int64(b[at]) | 32) << 16 | (np.int64(b[at + 1]) | 32) << 8 | (np.int64(b[at + 2]) | 32)
+    )
+    for name in (0x6D6F6E, 0x747565, 0x776564, 0x746875, 0x667269, 0x736174, 0x73756E):
+        if word == name:
+            return True
+    return False
+
+
+@subroutine
+def _epoch(b, at, end):  # type: ignore[no-untyped-def]
+    """Return (place behind, ns since 1970) of `1790000000.123 `, place -1 where there is none (Meraki)."""
+    value, digits = _number(b, at, end, 10)
+    p = at + digits
+    if digits != 10 or p + 1 >= end or b[p] != 46:
+        return -1, np.int64(0)
+    fraction, places = _number(b, p + 1, end, 9)
+    p += 1 + places
+    if places == 0 or p >= end or b[p] != 32:
+        return -1, np.int64(0)
+    for _ in range(9 - places):
+        fraction *= 10
+    return p, value * 1000000000 + fraction
+
+
+@subroutine
+def _sequence(b, at, end):  # type: ignore[no-untyped-def]
+    """Return the place behind a sequence number `521: ` and its blanks, `at` where there is none."""
+    _, digits = _number(b, at, end, 12)
+    p = at + digits
+    if p + 1 >= end or b[p] != 58 or b[p + 1] != 32:
+        return at
+    p += 2
+    while p < end and b[p] == 32:
+        p += 1
+    return p
+
+
+@subroutine
 def _clock(b, at, end):  # type: ignore[no-untyped-def]
-    """Return (place behind, ns of the day) of `HH:MM:SS[.fraction]`, (-1, 0) where there is none."""
+    """Return (place behind, ns of the day) of `HH:MM:SS[.fraction]`, (-1, 0) where there is none.
+
+    -1 ns where no clock says that: `24:00:00`.
+    """
     if at + 8 > end or b[at + 2] != 58 or b[at + 5] != 58:
         return -1, 0
     hour, a = _number(b, at, end, 2)
     minute, c = _number(b, at + 3, end, 2)
     second, d = _number(b, at + 6, end, 2)
-    if a != 2 or c != 2 or d != 2 or hour > 23 or minute > 59 or second > 60:
+    if a != 2 or c != 2 or d != 2:
         return -1, 0
     p = at + 8
     fraction = np.int64(0)
@@ -124,6 +179,8 @@ def _clock(b, at, end):  # type: ignore[no-untyped-def]
         p += 1 + digits
         while p < end and _is_digit(b[p]):
             p += 1
+    if hour > 23 or minute > 59 or second > 60:
+        return p, -1
     return p, ((hour * 60 + minute) * 60 + second) * 1000000000 + fraction
 
 
@@ -153,6 +210,8 @@ def _zone(b, at, end, names, minutes):  # type: ignore[no-untyped-def]
             return at, NO_ZONE
         total = hours * 60 + rest
         return q, (total if b[p] == 43 else -total)
+    if b[p] == 122 and p == at and (p + 1 == end or b[p + 1] == 32):
+        return p + 1, 0  # RFC 3339 lets `z` be small, RFC 5424 does not
     letters = 0
     word = np.uint64(0)
     while p + letters < end and letters < 6 and _is_letter(b[p + letters]):
@@ -180,8 +239,9 @@ def _zone(b, at, end, names, minutes):  # type: ignore[no-untyped-def]
 def _stamp(b, at, end, names, minutes):  # type: ignore[no-untyped-def]
     """Return (place behind, year, month, day, ns of the day, zone) of a time; place -1 = none.
 
-    Year 0 = not said. `Mmm dd [yyyy] HH:MM:SS`, `yyyy Mmm dd HH:MM:SS`, `yyyy-mm-dd[T ]HH:MM:SS`,
-    `yyyy/mm/dd HH:MM:SS`, `yyyy-Mmm-dd HH:MM:SS`; each with fraction and zone.
+    Year 0 = not said; day 0 = what is written is no time: a 30th of February, 24 o'clock. `Mmm dd [yyyy]
+    HH:MM:SS`, `yyyy Mmm dd HH:MM:SS`, `yyyy-mm-dd[T ]HH:MM:SS`, `yyyy/mm/dd HH:MM:SS`, `yyyy-Mmm-dd
+    HH:MM:SS`; each with fraction and zone, `Mmm dd` also behind the day of the week.
     """
     year = np.int64(0)
     month = np.int64(0)
@@ -198,24 +258,28 @@ def _stamp(b, at, end, names, minutes):  # type: ignore[no-untyped-def]
         if mark == 32 or (mark == 45 and _is_letter(b[p + 1])):
             month = np.int64(_month(b, p + 1, end))
             p += 4
+            if month == 0:
+                return -1, year, month, day, np.int64(0), NO_ZONE
         elif mark == 45 or mark == 47:
             month, digits = _number(b, p + 1, end, 2)
-            if digits != 2:
-                month = np.int64(0)
-            p += 3
-        if month < 1 or month > 12 or p >= end or b[p] != mark:
+            if digits == 0:
+                return -1, year, month, day, np.int64(0), NO_ZONE
+            p += 1 + digits
+        if p >= end or b[p] != mark:
             return -1, year, month, day, np.int64(0), NO_ZONE
         p += 1
     else:
+        if b[p + 3] == 32 and _is_weekday(b, p):
+            p += 4
         month = np.int64(_month(b, p, end))
-        if month == 0 or b[p + 3] != 32:
+        if month == 0 or p + 4 > end or b[p + 3] != 32:
             return -1, year, month, day, np.int64(0), NO_ZONE
         p += 4
     while p < end and b[p] == 32:
         p += 1
     day, digits = _number(b, p, end, 2)
     p += digits
-    if digits == 0 or day < 1 or day > 31 or p >= end or (b[p] != 32 and b[p] != 84):
+    if digits == 0 or p >= end or (b[p] != 32 and b[p] | 32 != 116):  # `T`, RFC 3339 also `t`
         return -1, year, month, day, np.int64(0), NO_ZONE
     p += 1
     if year == 0 and p + 5 < end and b[p + 4] == 32:
@@ -229,7 +293,10 @@ def _stamp(b, at, end, names, minutes):  # type: ignore[no-untyped-def]
     p, zone = _zone(b, behind, end, names, minutes)
     if year == 0 and p + 5 <= end and b[p] == 32 and (b[p + 1] == 49 or b[p + 1] == 50):
         said, digits = _number(b, p + 1, end, 5)  # `Aug 24 05:34:00 CST 1987`
-        if digits == 4 and said >= 1970 and (p + 5 == end or b[p + 5] == 32 or b[p + 5] == 58):
+        closed = p + 5 == end or b[p + 5] == 32
+        if not closed and b[p + 5] == 58:  # `1987: `, but not the host 2001:db8::7
+            closed = p + 6 == end or b[p + 6] == 32
+        if digits == 4 and said >= 1970 and closed:
             year = said
             p += 5
     if zone == NO_ZONE:
@@ -237,6 +304,8 @@ def _stamp(b, at, end, names, minutes):  # type: ignore[no-untyped-def]
     if zone != NO_ZONE and p + 4 <= end and b[p] == 32 and b[p + 1] == 68 and b[p + 2] == 83:
         if b[p + 3] == 84:
             p += 4  # Huawei: ` DST`, the offset has it in
+    if of_day < 0 or day > _month_days(year, month):
+        day = np.int64(0)
     return p, year, month, day, of_day, zone
 
 
@@ -360,8 +429,13 @@ def _is_host(b, at, end):  # type: ignore[no-untyped-def]
         stop -= 1
     if stop <= at or stop - at > _HOST_MAX:
         return at
+    colons = 0
     for p in range(at, stop):
         byte = b[p]
+        if byte == 58:
+            colons += 1
+        elif byte == 37 and colons > 1:  # the interface of fe80::1%eth0
+            continue
         named = _is_letter(byte) or _is_digit(byte) or byte == 45 or byte == 46 or byte == 95
         if not named and byte != 58 and byte < 128:
             return at
@@ -419,6 +493,7 @@ def parse_heads(
         zone = np.int64(NO_ZONE)
         timed = False
         app_set = False
+        epoch_ns = np.int64(0)
         p = at
         # RFC 5424: VERSION SP (TIMESTAMP / "-") SP HOSTNAME SP APP-NAME SP PROCID SP MSGID SP SD [SP MSG]
         _version, digits = _number(b, at, end, 3)
@@ -491,16 +566,16 @@ def parse_heads(
                 p += 1
             # Cisco's sequence numbers: `521: `, also two of them; NX-OS without a host: `: `.
             for _ in range(2):
-                value, digits = _number(b, p, end, 12)
-                if p + digits + 1 < end and b[p + digits] == 58 and b[p + digits + 1] == 32:
-                    p += digits + 2
-                    while p < end and b[p] == 32:
-                        p += 1
+                p = _sequence(b, p, end)
+            behind, epoch_ns = _epoch(b, p + 2 if p + 2 < end and b[p + 1] == 32 else p, end)
+            if behind > 0:
+                timed = True
+                p = behind
             # The time is here, or behind one or two words: `host: `, `host RP/0/RSP0/CPU0:`.
             base = p
             word_at = p
             colon = False
-            for words in range(3):
+            for words in range(0 if timed else 3):
                 q = word_at
                 if q < end and (b[q] == 42 or b[q] == 46 or b[q] == 58):
                     q += 1
@@ -552,6 +627,7 @@ def parse_heads(
                 word_at = stop
                 while word_at < end and b[word_at] == 32:
                     word_at += 1
+                word_at = _sequence(b, word_at, end)  # `host: 521: `
             if timed:
                 while p < end and b[p] == 32:
                     p += 1
@@ -609,6 +685,9 @@ def parse_heads(
                         p = after
             while p < end and b[p] == 32:
                 p += 1
+            place = _sequence(b, p, end)
+            if place < end and b[place] == 37:
+                p = place  # EOS numbers its messages behind the program
             first, stop, behind, said = _message_id(b, p, end)
             if behind < 0 and app_set:
                 # opengear: `host app time TAG: text`
@@ -663,7 +742,10 @@ def parse_heads(
                 if b[host + 2] == 48 or b[host + 2] == 49:
                     out[HOST_START, m] = host + 4
                     out[HOST_SIZE, m] -= 4
-        if timed:
+        if epoch_ns > 0:
+            out[CLOCK_NS, m] = epoch_ns
+            out[ZONE_MINUTES, m] = 0
+        elif timed and day > 0:
             if year == 0:
                 flags |= NO_YEAR
                 arrived = _year_of(arrival_ns[m])

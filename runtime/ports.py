@@ -53,7 +53,7 @@ class NetworkMap(Protocol):
     """Names and neighbourhood. Implemented by `correlator.tables`; empty where none is given."""
 
     def router_of(self, exporter: str) -> str:
-        """Return the router's name for an exporter address (as text), or the address itself."""
+        """Return the router's name for what a source calls it (address, host name), or that itself."""
         ...
 
     def interface(self, exporter: str, index: int) -> Interface | None:

@@ -244,7 +244,7 @@ class Back:
         outcome = Outcome(tick.tick_end_ns, promises)
         if self.logs is not None:
             for alarms in self.logs.advance(tick.tick_end_ns):
-                self._sort(self.alerting.process(alarms), outcome)
+                self._sort(self.alerting.process(self.merger.named(alarms)), outcome)
         for batch in tick.batches:
             if batch.schema.name == "control":
                 self._tell(batch)
@@ -255,7 +255,7 @@ class Back:
                 self.merger.process(batch)
             elif batch.schema.name == LOG.name and self.logs is not None:
                 for alarms in self.logs.process(batch, tick.tick_end_ns):
-                    self._sort(self.alerting.process(alarms), outcome)
+                    self._sort(self.alerting.process(self.merger.named(alarms)), outcome)
                 if _accepts(self.alerting, batch):
                     self._sort(self.alerting.process(batch), outcome)
             elif batch.schema.name in EVENTS and _accepts(self.alerting, batch):

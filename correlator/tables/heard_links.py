@@ -58,6 +58,10 @@ class HeardLinks:
             self._names[address], self._systems[system] = entity, address
             self.version += 1
 
+    def address(self, system: str) -> str:
+        """Return where the device with a system name was polled, or ""."""
+        return self._systems.get(system, "")
+
     def port(self, address: str, port: int, text: str, at_ns: int) -> None:
         """Take who is at the other end of a port: JSON with local_port, remote, remote_port."""
         said = _object(text)
@@ -114,7 +118,7 @@ class HeardLinks:
         short = said.partition(".")[0]
         address = self._systems.get(said) or self._systems.get(short) or said
         entity = self._names.get(address, "")
-        for name in (router_of(address), router_of(said), entity, short):
+        for name in (router_of(address), router_of(said), entity):
             if is_router(name):
                 return name
         return entity or said

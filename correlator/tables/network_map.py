@@ -1,6 +1,7 @@
 """Names and neighbourhood: routers, interfaces, links and prefixes from a TOML file and options data."""
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from correlator.tables.routing import RoutingTable
 
 NAMES_MAX = 100_000
+_HOST = re.compile(r"(?=[^.]*[A-Za-z])[\w-]+(\.[\w-]+)*")  # a host's name, not an address or a port
 HEARD_EVERY_NS = 60_000_000_000  # so often do links that were heard change the topology
 
 
@@ -94,6 +96,9 @@ class FileNetworkMap:
         network = network or NetworkFile()
         self._address = {router.address: router.name for router in network.router}
         self._exporter = {router.name: router.address for router in network.router}
+        self._hosts: dict[str, list[str]] = {}  # routers by the first label of their names
+        for name in self._exporter:
+            self._hosts.setdefault(name.partition(".")[0].casefold(), []).append(name)
         self._site = {router.name: router.site for router in network.router}
         sites = {site.name: site.owner for site in network.site}
         self._teams = {
@@ -126,8 +131,27 @@ class FileNetworkMap:
         ]
 
     def router_of(self, exporter: str) -> str:
-        """Return the router's name for an exporter address, or the address itself."""
-        return self._address.get(exporter, exporter)
+        """Return the router's name for what a source calls it, or that itself where none is meant.
+
+        One rule for all sources: the name as it is, an address of the map, the system name that
+        polling heard at such an address, else the first label of a host name where it fits one
+        router: `ams1.example.net` is `ams1`, not `ams1.lab.example.org`.
+        """
+        name = self._address.get(exporter, exporter)
+        if name in self._exporter or not _HOST.fullmatch(name):
+            return name
+        heard = self._address.get(self._heard.address(name), "")
+        return heard or self._by_label(name) or name
+
+    def _by_label(self, host: str) -> str:
+        whole = host.casefold() + "."
+        near = [
+            router
+            for router in self._hosts.get(whole.partition(".")[0], ())
+            for known in (router.casefold() + ".",)
+            if whole.startswith(known) or known.startswith(whole)
+        ]
+        return near[0] if len(near) == 1 else ""
 
     def address_of(self, router: str) -> str:
         """Return a router's exporter address, or "" where it is not known."""

@@ -161,6 +161,43 @@ def head(message: bytes | str, **options: Any) -> tuple[Any, ...]:
             "<192>x y", (5, "192.0.2.1", "", "", "", "<192>x y"), id="priority beyond 191"
         ),
         pytest.param(
+            "<13>Sep 21 14:13:20 2001:db8::7 sshd[12]: t",
+            (5, "2001:db8::7", "sshd", "12", "", "t"),
+            id="an IPv6 address that begins like a year",
+        ),
+        pytest.param(
+            "<13>Sep 21 14:13:20 fe80::1%eth0 sshd[12]: t",
+            (5, "fe80::1%eth0", "sshd", "12", "", "t"),
+            id="an IPv6 address with its interface",
+        ),
+        pytest.param(
+            "<13>Mon Sep 21 14:13:20 2026 host app: t", (5, "host", "app", "", "", "t"),
+            id="the day of the week first",
+        ),
+        pytest.param(
+            "<189>12345: r1: 001234: Sep 21 14:13:20.123 CEST: %SYS-5-CONFIG_I: Configured",
+            (5, "r1", "SYS", "", "SYS-5-CONFIG_I", "Configured"),
+            id="IOS, a sequence number on both sides of the host",
+        ),
+        pytest.param(
+            "<187>Sep 21 14:13:20 eos1 Ebra[1234]: 345: %LINEPROTO-5-UPDOWN: down",
+            (3, "eos1", "Ebra", "1234", "LINEPROTO-5-UPDOWN", "down"),
+            id="EOS with sequence numbers",
+        ),
+        pytest.param(
+            "<188>2026-9-21 14:13:20 S5700 %%01SHELL/5/CMDRECORD(s)[0]:Recorded",
+            (4, "S5700", "SHELL", "", "SHELL/5/CMDRECORD", "Recorded"),
+            id="VRP with a month of one digit",
+        ),
+        pytest.param(
+            "<134>1 1790000000.123456789 mx84 urls src=192.0.2.7",
+            (6, "mx84", "", "", "", "urls src=192.0.2.7"), id="Meraki, seconds since 1970",
+        ),
+        pytest.param(
+            "<165>1 2026-09-21t14:13:20z h a - - - t", (5, "h", "a", "", "", "t"),
+            id="RFC 3339 in small letters",
+        ),
+        pytest.param(
             b"\xef\xbb\xbf<13>Sep 21 14:13:20 h a: t", (5, "h", "a", "", "", "t"),
             id="byte order mark",
         ),
@@ -214,11 +251,14 @@ def test_broken_structured_data_is_text() -> None:
         pytest.param("Sep 21 14:28:20", 0, id="a quarter of an hour off: arrival"),
         pytest.param("Jan  1 00:00:20", 0, id="a clock that began anew: arrival"),
         pytest.param("2026-13-21T14:13:20Z", 0, id="no such month: arrival"),
+        pytest.param("2026-02-30T14:13:20Z", 0, id="no such day: arrival"),
+        pytest.param("Sep 21 24:13:20", 0, id="no such hour: arrival"),
     ],
 )
 def test_times(stamp: str, offset_ns: int) -> None:
     (row,) = decode(f"<13>{stamp} host app: text")
     assert row["time_ns"] - ARRIVAL_NS == offset_ns
+    assert (row["host"], row["app"], row["message"]) == ("host", "app", "text")
 
 
 @pytest.mark.parametrize(
@@ -238,6 +278,11 @@ def test_the_year_that_is_not_said_goes_over_new_year(arrival: int, stamp: str) 
 def test_decode_takes_times_as_they_stand() -> None:
     (row,) = decode("<13>2001-09-09T01:46:40Z host app: text", clock="exported")
     assert row["time_ns"] == 1_000_000_000 * SECOND
+
+
+def test_seconds_since_1970_are_a_time() -> None:
+    (row,) = decode("<134>1 1790000000.123456789 mx84 urls src=192.0.2.7", clock="exported")
+    assert row["time_ns"] == ARRIVAL_NS + 123_456_789
 
 
 def test_lines_of_a_file_are_of_the_past() -> None:

@@ -20,6 +20,10 @@ NETWORK = FileNetworkMap(
             RouterEntry(name="ams1", address="192.0.2.1"),
             RouterEntry(name="lon1", address="192.0.2.12"),
             RouterEntry(name="par1", address="2001:db8::1"),
+            RouterEntry(name="fra1.lab.example.net", address="192.0.2.20"),
+            RouterEntry(name="fra1.core.example.net", address="192.0.2.21"),
+            RouterEntry(name="ber1.core", address="192.0.2.22"),
+            RouterEntry(name="10", address="192.0.2.23"),
         ],
         interface=[InterfaceEntry(router="ams1", index=5, name="et-0/0/5")],
     )
@@ -41,6 +45,18 @@ NETWORK = FileNetworkMap(
         pytest.param("ams1:5", "ams1:et-0/0/5", id="named-already"),
         pytest.param("ams1:et-0/0/5", "ams1:et-0/0/5", id="as-it-is"),
         pytest.param("198.51.100.9:xe-1", "198.51.100.9:xe-1", id="unknown-device"),
+        pytest.param("ams1.example.net:et-0/0/5", "ams1:et-0/0/5", id="fqdn"),
+        pytest.param("AMS1.example.net:5", "ams1:et-0/0/5", id="fqdn-and-number"),
+        pytest.param("ams1.example.net", "ams1", id="fqdn-device"),
+        pytest.param("Ams1", "ams1", id="host-names-have-no-case"),
+        pytest.param("fra1:xe-1", "fra1:xe-1", id="a-label-of-two-routers"),
+        pytest.param("fra1.core:xe-1", "fra1.core.example.net:xe-1", id="labels-that-tell-them-apart"),
+        pytest.param("fra1.core.example.org", "fra1.core.example.org", id="another-domain"),
+        pytest.param("ber1.core.example.net", "ber1.core", id="more-labels-than-the-map"),
+        pytest.param("ber1", "ber1.core", id="fewer-labels-than-the-map"),
+        pytest.param("ber1.edge.example.net", "ber1.edge.example.net", id="not-in-that-part"),
+        pytest.param("10.9.9.9", "10.9.9.9", id="an-address-is-no-label"),
+        pytest.param("lon1 peer ams1.example.net", "lon1 peer ams1.example.net", id="not-the-peer"),
         pytest.param("RNC 7", "RNC 7", id="no-address"),
         pytest.param("", "", id="empty"),
     ],
@@ -69,6 +85,15 @@ def test_an_alarm_keeps_its_id_and_its_title_follows() -> None:
     assert after["alarm_id"].tolist() == before["alarm_id"].tolist()
     assert after["entity_id"].tolist() == [stable_id("ams1:et-0/0/5"), stable_id("198.51.100.9")]
     assert name_alarms(after, NETWORK) is after  # nothing left to name
+
+
+def test_the_system_name_that_polling_heard_counts() -> None:
+    network = FileNetworkMap(NetworkFile(router=[RouterEntry(name="ams1", address="192.0.2.1")]))
+    assert entity_name("AMS-R1-re0:xe-7", network) == "AMS-R1-re0:xe-7"
+    said = '{"entity": "ams1", "system": "AMS-R1-re0"}'
+    row = {"exporter_address_low": 0xFFFF_C000_0201, "table": "device", "key": 0, "name": said}
+    network.learn(batch_from_rows(OPTION, [row]))
+    assert entity_name("AMS-R1-re0:xe-7", network) == "ams1:xe-7"
 
 
 def test_a_name_learned_by_polling_counts() -> None:
