@@ -160,17 +160,13 @@ class Load:
             yield f"<{severity}>1 {stamp}.{n % 1000:03d}Z r{n % 200} {text}".encode()
 
     def traps(self, count: int, now_ns: int) -> Iterator[bytes]:
-        """Yield linkDown and linkUp of a hundred interfaces that flap for ever."""
+        """Yield traps of a hundred interfaces that flap for ever; once a second another one goes down."""
         for _ in range(count):
             n = self._trap = self._trap + 1
-            one = Happening(
-                now_ns,
-                "dev1",
-                "link",
-                up=bool(n // 100 % 2),
-                interface=f"ge-{n % 100}",
-                index=n % 100,
-            )
+            up, index = bool(n // 100 % 2), n % 100
+            if n % TRAPS_PER_SECOND == 0:
+                up, index = False, 1000 + n // TRAPS_PER_SECOND
+            one = Happening(now_ns, "dev1", "link", up=up, interface=f"ge-{index}", index=index)
             trap = self._traps.trap(one)
             assert trap is not None
             yield trap
