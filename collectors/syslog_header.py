@@ -122,10 +122,10 @@ def _is_weekday(b, at):  # type: ignore[no-untyped-def]
     word = (
         (np.int64(b[at]) | 32) << 16 | (np.int64(b[at + 1]) | 32) << 8 | (np.int64(b[at + 2]) | 32)
     )
-    for name in (0x6D6F6E, 0x747565, 0x776564, 0x746875, 0x667269, 0x736174, 0x73756E):
-        if word == name:
-            return True
-    return False
+    return (
+        word == 0x6D6F6E or word == 0x747565 or word == 0x776564 or word == 0x746875
+        or word == 0x667269 or word == 0x736174 or word == 0x73756E
+    )  # fmt: skip
 
 
 @subroutine

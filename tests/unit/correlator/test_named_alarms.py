@@ -50,7 +50,9 @@ NETWORK = FileNetworkMap(
         pytest.param("ams1.example.net", "ams1", id="fqdn-device"),
         pytest.param("Ams1", "ams1", id="host-names-have-no-case"),
         pytest.param("fra1:xe-1", "fra1:xe-1", id="a-label-of-two-routers"),
-        pytest.param("fra1.core:xe-1", "fra1.core.example.net:xe-1", id="labels-that-tell-them-apart"),
+        pytest.param(
+            "fra1.core:xe-1", "fra1.core.example.net:xe-1", id="labels-that-tell-them-apart"
+        ),
         pytest.param("fra1.core.example.org", "fra1.core.example.org", id="another-domain"),
         pytest.param("ber1.core.example.net", "ber1.core", id="more-labels-than-the-map"),
         pytest.param("ber1", "ber1.core", id="fewer-labels-than-the-map"),
