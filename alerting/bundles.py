@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from alerting.alarm import SEVERITIES
-from alerting.alert import Alert
+from alerting.alert import Alert, Envelope, SealedAlert
 from alerting.config import RouteSettings
 from telemetry.identity import id_text, stable_id
 
@@ -51,10 +51,11 @@ class Groups:
         self.due_ns = NEVER_NS
 
     def join(
-        self, db: sqlite3.Connection, sink: str, route: RouteSettings, alert: Alert, body: str, now_ns: int
+        self, db: sqlite3.Connection, sink: str, route: RouteSettings, alert: SealedAlert, body: str, now_ns: int
     ) -> None:  # fmt: skip
         """Let an alert be told to a sink with the others of its group."""
-        labels = {name: str(LABELS[name](alert) or "") for name in route.group_by}
+        opened = alert.opened()
+        labels = {name: str(LABELS[name](opened) or "") for name in route.group_by}
         text = json.dumps(labels, sort_keys=True)
         number = id_text(stable_id(f"group|{sink}|{text}"))
         due_ns = now_ns + round(route.group_wait_seconds * 1e9)
@@ -67,7 +68,7 @@ class Groups:
         self._touch(db, number, now_ns)
 
     def change(
-        self, db: sqlite3.Connection, alert: Alert, body: str, now_ns: int, *, over: bool
+        self, db: sqlite3.Connection, alert: Envelope, body: str, now_ns: int, *, over: bool
     ) -> None:
         """Take a change of an alert that may be in groups."""
         for (number,) in db.execute(

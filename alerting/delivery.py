@@ -3,7 +3,7 @@
 import msgspec
 
 from alerting.alarm import SEVERITIES
-from alerting.alert import Alert
+from alerting.alert import Envelope
 from alerting.config import SinkSettings
 
 
@@ -57,7 +57,7 @@ class SinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     oldest_ns: int = 0  # when the oldest that waits was made; 0 = none waits
 
 
-def wants(sink: SinkSettings, alert: Alert) -> bool:
+def wants(sink: SinkSettings, alert: Envelope) -> bool:
     """Whether a sink's route takes this alert."""
     severe = SEVERITIES.index(alert.severity) <= SEVERITIES.index(sink.least_severity)
     return severe and (not sink.kinds or alert.kind in sink.kinds)

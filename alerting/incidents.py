@@ -261,6 +261,11 @@ class Incidents:
         return rows
 
     @property
+    def open(self) -> int:
+        """How many are open."""
+        return len(self.all) - len(self._closed)
+
+    @property
     def due_ns(self) -> int:
         """When the wait of the incident that waits longest is over."""
         first = next(iter(self._waiting), None)
@@ -357,7 +362,8 @@ class Incidents:
 
     def _expire(self, now_ns: int) -> None:
         """Forget incidents that closed too long ago to come back."""
-        for number in list(self._closed):
+        while self._closed:
+            number = next(iter(self._closed))
             if now_ns - self.all[number].closed_ns < self._repeat_ns:
                 break
             self._drop(number)

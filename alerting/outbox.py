@@ -8,50 +8,31 @@ lost, and a tick that was committed is never committed again. Deliveries carry a
 import contextlib
 import json
 import sqlite3
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alerting.alert import Alert
+from alerting.alert import SealedAlert
+from alerting.bodies import Bodies
 from alerting.config import AlertingSettings
 from alerting.delivery import Delivery, Verdict
-from alerting.outbox_tables import (
-    ANSWER_CHARACTERS_MAX,
-    APPLICATION_ID,
-    DAMAGE,
-    MIGRATIONS,
-    SALVAGED,
-    VERSION,
-    check_bodies,
-    fits,
-    keep_digest,
-    keep_incidents,
-    record,
-    remedy,
-)
-from alerting.records import alerts_of, notices_of
-from alerting.telling import Letter, Telling, body_of, incidents_as_alerts
+from alerting.outbox_file import open_file, remedy, rows_of, transaction
+from alerting.outbox_tables import ANSWER_CHARACTERS_MAX, keep_digest, keep_incidents, record
+from alerting.outbox_trim import give_up_overflow, trim
+from alerting.records import sealed_alerts, sealed_notices
+from alerting.telling import Letter, Telling, incidents_as_alerts
 from runtime.component import Context
-from runtime.mistakes import NOT_STARTED
 from telemetry.batch import Batch
-from telemetry.errors import ConfigError, TransientError
+from telemetry.errors import TransientError
 
 REFUSED_TICKS_MAX = 10_000  # kept in memory while a disk refuses; then no more should come
-DONE_KEPT = 10_000
-CHANGES_KEPT = 100_000
-CLEARED_KEPT = 10_000  # alarms and incidents that are over
-SENT_KEPT = 10_000
-DIGEST_HOURS_KEPT = 31 * 24
-AUDIT_KEPT = 100_000
 ACTIONS = ("command", "diagnostics")  # kinds of sinks that do something rather than tell it
 TRIM_EVERY_TICKS = 500
-# SQLite moves its log into the file within the commit that fills so many pages of it; `rest` does so
-# earlier, after so many rows of deliveries or transactions, when no alert waits for it.
-LOG_PAGES_MAX = 8_000
-LOG_ROWS = 250
+LOG_ROWS = (
+    250  # rows of deliveries or transactions after which `rest` moves SQLite's log into the file
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +40,8 @@ class _Kept:
     """What one tick commits."""
 
     tick_end_ns: int
-    alerts: Sequence[Alert]
-    notices: Sequence[Alert]
+    alerts: Sequence[SealedAlert]
+    notices: Sequence[SealedAlert]
     now_ns: int
     incidents: Sequence[Batch]
     digest: Sequence[Batch]
@@ -90,89 +71,27 @@ class Outbox:
         self._refused: deque[_Kept] = deque()
         self._trouble = ""
         # Called with the alerts and incidents of each tick once it is committed.
-        self.on_commit: Callable[[Sequence[Alert], Sequence[Alert]], None] = lambda *_: None
+        self.on_commit: Callable[[Sequence[SealedAlert], Sequence[SealedAlert]], None] = lambda *_: (
+            None
+        )
         self._sinks: tuple[str, ...] = ()  # those of the configuration, and those of old deliveries
-        self._telling = Telling(settings, context)
+        self._bodies = Bodies()
+        self._telling = Telling(settings, context, self._bodies)
         # Sinks that act on the network: what became of each of their deliveries is kept as a record.
         self._audited = {
             name for name, sink in settings.sinks.items() if sink.approval or sink.kind in ACTIONS
         }
 
     def start(self) -> None:
-        """Open the file, bring it to this version and check it.
-
-        A damaged file is set aside whole under a new name, and a new one is begun; where a disk or
-        another process refuses, or a newer Tocsin wrote it, ConfigError says what to do.
-        """
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._open()
-        except (sqlite3.DatabaseError, OSError) as error:
-            text = str(error)
-            if isinstance(error, OSError) or not any(word in text for word in DAMAGE):
-                raise ConfigError(f"{self._path}: {remedy(text)}. {NOT_STARTED}") from error
-            aside = self._set_aside(text)
-            self._open()
-            self._salvage(aside)
-
-    def _open(self) -> None:
-        db = sqlite3.connect(self._path, isolation_level=None, timeout=2.0)
-        try:
-            db.execute("pragma journal_mode = wal")
-            db.execute("pragma synchronous = full")
-            db.execute(f"pragma wal_autocheckpoint = {LOG_PAGES_MAX}")
-            version = int(db.execute("pragma user_version").fetchone()[0])
-            if version > VERSION:
-                raise ConfigError(
-                    f"{self._path} has version {version}, this Tocsin knows {VERSION}; upgrade "
-                    f"Tocsin or move the file away. {NOT_STARTED}"
-                )
-            if db.execute("pragma quick_check").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("quick_check found damage")
-            for number in range(version, VERSION):
-                db.executescript(
-                    f"begin; {MIGRATIONS[number]}; pragma application_id = {APPLICATION_ID};"
-                    f" pragma user_version = {number + 1}; commit;"
-                )
-            check_bodies(db)
-            # What an earlier process could not sync is only sure to be there once it is written again.
-            with contextlib.suppress(sqlite3.OperationalError):
-                db.execute("pragma wal_checkpoint(truncate)")
-            old = db.execute("select distinct sink from delivery where state != 'sent'").fetchall()
-        except BaseException:
-            db.close()
-            raise
+        """Open the file; see `open_file` for what is damaged and what refuses."""
+        self._db, self.damaged = open_file(self._path, self._context)
+        if self.damaged:
+            self._damaged.add()
+        old = self._db.execute(
+            "select distinct sink from delivery where state != 'sent'"
+        ).fetchall()
         self._sinks = tuple(sorted({*self._settings.sinks, *(row[0] for row in old)}))
-        self._db = db
-
-    def _set_aside(self, text: str) -> Path:
-        aside = f"{self._path.name}.damaged-{self._context.clock.now_ns() // 10**9}"
-        for suffix in ("", "-wal", "-shm"):
-            part = Path(f"{self._path}{suffix}")
-            if part.exists():
-                part.rename(part.with_name(aside + suffix))
-        self.damaged = aside
-        self._damaged.add()
-        self._context.log.error("outbox_set_aside file=%s error=%s", aside, text)
-        return self._path.with_name(aside)
-
-    def _salvage(self, aside: Path) -> None:
-        """Take over every row of a damaged file that can still be read and fits its checksum."""
-        kept = lost = 0
-        with contextlib.closing(sqlite3.connect(f"file:{aside}?mode=ro", uri=True)) as old:
-            for table, columns, summed in SALVAGED:
-                marks = ",".join("?" * (columns.count(",") + 1))
-                with self._transaction() as db, contextlib.suppress(sqlite3.DatabaseError):
-                    order = " order by number" if table == "delivery" else ""
-                    for row in old.execute(f"select {columns} from {table}{order}"):
-                        if summed and not fits(row[-2], row[-1]):
-                            lost += 1
-                            continue
-                        db.execute(
-                            f"insert or ignore into {table} ({columns}) values ({marks})", row
-                        )
-                        kept += 1
-        self._context.log.error("outbox_salvaged rows=%d rows_damaged=%d", kept, lost)
+        self._bodies.start(self._db)
 
     def stop(self) -> None:
         """Close the file."""
@@ -218,7 +137,7 @@ class Outbox:
         *,
         incidents: Sequence[Batch] = (),
         digest: Sequence[Batch] = (),
-    ) -> list[Alert]:
+    ) -> list[SealedAlert]:
         """Commit a tick in one transaction; return the alerts of all ticks that are committed by that.
 
         Alarm changes, their deliveries, incidents, digest rows and "this tick is done" become
@@ -227,14 +146,14 @@ class Outbox:
         a restart the journal has it. A commit whose sync fails is rolled back: SQLite writes it again
         to the same place of the log, so a later sync that succeeds is one of what is written then.
         """
-        alerts = [alert for batch in alarms for alert in alerts_of(batch)]
-        notices = [notice for batch in incidents for notice in notices_of(batch)]
+        alerts = [alert for batch in alarms for alert in sealed_alerts(batch)]
+        notices = [notice for batch in incidents for notice in sealed_notices(batch)]
         self._refused.append(_Kept(tick_end_ns, alerts, notices, now_ns, incidents, digest))
         return self.retry_ticks()
 
-    def retry_ticks(self) -> list[Alert]:
+    def retry_ticks(self) -> list[SealedAlert]:
         """Commit the ticks that wait; return the alerts of those that are committed now, not before."""
-        told: list[Alert] = []
+        told: list[SealedAlert] = []
         try:
             while self._refused:
                 kept = self._refused[0]
@@ -266,6 +185,7 @@ class Outbox:
             self._ticks += 1
             if self._ticks % TRIM_EVERY_TICKS == 0:
                 self._trim(db)
+            self._bodies.flush(db)
         return True
 
     def rest(self) -> None:
@@ -285,30 +205,41 @@ class Outbox:
         )
 
     def _keep(
-        self, db: sqlite3.Connection, alerts: Sequence[Alert], notices: Sequence[Alert], now_ns: int
+        self,
+        db: sqlite3.Connection,
+        alerts: Sequence[SealedAlert],
+        notices: Sequence[SealedAlert],
+        now_ns: int,
     ) -> None:
-        states, changes = [], []
-        for alert in alerts:
-            body = body_of(alert)
-            crc = zlib.crc32(body.encode())
-            states.append(
-                (alert.id, alert.kind, alert.entity, alert.state, alert.severity, alert.raised_ns,
-                 alert.changed_ns, alert.cleared_ns, body, crc)
-            )  # fmt: skip
-            changes.append((alert.change, alert.id, alert.changed_ns, alert.state, body, crc))
-        db.executemany("insert or replace into alarm values (?,?,?,?,?,?,?,?,?,?)", states)
-        db.executemany("insert or ignore into change values (?,?,?,?,?,?)", changes)
+        bodies = [self._bodies.number(alert) for alert in alerts]
+        db.executemany(
+            "insert into alarm values (?,?,?,?,?) on conflict (id) do update set"
+            " state = excluded.state, changed_ns = excluded.changed_ns,"
+            " cleared_ns = excluded.cleared_ns, body = excluded.body",
+            [
+                (alert.id, alert.state, alert.changed_ns, alert.cleared_ns, body)
+                for alert, body in zip(alerts, bodies, strict=True)
+            ],
+        )
+        db.executemany(
+            "insert or ignore into change values (?,?,?,?,?)",
+            [
+                (body, alert.change, alert.id, alert.changed_ns, alert.state)
+                for alert, body in zip(alerts, bodies, strict=True)
+            ],
+        )
         self._post(
             db, self._telling.letters(db, alerts, incidents_as_alerts(notices), now_ns), now_ns
         )
 
     def _post(self, db: sqlite3.Connection, letters: Sequence[Letter], now_ns: int) -> None:
         db.executemany(
-            "insert or ignore into delivery (key, sink, alarm, body, crc, created_ns, due_ns, state)"
+            "insert or ignore into delivery"
+            " (key, sink, alarm, body, changed_ns, created_ns, due_ns, state)"
             " values (?,?,?,?,?,?,?,?)",
             [
                 (f"{letter.alert.change}-{letter.sink}", letter.sink, letter.alert.id, letter.body,
-                 zlib.crc32(letter.body.encode()), now_ns, now_ns, "held" if letter.held else "waiting")
+                 letter.alert.changed_ns, now_ns, now_ns, "held" if letter.held else "waiting")
                 for letter in letters
             ],
         )  # fmt: skip
@@ -316,47 +247,15 @@ class Outbox:
         self._deliveries.add("queued", len(letters))
 
     def _trim(self, db: sqlite3.Connection) -> None:
-        """Keep every table within its bound, the newest rows; what waits is trimmed last of all."""
-        db.execute(
-            "delete from done where tick_end_ns <= (select tick_end_ns from done"
-            " order by tick_end_ns desc limit 1 offset ?)", (DONE_KEPT,),
-        )  # fmt: skip
-        db.execute(
-            "delete from change where changed_ns < (select changed_ns from change"
-            " order by changed_ns desc limit 1 offset ?)", (CHANGES_KEPT,),
-        )  # fmt: skip
-        for table, over in (("alarm", "cleared_ns"), ("incident", "closed_ns")):
-            db.execute(
-                f"delete from {table} where {over} > 0 and changed_ns <"
-                f" (select changed_ns from {table} where {over} > 0"
-                f" order by changed_ns desc limit 1 offset ?)", (CLEARED_KEPT,),
-            )  # fmt: skip
-        db.execute(
-            "delete from digest where hour_start_ns <= (select max(hour_start_ns) from digest) - ?",
-            (DIGEST_HOURS_KEPT * 3_600_000_000_000,),
-        )
-        db.execute(
-            "delete from audit where number <= (select max(number) from audit) - ?", (AUDIT_KEPT,)
-        )
-        for state in ("sent", "given_up", "superseded", "rejected", "held"):
-            db.execute(
-                "delete from delivery where state = ? and number <= (select number from delivery"
-                " where state = ? order by number desc limit 1 offset ?)",
-                (state, state, SENT_KEPT),
-            )
+        trim(db)
         for name in self._settings.sinks:
-            gone = db.execute(
-                "update delivery set state = 'given_up', answer = 'too many were waiting'"
-                " where sink = ? and state = 'waiting' and number <= (select number from delivery"
-                " where sink = ? and state = 'waiting' order by number desc limit 1 offset ?)",
-                (name, name, self._settings.waiting_max),
-            )
-            if gone.rowcount > 0:
-                self._deliveries.add("overflowed", gone.rowcount)
+            most = self._settings.waiting_max
+            gone = give_up_overflow(db, name, most)
+            if gone:
+                self._deliveries.add("overflowed", gone)
                 self._context.log.error(
-                    "outbox_overflow sink=%s given_up=%d waiting_max=%d", name, gone.rowcount,
-                    self._settings.waiting_max,
-                )  # fmt: skip
+                    "outbox_overflow sink=%s given_up=%d waiting_max=%d", name, gone, most
+                )
 
     # ---- delivery
 
@@ -371,10 +270,12 @@ class Outbox:
         made: list[Delivery] = []
         for sink in self._sinks:
             rows = self._rows(
-                "select number, key, sink, alarm, body, attempts, created_ns from delivery d"
+                "select d.number, key, sink, alarm, text as body, attempts, created_ns"
+                " from delivery d join body on body.number = d.body"
                 " where state = 'waiting' and sink = ? and due_ns <= ? and not exists"
-                " (select 1 from delivery e indexed by delivery_waiting where e.state = 'waiting' and e.sink = d.sink"
-                " and e.alarm = d.alarm and e.number < d.number) order by number limit ?",
+                " (select 1 from delivery e indexed by delivery_waiting where e.state = 'waiting'"
+                " and e.sink = d.sink and e.alarm = d.alarm and e.number < d.number)"
+                " order by d.number limit ?",
                 sink, now_ns, limit,
             )  # fmt: skip
             made += [Delivery(**row) for row in rows]
@@ -384,6 +285,7 @@ class Outbox:
         try:
             with self._transaction() as db:
                 self._post(db, self._telling.timers(db, now_ns), now_ns)
+                self._bodies.flush(db)
         except sqlite3.OperationalError as error:
             self._context.log.warning("outbox_refused file=%s error=%s", self._path, error)
 
@@ -481,8 +383,9 @@ class Outbox:
     def told(self, sink: str, *, limit: int = 10_000) -> list[str]:
         """Return what a sink was last told of each alarm that is up, as JSON of alerts."""
         rows = self._rows(
-            "select body from told where sink = ? order by alarm limit ?", sink, limit
-        )
+            "select text as body from told join body on number = body where sink = ?"
+            " order by alarm limit ?", sink, limit,
+        )  # fmt: skip
         return [str(row["body"]) for row in rows]
 
     def audit(self, *, limit: int = 1000) -> list[dict[str, Any]]:
@@ -511,15 +414,19 @@ class Outbox:
     def alarms(self, *, active_only: bool, limit: int) -> list[dict[str, Any]]:
         """Return alarms as their alerts, the newest change first."""
         where = "where state not in ('cleared', 'closed')" if active_only else ""
-        rows = self._rows(f"select body from alarm {where} order by changed_ns desc limit ?", limit)
+        rows = self._rows(
+            "select text as body from alarm join body on number = body"
+            f" {where} order by changed_ns desc limit ?", limit,
+        )  # fmt: skip
         return [json.loads(row["body"]) for row in rows]
 
     def changes(self, alarm: str = "", *, limit: int = 1000) -> list[dict[str, Any]]:
         """Return changes in order, of one alarm or of all."""
         where, values = ("where id = ?", (alarm,)) if alarm else ("", ())
         rows = self._rows(
-            f"select body from change {where} order by changed_ns, key limit ?", *values, limit
-        )
+            "select text as body from change join body on number = body"
+            f" {where} order by changed_ns, key limit ?", *values, limit,
+        )  # fmt: skip
         return [json.loads(row["body"]) for row in rows]
 
     def incidents(self, *, open_only: bool, limit: int) -> list[dict[str, Any]]:
@@ -545,9 +452,7 @@ class Outbox:
 
     def _rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         assert self._db is not None
-        cursor = self._db.execute(sql, values)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return rows_of(self._db, sql, *values)
 
     @contextlib.contextmanager
     def _asked(self) -> Iterator[sqlite3.Connection]:
@@ -561,14 +466,12 @@ class Outbox:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         assert self._db is not None
-        self._db.execute("begin immediate")
         undo = self._telling.remember()
         try:
-            yield self._db
-            self._db.execute("commit")
-            self._logged += 1
+            with transaction(self._db) as db:
+                yield db
         except BaseException:
-            if self._db.in_transaction:  # SQLite may have rolled back by itself
-                self._db.execute("rollback")
             undo()
+            self._bodies.start(self._db)
             raise
+        self._logged += 1

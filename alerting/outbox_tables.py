@@ -2,18 +2,64 @@
 
 import json
 import sqlite3
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from alerting.bodies import fits
 from alerting.bundles import TABLES as GROUP_TABLES
-from alerting.records import read_json
 from alerting.telling import TABLES
 from telemetry.batch import Batch
 from telemetry.identity import id_text
 
+# Until version 4 each table had bodies of its own; the rows of those days get one each.
+# An index that begins with the time of the change grows at its end: a commit touches few of its pages.
+ONE_BODY = """
+    create table body (number integer primary key, text text not null, crc integer not null);
+    insert or ignore into change
+        select id || '-' || changed_ns || '-' || state, id, changed_ns, state, body, crc from alarm;
+    insert into body select rowid, body, crc from change;
+    create table changed (
+        body integer primary key, key text, id text, changed_ns integer, state text);
+    insert into changed select rowid, key, id, changed_ns, state from change;
+    drop table change;
+    alter table changed rename to change;
+    create unique index change_key on change (changed_ns, key);
+    create table up (
+        id text primary key, state text, changed_ns integer, cleared_ns integer, body integer);
+    insert into up select alarm.id, alarm.state, alarm.changed_ns, alarm.cleared_ns, change.body
+        from alarm join change on change.changed_ns = alarm.changed_ns
+        and change.key = alarm.id || '-' || alarm.changed_ns || '-' || alarm.state;
+    drop table alarm;
+    alter table up rename to alarm;
+    create temp table first as select coalesce(max(number), 0) as body from body;
+    insert into body select first.body + number, delivery.body, crc from delivery, first;
+    create table sending (
+        number integer primary key autoincrement, key text, sink text, alarm text, body integer,
+        changed_ns integer, created_ns integer, due_ns integer, attempts integer default 0,
+        state text default 'waiting', answer text default '');
+    insert into sending select number, key, sink, alarm, first.body + number,
+        cast(substr(key, 18) as integer), created_ns, due_ns, attempts, state, answer
+        from delivery, first;
+    drop table delivery;
+    alter table sending rename to delivery;
+    create unique index delivery_key on delivery (changed_ns, key);
+    create index delivery_body on delivery (body);
+    create index delivery_waiting on delivery (sink, alarm, number) where state = 'waiting';
+    create index delivery_next on delivery (sink, number) where state = 'waiting';
+    create index delivery_state on delivery (state, number);
+    create table knows (alarm text, sink text, body integer, primary key (alarm, sink)) without rowid;
+    create temp table known as select alarm, sink, body from told;
+    drop table first;
+    create temp table first as select coalesce(max(number), 0) as body from body;
+    insert into body select first.body + known.rowid, known.body, crc32(known.body) from known, first;
+    insert into knows select alarm, sink, first.body + known.rowid from known, first;
+    drop table told;
+    alter table knows rename to told;
+    drop table first;
+    drop table known;
+"""
 # Each entry leads from the version before it to its own; only ever append.
 MIGRATIONS = (
     """
@@ -39,34 +85,50 @@ MIGRATIONS = (
     """,
     TABLES,
     GROUP_TABLES,
+    ONE_BODY,
 )
 VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x544F4353  # "TOCS": another program's file is not ours to write to
 ANSWER_CHARACTERS_MAX = 500
-# What SQLite says about a file that is no longer a database, as opposed to a disk that refuses.
-DAMAGE = ("malformed", "not a database", "quick_check", "checksum", "already exists")
 _SORTED = msgspec.json.Encoder(order="sorted")
-# (table, columns, whether each row carries a checksum of its body): what a damaged file gives back.
-SALVAGED = (
-    ("done", "tick_end_ns", False),
-    ("alarm", ("id, kind, entity, state, severity, raised_ns, changed_ns, cleared_ns,"
-              " body, crc"), True),
-    ("change", "key, id, changed_ns, state, body, crc", True),
-    ("delivery", ("key, sink, alarm, created_ns, due_ns, attempts, state, answer,"
-                 " body, crc"), True),
-    ("incident", "id, opened_ns, changed_ns, closed_ns, body", False),
-    ("digest", "hour_start_ns, view, detector, measure, body", False),
-    ("told", "alarm, sink, body", False),
-    ("later", "alarm, sink, due_ns, body", False),
-    ("bundle", "id, sink, labels, since_ns, told_ns, due_ns, wait_ns, repeat_ns", False),
-    ("member", "bundle, alarm, over, body", False),
-    ("audit", "at_ns, who, what, sink, alarm, key, answer", False),
-)  # fmt: skip
+# What a damaged file gives back, by table: its columns, and whether they end in a body and its checksum.
+Salvaged = Mapping[str, tuple[str, bool]]
+_ALWAYS = {
+    "done": ("tick_end_ns", False),
+    "incident": ("id, opened_ns, changed_ns, closed_ns, body", False),
+    "digest": ("hour_start_ns, view, detector, measure, body", False),
+    "later": ("alarm, sink, due_ns, body", False),
+    "bundle": ("id, sink, labels, since_ns, told_ns, due_ns, wait_ns, repeat_ns", False),
+    "member": ("bundle, alarm, over, body", False),
+    "audit": ("at_ns, who, what, sink, alarm, key, answer", False),
+    "told": ("alarm, sink, body", False),
+}
+_OWN_BODIES = _ALWAYS | {
+    "alarm": (
+        "id, kind, entity, state, severity, raised_ns, changed_ns, cleared_ns, body, crc", True,
+    ),
+    "change": ("key, id, changed_ns, state, body, crc", True),
+    "delivery": ("key, sink, alarm, created_ns, due_ns, attempts, state, answer, body, crc", True),
+}  # fmt: skip
+_ONE_BODY = {"body": ("number, text, crc", True)} | _ALWAYS | {
+    "alarm": ("id, state, changed_ns, cleared_ns, body", False),
+    "change": ("body, key, id, changed_ns, state", False),
+    "delivery": (
+        "number, key, sink, alarm, body, changed_ns, created_ns, due_ns, attempts, state, answer", False,
+    ),
+}  # fmt: skip
+NAMING = ("alarm", "change", "delivery", "told")  # tables whose rows name a body
+
+
+def salvaged(version: int) -> Salvaged:
+    """Return what a file of a version gives back."""
+    return _OWN_BODIES if version < 4 else _ONE_BODY
 
 
 def record(
     db: sqlite3.Connection, at_ns: int, who: str, what: str, about: Sequence[str], answer: str
 ) -> None:
+    """Note what was done to the network."""
     db.execute(
         "insert into audit (at_ns, who, what, sink, alarm, key, answer) values (?,?,?,?,?,?,?)",
         (at_ns, who[:200], what, *about, answer[:ANSWER_CHARACTERS_MAX]),
@@ -76,19 +138,25 @@ def record(
 def check_bodies(db: sqlite3.Connection) -> None:
     """Compare what may still be sent or shown with its checksum: quick_check sees no flipped bit."""
     for sql in (
-        "select id, body, crc from alarm",
-        "select key, body, crc from delivery where state = 'waiting'",
+        "select alarm.id, text, crc from alarm left join body on body.number = body",
+        (
+            "select key, text, crc from delivery left join body on body.number = body"
+            " where state = 'waiting'"
+        ),
     ):
-        for name, body, crc in db.execute(sql):
-            if not fits(body, crc):
+        for name, text, crc in db.execute(sql):
+            if not fits(text, crc):
                 raise sqlite3.DatabaseError(f"{name} does not match its checksum")
 
 
-def fits(body: object, crc: object) -> bool:
-    return isinstance(body, str) and zlib.crc32(body.encode()) == crc
+def drop_bodies_of_nobody(db: sqlite3.Connection) -> None:
+    """Delete bodies that no row names: where a told alarm outlived its changes, one is left over."""
+    named = " union all ".join(f"select body from {table}" for table in NAMING)
+    db.execute(f"delete from body where number not in ({named})")
 
 
 def keep_incidents(db: sqlite3.Connection, batch: Batch) -> None:
+    """Write the rows of an incident batch."""
     titles, severities = batch.texts("title"), batch.texts("severity")
     causes, alarms = batch.texts("causes"), batch.texts("alarms")
     numbers, opened, closed, changed = (
@@ -99,18 +167,16 @@ def keep_incidents(db: sqlite3.Connection, batch: Batch) -> None:
         number = id_text(numbers[i])
         body = {
             "id": number, "title": titles[i], "severity": severities[i], "opened_ns": opened[i],
-            "changed_ns": changed[i], "closed_ns": closed[i], "causes": read_json(causes[i]),
-            "alarms": read_json(alarms[i]),
+            "changed_ns": changed[i], "closed_ns": closed[i],
+            "causes": msgspec.Raw(causes[i].encode()), "alarms": msgspec.Raw(alarms[i].encode()),
         }  # fmt: skip
-        rows.append((number, opened[i], changed[i], closed[i], _json(body)))
-    db.executemany("insert or replace into incident values (?,?,?,?,?)", rows)
-
-
-def _json(body: dict[str, Any]) -> str:
-    try:
-        return _SORTED.encode(body).decode()
-    except UnicodeEncodeError:  # half a surrogate pair: json writes it as an escape
-        return json.dumps(body, sort_keys=True)
+        rows.append((number, opened[i], changed[i], closed[i], _SORTED.encode(body).decode()))
+    db.executemany(
+        "insert into incident values (?,?,?,?,?) on conflict (id) do update set"
+        " opened_ns = excluded.opened_ns, changed_ns = excluded.changed_ns,"
+        " closed_ns = excluded.closed_ns, body = excluded.body",
+        rows,
+    )
 
 
 def keep_digest(db: sqlite3.Connection, batch: Batch) -> None:
@@ -126,12 +192,3 @@ def keep_digest(db: sqlite3.Connection, batch: Batch) -> None:
             (body["hour_start_ns"], body["view"], body["detector"], body["measure"],
              json.dumps(body, sort_keys=True)),
         )  # fmt: skip
-
-
-def remedy(text: str) -> str:
-    """Return what SQLite or the system said with what to do about it."""
-    if "locked" in text:
-        return "in use: another Tocsin runs on this state folder; stop it, or set another state_dir"
-    if "full" in text:
-        return f"{text}; make room on that disk"
-    return f"{text}; make the state folder and this file writable, or set another state_dir"

@@ -1,6 +1,10 @@
 """The life of our own alarms: what the cause rules claim of each tick raises, updates and clears them."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
 
 from alerting.alarm import SEVERITIES, Alarm, Claim, alarm_id
 from alerting.causes import CauseRules
@@ -14,11 +18,17 @@ from telemetry.identity import id_text
 SIZES_KEPT = 6  # ticks by which growing and shrinking are told apart
 CLEARED_KEPT_NS = 86_400_000_000_000  # so long its occurrences are counted on
 SLOW_NS = {"slow-leak": 1_800 * 10**9}  # what changes slowly is over when it was away for so long
+ENDED = ("cleared", "closed")  # states
+FORGOTTEN_MAX = 1_000  # of those that were over for long, in one tick
 SIBLING_TICKS = 2  # deviations that begin so close together are one event
 
 
 class OwnAlarms:
-    """All our own alarms by id; `judge` takes what a view tick found and tells which changed."""
+    """All our own alarms by id; `judge` takes what a view tick found and tells which changed.
+
+    A tick looks at those that it shows and those that are going (up, or shown before), not at all that
+    once were.
+    """
 
     def __init__(
         self,
@@ -31,7 +41,8 @@ class OwnAlarms:
         self._rules = rules
         self._explanations = explanations
         self.alarms: dict[int, Alarm] = {}
-        self._oldest: list[int] | None = None  # this tick's cleared alarms, the oldest last
+        self._going: dict[int, Alarm] = {}  # in the order in which they began
+        self._over: dict[int, Alarm] = {}  # cleared or closed, that of longest ago first
         self._held = context.metrics.counter(
             "alarms_held_total",
             "claims that became no alarm, by reason",
@@ -46,10 +57,9 @@ class OwnAlarms:
 
         `said` are claims that come from no anomaly: of what logs tell.
         """
-        attacks = (a for a in self.alarms.values() if a.up and a.kind == "volumetric-attack")
+        attacks = (a for a in self._going.values() if a.up and a.kind == "volumetric-attack")
         claims = self._rules.claims(rows, {alarm.entity for alarm in attacks}, self._last_ns)
         claims += [one for one in said if not joined(one, claims)]
-        self._oldest = None
         shown = {claim.alarm_id for claim in claims}
         claimed: list[tuple[Alarm, Claim]] = []
         for claim in claims:
@@ -58,7 +68,8 @@ class OwnAlarms:
         # The anomalies that these faults explain are attached before the alarms are told.
         own = {series for claim in claims for series in claim.series}
         other = [row for row in rows if id_text(row.key.series_id) not in own]
-        rest = self._explanations.rest(other, self.alarms.values(), now_ns)
+        faults = [*self._going.values(), *self._newly_over(now_ns)] if other else []
+        rest = self._explanations.rest(other, faults, now_ns)
         for claim in self._rules.deviations(rest):
             sibling = self._sibling(claim, shown)
             if sibling is not None:
@@ -70,11 +81,38 @@ class OwnAlarms:
                 claimed.append((alarm, claim))
                 shown.add(claim.alarm_id)
         changed = [alarm for alarm, claim in claimed if self._claim(alarm, claim, now_ns)]
-        for key, alarm in list(self.alarms.items()):
+        for key, alarm in list(self._going.items()):
             ended = not cadences or not alarm.cadence or alarm.cadence in cadences
             if key not in shown and ended and self._quiet(key, alarm, now_ns):
                 changed.append(alarm)
+        self._sort_out(shown, now_ns)
         return changed
+
+    def _sort_out(self, shown: set[int], now_ns: int) -> None:
+        """Tell those that go on from those that are over, and forget what was over for long."""
+        ended = [alarm for alarm in self._going.values() if alarm.state in ENDED]
+        for alarm in sorted(ended, key=lambda one: (one.cleared_ns, one.id)):
+            self._over.setdefault(alarm.id, alarm)
+            if not alarm.pending_ticks:
+                del self._going[alarm.id]
+        for key, alarm in list(itertools.islice(self._over.items(), FORGOTTEN_MAX)):
+            if now_ns - alarm.cleared_ns <= CLEARED_KEPT_NS:
+                break
+            if key not in shown:
+                self._forget(key)
+
+    def _forget(self, key: int) -> None:
+        del self.alarms[key]
+        self._over.pop(key, None)
+        self._going.pop(key, None)
+
+    def _newly_over(self, now_ns: int) -> Iterator[Alarm]:
+        """Yield those that were cleared not long ago, the newest first."""
+        for alarm in reversed(self._over.values()):
+            if now_ns - alarm.cleared_ns >= self._explanations.aftermath_ns:
+                return
+            if alarm.id not in self._going:
+                yield alarm
 
     def _last_ns(self, kind: str, entity: str) -> int:
         """Return when the alarm of a kind on an entity was last shown, 0 = never."""
@@ -91,32 +129,24 @@ class OwnAlarms:
                 return None
             alarm = Alarm(claim.kind, claim.entity, first_ns=claim.since_ns, number=number)
             self.alarms[number] = alarm
+        self._going.setdefault(number, alarm)
         if not alarm.up and alarm.pending_ticks == 0:
             alarm.first_ns = claim.since_ns
         return alarm
 
     def _make_room(self, shown: set[int]) -> bool:
         """Forget the alarm that was cleared longest ago, if there is one that this tick has not."""
-        if self._oldest is None:
-            over = [
-                (alarm.cleared_ns, key)
-                for key, alarm in self.alarms.items()
-                if alarm.state in ("cleared", "closed")
-            ]
-            self._oldest = [key for _, key in sorted(over, reverse=True)]
-        while self._oldest:
-            key = self._oldest.pop()
-            if key not in shown:
-                del self.alarms[key]
-                return True
-        return False
+        key = next((key for key in self._over if key not in shown), None)
+        if key is not None:
+            self._forget(key)
+        return key is not None
 
     def _sibling(self, claim: Claim, shown: set[int]) -> Alarm | None:
         """Return the deviation alarm of another entity that began when this one did."""
         if claim.alarm_id in self.alarms:
             return None
         near = round(SIBLING_TICKS * claim.tick_seconds * 1e9)
-        for key, alarm in self.alarms.items():
+        for key, alarm in self._going.items():
             going = alarm.up or (alarm.state == "pending" and key in shown)
             if going and alarm.kind == "deviation" and abs(alarm.first_ns - claim.since_ns) <= near:
                 return alarm
@@ -159,6 +189,7 @@ class OwnAlarms:
         if alarm.acknowledged == "until-clear" and alarm.cleared_ns:
             alarm.acknowledged = ""
         alarm.state, alarm.cleared_ns, alarm.pending_ticks, alarm.asked = "raised", 0, 0, ""
+        self._over.pop(alarm.id, None)
         alarm.best_score = 0.0
         self._tell(alarm, claim, now_ns)
 
@@ -174,12 +205,10 @@ class OwnAlarms:
         alarm.quiet_ticks += 1
         if alarm.state == "pending":
             if alarm.quiet_ticks > 1:
-                del self.alarms[key]
+                self._forget(key)
             return False
         if not alarm.up:
             alarm.pending_ticks = 0
-            if now_ns - alarm.cleared_ns > CLEARED_KEPT_NS:
-                del self.alarms[key]
             return False
         if alarm.quiet_ticks < self._settings.clear_ticks:
             return False
@@ -197,6 +226,24 @@ class OwnAlarms:
         alarm.explain = {**alarm.explain, "growing": False, "trend": "over"} | attached(alarm)
         alarm.attached = []
         return True
+
+    # ---- checkpoint
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what `restore` takes."""
+        return {"alarms": list(self.alarms.values()), "going": list(self._going)}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Take it back."""
+        found = [msgspec.convert(fields, Alarm) for fields in kept["alarms"]]
+        self.alarms = {alarm.id: alarm for alarm in found}
+        over = sorted(
+            (one for one in found if one.state in ENDED), key=lambda a: (a.cleared_ns, a.id)
+        )
+        self._over = {alarm.id: alarm for alarm in over}
+        # A checkpoint of before the list was kept: what is not over goes on.
+        going = kept.get("going", [a.id for a in found if a.state not in ENDED or a.pending_ticks])
+        self._going = {key: self.alarms[key] for key in going}
 
 
 def joined(claim: Claim, claims: Sequence[Claim]) -> bool:

@@ -1,12 +1,11 @@
 """Alerts of alarm and incident rows: rows are what is journalled, alerts what sinks and people get."""
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from alerting.alert import Alert
+from alerting.alert import Alert, SealedAlert, read_json
 from telemetry.batch import Batch
 from telemetry.identity import id_text
 
@@ -14,81 +13,83 @@ TOLD = ("raised", "updated", "cleared")  # states of an incident of which people
 
 
 SHARED = (
-    "state", "severity", "kind", "event_type", "probable_cause", "entity", "explain", "source",
-    "foreign_id", "operator_state", "operator", "origin",
+    "state", "severity", "kind", "event_type", "probable_cause", "entity", "source", "foreign_id",
+    "operator_state", "operator", "origin",
 )  # fmt: skip
 
 
 def alerts_of(alarms: Batch) -> list[Alert]:
     """Return the alerts of an alarm batch, in order: one for each change of each alarm."""
-    texts = _texts(alarms, (*SHARED, "specific_problem", "suppressed"))
-    made = []
-    for i in range(alarms.rows):
-        incident = int(alarms["incident_id"][i])
-        made.append(
-            _alert(
-                texts, i, number=int(alarms["alarm_id"][i]), changed_ns=int(alarms["changed_ns"][i]),
-                title=texts["specific_problem"][i],
-                raised_ns=int(alarms["raised_ns"][i]),
-                cleared_ns=int(alarms["cleared_ns"][i]),
-                occurrence=int(alarms["occurrence"][i]),
-                suppressed=texts["suppressed"][i],
-                incident=id_text(incident) if incident else "",
-            )
-        )  # fmt: skip
-    return made
+    return [sealed.opened() for sealed in sealed_alerts(alarms)]
 
 
 def notices_of(incidents: Batch) -> list[Alert]:
+    """Return what people are told of an incident batch (`sealed_notices`)."""
+    return [sealed.opened() for sealed in sealed_notices(incidents)]
+
+
+def sealed_alerts(alarms: Batch) -> list[SealedAlert]:
+    """Return the alerts of an alarm batch as the outbox takes them."""
+    rows = _rows(
+        alarms, (*SHARED, "explain", "specific_problem", "suppressed"),
+        ("alarm_id", "changed_ns", "raised_ns", "cleared_ns", "occurrence", "incident_id"),
+    )  # fmt: skip
+    return [
+        _sealed(
+            shared, number=number, changed_ns=changed_ns, explain=explain, title=title,
+            raised_ns=raised_ns, cleared_ns=cleared_ns, occurrence=occurrence, suppressed=suppressed,
+            incident=id_text(incident) if incident else "",
+        )
+        for (*shared, explain, title, suppressed), (
+            number, changed_ns, raised_ns, cleared_ns, occurrence, incident,
+        ) in rows
+    ]  # fmt: skip
+
+
+def sealed_notices(incidents: Batch) -> list[SealedAlert]:
     """Return what people are told: one alert for each change of an incident, told as its lead alarm.
 
     An incident of one alarm reads as that alarm; one of many carries the others as symptoms. Those
     that wait for company are told to nobody, nor are those that were merged before anybody heard of
     them; one that was merged later is over, and says into which.
     """
-    texts = _texts(incidents, (*SHARED, "title", "symptoms"))
+    rows = _rows(
+        incidents, (*SHARED, "explain", "title", "symptoms"),
+        ("lead_alarm_id", "changed_ns", "opened_ns", "closed_ns", "occurrence", "incident_id",
+         "alarms_count", "parent_incident_id"),
+    )  # fmt: skip
     made = []
-    for i in range(incidents.rows):
-        title = texts["title"][i]
-        if texts["state"][i] not in TOLD:
-            continue
-        if parent := int(incidents["parent_incident_id"][i]):
-            title = f"{title} (now part of incident {id_text(parent)})"
-        made.append(
-            _alert(
-                texts, i, number=int(incidents["lead_alarm_id"][i]),
-                changed_ns=int(incidents["changed_ns"][i]),
-                title=title,
-                raised_ns=int(incidents["opened_ns"][i]),
-                cleared_ns=int(incidents["closed_ns"][i]),
-                occurrence=int(incidents["occurrence"][i]),
-                incident=id_text(int(incidents["incident_id"][i])),
-                symptoms=tuple(read_json(texts["symptoms"][i])),
-                alarms_count=int(incidents["alarms_count"][i]),
-            )
-        )  # fmt: skip
+    for (state, *others, explain, title, symptoms), (
+        number, changed_ns, opened_ns, closed_ns, occurrence, incident, alarms_count, parent,
+    ) in rows:  # fmt: skip
+        if state in TOLD:
+            merged = f"{title} (now part of incident {id_text(parent)})" if parent else title
+            made.append(
+                _sealed(
+                    (state, *others), number=number, changed_ns=changed_ns, explain=explain, title=merged,
+                    raised_ns=opened_ns, cleared_ns=closed_ns, occurrence=occurrence,
+                    incident=id_text(incident), symptoms=tuple(read_json(symptoms)),
+                    alarms_count=alarms_count,
+                )
+            )  # fmt: skip
     return made
 
 
-def _alert(
-    texts: dict[str, list[str]], i: int, *, number: int, changed_ns: int, **fields: Any
-) -> Alert:
+def _sealed(
+    shared: Iterable[str], *, number: int, changed_ns: int, explain: str, **fields: Any
+) -> SealedAlert:
     """Return the alert of a row: what rows of alarms and incidents say alike, and the other fields."""
-    shared: dict[str, Any] = {name: texts[name][i] for name in SHARED if name != "explain"}
+    fields.update(zip(SHARED, shared, strict=True))
     name = id_text(number)
-    return Alert(
-        id=name, change=f"{name}-{changed_ns}-{shared['state']}", changed_ns=changed_ns,
-        explain=read_json(texts["explain"][i]), **shared, **fields,
+    return SealedAlert(
+        id=name, change=f"{name}-{changed_ns}-{fields['state']}", changed_ns=changed_ns,
+        explain=msgspec.Raw(explain.encode()), **fields,
     )  # fmt: skip
 
 
-def read_json(text: str) -> Any:
-    """Return what a column of JSON holds; half a surrogate pair is left for the outbox to mend."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return json.loads(text)
-
-
-def _texts(batch: Batch, names: Iterable[str]) -> dict[str, list[str]]:
-    return {name: batch.texts(name) for name in names}
+def _rows(
+    batch: Batch, texts: Iterable[str], numbers: Iterable[str]
+) -> Iterable[tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Return the rows of a batch: (texts, numbers) of each."""
+    words = zip(*(batch.texts(name) for name in texts), strict=True)
+    return zip(words, zip(*(batch[name].tolist() for name in numbers), strict=True), strict=True)

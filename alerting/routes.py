@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo
 
-from alerting.alert import Alert
+from alerting.alert import Envelope
 from alerting.bundles import LABELS
 from alerting.config import AlertingSettings, RouteSettings, SinkSettings, TimesSettings
 from alerting.delivery import wants
@@ -51,7 +51,7 @@ class _Route:
     hours: list[Hours]
     below: list["_Route"] = field(default_factory=list)
 
-    def matches(self, alert: Alert) -> bool:
+    def matches(self, alert: Envelope) -> bool:
         wanted = self.settings
         return (
             (not wanted.severities or alert.severity in wanted.severities)
@@ -97,7 +97,7 @@ class Router:
             above = route.settings.under
             (routes[above].below if above else self._roots).append(route)
 
-    def decide(self, alert: Alert) -> Decision:
+    def decide(self, alert: Envelope) -> Decision:
         """Return the sinks that are told of an alert, in the order of the configuration."""
         if not self._roots:
             found = [name for name, sink in self._sinks.items() if wants(sink, alert)]
@@ -113,7 +113,7 @@ class Router:
         return Decision(kept, tuple(later), tuple(path), groups)
 
     def _walk(
-        self, routes: Sequence[_Route], alert: Alert, above: tuple[str, ...], grouped: RouteSettings | None,
+        self, routes: Sequence[_Route], alert: Envelope, above: tuple[str, ...], grouped: RouteSettings | None,
         sinks: dict[str, RouteSettings | None], later: dict[tuple[float, str], None], path: list[str],
     ) -> bool:  # fmt: skip
         """Collect what the routes say; return whether one matched."""

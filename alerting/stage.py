@@ -94,6 +94,7 @@ class AlertingStage:
         self._cadences: set[str] = set()  # of the view ticks that end now
         self._incomplete = False
         self._last_ns = 0
+        self._severities: dict[int, str] = {}  # of the alarms that are up
         self._changes = context.metrics.counter(
             "alarm_changes_total",
             "changes of alarms by what changed",
@@ -157,10 +158,10 @@ class AlertingStage:
             judged = self._own.judge(rows, frontier_ns, cadences, said)
             changed.update((alarm.id, alarm) for alarm in judged)
         made = self._batches(*self._group(changed, frontier_ns), frontier_ns) + digest
-        up = Counter(alarm.severity for alarm in self._all() if alarm.up)
+        up = Counter(self._severities.values())
         for severity in SEVERITIES:
             self._up.set(up[severity], severity)
-        self._open.set(sum(incident.open for incident in self.incidents.all.values()))
+        self._open.set(self.incidents.open)
         return made
 
     def event(self, frontier_ns: int) -> list[Batch]:
@@ -188,7 +189,14 @@ class AlertingStage:
             if alarm.up and (advice := self.triage.advise(alarm)):
                 alarm.explain = {**alarm.explain, "triage": advice}
             self.incidents.take(alarm, now_ns, hidden=_is_hidden(alarm))
+            self._count(alarm)
         return list(changed.values()), self.incidents.advance(now_ns)
+
+    def _count(self, alarm: Alarm) -> None:
+        if alarm.up:
+            self._severities[alarm.id] = alarm.severity
+        else:
+            self._severities.pop(alarm.id, None)
 
     def _take_waiting(self, now_ns: int) -> dict[int, Alarm]:
         """Take foreign reports, log lines and actions in the order in which they came."""
@@ -274,7 +282,7 @@ class AlertingStage:
     @property
     def raised(self) -> int:
         """How many alarms are up."""
-        return sum(alarm.up for alarm in self._all())
+        return len(self._severities)
 
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Nothing here is kept by row."""
@@ -285,7 +293,7 @@ class AlertingStage:
         """Write alarms, windows, incidents and what was learned."""
         data = msgspec.msgpack.encode(
             {
-                "alarms": list(self._own.alarms.values()),
+                **self._own.snapshot(),
                 "last_ns": self._last_ns,
                 "foreign": self._foreign.snapshot(),
                 "failed_logins": self._logins.snapshot(),
@@ -306,14 +314,15 @@ class AlertingStage:
             return
         data = msgspec.msgpack.decode(kept.tobytes())
         self._last_ns = int(data.get("last_ns", 0))
-        own = (msgspec.convert(fields, Alarm) for fields in data["alarms"])
-        self._own.alarms = {alarm.id: alarm for alarm in own}
+        self._own.restore(data)
         if "incidents" in data:  # a checkpoint of before there were foreign alarms
             self._foreign.restore(data["foreign"])
             self._logins.restore(data.get("failed_logins", []))
             self._windows.restore(data["windows"], self._last_ns)
             self._suspects.restore(data["suspects"])
             self.incidents.restore(data["incidents"])
+        for alarm in self._all():
+            self._count(alarm)
         if "trials" in data:
             self._trials.restore(data["trials"])
         if "triage" in data:

@@ -21,7 +21,7 @@ class Explanations:
 
     def __init__(self, network: NetworkMap, *, aftermath_seconds: float) -> None:
         self._network = network
-        self._aftermath_ns = round(aftermath_seconds * 1e9)
+        self.aftermath_ns = round(aftermath_seconds * 1e9)
 
     def rest(self, rows: Sequence[Row], alarms: Iterable[Alarm], now_ns: int) -> list[Row]:
         """Attach what is explained and return the rows that nothing explains."""
@@ -41,7 +41,7 @@ class Explanations:
     def _counts(self, alarm: Alarm, now_ns: int) -> bool:
         if alarm.kind not in PRIMARY:
             return False
-        return alarm.state != "cleared" or now_ns - alarm.cleared_ns < self._aftermath_ns
+        return alarm.state != "cleared" or now_ns - alarm.cleared_ns < self.aftermath_ns
 
     def _explains(self, fault: Alarm, row: Row) -> bool:
         if _name(row) in fault.attached:
@@ -50,7 +50,7 @@ class Explanations:
             return False
         tick_ns = round(row.tick_seconds * 1e9)
         if fault.first_ns - BEFORE_TICKS * tick_ns <= row.since_ns:
-            if row.since_ns <= fault.first_ns + self._aftermath_ns:
+            if row.since_ns <= fault.first_ns + self.aftermath_ns:
                 return True
             # It ended: what comes back or falls back now, also while its clearing is confirmed.
             ended_ns = fault.last_ns if fault.last_ns else fault.cleared_ns

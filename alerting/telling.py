@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from alerting.alarm import ASKED, SEVERITIES
-from alerting.alert import Alert, canonical
+from alerting.alert import Alert, Envelope, SealedAlert
+from alerting.bodies import Bodies, body_of
 from alerting.bundles import Groups
 from alerting.config import AlertingSettings
-from alerting.escape import tidy
 from alerting.routes import Router
 from runtime.component import Context
 from telemetry.identity import id_text, stable_id
@@ -39,7 +39,6 @@ TABLES = """
 """
 OVER = ("cleared", "closed")
 MINUTE_NS = 60_000_000_000
-BODY_BYTES_MAX = 256 * 1024
 KINDS_SHOWN = 10
 NEVER_NS = 1 << 62
 
@@ -49,16 +48,17 @@ class Letter:
     """One delivery to be made: to whom, of what."""
 
     sink: str
-    alert: Alert
-    body: str
+    alert: Envelope
+    body: int  # its number
     held: bool = False  # waits for approval
 
 
 class Telling:
     """Decides; owns the tables `told`, `later` and `storm`. Every call is inside a transaction."""
 
-    def __init__(self, settings: AlertingSettings, context: Context) -> None:
+    def __init__(self, settings: AlertingSettings, context: Context, bodies: Bodies) -> None:
         self._settings = settings
+        self._bodies = bodies
         self._router = Router(settings)
         self._groups = Groups(list(settings.routes.values()))
         self._incidents = {n for n, sink in settings.sinks.items() if sink.send == "incidents"}
@@ -82,14 +82,19 @@ class Telling:
         return undo
 
     def letters(
-        self, db: sqlite3.Connection, alerts: Sequence[Alert], notices: Sequence[Alert], now_ns: int
+        self,
+        db: sqlite3.Connection,
+        alerts: Sequence[SealedAlert],
+        notices: Sequence[SealedAlert],
+        now_ns: int,
     ) -> list[Letter]:
         """Return the deliveries that these changes make; alarms and incidents each to those sinks
         that take them."""
         changes = [(n, True) for n in notices] if self._incidents else []
         if len(self._incidents) < len(self._settings.sinks):
             changes = [(a, False) for a in alerts] + changes
-        knows = _told(db, [alert.id for alert, _ in changes])
+        before = _told(db, [alert.id for alert, _ in changes])
+        knows = {alarm: set(sinks) for alarm, sinks in before.items()}
         made: list[Letter] = []
         for alert, incidents in changes:
             known = knows.setdefault(alert.id, set())
@@ -97,9 +102,8 @@ class Telling:
             known -= told
             made += self._letters(db, alert, told, incidents=incidents, now_ns=now_ns)
             known |= told
-        ids = {alert.id for alert, _ in changes}
         last = {(letter.alert.id, letter.sink): letter.body for letter in made}
-        gone = [(i, s) for i in ids for s in self._settings.sinks if s not in knows[i]]
+        gone = [(i, s) for i, sinks in before.items() for s in sinks if s not in knows[i]]
         db.executemany("delete from told where alarm = ? and sink = ?", gone)
         db.executemany(
             "insert or replace into told values (?,?,?)",
@@ -108,7 +112,13 @@ class Telling:
         return made
 
     def _letters(
-        self, db: sqlite3.Connection, alert: Alert, told: set[str], *, incidents: bool, now_ns: int
+        self,
+        db: sqlite3.Connection,
+        alert: SealedAlert,
+        told: set[str],
+        *,
+        incidents: bool,
+        now_ns: int,
     ) -> list[Letter]:
         """Return the letters of one change; `told` becomes who knows of the alarm afterwards."""
         if self._groups.used:
@@ -137,27 +147,25 @@ class Telling:
         sinks.discard(alert.origin)
         if not sinks and not later:
             return []
-        body = body_of(alert)
         made = []
         for name in sinks if len(sinks) < 2 else [n for n in self._settings.sinks if n in sinks]:
             ask = self._settings.sinks[name].approval
             if not (ask and name in told):  # an action acts on a raise and on its end
-                made.append(Letter(name, alert, body, held=ask))
+                made.append(Letter(name, alert, self._bodies.number(alert), held=ask))
             told.add(name)
-        self._plan(db, alert, later, body, now_ns, incidents=incidents)
+        self._plan(db, alert, later, now_ns, incidents=incidents)
         return made
 
-    def _end(self, db: sqlite3.Connection, alert: Alert, told: set[str]) -> list[Letter]:
+    def _end(self, db: sqlite3.Connection, alert: SealedAlert, told: set[str]) -> list[Letter]:
         if self.due_ns < NEVER_NS:
             db.execute("delete from later where alarm = ?", (alert.id,))
-        body = body_of(alert) if told else ""
         made = []
         for name in sorted(told):
             sink = self._settings.sinks.get(name)
             # What was never approved was never done, so there is nothing to undo.
             if sink is not None and not (sink.approval and self._unasked(db, alert.id, name)):
                 if name != alert.origin:
-                    made.append(Letter(name, alert, body))
+                    made.append(Letter(name, alert, self._bodies.number(alert)))
         told.clear()
         return made
 
@@ -170,7 +178,7 @@ class Telling:
 
     # ---- limits
 
-    def _within_rate(self, db: sqlite3.Connection, sink: str, alert: Alert, now_ns: int) -> bool:
+    def _within_rate(self, db: sqlite3.Connection, sink: str, alert: Envelope, now_ns: int) -> bool:
         limit = self._settings.sinks[sink].rate_per_minute
         if limit <= 0:
             return True
@@ -184,7 +192,7 @@ class Telling:
         self._hold(db, sink, alert, now_ns)
         return False
 
-    def _hold(self, db: sqlite3.Connection, sink: str, alert: Alert, now_ns: int) -> None:
+    def _hold(self, db: sqlite3.Connection, sink: str, alert: Envelope, now_ns: int) -> None:
         row = db.execute("select body from storm where sink = ?", (sink,)).fetchone()
         counts: dict[str, Any] = (
             json.loads(row[0]) if row else {"kinds": {}, "worst": "indeterminate"}
@@ -214,7 +222,7 @@ class Telling:
                 sink, since_ns, held, json.loads(body), now_ns, first=not told, over=over
             )
             if sink in self._settings.sinks:
-                made.append(Letter(sink, alert, body_of(alert)))
+                made.append(Letter(sink, alert, self._bodies.number(alert)))
             if over:
                 db.execute("delete from storm where sink = ?", (sink,))
             else:
@@ -227,14 +235,15 @@ class Telling:
     # ---- escalation
 
     def _plan(
-        self, db: sqlite3.Connection, alert: Alert, later: Iterable[tuple[float, str]], body: str,
-        now_ns: int, *, incidents: bool,
+        self, db: sqlite3.Connection, alert: SealedAlert, later: Iterable[tuple[float, str]], now_ns: int,
+        *, incidents: bool,
     ) -> None:  # fmt: skip
         if not later and self.due_ns == NEVER_NS:
             return  # nothing is planned for any alarm
         if alert.operator_state not in ("none", ASKED) or alert.suppressed:
             db.execute("delete from later where alarm = ?", (alert.id,))
             return
+        body = body_of(alert)
         for minutes, sink in later:
             if (sink in self._incidents) == incidents:
                 due_ns = now_ns + round(minutes * MINUTE_NS)
@@ -250,7 +259,7 @@ class Telling:
         if self._groups.used:
             for sink, alert in self._groups.due(db, now_ns):
                 if sink in self._settings.sinks:
-                    made.append(Letter(sink, alert, body_of(alert)))
+                    made.append(Letter(sink, alert, self._bodies.number(alert)))
         rows = db.execute(
             "select alarm, sink, body from later where due_ns <= ? order by due_ns", (now_ns,)
         ).fetchall()
@@ -258,9 +267,10 @@ class Telling:
             db.execute("delete from later where alarm = ? and sink = ?", (alarm, sink))
             known = db.execute("select 1 from told where alarm = ? and sink = ?", (alarm, sink))
             if sink in self._settings.sinks and known.fetchone() is None:
-                db.execute("insert or ignore into told values (?,?,?)", (alarm, sink, body))
                 alert = msgspec.json.decode(body, type=Alert)
-                made.append(Letter(sink, alert, body, held=self._settings.sinks[sink].approval))
+                number = self._bodies.keep(alert.change, body)
+                db.execute("insert or ignore into told values (?,?,?)", (alarm, sink, number))
+                made.append(Letter(sink, alert, number, held=self._settings.sinks[sink].approval))
                 self._escalated.add()
         next_ns = db.execute(
             "select min(at) from (select min(due_ns) as at from later"
@@ -270,21 +280,7 @@ class Telling:
         return made
 
 
-def body_of(alert: Alert) -> str:
-    """Return the alert as it is kept and sent: canonical JSON, made harmless where it cannot be that."""
-    try:
-        data = canonical(alert)
-    except (UnicodeEncodeError, OverflowError, ValueError, TypeError):
-        data = canonical(tidy(alert))  # half a surrogate pair, a number beyond 64 bits
-    if len(data) > BODY_BYTES_MAX:
-        data = canonical(tidy(alert))
-    if len(data) > BODY_BYTES_MAX:
-        said = {"why": ["the explain block was too large to be kept with the alert"]}
-        data = canonical(tidy(msgspec.structs.replace(alert, explain=said, symptoms=())))
-    return data.decode()
-
-
-def incidents_as_alerts(notices: Iterable[Alert]) -> list[Alert]:
+def incidents_as_alerts(notices: Iterable[SealedAlert]) -> list[SealedAlert]:
     """Return notices under the incident's id, which stays when another alarm becomes its face."""
     return [
         msgspec.structs.replace(

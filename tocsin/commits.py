@@ -8,9 +8,7 @@ all the same, and what came of them waits here, in order (ADR 0014).
 from collections import deque
 from collections.abc import Sequence
 
-import msgspec
-
-from alerting.alert import Alert
+from alerting.alert import SealedAlert, canonical
 from alerting.outbox import Outbox
 from runtime.bus import Publisher
 from runtime.clock import Clock
@@ -72,11 +70,11 @@ class Commits:
                 BlockKind.RESULT, outcome.tick_end_ns, outcome.result(), sync=False
             )
 
-    def _publish(self, alerts: Sequence[Alert], notices: Sequence[Alert]) -> None:
+    def _publish(self, alerts: Sequence[SealedAlert], notices: Sequence[SealedAlert]) -> None:
         for alert in alerts:
-            self._publisher.publish("alerts", msgspec.json.encode(alert))
+            self._publisher.publish("alerts", canonical(alert))
         for notice in notices:
-            self._publisher.publish("incidents", msgspec.json.encode(notice))
+            self._publisher.publish("incidents", canonical(notice))
 
     def on_disk_ns(self, frontier_ns: int) -> int:
         """Return up to where everything that has closed by this frontier is on disk."""

@@ -27,7 +27,8 @@ def list_alerts(state: Path, limit: int = 50) -> list[dict[str, Any]]:
     """Return the newest alarms of a state folder."""
     with closing(_open(state)) as db:
         rows = db.execute(
-            "select body from alarm order by changed_ns desc limit ?", (limit,)
+            "select text from alarm join body on number = body order by changed_ns desc limit ?",
+            (limit,),
         ).fetchall()
     return [json.loads(row[0]) for row in rows]
 
@@ -44,16 +45,18 @@ def trace_alert(state: Path, alert: str) -> Iterator[Step]:
     around_ns = moment_of(alert, state, now_ns=0)
     with closing(_open(state)) as db:
         body = db.execute(
-            "select body from change where id like ? || '%' and changed_ns = ?", (alert, around_ns)
-        ).fetchone()
+            "select text from change join body on number = body"
+            " where id like ? || '%' and changed_ns = ?", (alert, around_ns),
+        ).fetchone()  # fmt: skip
         if body is None:
             raise ConfigError(
                 f"{alert!r} is not the id of an alert; `tocsin trace --list` shows them"
             )
         record = json.loads(body[0])
         changes = db.execute(
-            "select body from change where id = ? order by changed_ns, key", (record["id"],)
-        ).fetchall()
+            "select text from change join body on number = body where id = ?"
+            " order by changed_ns, key", (record["id"],),
+        ).fetchall()  # fmt: skip
         deliveries = db.execute(
             "select key, sink, state, attempts, answer from delivery where alarm = ?"
             " order by number",

@@ -28,7 +28,7 @@ from alerting.sinks.syslog import message
 from alerting.sinks.tmf642_words import alarm
 from alerting.sinks.webhook import cloud_event
 from alerting.sinks.wording import facts, story
-from alerting.telling import BODY_BYTES_MAX, body_of
+from alerting.bodies import BODY_BYTES_MAX, body_of
 from alerting.templating import fields, fill, load_template, shipped
 
 HOSTILE = (

@@ -23,7 +23,12 @@ SECOND = 1_000_000_000
 
 def committed(state: Path) -> tuple[list[bytes], list[int]]:
     with sqlite3.connect(state / "node.sqlite") as db:
-        bodies = [row[0] for row in db.execute("select body from change order by changed_ns, key")]
+        bodies = [
+            row[0]
+            for row in db.execute(
+                "select text from change join body on number = body order by changed_ns, key"
+            )
+        ]
         done = [row[0] for row in db.execute("select tick_end_ns from done order by 1")]
     return [canonical(msgspec.json.decode(body, type=Alert)) for body in bodies], done
 

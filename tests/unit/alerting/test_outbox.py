@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from alerting.config import AlertingSettings, SinkSettings
 from alerting.delivery import Delivery, Verdict
 from alerting.outbox import Outbox
-from alerting.outbox_tables import VERSION
+from alerting.outbox_tables import MIGRATIONS, VERSION, check_bodies
 from runtime.clock import ManualClock
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
@@ -27,6 +28,8 @@ TWO = AlertingSettings(
     },
     attempts_max=3,
 )
+
+ALARMS = AlertingSettings(sinks={n: SinkSettings(kind="stdout", send="alarms") for n in "ab"})
 
 
 def opened(path: Path, settings: AlertingSettings = TWO) -> Outbox:
@@ -204,7 +207,8 @@ def test_every_table_stays_within_its_bound(path: Path, monkeypatch: pytest.Monk
         "TRIM_EVERY_TICKS": 1, "DONE_KEPT": 10, "CHANGES_KEPT": 20, "CLEARED_KEPT": 5,
         "SENT_KEPT": 8,
     }.items():  # fmt: skip
-        monkeypatch.setattr(f"alerting.outbox.{name}", bound)
+        where = "outbox" if name == "TRIM_EVERY_TICKS" else "outbox_trim"
+        monkeypatch.setattr(f"alerting.{where}.{name}", bound)
     outbox = opened(path)
     ticks = Ticks(outbox)
     for i in range(1, 200):
@@ -239,6 +243,100 @@ def test_the_digest_is_kept_for_the_api(outbox: Outbox) -> None:
     assert found[0]["findings"] == 5
 
 
+# ---- files of before
+
+
+def of_version(path: Path, version: int) -> None:
+    """Write a file as a Tocsin of that version left it: an alarm that is up, told to a, not yet to b."""
+    filled(path.with_name("now"))
+    now = opened(path.with_name("now"))
+    (body, *_) = (str(d.body) for d in now.due(0, 10))
+    (alarm, *_) = now.changes()
+    now.stop()
+    crc = zlib.crc32(body.encode())
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for migration in MIGRATIONS[:version]:
+            db.executescript(migration)
+        db.execute(f"pragma user_version = {version}")
+        db.execute(
+            "insert into alarm values (?,?,?,'raised','major',?,?,0,?,?)",
+            (
+                alarm["id"],
+                alarm["kind"],
+                alarm["entity"],
+                alarm["raised_ns"],
+                alarm["changed_ns"],
+                body,
+                crc,
+            ),
+        )
+        for number, sink in ((7, "a"), (9, "b")):
+            db.execute(
+                "insert into delivery values (?,?,?,?,?,?,0,0,0,?,'')",
+                (number, f"{alarm['change']}-{sink}", sink, alarm["id"], body, crc,
+                 "sent" if sink == "a" else "waiting"),
+            )  # fmt: skip
+            if version > 1:
+                db.execute("insert into told values (?,?,?)", (alarm["id"], sink, body))
+        db.commit()
+
+
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_a_file_of_an_older_tocsin_is_brought_up(path: Path, version: int) -> None:
+    of_version(path, version)
+    outbox = opened(path, ALARMS)
+    assert outbox.damaged == ""
+    (alarm,) = outbox.alarms(active_only=True, limit=10)
+    assert [change["id"] for change in outbox.changes()] == [alarm["id"]]
+    (due,) = outbox.due(0, 10)
+    assert (due.number, due.sink, json.loads(due.body)["id"]) == (9, "b", alarm["id"])
+    assert [json.loads(body)["id"] for body in outbox.told("a")] == [alarm["id"]]
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        check_bodies(db)
+    # The key of what was told then is known: the same change is never made twice.
+    assert outbox._db is not None
+    with pytest.raises(sqlite3.IntegrityError):
+        outbox._db.execute(
+            "insert into delivery (key, changed_ns) values (?,?)", (due.key, alarm["changed_ns"])
+        )
+    outbox.stop()
+
+
+def test_of_a_damaged_file_of_an_older_tocsin_what_is_whole_is_taken_over(path: Path) -> None:
+    of_version(path, 3)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("update delivery set crc = crc + 1 where sink = 'b'")
+        db.commit()
+    outbox = opened(path, ALARMS)
+    assert outbox.damaged
+    assert len(outbox.alarms(active_only=True, limit=10)) == 1
+    assert [row["sink"] for row in outbox.deliveries()] == ["a"]
+    outbox.stop()
+
+
+def test_a_body_is_there_once_and_goes_with_the_last_row_that_has_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, bound in {"CHANGES_KEPT": 20, "CLEARED_KEPT": 5, "SENT_KEPT": 8}.items():
+        monkeypatch.setattr(f"alerting.outbox_trim.{name}", bound)
+    monkeypatch.setattr("alerting.outbox.TRIM_EVERY_TICKS", 1)
+    outbox = opened(path, ALARMS)
+    ticks = Ticks(outbox)
+    ticks.commit("192.0.2.250")
+    assert outbox._one("select count(*) from body") == 1  # change, alarm, two deliveries, two told
+    standing = outbox.told("a")
+    for i in range(1, 100):
+        ticks.commit(f"192.0.2.{i}", "192.0.2.250")
+        sent(outbox, outbox.due(0, 100))
+    assert outbox.told("a")[:1] != []
+    assert set(standing) <= set(outbox.told("a"))
+    bodies = outbox._one("select count(*) from body")
+    outbox.stop()
+    again = opened(path, ALARMS)  # a start deletes what no row names: there is nothing of that
+    assert again._one("select count(*) from body") == bodies <= 22 + 8 + 4 + 1
+    again.stop()
+
+
 # ---- damage
 
 
@@ -262,8 +360,10 @@ def test_a_damaged_file_is_set_aside_whole_and_named(path: Path) -> None:
 def test_a_flipped_bit_in_a_body_is_found_and_the_rest_is_taken_over(path: Path) -> None:
     filled(path)
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.execute("update alarm set body = replace(body, 'major', 'mayor') where entity = ?",
-                   ("192.0.2.1",))  # fmt: skip
+        db.execute(
+            "update body set text = replace(text, 'major', 'mayor') where number ="
+            " (select body from change where number = body and text like '%192.0.2.1\"%')"
+        )
         db.commit()
     outbox = opened(path)
     assert outbox.damaged
