@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alerting.alert import Alert, canonical
+from alerting.bodies import BODY_BYTES_MAX, body_of
 from alerting.escape import ESCAPES, TEXT_CHARACTERS_MAX, read, tidy, token
 from alerting.sinks import Parcel
 from alerting.sinks.alertmanager import postable
@@ -28,7 +29,6 @@ from alerting.sinks.syslog import message
 from alerting.sinks.tmf642_words import alarm
 from alerting.sinks.webhook import cloud_event
 from alerting.sinks.wording import facts, story
-from alerting.bodies import BODY_BYTES_MAX, body_of
 from alerting.templating import fields, fill, load_template, shipped
 
 HOSTILE = (
