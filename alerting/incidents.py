@@ -249,7 +249,7 @@ class Incidents:
     def advance(self, now_ns: int) -> list[dict[str, Any]]:
         """Return the rows of incidents that changed or whose wait is over, in order of their ids."""
         rows = []
-        for number in list(self._waiting):
+        for number in self._waiting:
             incident = self.all[number]
             if incident.state == "pending" and self._is_due(incident, now_ns):
                 self._touch(incident, at_once=True)

@@ -1,38 +1,67 @@
-"""Alarm files and topologies of others: CSV, JSON lines, .npy matrices, GraphML, network files."""
+"""Alarm files of others as raises and clears: which column says what, and what a row then means."""
 
-import csv
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from correlator.tables.network_map import (
-    FileNetworkMap,
-    LinkEntry,
-    NetworkFile,
-    RouterEntry,
-    load_network,
-)
+import msgspec
+
+from runtime.ports import NetworkMap
 from telemetry.errors import ConfigError
-from telemetry.x733 import CLEARED, SEVERITIES
+from telemetry.x733 import CLEARED, SEVERITIES, severity_from
+from tocsin.file_times import Reader, reader_of
+from tocsin.row_files import rows_of
 
-# What a column may be called, the first that is there counts.
+# What a column may be called, whatever its case and its marks; the first that is there counts, and of
+# `fields.device.name` the whole is looked at before its end.
 COLUMNS = {
-    "kind": ("kind", "alarm_type", "type", "alarm_name", "alarm_id", "probable_cause"),
-    "entity": ("entity", "device_id", "device", "node", "managed_object", "ne", "resource"),
-    "start": ("start", "start_timestamp", "raised", "raised_time", "time", "timestamp", "time_s"),
-    "end": ("end", "end_timestamp", "cleared", "cleared_time"),
-    "severity": ("severity", "perceived_severity"),
-    "title": ("title", "specific_problem", "text", "summary"),
-    "state": ("state",),
-    "fault": ("fault", "root", "group"),
-}
+    "kind": ("kind", "alarm type", "alarm kind", "alarm name", "event name", "alarm title", "alert name",
+             "alert group", "alarm group", "alarm code", "event id", "probable cause", "specific problem", "type",
+             "event type", "event", "alarm", "alarm id", "name", "code"),
+    "entity": ("entity", "device id", "device name", "device", "node", "node id", "node name", "managed object",
+               "managed object instance", "managed object id", "ne", "ne name", "ne id", "ne alias",
+               "network element", "element", "resource", "alarm source", "router", "host", "host name",
+               "equipment", "site id", "source", "instance", "model name"),
+    "part": ("interface", "interface name", "if name", "port", "port name", "slot", "card", "component"),
+    "start": ("start", "start timestamp", "start time", "raised", "raised time", "raise time", "alarm raised time",
+              "event time", "first occurrence", "occurred", "occur time", "occurrence time", "begin", "begin time",
+              "created", "created at", "create time", "starts at", "time", "timestamp", "time s", "date time", "date",
+              "ts", "alarm time", "last occurrence"),
+    "end": ("end", "end timestamp", "end time", "cleared", "cleared time", "clear time", "clearance time",
+            "cleared at", "ends at", "is cleared", "alarm cleared", "stop", "stop time",
+            "finish time", "recovery time", "cease time", "alarm cleared time"),
+    "severity": ("severity", "perceived severity", "alarm severity", "event severity", "level", "priority"),
+    "title": ("title", "specific problem", "text", "summary", "description", "message", "additional text",
+              "alarm text"),
+    "state": ("state", "status", "alarm state", "alarm status", "action", "event state"),
+    "fault": ("fault", "root", "group", "incident", "incident id", "fault id"),
+}  # fmt: skip
+NEEDED = ("kind", "entity", "start")
+NETCOOL = frozenset({"alertgroup", "alertkey", "serverserial"})  # its severities are numbers
+CLEAR_WORDS = frozenset({
+    "cleared", "clear", "resolved", "closed", "inactive", "ok", "normal", "ended", "end", "terminated",
+    "recovered", "recovery", "ceased", "off",
+})  # fmt: skip
+SEVERITY_WORDS = {
+    "crit": "critical", "fatal": "critical", "emergency": "critical", "emerg": "critical", "alert": "critical",
+    "error": "major", "err": "major", "high": "major", "medium": "minor", "low": "warning", "warn": "warning",
+    "notice": "warning", "info": "indeterminate", "informational": "indeterminate", "unknown": "indeterminate",
+} | {word: word for word in SEVERITIES} | dict.fromkeys(CLEAR_WORDS, CLEARED)  # fmt: skip
+YES, NO = (
+    ("true", "yes", "y"),
+    ("false", "no", "n", "null", "none", "nan", "nat", "-", "n/a", "0000-00-00 00:00:00"),
+)
 ROWS_MAX = 5_000_000
-START_NS = 1_700_000_000_000_000_000 // 1_000_000_000 * 1_000_000_000
+BAD_SHARE_MAX = 0.05  # of rows that cannot be read; beyond it the file is not what it seems
+_MARKS = re.compile(r"[^a-z0-9]+")
+_AFTER_NODE = re.compile(r"[:/ ]")
+_WHOLE = re.compile(r"(\d+)\.0+")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One raise or clear of an alarm file."""
 
     time_ns: int
@@ -43,157 +72,199 @@ class Event:
     fault: str = ""  # the true cause, where the file knows it
 
 
-def read_alarms(path: Path) -> list[Event]:
-    """Return the raises and clears of an alarm file in order of time, or raise ConfigError.
+@dataclass(slots=True)
+class AlarmFile:
+    """What a file says: raises and clears in order of time, and what people should know of it."""
 
-    A row with an end that is not its start is a raise and a clear; one with `state` "cleared" or
-    severity "cleared" is a clear. Small numbers as times are seconds since the file began.
+    events: list[Event] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_alarms(path: Path, columns: Mapping[str, str] | None = None) -> AlarmFile:
+    """Return the raises and clears of an alarm file, or raise ConfigError.
+
+    A row with an end that is not its start is a raise and a clear; one with a state or a severity
+    such as "cleared" is a clear. In a file that tells no clear at all each row is an occurrence that
+    was over at once. `columns` are names of the file for some of ours.
     """
-    made: list[Event] = []
-    for number, row in enumerate(_rows(path)):
+    reading = _Reading(path, columns or {})
+    for number, (names, values) in enumerate(rows_of(path)):
         if number >= ROWS_MAX:
             raise ConfigError(f"{path}: more than {ROWS_MAX} rows; split the file")
-        names = {ours: _column(row, ours) for ours in COLUMNS}
-        if number == 0:
-            _check(path, row, names)
+        reading.row(number + 2, names, values)
+    return reading.finish()
+
+
+class _Reading:
+    """One pass over a file."""
+
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
+        self._path = path
+        self._columns = columns
+        self._places: dict[tuple[str, ...], dict[str, int]] = {}
+        self._titles: dict[tuple[str, str], str] = {}
+        self._time: Reader | None = None
+        self._events: list[Event] = []
+        self._rows = self._clears = 0
+        self._bad = 0
+        self._first_bad = ""
+        self._no_words: Counter[str] = Counter()  # severities that are none
+
+    def row(self, number: int, names: tuple[str, ...], values: Sequence[str]) -> None:
+        places = self._places.get(names)
+        if places is None:
+            places = self._places[names] = _places(names, self._columns)
+            if not self._rows:
+                self._check(names, places)
+        self._rows += 1
         try:
-            made += _events(row, names)
-        except ValueError as error:
-            raise ConfigError(f"{path} row {number + 2}: {error}") from error
-    # At one moment a clear comes first: what was raised and cleared in it was raised again.
-    made.sort(key=lambda event: event.time_ns)
+            self._events.extend(self._events_of(places, names, values))
+        except (ValueError, OverflowError) as error:
+            self._bad += 1
+            self._first_bad = self._first_bad or f"row {number}: {error}"
+
+    def _check(self, names: tuple[str, ...], places: Mapping[str, int]) -> None:
+        for ours in NEEDED:
+            if ours not in places:
+                raise ConfigError(
+                    f"{self._path}: no column for {ours} among {', '.join(names)[:500]}; it may be called "
+                    f"{', '.join(COLUMNS[ours])}; or say --column {ours}=NAME"
+                )
+
+    def _events_of(
+        self, places: Mapping[str, int], names: tuple[str, ...], values: Sequence[str]
+    ) -> Iterator[Event]:
+        def value(ours: str) -> str:
+            place = places.get(ours, -1)
+            return values[place].strip() if 0 <= place < len(values) else ""
+
+        kind, entity, start = (_name(value(ours)) for ours in NEEDED)
+        if not kind or not entity or not start:
+            raise ValueError(f"no {'kind' if not kind else 'entity' if not entity else 'time'}")
+        part = value("part")
+        if part and part not in entity:
+            entity = f"{entity}:{part}"
+        kind, entity = sys.intern(kind), sys.intern(entity)
+        title = value("title")
+        title = sys.intern(title) if title and title != kind else self._title(kind, entity)
+        if self._time is None:
+            self._time = self._reader(places["start"], names)
+        start_ns = self._time(start)
+        severity, end = self._severity(value("severity"), names), value("end").lower()
+        if value("state").lower() in CLEAR_WORDS or end in YES:
+            severity = CLEARED
+        fault = sys.intern(value("fault"))
+        yield Event(start_ns, kind, entity, severity, title, fault)
+        if severity == CLEARED:
+            self._clears += 1
+        elif end and end not in NO:
+            end_ns = self._time(value("end"))
+            if end_ns >= start_ns:
+                self._clears += 1
+                yield Event(end_ns, kind, entity, CLEARED, title, fault)
+
+    def _title(self, kind: str, entity: str) -> str:
+        title = self._titles.get((kind, entity))
+        if title is None:
+            title = self._titles[kind, entity] = f"{kind} on {entity}"
+        return title
+
+    def _reader(self, place: int, names: tuple[str, ...]) -> Reader:
+        """Return what reads the file's times: where they are no plain ones all of them are looked at."""
+        every = rows_of(self._path)
+        return reader_of(row[place].strip() for these, row in every if these == names)
+
+    def _severity(self, word: str, names: tuple[str, ...]) -> str:
+        if not word:
+            return "major"
+        found = SEVERITY_WORDS.get(word.lower())
+        if found is None and NETCOOL & {_key(name) for name in names}:
+            found = severity_from("netcool", word)
+        if found is None:
+            self._no_words[word[:40]] += 1
+        return found or "indeterminate"
+
+    def finish(self) -> AlarmFile:
+        if not self._rows:
+            raise ConfigError(f"{self._path}: no rows below its header")
+        if self._bad > BAD_SHARE_MAX * self._rows:
+            raise ConfigError(
+                f"{self._path}: {self._bad} of {self._rows} rows cannot be read; the first is {self._first_bad}"
+            )
+        made = AlarmFile(self._events)
+        if self._bad:
+            made.notes.append(f"{self._bad} rows left out; the first is {self._first_bad}")
+        if self._no_words:
+            words = ", ".join(word for word, _ in self._no_words.most_common(5))
+            made.notes.append(f"severities taken as indeterminate: {words}")
+        if not self._clears:
+            made.notes.append("no row tells of an end: each is taken as over at once")
+            made.events = [
+                one
+                for event in made.events
+                for one in (event, msgspec.structs.replace(event, severity=CLEARED))
+            ]
+        # A clear that comes at the moment of a raise stands where the file has it.
+        made.events.sort(key=lambda event: event.time_ns)
+        return made
+
+
+def placed(file: AlarmFile, network: NetworkMap) -> AlarmFile:
+    """Return a file's events with entities called as the topology calls its nodes, where it knows them.
+
+    Case and marks of a name do not count. A name that no node has is one node: `New York` is not `New`.
+    """
+    nodes = {_key(node): node for node in network.routers()}
+    names = {entity: _placed(entity, nodes) for entity in {event.entity for event in file.events}}
+    events = [
+        event
+        if names[event.entity] == event.entity
+        else msgspec.structs.replace(event, entity=names[event.entity])
+        for event in file.events
+    ]
+    notes = list(file.notes)
+    if nodes:
+        known = set(network.routers())
+        strange = [one for one in names.values() if _AFTER_NODE.split(one)[0] not in known]
+        if strange:
+            notes.append(
+                f"the topology does not have {len(strange)} of {len(names)} entities: "
+                f"{', '.join(sorted(strange)[:3])}, ..."
+            )
+    return AlarmFile(events, notes)
+
+
+def _placed(entity: str, nodes: Mapping[str, str]) -> str:
+    if (whole := nodes.get(_key(entity))) is not None:
+        return whole
+    for match in _AFTER_NODE.finditer(entity):
+        if (node := nodes.get(_key(entity[: match.start()]))) is not None:
+            return node + entity[match.start() :]
+    return entity.replace(" ", "_")
+
+
+def _key(name: str) -> str:
+    return _MARKS.sub("", name.lower())
+
+
+def _places(names: Sequence[str], columns: Mapping[str, str]) -> dict[str, int]:
+    """Return where each of our columns is among a file's; one of theirs is taken for one of ours."""
+    keys: dict[str, int] = {}
+    for place, name in reversed(list(enumerate(names))):
+        keys[_key(name.rpartition(".")[2])] = place
+    for place, name in reversed(list(enumerate(names))):
+        keys[_key(name)] = place
+    made: dict[str, int] = {}
+    for ours, words in COLUMNS.items():
+        given = columns.get(ours)
+        found = [_key(given)] if given else [_key(word) for word in words]
+        place = next((keys[key] for key in found if key in keys), -1)
+        if place >= 0 and (given or place not in made.values() or ours == "title"):
+            made[ours] = place
     return made
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            if path.suffix in (".jsonl", ".json"):
-                for line in file:
-                    if line.strip():
-                        yield {str(k): str(v) for k, v in json.loads(line).items()}
-            else:
-                yield from csv.DictReader(file)
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, AttributeError) as error:
-        raise ConfigError(f"{path}: neither CSV with a header nor JSON lines: {error}") from error
-
-
-def _column(row: dict[str, str], ours: str) -> str:
-    return next((name for name in COLUMNS[ours] if name in row), "")
-
-
-def _check(path: Path, row: dict[str, str], names: dict[str, str]) -> None:
-    for ours in ("kind", "entity", "start"):
-        if not names[ours]:
-            raise ConfigError(
-                f"{path}: no column for {ours} among {', '.join(row)}; "
-                f"it may be called {', '.join(COLUMNS[ours])}"
-            )
-
-
-def _events(row: dict[str, str], names: dict[str, str]) -> Iterator[Event]:
-    def value(ours: str) -> str:
-        return (row.get(names[ours]) or "").strip() if names[ours] else ""
-
-    severity = value("severity").lower() or "major"
-    if severity not in SEVERITIES and severity != CLEARED:
-        severity = "indeterminate"
-    if value("state").lower() in ("cleared", "clear", "resolved"):
-        severity = CLEARED
-    kind, entity = value("kind"), value("entity")
-    title = value("title") or f"{kind} on {entity}"
-    start_ns = _time_ns(value("start"))
-    yield Event(start_ns, kind, entity, severity, title, value("fault"))
-    end = value("end")
-    if end and severity != CLEARED:
-        end_ns = _time_ns(end)
-        if end_ns >= start_ns:
-            yield Event(end_ns, kind, entity, CLEARED, title, value("fault"))
-
-
-def _time_ns(text: str) -> int:
-    try:
-        seconds = float(text)
-    except ValueError:
-        from datetime import UTC, datetime
-
-        at = datetime.fromisoformat(text)
-        return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()) * 1_000_000_000
-    whole_ns = round(seconds * 1_000_000_000)
-    return whole_ns + START_NS if whole_ns < START_NS // 2 else whole_ns
-
-
-def read_topology(path: Path) -> FileNetworkMap:
-    """Return the network of a topology file: .npy adjacency, .csv of pairs, .graphml, or .toml."""
-    if path.suffix == ".toml":
-        return load_network(path)
-    if path.suffix == ".npy":
-        import numpy as np
-
-        try:
-            matrix = np.load(path)
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"{path}: {error}") from error
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise ConfigError(f"{path}: a matrix of {matrix.shape}, must be square")
-        found = {(min(a, b), max(a, b)) for a, b in np.argwhere(matrix).tolist() if a != b}
-        nodes = [str(node) for node in range(matrix.shape[0])]
-        return network_of(sorted((str(a), str(b)) for a, b in found), nodes)
-    if path.suffix == ".graphml":
-        return network_of(*_graphml(path))
-    pairs = []
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.reader(file):
-            if len(row) < 2:
-                raise ConfigError(f"{path}: each line must name two nodes, not {row}")
-            pairs.append((row[0].strip(), row[1].strip()))
-    return network_of(pairs, [])
-
-
-def _graphml(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    from xml.etree import ElementTree  # a file that the operator names
-
-    try:
-        root = ElementTree.parse(path).getroot()  # noqa: S314
-    except ElementTree.ParseError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
-    labels = {
-        key.get("id"): key.get("attr.name") for key in root.iter(f"{space}key")
-    }  # fmt: skip
-    names: dict[str, str] = {}
-    for node in root.iter(f"{space}node"):
-        number = node.get("id") or ""
-        label = next(
-            (data.text for data in node if labels.get(data.get("key")) == "label" and data.text), ""
-        )
-        name = str(label or number).replace(" ", "_")
-        names[number] = name if name not in names.values() else f"{name}_{number}"
-    pairs = [
-        (names[edge.get("source") or ""], names[edge.get("target") or ""])
-        for edge in root.iter(f"{space}edge")
-    ]
-    return pairs, list(names.values())
-
-
-def network_of(pairs: list[tuple[str, str]], nodes: list[str]) -> FileNetworkMap:
-    """Return a network map of links between nodes; links are named by their ends."""
-    names = dict.fromkeys([*nodes, *(node for pair in pairs for node in pair)])
-    free = dict.fromkeys(names, 0)
-    links = []
-    seen: dict[str, int] = {}
-    for a, b in pairs:
-        if a == b:
-            continue
-        name = f"{a}-{b}"
-        seen[name] = seen.get(name, 0) + 1
-        free[a] += 1
-        free[b] += 1
-        links.append(
-            LinkEntry(
-                name=name if seen[name] == 1 else f"{name}#{seen[name]}",
-                a=a, a_index=free[a], b=b, b_index=free[b],
-            )
-        )  # fmt: skip
-    routers = [RouterEntry(name=name, address=name) for name in names]
-    return FileNetworkMap(NetworkFile(router=routers, link=links))
+def _name(text: str) -> str:
+    """Return a name without what a table of numbers made of it: 28.0 is 28."""
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from telemetry.x733 import CLEARED
-from tocsin.alarm_files import START_NS, Event, network_of
+from tocsin.alarm_files import Event
+from tocsin.file_times import START_NS
+from tocsin.topology_files import network_of
 
 SECOND_NS = 1_000_000_000
 # kind of the root, severity, what follows it: (kind, where, how likely, most seconds later)

@@ -9,10 +9,22 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command()
 @click.option(
-    "--alarms", type=_file, required=True, help="CSV with a header, or JSON lines: one alarm a row."
+    "--alarms",
+    type=_file,
+    required=True,
+    help="CSV with a header, or JSON: one alarm a row, its end in it or in a row of its own.",
 )
 @click.option(
-    "--topology", type=_file, help="Network file (.toml), .npy matrix, .csv of pairs, or .graphml."
+    "--topology",
+    type=_file,
+    help="Network file (.toml), edge list, adjacency matrix (.npy), JSON, or GraphML.",
+)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="What a column of the file is called: kind, entity, part, start, end, severity, ...",
 )
 @click.option("--truth", type=_file, help="True causes, .npy: how good is the learned graph?")
 @click.option("--incidents", default=10, show_default=True, help="How many of the largest to show.")
@@ -21,6 +33,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 def correlate(
     alarms: Path,
     topology: Path | None,
+    columns: tuple[str, ...],
     truth: Path | None,
     incidents: int,
     edges: int,
@@ -32,10 +45,17 @@ def correlate(
 
     from correlator.tables.network_map import FileNetworkMap
     from tocsin import correlation
-    from tocsin.alarm_files import read_alarms, read_topology
+    from tocsin.alarm_files import COLUMNS, placed, read_alarms
+    from tocsin.topology_files import read_topology
 
+    given = dict(one.partition("=")[::2] for one in columns)
+    if not set(given) <= set(COLUMNS):
+        raise click.UsageError(f"--column {'/'.join(given)}: ours are {', '.join(COLUMNS)}")
     network = read_topology(topology) if topology else FileNetworkMap()
-    events = read_alarms(alarms)
+    file = placed(read_alarms(alarms, given), network)
+    events = file.events
+    for note in file.notes:
+        click.echo(f"{alarms}: {note}", err=True)
     report = correlation.correlate(events, network)
     graph = correlation.causes(events, network)
     score = correlation.score(graph, events, truth) if truth else None

@@ -13,9 +13,10 @@ from alerting.causality import learn
 from correlator.tables.network_map import FileNetworkMap
 from telemetry.errors import ConfigError
 from tests.support.faults import leaf_and_spine, mesh, overlapping_faults, ring_of_rings, tree
-from tocsin.alarm_files import network_of, read_alarms, read_topology
+from tocsin.alarm_files import read_alarms
 from tocsin.cli.correlate import correlate as command
 from tocsin.correlation import causes, correlate, score
+from tocsin.topology_files import network_of, read_topology
 
 SETS = (
     ("18V_55N_Wireless", False, 0.577),
@@ -83,7 +84,7 @@ def test_an_incident_outgrows_its_limit_only_where_its_root_explains_it() -> Non
 def test_the_learned_graph_beats_what_was_published(
     sets: Path, name: str, topology: bool, published: float
 ) -> None:
-    events = read_alarms(sets / name / "Alarm.csv")
+    events = read_alarms(sets / name / "Alarm.csv").events
     network = read_topology(sets / name / "Topology.npy") if topology else FileNetworkMap()
     found = score(causes(events, network), events, sets / name / "DAG.npy")
     assert found["f1"] > published
@@ -95,7 +96,7 @@ def test_public_sets_are_compressed_without_giant_incidents(
     sets: Path, name: str, topology: bool, published: float, deep: bool
 ) -> None:
     assert published
-    events = read_alarms(sets / name / "Alarm.csv")
+    events = read_alarms(sets / name / "Alarm.csv").events
     if not deep:
         events = events[:12_000]
     network = read_topology(sets / name / "Topology.npy") if topology else FileNetworkMap()
@@ -157,7 +158,12 @@ def test_files_of_several_sorts_say_the_same(tmp_path: Path) -> None:
         ],
     )
     assert read_alarms(table) == read_alarms(lines)
-    assert [e.severity for e in read_alarms(table)] == ["major", "major", "cleared", "cleared"]
+    assert [e.severity for e in read_alarms(table).events] == [
+        "major",
+        "major",
+        "cleared",
+        "cleared",
+    ]
 
 
 @pytest.mark.parametrize(
