@@ -1,8 +1,14 @@
 """Settings of the collectors."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from runtime.settings import PositiveFloat, PositiveInt, Settings
+
+# At most half of the kernels' hash tables, which are as large as that (collectors.streams, .sampling).
+StreamsMax = Annotated[int, msgspec.Meta(ge=1, le=16_384)]
+SamplersMax = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 
 
 class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
@@ -16,6 +22,12 @@ class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
     # One stream (exporter, port, domain) may send so many datagrams a second, more are shed and
     # counted: a bound on what one exporter can cost the others. 0 = no limit.
     datagrams_per_second_max: int = 0
+    streams_max: StreamsMax = 8192  # (exporter, port, version, domain); the rest are counted as one
+    streams_per_exporter_max: PositiveInt = 1024  # kept when room is made: domains can be invented
+    samplers_max: SamplersMax = 65_536  # sampling rates by sampler, from options data
+    names_max: PositiveInt = 262_144  # of interfaces, VRFs and applications, from options data
+    names_per_exporter_max: PositiveInt = 65_536
+    counter_series_max: PositiveInt = 262_144  # interface counters that sFlow agents send
     clock_tolerance_seconds: PositiveFloat = 300.0
     # "exported" takes the exporter's times as they stand, right or wrong: for `tocsin decode`.
     clock: Literal["corrected", "exported"] = "corrected"
@@ -35,6 +47,7 @@ class ListenerSettings(Settings, frozen=True, kw_only=True):
     queue_blocks_max: PositiveInt = 512  # between receiving and decoding; full = the kernel buffers
     # Of tcp:// and tls:// inputs.
     connections_max: PositiveInt = 1024  # those beyond are refused
+    connections_per_sender_max: PositiveInt = 256  # of one address: it cannot take all of them
     connection_idle_seconds: PositiveFloat = 7200.0  # silent for longer: closed
     chunk_bytes_max: PositiveInt = 64 * 1024  # read of one connection before the next has its turn
     tls_certificate_file: str = ""  # PEM, the chain; tls:// needs it and the key

@@ -58,7 +58,9 @@ class FlowDecoder:
     def __init__(self, settings: FlowDecoderSettings, context: Context) -> None:
         self._settings = settings
         self._context = context
-        self._streams = streams.Streams()
+        self._streams = streams.Streams(
+            streams_max=settings.streams_max, per_exporter_max=settings.streams_per_exporter_max
+        )
         exported = settings.clock == "exported"
         self._tolerance_ns = -1 if exported else round(settings.clock_tolerance_seconds * 1e9)
         self._second_max = settings.datagrams_per_second_max
@@ -69,8 +71,12 @@ class FlowDecoder:
         # For people again: whether ways back become rows (ADR 0009), or stay what a record says.
         self.reverse_rows = True
         self.templates = TemplateStore(per_exporter_max=settings.templates_per_exporter_max)
-        self._sampling = SamplingRates(settings.sampling_override)
-        self.reference = ReferenceTables()
+        self._sampling = SamplingRates(
+            settings.sampling_override, samplers_max=settings.samplers_max
+        )
+        self.reference = ReferenceTables(
+            names_max=settings.names_max, per_exporter_max=settings.names_per_exporter_max
+        )
         self._options = OptionReader(self._sampling, self.reference)
         self._names_expired_ns = 0
         self._tunnels = settings.tunnels

@@ -25,7 +25,6 @@ from telemetry.schemas import ALARM
 from telemetry.x733 import CLEARED
 
 ALARMS_PER_OFFER = 2_000  # some megabytes in one message to the node
-CLEARED_KEPT_MAX = 20_000
 DOUBTFUL_ALARMS = 50
 REPEAT_NS = 6 * 3_600_000_000_000  # an open alarm is told again, lest it be taken for forgotten
 
@@ -134,7 +133,7 @@ class Changes:
 
 
 class OpenAlarms:
-    """The open alarms of one other system, by the id they have with us. At most `alarms_max`.
+    """The open alarms of one other system, by the id they have with us; `alarms_max` and as many that ended.
 
     What is beyond the limit is told every time it is read and cannot be cleared by its absence.
     """
@@ -202,7 +201,7 @@ class OpenAlarms:
             self.open.pop(alarm_id, None)
             self._closed[alarm_id] = None
             self._closed.move_to_end(alarm_id)
-        while len(self._closed) > CLEARED_KEPT_MAX:
+        while len(self._closed) > self._alarms_max:
             self._closed.popitem(last=False)
 
     @property

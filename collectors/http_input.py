@@ -315,14 +315,15 @@ class _Connection(BaseHTTPRequestHandler):
     server: _Server
 
     def handle_one_request(self) -> None:
-        """Wait for a request without a limit but that of idleness; then its time begins."""
+        """Wait for a request without a limit but that of idleness; with its first byte its time begins."""
         self.server.until(self.connection, 0)
-        super().handle_one_request()
-
-    def parse_request(self) -> bool:
-        """The first line is there: the rest must follow in time."""
+        try:
+            self.rfile.peek(1)  # type: ignore[attr-defined]  # http.server makes it buffered
+        except OSError:  # idle for too long, or gone
+            self.close_connection = True
+            return
         self.server.until(self.connection, self.server.owner.settings.request_seconds_max)
-        return super().parse_request()
+        super().handle_one_request()
 
     def _serve(self) -> None:
         owner = self.server.owner

@@ -28,7 +28,6 @@ from telemetry.x733 import CAUSE_NAMES, CLEARED, EVENT_TYPES, SEVERITIES, severi
 TABLE = "/objectserver/restapi/alerts/status"
 POLL_SECONDS_FLOOR = 5.0
 RESOLUTIONS = (2, 4)  # Type: resolution, and that of Visionary
-RESOLUTIONS_KEPT_MAX = 5_000
 SUPPRESSED = {4: "suppressed", 5: "hidden", 6: "maintenance"}
 NOBODY = 65_534
 EVENT_TYPE_NAMES = {number: name for name, number in EVENT_TYPES.items()}
@@ -234,7 +233,7 @@ class NetcoolSource:
                 if last > resolutions.get(pair, -1):
                     fresh[pair] = last
                     resolutions[pair] = last
-        while len(resolutions) > RESOLUTIONS_KEPT_MAX:
+        while len(resolutions) > self._options.alarms_max:
             del resolutions[next(iter(resolutions))]
         for row in rows:
             if integer(row.get("Type")) in RESOLUTIONS:

@@ -11,8 +11,6 @@ import numpy as np
 from runtime.checkpoint import read_array, write_array
 from telemetry.batch import Batch
 
-NAMES_PER_EXPORTER_MAX = 65_536
-NAMES_MAX = 1 << 18
 NAME_BYTES_MAX = 256
 TABLES = ("interface", "vrf", "application")
 # Column of a flow record: the table that names its values.
@@ -30,7 +28,8 @@ Exporter = tuple[int, int]
 class ReferenceTables:
     """(exporter, table, number) → name."""
 
-    def __init__(self, *, per_exporter_max: int = NAMES_PER_EXPORTER_MAX) -> None:
+    def __init__(self, *, names_max: int = 262_144, per_exporter_max: int = 65_536) -> None:
+        self._names_max = names_max
         self._per_exporter_max = per_exporter_max
         self._names: dict[Exporter, dict[tuple[str, int], tuple[str, int]]] = {}
         self._count = 0
@@ -42,7 +41,7 @@ class ReferenceTables:
         """Keep a name; False where there is no room for it."""
         own = self._names.setdefault((high, low), {})
         if (table, key) not in own:
-            if len(own) >= self._per_exporter_max or self._count >= NAMES_MAX:
+            if len(own) >= self._per_exporter_max or self._count >= self._names_max:
                 return False
             self._count += 1
         own[table, key] = (name, now_ns)

@@ -19,7 +19,6 @@ from collectors.streams import Streams
 from runtime.checkpoint import read_array, write_array
 from telemetry.identity import address_text
 
-SAMPLERS_MAX = 65_536
 _TABLE = 1 << 17  # the kernel's hash table; at most half full
 
 
@@ -48,7 +47,8 @@ def rate_of(
 class SamplingRates:
     """The samplers of all exporters: (address, domain, sampler id) → rate."""
 
-    def __init__(self, overrides: Mapping[str, int]) -> None:
+    def __init__(self, overrides: Mapping[str, int], *, samplers_max: int = _TABLE // 2) -> None:
+        self._samplers_max = min(samplers_max, _TABLE // 2)
         # (exporter high, low, domain) → sampler id → rate; id -1 means the whole domain.
         self._samplers: dict[tuple[int, int, int], dict[int, int]] = {}
         self._count = 0
@@ -71,7 +71,7 @@ class SamplingRates:
             return True
         own = self._samplers.setdefault((high, low, domain), {})
         if sampler not in own:
-            if self._count >= SAMPLERS_MAX:
+            if self._count >= self._samplers_max:
                 return False
             self._count += 1
         own[sampler] = rate

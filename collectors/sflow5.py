@@ -69,7 +69,6 @@ _MASKS = np.array(
     ],
     np.uint64,
 )
-_SERIES_MAX = 1 << 18
 _WIDE = {"in_octets", "out_octets"}  # 64 bits; the other counters 32
 _DROP_SOURCES = 1 << 16  # places of the table of drop counters; half of them may be taken
 _NAMES = {5: "sflow5"}
@@ -89,13 +88,18 @@ class SflowDecoder:
     def __init__(self, settings: FlowDecoderSettings, context: Context) -> None:
         self._tunnels = packet.TUNNELS_MAX if settings.tunnels == "inner" else 0
         self._overrides = SamplingRates(settings.sampling_override)
-        self._agents = streams.Streams()
+        self._agents = streams.Streams(
+            streams_max=settings.streams_max, per_exporter_max=settings.streams_per_exporter_max
+        )
+        self._series_max = settings.counter_series_max
         # (agent row, source) → drops as last stated.
         self._drop_key = np.zeros(_DROP_SOURCES, np.uint64)
         self._drop_count = np.zeros(_DROP_SOURCES, np.uint64)
         self._drop_used = np.zeros(1, np.int64)
         self._known: set[int] = set()
-        self.reference = ReferenceTables()
+        self.reference = ReferenceTables(
+            names_max=settings.names_max, per_exporter_max=settings.names_per_exporter_max
+        )
         metrics = context.metrics
         self._verdict = metrics.counter(
             "collector_sflow5_datagrams_total",
@@ -272,7 +276,7 @@ class SflowDecoder:
                 key = f"exporter={agent},interface={index},metric={name}"
                 series_id = stable_id(f"interface_counters|{key}")
                 if series_id not in self._known:
-                    if len(self._known) >= _SERIES_MAX:
+                    if len(self._known) >= self._series_max:
                         self._unknown.add("series")
                         continue
                     self._known.add(series_id)

@@ -12,7 +12,7 @@ import errno
 import select
 import socket
 import ssl
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -104,6 +104,7 @@ class StreamListener:
         self._tls: ssl.SSLContext | None = None
         self._queue = BlockQueue(context.name, settings.queue_blocks_max, on_block)
         self._open: dict[int, _Connection] = {}
+        self._of_sender: Counter[tuple[int, int]] = Counter()  # open connections by address
         self._pending: deque[int] = deque()  # TLS: bytes that are decrypted and wait in memory
         self._wrong: set[str] = set()  # senders whose failed handshake was said
         self._last_ns = 0
@@ -153,6 +154,7 @@ class StreamListener:
         for connection in self._open.values():
             connection.sock.close()
         self._open.clear()
+        self._of_sender.clear()
         if self._sock is not None:
             self._sock.close()
             self._sock = None
@@ -240,7 +242,11 @@ class StreamListener:
                     self._context.log.error("accept_refused error='%s'", error.strerror)
                     self._context.clock.sleep(0.1)
                 return
-            if len(self._open) >= self._settings.connections_max:
+            of_sender = self._of_sender[address_pair(address[0].partition("%")[0])]
+            if (
+                len(self._open) >= self._settings.connections_max
+                or of_sender >= self._settings.connections_per_sender_max
+            ):
                 self._changes.add("refused")
                 sock.close()
                 continue
@@ -264,6 +270,7 @@ class StreamListener:
         greeting = self._tls is not None
         made = _Connection(sock, host, high, low, port, self._now(), greeting=greeting)
         self._open[sock.fileno()] = made
+        self._of_sender[high, low] += 1
         self._changes.add("accepted")
         self._now_open.set(len(self._open))
         poll.register(sock, _READABLE)
@@ -332,6 +339,10 @@ class StreamListener:
         with contextlib.suppress(ValueError):
             self._pending.remove(number)
         self._open.pop(number, None)
+        sender = (connection.high, connection.low)
+        self._of_sender[sender] -= 1
+        if self._of_sender[sender] <= 0:
+            del self._of_sender[sender]
         connection.sock.close()
         if not connection.greeting:  # of one that never spoke there is nothing to end
             chunks.add(connection, 0, self._last_ns)

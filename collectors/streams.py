@@ -1,7 +1,7 @@
 """Export streams: who sends, what its sequence numbers say is missing, and how its clocks stand.
 
 A stream is (exporter address, transport port, version, observation domain). Kept as arrays, found
-by the kernel through a hash table of its own; at most STREAMS_MAX, the rest shares row 0.
+by the kernel through a hash table of its own; at most `streams_max`, the rest shares row 0.
 
 Sequence units (RFC 3954 section 5.1, RFC 7011 section 3.1, Cisco v5): v5 counts flows, v9 counts
 datagrams, IPFIX counts data records (options included, templates not). Exporters err: some count
@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from runtime.checkpoint import read_array, write_array
 from runtime.kernels import inline, kernel, subroutine
 
-STREAMS_MAX = 8192
-STREAMS_PER_EXPORTER_MAX = 1024  # kept when room is made; an exporter can invent domains
 SILENT_NS = 3_600_000_000_000  # streams silent for so long make room first
 WAYS, LAST_RECORD = 4, 3  # of counting: three units; and for v5 the last record's number
 PROOFS = 8  # datagrams that only the present way explains
@@ -27,7 +25,7 @@ OTHER_DATAGRAMS = 64  # how long the number before a restart stays known
 RESTART_RUN = 4  # datagrams in a row behind the number: a restart
 REBOOT_MS = 60_000  # by which a boot time must move to be another one
 GAPS = 16  # holes in the sequence that a late datagram may still fill
-_TABLE = 1 << 15
+_TABLE = 1 << 15  # places; at most half of them are taken
 
 # Columns of `counts`, in the stream's own unit but for DATAGRAMS, RECORDS, RESETS, CLOCK_BAD.
 # SENT = DECODED + LOST + KERNEL + NO_TEMPLATE + MALFORMED + SHED.
@@ -493,8 +491,9 @@ class Streams:
 
     _KEPT = ("key", "state", "counts", "reported", "gaps", "boot", "rate")
 
-    def __init__(self, *, streams_max: int = STREAMS_MAX) -> None:
-        rows = min(streams_max, STREAMS_MAX) + 1
+    def __init__(self, *, streams_max: int = 8192, per_exporter_max: int = 1024) -> None:
+        self._per_exporter_max = per_exporter_max  # kept when room is made
+        rows = min(streams_max, _TABLE // 2) + 1
         self.table = np.zeros(_TABLE, np.int32)
         self.key = np.zeros((rows, 4), np.uint64)
         self.state = np.zeros((rows, STATE), np.int64)
@@ -593,7 +592,7 @@ class Streams:
         same[1:] = (np.diff(self.key[rows[order], :2].astype(np.int64), axis=0) == 0).all(axis=1)
         same[0] = False
         began = np.maximum.accumulate(np.where(same, 0, np.arange(rows.size)))
-        keep[order[np.arange(rows.size) - began >= STREAMS_PER_EXPORTER_MAX]] = False
+        keep[order[np.arange(rows.size) - began >= self._per_exporter_max]] = False
         kept = np.concatenate([[0], rows[keep]])
         gone = self.rows - kept.size
         self.forgotten += self.counts[rows[~keep]].sum(axis=0)

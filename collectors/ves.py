@@ -44,7 +44,6 @@ MAJORS = (5, 7)
 LATEST = {5: "5.4.1", 7: "7.2.1"}
 TURN_SECONDS = 1.0
 REPORT_SECONDS = 10.0
-RECENT_MAX = 20_000
 # What a listener says in the body of an error: (exception, message id, text).
 MESSAGES = {
     400: ("ServiceException", "SVC0002", "Invalid input value: %1"),
@@ -67,6 +66,7 @@ class VesOptions(HttpInputSettings, frozen=True, kw_only=True):
     heartbeats_missed: PositiveInt = 3  # so many in a row: alarm
     functions_max: PositiveInt = 10_000  # whose heartbeats and sequences are followed
     series_max: PositiveInt = 200_000
+    recent_max: PositiveInt = 20_000  # measurements remembered, so that one sent again counts once
     clock_tolerance_seconds: PositiveFloat = 300.0  # beyond: samples count at their arrival
     suspect_values: Literal["drop", "keep"] = "drop"  # numbers their sender does not trust
 
@@ -231,7 +231,7 @@ class VesSource:
                 self._offers += 1
                 token = f"{self._name}|{self._started_ns}|{self._offers}"
                 self._unsure[body] = token
-                while len(self._unsure) > RECENT_MAX:
+                while len(self._unsure) > self._options.recent_max:
                     self._unsure.popitem(last=False)
         self._offer(batches, token=token)
         self._book.arrived(batches)
@@ -265,7 +265,7 @@ class VesSource:
                 self._silence.heard(name, now_ns)
                 if "measurement" in header["domain"] or header["domain"] == "perf3gpp":
                     self._recent[_event_key(event)] = None
-            while len(self._recent) > RECENT_MAX:
+            while len(self._recent) > self._options.recent_max:
                 self._recent.popitem(last=False)
             for name, promised in reading.heartbeats.items():
                 seconds = self._options.heartbeat_seconds if promised < 0 else promised

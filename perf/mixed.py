@@ -251,6 +251,8 @@ class Box:
             try:
                 folder.mkdir()
                 (folder / name).write_text(str(value))
+                if controller == "cpu":  # it has this CPU, whoever else works on the machine
+                    (folder / "cpu.shares").write_text("262144")
             except OSError:
                 continue
             self._folders.append(folder)

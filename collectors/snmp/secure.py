@@ -31,10 +31,12 @@ class Opened:
 class SecureReceiver:
     """Opens v3 messages and writes what their senders are answered."""
 
-    def __init__(self, users: Mapping[str, User], engine_id: bytes) -> None:
+    def __init__(
+        self, users: Mapping[str, User], engine_id: bytes, *, engines_max: int = 4096
+    ) -> None:
         self._users = dict(users)
         self.engine_id = engine_id
-        self.engines = Engines()
+        self.engines = Engines(engines_max=engines_max)
         self._start_ns = 0
         self._salt = 0
         self._refused = dict.fromkeys(usm.STATS, 0)

@@ -36,9 +36,6 @@ from telemetry.snmp.message import answer_inform, read_envelope, read_pdu, write
 from telemetry.x733 import CLEARED
 
 SECOND_NS = 1_000_000_000
-INFORMS_MAX = 65_536  # informs remembered, so that one sent again counts once
-REPLIES_MAX = 65_536
-TRAPS_PER_DEVICE_MAX = 256  # counted by name; the rest as `other`
 
 
 class _State(msgspec.Struct):
@@ -63,7 +60,9 @@ class TrapDecoder:
         self._options = options
         self._reader = TrapReader(options)
         engine_id = engine_id_of(options.engine_id, self._name)
-        self._secure = SecureReceiver(read_users(options.users), engine_id)
+        self._secure = SecureReceiver(
+            read_users(options.users), engine_id, engines_max=options.engines_max
+        )
         self._runs = Runs()
         self._news: dict[int, News] = {}  # by digest, of the open second
         self._timers: OrderedDict[str, tuple[int, dict[str, Any]]] = OrderedDict()
@@ -238,7 +237,7 @@ class TrapDecoder:
             self._informs.move_to_end(key)
             return False
         self._informs[key] = False
-        if len(self._informs) > INFORMS_MAX:
+        if len(self._informs) > self._options.informs_max:
             self._informs.popitem(last=False)
         return True
 
@@ -251,7 +250,7 @@ class TrapDecoder:
     def _reply(
         self, block: DatagramBlock, d: int, data: bytes, *, at_once: bool, about: int = 0
     ) -> None:
-        if len(self.replies) >= REPLIES_MAX:  # nobody takes them, or a flood: the sender asks again
+        if len(self.replies) >= self._options.informs_max:  # a flood: the sender asks again
             self._early.add("reply")
             return
         high, low = int(block.exporter_high[d]), int(block.exporter_low[d])
@@ -329,7 +328,7 @@ class TrapDecoder:
         at_ns = self._runs.second * SECOND_NS + SECOND_NS - 1
         for (device, trap), count in counts.items():
             names = self._counted.setdefault(device, set())
-            if trap not in names and len(names) >= TRAPS_PER_DEVICE_MAX:
+            if trap not in names and len(names) >= self._options.traps_per_device_max:
                 trap = "other"
             names.add(trap)
             series = self._series.id(device, "snmp_traps", {"trap": trap}, unit="{trap}")

@@ -30,8 +30,14 @@ class TrapOptions(Settings, frozen=True, kw_only=True):
     unmapped: Literal["log", "alarm"] = "log"  # what becomes of traps that have no rule
     # Whom a trap is about: the agent it names (v1 field, snmpTrapAddress), or who sent the datagram.
     device: Literal["stated", "sender"] = "stated"
-    senders_max: PositiveInt = 65_536
-    resources_max: PositiveInt = 65_536
+    senders_max: PositiveInt = 65_536  # with a ledger of their own
+    resources_max: PositiveInt = 65_536  # whose names are kept while they are in alarm
+    informs_max: PositiveInt = (
+        65_536  # remembered, so that one sent again counts once; and answers due
+    )
+    engines_max: PositiveInt = 4096  # SNMPv3 senders whose clocks are followed
+    traps_per_device_max: PositiveInt = 256  # counted by name; the rest as `other`
+    variables_max: PositiveInt = 64  # of a trap that are told
 
 
 def read_users(users: dict[str, TrapUser]) -> dict[str, usm.User]:

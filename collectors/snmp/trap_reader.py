@@ -21,7 +21,6 @@ from telemetry.snmp.message import (
 )  # fmt: skip
 from telemetry.x733 import CLEARED
 
-VARIABLES_MAX = 64
 REFUSED = News("", "", {}, ("", ""))  # a community that is not believed
 _UNMAPPED_FACILITY, _UNMAPPED_SEVERITY = 3, 5  # daemon, notice
 
@@ -64,7 +63,7 @@ class TrapReader:
             detail["enterprise"] = notification.enterprise
         if pdu.tag == Tag.INFORM:
             detail["inform"] = True
-        said = self._mapping.read(notification, variables_max=VARIABLES_MAX)
+        said = self._mapping.read(notification, variables_max=self._options.variables_max)
         detail["variables"] = said.variables
         meaning = self._mapping.meaning(notification, said)
         if meaning is None and self._options.unmapped == "log":

@@ -25,7 +25,6 @@ AUTH, PRIV, REPORTABLE = 1, 2, 4
 USM = 3
 WINDOW_SECONDS = 150
 BOOTS_MAX = (1 << 31) - 1
-ENGINES_MAX = 4096
 # hash, octets of the MAC
 _AUTH: Mapping[str, tuple[str, int]] = {
     "md5": ("md5", 12), "sha": ("sha1", 12), "sha224": ("sha224", 16), "sha256": ("sha256", 24),
@@ -360,7 +359,8 @@ class Engines:
     Bounded; of engines beyond it the one heard of longest ago is forgotten.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, engines_max: int = 4096) -> None:
+        self._engines_max = engines_max
         self._known: OrderedDict[bytes, tuple[int, int, int]] = OrderedDict()
 
     def accept(self, engine_id: bytes, boots: int, time: int, now_ns: int) -> bool:
@@ -380,7 +380,7 @@ class Engines:
             return False
         self._known[engine_id] = (boots, time, now_ns)
         self._known.move_to_end(engine_id)
-        if len(self._known) > ENGINES_MAX:
+        if len(self._known) > self._engines_max:
             self._known.popitem(last=False)
         return True
 

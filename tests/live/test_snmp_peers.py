@@ -21,6 +21,7 @@ from runtime.bus import RequestClient
 from runtime.clock import SystemClock
 from runtime.component import Context
 from telemetry.errors import TransientError
+from telemetry.snmp import message, usm
 from tests.support.live_node import LiveNode, write_config
 from tests.support.snmp_agent import SMALL, Agent, AgentServer
 from tests.support.source_world import MemoryNode
@@ -46,7 +47,11 @@ priv = "{priv}"
 priv_password_file = "{folder}/priv"
 """
 USERS = [("sha256aes", "sha256", "aes"), ("md5des", "md5", "des"), ("sha512aes", "sha512", "aes")]
-NAMES = {"sha256": "SHA-256", "md5": "MD5", "sha512": "SHA-512", "aes": "AES", "des": "DES"}
+NAMES = {
+    "md5": "MD5", "sha": "SHA", "sha224": "SHA-224", "sha256": "SHA-256", "sha384": "SHA-384",
+    "sha512": "SHA-512", "des": "DES", "aes": "AES", "aes192": "AES-192", "aes256": "AES-256",
+    "aes192c": "AES-192-C", "aes256c": "AES-256-C",
+}  # fmt: skip
 
 
 def free_port() -> int:
@@ -71,6 +76,27 @@ def tell(
         [program, *how, "-t", "1", "-r", "8", f"127.0.0.1:{port}", "", trap, *bindings],
         capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "MIBS": ""},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("auth", usm.AUTH_PROTOCOLS)
+@pytest.mark.parametrize("priv", usm.PRIV_PROTOCOLS)
+def test_every_pair_of_algorithms_is_that_of_net_snmp(
+    auth: str, priv: str, needs: Callable[..., None]
+) -> None:
+    needs("snmptrap")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(10)
+        port = int(sock.getsockname()[1])
+        how = ["-v3", "-e", "0x8000000001020304", "-u", "u", "-l", "authPriv", "-a", NAMES[auth],
+               "-A", "authpass1", "-x", NAMES[priv], "-X", "privpass1"]  # fmt: skip
+        answer = tell("snmptrap", how, port, LINK_DOWN, 7)
+        assert not answer.returncode, answer.stderr
+        data = sock.recv(65535)
+    user = usm.User("u", auth, "authpass1", priv, "privpass1")
+    scoped = usm.read_scoped(usm.open_message(user, usm.read_secured(data), data))
+    pdu = message.read_pdu(scoped.pdu, 0, len(scoped.pdu))
+    assert message.notification_of(pdu).trap_oid == LINK_DOWN
 
 
 class Traps:

@@ -1,4 +1,13 @@
-"""Lines for routers' configurations that mend what `tocsin doctor` finds; 192.0.2.10 stands for Tocsin."""
+"""Lines for routers' configurations that mend what `tocsin doctor` finds; 192.0.2.10 stands for Tocsin.
+
+`; ` stands between lines and before what belongs under the line in front of it. Not tried on routers:
+read from the vendors' documents, and seen in configurations of others.
+
+Source: Cisco, NetFlow and System Monitoring command references for IOS-XR 7; Juniper, CLI reference
+(flow-monitoring, syslog, snmp); Nokia, SR OS 22 MD-CLI command reference (cflowd, log, system); Huawei,
+NetEngine 8000 command reference (netstream, info-center, snmp-agent); Arista, EOS user manual (sampled
+flow tracking, logging, snmp-server).
+"""
 
 from collections.abc import Mapping
 
@@ -7,16 +16,18 @@ Lines = Mapping[str, str]
 CLOCK: Lines = {
     "IOS-XR": "ntp server 192.0.2.123; service timestamps log datetime localtime msec show-timezone year",
     "Junos": "set system ntp server 192.0.2.123; set system syslog time-format year millisecond",
-    "SR OS": "/configure system time ntp server 192.0.2.123; /configure system time ntp admin-state enable",
+    "SR OS": '/configure system time ntp server 192.0.2.123 router-instance "Base"; '
+    "/configure system time ntp admin-state enable",
     "VRP": "ntp-service unicast-server 192.0.2.123; info-center timestamp log format-date",
     "EOS": "ntp server 192.0.2.123; logging format timestamp traditional year timezone",
 }
 TEMPLATES: Lines = {
     "IOS-XR": "flow exporter-map X; version v9; template data timeout 60; options interface-table timeout 60",
-    "Junos": "set services flow-monitoring version9 template X template-refresh-rate seconds 60",
-    "SR OS": "/configure cflowd collector 192.0.2.10:2055 version 9 template-set basic",
-    "VRP": "ip netstream export template timeout-rate 1",
-    "EOS": "flow tracking hardware; exporter X; template interval 60000",
+    "Junos": "set services flow-monitoring version9 template X template-refresh-rate seconds 60; "
+    "set services flow-monitoring version9 template X option-refresh-rate seconds 60",
+    "SR OS": "/configure cflowd template-retransmit 60",
+    "VRP": "ip netstream export template timeout-rate 1; ip netstream export template option timeout-rate 1",
+    "EOS": "flow tracking sampled; tracker T; exporter X; template interval 60000",
 }
 SYSLOG: Lines = {
     "IOS-XR": "logging 192.0.2.10 severity info port 5514; logging hostnameprefix NAME",
@@ -46,7 +57,10 @@ POLLED: Lines = {
 NAMES: Lines = {
     "IOS-XR": "flow exporter-map X; version v9; options interface-table timeout 60",
     "Junos": "sends no names with its flows: poll it (kind snmp-poll, profile interface)",
-    "SR OS": "sends no names with its flows: poll it (kind snmp-poll, profile interface)",
-    "VRP": "sends no names with its flows: poll it (kind snmp-poll, profile interface)",
-    "EOS": "sends no names with its flows: poll it (kind snmp-poll, profile interface)",
+    "SR OS": "sends no names: poll it (kind snmp-poll, profile interface), and let its flows number "
+    "interfaces as SNMP does: /configure cflowd use-vrtr-if-index true",
+    "VRP": "sends no names: poll it (kind snmp-poll, profile interface), and let its flows number "
+    "interfaces as SNMP does: ip netstream export index-switch 32",
+    "EOS": "flow tracking sends them with its templates: flow tracking sampled; tracker T; exporter X; "
+    "template interval 60000; with sFlow poll it (kind snmp-poll, profile interface)",
 }

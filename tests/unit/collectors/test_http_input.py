@@ -200,10 +200,16 @@ def test_too_many_connections_are_closed_and_the_others_served(
     assert refused(context, "connections") == 1
 
 
-def test_a_peer_that_sends_byte_by_byte_is_closed(serve: Serve, context: Context) -> None:
+@pytest.mark.parametrize(
+    "begun",
+    [b"P", b"POST / HTTP/1.1\r\nContent-", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n1"],
+)
+def test_a_peer_that_sends_byte_by_byte_is_closed(
+    serve: Serve, context: Context, begun: bytes
+) -> None:
     server = serve(request_seconds_max=0.2)
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
-        slow.sendall(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n1")
+        slow.sendall(begun)
         while slow.recv(1000):
             pass  # the answer, if any, then the end
     assert refused(context, "too_slow") >= 1

@@ -471,10 +471,9 @@ def test_what_the_socket_lost_stands_in_the_ledger() -> None:
     assert (first["lost_kernel"], first["sent"], second["sent"]) == (7, 7, 1)
 
 
-def test_informs_that_nobody_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collectors.snmp.trap.REPLIES_MAX", 10)
+def test_informs_that_nobody_answers_are_bounded() -> None:
     context = make_context("collectors.traps")
-    made = decoder(context)
+    made = decoder(context, informs_max=10)
     informs = [trap_v2(LINK_DOWN, request_id=n, tag=Tag.INFORM) for n in range(25)]
     made.decode(block(*informs))
     assert len(made.replies) == 10

@@ -178,6 +178,22 @@ def test_connections_beyond_the_limit_are_refused_and_counted(made: list[Input])
         sock.close()
 
 
+def test_one_sender_cannot_take_all_connections(made: list[Input]) -> None:
+    one = start(made, connections_per_sender_max=2)
+    with connect(one), connect(one):
+        one.until(lambda: one.count("accepted") == 2)
+        with connect(one) as third:
+            assert third.recv(1) == b""
+        with socket.create_connection(
+            ("127.0.0.1", one.port), timeout=10, source_address=("127.0.0.2", 0)
+        ):
+            one.until(lambda: one.count("accepted") == 3)
+    assert one.count("refused") == 1
+    one.until(lambda: one.listener.connections == 0)
+    with connect(one):
+        one.until(lambda: one.count("accepted") == 4)
+
+
 def test_a_silent_connection_is_closed(made: list[Input]) -> None:
     one = start(made, connection_idle_seconds=0.1)
     with connect(one) as sock:

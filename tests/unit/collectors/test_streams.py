@@ -3,7 +3,6 @@
 import struct
 
 import numpy as np
-import pytest
 
 from collectors import streams
 from collectors.block import DatagramBlock
@@ -23,9 +22,11 @@ HOUR = 3600 * SECOND
 FIELDS = [(8, 4), (12, 4), (1, 4), (2, 4)]
 
 
-def table(count: int, *, exporters: int, heard_ns: int) -> streams.Streams:
+def table(
+    count: int, *, exporters: int, heard_ns: int, per_exporter_max: int = 1024
+) -> streams.Streams:
     """Return a table of so many streams, spread over exporters."""
-    made = streams.Streams(streams_max=64)
+    made = streams.Streams(streams_max=64, per_exporter_max=per_exporter_max)
     for n in range(count):
         row = made._admit((0, 1 + n % exporters, 10 << 16 | 2055, n))
         made.state[row, streams.HEARD_NS] = heard_ns
@@ -53,11 +54,8 @@ def test_silent_streams_make_room_and_the_others_keep_what_they_have() -> None:
     assert known.forgotten[streams.SENT] + known.counts[:, streams.SENT].sum() == sum(range(60))
 
 
-def test_an_exporter_that_invents_domains_loses_its_own_streams_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(streams, "STREAMS_PER_EXPORTER_MAX", 10)
-    known = table(60, exporters=1, heard_ns=10 * HOUR)
+def test_an_exporter_that_invents_domains_loses_its_own_streams_first() -> None:
+    known = table(60, exporters=1, heard_ns=10 * HOUR, per_exporter_max=10)
     quiet = known._admit((0, 99, 10 << 16 | 2055, 0))
     known.state[quiet, streams.HEARD_NS] = 10 * HOUR - 1
     known.state[5, streams.HEARD_NS] += 7  # the newest of the greedy one
@@ -69,8 +67,7 @@ def test_an_exporter_that_invents_domains_loses_its_own_streams_first(
 def test_streams_beyond_the_table_are_still_decoded() -> None:
     """They share row 0: no ledger, no clock, but their records count."""
     context = make_context()
-    decoder = FlowDecoder(FlowDecoderSettings(), context)
-    decoder._streams = streams.Streams(streams_max=2)
+    decoder = FlowDecoder(FlowDecoderSettings(streams_max=2), context)
     high, low = address_pair("192.0.2.1")
     record = struct.pack("!4I", 1, 2, 3, 4)
     parts = [
