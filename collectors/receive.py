@@ -293,8 +293,11 @@ class Receiver:
             self.cut += int(cut.sum())
             np.abs(length, out=length)
         arrival = self._arrival[:count].copy()
-        arrival[arrival == 0] = now_ns
-        if count:  # never falling, whatever a clock step does
+        if count:  # never falling and never ahead of our time, whatever the system's clock does
+            ahead_ns = self._clock.ahead_ns
+            arrival[arrival == 0] = now_ns - ahead_ns
+            arrival += ahead_ns
+            np.minimum(arrival, self._clock.now_ns(), out=arrival)
             arrival[0] = max(int(arrival[0]), self._last_ns)
             np.maximum.accumulate(arrival, out=arrival)
             self._last_ns = int(arrival[-1])

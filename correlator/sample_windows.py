@@ -362,13 +362,18 @@ class SampleWindows:
         made: list[Batch] = []
         for window in self._windows.values():
             while window.oldest_ns and self._closes_ns(window) <= frontier_ns:
-                closed_ns = self._closes_ns(window)
-                made += self._close(window, closed_ns)
-                behind = frontier_ns - closed_ns
-                if behind > GAP_TICKS_MAX * window.view.tick_ns and not window.weight.any():
-                    # A gap of hours (replay of files far apart) is no reason to close each tick.
-                    window.oldest_ns += behind // window.view.tick_ns * window.view.tick_ns
+                made += self._close(window, self._closes_ns(window))
         return made
+
+    def skip(self, time_ns: int) -> None:
+        """Leave out ticks that would be closed by `time_ns` where there are many and they hold nothing.
+
+        Time jumped, or nothing ran in it.
+        """
+        for window in self._windows.values():
+            behind_ticks = (time_ns - self._closes_ns(window)) // window.view.tick_ns
+            if window.oldest_ns and behind_ticks > GAP_TICKS_MAX and not window.weight.any():
+                window.oldest_ns += behind_ticks * window.view.tick_ns
 
     def _close(self, window: _Window, closed_ns: int) -> list[Batch]:
         view, index, start_ns = window.view, window.index, window.oldest_ns
@@ -475,7 +480,8 @@ class SampleWindows:
         told = set(ids.tolist())
         window.new = [one for one in window.new if one not in told]
         if window.oldest_ns:  # ticks that are closed hold nothing any more
-            for tick in range(window.oldest_ns // view.tick_ns, end_ns // view.tick_ns):
+            end = end_ns // view.tick_ns
+            for tick in range(max(window.oldest_ns // view.tick_ns, end - window.lines), end):
                 window.total[tick % window.lines] = 0.0
                 window.weight[tick % window.lines] = 0.0
         window.oldest_ns = end_ns

@@ -170,11 +170,16 @@ class FlowWindows:
             while self._oldest[view.name] + view.tick_ns + lateness <= frontier_ns:
                 made += self._close(view, self._oldest[view.name], frontier_ns)
                 self._oldest[view.name] += view.tick_ns
-                behind = frontier_ns - self._oldest[view.name] - view.tick_ns - lateness
-                if behind > OPEN_TICKS_MAX * view.tick_ns and not self._open[view.name]:
-                    # A gap of hours (replay of files far apart) is no reason to close each tick.
-                    self._oldest[view.name] = frontier_ns // view.tick_ns * view.tick_ns
         return made
+
+    def skip(self, time_ns: int) -> None:
+        """Leave out ticks that end by `time_ns` where there are many: time jumped, nothing was heard."""
+        self._work_off()
+        for view in self._views:
+            oldest_ns, first_ns = self._oldest[view.name], time_ns // view.tick_ns * view.tick_ns
+            if oldest_ns and not self._open[view.name]:
+                if first_ns - oldest_ns > OPEN_TICKS_MAX * view.tick_ns:
+                    self._oldest[view.name] = first_ns
 
     def _close(self, view: View, tick_ns: int, frontier_ns: int) -> list[Batch]:
         state = self._open[view.name].pop(tick_ns, None) or self._new(view)

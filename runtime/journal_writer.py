@@ -75,6 +75,7 @@ class JournalWriter:
         self._size = 0
         self._first_tick_ns = 0
         self._next = 1
+        self.newest_tick_ns = 0  # of what an earlier process wrote
         self._on_disk = 0
         self._trouble = ""
         self._disk = ThreadPoolExecutor(1, "journal")  # starts its thread with the first job
@@ -108,7 +109,7 @@ class JournalWriter:
         self._on_disk = self._next - 1
 
     def _continue(self, segment: Path) -> None:
-        good, last, _ = scan(segment)
+        good, last, self.newest_tick_ns = scan(segment)
         size = segment.stat().st_size
         if good < size:
             aside = segment.with_name(f"{segment.name}.damaged-{last + 1}")

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from runtime.clock import told
 from runtime.component import Context
 
 BACK_OFF_FIRST_SECONDS = 0.5
@@ -80,9 +81,10 @@ class Supervisor:
             self._spawn(role)
 
     def _spawn(self, role: Role) -> None:
+        parent = str(os.getpid())
         role.process = subprocess.Popen(
             list(role.command),
-            env={**os.environ, **role.environment, PARENT: str(os.getpid())},
+            env={**os.environ, **role.environment, **told(self._context.clock), PARENT: parent},
             start_new_session=True,
             pass_fds=role.pass_fds,
         )

@@ -48,6 +48,10 @@ class Samples(Protocol):
         """Take all series and samples of one event tick."""
         ...
 
+    def skip(self, time_ns: int) -> None:
+        """Leave out ticks that close by `time_ns` and hold nothing, where there are many."""
+        ...
+
     def next_deadline_ns(self) -> int:
         """Return when the next tick closes, NEVER_NS for none."""
         ...
@@ -129,6 +133,7 @@ class Back:
         self._shards = shards
         self._event_tick_ns = event_tick_ns
         self._closed_ns = 0  # of the newest tick
+        self._skip_to_ns = 0
         self._ready: dict[int, list[Batch]] = {}  # frames and what goes with them, by closing time
         self._events: dict[int, list[Batch]] = {}  # by the end of their event tick
         self._sampled: dict[int, list[Batch]] = {}  # series and samples, likewise
@@ -176,9 +181,13 @@ class Back:
             if self.samples is not None:
                 self.samples.process(self._sampled.pop(due_ns, []))
                 batches += self.samples.advance(due_ns)
+                if self._skip_to_ns:
+                    self.samples.skip(self._skip_to_ns)
             batches += in_order(self._events.pop(due_ns, []))
             if batches or due_ns == self._timer_ns():
                 outcomes.append(self._close(due_ns, batches))
+        if frontier_ns >= self._skip_to_ns:
+            self._skip_to_ns = 0
         if self._offered or self._control or self._promises:
             event_end_ns = frontier_ns - frontier_ns % self._event_tick_ns
             # A clock that was set back holds nothing up: closing times rise all the same.
@@ -297,6 +306,10 @@ class Back:
         self.merger.mark_incomplete(until_ns)
         if self.samples is not None:
             self.samples.mark_incomplete(until_ns)
+
+    def skip(self, time_ns: int) -> None:
+        """Nothing was heard up to `time_ns`: many ticks of samples in a row that hold nothing are left out."""
+        self._skip_to_ns = time_ns
 
     @property
     def series(self) -> int:

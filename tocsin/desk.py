@@ -23,7 +23,7 @@ from history.retention import Retention
 from history.store import DATABASE, migrate
 from history.writer import HistoryWriter
 from runtime import logs
-from runtime.clock import Clock, SystemClock
+from runtime.clock import Clock, SteadyClock
 from runtime.component import Context
 from runtime.metrics import Metrics
 from runtime.supervisor import Role, Supervisor, end_with_parent
@@ -209,7 +209,7 @@ def main() -> None:
     """`python -m tocsin.desk CONFIG STATE`: the desk until SIGTERM. Exit 2: configuration."""
     end_with_parent(signal.SIGTERM)
     path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
-    clock = SystemClock()
+    clock = SteadyClock()
     try:
         config = load_config(path)
         desk = Desk(config, state_dir(state), clock, path=path)

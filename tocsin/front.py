@@ -21,6 +21,10 @@ class Windows(Protocol):
 
     def process(self, batch: Batch) -> Iterable[Batch]: ...
     def advance(self, frontier_ns: int) -> Iterable[Batch]: ...
+    def skip(self, time_ns: int) -> None:
+        """Leave out ticks that end by `time_ns` and hold nothing, where there are many."""
+        ...
+
     def next_deadline_ns(self) -> int:
         """Return the arrival time at which the next tick closes; 0 before the first frontier."""
         ...
@@ -64,6 +68,7 @@ class Front:
         self._events: list[Batch] = []  # for the event tick that ends at `_event_end_ns`
         self._event_end_ns = NEVER_NS
         self._replies: deque[tuple[int, str, Reply]] = deque(maxlen=REPLIES_MAX)
+        self._skip_to_ns = 0
         self._lost = 0
         self._came = 0
         self.records = 0
@@ -124,7 +129,15 @@ class Front:
             if min(event_end, deadline) > frontier:
                 break
             closings.append(self._close(deadline))
+            if self._skip_to_ns:
+                self._windows.skip(self._skip_to_ns)
+        if frontier > self._skip_to_ns:
+            self._skip_to_ns = 0
         return closings
+
+    def skip(self, time_ns: int) -> None:
+        """Time jumped to `time_ns`: once what came before is closed, ticks in between are left out."""
+        self._skip_to_ns = time_ns
 
     def open(self, first_ns: int) -> None:
         """Open the first tick at `first_ns`; shards that work together open at the same time."""

@@ -23,7 +23,7 @@ from alerting.courier import Courier
 from alerting.delivery import Delivery, Order, Verdict
 from runtime import logs
 from runtime.bus import RequestClient
-from runtime.clock import SystemClock
+from runtime.clock import SteadyClock
 from runtime.component import Context
 from runtime.metrics import Metrics
 from runtime.supervisor import end_with_parent
@@ -184,7 +184,7 @@ def main() -> None:
     """`python -m tocsin.gate CONFIG STATE`: the gate until SIGTERM."""
     end_with_parent(signal.SIGTERM)
     path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
-    clock, metrics = SystemClock(), Metrics("gate")
+    clock, metrics = SteadyClock(), Metrics("gate")
     try:
         settings = process_settings(path)
         folder = state_dir(state)

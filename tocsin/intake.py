@@ -114,6 +114,7 @@ class Intake:
         self._changes_kept = 0
         self._kept_ns = 0
         self._started = False
+        self._jumped_ns = clock.jumped_ns
 
     def bind(self, sockets: Mapping[str, socket.socket] | None = None) -> None:
         """Bind every input, or take the sockets that the node has bound: the kernel buffers now."""
@@ -202,6 +203,9 @@ class Intake:
                 self._front.feed(name, block)
         if not self._listeners:  # sources in the gate alone: the clock is all there is to wait for
             self._front.feed("", silence(self._clock.now_ns()))
+        if (jumped_ns := self._clock.jumped_ns) > self._jumped_ns:  # before what comes after it
+            self._jumped_ns = jumped_ns
+            self._front.skip(self._clock.now_ns())
         closings = self._front.step()
         self.answer(0)
         deadline_ns = self._front.deadline_ns

@@ -18,7 +18,7 @@ from alerting.sink_board import SinkBoard
 from runtime import logs
 from runtime.bus import Doorbell, Publisher, RequestServer
 from runtime.checkpoint import Checkpoints
-from runtime.clock import Clock, SystemClock
+from runtime.clock import PARTS, Clock, SteadyClock
 from runtime.journal import BlockKind, Cursor, JournalReader
 from runtime.journal_writer import JournalWriter
 from runtime.kernels import require
@@ -42,6 +42,7 @@ from tocsin.state import state_dir
 from tocsin.workers import Workers
 
 HEARTBEAT_NS = 1_000_000_000
+AHEAD_SECONDS = 10.0  # of the machine's clock: worth telling
 IDLE_MS = 200  # a listener, a shard or a request wakes the loop before that
 CURSORS = ("history",)
 
@@ -52,7 +53,7 @@ class Node:
     def __init__(self, config: Config, state: Path, clock: Clock | None = None) -> None:
         self._config = config
         self._state = state
-        self._clock = clock or SystemClock()
+        self._clock = clock or SteadyClock()
         self.metrics = Metrics("node")
         self._log = logs.child("node")
         self._ended = False
@@ -63,6 +64,7 @@ class Node:
         self._closed_ns = 0  # of any tick
         self._settled_ns = 0
         self._frontier_ns = 0
+        self._jumped_ns = self._clock.jumped_ns
         self._stands_since_ns = 0  # nothing is taken in: too much waits for a disk
         self._senders = SenderBook()
         self._lock = FolderLock(state, "node", self._clock)
@@ -105,6 +107,7 @@ class Node:
             budget_bytes=config.node.journal_bytes_max,
         )
         self._journal.start()
+        self._clock.not_before(self._journal.newest_tick_ns)
         outbox_context = make_context("outbox", self._clock, self.metrics, seed)
         self._outbox = Outbox(state / "node.sqlite", config.alerting, outbox_context)
         self._outbox.start()
@@ -185,6 +188,7 @@ class Node:
         if self._closed_ns:
             now_ns = self._clock.now_ns()
             gap = max(now_ns - self._closed_ns, 0) / 1e9
+            self._back.skip(now_ns)
             # What lay in open windows is lost with the old process: say so, alarm about nothing.
             self._control("gap", now_ns, seconds=round(gap, 3), replayed_ticks=replayed)
             self._log.warning("restarted gap_seconds=%.1f replayed_ticks=%d", gap, replayed)
@@ -245,6 +249,9 @@ class Node:
         if self._stands_since_ns:
             self._go_on()
         moved, closings = self._intake.step()
+        if (jumped_ns := self._clock.jumped_ns) > self._jumped_ns:
+            self._jump(jumped_ns - self._jumped_ns)
+            self._jumped_ns = jumped_ns
         for closing in closings:
             self._frontier_ns = closing.frontier_ns
             moved += len(self._back.take(closing))
@@ -267,6 +274,14 @@ class Node:
         self._back.mark_incomplete(self._next_tick_ns(now_ns))
         self._control("gap", now_ns, seconds=seconds)
         self._log.warning("node_goes_on gap_seconds=%.1f", seconds)
+
+    def _jump(self, jumped_ns: int) -> None:
+        """The machine slept, or its clock was set forward: nothing was heard, so nothing was silent."""
+        now_ns, seconds = self._clock.now_ns(), round(jumped_ns / 1e9, 3)
+        self._back.mark_incomplete(self._next_tick_ns(now_ns))
+        self._back.skip(now_ns)
+        self._control("gap", now_ns, seconds=seconds)
+        self._log.warning("clock_jumped gap_seconds=%.1f", seconds)
 
     def _settle(self, frontier_ns: int) -> int:
         """Score what closes up to the frontier: after a closing, and once in an event tick."""
@@ -362,6 +377,7 @@ class Node:
         health = [
             text
             for text in (
+                self._clock_health(),
                 *self._intake.health(),
                 self._journal.health(),
                 self._outbox.health(),
@@ -395,6 +411,15 @@ class Node:
             sources=self._answers.gate.sources,
             workers=self._intake.workers(),
             sinks=self._sinks.statuses,
+        )
+
+    def _clock_health(self) -> str:
+        ahead_s = self._clock.ahead_ns / 1e9
+        if ahead_s < AHEAD_SECONDS:
+            return ""
+        return (
+            f"the machine's clock was set back: Tocsin's time, which cannot fall, is {ahead_s:.0f} s ahead of "
+            f"it, and draws near by one second in {PARTS}"
         )
 
     def stop(self) -> None:
@@ -435,7 +460,7 @@ def main() -> None:
     end_with_parent(signal.SIGTERM)
     sys.setswitchinterval(0.0005)
     path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
-    clock = SystemClock()
+    clock = SteadyClock()
     try:
         config = with_probation(load_config(path))
         require()

@@ -20,7 +20,7 @@ import msgspec
 
 from runtime import logs
 from runtime.bus import Doorbell, Line
-from runtime.clock import Clock, SystemClock
+from runtime.clock import Clock, SteadyClock
 from runtime.journal import pack, unpack
 from runtime.metrics import Metrics
 from runtime.supervisor import end_with_parent
@@ -221,7 +221,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     state, shard, shards, descriptors = sys.argv[1:5]
     sockets = {name: socket.socket(fileno=fd) for name, fd in json.loads(descriptors).items()}
-    made = Shard(Path(state), int(shard), int(shards), sockets, SystemClock())
+    made = Shard(Path(state), int(shard), int(shards), sockets, SteadyClock())
     signal.signal(signal.SIGTERM, made.ask_to_stop)
     try:
         made.run()

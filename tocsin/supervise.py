@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from runtime import logs
-from runtime.clock import SystemClock
+from runtime.clock import SteadyClock
 from runtime.component import Context
 from runtime.lock import FolderLock
 from runtime.metrics import Metrics
@@ -29,7 +29,7 @@ def main() -> int:
 
     `tocsin run` turns into this; LOCK is the descriptor of the state folder's lock, which it took.
     """
-    clock, metrics = SystemClock(), Metrics("supervisor")
+    clock, metrics = SteadyClock(), Metrics("supervisor")
     lock = FolderLock(Path(sys.argv[1]), "run", clock)
     lock.adopt(int(sys.argv[2]))
     plan = json.loads(os.environ.pop(PLAN))

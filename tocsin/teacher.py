@@ -14,7 +14,7 @@ from typing import Any
 from detectors.river_scores import RiverOptions
 from runtime import logs
 from runtime.bus import RequestClient
-from runtime.clock import SystemClock
+from runtime.clock import SteadyClock
 from runtime.journal import BlockKind, JournalReader
 from runtime.metrics import Metrics
 from runtime.supervisor import end_with_parent
@@ -115,7 +115,7 @@ def main() -> None:
     """`python -m tocsin.teacher CONFIG STATE`: until SIGTERM. Exit 2: configuration."""
     end_with_parent(signal.SIGTERM)
     path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
-    clock, ended = SystemClock(), threading.Event()
+    clock, ended = SteadyClock(), threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -134,7 +134,7 @@ def main() -> None:
 
 
 def _work(
-    teacher: Teacher, node: RequestClient, clock: SystemClock, ended: threading.Event
+    teacher: Teacher, node: RequestClient, clock: SteadyClock, ended: threading.Event
 ) -> None:
     due_ns, first = 0, 0
     while not ended.wait(FRAME_SECONDS if teacher.follows else LOOK_SECONDS):
