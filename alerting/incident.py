@@ -169,6 +169,33 @@ class Incident:
             return of_root if of_root in ("growing", "shrinking") else "steady"
         return "growing" if up > self.told_up else "shrinking"
 
+    def shown(self) -> dict[str, Any]:
+        """Return it as people look at it while it lasts, with its alarms, the root first."""
+        order = sorted(self.members, key=lambda number: (number != self.root, *self.depth(number)))
+        return {
+            "incident_id": id_text(self.number),
+            "state": "open" if self.open else "closed",
+            "severity": self.severity,
+            "title": self.title,
+            "opened_ns": self.opened_ns,
+            "changed_ns": self.changed_ns,
+            "closed_ns": self.closed_ns,
+            "operator_state": self.operator_state,
+            "operator": self.operator,
+            "lead_alarm_id": id_text(self.front),
+            "alarms_count": len(self.members),
+            "alarms": [
+                {"id": id_text(number), "title": member.title, "severity": member.severity,
+                 "up": member.up, "raised_ns": member.raised_ns}
+                for number in order[:SYMPTOMS_SHOWN]
+                for member in (self.members[number],)
+            ],
+            "causes": self.causes,
+            "impact": self.impact,
+            "similar": self.similar,
+            "said": self.said,
+        }  # fmt: skip
+
     def row(self, front: Alarm, explain: dict[str, Any]) -> dict[str, Any]:
         """Return it as a row of schema `incident`."""
         event_type, probable_cause = front.types

@@ -379,6 +379,14 @@ class Incidents:
                 self._raised.pop(alarm, None)
         self.grouping.drop(incident)
 
+    def listed(self, *, open_only: bool, limit: int) -> list[dict[str, Any]]:
+        """Return the incidents that people were told of, the open ones first, the newest first."""
+        told = [one for one in self.all.values() if one.told_ns and not one.parent]
+        if open_only:
+            told = [one for one in told if one.open]
+        told.sort(key=lambda one: (not one.open, -one.changed_ns, one.number))
+        return [one.shown() for one in told[:limit]]
+
     # ---- checkpoint
 
     def snapshot(self) -> Any:

@@ -37,6 +37,7 @@ SIMILAR_LEAST = 0.5
 # How likely a cause of each kind is before anything is known of this case: changes and planned
 # works lead every published survey of outages, so they stand above what they set off.
 CHANGE, PLANNED, SOFT = "change", "planned-work", "software"
+NAMED, OTHERWISE = 0.95, 0.5  # what a rule of ours names first, and what else it could be
 PRIOR = {
     PLANNED: 0.9,
     "power": 0.85,
@@ -112,7 +113,9 @@ class Suspects:
                 own = alarm.explain.get("causes", []) if alarm.source == OURS else []
                 if own:
                     made += [
-                        dict(cause) | {"likely": 0.95 - 0.1 * i} for i, cause in enumerate(own)
+                        dict(cause)
+                        | {"likely": max(OTHERWISE - 0.1 * (i - 1), 0.1) if i else NAMED}
+                        for i, cause in enumerate(own)
                     ]
                     continue
                 others = len(incident.members) - 1

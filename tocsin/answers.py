@@ -66,6 +66,7 @@ class Answers:
         serve("status", verbs.Nothing, lambda _: status())
         serve("metrics", verbs.Nothing, lambda _: self._rendered())
         serve("alarms", verbs.AlarmsRequest, self._alarms)
+        serve("incidents", verbs.IncidentsRequest, self._incidents)
         serve("changes", verbs.AlarmsRequest, self._changes)
         serve("due", verbs.DueRequest, lambda ask: outbox.due(self._clock.now_ns(), ask.limit))
         serve("senders", str, self._senders.statuses)
@@ -99,6 +100,10 @@ class Answers:
 
     def _alarms(self, ask: verbs.AlarmsRequest) -> verbs.Alarms:
         return verbs.Alarms(self._outbox.alarms(active_only=ask.active_only, limit=ask.limit))
+
+    def _incidents(self, ask: verbs.IncidentsRequest) -> verbs.IncidentsAnswer:
+        incidents = self._back.alerting.incidents
+        return verbs.IncidentsAnswer(incidents.listed(open_only=ask.open_only, limit=ask.limit))
 
     def _changes(self, ask: verbs.AlarmsRequest) -> verbs.Alarms:
         return verbs.Alarms(self._outbox.changes(limit=ask.limit))

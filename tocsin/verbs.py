@@ -111,6 +111,19 @@ class Alarms(msgspec.Struct, frozen=True):
     alarms: list[dict[str, Any]]
 
 
+class IncidentsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which incidents."""
+
+    open_only: bool = True
+    limit: int = 1000
+
+
+class IncidentsAnswer(msgspec.Struct, frozen=True):
+    """Incidents as they are now, the open ones first, the newest first."""
+
+    incidents: list[dict[str, Any]]
+
+
 class DueRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The gate asks for deliveries that are due."""
 

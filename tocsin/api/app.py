@@ -34,7 +34,7 @@ from tocsin.api.feed import AlertFeed
 from tocsin.api.node_client import NodeClient
 from tocsin.api.openapi import Operation, document
 from tocsin.api.workers import Workers
-from tocsin.times import time_ns
+from tocsin.times import span_words, time_ns
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -43,6 +43,10 @@ BEHIND_TOLD_SECONDS = 120.0  # a tick of a minute is being stored, and one may w
 BODY_BYTES_MAX = 512 * 1024
 ALARMS_SEARCHED = 1000  # the newest, for one that is not in the history yet
 LOAD_SHOWN_NS = 60_000_000_000
+CONSOLE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
+    "img-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
@@ -61,8 +65,12 @@ OPERATIONS = (
         "An alarm's series with its band", "image/svg+xml",
     ),
     Operation(
-        "/api/v1/incidents", "get", "incidents", "Incidents as they stand",
+        "/api/v1/incidents", "get", "incidents", "Incidents from the history",
         models.IncidentsAnswer, models.SpanQuery,
+    ),
+    Operation(
+        "/api/v1/incidents/now", "get", "incidents_now", "Incidents as the node has them now",
+        verbs.IncidentsAnswer, models.AlarmsQuery,
     ),
     Operation(
         "/api/v1/incidents/{id}/picture.svg", "get", "incident_picture",
@@ -189,8 +197,7 @@ class _Handlers:
 
     async def console(self, request: Request) -> Response:
         del request
-        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
-        headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
+        headers = {"Content-Security-Policy": CONSOLE_POLICY, "X-Content-Type-Options": "nosniff"}
         return Response(CONSOLE.read_bytes(), media_type="text/html", headers=headers)
 
     async def openapi(self, request: Request) -> Response:
@@ -205,7 +212,7 @@ class _Handlers:
             problems += status.health
             if (behind := self._behind_seconds(status)) > BEHIND_TOLD_SECONDS:
                 problems.append(
-                    f"the history is {behind:.0f} s behind and catches up; alarms are told "
+                    f"the history is {span_words(behind)} behind and catches up; alarms are told "
                     f"meanwhile, series and incidents of that time come later"
                 )
         except TransientError as error:
@@ -335,6 +342,11 @@ class _Handlers:
         ]
         until_ns = self._services.history.high_water_ns
         return _json(models.IncidentsAnswer(incidents=found, stored_until_ns=until_ns))
+
+    async def incidents_now(self, request: Request) -> Response:
+        ask = _asked(request, models.AlarmsQuery)
+        wish = verbs.IncidentsRequest(open_only=ask.state == "active", limit=ask.limit)
+        return _json(await self._services.node.ask("incidents", wish, verbs.IncidentsAnswer))
 
     async def digest(self, request: Request) -> Response:
         ask = _asked(request, models.SpanQuery)

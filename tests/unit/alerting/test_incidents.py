@@ -80,6 +80,26 @@ def test_two_faults_at_once_are_two_incidents() -> None:
     assert sorted(len(row["alarms"]) for row in told) == [2, 2]
 
 
+def test_people_look_at_what_they_were_told_of_the_root_first() -> None:
+    world = AlarmWorld(network=chain_network())
+    lost = [world.report("bgpDown", "a6"), world.report("linkDown", "a5:2", "critical")]
+    world.second(*lost)
+    assert world.stage.incidents.listed(open_only=False, limit=10) == []  # nobody was told yet
+    world.second(seconds=20)
+    (shown,) = world.stage.incidents.listed(open_only=True, limit=10)
+    assert (shown["state"], shown["severity"], shown["alarms_count"]) == ("open", "critical", 2)
+    assert [alarm["title"].split()[0] for alarm in shown["alarms"]] == ["linkDown", "bgpDown"]
+    assert shown["impact"]["links"] == ["a5-a6"]
+    assert shown["causes"][0]["kind"] == "linkDown"
+    world.second(*(world.report(kind, entity, "cleared") for kind, entity in
+                   (("bgpDown", "a6"), ("linkDown", "a5:2"))))  # fmt: skip
+    world.second(seconds=200)
+    assert world.stage.incidents.listed(open_only=True, limit=10) == []
+    assert [one["state"] for one in world.stage.incidents.listed(open_only=False, limit=10)] == [
+        "closed"
+    ]
+
+
 def test_a_session_down_joins_the_node_that_its_words_name() -> None:
     world = AlarmWorld(network=chain_network())
     down = world.report("nodeDown", "c2", "critical")

@@ -152,6 +152,11 @@ class Api:
         server.handle(
             "windows", verbs.Nothing, lambda _: verbs.WindowsAnswer(windows=[{"name": "s1"}])
         )
+        server.handle(
+            "incidents",
+            verbs.IncidentsRequest,
+            lambda ask: verbs.IncidentsAnswer([{"open_only": ask.open_only, "limit": ask.limit}]),
+        )
         while not self._ended.wait(0.005):
             server.serve()
         server.stop()
@@ -225,7 +230,7 @@ def test_alarms_come_from_the_node_and_their_life_from_the_history(client: Api) 
     assert one["changes"][0]["explain"] == {"actual": 1}
 
 
-@pytest.mark.parametrize(("behind", "said"), [(0, []), (60, []), (300, ["300 s behind"])])
+@pytest.mark.parametrize(("behind", "said"), [(0, []), (60, []), (300, ["5 min behind"])])
 def test_a_history_that_lags_is_said(client: Api, behind: int, said: list[str]) -> None:
     client.status = msgspec.structs.replace(STATUS, last_tick_end_ns=NOW_NS + behind * SECOND)
     health = client.get("/health").json()
@@ -400,6 +405,14 @@ def test_operators_act_over_the_api_and_a_foreign_page_cannot(client: Api) -> No
     text = client.post("/api/v1/actions", content=msgspec.json.encode(body))
     assert text.status_code == 415
     assert client.get("/api/v1/windows").json() == {"windows": [{"name": "s1"}]}
+
+
+def test_incidents_of_this_moment_come_from_the_node(client: Api) -> None:
+    def ask(**query: Any) -> Any:
+        return client.get("/api/v1/incidents/now", params=query).json()["incidents"]
+
+    assert ask() == [{"open_only": True, "limit": 1000}]
+    assert ask(state="all", limit=5) == [{"open_only": False, "limit": 5}]
 
 
 def test_alarm_load_comes_from_the_history(client: Api) -> None:
