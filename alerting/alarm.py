@@ -5,6 +5,7 @@ state, not a severity).
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ ASKED = "acknowledge_asked"  # operator state: its owner system was asked, and h
 OURS = "tocsin"  # who says an alarm: we, or the foreign manager by its name
 
 _JSON = msgspec.json.Encoder(order="sorted")
+_entity_id = lru_cache(16_384)(stable_id)
 
 # kind: (X.733 event type, X.733 / X.736 probable cause)
 KINDS = {
@@ -197,7 +199,7 @@ class Alarm:
             "kind": self.kind,
             "event_type": event_type,
             "probable_cause": probable_cause,
-            "entity_id": stable_id(self.entity),
+            "entity_id": _entity_id(self.entity),
             "entity": self.entity,
             "specific_problem": self.title,
             "additional_text": self.text or "; ".join(self.explain.get("why", [])),

@@ -5,7 +5,7 @@ elsewhere before anybody is told: who owns it, which runbook, what changed just 
 grows, and all of it in a text for a phone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -127,10 +127,11 @@ class Explainer:
         if self._link:
             number = id_text(incident.number)
             made["picture"] = f"{self._link}/api/v1/incidents/{number}/picture.svg"
-        made["short"] = short(
-            made, title=incident.title, severity=incident.severity, up=incident.open,
-            since_ns=incident.opened_ns, over_ns=incident.closed_ns,
-        )  # fmt: skip
+        if not _reads_as(incident, root, made):
+            made["short"] = short(
+                made, title=incident.title, severity=incident.severity, up=incident.open,
+                since_ns=incident.opened_ns, over_ns=incident.closed_ns,
+            )  # fmt: skip
         return made
 
     def owner(self, place: Place) -> str:
@@ -161,6 +162,27 @@ class Explainer:
         return ""
 
 
+def _reads_as(incident: Incident, root: Alarm, made: Mapping[str, Any]) -> bool:
+    """Whether the short text of an incident is that of its root: nothing that is in it differs."""
+    return (
+        made["alarms"] == 1
+        and made["trend"] == root.explain.get("trend")
+        and (incident.title, incident.severity) == (root.title, root.severity)
+        and incident.open == root.up
+        and incident.opened_ns // MINUTE_NS == root.raised_ns // MINUTE_NS
+        and incident.closed_ns // MINUTE_NS == root.cleared_ns // MINUTE_NS
+        and _cause_of(made, root.title) == _cause_of(root.explain, root.title)
+        and "short" in root.explain
+    )
+
+
+def _cause_of(told: Mapping[str, Any], title: str) -> object:
+    """Return why the likeliest cause is that, "" where the title says it already."""
+    cause = _first(told.get("causes"))
+    why = cause.get("why") if isinstance(cause, dict) else ""
+    return "" if why == title else why
+
+
 def short(
     told: Mapping[str, Any], *, title: str, severity: str, up: bool, since_ns: int, over_ns: int
 ) -> str:
@@ -176,7 +198,7 @@ def short(
     )
     alarms = told.get("alarms", 1)
     before = told.get("changed_before")
-    cause = "" if before or not up else _first(told.get("causes"))
+    cause = "" if before or not up else _cause_of(told, title)
     parts = (  # (where it stands, what), what matters most first
         (1, f"{alarms} alarms" if alarms > 1 else ""),
         (2, "" if "expected" in title else _numbers(told)),  # titles of ours often have them
@@ -185,7 +207,7 @@ def short(
         (5, _said("before: ", _first(before))),
         (4, _said("", told.get("sure"))),
         (3, told.get("trend", "") if up else ""),
-        (6, _said("cause: ", cause.get("why") if isinstance(cause, Mapping) else "")),
+        (6, _said("cause: ", cause)),
         (8, f"do: {line(told['do'])}" if up and told.get("do") else ""),
     )
     room = SHORT_CHARACTERS_MAX - len(head)
@@ -215,7 +237,7 @@ def _said(before: str, text: object) -> str:
 
 
 def _first(values: object) -> object:
-    return values[0] if isinstance(values, Sequence) and values else ""
+    return values[0] if isinstance(values, list | tuple) and values else ""
 
 
 @lru_cache(1024)

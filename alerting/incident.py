@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from alerting.alarm import ASKED, SEVERITIES, Alarm, json_text
 from alerting.layers import is_hard, is_link_down, is_node_down, layer_of
 from alerting.places import Place
@@ -116,7 +118,10 @@ class Incident:
         """Take an alarm in, or take it in anew."""
         self.members[number] = member
         self.cuts |= member.cuts
-        self.first = 0
+        if self.first == number:
+            self.first = 0
+        elif self.first and self.depth(number) < self.depth(self.first):
+            self.first = number
 
     def is_of_another(self, link: str) -> bool:
         """Whether its alarms name links, and not this one; False where no link is asked for."""
@@ -200,6 +205,9 @@ class Incident:
         """Return it as a row of schema `incident`."""
         event_type, probable_cause = front.types
         others = [m.title for number, m in self.members.items() if number != self.root]
+        causes, impact = json_text(self.causes), json_text(self.impact)
+        # Both are in the block as well: written once.
+        explain = explain | {"causes": _raw(causes), "impact": _raw(impact)}
         return {
             "changed_ns": self.changed_ns,
             "incident_id": self.number,
@@ -207,7 +215,7 @@ class Incident:
             "closed_ns": self.closed_ns,
             "severity": self.severity,
             "title": self.title,
-            "causes": json_text(self.causes),
+            "causes": causes,
             "alarms": json_text([id_text(number) for number in self.members]),
             "state": self.state,
             "lead_alarm_id": self.front,
@@ -220,13 +228,17 @@ class Incident:
             "symptoms": json_text(others[:SYMPTOMS_SHOWN]),
             "alarms_count": len(self.members),
             "explain": json_text(explain),
-            "impact": json_text(self.impact),
+            "impact": impact,
             "occurrence": front.occurrence,
             "parent_incident_id": self.parent,
             "operator_state": self.operator_state,
             "operator": self.operator,
             "origin": self.origin,
         }
+
+
+def _raw(text: str) -> msgspec.Raw:
+    return msgspec.Raw(text.encode())
 
 
 def incident_id(alarm: Alarm) -> int:

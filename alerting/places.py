@@ -32,6 +32,7 @@ class Places:
         self._links = _links(network)
         self.graph = graph or _graph(network, self._links)
         self._known: dict[tuple[str, str], Place] = {}
+        self._split: dict[str, tuple[str, str]] = {}  # entity: its node and what follows
 
     def refresh(self, now_ns: int) -> None:
         """Look at the network anew where its links changed."""
@@ -41,6 +42,7 @@ class Places:
             self._links = _links(self._network)
             self.graph = _graph(self._network, self._links)
             self._known.clear()
+            self._split.clear()
 
     def customer(self, entity: str) -> str:
         """Return who is behind an interface, or ""."""
@@ -89,6 +91,14 @@ class Places:
         return Place((node,), "", self._mentioned(words, node))
 
     def _node_of(self, entity: str) -> tuple[str, str]:
+        found = self._split.get(entity)
+        if found is None:
+            if len(self._split) >= KNOWN_MAX:
+                self._split.clear()
+            found = self._split[entity] = self._take_apart(entity)
+        return found
+
+    def _take_apart(self, entity: str) -> tuple[str, str]:
         if entity in self.graph:
             return entity, ""
         try:

@@ -242,17 +242,15 @@ class AlertingStage:
     def _batches(
         self, changed: Iterable[Alarm], incidents: list[dict[str, Any]], now_ns: int
     ) -> list[Batch]:
-        alarms = []
-        for alarm in changed:
-            if alarm.state != "pending":
-                self._changes.add(alarm.state)
-                alarms.append(alarm.row())
+        alarms = [alarm.row() for alarm in changed if alarm.state != "pending"]
+        for state, count in Counter(row["state"] for row in alarms).items():
+            self._changes.add(state, count)
         made = []
         if alarms:
             made.append(batch_from_rows(ALARM, alarms, source="alerting", frontier_ns=now_ns))
         if incidents:
-            for row in incidents:
-                self._told.add(row["state"])
+            for state, count in Counter(row["state"] for row in incidents).items():
+                self._told.add(state, count)
             made.append(batch_from_rows(INCIDENT, incidents, source="alerting", frontier_ns=now_ns))
         return made
 

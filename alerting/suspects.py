@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from alerting.alarm import OURS, Alarm
@@ -91,7 +92,8 @@ class Suspects:
         found = self._of_alarms(incident, alarms)
         found += self._of_events(incident)
         found += self._of_works(incident, alarms, now_ns)
-        found.sort(key=lambda cause: (-cause["likely"], cause["kind"], cause["entity"]))
+        if len(found) > 1:
+            found.sort(key=lambda cause: (-cause["likely"], cause["kind"], cause["entity"]))
         seen: set[tuple[str, str]] = set()
         ranked: list[dict[str, Any]] = []
         for cause in found:
@@ -181,7 +183,7 @@ class Suspects:
         entities = {m.entity for m in incident.members.values() if m.up and m.layer in SERVICE_CUTS}
         customers = {self._places.customer(entity) for entity in entities} - {""}
         services: set[str] = set()
-        for name in {*touched, *links, *entities}:
+        for name in entities.union(touched, links):
             theirs, runs = self._network.served(name)
             customers.update(theirs)
             services.update(runs)
@@ -195,13 +197,8 @@ class Suspects:
             "customers_count": len(customers),
             "services": sorted(services)[:NAMED_MAX],
             "services_count": len(services),
-            "capacity_bits_per_second": sum(self._capacity(name) for name in links),
-            "capacity_behind_bits_per_second": sum(
-                face.speed_bits_per_second
-                for node in touched
-                for face in self._network.interfaces_of(node)
-                if face.customer
-            ),
+            "capacity_bits_per_second": sum(map(self._capacity, links)),
+            "capacity_behind_bits_per_second": sum(map(self._capacity_behind, touched)),
         }
         if links:
             made["redundancy"] = self._redundancy(links)
@@ -216,6 +213,10 @@ class Suspects:
             if face.index == index
         )
         return max((face.speed_bits_per_second for face in faces), default=0)
+
+    def _capacity_behind(self, node: str) -> int:
+        faces = self._network.interfaces_of(node)
+        return sum(face.speed_bits_per_second for face in faces if face.customer)
 
     def _redundancy(self, down: list[str]) -> list[dict[str, Any]]:
         """Return the links that became the only way by this, with what the loss of one would cut."""
@@ -254,20 +255,28 @@ class Suspects:
 
     def _similar(self, incident: Incident) -> list[dict[str, Any]]:
         """Return past incidents of this root kind with much the same alarms, the likest first."""
-        kinds = set(incident.kinds)
         root = incident.members[incident.root]
+        past = self._past.get(root.kind)
+        if past is None:
+            return []
+        mine = list(incident.kinds)
+        kinds = set(mine)
         number = id_text(incident.number)
         scored = []
-        for place, past in enumerate(self._past.get(root.kind, {}).values()):
-            theirs = past["kinds"]
-            same = len(kinds.intersection(theirs))
-            alike = same / (len(kinds) + len(theirs) - same)
-            alike = 0.7 * alike + 0.3 * (past["entity"] == root.entity)
-            if alike >= SIMILAR_LEAST and past["id"] != number:
-                scored.append((-alike, -place, past))
+        for place, one in enumerate(past.values()):
+            theirs = one["kinds"]
+            alike = 0.7
+            if theirs != mine:
+                same = len(kinds.intersection(theirs))
+                alike *= same / (len(kinds) + len(theirs) - same)
+            if one["entity"] == root.entity:
+                alike += 0.3
+            if alike >= SIMILAR_LEAST and one["id"] != number:
+                scored.append((alike, place, one))
+        scored.sort(key=itemgetter(0, 1), reverse=True)
         return [
-            {name: past[name] for name in ("id", "title", "opened_ns", "closed_ns", "ended")}
-            for _, _, past in sorted(scored, key=lambda one: one[:2])[:SIMILAR_SHOWN]
+            {name: one[name] for name in ("id", "title", "opened_ns", "closed_ns", "ended")}
+            for _, _, one in scored[:SIMILAR_SHOWN]
         ]
 
     # ---- checkpoint

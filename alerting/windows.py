@@ -173,8 +173,8 @@ class Windows:
             window
             for window in self._all.values()
             if window.kind == PLANNED_WORK
-            and (window.span(now_ns) or window.span(now_ns - within_ns))
             and window.matches(alarm, place)
+            and (window.span(now_ns) or window.span(now_ns - within_ns))
         ]
 
     def all(self) -> list[Window]:

@@ -1,5 +1,6 @@
 """The batch: a few thousand rows of one schema, stored as columns. What every stage takes and gives."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -164,10 +165,11 @@ class Batch:
 
 def text_column(values: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Return (offsets int32[n + 1], UTF-8 bytes) of `values`. For rare rows only."""
-    parts = [value.encode("utf-8") for value in values]
-    offsets = np.zeros(len(parts) + 1, np.int32)
-    np.cumsum([len(part) for part in parts], out=offsets[1:])
-    return offsets, np.frombuffer(b"".join(parts), np.uint8)
+    whole = "".join(values)
+    data = whole.encode("utf-8")
+    parts = values if len(data) == len(whole) else [value.encode("utf-8") for value in values]
+    ends = itertools.accumulate(map(len, parts), initial=0)
+    return np.fromiter(ends, np.int32, len(parts) + 1), np.frombuffer(data, np.uint8)
 
 
 def code_column(values: Sequence[str]) -> tuple[NDArray[np.uint32], tuple[str, ...]]:
@@ -190,16 +192,15 @@ def batch_from_rows(
     blobs: dict[str, Column] = {}
     dictionaries: dict[str, tuple[str, ...]] = {}
     for spec in schema.fields:
+        name = spec.name
+        if spec.kind is Kind.PLAIN:
+            columns[name] = np.array([row.get(name, 0) for row in rows], spec.dtype)
+            continue
+        texts = [str(row.get(name, "")) for row in rows]
         if spec.kind is Kind.TEXT:
-            columns[spec.name], blobs[spec.name] = text_column(
-                [str(row.get(spec.name, "")) for row in rows]
-            )
-        elif spec.kind is Kind.CODE:
-            columns[spec.name], dictionaries[spec.name] = code_column(
-                [str(row.get(spec.name, "")) for row in rows]
-            )
+            columns[name], blobs[name] = text_column(texts)
         else:
-            columns[spec.name] = np.array([row.get(spec.name, 0) for row in rows], spec.dtype)
+            columns[name], dictionaries[name] = code_column(texts)
     return Batch(schema, columns, blobs, dictionaries, source, arrival_ns, frontier_ns)
 
 

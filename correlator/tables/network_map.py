@@ -107,10 +107,13 @@ class FileNetworkMap:
         self._teams |= {link.name: link.owner for link in network.link}
         self._served = _served(network)
         self._interfaces: dict[tuple[str, int], Interface] = {}
+        self._faces: dict[str, dict[int, Interface]] = {}  # the same by router
         self._names: dict[tuple[str, str, int], str] = {}  # (router, table, number)
         for entry in network.interface:
-            self._interfaces[entry.router, entry.index] = Interface(
-                entry.router, entry.index, entry.name, entry.link, entry.speed, entry.customer
+            self._keep(
+                Interface(
+                    entry.router, entry.index, entry.name, entry.link, entry.speed, entry.customer
+                )
             )
         self._links = {
             link.name: Link(link.name, ((link.a, link.a_index), (link.b, link.b_index)))
@@ -234,7 +237,7 @@ class FileNetworkMap:
 
     def interfaces_of(self, router: str) -> tuple[Interface, ...]:
         """Return what is known of a router's interfaces."""
-        return tuple(face for face in self._interfaces.values() if face.router == router)
+        return tuple(self._faces.get(router, {}).values())
 
     def team_of(self, name: str) -> str:
         """Return the team that owns a link, a router or the router's site, or ""."""
@@ -325,7 +328,11 @@ class FileNetworkMap:
         link, speed, customer = (
             (known.link, known.speed_bits_per_second, known.customer) if known else ("", 0, "")
         )
-        self._interfaces[key] = Interface(key[0], key[1], name, link, speed, customer)
+        self._keep(Interface(key[0], key[1], name, link, speed, customer))
+
+    def _keep(self, face: Interface) -> None:
+        self._interfaces[face.router, face.index] = face
+        self._faces.setdefault(face.router, {})[face.index] = face
 
 
 def _served(network: NetworkFile) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
