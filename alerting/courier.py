@@ -85,6 +85,11 @@ class _Lane:
             return 0 if self.busy else 1
         return QUEUE_MAX - self.queue.qsize()
 
+    def wants(self, now_ns: int) -> bool:
+        """Whether to ask the node for more: what is due comes oldest first, so half a queue is enough
+        to be busy with, and asking at each answer would bring the same deliveries again and again."""
+        return len(self.busy) <= QUEUE_MAX // 2 and self.room(now_ns) > 0
+
     # ---- in the thread
 
     def _run(self) -> None:
@@ -244,7 +249,8 @@ class Courier:
                     lane.busy.discard(answer.number)
         moved = self._tell()
         now_ns = self._context.clock.now_ns()
-        for delivery in self._fetch(QUEUE_MAX):
+        wanted = any(lane.wants(now_ns) for lane in self._lanes.values())
+        for delivery in self._fetch(QUEUE_MAX) if wanted else ():
             if delivery.sink not in self._lanes:
                 said = "no such sink in the configuration any more"
                 self._unreported.append(

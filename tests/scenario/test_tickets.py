@@ -80,11 +80,12 @@ class Office:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             moved = self.courier.step()
-            if not any(row["waiting"] for row in self.outbox.sinks()):
-                return
             if not moved:
-                self.clock.set_ns(self.clock.now_ns() + SECOND // 4)
-                time.sleep(0.002)
+                if not any(row["waiting"] for row in self.outbox.sinks()):
+                    return
+                if not self.courier.busy:
+                    self.clock.set_ns(self.clock.now_ns() + SECOND // 4)
+            time.sleep(0.001)  # for the sink's and the server's threads
         raise AssertionError(f"still waiting: {self.outbox.sinks()}")
 
     def hear(self, done: Callable[[], bool]) -> None:
