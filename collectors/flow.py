@@ -17,6 +17,7 @@ from collectors.ledger import ledger_batch, ledger_gauge, show
 from collectors.options import OptionReader
 from collectors.reference import ReferenceTables
 from collectors.sampling import SamplingRates
+from collectors.stream_table import Streams
 from collectors.streams import Fate
 from collectors.template_sets import VERSIONS, Malformed, describe, read_templates
 from collectors.templates import Field, StreamKey, Template, TemplateStore
@@ -58,7 +59,7 @@ class FlowDecoder:
     def __init__(self, settings: FlowDecoderSettings, context: Context) -> None:
         self._settings = settings
         self._context = context
-        self._streams = streams.Streams(
+        self._streams = Streams(
             streams_max=settings.streams_max, per_exporter_max=settings.streams_per_exporter_max
         )
         exported = settings.clock == "exported"

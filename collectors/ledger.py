@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collectors import streams
+from collectors.stream_table import Streams
 from runtime.metrics import Gauge, Metrics
 from telemetry.batch import Batch, empty
 from telemetry.schemas import LEDGER
 
 
-def ledger_batch(known: streams.Streams, names: Mapping[int, str], frontier_ns: int) -> Batch:
+def ledger_batch(known: Streams, names: Mapping[int, str], frontier_ns: int) -> Batch:
     """Return a row for each stream with news since the last call, and mark it as reported.
 
     The counts are deltas in the stream's own unit. `sent` is how far the sequence numbers went, and
@@ -92,12 +93,12 @@ def ledger_gauge(metrics: Metrics) -> Gauge:
     )
 
 
-def show(known: streams.Streams, gauge: Gauge) -> None:
+def show(known: Streams, gauge: Gauge) -> None:
     """Set the gauge: a unit thought lost may still come, so that it is no counter."""
     gauge.array[:] = known.counts[1 : known.rows, _OF_FATE].sum(axis=0) + known.forgotten[_OF_FATE]
 
 
-def _blame_kernel(known: streams.Streams) -> None:
+def _blame_kernel(known: Streams) -> None:
     """Share out what the socket lost among the streams that miss something.
 
     The socket says how many datagrams it dropped, not whose. A stream's hole is turned into

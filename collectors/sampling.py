@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.streams import Streams
+from collectors.stream_table import Streams
 from runtime.checkpoint import read_array, write_array
 from telemetry.identity import address_text
 

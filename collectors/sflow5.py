@@ -31,6 +31,7 @@ from collectors.sflow_kernels import (
     find_agents,
     finish_sflow,
 )
+from collectors.stream_table import Streams
 from runtime.component import Context
 from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch, batch_from_rows
@@ -88,7 +89,7 @@ class SflowDecoder:
     def __init__(self, settings: FlowDecoderSettings, context: Context) -> None:
         self._tunnels = packet.TUNNELS_MAX if settings.tunnels == "inner" else 0
         self._overrides = SamplingRates(settings.sampling_override)
-        self._agents = streams.Streams(
+        self._agents = Streams(
             streams_max=settings.streams_max, per_exporter_max=settings.streams_per_exporter_max
         )
         self._series_max = settings.counter_series_max

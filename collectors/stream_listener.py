@@ -47,11 +47,6 @@ class _Connection:
     heard_ns: int
     greeting: bool = False  # the TLS handshake is not over
 
-    @property
-    def peer(self) -> str:
-        """The sender as people read it."""
-        return f"{self.host}:{self.port}"
-
 
 @dataclass(slots=True)
 class _Chunks:
@@ -106,7 +101,7 @@ class StreamListener:
         self._open: dict[int, _Connection] = {}
         self._of_sender: Counter[tuple[int, int]] = Counter()  # open connections by address
         self._pending: deque[int] = deque()  # TLS: bytes that are decrypted and wait in memory
-        self._wrong: set[str] = set()  # senders whose failed handshake was said
+        self._wrong: set[tuple[str, str]] = set()  # what was said of whom
         self._last_ns = 0
         self._kept_ns = 0
         self.granted_bytes = 0
@@ -242,11 +237,8 @@ class StreamListener:
                     self._context.log.error("accept_refused error='%s'", error.strerror)
                     self._context.clock.sleep(0.1)
                 return
-            of_sender = self._of_sender[address_pair(address[0].partition("%")[0])]
-            if (
-                len(self._open) >= self._settings.connections_max
-                or of_sender >= self._settings.connections_per_sender_max
-            ):
+            if why := self._no_room(address[0]):
+                self._say_refused("connection_refused", address[0], why)
                 self._changes.add("refused")
                 sock.close()
                 continue
@@ -255,6 +247,15 @@ class StreamListener:
             except OSError:  # it was reset before we looked: a port scan, a health check
                 self._changes.add("failed")
                 sock.close()
+
+    def _no_room(self, host: str) -> str:
+        """Return the limit that a new connection of a sender would break, "" where it breaks none."""
+        settings = self._settings
+        if len(self._open) >= settings.connections_max:
+            return f"connections_max = {settings.connections_max} are open"
+        if self._of_sender[_sender(host)] >= settings.connections_per_sender_max:
+            return f"connections_per_sender_max = {settings.connections_per_sender_max} are open"
+        return ""
 
     def _admit(self, poll: select.epoll, sock: socket.socket, host: str, port: int) -> None:
         sock.setblocking(False)
@@ -266,7 +267,7 @@ class StreamListener:
             sock = self._tls.wrap_socket(
                 sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
             )
-        high, low = address_pair(host.partition("%")[0])
+        high, low = _sender(host)
         greeting = self._tls is not None
         made = _Connection(sock, host, high, low, port, self._now(), greeting=greeting)
         self._open[sock.fileno()] = made
@@ -309,25 +310,23 @@ class StreamListener:
             poll.modify(connection.sock, _READABLE | select.EPOLLOUT)
             return False
         except OSError as error:
-            self._say_refused(connection, error)
+            self._say_refused("tls_refused", connection.host, _reason(error))
             self._close(poll, connection, chunks, "handshake_failed")
             return False
         connection.greeting = False
         poll.modify(connection.sock, _READABLE)
         return True
 
-    def _say_refused(self, connection: _Connection, error: OSError) -> None:
+    def _say_refused(self, event: str, host: str, why: str) -> None:
         """Say once for each sender why its connection is refused; the counter says how often."""
-        host = connection.peer.rpartition(":")[0]
-        if host in self._wrong:
+        if (event, host) in self._wrong:
             return
         if len(self._wrong) >= self._settings.connections_max:
             self._wrong.clear()
-        self._wrong.add(host)
-        why = getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
+        self._wrong.add((event, host))
         self._context.log.warning(
-            "tls_refused sender=%s why='%s' what_now='the connection was closed, others go on; "
-            "this is said once for each sender'", host, why,
+            "%s sender=%s why='%s' what_now='the connection was closed, others go on; "
+            "this is said once for each sender'", event, host, why,
         )  # fmt: skip
 
     def _close(
@@ -339,7 +338,7 @@ class StreamListener:
         with contextlib.suppress(ValueError):
             self._pending.remove(number)
         self._open.pop(number, None)
-        sender = (connection.high, connection.low)
+        sender = connection.high, connection.low
         self._of_sender[sender] -= 1
         if self._of_sender[sender] <= 0:
             del self._of_sender[sender]
@@ -357,8 +356,8 @@ class StreamListener:
         for connection in list(self._open.values()):
             silent_ns = now_ns - connection.heard_ns
             if connection.greeting and silent_ns > greeting_ns:
-                error = TimeoutError(f"no TLS handshake within {greeting_ns / 1e9:g} s")
-                self._say_refused(connection, error)
+                why = f"no TLS handshake within {greeting_ns / 1e9:g} s"
+                self._say_refused("tls_refused", connection.host, why)
                 self._close(poll, connection, chunks, "handshake_failed")
             elif silent_ns > idle_ns:
                 self._close(poll, connection, chunks, "idle")
@@ -397,5 +396,10 @@ def server_context(settings: ListenerSettings) -> ssl.SSLContext:
     return made
 
 
+def _sender(host: str) -> tuple[int, int]:
+    return address_pair(host.partition("%")[0])
+
+
 def _reason(error: Exception) -> str:
-    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    words = (getattr(error, name, "") for name in ("verify_message", "reason", "strerror"))
+    return next((str(word) for word in words if word), str(error))

@@ -1,8 +1,8 @@
 """What a source needs around it in a test: a clock that is told the time, and a node that journals or not."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from collectors.sources import Source, SourceSettings, make_source
 from runtime.clock import ManualClock
@@ -87,3 +87,54 @@ def source_of(
     return make_source(
         context.name, SourceSettings(kind=kind, options=options), context, node, folder
     )
+
+
+class Emulator(Protocol):
+    """An emulated system that is asked over HTTP."""
+
+    url: str
+
+    def close(self) -> None: ...
+
+
+Server = TypeVar("Server", bound=Emulator)
+Asking = TypeVar("Asking", bound=Source)
+
+
+class Polled(Generic[Server, Asking]):
+    """An emulated system, a source that polls it, and the node behind, all on one clock."""
+
+    def __init__(
+        self,
+        kind: str,
+        source: type[Asking],
+        server: Callable[[Callable[[], float]], Server],
+        folder: Path,
+        *,
+        user: str,
+    ) -> None:
+        self._kind, self._made = kind, source
+        self.node, self.clock, self.context = world(f"noc-{kind}")
+        self.server = server(lambda: self.clock.now_ns() / 1e9)
+        self.folder = folder / "state"
+        (folder / "password").write_text("s3cret\n")
+        self.options: dict[str, Any] = {
+            "url": self.server.url, "user": user, "password_file": str(folder / "password"),
+        }  # fmt: skip
+        self.source = self.make()
+
+    def make(self, **more: Any) -> Asking:
+        """Make the source anew with these options beside those before, as after a restart."""
+        self.options |= more
+        made = source_of(self._kind, self.options, self.node, self.context, self.folder)
+        assert isinstance(made, self._made)
+        self.source = made
+        made._feed.load()  # type: ignore[attr-defined]  # what `start` does before it polls
+        return made
+
+    def poll(self, *, after: float = 30.0) -> list[tuple[str, str, str]]:
+        """Poll once, some seconds later; return the alarm rows that came of it."""
+        self.clock.advance(seconds=after)
+        self.node.clear()
+        self.source.turn()  # type: ignore[attr-defined]
+        return self.node.alarms()

@@ -3,53 +3,24 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from collectors.http_client import PeerError
 from collectors.netcool import NetcoolOptions, NetcoolSource, alarm_of, row_set
-from runtime.clock import ManualClock
 from telemetry.errors import TransientError
 from tests.support.netcool_server import ObjectServer
-from tests.support.source_world import MemoryNode, source_of, world
+from tests.support.source_world import Polled
 
 HOUR = 3600
 
 
-class Pair:
-    """An ObjectServer, a source that polls it, and the node behind."""
-
-    def __init__(self, folder: Path) -> None:
-        self.node: MemoryNode
-        self.clock: ManualClock
-        self.node, self.clock, self.context = world("noc-netcool")
-        self.server = ObjectServer(lambda: self.clock.now_ns() / 1e9)
-        self.folder = folder / "state"
-        (folder / "password").write_text("s3cret\n")
-        self.options: dict[str, Any] = {
-            "url": self.server.url, "user": "root", "password_file": str(folder / "password"),
-        }  # fmt: skip
-        self.source = self.make()
-
-    def make(self, **more: Any) -> NetcoolSource:
-        self.options |= more
-        made = source_of("netcool", self.options, self.node, self.context, self.folder)
-        self.source = cast(NetcoolSource, made)
-        self.source._feed.load()
-        return self.source
-
-    def poll(self, *, after: float = 30.0) -> list[tuple[str, str, str]]:
-        """Poll once, some seconds later; return the alarm rows that came of it."""
-        self.clock.advance(seconds=after)
-        self.node.clear()
-        self.source.turn()
-        return self.node.alarms()
+Pair = Polled[ObjectServer, NetcoolSource]
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
-    made = Pair(tmp_path)
+    made = Pair("netcool", NetcoolSource, ObjectServer, tmp_path, user="root")
     yield made
     made.server.close()
 

@@ -2,49 +2,21 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from collectors.http_client import PeerError
 from collectors.spectrum import SpectrumOptions, SpectrumSource, alarm_of
 from collectors.spectrum_answers import Found, page_of, subscription_of
-from runtime.clock import ManualClock
 from telemetry.errors import TransientError
-from tests.support.source_world import MemoryNode, source_of, world
+from tests.support.source_world import Polled
 from tests.support.spectrum_server import OneClick
 
 DIALECTS = ("new", "old", "xml")
 
 
-class Pair:
-    """A OneClick server, a source that polls it, and the node behind."""
-
-    def __init__(self, folder: Path) -> None:
-        self.node: MemoryNode
-        self.clock: ManualClock
-        self.node, self.clock, self.context = world("noc-spectrum")
-        self.server = OneClick(lambda: self.clock.now_ns() / 1e9)
-        self.folder = folder / "state"
-        (folder / "password").write_text("s3cret\n")
-        self.options: dict[str, Any] = {
-            "url": self.server.url, "user": "noc", "password_file": str(folder / "password"),
-        }  # fmt: skip
-        self.source = self.make()
-
-    def make(self, **more: Any) -> SpectrumSource:
-        self.options |= more
-        made = source_of("spectrum", self.options, self.node, self.context, self.folder)
-        self.source = cast(SpectrumSource, made)
-        self.source._feed.load()
-        return self.source
-
-    def poll(self, *, after: float = 30.0) -> list[tuple[str, str, str]]:
-        """Poll once, some seconds later; return the alarm rows that came of it."""
-        self.clock.advance(seconds=after)
-        self.node.clear()
-        self.source.turn()
-        return self.node.alarms()
+class Pair(Polled[OneClick, SpectrumSource]):
+    """As any, with a poll of the whole list."""
 
     def list(self) -> list[tuple[str, str, str]]:
         """Let the next poll be one of the whole list."""
@@ -53,7 +25,7 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
-    made = Pair(tmp_path)
+    made = Pair("spectrum", SpectrumSource, OneClick, tmp_path, user="noc")
     yield made
     made.server.close()
 

@@ -49,7 +49,7 @@ class Input:
             for d in range(block.datagrams):
                 port, start = int(block.exporter_port[d]), int(block.offset[d])
                 assert address_text(int(block.exporter_high[d]), int(block.exporter_low[d])) in (
-                    "127.0.0.1", "::1",
+                    "127.0.0.1", "127.0.0.2", "::1",
                 )  # fmt: skip
                 assert block.arrival_ns[d] <= block.frontier_ns
                 data = block.payload[start : start + int(block.length[d])].tobytes()
@@ -178,7 +178,9 @@ def test_connections_beyond_the_limit_are_refused_and_counted(made: list[Input])
         sock.close()
 
 
-def test_one_sender_cannot_take_all_connections(made: list[Input]) -> None:
+def test_one_sender_cannot_take_all_connections(
+    made: list[Input], caplog: pytest.LogCaptureFixture
+) -> None:
     one = start(made, connections_per_sender_max=2)
     with connect(one), connect(one):
         one.until(lambda: one.count("accepted") == 2)
@@ -189,6 +191,8 @@ def test_one_sender_cannot_take_all_connections(made: list[Input]) -> None:
         ):
             one.until(lambda: one.count("accepted") == 3)
     assert one.count("refused") == 1
+    (line,) = [record.getMessage() for record in caplog.records if "refused" in record.message]
+    assert "sender=127.0.0.1 why='connections_per_sender_max = 2 are open'" in line
     one.until(lambda: one.listener.connections == 0)
     with connect(one):
         one.until(lambda: one.count("accepted") == 4)

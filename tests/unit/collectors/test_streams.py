@@ -11,6 +11,7 @@ from collectors.config import FlowDecoderSettings
 from collectors.flow import FlowDecoder
 from collectors.ledger import ledger_batch
 from collectors.reference import ReferenceTables
+from collectors.stream_table import Streams
 from collectors.template_sets import VERSIONS
 from runtime.checkpoint import Snapshot
 from telemetry.identity import address_pair
@@ -22,11 +23,9 @@ HOUR = 3600 * SECOND
 FIELDS = [(8, 4), (12, 4), (1, 4), (2, 4)]
 
 
-def table(
-    count: int, *, exporters: int, heard_ns: int, per_exporter_max: int = 1024
-) -> streams.Streams:
+def table(count: int, *, exporters: int, heard_ns: int, per_exporter_max: int = 1024) -> Streams:
     """Return a table of so many streams, spread over exporters."""
-    made = streams.Streams(streams_max=64, per_exporter_max=per_exporter_max)
+    made = Streams(streams_max=64, per_exporter_max=per_exporter_max)
     for n in range(count):
         row = made._admit((0, 1 + n % exporters, 10 << 16 | 2055, n))
         made.state[row, streams.HEARD_NS] = heard_ns
@@ -167,10 +166,10 @@ def test_names_are_bounded_per_exporter_expire_and_survive_a_restart() -> None:
 
 def test_an_old_snapshot_of_another_shape_is_left_aside() -> None:
     state = Snapshot()
-    streams.Streams().snapshot(state, "streams")
+    Streams().snapshot(state, "streams")
     old = Snapshot()
     for name in state.names():
         for first, block in state.read(name):
             narrow = block[:, :3] if name.endswith("state") else block
             old.write(name, first, np.array(narrow))
-    assert not streams.Streams().restore(old, "streams")
+    assert not Streams().restore(old, "streams")
