@@ -4,12 +4,18 @@ One process per path, and one path per process; a connection per role, because o
 lock. Caps stand in the connection string (design section 7).
 """
 
+import ctypes
 import json
 import os
 import struct
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import find_spec, module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,6 +26,18 @@ _TYPES = {"i8": "Int64", "u8": "UInt64", "u4": "UInt32", "u2": "UInt16", "u1": "
           "f8": "Float64", "i4": "Int32", "V16": "IPv6"}  # fmt: skip
 _OWN_KEYS = 1 << 9  # of a LowCardinality column: the words stand in the block
 _KEYS_OF_U16 = 1
+# The engine's allocator: few arenas, and what was freed goes back to the system within a second.
+_ALLOCATOR = "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0"
+# Caps of the engine, each measured in perf/history.py. Idle threads keep a stack and a cache each: a
+# merge starts a hundred of them.
+_CAPS = (
+    ("mark_cache_size", 32 << 20),
+    ("index_mark_cache_size", 8 << 20),
+    ("primary_index_cache_size", 32 << 20),
+    ("query_condition_cache_size", 8 << 20),
+    ("uncompressed_cache_size", 0),
+    ("max_thread_pool_free_size", 8),
+)
 
 
 class ChdbStore:
@@ -27,24 +45,17 @@ class ChdbStore:
 
     def __init__(self, path: Path, *, memory_bytes_max: int) -> None:
         self._path = path
-        self._target = (
-            f"{path}?mark_cache_size=33554432&index_mark_cache_size=8388608"
-            f"&uncompressed_cache_size=0&max_server_memory_usage={memory_bytes_max}"
-        )
+        caps = (*_CAPS, ("max_server_memory_usage", memory_bytes_max))
+        self._target = f"{path}?" + "&".join(f"{name}={value}" for name, value in caps)
 
     def connect(
         self, *, read_only: bool = False, seconds_max: int = 0, rows_max: int = 0
     ) -> "ChdbConnection":
         """Return a connection; a read-only one has limits and can reach no file."""
-        try:
-            from chdb import connect
-        except ImportError as error:
-            raise ConfigError(
-                "chdb-core-lite is not installed: pip install 'tocsin[site]', or use profile sensor"
-            ) from error
+        engine = _engine()
         self._path.mkdir(parents=True, exist_ok=True)
         try:
-            raw = connect(self._target)
+            raw = engine.connect(self._target)
         except RuntimeError as error:
             raise ConfigError(
                 f"history in {self._path} cannot be opened: {_short(error)}; another process may use "
@@ -58,6 +69,30 @@ class ChdbStore:
             made.run("set result_overflow_mode = 'break'")
             made.run("set readonly = 1")
         return made
+
+
+@cache
+def _engine() -> ModuleType:
+    """Load the engine itself, without the package around it.
+
+    `import chdb` brings pyarrow, 24 MB that only Arrow results need, and opens a first connection, which
+    fixes the engine's thread pools before our caps are known.
+    """
+    package = find_spec("chdb")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError(
+            "chdb-core-lite is not installed: pip install 'tocsin[site]', or use profile sensor"
+        )
+    path = str(Path(package.submodule_search_locations[0]) / "_chdb.abi3.so")
+    os.environ.setdefault("JE_MALLOC_CONF", _ALLOCATOR)
+    # As the package does: its own allocator before one that another library brought.
+    ctypes.CDLL(path, mode=sys.getdlopenflags() | os.RTLD_DEEPBIND)
+    loader = ExtensionFileLoader("chdb._chdb", path)
+    spec = spec_from_loader(loader.name, loader)
+    assert spec is not None
+    made = module_from_spec(spec)
+    loader.exec_module(made)
+    return made
 
 
 class ChdbConnection:
