@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from perf.exporters import Exporters
 from perf.measure import report, row
 from runtime.bus import RequestClient
+from runtime.memory import children_of
 from telemetry.errors import TransientError
 from tocsin import verbs
 from tocsin.demo.settings import free_port
@@ -97,14 +98,6 @@ def memory_of(pid: int) -> Memory | None:
         return Memory(found["VmRSS:"], found["Pss:"], found["RssAnon:"], found["VmHWM:"])
     except (OSError, KeyError):
         return None
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the direct children of a process."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(word) for word in (task / "children").read_text("ascii").split()]
-    return found
 
 
 class Instance:

@@ -5,8 +5,6 @@ no user code. Read `Node.start` from top to bottom: that is the order in which a
 """
 
 import contextlib
-import os
-import resource
 import signal
 import sys
 from pathlib import Path
@@ -23,6 +21,7 @@ from runtime.journal import BlockKind, Cursor, JournalReader
 from runtime.journal_writer import JournalWriter
 from runtime.kernels import require
 from runtime.lock import FolderLock
+from runtime.memory import rss_bytes
 from runtime.metrics import Metrics
 from runtime.notify import notify
 from runtime.supervisor import end_with_parent
@@ -405,7 +404,7 @@ class Node:
             baselines=self._back.detection.baselines(),
             on_probation=self._back.detection.probation.waiting,
             journal_next_sequence=self._journal.next_sequence,
-            rss_bytes=rss_bytes(os.getpid()),
+            rss_bytes=rss_bytes(),
             health=health,
             listeners=self._intake.listeners(),
             sources=self._answers.gate.sources,
@@ -441,15 +440,6 @@ class Node:
         """End the loop after the current step; also a signal handler."""
         self._ended = True
         self._bell.ring()
-
-
-def rss_bytes(pid: int) -> int:
-    """Return the resident memory of a process, 0 where it is gone."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
-    except (OSError, IndexError):
-        return 0
-    return pages * resource.getpagesize()
 
 
 def main() -> None:

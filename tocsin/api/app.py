@@ -4,7 +4,6 @@ Handlers are thin: they read a struct, ask the node or the history in a thread, 
 Every error is a problem document (RFC 9457) with one sentence.
 """
 
-import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from alerting.load import STANDING_NS, Load, LoadMetrics, load_of
 from history.reader import HistoryReader
 from history.store import Connection
 from runtime.component import Context
+from runtime.memory import rss_bytes
 from runtime.metrics import Metrics
 from telemetry.errors import ConfigError, DecodeError, TransientError
 from tocsin import __version__, verbs
@@ -48,7 +48,6 @@ CONSOLE_POLICY = (
     "img-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 OPERATIONS = (
     Operation("/health", "get", "health", "Whether all is well", models.Health, open=True),
@@ -251,7 +250,7 @@ class _Handlers:
                 version=__version__,
                 node=node,
                 desk=models.DeskStatus(
-                    rss_bytes=_rss_bytes(),
+                    rss_bytes=rss_bytes(),
                     history=models.HistoryStatus(
                         high_water_ns=history.high_water_ns,
                         next_sequence=history.next_sequence,
@@ -595,7 +594,3 @@ def _object(text: str) -> Any:
         return msgspec.json.decode(text or "{}")
     except msgspec.DecodeError:
         return {"text": text}
-
-
-def _rss_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * PAGE_SIZE
