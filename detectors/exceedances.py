@@ -33,6 +33,8 @@ FALSE_ALERTS_PER_DAY = 1.0 / 7.0  # of one series: one a week
 
 ROWS_PER_DAY_MOST = 1440.0
 EXCESS_FIRST, EXCESS_WEIGHT, EXCESS_CAP, EXCESS_KEPT = 0.12, 4.0, 0.3, 60.0
+# Of the index: by what clean noise of six kinds showed; more while it rests on few peaks.
+NARROW, WIDEN, WIDEN_MOST = 0.72, 1.2, 1.05
 RUNS_FIRST, RUNS_WEIGHT, RUNS_KEPT = 3.0, 2.0, 14.0  # a day; days
 YOUNG, YOUNG_DAYS = 0.6, 0.5  # an unknown series may have any tail
 APART, ENDED = 0.05, 0.02  # days between runs; after which one is over
@@ -51,7 +53,7 @@ def _settle(step_s, budget, e):  # type: ignore[no-untyped-def]
     index = mean
     for _ in range(6):  # the mean of an exponential whose values, capped, have this mean
         index = mean / (1.0 - math.exp(-EXCESS_CAP / index))
-    index *= min(0.75 + 1.3 * index, 1.08)  # by what clean noise of six kinds showed
+    index *= min(NARROW + WIDEN * index, WIDEN_MOST) * (1.0 + 1.0 / e[PEAKS])
     e[INDEX] = index + YOUNG * math.exp(-e[SEEN] * step_s / 86400.0 / YOUNG_DAYS)
     e[LEVEL] = max(e[RUNS] / e[DAYS] / budget, 1.0) ** e[INDEX]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from detectors import exceedances
 from detectors import series_kernels as kernels
 from detectors.exceedances import FALSE_ALERTS_PER_DAY
+from detectors.ranking import rank
 from detectors.shape import shape_column
 
 STEP_ROWS = kernels.WARM + 1  # the first rows tell the sampling interval
@@ -28,8 +29,9 @@ class SeriesScores:
     expected: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
-    score: NDArray[np.float64]
-    level: NDArray[np.float64]  # the score that alerts
+    score: NDArray[np.float64]  # for ranking (detectors.ranking)
+    surprise: NDArray[np.float64]  # for alerts, 1 = exceeded twice a day
+    level: NDArray[np.float64]  # the surprise that alerts
     look: NDArray[np.uint8]  # place in series_kernels.LOOKS
     alert: NDArray[np.uint8]
     summary: dict[str, Any]
@@ -62,17 +64,18 @@ def score_series(
     visits = np.zeros((1, kernels.SLOTS), np.uint8)
     work, runs = np.zeros(kernels.WORK), np.zeros((1, exceedances.STATE), np.float32)
     shape, period = shape_column(value)
-    expected, room, score, level, step = (np.zeros(rows) for _ in range(5))
+    expected, room, surprise, plain, score, level, step = (np.zeros(rows) for _ in range(7))
     look, alert = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
     kernels.walk(
         np.ascontiguousarray(time_s, np.int64), np.ascontiguousarray(value, np.float64),
         shape, step_s, looks, state, profile, spread, visits, work,
-        expected, room, score, look, step,
+        expected, room, surprise, plain, look, step,
     )  # fmt: skip
     exceedances.follow(
-        score, step, false_alerts_per_day, kernels.WARM, runs, np.zeros(exceedances.STATE),
+        surprise, step, false_alerts_per_day, kernels.WARM, runs, np.zeros(exceedances.STATE),
         level, alert
     )  # fmt: skip
+    rank(plain, step, score)
     room *= level
     summary = _summary(time_s, value, step_s, state[0], visits[0])
     summary["shape"] = {"period_rows": period or None}
@@ -86,6 +89,7 @@ def score_series(
         expected - room,
         expected + room,
         score,
+        surprise,
         level,
         look,
         alert,

@@ -71,8 +71,8 @@ COVARIANCE_FIRST, TRACE_MOST = 0.01, 1e4
 
 # ---- what `_look` hands on, in `work` behind the state
 (W_EXPECTED, W_PROFILE, W_HAVE, W_SLOT, W_WIDTH, W_FLOOR, W_GAIN, W_SMOOTH, W_SMOOTH_OFF,
- W_BEST, W_WHICH, W_HELD) = range(STATE, STATE + 12)  # fmt: skip
-W_OFF = STATE + 12  # 4 deviations
+ W_BEST, W_WHICH, W_HELD, W_PLAIN) = range(STATE, STATE + 13)  # fmt: skip
+W_OFF = STATE + 13  # 4 deviations
 W_Z = W_OFF + 4  # 5 in units of the scale
 W_RATIO = W_Z + 5  # 5 in units of what is exceeded twice a day
 W_FEATURE = W_RATIO + 5
@@ -176,6 +176,7 @@ def _look(i, value, shape, time_s, step_s, looks, work, profile, spread, visits)
         s[W_RATIO + k] = ratio
         if ratio > best and (looks >> k) & 1 != 0:
             best, which = ratio, k
+    s[W_PLAIN] = best
     if warm and which < SHAPE:
         beyond = max(value - s[HIGH], s[LOW] - value, 0.0)
         if beyond > 0.0:
@@ -354,7 +355,7 @@ def _store(i, state, s):  # type: ignore[no-untyped-def]
 
 @kernel(
     "i8(const i8[::1], const f8[::1], const f8[::1], f8, i8, f4[:,::1], f4[:,::1], u2[:,::1],"
-    " u1[:,::1], f8[::1], f8[::1], f8[::1], f8[::1], u1[::1], f8[::1])"
+    " u1[:,::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], u1[::1], f8[::1])"
 )
 def walk(
     time_s: NDArray[np.int64],
@@ -370,6 +371,7 @@ def walk(
     out_expected: NDArray[np.float64],
     out_room: NDArray[np.float64],
     out_score: NDArray[np.float64],
+    out_plain: NDArray[np.float64],
     out_which: NDArray[np.uint8],
     out_step: NDArray[np.float64],
 ) -> int:
@@ -380,9 +382,10 @@ def walk(
             rows (followed when it changes for good); looks, a bit for each of LOOKS that counts, and
             DAY for the daily profile.
     Inout   state float32[1, 64], profile float32[1, 96], spread uint16[1, 96], visits uint8[1, 96].
-    Out     expected; room: how far from it a value alone would score 1; score; all float64[N]; which
-            uint8[N], place in LOOKS; step float64[N]: usual seconds between rows by then, 0 where a
-            value is missing (NaN, infinite, beyond 1e30): it scores 0 and teaches nothing.
+    Out     expected; room: how far from it a value alone would score 1; score; plain: its strongest
+            look without hold and bonus; all float64[N]; which uint8[N], place in LOOKS; step
+            float64[N]: usual seconds between rows by then, 0 where a value is missing (NaN, infinite,
+            beyond 1e30): it scores 0 and teaches nothing.
     Returns N, or -1 when a length is wrong: nothing was written.
     """
     rows = value.size
@@ -390,9 +393,9 @@ def walk(
         return -1
     if out_expected.size != rows or out_room.size != rows or out_score.size != rows:
         return -1
-    if out_which.size != rows or state.shape[1] != STATE or profile.shape[1] != SLOTS:
+    if out_plain.size != rows or out_which.size != rows or state.shape[1] != STATE:
         return -1
-    if visits.shape[1] != SLOTS or spread.shape[1] != SLOTS:
+    if profile.shape[1] != SLOTS or visits.shape[1] != SLOTS or spread.shape[1] != SLOTS:
         return -1
     strays = 0
     for n in range(rows):
@@ -406,6 +409,7 @@ def walk(
                 strays = 0
         v = value[n]
         out_which[n], out_room[n], out_score[n], out_step[n] = FORECAST, 0.0, 0.0, 0.0
+        out_plain[n] = 0.0
         if _missing(v):
             out_expected[n] = np.float64(state[0, LAST])
             continue
@@ -418,6 +422,7 @@ def walk(
         if work[SEEN] >= WARM:
             out_expected[n], out_room[n] = work[W_EXPECTED], _room(work)
         out_which[n], out_step[n] = int(work[W_WHICH]), step_s
+        out_plain[n] = work[W_PLAIN]
         _count(step_s, work)
         _fold(0, v, step_s, work, profile, spread, visits)
         _store(0, state, work)

@@ -25,6 +25,7 @@ FIRST_LOOK = 512  # rows
 LOOKED_AT = 20_000  # rows that tell the period
 PERIOD_MIN, PERIOD_MAX = 8, 1000  # rows
 CLEAR = 0.4  # autocorrelation at the period
+RISE = 0.1  # above a valley before it: a wiggle on the slope of a slow wave is no period
 # Share of a period, averaged rows of it, whether normalised
 WINDOWS = ((0.5, 16, 0), (1.0, 32, 1))
 
@@ -138,6 +139,7 @@ def clear_autocorrelation(value: NDArray[np.float64]) -> tuple[int, float]:
     lags = np.fft.irfft(spectrum * np.conj(spectrum), width)[: most + 2] / size
     inner = lags[PERIOD_MIN + 1 : most + 1]
     peaks = (inner > lags[PERIOD_MIN:most]) & (inner >= lags[PERIOD_MIN + 2 : most + 2])
+    peaks &= inner - np.minimum.accumulate(lags)[PERIOD_MIN:most] >= RISE
     if not peaks.any():
         return 0, 0.0
     best = int(np.argmax(np.where(peaks, inner, -np.inf)))

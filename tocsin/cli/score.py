@@ -130,8 +130,9 @@ def _explain(path: Path, row: int, column: str | None, budget: float) -> None:
             f"{scores.lower[k]:.6g} to {scores.upper[k]:.6g}"
         ),
         (
-            f"score     {scores.score[k]:.4g}, alerts from {scores.level[k]:.4g} on"
-            f" ({budget:.3g} false alerts a day): {'ALERT' if scores.alert[k] else 'no alert'}"
+            f"score     {scores.score[k]:.4g}, for ranking; surprise {scores.surprise[k]:.4g}, which "
+            f"alerts from {scores.level[k]:.4g} on ({budget:.3g} false alerts a day): "
+            f"{'ALERT' if scores.alert[k] else 'no alert'}"
         ),
         (
             f"stage     {stage(row, days)}; daily profile here: {last['profile']}; usual level "
@@ -151,6 +152,6 @@ def _explain(path: Path, row: int, column: str | None, budget: float) -> None:
                 f"  {look:9} {one['usual_sizes']:.4g} usual sizes, of which {one['unit']:.4g} are "
                 f"exceeded twice a day: score {one['score']:.4g}"
             )
-        if scores.score[k] > last["score_now"] + 1e-9:
-            lines.append("The score is held from the rows before; it falls by 7 % a row.")
+        if scores.surprise[k] > last["score_now"] + 1e-9:
+            lines.append("The surprise is held from the rows before; it falls from row to row.")
     click.echo("\n".join(lines))
