@@ -73,6 +73,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "detectors.groups",
     "detectors.look_kernels",
     "detectors.outlook_kernels",
+    "detectors.ranking",
     "detectors.series_kernels",
     "detectors.shape",
     "detectors.shape_pool",
