@@ -53,9 +53,7 @@ from telemetry.schemas import (
 from telemetry.views import View, frame_schema
 
 NEW_SERIES_PER_TICK_MAX = 4096
-NEW_SPARSE_PER_TICK_MAX = (
-    256  # hosts come and go by thousands, and each costs Python: heaviest first
-)
+NEW_SPARSE_PER_SECOND_MAX = 2.0  # hosts come and go by thousands, and each costs Python
 EVICT_IDLE_TICKS = 10  # when full, a row must have been silent for so long before it is given away
 TRAINED_TICKS = 30  # and have spoken in fewer ticks than this: what was learned is not displaced
 EVIDENCE_TICKS = 4
@@ -284,7 +282,7 @@ class FrameMerger:
         index = self._index[view.name]
         self._forget(index.evict(end_ns - self._idle(view)))
         rows = index.find(keys[1:])
-        new = self._admit(view, index, keys[1:], cells[1:, OCTETS], rows, end_ns)
+        new = self._admit(view, index, cells[1:], rows, end_ns)
         seen = rows >= 0
         index.saw(rows[seen & (cells[1:, FLOWS] > 0)], end_ns)
         # Source row of each frame row: its group, or a group of zeros for the silent.
@@ -293,7 +291,8 @@ class FrameMerger:
         live = np.flatnonzero(place >= 0) if view.sparse else index.live_rows
         source = np.append(place[live], 0)
         outside = np.concatenate([[0], np.flatnonzero(~seen) + 1])
-        self._dropped.add(view.name, len(outside) - 1)
+        due = np.count_nonzero(cells[outside[1:], FLOWS] >= U64(view.flows_min))
+        self._dropped.add(view.name, int(due))
         taken = _pick(cells, source, outside)
         columns = _measures(view, self._layouts[view.name], cells, taken, source, outside)
         count = len(source)
@@ -357,18 +356,21 @@ class FrameMerger:
         self,
         view: View,
         index: SeriesIndex,
-        keys: NDArray[np.uint64],
-        octets: NDArray[np.uint64],
+        cells: NDArray[np.uint64],
         rows: NDArray[np.int64],
         end_ns: int,
     ) -> list[dict[str, Any]]:
         """Give rows to new keys; fill them into `rows` and return the SERIES rows."""
-        unknown = np.flatnonzero(rows < 0)
+        unknown = np.flatnonzero((rows < 0) & (cells[:, FLOWS] >= U64(view.flows_min)))
         if not unknown.size:
             return []
-        weight = octets[unknown].astype(np.float64)
+        keys = cells[:, :KEY_WORDS]
+        by_flows = view.sparse and view.talkers_by == "flows"
+        weight = cells[unknown, FLOWS if by_flows else OCTETS].astype(np.float64)
         order = np.lexsort((keys[unknown, 2], keys[unknown, 1], keys[unknown, 0], -weight))
-        most = NEW_SPARSE_PER_TICK_MAX if view.sparse else NEW_SERIES_PER_TICK_MAX
+        most = NEW_SERIES_PER_TICK_MAX
+        if view.sparse:
+            most = min(max(round(NEW_SPARSE_PER_SECOND_MAX * view.tick_seconds), 20), most)
         chosen = unknown[order][:most]
         lacking = chosen.size - index.room()
         if lacking > 0:
@@ -418,7 +420,8 @@ class FrameMerger:
 
     def _merge_samples(self, view: View, tick_ns: int) -> Batch | None:
         parts = self._samples.pop((view.name, tick_ns), [])
-        if not parts:
+        index = self._index[view.name]
+        if not parts or (view.sparse and index.live_count == 0):
             return None
         columns = {
             name: np.concatenate([part[name] for part in parts]) if parts[1:] else parts[0][name]
@@ -430,8 +433,11 @@ class FrameMerger:
             columns["priority"], columns["octets"], columns["source_address_low"],
             columns["destination_address_low"],
         )[: view.talkers]  # fmt: skip
-        index = self._index[view.name]
         rows = index.find(keys[order])
+        if view.sparse:  # of who has no row, nobody asks
+            order, rows = order[rows >= 0], rows[rows >= 0]
+            if not rows.size:
+                return None
         made = {name: column[order] for name, column in columns.items()}
         made["series_id"] = np.where(rows >= 0, index.series_id[rows], U64(self._other[view.name]))
         made["view"] = np.zeros(len(order), np.uint32)
@@ -664,9 +670,11 @@ def _estimate(
     estimate: Any, state: NDArray[Any], other: NDArray[Any], source: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return the estimate of each frame row from the sketches of its group; 0 without one."""
-    values = np.zeros(len(state) + 1)
-    estimate(np.ascontiguousarray(state), values[:-1])
-    picked = values[source]  # -1, no group, picks the zero at the end
+    spoke = np.flatnonzero(source[:-1] >= 0)
+    values = np.zeros(len(spoke))
+    estimate(np.ascontiguousarray(state[source[spoke]]), values)
+    picked = np.zeros(len(source))
+    picked[spoke] = values
     estimate(np.ascontiguousarray(other[None, :]), picked[-1:])
     return picked
 

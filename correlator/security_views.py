@@ -1,11 +1,12 @@
 """The views of security: few records, told apart by what they might be part of; see suspects_kernels.
 
 None of them is scored by a baseline: the detectors of `detectors.security` keep what they need. A key
-is a host (or a host and one number), so a view holds what spoke in one tick only, and a host that was
-silent for `idle_seconds` gives its row back.
+is a host (or a host and one number), so a view holds what spoke in one tick only, a host gets a row
+when it speaks up (`FLOWS_MIN`), and one that was silent for `idle_seconds` gives it back.
 """
 
 from runtime.settings import PositiveFloat, Settings
+from telemetry.security import FLOWS_MIN
 from telemetry.views import Measure, View, Where
 
 _FLOWS = Measure(name="flows", function="count", unit="{flow}")
@@ -38,14 +39,14 @@ def security_views(
 
     def view(
         name: str, key: tuple[str, ...], where: Where, *measures: Measure, keys: int = 4_096,
-        talkers: int = 256, by_octets: bool = False, tick: float = tick_seconds,
+        talkers: int = 128, by_octets: bool = False, tick: float = tick_seconds,
         idle: float = 6 * _HOUR,
     ) -> View:  # fmt: skip
         return View(
             name=name, key=key, measures=(_FLOWS, _OCTETS, *measures), tick_seconds=tick,
             lateness_seconds=lateness_seconds, keys_per_tick_max=keys, series_max=2 * keys,
             talkers=talkers, talkers_by="octets" if by_octets else "flows", where=where,
-            sparse=True, idle_seconds=idle,
+            sparse=True, flows_min=FLOWS_MIN.get(name, 1), idle_seconds=idle,
         )  # fmt: skip
 
     slow = max(settings.slow_tick_seconds, tick_seconds)
@@ -53,12 +54,12 @@ def security_views(
     source = ("source_address",)
     made = [
         view("probe", source, "probe", _TARGETS),
-        view("slow_probe", source, "probe", _TARGETS, tick=slow, talkers=512, idle=48 * _HOUR),
+        view("slow_probe", source, "probe", _TARGETS, tick=slow, talkers=256, idle=48 * _HOUR),
         view("login", (*source, "destination_port"), "login", _TARGETS),
         view("query", source, "query", _PACKETS, _TARGETS),
         view("vector", ("destination_prefix", "vector"), "vector", _PACKETS, _SOURCES),
         view("bogon", ("exporter", "ingress_interface"), "bogon", _SOURCES, keys=2_048),
-        view("lone", ("exporter", "ingress_interface"), "lone", _SOURCES, keys=2_048, talkers=512),
+        view("lone", ("exporter", "ingress_interface"), "lone", _SOURCES, keys=2_048, talkers=256),
     ]
     if settings.beacons:
         size = Measure(name="octets_m2", function="m2", of=("octets",), weighted=True)

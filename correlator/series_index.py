@@ -98,6 +98,11 @@ class SeriesIndex:
         """The rows that are series now, ascending."""
         return np.flatnonzero(self.live[: self.rows])
 
+    @property
+    def live_count(self) -> int:
+        """How many rows are series now."""
+        return self.rows - 1 - len(self._free)
+
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the row of each key, -1 where it is none."""
         out = np.empty(len(keys), np.int64)

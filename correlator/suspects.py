@@ -25,6 +25,7 @@ from telemetry.security import AMPLIFIERS, LOGIN_PORTS, ROUTINE_PORTS
 
 Column = Callable[[str], NDArray[Any]]
 Room = Callable[[str, Any], NDArray[Any]]  # scratch memory: name and dtype
+Words = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint32]]
 U64 = np.uint64
 FIELDS = (
     "source_address_high", "source_address_low", "destination_address_high",
@@ -77,10 +78,12 @@ class Suspects:
             column("source_address_high"), column("source_address_low"),
             column("destination_address_high"), column("destination_address_low"),
             column("source_port"), column("destination_port"), column("protocol"),
-            column("tcp_flags"), column("octets"), column("packets"), enters, ports, rows,
-            self._class, self._derived["vector"], self._derived["destination_peer"],
+            column("tcp_flags"), column("octets"), column("packets"),
+            column("flow_start_ns"), enters, ports, rows, self._class,
+            self._derived["vector"], self._derived["destination_peer"],
         )  # fmt: skip
         self._picked: dict[str, NDArray[np.int32]] = {}
+        self._words: dict[tuple[tuple[str, ...], str], Words] = {}
 
     def held(self) -> Held | None:
         """Return a copy of the rows that have any class."""
@@ -109,28 +112,38 @@ class Suspects:
         if not rows.size:
             return []
         export, arrival = self._column("export_ns")[rows], self._column("arrival_ns")[rows]
-        at = np.where((export > arrival) | (export <= 0), arrival, export)
-        tick = (at - oldest_ns) // tick_ns
-        late = tick < 0
-        tick = np.maximum(tick, 0)
-        made = []
-        for index in np.unique(tick).tolist():
-            mine = tick == index
-            own = rows[mine]
-            size = octets[own]
-            moved = np.where(late[mine], size, U64(0))
-            ones = np.ones(own.size, np.uint8)
-            made.append((index, Pieces(own, size, packets[own], ones, moved)))
-        return made
+        at = np.where((export > arrival) | (export <= 0), arrival, export) - oldest_ns
+        first, last = max(int(at.min()) // tick_ns, 0), max(int(at.max()) // tick_ns, 0)
+        if first == last:
+            return [(first, self._pieces(rows, at < 0, octets, packets))]
+        tick = np.maximum(at // tick_ns, 0)
+        return [
+            (index, self._pieces(rows[tick == index], at[tick == index] < 0, octets, packets))
+            for index in np.unique(tick).tolist()
+        ]
 
-    def words(
-        self, key: tuple[str, ...], where: str, name: str
-    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint32]]:
+    @staticmethod
+    def _pieces(
+        rows: NDArray[np.int32],
+        late: NDArray[np.bool_],
+        octets: NDArray[np.uint64],
+        packets: NDArray[np.uint64],
+    ) -> Pieces:
+        size = octets[rows]
+        ones = np.ones(rows.size, np.uint8)
+        return Pieces(rows, size, packets[rows], ones, np.where(late, size, U64(0)))
+
+    def words(self, key: tuple[str, ...], where: str) -> Words:
         """Return the three key words by record, set for the rows of the class only."""
+        if (key, where) not in self._words:
+            self._words[key, where] = self._make_words(key, where)
+        return self._words[key, where]
+
+    def _make_words(self, key: tuple[str, ...], where: str) -> Words:
         rows, packing = self.picked(where), packing_of(key)
-        high = self._room(f"{name}.word0", np.uint64)
-        low = self._room(f"{name}.word1", np.uint64)
-        third = self._room(f"{name}.word2", np.uint32)
+        high = self._room(f"{where}.{key}.word0", np.uint64)
+        low = self._room(f"{where}.{key}.word1", np.uint64)
+        third = self._room(f"{where}.{key}.word2", np.uint32)
         address = ADDRESSES[packing.address]
         top, bottom = self._column(f"{address}_high")[rows], self._column(f"{address}_low")[rows]
         if packing.address.endswith("_prefix"):

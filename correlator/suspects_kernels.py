@@ -34,8 +34,10 @@ LOGIN_OCTETS_MAX = 400
 AMPLIFIED_OCTETS_MIN = 200
 CONTACT_PACKETS_MAX = 30
 CONTACT_OCTETS_MAX = 8_000
+QUERY_OCTETS_MIN = 105  # a question, with IP and UDP header: ordinary ones have 60 to 90
 UPLOAD_PACKET_MIN = 400
 UPLOAD_OCTETS_MIN = 4_000
+UPLOAD_SAMPLE_MIN = 1_000  # of a sampled packet
 
 
 @inline
@@ -64,8 +66,8 @@ def _is_bogon(high, low):  # type: ignore[no-untyped-def]
 
 @kernel(
     "i8(const u8[::1], const u8[::1], const u8[::1], const u8[::1], const u2[::1], const u2[::1],"
-    " const u1[::1], const u2[::1], const u8[::1], const u8[::1], const u1[::1], const u1[::1],"
-    " i8, u1[::1], u4[::1], u4[::1])"
+    " const u1[::1], const u2[::1], const u8[::1], const u8[::1], const i8[::1], const u1[::1],"
+    " const u1[::1], i8, u1[::1], u4[::1], u4[::1])"
 )
 def classify(
     source_high: NDArray[np.uint64],
@@ -78,6 +80,7 @@ def classify(
     tcp_flags: NDArray[np.uint16],
     octets: NDArray[np.uint64],
     packets: NDArray[np.uint64],
+    flow_start_ns: NDArray[np.int64],
     enters: NDArray[np.uint8],
     ports: NDArray[np.uint8],
     n: int,
@@ -86,6 +89,10 @@ def classify(
     out_peer: NDArray[np.uint32],
 ) -> int:
     """Write the class bits of n records; return how many have any.
+
+    A record of one packet that states no start is a sampled packet (sFlow, PSAMP): of the flow that
+    it is part of nothing is known, so it is no contact, no single packet of a source, and a try to log
+    in only where it is a SYN.
 
     In      columns of n records at least, octets and packets as exported; enters 0 where a record
             came in over the backbone and is counted elsewhere; ports uint8[65536] of PORT_* bits.
@@ -102,8 +109,9 @@ def classify(
         proto = protocol[r]
         sport, dport = np.uint64(source_port[r]), np.uint64(destination_port[r])
         at = ports[dport]
+        sampled = p <= np.uint64(1) and flow_start_ns[r] == 0
         bits = 0
-        if p <= np.uint64(1):
+        if p <= np.uint64(1) and not sampled:
             bits |= LONE
         if _is_bogon(source_high[r], source_low[r]):
             bits |= BOGON
@@ -115,10 +123,13 @@ def classify(
                 if flags & ~_RST == _SYN:
                     bits |= VECTOR
                     out_vector[r] = VECTOR_SYN
+                    if sampled and at & PORT_LOGIN:
+                        bits |= LOGIN
                 if p <= np.uint64(PROBE_PACKETS_MAX):
                     bits |= PROBE
             elif (
                 at & PORT_LOGIN
+                and not sampled
                 and p <= np.uint64(LOGIN_PACKETS_MAX)
                 and o <= np.uint64(LOGIN_OCTETS_MAX) * p
             ):
@@ -143,9 +154,13 @@ def classify(
                 bits |= PROBE
         if (proto == 6 or proto == 17) and bits & (PROBE | LOGIN) == 0:
             if dport == 53:
-                bits |= QUERY
+                if o >= np.uint64(QUERY_OCTETS_MIN) * p:
+                    bits |= QUERY
             elif sport > 1023 and (dport < 1024 or at & PORT_NAMED or dport < sport):
-                if (
+                if sampled:
+                    if o >= np.uint64(UPLOAD_SAMPLE_MIN):
+                        bits |= UPLOAD
+                elif (
                     p <= np.uint64(CONTACT_PACKETS_MAX)
                     and o <= np.uint64(CONTACT_OCTETS_MAX)
                     and at & PORT_ROUTINE == 0

@@ -564,7 +564,7 @@ class _Records:
             if measure.function == "distinct":
                 item = self._source if measure.of == _ITEMS[0] else self._target
         if view.where:
-            words = self.suspects().words(view.key, view.where, view.name)
+            words = self.suspects().words(view.key, view.where)
             return [self._by_words(words, _NO_U8, item)]
         if kind == BY_EXPORTER:
             return [self._way(kind, "exporter")]

@@ -72,11 +72,14 @@ class DetectionStage:
         self._views = {view.name: view for view in views}
         self._schemas = {view.name: scored_schema(view) for view in views}
         sampled = sum(view.source == "sample" for view in views)  # they share the pool of shapes
-        self._models = {view.name: _model_of(view, settings, sampled) for view in views}
-        self._security = SecurityDetectors(views)
+        # What no view scores has no baseline; the detectors of security look at it themselves.
+        self._models = {
+            view.name: _model_of(view, settings, sampled) for view in views if view.scored
+        }
+        self.security = SecurityDetectors(views)
         # Detectors set beside the baseline, by name and view.
         self._also = {
-            name: {view.name: make_detector(also, view, settings) for view in views}
+            name: {view.name: make_detector(also, view, settings) for view in views if view.scored}
             for name, also in settings.also.items()
         }
         self._budgets = {
@@ -124,17 +127,11 @@ class DetectionStage:
     def baselines(self) -> dict[str, list[int]]:
         """Return of each view how many series are in each of detectors.life.STAGES."""
         warmup_s = self._settings.warmup_seconds
-        return {name: life.counts([model], warmup_s) for name, model in self._aging()}
-
-    def _aging(self) -> Iterator[tuple[str, SeasonalBaseline | SeriesDetector]]:
-        """Yield the models of views that score something: others have no baseline."""
-        for name, model in self._models.items():
-            if self._views[name].scored:
-                yield name, model
+        return {name: life.counts([model], warmup_s) for name, model in self._models.items()}
 
     def ages(self) -> Iterator[tuple[str, int, float, str]]:
         """Yield (view, series id, seconds learned from, stage) of every series."""
-        for name, model in self._aging():
+        for name, model in self._models.items():
             series_id, age_s = model.ages()
             stages = life.stages(age_s, self._settings.warmup_seconds)
             for row in np.flatnonzero(series_id).tolist():
@@ -154,6 +151,13 @@ class DetectionStage:
             self._hear_teacher(batch)
             return []
         view = self._views[batch.texts("view")[0]]
+        incomplete = bool((batch["flags"] & FrameFlag.INCOMPLETE).any())
+        tick_ns = int(batch["tick_start_ns"][0])
+        end_ns = tick_ns + round(float(batch["tick_seconds"][0]) * 1e9)
+        if view.name not in self._models:
+            found = [] if incomplete else self.security.find(view.name, batch)
+            self._waiting.append((end_ns, view.name, batch, {}, found))
+            return [batch]
         model = self._models[view.name]
         model.admit(batch)
         scores: dict[str, ScoreColumns] = {}
@@ -167,7 +171,6 @@ class DetectionStage:
             for name in SCORE_COLUMNS:
                 added[f"{measure}_{name}"] = getattr(columns, name)
             self._samples.array[0] += np.uint64(batch.rows)
-        incomplete = bool((batch["flags"] & FrameFlag.INCOMPLETE).any())
         found = [] if incomplete else self._findings(view, batch, scores, model)
         for name, models in self._also.items():
             models[view.name].admit(batch)
@@ -178,8 +181,6 @@ class DetectionStage:
                     found += _points(batch, measure, columns, name)
         if not incomplete:
             found += self.predictor.take(view.name, batch)
-        tick_ns = int(batch["tick_start_ns"][0])
-        end_ns = tick_ns + round(float(batch["tick_seconds"][0]) * 1e9)
         self._waiting.append((end_ns, view.name, batch, scores, found))
         widened = batch.with_columns(self._schemas[view.name], {**batch.columns, **added})
         return [widened]
@@ -208,7 +209,6 @@ class DetectionStage:
             return found
         if isinstance(model, SeasonalBaseline):
             found += self._signatures(view, frame, scores, model)
-        found += self._security.find(view.name, frame)
         for measure, columns in scores.items():
             found += _points(frame, measure, columns, "point")
         return found
@@ -268,7 +268,7 @@ class DetectionStage:
         tests = dict.fromkeys(PARTS, 0)
         for _, name, frame, scores, _ in tick:
             tests[""] += (frame.rows - 1) * len(scores)
-            tests["security"] += self._security.tests(name, frame)
+            tests["security"] += self.security.tests(name, frame)
             for sort, (view, _) in PARTS.items():
                 if view == name:  # a series that did not speak was not tested
                     tests[sort] += int(np.count_nonzero(frame["flows"][:-1]))
@@ -314,9 +314,9 @@ class DetectionStage:
             counts[1] += tests[sort]
             if counts[1] > RATE_TESTS_MAX:
                 counts[:] = [0.5 * value for value in counts]
-        self._security.count(
+        self.security.count(
             [entry[2].detector for entry, run in zip(entries, runs, strict=True)
-             if run[0] == run[1] and self._security.knows(entry[2].detector)],
+             if run[0] == run[1] and self.security.knows(entry[2].detector)],
             [(name, frame) for _, name, frame, _, _ in tick],
         )  # fmt: skip
         rows = []
@@ -354,6 +354,8 @@ class DetectionStage:
 
     def _age(self, view: str, row: int, frame: Batch) -> dict[str, Any]:
         """Return how long the baseline behind a finding has learned."""
+        if view not in self._models:
+            return {}
         series_id, age_s = self._models[view].ages()
         place = int(frame["row"][row])
         if place >= len(series_id) or series_id[place] != frame["series_id"][row]:
@@ -365,7 +367,7 @@ class DetectionStage:
         for _, view, frame, _, _ in tick:
             detectors = ["point", *(s for s, (at, _) in PARTS.items() if at == view), *self._also]
             detectors += [PREDICTED] if self.predictor.watches(view) else []
-            detectors += self._security.names(view)
+            detectors += self.security.names(view)
             self.probation.tick(
                 view, detectors, end_ns=end_ns, tick_s=float(frame["tick_seconds"][0]),
                 allowed={name: allowed.get(name, allowed[""]) for name in detectors},
@@ -373,14 +375,13 @@ class DetectionStage:
         self._on_probation.set(self.probation.waiting)
         if end_ns >= self._aged_ns + AGES_NS:
             self._aged_ns = end_ns
-            models = (model for _, model in self._aging())
-            total = life.counts(models, self._settings.warmup_seconds)
+            total = life.counts(self._models.values(), self._settings.warmup_seconds)
             for name, count in zip(life.STAGES, total, strict=True):
                 self._stages.set(count, name)
 
     def _sort(self, one: Finding) -> str:
         """Return whose part of the budget a finding asks for."""
-        if self._security.knows(one.detector):
+        if self.security.knows(one.detector):
             return "security"
         return one.detector if one.detector in PARTS else ""
 
@@ -392,8 +393,8 @@ class DetectionStage:
         rightly counts too), times how much further out this one lies than the least that fires.
         One that fires wrongly every day loses its credit by itself.
         """
-        if self._security.knows(one.detector):
-            return self._security.calibrated(one)
+        if self.security.knows(one.detector):
+            return self.security.calibrated(one)
         counts = self._fired.get(one.detector)
         if counts is None or one.hard:
             return one
@@ -422,15 +423,17 @@ class DetectionStage:
     def _learn(
         self, view: str, frame: Batch, scores: dict[str, ScoreColumns], found: list[Finding]
     ) -> None:
-        if frame.rows < 2 or (frame["flags"] & FrameFlag.INCOMPLETE).any():
+        if (frame["flags"] & FrameFlag.INCOMPLETE).any():
             return
-        model = self._models[view]
         struck = np.zeros(frame.rows, bool)
         for one in found:
             if one.detector not in ("trend", PREDICTED):
                 struck[one.row] = True
         sometimes = self._ticks[view] % self._settings.learn_every_when_anomalous == 0
-        self._security.learn(view, frame, ~struck[:-1], every=sometimes)
+        self.security.learn(view, frame, ~struck[:-1], every=sometimes)
+        if view not in self._models or frame.rows < 2:
+            return
+        model = self._models[view]
         for measure, columns in scores.items():
             calm = (np.abs(columns.z) < CALM_Z) & (columns.score < CALM_SCORE)
             mask = (calm & ~struck) | sometimes
@@ -442,13 +445,15 @@ class DetectionStage:
         """Learn a frame of history that stands for a longer time; nothing is scored or raised."""
         self.learn()
         view = self._views[frame.texts("view")[0]]
+        mask = np.ones(frame.rows, bool)
+        if view.name not in self._models:
+            self.security.learn(view.name, frame, mask[:-1])
+            return
         model = self._models[view.name]
         model.admit(frame)
-        mask = np.ones(frame.rows, bool)
         for measure in view.scored:
             model.learn(frame, measure, mask, weight_s=stands_for_seconds)
         self.predictor.bootstrap(view.name, frame)
-        self._security.learn(view.name, frame, mask[:-1])
 
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Rows are told apart by their series id: a row in new hands starts afresh by itself."""
@@ -465,7 +470,7 @@ class DetectionStage:
         for also, models in self._also.items():
             for name, one in models.items():
                 one.snapshot(out.scoped(f"also.{also}.{name}"))
-        self._security.snapshot(out.scoped("security"))
+        self.security.snapshot(out.scoped("security"))
         for sort, budget in self._budgets.items():
             budget.snapshot(out.scoped(f"budget.{sort}"))
             self._trials[sort].snapshot(out.scoped(f"trial.{sort}"))
@@ -484,7 +489,7 @@ class DetectionStage:
         for also, models in self._also.items():
             for name, one in models.items():
                 one.restore(state.scoped(f"also.{also}.{name}"))
-        self._security.restore(state.scoped("security"))
+        self.security.restore(state.scoped("security"))
         for sort, budget in self._budgets.items():
             budget.restore(state.scoped(f"budget.{sort}"))
             self._trials[sort].restore(state.scoped(f"trial.{sort}"))

@@ -78,6 +78,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "detectors.shape",
     "detectors.shape_pool",
     "detectors.security.beacons",
+    "detectors.security.usual",
 )
 
 _registry: "list[Kernel[..., Any]]" = []

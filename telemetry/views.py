@@ -36,7 +36,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     the arrival frontier reaches its end plus `lateness_seconds` (design section 5).
 
     A view with `where` looks at such records only, each whole in the tick of its export. A `sparse`
-    one has rows only for keys that spoke in the tick: of its series, silence is no news.
+    one has rows only for keys that spoke in the tick: of its series, silence is no news. A key gets a
+    row in a tick with `flows_min` flows; what never has so many stays in `__other__`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     talkers_by: Literal["octets", "flows"] = "octets"  # what weighs in that sample
     where: Where = ""
     sparse: bool = False
+    flows_min: int = 1
     idle_seconds: float = (
         0.0  # a series silent for so long gives its row back; 0 = views.idle_seconds
     )

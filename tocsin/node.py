@@ -402,6 +402,7 @@ class Node:
             budget_used=self._back.detection.budget_used,
             budget_per_day=self._config.detection.false_alerts_per_day,
             baselines=self._back.detection.baselines(),
+            security=self._back.detection.security.stages(),
             on_probation=self._back.detection.probation.waiting,
             journal_next_sequence=self._journal.next_sequence,
             rss_bytes=rss_bytes(),

@@ -67,6 +67,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     budget_used: float
     budget_per_day: float
     baselines: dict[str, list[int]] = {}  # by view: series by detectors.life.STAGES
+    security: dict[str, str] = {}  # by detector: judging, or warming up (only hard evidence counts)
     on_probation: int = 0  # detectors of a view whose findings are shown, not sent
     journal_next_sequence: int
     rss_bytes: int

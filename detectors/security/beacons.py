@@ -35,7 +35,8 @@ SIZE_VARIES_MAX = 0.6  # deviation of the flows' octets over their mean
 RATIO_MOST = 0.3  # of the dispersion over chance: a little regular is no clock, however sure
 REGULAR, PERIOD, CONTACTS, SPAN, RATIO = 0, 1, 2, 3, 4
 JUDGED = 5
-KEPT = ("series_id", "ring", "first_bin", "last_bin", "size")
+PER_ROW = ("series_id", "ring", "first_bin", "last_bin", "size")
+KEPT = (*PER_ROW, "bin_s")
 
 
 @kernel("i8(const i8[::1], i8, const u1[:,::1], const i8[::1], const i8[::1], f8[:,::1])")
@@ -155,8 +156,8 @@ class BeaconDetector:
     name, view = "beacon", "contact"
 
     def __init__(self) -> None:
-        self.series_id = np.zeros(0, np.uint64)
         self._allocate(ROWS_FIRST)
+        self.bin_s = np.zeros(1)  # how long a bin is: what was counted on another grid is forgotten
 
     def _allocate(self, rows: int) -> None:
         self.series_id = np.zeros(rows, np.uint64)
@@ -167,9 +168,12 @@ class BeaconDetector:
 
     def _rows(self, frame: Batch) -> NDArray[np.int64]:
         rows: NDArray[np.int64] = frame["row"][:-1].astype(np.int64)
+        if self.bin_s[0] != seconds(frame):
+            self._allocate(ROWS_FIRST)
+            self.bin_s[0] = seconds(frame)
         size = len(self.series_id)
         if rows.size and int(rows.max()) >= size:
-            kept = {name: getattr(self, name) for name in KEPT}
+            kept = {name: getattr(self, name) for name in PER_ROW}
             while size <= int(rows.max()):
                 size *= 2
             self._allocate(size)
@@ -179,6 +183,11 @@ class BeaconDetector:
         self.first_bin[changed] = 0
         self.series_id[rows] = frame["series_id"][:-1]
         return rows
+
+    @property
+    def warm(self) -> bool:
+        """There is no notion of usual: a clock shows in what a pair does."""
+        return True
 
     def find(self, frame: Batch) -> list[Finding]:
         """Return the pairs that meet by the clock, by what they did before this tick."""

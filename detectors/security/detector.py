@@ -31,6 +31,11 @@ class SecurityDetector(Protocol):
     name: str  # of its findings
     view: str
 
+    @property
+    def warm(self) -> bool:
+        """Whether it has seen enough to know what is usual; until then only hard evidence counts."""
+        ...
+
     def find(self, frame: Batch) -> list[Finding]:
         """Return the rows that show the class."""
         ...

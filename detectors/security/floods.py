@@ -19,8 +19,7 @@ from telemetry.batch import Batch
 OCTETS_PER_SECOND_MIN = 125_000.0  # of answers of amplifiers
 PACKETS_PER_SECOND_MIN = 500.0  # of SYNs and ICMP: they are small
 SMALL_OCTETS = 150.0  # a packet
-YOUNG_FACTOR = 10.0  # over the floors, for who has nothing to compare with
-TICKS_KNOWN_MIN = 30
+YOUNG_FACTOR = 10.0  # over the floors, while there is nothing to compare with
 SOURCES_MIN = 5.0
 OVER_OWN = 4.0
 OVER_CROWD = 4.0
@@ -32,7 +31,12 @@ class FloodDetector:
     name, view = "flood", "vector"
 
     def __init__(self) -> None:
-        self._octets, self._packets = Usual(), Usual()
+        self._octets, self._packets = Usual(self.view), Usual(self.view)
+
+    @property
+    def warm(self) -> bool:
+        """Whether it knows what is usual; until then, many times the floors."""
+        return self._octets.warm
 
     def find(self, frame: Batch) -> list[Finding]:
         """Return the prefixes under a flood of one vector."""
@@ -45,8 +49,11 @@ class FloodDetector:
             ("packets", self._packets, PACKETS_PER_SECOND_MIN, small),
         ):
             own = usual.own(frame)
-            factor = 1.0 if usual.ticks_known >= TICKS_KNOWN_MIN else YOUNG_FACTOR
-            limit = np.maximum(np.maximum(OVER_OWN * own, OVER_CROWD * usual.busy), factor * least)
+            factor = 1.0 if self.warm else YOUNG_FACTOR
+            limit = np.maximum(
+                np.maximum(OVER_OWN * own, OVER_CROWD * usual.busy(frame, rates[measure])),
+                factor * least,
+            )
             hit = mine & (rates[measure] >= limit) & (sources >= SOURCES_MIN)
             found += [
                 finding(

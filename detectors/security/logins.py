@@ -2,7 +2,9 @@
 
 A try is a short flow to a login port: a handshake, a password, the end. Many of them to the same few
 targets within minutes are what no person does. Blind to tries that are spread over many sources, or
-one to a target; to those that the exporter's sampling never sees; and to success.
+one to a target; to those that the exporter's sampling never sees (of sampled packets only a SYN is a
+try); and to success. Tries add up over minutes, so only ticks that follow one another for some minutes
+teach how many are usual: a history of ticks far apart does not.
 """
 
 from typing import Any
@@ -12,16 +14,18 @@ from numpy.typing import NDArray
 
 from detectors.detector import Finding
 from detectors.security.detector import finding
-from detectors.security.usual import Usual, end_s, values
-from runtime.checkpoint import read_array, write_array
+from detectors.security.usual import Usual, end_s, seconds, values
+from runtime.checkpoint import read_arrays, write_array
 from runtime.registry import Part
 from telemetry.batch import Batch
 
 TRIES_MIN = 30.0  # within some minutes
 TRIES_PER_TARGET_MIN = 3.0
 HALF_LIFE_S = 180.0
+WHOLE_S = 3 * HALF_LIFE_S  # of ticks without a gap, before what adds up is what it will be
 OVER_OWN = 4.0
 OVER_CROWD = 4.0
+KEPT = ("recent", "seen_s", "owner", "run_s")
 
 
 class LoginDetector:
@@ -30,26 +34,36 @@ class LoginDetector:
     name, view = "login_tries", "login"
 
     def __init__(self) -> None:
-        self._usual = Usual()
-        self._recent = np.zeros(1, np.float32)  # tries of the last minutes, by row
-        self._seen_s = np.zeros(1, np.int64)
+        self._usual = Usual(self.view)
+        self.recent = np.zeros(1, np.float32)  # tries of the last minutes, by row
+        self.seen_s = np.zeros(1, np.int64)
+        self.owner = np.zeros(1, np.uint64)  # the series that a row holds
+        self.run_s = np.zeros(2, np.int64)  # begin and end of the ticks that follow one another
+
+    @property
+    def warm(self) -> bool:
+        """Whether it knows what is usual; until then, TRIES_MIN."""
+        return self._usual.warm
 
     def _tries(self, frame: Batch) -> NDArray[np.float64]:
         rows = self._usual.rows(frame)
-        if len(self._recent) < len(self._usual.series_id):
-            more = len(self._usual.series_id) - len(self._recent)
-            self._recent = np.concatenate([self._recent, np.zeros(more, np.float32)])
-            self._seen_s = np.concatenate([self._seen_s, np.zeros(more, np.int64)])
-        known = self._usual.series_id[rows] == frame["series_id"][:-1]
-        age = np.maximum(end_s(frame) - self._seen_s[rows], 0)
-        before = known * self._recent[rows] * 2.0 ** (-age / HALF_LIFE_S)
+        if rows.size and len(self.recent) <= int(rows.max()):
+            for name in KEPT[:-1]:
+                kept = getattr(self, name)
+                setattr(self, name, np.resize(kept * 0, 2 * int(rows.max()) + 1))
+                getattr(self, name)[: len(kept)] = kept
+        known = self.owner[rows] == frame["series_id"][:-1]
+        age = np.maximum(end_s(frame) - self.seen_s[rows], 0)
+        before = known * self.recent[rows] * 2.0 ** (-age / HALF_LIFE_S)
         return np.asarray(before + values(frame, "flows"), np.float64)
 
     def find(self, frame: Batch) -> list[Finding]:
         """Return who tries to log in far too often."""
         tries, targets = self._tries(frame), np.maximum(values(frame, "distinct_destination"), 1.0)
         flows, own = values(frame, "flows"), self._usual.own(frame)
-        limit = np.maximum(np.maximum(OVER_OWN * own, OVER_CROWD * self._usual.busy), TRIES_MIN)
+        limit = np.maximum(
+            np.maximum(OVER_OWN * own, OVER_CROWD * self._usual.busy(frame, tries)), TRIES_MIN
+        )
         hit = (tries >= limit) & (flows >= TRIES_PER_TARGET_MIN * targets)
         return [
             finding(
@@ -62,22 +76,28 @@ class LoginDetector:
 
     def learn(self, frame: Batch, calm: NDArray[np.bool_], *, every: bool = False) -> None:
         """Count on, and learn how many tries are usual."""
-        tries, rows = self._tries(frame), self._usual.rows(frame)
-        self._recent[rows], self._seen_s[rows] = tries, end_s(frame)
-        self._usual.learn(frame, tries, calm, every=every)
+        tries, rows, now_s = self._tries(frame), self._usual.rows(frame), end_s(frame)
+        self.recent[rows], self.seen_s[rows] = tries, now_s
+        self.owner[rows] = frame["series_id"][:-1]
+        if now_s - self.run_s[1] > 2 * seconds(frame):
+            self.run_s[0] = now_s
+        self.run_s[1] = now_s
+        if now_s - self.run_s[0] >= WHOLE_S:
+            self._usual.learn(frame, tries, calm, every=every)
 
     def snapshot(self, out: Any) -> None:
         """Write what is usual, and the tries of the last minutes."""
         self._usual.snapshot(out)
-        write_array(out, "recent", self._recent)
-        write_array(out, "seen_s", self._seen_s)
+        for name in KEPT:
+            write_array(out, name, getattr(self, name))
 
     def restore(self, state: Any) -> None:
         """Take them back."""
-        recent, seen_s = read_array(state, "recent"), read_array(state, "seen_s")
-        if recent is not None and seen_s is not None:
+        found = read_arrays(state, *KEPT)
+        if found is not None:
             self._usual.restore(state)
-            self._recent, self._seen_s = np.array(recent), np.array(seen_s)
+            for name, array in zip(KEPT, found, strict=True):
+                setattr(self, name, np.array(array))
 
 
 DETECTOR = Part("brute force at logins", LoginDetector)

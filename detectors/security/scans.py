@@ -31,13 +31,20 @@ class ScanDetector:
     def __init__(self, name: str, view: str, *, least: float) -> None:
         self.name, self.view = name, view
         self._least = least
-        self._usual = Usual()
+        self._usual = Usual(view)
+
+    @property
+    def warm(self) -> bool:
+        """Whether it knows what is usual; until then, `least` targets alone."""
+        return self._usual.warm
 
     def find(self, frame: Batch) -> list[Finding]:
         """Return the hosts that scan."""
         targets, probes = values(frame, "distinct_destination"), values(frame, "flows")
         own = self._usual.own(frame)
-        limit = np.maximum(np.maximum(OVER_OWN * own, OVER_CROWD * self._usual.busy), self._least)
+        limit = np.maximum(
+            np.maximum(OVER_OWN * own, OVER_CROWD * self._usual.busy(frame, targets)), self._least
+        )
         hit = (targets >= limit) & (targets >= NEW_SHARE * probes)
         return [
             finding(

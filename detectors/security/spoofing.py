@@ -3,7 +3,8 @@
 Two marks. Bogons: addresses that nobody can have (RFC 6890), which ingress filtering (RFC 2827, BCP
 38) keeps out; private ones where they never arrived. Lone sources: many more than ever, each with
 one record of one packet, as random source addresses give. Blind to a spoofed source that is one of
-the network's own, used moderately; and behind an interface with thousands of sources to hundreds.
+the network's own, used moderately; behind an interface with thousands of sources to hundreds; and to
+lone sources at exporters that sample packets (sFlow), where every record is one packet.
 """
 
 from typing import Any
@@ -18,26 +19,33 @@ from runtime.registry import Part
 from telemetry.batch import Batch
 
 OVER_OWN = 4.0
-YOUNG_TICKS = 30  # before what an interface never showed means anything
-YOUNG_FACTOR = 10.0
+OVER_CROWD = 4.0
+YOUNG_FACTOR = 10.0  # over the floor, while nobody knows what arrives where
 FLOWS_PER_SOURCE_MAX = 1.6
 
 
 class SpoofingDetector:
     """Finds interfaces with `least` sources a minute of its view's kind, far more than ever."""
 
-    def __init__(self, name: str, view: str, *, least: float, young_factor: float) -> None:
+    def __init__(self, name: str, view: str, *, least: float) -> None:
         self.name, self.view = name, view
-        self._least, self._young_factor = least, young_factor
-        self._usual = Usual()
+        self._least = least
+        self._usual = Usual(view)
+
+    @property
+    def warm(self) -> bool:
+        """Whether it knows what is usual; until then, many times the floor."""
+        return self._usual.warm
 
     def find(self, frame: Batch) -> list[Finding]:
         """Return the interfaces."""
         sources, flows = values(frame, "distinct_source"), values(frame, "flows")
         own = self._usual.own(frame)
         floor = max(self._least * min(seconds(frame) / 60.0, 1.0), 15.0)
-        young = self._usual.frames < YOUNG_TICKS
-        limit = np.maximum(OVER_OWN * own, floor * (self._young_factor if young else 1.0))
+        floor *= 1.0 if self.warm else YOUNG_FACTOR
+        limit = np.maximum(
+            np.maximum(OVER_OWN * own, OVER_CROWD * self._usual.busy(frame, sources)), floor
+        )
         hit = (sources >= limit) & (flows <= FLOWS_PER_SOURCE_MAX * np.maximum(sources, 1.0))
         return [
             finding(
@@ -60,10 +68,5 @@ class SpoofingDetector:
         self._usual.restore(state)
 
 
-BOGON = Part(
-    "bogon sources", lambda: SpoofingDetector("bogon", "bogon", least=30.0, young_factor=1.0)
-)
-LONE = Part(
-    "sources seen once",
-    lambda: SpoofingDetector("lone_sources", "lone", least=150.0, young_factor=YOUNG_FACTOR),
-)
+BOGON = Part("bogon sources", lambda: SpoofingDetector("bogon", "bogon", least=30.0))
+LONE = Part("sources seen once", lambda: SpoofingDetector("lone_sources", "lone", least=150.0))

@@ -45,6 +45,14 @@ class SecurityDetectors:
         """Return the detectors that look at a view."""
         return [one.name for one in self._by_view.get(view, ())]
 
+    def stages(self) -> dict[str, str]:
+        """Return of each detector "judging", or "warming up": then only hard evidence counts."""
+        return {
+            one.name: "judging" if one.warm else "warming up"
+            for ones in self._by_view.values()
+            for one in ones
+        }
+
     def tests(self, view: str, frame: Batch) -> int:
         """Return how many tests a frame means."""
         return len(self._by_view.get(view, ())) * (frame.rows - 1)

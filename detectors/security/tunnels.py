@@ -1,7 +1,8 @@
 """DNS tunnels: a host whose questions are long, many, and all for one resolver.
 
 An ordinary question has 60 to 90 octets with its headers; one that carries data fills its name (RFC
-1035: 255 octets). A resolver asks many servers, a forwarder asks short questions, so neither is one.
+1035: 255 octets). The view holds long questions alone. A resolver asks many servers, a forwarder asks
+short questions, so neither is one.
 Blind to tunnels of less than a question every few seconds, and to those in DoH or DoT.
 """
 
@@ -19,9 +20,8 @@ from telemetry.batch import Batch
 
 FLOWS_MIN = 20.0  # a minute
 OVER = 4.0  # times the most of the host, and of its like
-TICKS_KNOWN_MIN = 30  # of the crowd, before packets alone say anything
-OCTETS_MIN = 105.0  # a question, with IP and UDP header
-OVER_SIZE = 1.1  # times what all hosts' questions have
+YOUNG_FACTOR = 4.0  # over the floor, while it is not known how many long questions are usual
+OVER_SIZE = 1.1  # times what all hosts' long questions have
 TARGETS_MAX = 4.0
 TARGET_SHARE_MAX = 0.2  # of the flows: each has its own source port, the resolver is one
 
@@ -32,8 +32,13 @@ class TunnelDetector:
     name, view = "dns_tunnel", "query"
 
     def __init__(self) -> None:
-        self._flows, self._packets = Usual(), Usual()
+        self._flows, self._packets = Usual(self.view), Usual(self.view)
         self._size = np.zeros(1)  # octets of a question, as usual
+
+    @property
+    def warm(self) -> bool:
+        """Whether it knows what is usual; until then, many times the floor."""
+        return self._flows.warm
 
     def find(self, frame: Batch) -> list[Finding]:
         """Return the hosts that tunnel."""
@@ -41,12 +46,14 @@ class TunnelDetector:
         octets, targets = values(frame, "octets"), values(frame, "distinct_destination")
         size = octets / np.maximum(packets, 1.0)
         own = self._flows.own(frame)
-        floor = max(FLOWS_MIN * seconds(frame) / 60.0, 10.0)
-        limit = np.maximum(np.maximum(OVER * own, OVER * self._flows.busy), floor)
-        over_packets = OVER * np.maximum(self._packets.own(frame), self._packets.busy)
-        known = self._packets.ticks_known >= TICKS_KNOWN_MIN  # one flow may hold many questions
-        many = (flows >= limit) | (known & (packets >= over_packets) & (packets >= 4.0 * floor))
-        long = (size >= OCTETS_MIN) & (size >= OVER_SIZE * self._size[0])
+        floor = max(FLOWS_MIN * seconds(frame) / 60.0, 10.0) * (1.0 if self.warm else YOUNG_FACTOR)
+        limit = np.maximum(np.maximum(OVER * own, OVER * self._flows.busy(frame, flows)), floor)
+        over_packets = OVER * np.maximum(
+            self._packets.own(frame), self._packets.busy(frame, packets)
+        )
+        # One flow may hold many questions.
+        many = (flows >= limit) | (self.warm & (packets >= over_packets) & (packets >= 4.0 * floor))
+        long = size >= OVER_SIZE * self._size[0]
         hit = many & long & (targets <= np.maximum(TARGETS_MAX, TARGET_SHARE_MAX * flows))
         return [
             finding(

@@ -22,7 +22,7 @@ OVER_CROWD = 3.0
 FLOWS_MIN = 5.0
 TARGETS_MAX = 2.5
 TARGET_SHARE_MAX = 0.3
-TICKS_KNOWN_MIN = 60  # of the crowd
+SEEN_SECONDS_MIN = 3_600.0  # before anything is unusual
 
 
 class UploadDetector:
@@ -31,17 +31,23 @@ class UploadDetector:
     name, view = "upload", "upload"
 
     def __init__(self) -> None:
-        self._usual = Usual(half_life_seconds=14 * 86_400.0)
+        self._usual = Usual(self.view, half_life_seconds=14 * 86_400.0)
+
+    @property
+    def warm(self) -> bool:
+        """Whether it knows what is usual; until then it says nothing."""
+        return self._usual.seen_s >= SEEN_SECONDS_MIN
 
     def find(self, frame: Batch) -> list[Finding]:
         """Return the hosts that upload."""
-        if self._usual.ticks_known < TICKS_KNOWN_MIN:
-            return []
         rate = values(frame, "octets") / seconds(frame)
         flows, targets = values(frame, "flows"), values(frame, "distinct_destination")
         own = self._usual.own(frame)
+        if not self.warm:
+            return []
         limit = np.maximum(
-            np.maximum(OVER_OWN * own, OVER_CROWD * self._usual.busy), OCTETS_PER_SECOND_MIN
+            np.maximum(OVER_OWN * own, OVER_CROWD * self._usual.busy(frame, rate)),
+            OCTETS_PER_SECOND_MIN,
         )
         few = targets <= np.maximum(TARGETS_MAX, TARGET_SHARE_MAX * flows)
         hit = (rate >= limit) & (flows >= FLOWS_MIN) & few

@@ -234,6 +234,8 @@ def _node(folder: Path) -> Iterator[tuple[bool, str]]:
         client.close()
     yield True, f"node {status.version}: {status.series} series, {status.exporters} exporters"
     yield from _baselines(status.baselines)
+    if waiting := sorted(name for name, stage in status.security.items() if stage != "judging"):
+        yield True, f"security, warming up (only hard evidence counts): {', '.join(waiting)}"
     if status.on_probation:
         yield (
             True,

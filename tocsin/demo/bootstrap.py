@@ -47,7 +47,7 @@ def bootstrap(
         windows = FlowWindows(
             config.all_views(), make_context("windows", clock, metrics, 0), backbone=backbone
         )
-        windows.process(model.records(start_ns, tick_ns))
+        windows.process(model.exported(start_ns, tick_ns))
         frontier_ns = start_ns + tick_ns + lateness_ns
         for batch in windows.advance(frontier_ns):
             back.merger.process(batch)

@@ -1,7 +1,7 @@
 """The demo's exporters: real NetFlow v9, IPFIX and sFlow datagrams over loopback.
 
-Exporter i sends from 127.1.0.i. Encoders are vectorised and independent of our decoders. Router
-number modulo 5 says what it speaks: 0 to 1 IPFIX, 2 to 3 NetFlow v9, 4 sFlow.
+Exporter i sends from 127.1.0.i. Encoders are vectorised and independent of our decoders. What a router
+speaks is `tocsin.demo.traffic.speaks`.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from runtime.clock import Clock, SystemClock
 from telemetry.batch import Batch
 from tocsin.demo.faults import played_line, scripted
 from tocsin.demo.network import NETWORK_FILE, DemoNetwork, load_demo_network
-from tocsin.demo.traffic import SAMPLING_RATE, Fault, TrafficModel
+from tocsin.demo.traffic import SAMPLING_RATE, Fault, TrafficModel, sampled_packet, speaks
 from tocsin.demo.voices import VoicePorts, Voices
 
 SLICE_NS = 500_000_000
@@ -71,7 +71,7 @@ class Exporter:
     def __init__(self, network: DemoNetwork, row: int, boot_ns: int) -> None:
         self.name = network.names[row]
         self.address = network.addresses[row]
-        self.protocol = ("ipfix", "ipfix", "v9", "v9", "sflow")[row % 5]
+        self.protocol = speaks(row)
         self._domain = row + 1
         self._boot_ns = boot_ns
         self._sequence = 0
@@ -196,13 +196,11 @@ class Exporter:
         data = np.zeros(len(rows), _SFLOW)
         for name, value in _SFLOW_FIXED.items():
             data[name] = value
-        packets = batch["packets"][rows]
-        frame = np.clip(batch["octets"][rows] // packets, 64, 9000)
-        rate = np.maximum(batch["octets"][rows] * np.uint64(SAMPLING_RATE) // frame, 1)
+        frame, rate = sampled_packet(batch["octets"][rows], batch["packets"][rows])
         ingress = batch["ingress_interface"][rows]
         data["source_id"] = data["input"] = ingress
         data["output"] = batch["egress_interface"][rows]
-        data["rate"] = np.minimum(rate, 0xFFFFFFFF)
+        data["rate"] = rate
         data["frame"] = frame
         for face in np.unique(ingress).tolist():  # sample numbers and pools count per source
             mine = np.flatnonzero(ingress == face)

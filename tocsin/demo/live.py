@@ -54,6 +54,7 @@ PORTS = (
     ("api", 8470, socket.SOCK_STREAM),
     ("sql", 8123, socket.SOCK_STREAM),
 )
+AGENTS_HOST = "127.1.0.1"  # agents listen on the routers' addresses; another demo has the first too
 POLL_SECONDS = 10.0
 VOICES = ("syslog", "trap", "bmp", "snmp", "alarms")
 
@@ -182,7 +183,7 @@ class LiveDemo:
         text = (FOLDER / "demo.toml").read_text("utf-8")
         self._ports = {}
         for name, wanted, kind in PORTS:
-            port = free_port(wanted, kind)
+            port = free_port(wanted, kind, AGENTS_HOST if name == "snmp" else "127.0.0.1")
             self._ports[name] = port
             if port != wanted:
                 click.echo(f"port {wanted} is busy, {name} is on {port}")

@@ -61,7 +61,7 @@ def run_days(
     optics = Optics(network, faults, seed=seed)
     at_ns = START_NS
     while at_ns < START_NS + length_ns:
-        batch = model.records(at_ns, tick_ns)
+        batch = model.exported(at_ns, tick_ns)
         # What arrives before the last tick's lateness is over belongs to the time before it closes.
         cut = int(np.searchsorted(batch["arrival_ns"], at_ns + lateness_ns))
         windows.process(batch.slice(0, cut))

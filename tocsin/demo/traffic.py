@@ -31,6 +31,7 @@ from tocsin.demo.attacks import VECTORS
 from tocsin.demo.network import HOPS_MAX, DemoNetwork
 
 SAMPLING_RATE = 100
+SPEAKS = ("ipfix", "ipfix", "v9", "v9", "sflow")  # what a router exports, by its number modulo 5
 DAY_NS = 86_400_000_000_000
 SIZE_SIGMA = 1.0
 PAIR_SIGMA = 0.5
@@ -41,6 +42,7 @@ WEEKEND = 0.80
 # Hour of the week from Monday 00:00: the change to the weekend and back takes four hours.
 _WEEK = ((0.0, 2.0, 118.0, 122.0, 166.0, 168.0),
          ((1 + WEEKEND) / 2, 1.0, 1.0, WEEKEND, WEEKEND, (1 + WEEKEND) / 2))  # fmt: skip
+QUESTION_OCTETS = 74  # of DNS: its answers are what SERVICES says
 SIZE_MEAN = 60_000.0  # octets of a record as exported
 # (protocol, port, share of flows, size factor, octets a packet)
 SERVICES = (
@@ -83,6 +85,20 @@ def day_shape(at_ns: int) -> float:
         for number, amplitude, peak in DAY_HARMONICS
     )
     return float(np.interp(week_hour, *_WEEK)) * (1.0 + swing)
+
+
+def speaks(router: int) -> str:
+    """Return what a router exports: it decides what its records know of a flow."""
+    return SPEAKS[router % len(SPEAKS)]
+
+
+def sampled_packet(
+    octets: NDArray[np.uint64], packets: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return (octets of the frame, rate) of the one sampled packet that stands for each flow."""
+    frame = np.clip(octets // packets, 64, 9000)
+    rate = np.clip(octets * np.uint64(SAMPLING_RATE) // frame, 1, 0xFFFF_FFFF)
+    return frame, rate
 
 
 class _Drawn:
@@ -132,6 +148,10 @@ class TrafficModel:
         self._services = _Drawn(np.cumsum([s[2] for s in SERVICES]))
         self._service = np.array([(s[0], s[1], s[4]) for s in SERVICES], np.int64)
         self._service_size = np.array([s[3] for s in SERVICES])
+        low = [
+            network.address_low[row] for row in range(len(network.names)) if speaks(row) == "sflow"
+        ]
+        self._samplers = np.array(low, np.uint64)
         hops = self._mean_hops()
         self._flows_per_second = records_per_second / hops
 
@@ -160,6 +180,17 @@ class TrafficModel:
         down = [fault.entity for fault in active if fault.kind == "link-cut"]
         silent = [fault.entity for fault in active if fault.kind == "exporter-down"]
         return self._export(flows, random, start_ns, tick_ns, down, silent)
+
+    def exported(self, start_ns: int, tick_ns: int) -> Batch:
+        """Return `records` as a collector gets them: of sFlow a packet each, without times of the flow."""
+        batch = self.records(start_ns, tick_ns)
+        rows = np.flatnonzero(np.isin(batch["exporter_address_low"], self._samplers))
+        names = ("octets", "packets", "sampling_rate", "flow_start_ns", "flow_end_ns")
+        changed = {name: batch[name].copy() for name in names}
+        frame, rate = sampled_packet(batch["octets"][rows], batch["packets"][rows])
+        for name, values in zip(names, (frame, 1, rate, 0, 0), strict=True):
+            changed[name][rows] = values
+        return batch.with_columns(batch.schema, {**batch.columns, **changed})
 
     # ---- flows, one row each
 
@@ -201,11 +232,13 @@ class TrafficModel:
         # The mean is one: sigma changes the tail, not the volume.
         size = random.lognormal(-(SIZE_SIGMA**2) / 2, SIZE_SIGMA, n) * SIZE_MEAN
         octets = np.maximum(size * self._service_size[service], 40.0).astype(np.uint64)
-        packets = np.maximum(octets // self._service[service, 2].astype(np.uint64), 1)
         protocol, port = self._service[service, 0], self._service[service, 1]
         ephemeral = random.integers(32768, 60999, n)
         port = np.where(port == 0, random.integers(1024, 60999, n), port)
         from_server = random.random(n) < 0.62  # downloads: the server's side sends more
+        question = (port == 53) & ~from_server
+        each = np.where(question, QUESTION_OCTETS, self._service[service, 2]).astype(np.uint64)
+        packets = np.maximum(octets // each, 1)
         transport = protocol != 1
         # Popular hosts: a few addresses of a prefix carry most.
         hosts = (random.random((2, n)) ** 3 * 250).astype(np.uint64) + np.uint64(1)

@@ -65,6 +65,11 @@ def frames(*batches: Batch, until_ns: int = START_NS + TICK_NS) -> dict[str, Bat
 
 
 SYN = {"tcp_flags": 2, "octets": 44, "packets": 1}
+SAMPLED = {
+    "packets": 1,
+    "flow_start_ns": 0,
+    "flow_end_ns": 0,
+}  # as sFlow and PSAMP tell of a packet
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,13 @@ SYN = {"tcp_flags": 2, "octets": 44, "packets": 1}
         pytest.param({"destination_port": 22, "octets": 2000, "packets": 20}, {"login"}, id="a-try"),
         pytest.param({"destination_port": 22, "octets": 90_000, "packets": 90}, {"upload"}, id="scp"),
         pytest.param({"protocol": 17, "destination_port": 53, "octets": 80, "packets": 1, "tcp_flags": 0},
-                     {"query", "lone"}, id="dns-question"),
+                     {"lone"}, id="dns-question"),
+        pytest.param({"protocol": 17, "destination_port": 53, "octets": 180, "packets": 1, "tcp_flags": 0},
+                     {"query", "lone"}, id="long-dns-question"),
+        pytest.param(SAMPLED | {"octets": 120}, set(), id="sampled-packet"),
+        pytest.param(SAMPLED | {"octets": 1500}, {"upload"}, id="large-sampled-packet"),
+        pytest.param(SAMPLED | {"destination_port": 22, "octets": 90}, set(), id="sampled-packet-of-ssh"),
+        pytest.param(SAMPLED | SYN | {"destination_port": 22}, {"probe", "vector", "login"}, id="sampled-syn"),
         pytest.param({"protocol": 17, "source_port": 123, "octets": 4680, "packets": 10,
                       "destination_port": 4444}, {"vector"}, id="ntp-answer"),
         pytest.param({"protocol": 17, "source_port": 123, "octets": 760, "packets": 10,
@@ -180,13 +191,24 @@ def test_a_silent_series_is_not_in_the_frame_and_keeps_its_row() -> None:
     rows: list[list[int]] = []
     for k, sources in enumerate([("100.64.0.1", "100.64.0.2"), ("100.64.0.2",), ("100.64.0.1",)]):
         now = START_NS + k * TICK_NS
-        windows.process(records(*[SYN | {"source": s, "at_ns": now + 10**9} for s in sources]))
+        windows.process(
+            records(
+                *[SYN | {"source": s, "at_ns": now + 10**9} for s in sources for _ in range(13)]
+            )
+        )
         for partial in windows.advance(now + TICK_NS + 5 * 10**9):
             merger.process(partial)
         for batch in merger.advance(now + TICK_NS + 5 * 10**9):
             if batch.schema.name == "frame" and batch.texts("view")[0] == "probe":
                 rows.append(batch["row"][:-1].tolist())
     assert rows[0] == [*rows[2], *rows[1]]
+
+
+def test_a_host_gets_a_row_when_it_speaks_up_and_counts_beside_the_others_before() -> None:
+    quiet, loud = "100.64.0.1", "100.64.0.2"
+    made = frames(records(*[SYN | {"source": quiet}] * 12, *[SYN | {"source": loud}] * 13))
+    assert made["probe"]["flows"].tolist() == [13, 12]  # the last row is of all others
+    assert made["series.probe"].texts("entity") == [loud]
 
 
 def test_the_journal_gives_back_the_rows_of_sparse_views() -> None:
@@ -198,7 +220,11 @@ def test_the_journal_gives_back_the_rows_of_sparse_views() -> None:
     last: dict[str, dict[str, int]] = {"one": {}, "other": {}}
     for k, sources in enumerate([(1, 2, 3), (2,), (1, 4)]):
         now = START_NS + k * TICK_NS
-        batch = [SYN | {"source": f"100.64.0.{s}", "at_ns": now + 10**9} for s in sources]
+        batch = [
+            SYN | {"source": f"100.64.0.{s}", "at_ns": now + 10**9}
+            for s in sources
+            for _ in range(13)
+        ]
         windows.process(records(*batch))
         for partial in windows.advance(now + TICK_NS + 5 * 10**9):
             one.process(partial)

@@ -147,9 +147,11 @@ def test_sources_seen_once_and_bogons() -> None:
     assert lone.tick(flows=900.0, distinct_source=880.0, octets=5e4)
     crowd = Watched("lone_sources", distinct_source=1.0, octets=60.0).calm(40)
     assert crowd.tick(flows=900.0, distinct_source=100.0, octets=5e4) == []  # each comes often
-    bogon = Watched("bogon", crowd=1, distinct_source=1.0, octets=60.0)
+    bogon = Watched("bogon", crowd=1, distinct_source=1.0, octets=60.0).calm(40)
     assert bogon.tick(flows=80.0, distinct_source=70.0, octets=4e3)
-    at_home = Watched("bogon", crowd=1, distinct_source=1.0, octets=60.0)
+    young = Watched("bogon", crowd=1, distinct_source=1.0, octets=60.0)
+    assert young.tick(flows=80.0, distinct_source=70.0, octets=4e3) == []  # may be at home here
+    at_home = Watched("bogon", crowd=1, distinct_source=1.0, octets=60.0).calm(40)
     assert (
         at_home.tick(flows=900.0, distinct_source=70.0, octets=4e3) == []
     )  # private hosts at work
