@@ -7,7 +7,7 @@ from alerting import flowspec
 from alerting.alarm import Claim
 from alerting.config import AlertingSettings
 from alerting.faces import face_name
-from alerting.rows import Row, age_words, prefix_of, some, talker_row
+from alerting.rows import Row, age_words, bits_text, prefix_of, shares, some, talker_row
 from runtime.ports import Evidence, NetworkMap, Talker
 from telemetry.security import AMPLIFIERS
 
@@ -82,12 +82,15 @@ class AttackRules:
         sources = row.detail.get("distinct_sources", 0.0)
         aimed = [t for t in talkers if t.destination == host and vector == _vector(t)]
         entries = self._entries(aimed)
+        much, packets = bits_text(rate), row.detail.get("packets_per_second", 0.0)
+        if vector in SMALL_FLOODS and packets:  # small packets: their number is what hurts
+            much = f"{packets:,.0f} packets/s, {much}"
         one = f"{host}/{128 if ':' in host else 32}"
         routed, origins = self._network.origin(host), self._origins(aimed)
         return Claim(
             "volumetric-attack", prefix, "critical",
-            f"{vector} on {host} in {prefix}: {_bits(rate)} {of_service}".rstrip()
-            + f", {_bits(usual)} expected",
+            f"{vector} on {host} in {prefix}: {much} {of_service}".rstrip()
+            + f", {bits_text(usual)} expected",
             row.since_ns, row.score, self._settings.confirm_ticks, rate / 8, usual / 8,
             row.lower, row.upper, "By/s",
             evidence=[
@@ -96,6 +99,7 @@ class AttackRules:
                 *age_words(row),
                 f"{row.measure}: {row.actual:.4g}/s, {row.expected:.4g}/s expected",
                 *([f"{host} is routed as {routed}"] if routed else []),
+                *([f"top sources: {shares(aimed, lambda t: t.source)}"] if aimed else []),
                 *([f"its sources are of {some(origins)}"] if origins else []),
             ] + ([f"it enters at {some(entries)}"] if entries else []),
             causes=[
@@ -193,10 +197,3 @@ def _vector(t: Talker) -> str:
     if t.protocol == 6:
         return "SYN flood" if t.tcp_flags & 0x3F == 0x02 else ""
     return "ICMP flood" if t.protocol in (1, 58) else ""
-
-
-def _bits(rate: float) -> str:
-    for unit, size in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
-        if rate >= size:
-            return f"{rate / size:.3g} {unit}"
-    return f"{rate:.0f} bit/s"

@@ -2,7 +2,8 @@
 
 import ipaddress
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,25 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h" if seconds < 2 * 86_400 else f"{seconds / 86_400:.1f} days"
 
 
+def within(row: Row) -> str:
+    """Return how long a row's tick is, as people say it: `5 s`, `a minute`, `60 min`."""
+    if row.tick_seconds == 60.0:
+        return "a minute"
+    return f"{row.tick_seconds:.0f} s" if row.tick_seconds < 120 else span(row.tick_seconds)
+
+
+def bits_text(rate: float) -> str:
+    """Return a rate in bit/s as people say it.
+
+    >>> bits_text(2.5e9), bits_text(800.0)
+    ('2.5 Gbit/s', '800 bit/s')
+    """
+    for unit, size in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
+        if rate >= size:
+            return f"{rate / size:.3g} {unit}"
+    return f"{rate:.0f} bit/s"
+
+
 def rows_of(anomalies: Batch, directory: SeriesDirectory) -> list[Row]:
     """Return the rows of an anomaly batch; a series that nobody knows any more is left out."""
     made = []
@@ -95,6 +115,13 @@ def talker_row(t: Talker) -> dict[str, Any]:
         "octets": t.octets,
         "packets": t.packets,
     }
+
+
+def shares(talkers: Sequence[Talker], of: Callable[[Talker], str]) -> str:
+    """Return the names that most records of a sample have, each with its share."""
+    counts = Counter(of(t) for t in talkers)
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))
+    return some([f"{name} ({counts[name] / len(talkers):.0%})" for name in ranked[:4]])
 
 
 def some(names: Sequence[str]) -> str:

@@ -14,14 +14,13 @@ from alerting import flowspec
 from alerting.alarm import Claim, cadence_of
 from alerting.config import AlertingSettings
 from alerting.faces import face_name
-from alerting.rows import Row, prefix_of, some, talker_row
+from alerting.rows import Row, bits_text, prefix_of, shares, talker_row, within
 from runtime.ports import Evidence, NetworkMap, Talker
 from telemetry.security import AMPLIFIERS, LOGIN_PORTS
 
 LOOKED_AT = 200  # sampled records of a finding
 SHOWN = 10
 AGREE = 0.5  # of a sample that must agree on a port, a host, a target
-SOURCES_SHOWN = 3
 
 # A flood: (row under the prefix's name, vector, its share of the sample, host, sample)
 Flood = tuple[Row, str, float, str, tuple[Talker, ...]]
@@ -101,10 +100,9 @@ class SecurityRules:
             return None  # many ports of many hosts over UDP: peers looking for each other
         prefix = prefix_of(source)
         name = f"slow {way}" if slow else way
-        length = f"{row.tick_seconds / 60:.0f} minutes" if slow else "a tick"
         return self._claim(
             row, "port-scan", prefix, "minor", talkers,
-            title=f"{name} scan from {source}: {row.actual:.0f} targets in {length}{aim}",
+            title=f"{name} scan from {source}: {row.actual:.0f} targets in {within(row)}{aim}",
             unit="{destination}",
             why=f"{name} scan",
             evidence=["each probe is one to three small packets that no handshake follows"],
@@ -121,7 +119,7 @@ class SecurityRules:
         return self._claim(
             row, "brute-force", source, "major", talkers,
             title=f"{service} brute force from {source}: {row.detail.get('tries', row.actual):.0f} "
-            f"tries in a tick at {targets:.0f} host{'s' if targets >= 1.5 else ''}",
+            f"tries in {within(row)} at {targets:.0f} host{'s' if targets >= 1.5 else ''}",
             unit="{flow}",
             why=f"{service} brute force",
             evidence=[f"each try is a short flow of {row.detail.get('octets_per_try', 0.0):.0f} octets"],
@@ -141,13 +139,13 @@ class SecurityRules:
         return self._claim(
             row, "dns-tunnel", source, "major", talkers,
             title=f"DNS tunnel from {source}{f' over {resolver}' if resolver else ''}: "
-            f"{row.actual:.0f} long questions in a tick",
+            f"{row.actual:.0f} long questions in {within(row)}",
             unit="{flow}",
             why="many long questions for few resolvers",
             evidence=[
                 f"{size:.0f} octets a question" + (f", {usual:.0f} is usual" if usual else ""),
                 (f"{rate * 8 / 1e3:.3g} kbit/s towards port 53, "
-                f"{row.detail.get('resolvers', 1.0):.0f} resolver(s)"),
+                f"about {row.detail.get('resolvers', 1.0):.0f} of its resolvers"),
             ],
             affects=[source],
             filters=[flowspec.block(source, destination=resolver, protocol="udp", destination_port=53)],
@@ -163,16 +161,16 @@ class SecurityRules:
         if target and owner and self._network.owner_of_prefix(prefix_of(target)) == owner:
             return None  # it stays in the house
         routed = self._network.origin(target) if target else ""
-        bits = row.actual * 8 / 1e6
+        targets = row.detail.get("targets", 1.0)
         return self._claim(
             row, "unusual-upload", source, "major", talkers,
-            title=f"unusual upload from {source}{f' to {target}' if target else ''}: {bits:.3g} Mbit/s, "
-            f"{row.expected * 8 / 1e6:.3g} Mbit/s is the most so far",
+            title=f"unusual upload from {source}{f' to {target}' if target else ''}: {bits_text(row.actual * 8)}, "
+            f"{bits_text(row.expected * 8)} is the most so far",
             unit="By/s",
             why="it never sent as much, and nearly all of it goes to one place",
             evidence=[
-                (f"{row.detail.get('flows', 0.0):.0f} flows to about "
-                f"{row.detail.get('targets', 1.0):.0f} target(s)"),
+                (f"{row.detail.get('flows', 0.0):.0f} flows to about {targets:.0f} "
+                f"target{'s' if targets >= 1.5 else ''}"),
                 *([f"{share:.0%} of the sample goes to {target}"] if target else []),
                 *([f"{target} is routed as {routed}"] if routed else []),
             ],
@@ -216,7 +214,7 @@ class SecurityRules:
         target, share = _most(_weights(talkers, lambda t: t.destination))
         return self._claim(
             row, "spoofed-sources", face, "major", talkers,
-            title=f"spoofed sources at {face}: {row.actual:.0f} {kind} in a tick, "
+            title=f"spoofed sources at {face}: {row.actual:.0f} {kind} in {within(row)}, "
             f"{row.expected:.0f} at most so far",
             unit="{source}",
             why=kind,
@@ -240,8 +238,8 @@ class SecurityRules:
         filters: Sequence[str], do: str, once: bool = False,
     ) -> Claim:  # fmt: skip
         owners = [self._network.owner_of_prefix(prefix_of(n)) for n in affects if _is_address(n)]
-        targets = _shares(talkers, lambda t: t.destination)
-        sources = _shares(talkers, lambda t: t.source)
+        targets = shares(talkers, lambda t: t.destination)
+        sources = shares(talkers, lambda t: t.source)
         return Claim(
             kind, entity, severity, title, row.since_ns, row.score,
             1 if once else self._settings.confirm_ticks,
@@ -341,13 +339,6 @@ def _most(weights: Counter[Any]) -> tuple[Any, float]:
         return "", 0.0
     best = max(sorted(weights), key=lambda one: weights[one])
     return best, weights[best] / max(sum(weights.values()), 1)
-
-
-def _shares(talkers: Sequence[Talker], of: Callable[[Talker], str]) -> str:
-    weights = _weights(talkers, of)
-    total = sum(weights.values())
-    ranked = sorted(weights, key=lambda one: (-weights[one], one))
-    return some([f"{one} ({weights[one] / total:.0%})" for one in ranked[: SOURCES_SHOWN + 1]])
 
 
 def _way(talkers: Sequence[Talker]) -> tuple[str, str]:

@@ -106,7 +106,12 @@ def test_bmp_sessions_are_bmp(
     opened = [*speaker.begin(START_NS)]
     lost = [*speaker.state([cut.entity], START_NS)]
     mended = [*speaker.state([], START_NS)]
-    payload = b"".join((*opened, *lost, *mended))
+    stolen = [
+        *speaker.hijacks([("100.64.0.0/25", 65_001)], START_NS),
+        *speaker.hijacks([], START_NS),
+    ]
+    assert len(stolen) == 2, "announced, and withdrawn"
+    payload = b"".join((*opened, *lost, *mended, *stolen))
     (tmp_path / "bmp.pcap").write_bytes(pcap([*segments(payload, 11_019)]))
     kinds: Counter[str] = Counter()
     prefixes = 0
@@ -121,7 +126,7 @@ def test_bmp_sessions_are_bmp(
     assert kinds["4"] == 1
     assert kinds["3"] == neighbours + 1, "each peer came up, one twice"
     assert kinds["2"] == 1
-    assert kinds["0"] == len(opened) + len(lost) + len(mended) - neighbours - 3
+    assert kinds["0"] == len(opened) + len(lost) + len(mended) + 2 - neighbours - 3
     assert prefixes > 0
 
 

@@ -12,6 +12,7 @@ dns-tunnel          questions of 140 to 250 octets to one resolver: 1 to 20 a se
 unusual-upload      large packets to one place: 1 to 20 records of 20 to 90 kB a second
 spoofed-sources     a customer's line sends single packets from random or impossible sources: 5 to 60 a second
 
+What a sampled packet cannot show begins where routers export flows: brute-force, beacon, spoofed-sources.
 Sources, targets, ports and times are drawn too. Numbers depend on (seed, tick) alone, as in
 `tocsin.demo.traffic`.
 """
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from telemetry.identity import V4_MAPPED, address_text
-from tocsin.demo.network import DemoNetwork
+from tocsin.demo.network import DemoNetwork, speaks
 
 # protocol, source port, flags, octets a packet, packets a flow
 VECTORS: dict[str, tuple[int, int, int, int, float]] = {
@@ -50,6 +51,7 @@ CLASSES = {
     "spoofed-sources": ("spoofed-sources", 240, 720),
 }
 KINDS = tuple(dict.fromkeys(kind for kind, _, _ in CLASSES.values()))
+OF_FLOWS = ("brute-force", "beacon", "spoofed-sources")  # a sampled packet does not show them
 LOGINS = (22, 22, 23, 2323, 3389)
 SCANNED = ((6, 22), (6, 23), (6, 445), (6, 3389), (6, 80), (17, 161), (17, 1900), (17, 123), (1, 0))
 MARTIANS = ((10 << 24, 24), (192 << 24 | 168 << 16, 16), (240 << 24, 24), (127 << 24, 24))
@@ -59,7 +61,10 @@ def draw(
     network: DemoNetwork, name: str, random: np.random.Generator
 ) -> tuple[str, tuple[str, ...], dict[str, Any]]:
     """Return (entity that an alarm must name, what else it affects, particulars) of a class."""
-    prefix = int(random.integers(len(network.prefix_text)))
+    rows = np.arange(len(network.prefix_text))
+    if name in OF_FLOWS:
+        rows = rows[[speaks(int(router)) != "sflow" for router in network.prefix_router]]
+    prefix = int(rows[int(random.integers(len(rows)))])
     text = network.prefix_text[prefix]
     host = int(network.prefix_low[prefix]) + int(random.integers(1, 250))
     outside = V4_MAPPED | int(random.integers(0x0B000000, 0x60000000))

@@ -10,7 +10,7 @@ Source: RFC 7854 sections 4.1 to 4.10 (BMP); RFC 4271 section 4 (OPEN, UPDATE), 
 import socket
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tocsin.demo.network import HOPS_MAX, DemoNetwork, Paths
 from tocsin.demo.syslog_lines import as_number, session_address
@@ -39,14 +39,13 @@ class BmpSpeaker:
         }
         self._prefixes: dict[int, list[bytes]] = defaultdict(list)
         for entry, row in zip(network.file.prefix, network.prefix_router.tolist(), strict=True):
-            base, _, length = entry.prefix.partition("/")
-            octets = socket.inet_aton(base)[: (int(length) + 7) // 8]
-            self._prefixes[row].append(bytes((int(length),)) + octets)
+            self._prefixes[row].append(_nlri(entry.prefix))
         self._heard: dict[str, dict[int, Route]] = {}
+        self._stolen: frozenset[tuple[str, int]] = frozenset()
 
     def begin(self, now_ns: int) -> Iterator[bytes]:
         """Yield what a session opens with: who speaks, every peer, every route."""
-        self._heard = {}
+        self._heard, self._stolen = {}, frozenset()
         texts = ((1, b"Junos 23.4R2, demo carrier"), (2, self.router.encode()))
         body = b"".join(struct.pack("!HH", kind, len(text)) + text for kind, text in texts)
         yield _message(INITIATION, body)
@@ -71,6 +70,23 @@ class BmpSpeaker:
                 yield _message(ROUTE_MONITORING, head + update)
             self._heard[peer] = tells
 
+    def hijacks(self, active: Iterable[tuple[str, int]], now_ns: int) -> Iterator[bytes]:
+        """Yield what changes when exactly these (prefix, AS) are announced by who may not, over a peer."""
+        now = frozenset(active)
+        if now == self._stolen or not self._heard:
+            return
+        far = self._network.row[min(self._heard)]
+        head = self._peer_header(far, now_ns)
+        hop = socket.inet_aton(session_address(self._row, far))
+        gone = [_nlri(prefix) for prefix, _ in sorted(self._stolen - now)]
+        if gone:
+            yield _message(ROUTE_MONITORING, head + _update(withdrawn=gone))
+        for prefix, origin in sorted(now - self._stolen):
+            attributes = _attributes((as_number(far), origin), hop)
+            update = _update(attributes=attributes, announced=[_nlri(prefix)])
+            yield _message(ROUTE_MONITORING, head + update)
+        self._stolen = now
+
     def _told_by(self, far: int, paths: Paths) -> dict[int, Route]:
         """Return the path by which a neighbour reaches each router, without those through us."""
         count = len(self._network.names)
@@ -94,11 +110,7 @@ class BmpSpeaker:
         for end, route in after.items():
             if before.get(end) == route or not self._prefixes[end]:
                 continue
-            numbers = [as_number(row) for row in route]
-            segment = struct.pack(f"!BB{len(numbers)}I", 2, len(numbers), *numbers)
-            attributes = bytes((0x40, 1, 1, 0))  # ORIGIN IGP
-            attributes += bytes((0x40, 2, len(segment))) + segment
-            attributes += bytes((0x40, 3, 4)) + hop
+            attributes = _attributes([as_number(row) for row in route], hop)
             yield _update(attributes=attributes, announced=self._prefixes[end])
 
     def _peer_header(self, far: int, now_ns: int) -> bytes:
@@ -116,6 +128,17 @@ class BmpSpeaker:
         opens = _open(as_number(self._row), self._address)
         opens += _open(as_number(far), self._network.addresses[far])
         return local + struct.pack("!HH", 179, 40_000 + far) + opens
+
+
+def _nlri(prefix: str) -> bytes:
+    base, _, length = prefix.partition("/")
+    return bytes((int(length),)) + socket.inet_aton(base)[: (int(length) + 7) // 8]
+
+
+def _attributes(path: Sequence[int], hop: bytes) -> bytes:
+    segment = struct.pack(f"!BB{len(path)}I", 2, len(path), *path)
+    origin = bytes((0x40, 1, 1, 0))  # IGP
+    return origin + bytes((0x40, 2, len(segment))) + segment + bytes((0x40, 3, 4)) + hop
 
 
 def _message(kind: int, body: bytes) -> bytes:

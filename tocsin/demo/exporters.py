@@ -1,7 +1,7 @@
 """The demo's exporters: real NetFlow v9, IPFIX and sFlow datagrams over loopback.
 
 Exporter i sends from 127.1.0.i. Encoders are vectorised and independent of our decoders. What a router
-speaks is `tocsin.demo.traffic.speaks`.
+speaks is `tocsin.demo.network.speaks`.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from runtime.clock import Clock, SystemClock
 from telemetry.batch import Batch
 from tocsin.demo.faults import played_line, scripted
-from tocsin.demo.network import NETWORK_FILE, DemoNetwork, load_demo_network
-from tocsin.demo.traffic import SAMPLING_RATE, Fault, TrafficModel, sampled_packet, speaks
+from tocsin.demo.network import NETWORK_FILE, DemoNetwork, load_demo_network, speaks
+from tocsin.demo.traffic import SAMPLING_RATE, Fault, TrafficModel, sampled_packet
 from tocsin.demo.voices import VoicePorts, Voices
 
 SLICE_NS = 500_000_000

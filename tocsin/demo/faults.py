@@ -10,7 +10,9 @@ port-scan           one host sends single small SYNs, to one port of many hosts 
                     to 120 a second, on the same scale
 slow-leak           one customer's prefix sends more and more to a single host: from nothing to one or
                     two times the prefix's own volume, evenly over its two hours
-of attacks.CLASSES  an attack of that security class (tocsin.demo.attacks), where it is asked for
+of attacks.CLASSES  an attack of that security class (tocsin.demo.attacks); of brute force the logs of the
+                    attacker's router tell as well
+subprefix-hijack    an AS from outside announces half of a customer's prefix; BMP tells, no traffic follows
 capacity-breach     traffic to one customer grows steadily to what its interface was not meant for (slow)
 optical-degradation the light that one link receives fades; its traffic is not touched (slow)
 flash-crowd         no fault: ordinary clients from everywhere want one prefix, over five minutes up to
@@ -29,7 +31,11 @@ from tocsin.demo.network import DemoNetwork
 from tocsin.demo.traffic import Fault
 
 SECOND = 1_000_000_000
-KINDS = ("link-cut", "volumetric-attack", "port-scan", "exporter-down", "slow-leak")
+SECURITY = ("brute-force", "dns-tunnel", "unusual-upload", "spoofed-sources")
+HIJACK = "subprefix-hijack"
+KINDS = ("link-cut", "volumetric-attack", "port-scan", "exporter-down", "slow-leak", *SECURITY)
+LOUD_FLOWS_PER_SECOND = 10.0  # of security faults at least: they are to show within a minute
+OUTSIDERS = (65_000, 65_500)  # numbers of ASes that are no router's
 VECTORS = (
     "dns-amplification",
     "ntp-amplification",
@@ -47,6 +53,8 @@ def make_fault(
     end_ns = start_ns + round(seconds * SECOND)
     if kind in attacks.CLASSES:  # by its class: a kind of alarm may stand for several
         entity, affects, detail = attacks.draw(network, kind, random)
+        if kind == "brute-force":
+            affects = (*affects, network.names[network.prefix_router[detail["prefix"]]])
         return Fault(attacks.CLASSES[kind][0], entity, start_ns, end_ns, affects, detail)
     if kind == "link-cut":
         links = network.links_used()
@@ -81,6 +89,9 @@ def _detail(
             "vertical": bool(random.random() < 0.4),
             "host": int(random.integers(1, 250)),
         }
+    if kind == HIJACK:
+        base, length = network.prefix_text[row].split("/")
+        return {"part": f"{base}/{int(length) + 1}", "origin": int(random.integers(*OUTSIDERS))}
     if kind == "slow-leak":
         others = np.flatnonzero(network.prefix_router != network.prefix_router[row])
         to = network.prefix_text[int(others[int(random.integers(len(others)))])]
@@ -93,18 +104,27 @@ def _detail(
 
 
 def scripted(network: DemoNetwork, *, start_ns: int, seed: int) -> tuple[Fault, ...]:
-    """Return the faults of the live demo, counted from its start; they repeat every two minutes."""
+    """Return the faults of the live demo, counted from its start; they repeat every four minutes."""
     random = np.random.default_rng([seed, 77])
     script = (
         ("link-cut", 12, 18), ("volumetric-attack", 36, 15), ("flash-crowd", 50, 60),
-        ("port-scan", 56, 14), ("exporter-down", 68, 20), ("link-cut", 112, 20),
+        ("port-scan", 56, 14), ("exporter-down", 68, 20), ("brute-force", 22, 20),
+        ("link-cut", 112, 20), (HIJACK, 126, 20), ("dns-tunnel", 140, 20),
+        ("unusual-upload", 168, 20), ("spoofed-sources", 196, 20),
     )  # fmt: skip
     made = []
     for turn in range(60):
         for kind, after, seconds in script:
-            at = start_ns + (turn * 140 + after) * SECOND
-            made.append(make_fault(network, kind, random, at, seconds))
-    return tuple(made)
+            at = start_ns + (turn * 240 + after) * SECOND
+            made.append(_loud(make_fault(network, kind, random, at, seconds)))
+    return tuple(sorted(made, key=lambda fault: fault.start_ns))
+
+
+def _loud(fault: Fault) -> Fault:
+    if "class" in fault.detail:
+        rate = max(fault.detail["flows_per_second"], LOUD_FLOWS_PER_SECOND)
+        fault.detail["flows_per_second"] = rate
+    return fault
 
 
 def drawn(
@@ -126,7 +146,8 @@ def drawn(
                     kind = "port-scan"
             seconds = 7200.0 if kind == "slow-leak" else float(random.uniform(120, 900))
             at = first + round((slot * 9600 + float(random.uniform(60, 1500))) * SECOND)
-            made.append(make_fault(network, kind, random, at // (5 * SECOND) * 5 * SECOND, seconds))
+            at = at // (5 * SECOND) * 5 * SECOND
+            made.append(_loud(make_fault(network, kind, random, at, seconds)))
         for _ in range(2):
             at = first + round(float(random.uniform(0, 84_000)) * SECOND)
             made.append(make_fault(network, "flash-crowd", random, at, 1800.0))
@@ -174,6 +195,7 @@ def played_line(fault: Fault) -> str:
         "exporter-down": f"exporter {fault.entity} silent",
         "volumetric-attack": f"{vector} attack on {fault.entity}",
         "port-scan": f"port scan from {fault.entity}",
+        HIJACK: f"AS{fault.detail.get('origin')} announces half of {fault.entity}",
         "slow-leak": f"slow leak from {fault.entity}",
         "capacity-breach": f"traffic to {fault.entity} grows beyond what it was built for",
         "optical-degradation": f"light of link {fault.entity} fades",

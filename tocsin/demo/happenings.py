@@ -15,6 +15,7 @@ from tocsin.demo.traffic import Fault
 SECOND = 1_000_000_000
 UP_AGAIN_NS = 2 * SECOND  # a line that is mended needs so long before its sessions are back
 CHATTER_PER_ROUTER_SECOND = 0.3
+TRIES_PER_SECOND = 5
 ROUTINE = ("login", "logout", "keepalive", "ntp", "cron", "commit")
 _ROUTINE_WEIGHTS = (0.2, 0.2, 0.25, 0.15, 0.1995, 0.0005)
 
@@ -25,12 +26,12 @@ class Happening:
 
     time_ns: int
     router: str
-    kind: str  # "link", "session", or one of ROUTINE
+    kind: str  # "link", "session", "failed-login", or one of ROUTINE
     up: bool = True
     link: str = ""
     interface: str = ""  # of `router`, at its end of the link
     index: int = 0  # its ifIndex
-    peer: str = ""  # the router at the other end
+    peer: str = ""  # the router at the other end; of a failed login who tries
 
 
 class Happenings:
@@ -52,6 +53,12 @@ class Happenings:
 
     def _of_faults(self, faults: Iterable[Fault]) -> Iterable[Happening]:
         for fault in faults:
+            if (
+                fault.kind == "brute-force"
+            ):  # the attacker's own router is among those that he tries
+                step = SECOND // TRIES_PER_SECOND
+                for at_ns in range(fault.start_ns, fault.end_ns, step):
+                    yield Happening(at_ns, fault.affects[-1], "failed-login", peer=fault.entity)
             if fault.kind != "link-cut":
                 continue
             for at_ns, up in ((fault.start_ns, False), (fault.end_ns, True)):

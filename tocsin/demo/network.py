@@ -36,6 +36,7 @@ CITIES = (
 CUSTOMERS_PER_ROUTER = 3
 PREFIXES_PER_CUSTOMER = 2
 HOPS_MAX = 12
+SPEAKS = ("ipfix", "ipfix", "v9", "v9", "sflow")  # what a router exports, by its number modulo 5
 NETWORK_FILE = Path(__file__).parents[2] / "deploy" / "demo" / "network.toml"
 
 
@@ -108,6 +109,11 @@ def write(network: NetworkFile, path: Path) -> None:
                 if value:
                     lines.append(f"{name} = {json.dumps(value)}")  # texts, numbers, lists: as TOML
     path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def speaks(router: int) -> str:
+    """Return what a router exports: it decides what its records know of a flow."""
+    return SPEAKS[router % len(SPEAKS)]
 
 
 @dataclass(frozen=True, slots=True)

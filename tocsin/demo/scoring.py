@@ -10,6 +10,7 @@ from tocsin.demo.traffic import Fault
 
 AFTERMATH_NS = 300_000_000_000
 TICKS_TO_FIND = 3
+ADDS_UP_NS = 60_000_000_000  # tries, questions and sources that show by their number
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,12 @@ def judge(
 ) -> Score:
     """Score alerts (as sent) against the faults that began early enough to be found.
 
-    Found: an alarm on the fault's entity, or on one it affects, raised by the end of the third whole
-    tick after its start (a slow leak: before its end). Cause right: the first-ranked cause names kind
-    and entity. False: an alarm that overlaps no fault nor the 5 minutes after it. Elsewhere: one that
-    does, but is neither on a fault's entity or one it affects, nor names such a fault as cause: told
-    beside the figures, for an operator would be sent to the wrong place. The delay counts until the
-    alert leaves: the end of its tick and the lateness.
+    Found: an alarm on the fault's entity, or on one it affects, raised by the end of the third whole tick
+    after its start (a slow leak: before its end; a class of security: within a minute). Cause right: the
+    first-ranked cause names kind and entity. False: an alarm that overlaps no fault nor the 5 minutes after
+    it. Elsewhere: one that does, but is neither on a fault's entity or one it affects, nor names such a
+    fault as cause: told beside the figures, for an operator would be sent to the wrong place. The delay
+    counts until the alert leaves: the end of its tick and the lateness.
     """
     raised = [alert for alert in alerts if alert["state"] == "raised"]
     judged = []
@@ -70,6 +71,8 @@ def judge(
         latest = first_whole_tick_ns + TICKS_TO_FIND * tick_ns
         if fault.kind == "slow-leak":
             latest = fault.end_ns
+        elif "class" in fault.detail:
+            latest = max(latest, fault.start_ns + ADDS_UP_NS)
         if latest + lateness_ns > until_ns:
             continue
         hits = [

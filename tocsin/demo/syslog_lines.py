@@ -62,6 +62,9 @@ class SyslogLines:
                 f"(instance master)"
             )
             return DAEMON, 4, "rpd", "RPD_BGP_NEIGHBOR_STATE_CHANGED", text
+        if one.kind == "failed-login":
+            text = f"Failed password for root from {one.peer} port {number + 40_000} ssh2"
+            return AUTH, 6, "sshd", "", text
         routine = {
             "login": (AUTH, 6, "sshd", "", f"Accepted publickey for {user} from {host} port {number + 40_000} ssh2"),
             "logout": (AUTH, 6, "sshd", "", f"Disconnected from user {user} {host} port {number + 40_000}"),

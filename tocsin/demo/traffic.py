@@ -28,10 +28,9 @@ from telemetry.identity import address_pair
 from telemetry.schemas import FLOW, FLOW_FIELD_BIT
 from tocsin.demo import attacks
 from tocsin.demo.attacks import VECTORS
-from tocsin.demo.network import HOPS_MAX, DemoNetwork
+from tocsin.demo.network import HOPS_MAX, DemoNetwork, speaks
 
 SAMPLING_RATE = 100
-SPEAKS = ("ipfix", "ipfix", "v9", "v9", "sflow")  # what a router exports, by its number modulo 5
 DAY_NS = 86_400_000_000_000
 SIZE_SIGMA = 1.0
 PAIR_SIGMA = 0.5
@@ -85,11 +84,6 @@ def day_shape(at_ns: int) -> float:
         for number, amplitude, peak in DAY_HARMONICS
     )
     return float(np.interp(week_hour, *_WEEK)) * (1.0 + swing)
-
-
-def speaks(router: int) -> str:
-    """Return what a router exports: it decides what its records know of a flow."""
-    return SPEAKS[router % len(SPEAKS)]
 
 
 def sampled_packet(

@@ -12,6 +12,7 @@ import msgspec
 from telemetry.batch import Batch
 from tocsin.demo.alarm_list import AlarmList, AlarmListServer
 from tocsin.demo.bmp_speaker import SPEAKERS, BmpSpeaker
+from tocsin.demo.faults import HIJACK
 from tocsin.demo.happenings import UP_AGAIN_NS, Happenings
 from tocsin.demo.network import DemoNetwork
 from tocsin.demo.snmp_speaker import Agents, Counters, TrapSpeaker
@@ -97,6 +98,11 @@ class Voices:
 
     def _speak_bmp(self, down: frozenset[str], now_ns: int) -> None:
         changed, self._down = down != self._down, down
+        stolen = [
+            (fault.detail["part"], fault.detail["origin"])
+            for fault in self._faults
+            if fault.kind == HIJACK and fault.active(now_ns)
+        ]
         for speaker in self._speakers:
             session = self._sessions.get(speaker.router)
             try:
@@ -109,6 +115,8 @@ class Voices:
                 if changed:
                     for message in speaker.state(down, now_ns):
                         session.sendall(message)
+                for message in speaker.hijacks(stolen, now_ns):
+                    session.sendall(message)
             except OSError:  # the collector is away: everything again when it is back
                 lost = self._sessions.pop(speaker.router, None)
                 if lost is not None:

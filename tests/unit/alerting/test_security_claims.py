@@ -50,11 +50,11 @@ def play(
 @pytest.mark.parametrize(
     ("detector", "sample", "title"),
     [
-        ("host_scan", probes(), f"horizontal scan from {HOST}: 400 targets in a tick, port 22"),
-        ("host_scan", vertical(), f"vertical scan from {HOST}: 400 targets in a tick, ports of {OUT}"),
+        ("host_scan", probes(), f"horizontal scan from {HOST}: 400 targets in 5 s, port 22"),
+        ("host_scan", vertical(), f"vertical scan from {HOST}: 400 targets in 5 s, ports of {OUT}"),
         ("host_scan", probes(protocol=1, destination_port=2048),
-         f"horizontal scan from {HOST}: 400 targets in a tick, ping"),
-        ("slow_scan", probes(), f"slow horizontal scan from {HOST}: 400 targets in 0 minutes, port 22"),
+         f"horizontal scan from {HOST}: 400 targets in 5 s, ping"),
+        ("slow_scan", probes(), f"slow horizontal scan from {HOST}: 400 targets in 5 s, port 22"),
     ],
 )  # fmt: skip
 def test_a_scan_is_named_by_its_way_its_source_and_what_it_aims_at(

@@ -39,11 +39,12 @@ def test_all_kinds_come_up_and_a_seed_gives_the_same_day() -> None:
     assert again[0] != drawn(NETWORK, start_ns=START, seed=10, days=1)
 
 
-def test_script_of_a_minute_and_a_half_shows_four_faults_and_a_crowd() -> None:
+def test_script_of_a_minute_and_a_half_shows_five_faults_and_a_crowd() -> None:
     begun = [one for one in scripted(NETWORK, start_ns=START, seed=1)
              if one.start_ns < START + 85 * SECOND]  # fmt: skip
     kinds = [one.kind for one in begun]
-    assert kinds == ["link-cut", "volumetric-attack", "flash-crowd", "port-scan", "exporter-down"]
+    assert kinds == ["link-cut", "brute-force", "volumetric-attack", "flash-crowd", "port-scan",
+                     "exporter-down"]  # fmt: skip
     for one in begun:
         assert one.entity in played_line(one)
 
@@ -56,7 +57,8 @@ def test_entities_and_what_they_affect_exist() -> None:
     names |= {prefix.prefix for prefix in NETWORK.file.prefix}
     for seed in range(10):
         for one in drawn(NETWORK, start_ns=START, seed=seed, days=1):
-            assert one.entity in names
+            host = str(one.entity).rpartition(".")[0] + ".0/24"  # some faults are of a host
+            assert one.entity in names or host in names
             assert set(one.affects) <= names
 
 
@@ -65,6 +67,11 @@ def test_truth_holds_faults_that_began_and_no_crowds(tmp_path: Path) -> None:
     path = tmp_path / "truth.jsonl"
     write_truth(made, path, start_ns=START, end_ns=START + 61 * SECOND)
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    assert [row["kind"] for row in rows] == ["link-cut", "volumetric-attack", "port-scan"]
+    assert [row["kind"] for row in rows] == [
+        "link-cut",
+        "brute-force",
+        "volumetric-attack",
+        "port-scan",
+    ]
     assert all(row["start_ns"] < row["end_ns"] for row in rows)
     assert rows[0]["affects"][:2] == rows[0]["entity"].split("-")
