@@ -208,9 +208,17 @@ class SecurityRules:
     def _spoofed(self, row: Row, talkers: Sequence[Talker]) -> Claim:
         exporter, index = row.key.key["exporter"], int(row.key.key["ingress_interface"])
         router = self._network.router_of(exporter)
-        face = face_name(self._network.interface(exporter, index), router, index)
         bogon = row.detector == "bogon"
-        kind = "sources that nobody can have" if bogon else "sources seen once"
+        known = self._network.interface(exporter, index)
+        customer = known.customer if known else ""
+        kind = "sources seen once"
+        if bogon:
+            kind = (
+                f"sources that cannot be {customer}'s"
+                if customer
+                else "sources that nobody can have"
+            )
+        face = face_name(known, router, index)
         target, share = _most(_weights(talkers, lambda t: t.destination))
         return self._claim(
             row, "spoofed-sources", face, "major", talkers,
@@ -223,7 +231,7 @@ class SecurityRules:
                 *([f"{share:.0%} of the sample aims at {target}"] if share >= AGREE else []),
             ],
             affects=[face, router],
-            filters=[flowspec.bogons()] if bogon else [],
+            filters=[flowspec.bogons()] if bogon and not customer else [],
             do=f"check sources at {face} against its routes (uRPF, BCP 38); ask who is behind it",
         )  # fmt: skip
 

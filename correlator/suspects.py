@@ -4,7 +4,7 @@ Such a view counts whole flows: nothing is spread over ticks, so the few records
 that is touched.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ Column = Callable[[str], NDArray[Any]]
 Room = Callable[[str, Any], NDArray[Any]]  # scratch memory: name and dtype
 Words = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint32]]
 U64 = np.uint64
+_U64_MAX = 0xFFFF_FFFF_FFFF_FFFF
 FIELDS = (
     "source_address_high", "source_address_low", "destination_address_high",
     "destination_address_low", "source_port", "destination_port", "protocol", "tcp_flags",
@@ -44,6 +45,23 @@ class Held:
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.columns[name]
+
+
+class Homes:
+    """Customers' ports and the sources that belong there, as `classify` wants them."""
+
+    def __init__(self, sources: Iterable[tuple[int, int, Sequence[tuple[int, int]]]] = ()) -> None:
+        """`sources`: (exporter low half, ifIndex, spans of 128-bit addresses)."""
+        by_port = {(low << 32 | index) & _U64_MAX: spans for low, index, spans in sources}
+        self.ports = np.array(sorted(by_port), np.uint64)
+        counts = [len(by_port[port]) for port in sorted(by_port)]
+        self.first = np.cumsum([0, *counts], dtype=np.int64)
+        halves = [
+            (begin >> 64, begin & _U64_MAX, end >> 64, end & _U64_MAX)
+            for port in sorted(by_port)
+            for begin, end in by_port[port]
+        ]
+        self.spans = np.array(halves, np.uint64).reshape(-1, 4)
 
 
 def port_bits(named: NDArray[np.uint16]) -> NDArray[np.uint8]:
@@ -67,6 +85,7 @@ class Suspects:
         rows: int,
         enters: NDArray[np.uint8],
         ports: NDArray[np.uint8],
+        homes: "Homes",
     ) -> None:
         self._column, self._room = column, room
         self._class = room("suspects.class", np.uint8)
@@ -79,7 +98,8 @@ class Suspects:
             column("destination_address_high"), column("destination_address_low"),
             column("source_port"), column("destination_port"), column("protocol"),
             column("tcp_flags"), column("octets"), column("packets"),
-            column("flow_start_ns"), enters, ports, rows, self._class,
+            column("flow_start_ns"), enters, ports, column("exporter_address_low"),
+            column("ingress_interface"), homes.ports, homes.first, homes.spans, rows, self._class,
             self._derived["vector"], self._derived["destination_peer"],
         )  # fmt: skip
         self._picked: dict[str, NDArray[np.int32]] = {}

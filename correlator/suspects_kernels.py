@@ -64,10 +64,36 @@ def _is_bogon(high, low):  # type: ignore[no-untyped-def]
     return top & np.uint64(0xFFC0) != np.uint64(0xFE80)  # all but global unicast and link-local
 
 
+@inline
+def _belongs(port, high, low, homes, first, spans):  # type: ignore[no-untyped-def]
+    # 1 = the source is the customer's at this port, 0 = it is not, -1 = nothing is known of it there.
+    left, right = 0, homes.size
+    while left < right:
+        middle = (left + right) // 2
+        if homes[middle] < port:
+            left = middle + 1
+        else:
+            right = middle
+    if left == homes.size or homes[left] != port:
+        return -1
+    four = high == np.uint64(0)
+    known = -1
+    for k in range(first[left], first[left + 1]):
+        if (spans[k, 0] == np.uint64(0)) != four:
+            continue
+        known = 0
+        after = high > spans[k, 0] or (high == spans[k, 0] and low >= spans[k, 1])
+        before = high < spans[k, 2] or (high == spans[k, 2] and low <= spans[k, 3])
+        if after and before:
+            return 1
+    return known
+
+
 @kernel(
     "i8(const u8[::1], const u8[::1], const u8[::1], const u8[::1], const u2[::1], const u2[::1],"
     " const u1[::1], const u2[::1], const u8[::1], const u8[::1], const i8[::1], const u1[::1],"
-    " const u1[::1], i8, u1[::1], u4[::1], u4[::1])"
+    " const u1[::1], const u8[::1], const u4[::1], const u8[::1], const i8[::1], const u8[:,::1],"
+    " i8, u1[::1], u4[::1], u4[::1])"
 )
 def classify(
     source_high: NDArray[np.uint64],
@@ -83,6 +109,11 @@ def classify(
     flow_start_ns: NDArray[np.int64],
     enters: NDArray[np.uint8],
     ports: NDArray[np.uint8],
+    exporter_low: NDArray[np.uint64],
+    ingress: NDArray[np.uint32],
+    homes: NDArray[np.uint64],
+    home_first: NDArray[np.int64],
+    home_spans: NDArray[np.uint64],
     n: int,
     out_class: NDArray[np.uint8],
     out_vector: NDArray[np.uint32],
@@ -96,6 +127,9 @@ def classify(
 
     In      columns of n records at least, octets and packets as exported; enters 0 where a record
             came in over the backbone and is counted elsewhere; ports uint8[65536] of PORT_* bits.
+            homes uint64[P], ascending: customers' ports as exporter << 32 | ifIndex; of port p the rows
+            home_first[p] to [p + 1] of home_spans uint64[S, 4], halves of first and last address. There
+            a source is what it must be or BOGON; elsewhere the special addresses are.
     Out     class; of VECTOR records the vector (an amplifier's port, VECTOR_SYN, VECTOR_ICMP); peer,
             the low 32 bits of an IPv4 destination, a hash of an IPv6 one.
     Source  RFC 6890 (special addresses), RFC 2827 (what may not enter), nmap(1) (kinds of probes).
@@ -113,7 +147,11 @@ def classify(
         bits = 0
         if p <= np.uint64(1) and not sampled:
             bits |= LONE
-        if _is_bogon(source_high[r], source_low[r]):
+        at_home = -1
+        if homes.size > 0:
+            port = exporter_low[r] << np.uint64(32) | np.uint64(ingress[r])
+            at_home = _belongs(port, source_high[r], source_low[r], homes, home_first, home_spans)
+        if at_home == 0 or (at_home < 0 and _is_bogon(source_high[r], source_low[r])):
             bits |= BOGON
         if proto == 6:
             flags = tcp_flags[r] & 0x3F

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from correlator.groups import SALT, Groups, Layout, Pieces, Way, layout_of
 from correlator.keys import ADDRESSES, packing_of
 from correlator.partial import evidence_batch, in_order, partial_batch
-from correlator.suspects import Held, Suspects, port_bits
+from correlator.suspects import Held, Homes, Suspects, port_bits
 from correlator.windows_kernels import (
     BY_EXPORTER,
     BY_INTERFACE,
@@ -79,7 +79,8 @@ class FlowWindows:
 
     `backbone` names the interfaces, as (exporter low half, ifIndex), that lead to other routers of
     the network: a record counts in service and prefix views only where it enters, so that transit
-    routers do not count it again. Without it every record counts. All shards must be given the same
+    routers do not count it again. Without it every record counts. `customers` says what sources belong
+    to a customer's port (FileNetworkMap.customer_sources). All shards must be given the same
     `salt`, and the same first frontier (`open`): a record is spread over the ticks that are open.
     """
 
@@ -92,6 +93,7 @@ class FlowWindows:
         context: Context,
         *,
         backbone: Iterable[tuple[int, int]] = (),
+        customers: Iterable[tuple[int, int, Sequence[tuple[int, int]]]] = (),
         shard: int = 0,
         salt: int = SALT,
     ) -> None:
@@ -114,6 +116,7 @@ class FlowWindows:
         self._backbone = np.unique(
             np.array([_interface_word(low, index) for low, index in backbone], np.uint64)
         )
+        self._homes = Homes(customers)
         self._records = context.metrics.counter(
             "windows_records_total",
             "records by how their time stood to the open ticks",
@@ -244,17 +247,17 @@ class FlowWindows:
                 if batch.rows > ROWS_PER_PASS:
                     part = batch.slice(first, min(first + ROWS_PER_PASS, batch.rows))
                 if rows + part.rows > ROWS_PER_PASS and together:
-                    self._process(_Records(together, self._backbone, self._scratch))
+                    self._process(_Records(together, self._backbone, self._homes, self._scratch))
                     together, rows = [], 0
                 together.append(part)
                 rows += part.rows
         if together:
-            self._process(_Records(together, self._backbone, self._scratch))
+            self._process(_Records(together, self._backbone, self._homes, self._scratch))
 
     def _work_off_held(self) -> None:
         held, self._held, self._held_rows = self._held, [], 0
         if held:
-            self._add_to(self._picky, _Records(held, self._backbone, self._scratch))
+            self._add_to(self._picky, _Records(held, self._backbone, self._homes, self._scratch))
 
     def _process(self, records: "_Records") -> None:
         late = self._add_to(self._plain, records)
@@ -436,14 +439,15 @@ class _Records:
     """
 
     def __init__(
-        self, batches: "Sequence[Batch | Held]", backbone: NDArray[np.uint64], scratch: _Scratch
-    ) -> None:
+        self, batches: "Sequence[Batch | Held]", backbone: NDArray[np.uint64], homes: Homes,
+        scratch: _Scratch,
+    ) -> None:  # fmt: skip
         self._batches = batches
         self._columns: dict[str, NDArray[Any]] = {}
         self._scratch = scratch
         self._cuts: dict[tuple[str, int, int], list[tuple[int, Pieces]]] = {}
         self._suspects: Suspects | None = None
-        self._backbone = backbone
+        self._backbone, self._homes = backbone, homes
         n = self.rows = sum(batch.rows for batch in batches)
 
         def room(name: str, kind: Any) -> NDArray[Any]:
@@ -507,6 +511,7 @@ class _Records:
                 rows=self.rows,
                 enters=self._enters,
                 ports=_PORT_BITS,
+                homes=self._homes,
             )
         return self._suspects
 

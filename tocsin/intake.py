@@ -61,9 +61,15 @@ def make_front(
         config.all_views(),
         make_context("windows", clock, metrics, seed),
         backbone=network.backbone(),
+        customers=network.customer_sources(),
         shard=shard,
     )
     return Front(decoders, windows, event_tick_ns=config.views.event_tick_ns, on_flows=on_flows)
+
+
+def customer_sources(config: Config) -> list[tuple[int, int, list[tuple[int, int]]]]:
+    """Return what sources belong to which customer's port by the network map, as FlowWindows takes it."""
+    return load_network(Path(config.network.map) if config.network.map else None).customer_sources()
 
 
 def part_of(shard: int, shards: int) -> str:

@@ -15,14 +15,18 @@ from runtime.checkpoint import read_array, write_array
 from runtime.ports import Interface, Link
 from runtime.settings import Settings, load
 from telemetry.batch import Batch
-from telemetry.identity import address_text
+from telemetry.identity import address_pair, address_text
 
 if TYPE_CHECKING:
     from correlator.tables.routing import RoutingTable
 
 NAMES_MAX = 100_000
+SPANS_MAX = 64  # of a customer's addresses at its port: who has more passes on those of others
 _HOST = re.compile(r"(?=[^.]*[A-Za-z])[\w-]+(\.[\w-]+)*")  # a host's name, not an address or a port
 HEARD_EVERY_NS = 60_000_000_000  # so often do links that were heard change the topology
+
+
+Span = tuple[int, int]  # first and last address, as 128 bits, IPv4 mapped
 
 
 class RouterEntry(Settings, frozen=True, kw_only=True):
@@ -278,14 +282,27 @@ class FileNetworkMap:
 
     def backbone(self) -> list[tuple[int, int]]:
         """Return (exporter low half, ifIndex) of every interface that ends a link."""
-        made = []
-        for (router, index), face in self._interfaces.items():
-            address = self._exporter.get(router)
-            if face.link and address:
-                number = int(ipaddress.ip_address(address))
-                low = (0xFFFF << 32 | number) if number < 1 << 32 else number & (1 << 64) - 1
-                made.append((low, index))
-        return made
+        return [
+            (_low_half(self._exporter[router]), index)
+            for (router, index), face in self._interfaces.items()
+            if face.link and router in self._exporter
+        ]
+
+    def customer_sources(self) -> list[tuple[int, int, list[Span]]]:
+        """Return (exporter low half, ifIndex, spans of addresses) of every customer's interface.
+
+        The spans are the customer's prefixes; one without any, or with more than SPANS_MAX, is left out:
+        nobody knows what may come from there.
+        """
+        spans = {
+            owner: _spans([network for network, of in self._prefixes if of == owner])
+            for owner in {of for _, of in self._prefixes}
+        }
+        return [
+            (_low_half(self._exporter[router]), index, spans[face.customer])
+            for (router, index), face in self._interfaces.items()
+            if router in self._exporter and 0 < len(spans.get(face.customer, ())) <= SPANS_MAX
+        ]
 
     def reference(self, exporter: str, table: str, key: int) -> str:
         """Return what the exporter calls a number of its flows, "" where it never said."""
@@ -333,6 +350,19 @@ class FileNetworkMap:
     def _keep(self, face: Interface) -> None:
         self._interfaces[face.router, face.index] = face
         self._faces.setdefault(face.router, {})[face.index] = face
+
+
+def _low_half(address: str) -> int:
+    return address_pair(address)[1]
+
+
+def _spans(networks: list[Any]) -> list[Span]:
+    """Return the addresses of networks as spans in order, IPv4 first."""
+    made = []
+    for version, mapped in ((4, 0xFFFF << 32), (6, 0)):
+        mine = ipaddress.collapse_addresses(one for one in networks if one.version == version)
+        made += [(mapped + int(one[0]), mapped + int(one[-1])) for one in mine]
+    return made
 
 
 def _served(network: NetworkFile) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -1,7 +1,8 @@
 """Spoofed sources: an interface where sources arrive that cannot be, or that never come again.
 
-Two marks. Bogons: addresses that nobody can have (RFC 6890), which ingress filtering (RFC 2827, BCP
-38) keeps out; private ones where they never arrived. Lone sources: many more than ever, each with
+Two marks. Bogons, which ingress filtering (RFC 2827, BCP 38) keeps out: at a port whose customer has
+prefixes in the network map all other addresses, elsewhere those that nobody can have (RFC 6890);
+private ones where they never arrived. Lone sources: many more than ever, each with
 one record of one packet, as random source addresses give. Blind to a spoofed source that is one of
 the network's own, used moderately; behind an interface with thousands of sources to hundreds; and to
 lone sources at exporters that sample packets (sFlow), where every record is one packet.

@@ -12,9 +12,11 @@ from perf import security
 from tests.support.demo_capture import SECOND, START_NS, write_demo_capture
 from tocsin.cli import cli
 from tocsin.demo.attacks import CLASSES, KINDS
-from tocsin.demo.faults import make_fault
+from tocsin.demo.faults import make_fault, scripted
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.settings import FOLDER
+from tocsin.demo.simulate import START_NS as START
+from tocsin.demo.simulate import run_days
 
 NETWORK = load_demo_network()
 
@@ -30,6 +32,22 @@ def test_each_fast_class_is_found_by_name_within_three_ticks_and_told_once(
     assert all(one.start_error_ticks <= 2.0 for one in judged)
     assert [one.others for one in judged if one.others] == []
     assert [title for title in stray if title.split(":")[0] in KINDS] == []
+
+
+def test_the_demo_says_each_fault_of_security_and_nothing_beside_it() -> None:
+    """Its own settings: history a tick each quarter of an hour, then ticks of 5 s, a fifth of them sFlow."""
+    kinds = ("brute-force", "port-scan", "dns-tunnel", "spoofed-sources", "volumetric-attack")
+    played = scripted(NETWORK, start_ns=START + 30 * SECOND, seed=4)
+    faults = tuple(one for one in played if one.kind in (*kinds, "flash-crowd"))[:6]
+    minutes = (faults[-1].end_ns - START) / 6e10 + 1.0
+    score, alerts = run_days(
+        days=1, hours=minutes / 60, seed=4, records_per_second=500.0, faults=faults, learned_days=4
+    )
+    assert {one.fault.kind for one in score.judged} == set(kinds)
+    assert [one.fault.entity for one in score.judged if not one.cause_right] == []
+    titles = [alert["title"] for alert in (*score.false, *score.elsewhere)]
+    assert titles == [], "nothing is said beside the faults"
+    assert all(alert["explain"]["do"] for alert in alerts)
 
 
 @pytest.mark.timeout(1_800)

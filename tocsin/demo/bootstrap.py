@@ -20,7 +20,7 @@ from tocsin.assembly import make_back
 from tocsin.back import Back
 from tocsin.config import Config
 from tocsin.demo.traffic import TrafficModel
-from tocsin.intake import make_context
+from tocsin.intake import customer_sources, make_context
 
 QUARTER_NS = 900_000_000_000
 
@@ -41,11 +41,14 @@ def bootstrap(
     lateness_ns = round(config.views.lateness_seconds * 1e9)
     quarters = days * 96
     first_ns = (until_ns - quarters * QUARTER_NS) // tick_ns * tick_ns
-    backbone = back.backbone()
+    backbone, customers = back.backbone(), customer_sources(config)
     for number in range(quarters):
         start_ns = first_ns + number * QUARTER_NS
         windows = FlowWindows(
-            config.all_views(), make_context("windows", clock, metrics, 0), backbone=backbone
+            config.all_views(),
+            make_context("windows", clock, metrics, 0),
+            backbone=backbone,
+            customers=customers,
         )
         windows.process(model.exported(start_ns, tick_ns))
         frontier_ns = start_ns + tick_ns + lateness_ns

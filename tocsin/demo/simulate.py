@@ -21,7 +21,7 @@ from tocsin.demo.optics import STEP_NS, Optics
 from tocsin.demo.scoring import Score, judge, table
 from tocsin.demo.settings import demo_config
 from tocsin.demo.traffic import Fault, TrafficModel
-from tocsin.intake import make_context
+from tocsin.intake import customer_sources, make_context
 
 START_NS = 1_790_553_600_000_000_000  # Monday 2026-09-28 00:00 UTC
 DAY_NS = 86_400_000_000_000
@@ -51,8 +51,12 @@ def run_days(
     quiet = TrafficModel(network, seed=seed, records_per_second=records_per_second)
     back = bootstrap(config, quiet, until_ns=START_NS, days=learned_days)
     clock, metrics = ManualClock(START_NS), Metrics("simulate")
+    customers = customer_sources(config)
     windows = FlowWindows(
-        config.all_views(), make_context("windows", clock, metrics, 0), backbone=back.backbone()
+        config.all_views(),
+        make_context("windows", clock, metrics, 0),
+        backbone=back.backbone(),
+        customers=customers,
     )
     tick_ns = round(config.views.tick_seconds * 1e9)
     lateness_ns = round(config.views.lateness_seconds * 1e9)

@@ -10,7 +10,14 @@ from correlator.keys import VECTOR_ICMP, VECTOR_SYN, key_of, key_text, words_of
 from correlator.merge import FrameMerger
 from correlator.security_views import SecurityViewsSettings, security_views
 from correlator.suspects_kernels import BITS
-from correlator.tables.network_map import load_network
+from correlator.tables.network_map import (
+    FileNetworkMap,
+    InterfaceEntry,
+    NetworkFile,
+    PrefixEntry,
+    RouterEntry,
+    load_network,
+)
 from correlator.windows import FlowWindows
 from telemetry.batch import Batch
 from telemetry.identity import address_pair
@@ -45,9 +52,11 @@ def records(*rows: dict[str, Any]) -> Batch:
     return Batch(FLOW, columns, {}, {}, "test", 0, START_NS)
 
 
-def frames(*batches: Batch, until_ns: int = START_NS + TICK_NS) -> dict[str, Batch]:
+def frames(
+    *batches: Batch, until_ns: int = START_NS + TICK_NS, customers: Any = ()
+) -> dict[str, Batch]:
     """Return the frames of the first tick by view, and series batches as `series.VIEW`."""
-    windows = FlowWindows(VIEWS, make_context())
+    windows = FlowWindows(VIEWS, make_context(), customers=customers)
     windows.open(START_NS)
     merger = FrameMerger(VIEWS, make_context("merger"), network=load_network(None))
     for batch in batches:
@@ -128,6 +137,36 @@ def test_bogons_are_what_the_registry_says(address: str) -> None:
         records({"source": address, "destination": "8.8.4.4" if one.version == 4 else "2a00::1"})
     )
     assert bool(int(made["bogon"]["flows"].sum())) == wanted
+
+
+@pytest.mark.parametrize(
+    ("source", "port", "spoofed"),
+    [
+        pytest.param("198.51.100.255", 7, False, id="the-customers-last"),
+        pytest.param("10.0.0.9", 7, False, id="the-customers-private"),
+        pytest.param("198.51.101.0", 7, True, id="next-to-it"),
+        pytest.param("8.8.8.8", 7, True, id="anybodys"),
+        pytest.param("8.8.8.8", 8, False, id="at-another-port"),
+        pytest.param("10.0.0.9", 8, True, id="private-at-another-port"),
+        pytest.param("2a00::1", 7, False, id="of-a-family-that-the-map-does-not-know"),
+    ],
+)
+def test_a_source_that_is_not_the_customers_is_spoofed(
+    source: str, port: int, spoofed: bool
+) -> None:
+    file = NetworkFile(
+        router=[RouterEntry(name="ams1", address="127.1.0.1")],
+        interface=[InterfaceEntry(router="ams1", index=7, customer="acme")],
+        prefix=[PrefixEntry(prefix=p, router="ams1", customer="acme")
+                for p in ("198.51.100.0/25", "198.51.100.128/25", "10.0.0.0/24")],
+    )  # fmt: skip
+    customers = FileNetworkMap(file).customer_sources()
+    assert [len(spans) for _, _, spans in customers] == [2], "neighbours are one span"
+    row = {"source": source, "ingress_interface": port}
+    if ":" in source:
+        row["destination"] = "2a00::2"
+    made = frames(records(row), customers=customers)
+    assert bool(int(made["bogon"]["flows"].sum())) == spoofed
 
 
 @pytest.mark.parametrize(
