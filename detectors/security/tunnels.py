@@ -48,11 +48,11 @@ class TunnelDetector:
         own = self._flows.own(frame)
         floor = max(FLOWS_MIN * seconds(frame) / 60.0, 10.0) * (1.0 if self.warm else YOUNG_FACTOR)
         limit = np.maximum(np.maximum(OVER * own, OVER * self._flows.busy(frame, flows)), floor)
-        over_packets = OVER * np.maximum(
-            self._packets.own(frame), self._packets.busy(frame, packets)
-        )
-        # One flow may hold many questions.
-        many = (flows >= limit) | (self.warm & (packets >= over_packets) & (packets >= 4.0 * floor))
+        # One flow may hold many questions. Packets are an estimate: one sampled packet is a hundred, so
+        # they count only where it is known what the busy ask.
+        busy = self._packets.busy(frame, packets)
+        most = np.maximum(OVER * np.maximum(self._packets.own(frame), busy), 4.0 * floor)
+        many = (flows >= limit) | (self.warm & (busy > 0.0) & (packets >= most))
         long = size >= OVER_SIZE * self._size[0]
         hit = many & long & (targets <= np.maximum(TARGETS_MAX, TARGET_SHARE_MAX * flows))
         return [

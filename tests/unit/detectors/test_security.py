@@ -113,6 +113,11 @@ def test_long_questions_for_one_resolver_are_a_tunnel_and_a_resolver_is_none() -
         assert Watched("dns_tunnel", **usual).calm(5).tick(**others) == []
 
 
+def test_one_sampled_packet_is_no_tunnel_where_nobody_asks_long_questions() -> None:
+    watched = Watched("dns_tunnel", crowd=3, distinct_destination=1.0, octets=180.0, packets=1.0)
+    watched.calm(40).calm(1, flows=1.0, packets=200.0, octets=25_000.0, distinct_destination=1.0)
+
+
 def test_an_upload_is_new_large_and_to_one_place() -> None:
     usual = {"distinct_destination": 1.0, "octets": 20_000.0}
     much = {"flows": 60.0, "octets": 3e8, "distinct_destination": 1.0}
