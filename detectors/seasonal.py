@@ -15,6 +15,7 @@ from telemetry.batch import Batch
 from telemetry.views import View
 
 BETWEEN_SECONDS_MAX = 1800.0  # between two samples that still count as one life
+SILENCE_LOST_MAX = 0.5  # with more lost than this, an empty tick says nothing of the network
 MATURE_MIN = 20  # series needed before new ones start from the usual unit of their like
 BYTES_PER_SERIES = 4 * (baseline.STATE + baseline.SLOTS + calibration.STATE) + baseline.SLOTS
 
@@ -112,6 +113,9 @@ class SeasonalBaseline:
         places, value, expected, scale = found
         tick_s = float(frame["tick_seconds"][0])
         bits = np.ascontiguousarray(mask[: len(places)]).view(np.uint8)
+        state = self.rows["state"]
+        lost = places[frame["lost_share"][: len(places)] > SILENCE_LOST_MAX]
+        run = state[lost, baseline.ZERO_RUN]
         calibration.learn(
             places, value, expected, scale, bits, weight_s or tick_s, self.rows["units"],
             self.pool[self.rows.measures.index(measure)]
@@ -127,13 +131,26 @@ class SeasonalBaseline:
             self._settings.level_half_life_seconds,
             self._settings.local_half_life_seconds,
             self._settings.spread_half_life_seconds,
-            self.rows["state"],
+            state,
             self.rows["profile"],
             self.rows["visits"],
         )
-
+        if lost.size:  # of what they did not carry we know nothing
+            state[lost, baseline.ZERO_RUN] = np.minimum(state[lost, baseline.ZERO_RUN], run)
+            self._miss(lost)
         if measure == "value":
             self._live(places[(bits > 0) & np.isfinite(value)], middle_s(frame), tick_s)
+
+    def miss(self, frame: Batch, measure: str) -> None:
+        """Take a tick of which we have not all: it joins no silence before it to one behind it."""
+        self._miss(self.rows.places(frame, measure))
+
+    def _miss(self, places: NDArray[np.int64]) -> None:
+        """End silences whose ticks we did not see, but for those long enough to be told: they go on."""
+        state = self.rows["state"]
+        run, most = state[places, baseline.ZERO_RUN], state[places, baseline.ZERO_RUN_MAX]
+        told = (run >= self._settings.silent_ticks) & (run > 2.0 * most)
+        state[places[~told], baseline.ZERO_RUN] = 0.0
 
     def _live(self, places: NDArray[np.int64], now_s: int, tick_s: float) -> None:
         """Count the time between samples as lived: a series polled each minute has ticks of 10 s."""

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from detectors import baseline, calibration
 from detectors.config import DetectionSettings
 from detectors.detector import Finding, ScoreColumns
-from detectors.seasonal import SeasonalBaseline, rates
+from detectors.seasonal import SILENCE_LOST_MAX, SeasonalBaseline, rates
 from telemetry.batch import Batch
 from telemetry.schemas import FrameFlag
 
 SILENCE_EXPECTED_MIN = 4.0  # records or flows a tick: below, silence proves little
 SILENCE_MISSED_MIN = 24.0  # records that should have come while nothing did: exp(-24) is chance
-SILENCE_LOST_MAX = 0.5  # with more lost than this, an empty tick says nothing of the network
 ATTACK_RATIO = 1.8
 ATTACK_Z = 2.0
 ATTACK_OCTETS_PER_SECOND_MIN = 1e6

@@ -424,6 +424,10 @@ class DetectionStage:
         self, view: str, frame: Batch, scores: dict[str, ScoreColumns], found: list[Finding]
     ) -> None:
         if (frame["flags"] & FrameFlag.INCOMPLETE).any():
+            model = self._models.get(view)
+            if isinstance(model, SeasonalBaseline) and frame.rows > 1:
+                for measure in scores:
+                    model.miss(frame, measure)
             return
         struck = np.zeros(frame.rows, bool)
         for one in found:

@@ -86,6 +86,29 @@ def test_silent_exporter_is_hard_within_three_ticks() -> None:
     assert json.loads(found[0]["detail"])["ticks"] == k - 119
 
 
+@pytest.mark.parametrize("unseen", ["incomplete", "lost"])
+def test_a_silence_does_not_reach_over_a_tick_that_we_did_not_see(unseen: str) -> None:
+    """What came while a process was down is not known; a silence that was told before goes on."""
+    more: dict[str, Any] = {"flags": FrameFlag.INCOMPLETE}
+    if unseen == "lost":
+        more = {"lost_share": np.where(np.arange(40) == 3, 1.0, 0.0)}
+
+    def silent(k: int, **more: Any) -> bool:
+        made = values("exporter", k)
+        made["records"][3], made["octets"][3] = 0, 0
+        return any(
+            r["detector"] == "exporter_silent" for r in tick(stage, "exporter", k, made, **more)
+        )
+
+    stage = trained("exporter")
+    ticks = SETTINGS.silent_ticks
+    assert not any(silent(120 + k) for k in range(ticks - 1))
+    assert not silent(130, **more)
+    assert [silent(131 + k) for k in range(ticks)] == [False] * (ticks - 1) + [True]
+    assert not silent(140, **more)
+    assert silent(141)
+
+
 def test_silence_with_lost_exports_is_not_the_networks() -> None:
     stage = trained("exporter")
     for k in range(120, 126):
