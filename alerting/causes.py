@@ -63,7 +63,7 @@ class CauseRules:
             self._attacks.claim(row, vector, share, host, talkers)
             for row, vector, share, host, talkers in self._security.floods(rest, named)
         ]
-        made = down + self._silences.links_cut(rest, dark) + attacks
+        made = down + self._silences.links_cut(rest, dark, last_ns) + attacks
         made += self._security.claims(rest, attacks, under_attack, last_ns)
         made += self._scans(rest, {claim.entity for claim in made})
         made += self._leaks(

@@ -2,10 +2,12 @@
 
 A link is called cut when every end that we see shows nothing in either direction. A neighbour of a
 cut link may fall silent too, for a few ticks, because what it carried has another way now: that is
-no cut, so a link that falls silent beside a larger one has to miss ten times as many records first.
+no cut, so a link that falls silent beside a larger one has to miss ten times as many records first. So may
+a link that stood in for a cut one, once that carries again: as long as it knows nothing else, of a day
+before the cut, that is no cut either.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alerting.alarm import Claim
@@ -15,6 +17,7 @@ from runtime.ports import Link, NetworkMap
 
 BESIDE_NS = 60_000_000_000  # links that fall silent so close together may have one cause
 BESIDE_RECORDS_MIN = 240.0  # that a link must miss which fell silent beside a larger one
+YOUNG_S = 86_400.0  # a baseline that knows no whole day
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ class SilentLink:
         ticks = (float(row.detail.get("ticks", 0)) for row in self.rows)
         due = (row.expected * row.tick_seconds for row in self.rows)
         return max(a * b for a, b in zip(due, ticks, strict=True))
+
+    @property
+    def is_young(self) -> bool:
+        """Whether what it should carry was learned in less than a day."""
+        return all(row.detail.get("baseline_s", YOUNG_S) < YOUNG_S for row in self.rows)
 
     def is_beside(self, other: "SilentLink") -> bool:
         """Whether it fell silent about when a larger one did."""
@@ -97,8 +105,13 @@ class SilenceRules:
             disposition="hard",
         )  # fmt: skip
 
-    def links_cut(self, rows: Sequence[Row], dark: set[str]) -> list[Claim]:
-        """Return the links that are cut; `dark` are routers of which nothing comes any more."""
+    def links_cut(
+        self, rows: Sequence[Row], dark: set[str], last_ns: Callable[[str, str], int]
+    ) -> list[Claim]:
+        """Return the links that are cut; `dark` are routers of which nothing comes any more.
+
+        `last_ns` says when the alarm of a kind on an entity was last shown.
+        """
         if not any(row.detector == "silence" for row in rows):
             return []
         # Of an exporter that sends nothing at all (it is down, its path is, or its templates are
@@ -119,8 +132,17 @@ class SilenceRules:
             for one in silent
             if one.missed >= BESIDE_RECORDS_MIN or not any(one.is_beside(other) for other in silent)
         ]
+        back = {link.name for one in cut for link in self._near(one)} - set(findings)
+        shown_ns = [ns for name in sorted(back) if (ns := last_ns("link-cut", name))]
+        cut = [one for one in cut if not (one.is_young and _stood_in(one, shown_ns))]
         carriers = {name: gained for name, gained in risen.items() if name not in findings}
         return [self._link_cut(one, carriers) for one in cut]
+
+    def _near(self, one: SilentLink) -> list[Link]:
+        """Return the links for which a link may stand in: of its routers, and of their neighbours."""
+        ends = {router for router, _ in one.link.ends}
+        ends |= {r for end in ends for link in self._network.links_of(end) for r, _ in link.ends}
+        return [link for end in sorted(ends) for link in self._network.links_of(end)]
 
     def _by_link(self, rows: Sequence[Row]) -> tuple[dict[str, list[Row]], dict[str, float]]:
         """Return the silences of each link, and by how much each link that rose did, in octets/s."""
@@ -187,3 +209,9 @@ class SilenceRules:
             series=[f"{row.key.series_id:016x}" for row in own],
             disposition="hard",
         )  # fmt: skip
+
+
+def _stood_in(one: SilentLink, shown_ns: Sequence[int]) -> bool:
+    """Whether a link fell silent when another one near it was last shown as cut, and carries since."""
+    within_ns = max(BESIDE_NS, round(3e9 * one.rows[0].tick_seconds))
+    return any(abs(one.since_ns - ns) <= within_ns for ns in shown_ns)

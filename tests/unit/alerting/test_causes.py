@@ -61,6 +61,31 @@ def test_a_neighbour_that_falls_silent_beside_a_cut_must_miss_more_before_it_is_
     assert told == [("ams1-fra2", 2), ("ams1-lon1", 12)]  # 12 ticks of 5 s, 4 records/s: 240
 
 
+@pytest.mark.parametrize(("age_s", "later_ticks", "cut_too"), [(600, 1, False), (600, 30, True),
+                                                              (2e5, 1, True)])  # fmt: skip
+def test_a_link_that_stood_in_falls_silent_when_the_cut_one_carries_again(
+    age_s: float, later_ticks: int, cut_too: bool
+) -> None:
+    """Its baseline knows nothing but the detour; one that knows more, or falls silent later, is cut."""
+    world = AlarmWorld()
+    since = world.now_ns
+    for ticks in range(2, 8):
+        world.tick([world.silence(s, ticks=ticks) | {"since_ns": since}
+                    for s in world.ends("ams1-fra2")])  # fmt: skip
+    for _ in range(later_ticks):
+        world.tick([])
+    since, told = world.now_ns, []
+    for ticks in range(2, 8):
+        rows = [
+            world.anomaly(s, "silence", measure="flows", disposition="hard", actual=0.0, expected=40.0,
+                          since_ns=since, detail={"ticks": ticks, "baseline_s": age_s})
+            for s in world.ends("ams1-lon1")
+        ]  # fmt: skip
+        frame = world.frame(idle_and_busy(world, {"ams1-lon1"}))
+        told += [a.entity for a in world.tick(rows, frames=[frame]) if a.state == "raised"]
+    assert told == ["ams1-lon1"] * cut_too
+
+
 def test_two_links_cut_at_once_are_both_named() -> None:
     world = AlarmWorld()
     alerts = world.tick([world.silence(s) for name in LINKS[:2] for s in world.ends(name)])
