@@ -6,8 +6,8 @@ that alerts in three ways:
 
 - What lies outside everything seen lately gets no bonus, and nothing is compressed at the top: both
   cost order among real faults.
-- A fault of hours stays in front, though each look gets used to it: the rank is at least twice the
-  average of the last 200 rows, of which each counts one at most.
+- A fault of hours stays in front, though each look gets used to it: the rank is at least 1.5 times the
+  average of the last 50 rows, of which each counts one at most.
 - A young series may have any tail: its first hours count half.
 
 Causal and bounded: five numbers. Blind to what the looks are blind to (detectors.series_kernels).
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from runtime.kernels import kernel
 
 HOLD, DECAY, TAIL_SHARE, TAIL_DECAY = 3, 0.8, 0.4, 0.97
-LASTING, LASTING_GAIN = 2.0, 0.005
+LASTING, LASTING_GAIN = 1.5, 0.02
 YOUNG, YOUNG_DAYS = 0.5, 0.5
 
 

@@ -1,14 +1,15 @@
 """Series in CSV files: a time column and one or more value columns, as people have them.
 
-The time column is the first named `timestamp`, `time`, `date`, `datetime` or `ts`: seconds, ms, µs
-or ns since 1970, or text such as 2026-11-28 10:00:00 (UTC unless it says otherwise). Columns named
-as labels are left out, and so are those without a single number. A field that is no number is a
-missing value; a time that cannot be read is that of the row before.
+Fields are separated by commas, semicolons (then a number may have a decimal comma), tabs or bars. The
+time column is the first named `timestamp`, `time`, `date`, `datetime` or `ts`, or else with such a word in
+its name, or else the first that holds times as text: seconds, ms, µs or ns since 1970, ISO 8601 (UTC
+unless it says otherwise) or dates of the usual orders (tocsin.file_times). A file without a header has
+its time first, if it has one. Columns named as labels are left out, and so are those without a single
+number. A field that is no number is a missing value; a time that cannot be read is that of the row before.
 """
 
 import csv
-import gzip
-import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,11 +19,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from telemetry.errors import ConfigError
+from tocsin.file_times import SECOND_NS, reader_of
+from tocsin.row_files import DELIMITERS, UNREADABLE, text_of
 
 TIMES = ("timestamp", "time", "date", "datetime", "ts")
 LABELS = ("label", "labels", "is_anomaly", "anomaly", "changepoint")
 ENDINGS = (".csv", ".csv.gz")
 ROW_SECONDS = 60  # where a file has no times, its rows are taken as minutes
+ROWS_TELLING = 50  # that tell what a column is
+BACK_SHARE = 0.1  # of the rows out of order: the file is not in the order of time
+EPOCH_LEAST = 1e8  # a smaller number at the head of a file without a header is no time
+WORDS = {
+    "true": 1.0,
+    "yes": 1.0,
+    "on": 1.0,
+    "up": 1.0,
+    "false": 0.0,
+    "no": 0.0,
+    "off": 0.0,
+    "down": 0.0,
+}
+GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")  # 1,234.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,37 +70,38 @@ def find_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
 
 def read_series(path: Path) -> SeriesFile:
     """Read a file, or raise ConfigError that says what is wrong with it."""
-    try:
-        data = path.read_bytes()
-        if path.name.endswith(".gz"):
-            data = gzip.decompress(data)
-        text = data.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as CSV: {error}") from error
-    rows = list(csv.reader(io.StringIO(text, newline="")))
-    rows = [row for row in rows if row]
-    if not rows:
-        raise ConfigError(f"{path}: is empty; a header and at least one row are needed")
-    head, body = [name.strip() for name in rows[0]], rows[1:]
-    lower = [name.lower() for name in head]
-    place = next((lower.index(name) for name in TIMES if name in lower), None)
+    head, body, comma = _table(path)
+    place = _time_column(head, body)
     notes: list[str] = []
+    times = [str(ROW_SECONDS * n) for n in range(len(body))]
+    if place is not None:
+        times = _column(body, place)
+    time_s, unreadable = parse_times(times)
     if place is None:
         notes.append(f"no column {', '.join(TIMES)}: rows are taken as {ROW_SECONDS} s apart")
-        times = [str(ROW_SECONDS * n) for n in range(len(body))]
-    else:
-        times = [row[place] if place < len(row) else "" for row in body]
-    time_s, unreadable = parse_times(times)
-    columns = {}
+    elif body and unreadable == len(body):
+        notes.append(
+            f"no time in column {head[place]!r} can be read, such as {times[0]!r}: rows are taken as "
+            f"{ROW_SECONDS} s apart"
+        )
+        time_s = ROW_SECONDS * np.arange(len(body))
+    back = int((np.diff(time_s) < 0).sum())
+    if back > BACK_SHARE * len(body):
+        notes.append(
+            f"{back} rows are older than the one before: they are judged as they stand; sort the file by "
+            "time to have them judged as they happened"
+        )
+    columns: dict[str, tuple[list[str], NDArray[np.float64]]] = {}
     for k, name in enumerate(head):
-        if k == place or lower[k] in LABELS:
+        if k == place or name.lower() in LABELS:
             continue
-        texts = [row[k] if k < len(row) else "" for row in body]
-        value = np.array([_number(text) for text in texts], np.float64)
+        texts = _column(body, k)
+        value = numbers(texts, comma=comma)
         if texts and np.isnan(value).all() and name != "value":
             notes.append(f"column {name!r} holds no number and is left out")
             continue
-        columns[name or f"column{k + 1}"] = (texts, value)
+        key = name or f"column{k + 1}"
+        columns[key if key not in columns else f"{key}-{k + 1}"] = (texts, value)
     if not columns:
         raise ConfigError(f"{path}: no column of numbers beside the time; found {', '.join(head)}")
     return SeriesFile(times, time_s, columns, unreadable, notes)
@@ -93,8 +111,15 @@ def parse_times(texts: Sequence[str]) -> tuple[NDArray[np.int64], int]:
     """Return seconds since 1970, and how many texts could not be read."""
     made = np.zeros(len(texts), np.int64)
     unreadable, before = 0, 0
+    other = None
     for n, text in enumerate(texts):
         found = _seconds(text.strip())
+        if found is None and text.strip():
+            other = other or reader_of(one.strip() for one in texts)
+            try:
+                found = other(text.strip()) // SECOND_NS
+            except (ValueError, OverflowError):
+                found = None
         if found is None:
             unreadable += 1
         else:
@@ -103,8 +128,64 @@ def parse_times(texts: Sequence[str]) -> tuple[NDArray[np.int64], int]:
     return made, unreadable
 
 
+def _table(path: Path) -> tuple[list[str], list[list[str]], bool]:
+    """Return header, rows, and whether numbers may have a decimal comma."""
+    try:
+        with text_of(path) as file:
+            lines = file.read().splitlines(keepends=True)
+        start = next((n for n, line in enumerate(lines) if line.strip() and line[0] != "#"), 0)
+        first = lines[start] if lines else ""
+        delimiter = max(DELIMITERS, key=first.count)
+        rows = [row for row in csv.reader(lines[start:], delimiter=delimiter) if row]
+    except UNREADABLE as error:
+        raise ConfigError(f"{path}: cannot be read as CSV: {error}") from error
+    if not rows:
+        raise ConfigError(f"{path}: is empty; a header and at least one row are needed")
+    head, comma = [name.strip() for name in rows[0]], delimiter == ";"
+    if head[-1].lower() in WORDS or np.isnan(numbers(head[-1:], comma=comma)).any():
+        return head, rows[1:], comma
+    # Without a header: the name of the last column is a number.
+    head = [f"column{k + 1}" for k in range(len(head))]
+    if _is_time(rows[0][0]):
+        head[0] = TIMES[0]
+    if len(head) == 1 or (len(head) == 2 and head[0] == TIMES[0]):
+        head[-1] = "value"
+    return head, rows, comma
+
+
+def _time_column(head: list[str], body: list[list[str]]) -> int | None:
+    """Return which column holds the times."""
+    lower = [name.lower() for name in head]
+    for name in TIMES:
+        if name in lower:
+            return lower.index(name)
+    for k, name in enumerate(lower):
+        if not set(re.split(r"[^a-z]+", name)).isdisjoint(TIMES):
+            some = _column(body[:ROWS_TELLING], k)
+            if parse_times(some)[1] < len(some) / 2:
+                return k
+    for k in range(len(head)):
+        some = _column(body[:ROWS_TELLING], k)
+        texts = [text for text in some if np.isnan(numbers([text])[0])]
+        if len(texts) > len(some) / 2 and parse_times(texts)[1] < len(texts) / 2:
+            return k
+    return None
+
+
+def _column(body: list[list[str]], k: int) -> list[str]:
+    return [row[k] if k < len(row) else "" for row in body]
+
+
+def _is_time(text: str) -> bool:
+    number = numbers([text])[0]
+    return bool(number >= EPOCH_LEAST) if number == number else parse_times([text])[1] == 0
+
+
 def _seconds(text: str) -> int | None:
-    number = _number(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
     if np.isfinite(number):
         size = abs(number)
         # Times of this century: which unit the number is in shows in its size.
@@ -121,8 +202,39 @@ def _seconds(text: str) -> int | None:
     return int(moment.timestamp())
 
 
-def _number(text: str) -> float:
+def numbers(texts: Sequence[str], *, comma: bool = False) -> NDArray[np.float64]:
+    """Return the numbers of a column: 1e6, 1,234.5, 12 %, true; what is none is missing.
+
+    >>> numbers(["1.5", "1,234", "97 %", "up", "n/a"]).tolist()
+    [1.5, 1234.0, 97.0, 1.0, nan]
+    >>> numbers(["1.234,5"], comma=True).tolist()
+    [1234.5]
+    """
+    made = np.empty(len(texts))
+    for n, text in enumerate(texts):
+        try:
+            made[n] = float(text)
+        except ValueError:
+            made[n] = _unusual(text.strip(), comma=comma)
+    return made
+
+
+def plain(text: str, number: float) -> str:
+    """Return a value as it stood, or in a form that all programs read: 12.5 for `12,5` and for `12.5 %`."""
+    try:
+        float(text)
+    except ValueError:
+        return text if np.isnan(number) else f"{number:.15g}"
+    return text
+
+
+def _unusual(text: str, *, comma: bool) -> float:
+    text = text.removesuffix("%").rstrip()
+    if comma:
+        text = text.replace(".", "").replace(",", ".")
+    elif GROUPED.fullmatch(text):
+        text = text.replace(",", "")
     try:
         return float(text)
     except ValueError:
-        return float("nan")
+        return WORDS.get(text.lower(), float("nan"))

@@ -49,15 +49,20 @@ def score(
 
 
 def _score_all(files: list[tuple[Path, Path]], output: Path, budget: float) -> None:
+    import csv
     import json
     import sys
 
     from detectors.series import score_series
     from telemetry.errors import ConfigError
-    from tocsin.series_files import read_series
+    from tocsin.series_files import plain, read_series
 
     summaries: dict[str, Any] = {}
     failed = 0
+    if output.exists() and not output.is_dir():
+        raise ConfigError(
+            f"{output}: is a file; --output names a folder, which is made where it is not"
+        )
     for number, (path, name) in enumerate(files, 1):
         if sys.stderr.isatty():
             click.echo(f"\r{number} of {len(files)} files", nl=False, err=True)
@@ -67,19 +72,25 @@ def _score_all(files: list[tuple[Path, Path]], output: Path, budget: float) -> N
             failed += 1
             click.echo(f"tocsin: {error}", err=True)
             continue
+        for note in file.notes:
+            click.echo(f"tocsin: {path}: {note}", err=True)
         for one, (texts, value) in file.columns.items():
             alone = len(file.columns) == 1
             key = name.as_posix() if alone else f"{name.as_posix()}/{one.replace('/', '_')}"
             scores = score_series(file.time_s, value, false_alerts_per_day=budget)
             target = output / f"{key}.csv"
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("w", encoding="utf-8") as out:
-                out.write("timestamp,value,expected,lower,upper,score,alert\n")
+            with target.open("w", encoding="utf-8", newline="") as out:
+                rows = csv.writer(out, lineterminator="\n")
+                rows.writerow(
+                    ("timestamp", "value", "expected", "lower", "upper", "score", "alert")
+                )
                 for k, time in enumerate(file.times):
-                    out.write(
-                        f"{time},{texts[k]},{scores.expected[k]:.6g},{scores.lower[k]:.6g},"
-                        f"{scores.upper[k]:.6g},{scores.score[k]:.6g},{scores.alert[k]}\n"
-                    )
+                    rows.writerow((
+                        time, plain(texts[k], value[k]), f"{scores.expected[k]:.6g}",
+                        f"{scores.lower[k]:.6g}", f"{scores.upper[k]:.6g}", f"{scores.score[k]:.6g}",
+                        scores.alert[k],
+                    ))  # fmt: skip
             summaries[key] = {
                 "file": str(path),
                 **scores.summary,

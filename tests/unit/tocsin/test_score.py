@@ -107,6 +107,7 @@ def test_a_file_that_cannot_be_scored_is_named_and_the_others_are(
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("\n".join(lines()))
     assert run(tmp_path / "one.csv").exit_code == 2
+    assert "is a file" in str(run(tmp_path / "one.csv", "--output", tmp_path / "one.csv").exception)
     assert run(tmp_path / "one.csv", "--explain", 3, "--column", "nothing").exit_code == 2
     assert "no such file" in str(run(tmp_path / "none", "--output", tmp_path / "o").exception)
     assert "row 9999" in str(run(tmp_path / "one.csv", "--explain", 9999).exception)
@@ -141,3 +142,51 @@ def test_messy_fields_are_missing_values(tmp_path: Path) -> None:
 def test_times_as_people_write_them(text: str, seconds: int) -> None:
     made, unreadable = parse_times([text])
     assert (made.tolist(), unreadable) == ([seconds], 0)
+
+
+START = np.datetime64(1_700_000_000, "s")
+ISO = [str(START + 60 * n).replace("T", " ") for n in range(600)]
+DATES = [(text[:4], text[5:7], text[8:10], text[11:16]) for text in ISO]
+VALUES = [line.split(",")[1] for line in lines(label=False)[1:]]
+WAYS = {  # of writing the same series
+    "semicolons, decimal comma": ["Zeit (time);cpu"]
+    + [f"{time};{value.replace('.', ',')}" for time, value in zip(ISO, VALUES, strict=True)],
+    "tabs": ["timestamp\tvalue"] + [f"{a}\t{b}" for a, b in zip(ISO, VALUES, strict=True)],
+    "bars, comment": ["# by hand", "ts|y"] + [f"{a}|{b}" for a, b in zip(ISO, VALUES, strict=True)],
+    "no header": [f"{a},{b}" for a, b in zip(ISO, VALUES, strict=True)],
+    "unknown header": ["ds,y"] + [f"{a},{b}" for a, b in zip(ISO, VALUES, strict=True)],
+    "month first": ["Date Time,load"]
+    + [f"{m}/{d}/{y} {clock},{b}" for (y, m, d, clock), b in zip(DATES, VALUES, strict=True)],
+    "day first": ["date,load"]
+    + [f"{d}.{m}.{y} {clock},{b}" for (y, m, d, clock), b in zip(DATES, VALUES, strict=True)],
+    "ms": ["ts,load"] + [f"{1_700_000_000_000 + 60_000 * n},{b}" for n, b in enumerate(VALUES)],
+    "percent": ["time,load"] + [f"{a},{b} %" for a, b in zip(ISO, VALUES, strict=True)],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_files_as_people_have_them(tmp_path: Path, way: str) -> None:
+    (tmp_path / "one.csv").write_text("\n".join(WAYS[way]) + "\n")
+    done = run(tmp_path / "one.csv", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    kept = json.loads((tmp_path / "out/summary.json").read_text())["series"]["one"]
+    assert (kept["rows"], kept["missing"], kept["sampling_seconds"]) == (600, 0, 60.0)
+    assert (kept["out_of_order"], kept["times_unreadable"], kept["notes"]) == (0, 0, [])
+    rows = rows_of(tmp_path / "out/one.csv")
+    assert [n for n, row in enumerate(rows) if row["alert"] == "1"] == [500]
+
+
+def test_what_a_file_leaves_open_is_said(tmp_path: Path) -> None:
+    head, *body = lines(label=False)
+    (tmp_path / "newest.csv").write_text("\n".join([head, *reversed(body)]))
+    (tmp_path / "timeless.csv").write_text(
+        "date,value\n" + "\n".join(f"soon,{n}" for n in range(9))
+    )
+    (tmp_path / "twice.csv").write_text("ts,a,a\n" + "\n".join(f"{n},{n},7" for n in range(9)))
+    done = run(tmp_path, "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "sort the file by time" in done.output
+    assert "such as 'soon': rows are taken as 60 s apart" in done.output
+    kept = json.loads((tmp_path / "out/summary.json").read_text())["series"]
+    assert set(kept) == {"newest", "timeless", "twice/a", "twice/a-3"}
+    assert kept["timeless"]["sampling_seconds"] == 60.0
