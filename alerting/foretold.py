@@ -51,7 +51,7 @@ def _claim(row: Row) -> Claim:
             (f"predictions of limit {said['limit']} so far: {record['hit']} hit, {record['late']} late, "
             f"{record['false']} false"),
         ],
-        causes=[{"kind": "predicted", "entity": entity, "rank": 1, "why": "a steady trend"}],
+        causes=[{"kind": said["cause"], "entity": entity, "rank": 1, "why": "a steady trend"}],
         affects=[entity],
         advice=f"make room or mend it before {by}; what grew is in its series",
         series=[f"{row.key.series_id:016x}"],
@@ -73,5 +73,6 @@ def _forecast(said: dict[str, Any], lead_s: float) -> dict[str, Any]:
         "lead_seconds": lead_s,
         "quantiles": dict(zip(QUANTILES, said["quantiles"], strict=True)),
         "outcome": said["outcome"],
+        "ended_ns": said["ended_ns"],
         "record": said["record"],
     }

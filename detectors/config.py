@@ -2,8 +2,6 @@
 
 from typing import Any, Literal
 
-import msgspec
-
 from runtime.settings import PositiveFloat, PositiveInt, Settings, Share
 
 
@@ -57,12 +55,19 @@ class LimitSettings(Settings, frozen=True, kw_only=True):
     # map, else the sampled metric `speed`), "usual" what is usual at that hour, else a sampled metric of
     # the same entity.
     of: str = ""
+    cause: str = "predicted"  # kind of the cause that a predicted alert of it names
 
 
 LIMITS = {
-    "capacity": LimitSettings(view="interface", measure="octets", above=0.9, of="capacity"),
-    "sampled-capacity": LimitSettings(view="sample", metric="*_octets", above=0.9, of="capacity"),
-    "storage": LimitSettings(view="sample", metric="storage_used", above=0.95, of="storage_size"),
+    "capacity": LimitSettings(
+        view="interface", measure="octets", above=0.9, of="capacity", cause="capacity-breach"
+    ),
+    "sampled-capacity": LimitSettings(
+        view="sample", metric="*_octets", above=0.9, of="capacity", cause="capacity-breach"
+    ),
+    "storage": LimitSettings(
+        view="sample", metric="storage_used", above=0.95, of="storage_size", cause="disk-filling"
+    ),
 }
 
 
@@ -72,9 +77,15 @@ class ForecastSettings(Settings, frozen=True, kw_only=True):
     enabled: bool = True
     series_max: PositiveInt = 20_000  # series with a limit; 1.6 KB each
     step_seconds: PositiveFloat = 120.0  # of the fast pace; the slow one is an hour
-    probability: Share = 0.6  # of passing the limit, from which on it is told
-    false_predictions_per_day: PositiveFloat = 1.0
-    limits: dict[str, LimitSettings] = msgspec.field(default_factory=lambda: dict(LIMITS))
+    probability: Share = 0.9  # of passing the limit within what is looked ahead
+    false_predictions_per_day: PositiveFloat = 0.15  # one a week for the whole site
+    limits: dict[str, LimitSettings] = {}  # beside those that ship, or instead of one of that name
+    shipped: bool = True  # watch the limits that ship, too
+
+    @property
+    def watched(self) -> dict[str, LimitSettings]:
+        """All limits, one's own first: a series has the first that fits."""
+        return {**self.limits, **(LIMITS if self.shipped else {}), **self.limits}
 
 
 class DetectionSettings(Settings, frozen=True, kw_only=True):

@@ -2,8 +2,8 @@
 
 A prediction is hit when its limit is passed by its deadline, with time to act before; late when it was told
 too shortly before; false when the deadline goes by. One that was hit is shown while the series is beyond
-its limit; until it kept within it for a day, no breach of it is news. What became of them is the price of
-the next: the budget is charged for the doubt that is left.
+its limit; until it kept within it for a day, no breach of it is news. What became of those of a limit
+corrects the probability of the next: where they were false, they fall silent, but are judged on.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import msgspec
 JUDGED_KEPT = 500
 RESTS_NS = 86_400_000_000_000  # within its limit for so long: the next breach is news
 CALM_STEPS = 2  # within the limit, before a breach is no longer shown
-PRIOR_HITS, PRIOR = 2.0, 3.0  # what the record of a limit starts from
+PRIOR = 4.0  # predictions' worth of trust in what is stated: Laplace's, with another base rate
 
 
 class Prediction(msgspec.Struct):
@@ -47,6 +47,7 @@ class Prediction(msgspec.Struct):
     lead_s: float = 0.0  # from the telling to the breach
     calm: int = 0  # steps within the limit since it was hit
     beyond_ns: int = 0  # when it was last past its limit
+    stated: float = 0.0  # what the forecast said; `probability` is that corrected by the record
 
 
 class Judge:
@@ -58,11 +59,11 @@ class Judge:
         self.ended: list[Prediction] = []
         self.record: dict[str, dict[str, float]] = {}
 
-    def doubt(self, limit: str, probability: float) -> float:
-        """Return how likely a prediction is to be false, by its own word and by the limit's record."""
+    def calibrated(self, limit: str, stated: float) -> float:
+        """Return how likely a prediction is right: by its own word, and by what became of its limit's others."""
         counts = self._counts(limit)
-        right = counts["hit"] + counts["late"] + PRIOR_HITS
-        return 1.0 - probability * right / (right + counts["false"] + PRIOR - PRIOR_HITS)
+        right = counts["hit"] + counts["late"]
+        return (PRIOR * stated + right) / (PRIOR + right + counts["false"])
 
     def step(self, key: tuple[str, str, int], *, beyond: bool | None, now_ns: int) -> str:
         """A step of a series with an open prediction ended; return what became of it, "" as yet.

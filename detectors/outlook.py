@@ -18,6 +18,7 @@ FAST, SLOW = 0, 1
 RINGS = (24, 168)
 LEADS = (60, 168)  # steps that are looked ahead: two hours of two minutes, a week of hours
 JUDGED_MIN = 12.0  # forecasts before a series' record counts
+TIE = 1.03  # an error so many times naive's is no worse: two averages of like forecasts differ by as much
 RECORD_LEADS = (1, 2)  # places in kernels.LEADS whose errors are the record: 6 and 24 steps
 
 # name: (columns, dtype, what an empty place holds)
@@ -29,6 +30,7 @@ ARRAYS: dict[str, tuple[tuple[int, ...], Any, float]] = {
     "usual_times": ((), np.float64, 0.0),
     "total": ((2,), np.float64, 0.0),  # of the running step of each pace
     "count": ((2,), np.float64, 0.0),
+    "found": ((), np.int64, -2),  # fast step in which another rule last found it rising
     "streak": ((2,), np.int64, 0),  # evaluations in a row that promised a breach
     "hours": ((24,), np.float32, 0.0),
     "yesterday": ((24,), np.float32, 0.0),
@@ -41,7 +43,8 @@ ARRAYS: dict[str, tuple[tuple[int, ...], Any, float]] = {
         ("ring", (ring,), np.nan),
         ("made", (kernels.KEPT, 2), np.nan),
         ("error", (kernels.ERRORS,), 0.0),
-        ("now", (3,), np.nan),
+        ("usual_trend", (2,), 0.0),
+        ("now", (4,), np.nan),
     )
 }
 
@@ -114,9 +117,9 @@ class Outlooks:
         self.total[:n, pace] = self.count[:n, pace] = 0.0
         kernels.advance(
             step, self._skipped[pace], self.steps_s[pace], pace, np.ascontiguousarray(value),
-            self.hours, self.yesterday, self.seen, self._arrays[f"ring{pace}"],
-            self._arrays[f"made{pace}"], self._arrays[f"error{pace}"], self._arrays[f"now{pace}"],
-            self._work,
+            self.logs[:n], self.hours, self.yesterday, self.seen, self._arrays[f"ring{pace}"],
+            self._arrays[f"made{pace}"], self._arrays[f"error{pace}"],
+            self._arrays[f"usual_trend{pace}"], self._arrays[f"now{pace}"], self._work,
         )  # fmt: skip
         if pace == SLOW:
             # A day is known now: what was forecast without it is another kind of forecast.
@@ -133,8 +136,8 @@ class Outlooks:
         out = np.zeros((n, 6))
         kernels.breach(
             step, self.steps_s[pace], LEADS[pace], self.sign[:n], self.limit[:n],
-            self.usual_times[:n], self.hours, self.seen, self._arrays[f"error{pace}"],
-            self._arrays[f"now{pace}"], out,
+            self.usual_times[:n], self.logs[:n], self.hours, self.seen,
+            self._arrays[f"error{pace}"], self._arrays[f"now{pace}"], out,
         )  # fmt: skip
         return out
 
@@ -160,7 +163,7 @@ class Outlooks:
     def licensed(self, pace: int) -> NDArray[np.bool_]:
         """Return which places may show a forecast: judged often enough, and no worse than naive."""
         ours, naive, judged = self.record(pace)
-        found: NDArray[np.bool_] = (judged >= JUDGED_MIN) & (ours <= naive)
+        found: NDArray[np.bool_] = (judged >= JUDGED_MIN) & (ours <= TIE * naive)
         return found
 
     def snapshot(self, out: Any) -> None:
@@ -181,5 +184,5 @@ class Outlooks:
         self._allocate(max(PLACES_FIRST, self.places))
         for name in ARRAYS:
             kept = read_array(state, name)
-            if kept is not None:
+            if kept is not None and kept.shape[1:] == self._arrays[name].shape[1:]:
                 self._arrays[name][: self.places] = kept

@@ -5,9 +5,12 @@ day, and steps of an hour, whose trend is that of the same hours from day to day
 and 24 steps ago is held against what came, beside seasonal naive (the same hour yesterday; the last
 value where there is no yesterday): the mean errors are the width of the next forecast, and its licence.
 
-A trend counts only where its older and its newer half agree: a step is no trend. Values may be logarithms:
-then growth is by a factor a step. Blind to changes that begin after the last value, and to weekends (the
-day before is what counts).
+A trend counts only where its older and its newer half agree: a step is no trend. How sure it is comes from
+the spread of its differences and, at the fast pace, from how large such trends usually are by chance in this
+series: that holds whatever its noise is like, also where neighbouring steps are alike. What is doubted of a
+trend widens the forecast the further it goes. Values may be logarithms; growth goes on in a straight line of
+the plain values. Blind to changes that begin after the last value, and to weekends (the day before is what
+counts).
 
 A series takes 1.3 KB; only series with a limit have that (detectors.prediction).
 
@@ -28,15 +31,19 @@ KEPT = 24  # forecasts that wait to be judged
 LEADS = (1, 6, 24)  # steps
 ERRORS = 7  # of us and of naive by lead, and how many were judged
 JUDGED = 6
-GAIN = 0.03  # of the error averages once they are old
+GAINS = (0.004, 0.02)  # of the error averages of each pace once they are old: half a day, two days
+ERRORS_KNOWN, ERROR_MOST = 24.0, 4.0  # then no error teaches more than so many usual ones
 PAIRS = 12  # fast pace: differences over twelve steps
 DAY = 24  # slow pace: steps of a day
 DAYS_LOOKED_AT = 6
-AGREE = 0.25  # share of the trend that both of its halves must show
+AGREE = 0.5  # share of the trend that both of its halves must show
 SEASON_GAIN = 0.3
-SHRINK = 4.0  # sigmas squared at which half of a trend is believed
+SHRINK_LEVEL, SHRINK_TREND = 16.0, 81.0  # sigmas to the fourth at which half is believed
 MAD_TO_SIGMA, MAE_TO_SIGMA = 1.4826, 1.2533
 WORK = 24
+USUAL_GAIN = 0.002  # of the usual size of a trend: 16 hours of two minutes
+USUAL_MIN = 36.0  # trends seen before one may be sure
+USUAL_MOST = 3.0  # times the usual size that one trend teaches: a fault must not become usual
 
 
 @inline
@@ -87,7 +94,7 @@ def _halves(older, newer, slope):  # type: ignore[no-untyped-def]
     """Return the slope, 0 where a half of the time does not show it too."""
     if slope == 0.0 or older / slope < AGREE or newer / slope < AGREE:
         return 0.0
-    return slope if abs(newer) > abs(slope) else newer
+    return slope
 
 
 @inline
@@ -109,9 +116,17 @@ def _climb(ring, hours, whole, i, step, step_s):  # type: ignore[no-untyped-def]
     return (sums / counted - before / counted_before) / (PAIRS // 2)
 
 
+@inline
+def _ahead(level, slope, lead, logs):  # type: ignore[no-untyped-def]
+    """The level so many steps ahead: a straight line, of the plain values also where logarithms are kept."""
+    if logs and slope > 0.0:
+        return level + math.log1p(slope * lead)
+    return level + slope * lead
+
+
 @kernel(
-    "i8(i8, i8, f8, i8, const f8[::1], f4[:,::1], f4[:,::1], u1[:,::1], f4[:,::1], f4[:,:,::1],"
-    " f4[:,::1], f4[:,::1], f8[::1])"
+    "i8(i8, i8, f8, i8, const f8[::1], const u1[::1], f4[:,::1], f4[:,::1], u1[:,::1], f4[:,::1],"
+    " f4[:,:,::1], f4[:,::1], f4[:,::1], f4[:,::1], f8[::1])"
 )
 def advance(
     step: int,
@@ -119,12 +134,14 @@ def advance(
     step_s: float,
     daily: int,
     value: NDArray[np.float64],
+    logs: NDArray[np.uint8],
     hours: NDArray[np.float32],
     yesterday: NDArray[np.float32],
     seen: NDArray[np.uint8],
     ring: NDArray[np.float32],
     made: NDArray[np.float32],
     error: NDArray[np.float32],
+    usual_trend: NDArray[np.float32],
     now: NDArray[np.float32],
     work: NDArray[np.float64],
 ) -> int:
@@ -132,11 +149,14 @@ def advance(
 
     In      step, number of the step that ended (time / step_s); skipped, steps without a call before
             it; daily 1 = the trend is that from day to day, 0 = that of the last 24 steps; value
-            float64[M], mean of the step, NaN = nothing came; work float64[24].
+            float64[M], mean of the step, NaN = nothing came; logs uint8[M], 1 = it is a logarithm; work
+            float64[24].
     Inout   hours, yesterday float32[M, 24], seen uint8[M, 24]: usual and last value of each hour (learned
             at the daily pace only); ring float32[M, R], last values, R >= 24, daily >= 96; made
-            float32[M, 24, 2], level and trend of past forecasts; error float32[M, 7].
-    Out     now float32[M, 3]: level over the usual day, trend a step, how many sigmas the trend is.
+            float32[M, 24, 2], level and trend of past forecasts; error float32[M, 7]; usual_trend
+            float32[M, 2], mean size of a trend and how many were seen (fast pace only).
+    Out     now float32[M, 4]: level over the usual day, trend a step, how many sigmas the trend is, and
+            one of them.
     Returns M, or -1 when a length is wrong: nothing was changed.
     """
     rows = value.size
@@ -144,6 +164,8 @@ def advance(
     if work.size < WORK or size < 2 * PAIRS or (daily and size < (DAYS_LOOKED_AT + 1) * DAY):
         return -1
     if ring.shape[0] < rows or made.shape[0] < rows or error.shape[0] < rows or now.shape[0] < rows:
+        return -1
+    if logs.size != rows or usual_trend.shape[0] < rows:
         return -1
     middle_s = (step + 0.5) * step_s
     for i in range(rows):
@@ -157,14 +179,15 @@ def advance(
         # ---- judge
         if np.isfinite(y):
             judged = np.float64(error[i, JUDGED])
-            gain = max(GAIN, 1.0 / (judged + 1.0))
+            gain = max(GAINS[daily], 1.0 / (judged + 1.0))
             any_judged = False
             for n in range(3):
                 lead = LEADS[n]
                 level = np.float64(made[i, (step - lead) % KEPT, 0])
                 if not np.isfinite(level):
                     continue
-                off = abs(y - usual - level - lead * np.float64(made[i, (step - lead) % KEPT, 1]))
+                was = np.float64(made[i, (step - lead) % KEPT, 1])
+                off = abs(y - usual - _ahead(level, was, lead, logs[i]))
                 naive = np.float64(ring[i, (step - lead) % size])
                 if whole:
                     naive = _season(yesterday, whole, i, middle_s)
@@ -172,6 +195,9 @@ def advance(
                     continue
                 off_naive = abs(y - naive)
                 first = error[i, n] == 0.0 and error[i, 3 + n] == 0.0
+                if judged >= ERRORS_KNOWN:
+                    off = min(off, ERROR_MOST * np.float64(error[i, n]) + 1e-12)
+                    off_naive = min(off_naive, ERROR_MOST * np.float64(error[i, 3 + n]) + 1e-12)
                 g = 1.0 if first else gain
                 error[i, n] += g * (off - np.float64(error[i, n]))
                 error[i, 3 + n] += g * (off_naive - np.float64(error[i, 3 + n]))
@@ -209,14 +235,19 @@ def advance(
                 days += 1
                 if days <= 2:
                     newer = sums / days / DAY
-            if days >= 2:
+                if days < 2:
+                    continue
                 mean = sums / days
-                slope = mean / DAY
                 wander = math.sqrt(max(squares / days - mean * mean, 0.0) * days / (days - 1))
                 # Noise of the hours cancels between days, so that only the first and the last remain.
-                doubt = max(1.25 * noise / days / days, wander / math.sqrt(float(days))) / DAY
-                rest = days - min(days, 2)
-                older = slope if rest == 0 else (sums - newer * DAY * 2) / rest / DAY
+                error_of_mean = (
+                    max(1.25 * noise / days / days, wander / math.sqrt(float(days))) / DAY
+                )
+                # As many days as make it surest, from three on: what was before it began is no part of it.
+                if days <= 3 or abs(mean) / DAY * doubt > abs(slope) * error_of_mean:
+                    slope, doubt = mean / DAY, error_of_mean
+                    rest = days - 2
+                    older = slope if rest == 0 else (sums - newer * DAY * 2) / rest / DAY
         else:
             n = 0
             for k in range(PAIRS):
@@ -232,23 +263,34 @@ def advance(
                 slope = one / PAIRS
                 # Twelve differences may agree by chance: the usual error of one step is the least noise.
                 usually = math.sqrt(2.0) * MAE_TO_SIGMA * np.float64(error[i, 0])
-                doubt = 1.25 * max(_spread(work, n, one), usually) / math.sqrt(0.5 * n) / PAIRS
+                doubt = 1.25 * max(_spread(work, n, one), usually) / math.sqrt(float(n)) / PAIRS
+                steepness, trends = abs(slope), np.float64(usual_trend[i, 1])
+                usual_size = np.float64(usual_trend[i, 0])
+                if trends < USUAL_MIN:
+                    doubt = max(doubt, steepness)
+                else:
+                    doubt = max(doubt, MAE_TO_SIGMA * usual_size)
+                    steepness = min(steepness, USUAL_MOST * usual_size)
+                share = max(USUAL_GAIN, 1.0 / (trends + 1.0))
+                usual_trend[i, 0] += share * (steepness - usual_size)
+                usual_trend[i, 1] = min(trends + 1.0, 1e6)
                 newer = _climb(ring, hours, whole, i, step, step_s)
                 older = _climb(ring, hours, whole, i, step - PAIRS, step_s)
         slope = _halves(older, newer, slope)
         sure = abs(slope) / max(doubt, 1e-12 + 1e-6 * abs(slope))
-        # What may be chance is believed by so much less: a trend, and a level beside the usual day.
-        slope *= sure * sure / (sure * sure + SHRINK)
+        # What may be chance is forecast by so much less: a trend, and a level beside the usual day.
+        believed = slope * sure**4 / (sure**4 + SHRINK_TREND)
         if whole and count > 0:
             chance = MAE_TO_SIGMA * np.float64(error[i, 0]) / math.sqrt(float(count))
-            level *= level * level / (level * level + SHRINK * chance * chance + 1e-300)
+            level *= level**4 / (level**4 + SHRINK_LEVEL * chance**4 + 1e-300)
         # The mean is that of the middle of its time.
-        level += slope * 0.5 * ((DAY if daily else PAIRS) - 1)
-        now[i, 0] = level
+        middle = 0.5 * ((DAY if daily else PAIRS) - 1)
+        now[i, 0] = level + slope * middle
         now[i, 1] = slope
         now[i, 2] = min(sure, 1e6)
-        made[i, step % KEPT, 0] = level
-        made[i, step % KEPT, 1] = slope
+        now[i, 3] = doubt
+        made[i, step % KEPT, 0] = level + believed * middle
+        made[i, step % KEPT, 1] = believed
         # ---- the usual day
         if daily and np.isfinite(y):
             hour = step % 24
@@ -276,8 +318,8 @@ def _sigma(error, i, lead):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    "i8(i8, f8, i8, const f8[::1], const f8[::1], const f8[::1], const f4[:,::1], const u1[:,::1],"
-    " const f4[:,::1], const f4[:,::1], f8[:,::1])"
+    "i8(i8, f8, i8, const f8[::1], const f8[::1], const f8[::1], const u1[::1], const f4[:,::1],"
+    " const u1[:,::1], const f4[:,::1], const f4[:,::1], f8[:,::1])"
 )
 def breach(
     step: int,
@@ -286,6 +328,7 @@ def breach(
     sign: NDArray[np.float64],
     limit: NDArray[np.float64],
     usual_times: NDArray[np.float64],
+    logs: NDArray[np.uint8],
     hours: NDArray[np.float32],
     seen: NDArray[np.uint8],
     error: NDArray[np.float32],
@@ -296,7 +339,7 @@ def breach(
 
     In      step, the last one that ended; sign float64[M], 1 = the limit is above, -1 = below, 0 = none;
             limit float64[M], and usual_times float64[M]: times the usual value that is added to it;
-            hours, seen, error, now as `advance` left them.
+            logs uint8[M]; hours, seen, error, now as `advance` left them.
     Out     out float64[M, 6]: the highest probability, steps until it is .5, .05 and .95 (0 = not
             within the leads), the expected value and its sigma at the first of them, else at the end.
     Returns how many rows have a limit and a level, or -1 when a length is wrong.
@@ -304,11 +347,13 @@ def breach(
     rows = sign.size
     if limit.size != rows or usual_times.size != rows or out.shape[0] < rows or out.shape[1] < 6:
         return -1
+    if logs.size != rows or now.shape[0] < rows:
+        return -1
     count = 0
     for i in range(rows):
         for k in range(6):
             out[i, k] = 0.0
-        level, slope = np.float64(now[i, 0]), np.float64(now[i, 1])
+        level, slope, doubt = np.float64(now[i, 0]), np.float64(now[i, 1]), np.float64(now[i, 3])
         if sign[i] == 0.0 or not np.isfinite(level):
             continue
         whole = _whole(seen, i)
@@ -318,8 +363,8 @@ def breach(
         for lead in range(1, leads + 1):
             base = _season(hours, whole, i, (step + lead + 0.5) * step_s)
             most = limit[i] + usual_times[i] * base
-            centre = base + level + slope * lead
-            sigma = _sigma(error, i, np.float64(lead))
+            centre = base + _ahead(level, slope, np.float64(lead), logs[i])
+            sigma = math.hypot(_sigma(error, i, np.float64(lead)), doubt * lead)
             z = sign[i] * (centre - most) / sigma
             p = 0.0
             if z > -6.0:  # the normal distribution to 1.5e-4

@@ -1,9 +1,11 @@
 """Predicted alerts: which series will pass a limit, when and how surely, judged when the time has come.
 
 Looks only at series with a limit: a capacity, a threshold, a multiple of what is usual. A prediction is
-opened where the trend is real (detectors.outlook_kernels), the breach likely, three evaluations in a row
-say so, the series' own forecasts were no worse than seasonal naive, and the budget for false predictions
-has room; it is shown in every tick until it is judged or no longer likely.
+opened where the trend is real (detectors.outlook_kernels), the 90 % quantile of the time to the breach lies
+before the horizon, three evaluations in a row say so, and the series' own forecasts were no worse than seasonal
+naive. It is judged in any case. It is told where the record of its limit leaves it more likely than not and the
+budget for false predictions has room; then it is shown until it is judged or no longer likely. Where another
+rule has found the same rise (detectors.signatures), less does.
 
 Blind to what has no trend: a step, a failure, a peak that is higher than yesterday's for the first time.
 """
@@ -31,8 +33,17 @@ from telemetry.errors import ConfigError
 from telemetry.views import View
 
 DETECTOR = "predicted"
-SURE = 3.0  # sigmas that a trend must be
+SURE = (
+    4.0,
+    3.0,
+)  # sigmas that a trend must be, at each pace: a day holds many more steps than days
+SURE_FOUND, LIKELY_FOUND = (
+    2.0,
+    0.8,
+)  # sigmas, and share of the probability, where a rule found it too
+RISE = "trend"  # that rule
 CONFIRM = 3  # evaluations in a row
+TOLD = 0.5  # calibrated: likelier than not
 LET_GO = 0.5  # of the probability asked: below, it no longer looks like it
 SLACK = 1.25  # of the latest time, before a prediction is false
 Z = (-1.645, -0.674, 0.0, 0.674, 1.645)  # of the quantiles .05, .25, .5, .75, .95
@@ -73,6 +84,7 @@ class Predictor:
         directory: SeriesDirectory | None, network: NetworkMap | None,
     ) -> None:  # fmt: skip
         self._settings = settings
+        self._limits = settings.watched
         self._directory = directory
         self._network = network
         self._budget = AlertBudget(false_alerts_per_day=settings.false_predictions_per_day)
@@ -80,11 +92,11 @@ class Predictor:
         self._watched: dict[tuple[str, str], _Watched] = {}
         if settings.enabled and directory is not None:
             known = {view.name: view for view in views}
-            for name, limit in settings.limits.items():
+            for name, limit in self._limits.items():
                 _check(name, limit, known)
-            for view, measure in sorted({(x.view, x.measure) for x in settings.limits.values()}):
+            for view, measure in sorted({(x.view, x.measure) for x in self._limits.values()}):
                 named = {
-                    name: limit for name, limit in settings.limits.items()
+                    name: limit for name, limit in self._limits.items()
                     if (limit.view, limit.measure) == (view, measure)
                 }  # fmt: skip
                 fast_s = max(settings.step_seconds, known[view].tick_seconds)
@@ -106,15 +118,19 @@ class Predictor:
 
     # ---- ticks
 
-    def take(self, view: str, frame: Batch) -> list[Finding]:
-        """Take a frame; return a finding for each prediction that stands."""
-        found: list[Finding] = []
+    def take(self, view: str, frame: Batch, found: Sequence[Finding] = ()) -> list[Finding]:
+        """Take a frame and what others found in it; return a finding for each prediction that stands."""
+        made: list[Finding] = []
         for (name, measure), watched in self._watched.items():
             if name != view or frame.rows < 2:
                 continue
             self._fold(view, measure, watched, frame, weight=1.0)
-            found += self._findings(view, measure, watched, frame)
-        return found
+            rising = [one.row for one in found if one.detector == RISE and one.measure == measure]
+            if rising:
+                places = watched.place[frame["row"][rising].astype(np.int64)]
+                watched.outlooks.found[places[places >= 0]] = watched.outlooks.step[outlook.FAST]
+            made += self._findings(view, measure, watched, frame)
+        return made
 
     def bootstrap(self, view: str, frame: Batch) -> None:
         """Learn a frame of history."""
@@ -277,8 +293,12 @@ class Predictor:
             return
         out = looks.breaches(pace, step)
         trend = getattr(looks, f"now{pace}")[:n]
-        likely = out[:, 0] >= self._settings.probability
-        promising = likely & (out[:, 1] > 0) & (trend[:, 2] >= SURE) & looks.licensed(pace)
+        asked, likely, sure = self._settings.probability, out[:, 0], trend[:, 2]
+        promising = (likely >= asked) & (sure >= SURE[pace])
+        if pace == outlook.FAST:
+            found = looks.found[:n] >= step - 1
+            promising |= found & (likely >= LIKELY_FOUND * asked) & (sure >= SURE_FOUND)
+        promising &= (out[:, 1] > 0) & looks.licensed(pace)
         promising &= looks.sign[:n] * trend[:, 1] > 0.0
         promising &= self._beyond(watched, mean, now_ns, step_s) == 0.0
         streak = looks.streak[:n, pace]
@@ -300,7 +320,7 @@ class Predictor:
                 one = self._open(view, measure, watched, place, out[place], pace, now_ns)
                 self.judge.open[known] = one
                 self._judged.add("made")
-            one.admitted = self._budget.spend(self.judge.doubt(one.limit, one.probability))
+            one.admitted = one.probability >= TOLD and self._budget.spend(1.0 - one.probability)
             if not one.admitted:
                 self._judged.add("held_back")
 
@@ -329,7 +349,8 @@ class Predictor:
         looks = watched.outlooks
         step_ns = round(looks.steps_s[pace] * 1e9)
         plain = math.exp if looks.logs[place] else float
-        one.said, one.probability = True, _six(out[0])
+        one.said, one.stated = True, _six(out[0])
+        one.probability = _six(self.judge.calibrated(one.limit, one.stated))
         one.likely_ns, one.earliest_ns = (now_ns + int(out[k]) * step_ns for k in (1, 2))
         one.latest_ns = now_ns + int(out[3]) * step_ns if out[3] else 0
         one.quantiles = [_six(plain(min(out[4] + z * out[5], 700.0))) for z in Z]
@@ -364,6 +385,7 @@ class Predictor:
         record = self.judge.table().get(one.limit, {"hit": 0, "late": 0, "false": 0})
         return {
             "limit": one.limit, "limit_value": one.value, "above": one.above,
+            "cause": self._limits[one.limit].cause if one.limit in self._limits else DETECTOR,
             "probability": one.probability, "made_ns": one.made_ns, "likely_ns": one.likely_ns,
             "earliest_ns": one.earliest_ns, "latest_ns": one.latest_ns,
             "quantiles": one.quantiles, "outcome": one.outcome, "ended_ns": one.ended_ns,

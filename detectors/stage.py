@@ -180,7 +180,7 @@ class DetectionStage:
                 if not incomplete and batch.rows > 1:
                     found += _points(batch, measure, columns, name)
         if not incomplete:
-            found += self.predictor.take(view.name, batch)
+            found += self.predictor.take(view.name, batch, found)
         self._waiting.append((end_ns, view.name, batch, scores, found))
         widened = batch.with_columns(self._schemas[view.name], {**batch.columns, **added})
         return [widened]

@@ -67,7 +67,7 @@ def series(
     aggregates: Sequence[str],
     limit: int,
 ) -> list[dict[str, Any]]:
-    """Return rows of time_s, view, entity, measure and the aggregates, in time order."""
+    """Return rows of time_s, view, entity, measure, key and the aggregates, in time order."""
     address = running_desk(state)
     if not address:
         from history.reader import HistoryReader
@@ -84,7 +84,7 @@ def series(
             )
         finally:
             connection.close()
-        names = ("time_s", "view", "entity", "measure", *aggregates)
+        names = ("time_s", "view", "entity", "measure", "key", *aggregates)
         return [{name: row[name] for name in names} for row in rows]
     asked = {
         "match": match,
@@ -101,6 +101,7 @@ def series(
             "view": one["view"],
             "entity": one["entity"],
             "measure": one["measure"],
+            "key": one["key"],
             **{name: one["values"][name][i] for name in aggregates},
         }
         for one in answer.series

@@ -21,6 +21,10 @@ import click
 @click.option(
     "--group", "as_group", is_flag=True, help="Forecast the sum of all that match, not each."
 )
+@click.option("--by", "by", type=click.Choice(["site", "bundle", "service", "customer"]),
+              help="Forecast groups of interfaces by the network map; MATCH is a group's name.")  # fmt: skip
+@click.option("--capacity", type=click.FloatRange(0.0, min_open=True),
+              help="With --by: say when this share of all members' speed is passed.")  # fmt: skip
 @click.option("--file", "from_file", is_flag=True, help="MATCH is a CSV file, not series.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table",
               show_default=True)  # fmt: skip
@@ -35,6 +39,8 @@ def forecast(
     above: float | None,
     below: float | None,
     as_group: bool,
+    by: str | None,
+    capacity: float | None,
     from_file: bool,
     output: str,
     path: Path | None,
@@ -54,23 +60,31 @@ def forecast(
     if record:
         _print_record(output, state)
         return
-    if not match:
+    if not match and not by:
         raise click.UsageError("say which series, such as view=interface,entity=ams1*")
     if above is not None and below is not None:
         raise click.UsageError("--above or --below, not both")
+    if capacity is not None and (not by or above is not None or below is not None):
+        raise click.UsageError("--capacity goes with --by, without --above and --below")
     now_ns = SystemClock().now_ns()
     horizon_s = (now_ns - time_ns(horizon, now_ns=now_ns)) // 10**9
     if horizon_s < 1:
         raise click.UsageError(f"--horizon {horizon!r} must be a span such as 2h")
     step_s = step or _round_step(max(1, horizon_s // 24))
+    limits: dict[str, float] = {}
     if from_file:
         rows = _rows_of_file(Path(match))
+    elif by:
+        rows, limits = _rows_of_groups(match, by, capacity, since, step_s, path, state, now_ns)
     else:
         rows = _rows_of_history(match, since, step_s, path, state, now_ns)
     if as_group:
         rows = {f"{match} (sum of {len(rows)})": _sum(list(rows.values()))}
     leads = max(1, round(horizon_s / step_s))
-    made = [_one(name, points, step_s, leads, above, below) for name, points in rows.items()]
+    made = [
+        _one(name, points, step_s, leads, limits.get(name, above), below)
+        for name, points in rows.items()
+    ]
     if output == "json":
         click.echo(json.dumps(made))
     else:
@@ -142,26 +156,65 @@ def _rows_of_file(path: Path) -> dict[str, list[tuple[int, float]]]:
 def _rows_of_history(
     match: str, since: str, step_s: int, path: Path | None, state: Path | None, now_ns: int
 ) -> dict[str, list[tuple[int, float]]]:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in _history(match, since, step_s, path, state, now_ns):
+        way = next(
+            (f" {d}" for d in ("in", "out") if f"direction={d}" in row["key"].split(",")), ""
+        )
+        name = f"{row['view']} {row['entity']} {row['measure']}{way}"
+        value = float("nan") if row["avg"] is None else float(row["avg"])
+        found.setdefault(name, []).append((int(row["time_s"]), value))
+    return found
+
+
+def _history(
+    match: str, since: str, step_s: int, path: Path | None, state: Path | None, now_ns: int
+) -> list[dict[str, Any]]:
     from telemetry.errors import ConfigError
     from tocsin import ask
     from tocsin.config import load_config
     from tocsin.state import state_dir
     from tocsin.times import time_ns
 
-    since_ns = time_ns(since, now_ns=now_ns)
-    config, folder = load_config(path), state_dir(state)
     rows = ask.series(
-        config, folder, match, since_ns=since_ns, until_ns=now_ns, step_seconds=step_s,
-        aggregates=["avg"], limit=100_000,
+        load_config(path), state_dir(state), match, since_ns=time_ns(since, now_ns=now_ns),
+        until_ns=now_ns, step_seconds=step_s, aggregates=["avg"], limit=100_000,
     )  # fmt: skip
     if not rows:
         raise ConfigError(f"no series matches {match!r} since {since}; `tocsin series` shows some")
-    found: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        name = f"{row['view']} {row['entity']} {row['measure']}"
-        value = float("nan") if row["avg"] is None else float(row["avg"])
-        found.setdefault(name, []).append((int(row["time_s"]), value))
-    return found
+    return rows
+
+
+def _rows_of_groups(
+    match: str, by: str, capacity: float | None, since: str, step_s: int, path: Path | None,
+    state: Path | None, now_ns: int,
+) -> tuple[dict[str, list[tuple[int, float]]], dict[str, float]]:  # fmt: skip
+    """Return the octets of each group in each direction, and the limits of those whose speed is known."""
+    import fnmatch
+
+    from correlator.tables.network_map import NetworkFile
+    from runtime.settings import load
+    from telemetry.errors import ConfigError
+    from tocsin import map_groups
+    from tocsin.config import load_config
+
+    config = load_config(path)
+    if not config.network.map:
+        raise ConfigError("--by needs a network map: [network] map = a file")
+    known = map_groups.groups(load(Path(config.network.map), NetworkFile, environment={}), by)
+    chosen = [one for one in known if fnmatch.fnmatchcase(one.name, match or "*")]
+    if not chosen:
+        names = ", ".join(one.name for one in known[:20]) or "none"
+        raise ConfigError(f"no {by} of the network map is {match!r}; it has: {names}")
+    found, limits = dict[str, list[tuple[int, float]]](), dict[str, float]()
+    speed = {one.name: one.octets_per_second for one in chosen}
+    rows = _history("view=interface,measure=octets", since, step_s, path, state, now_ns)
+    for (name, measure, direction), points in map_groups.sums(rows, chosen).items():
+        title = f"{by} {name} {measure} {direction}"
+        found[title] = points
+        if capacity is not None and speed[name]:
+            limits[title] = capacity * speed[name]
+    return found, limits
 
 
 def _sum(members: list[list[tuple[int, float]]]) -> list[tuple[int, float]]:

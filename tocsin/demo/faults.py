@@ -13,8 +13,9 @@ slow-leak           one customer's prefix sends more and more to a single host: 
 of attacks.CLASSES  an attack of that security class (tocsin.demo.attacks); of brute force the logs of the
                     attacker's router tell as well
 subprefix-hijack    an AS from outside announces half of a customer's prefix; BMP tells, no traffic follows
-capacity-breach     traffic to one customer grows steadily to what its interface was not meant for (slow)
-optical-degradation the light that one link receives fades; its traffic is not touched (slow)
+capacity-breach     traffic to one customer grows evenly beyond the speed of its interface (slow)
+optical-degradation the light that one end of a link receives fades; its traffic is not touched (slow)
+disk-filling        the disk of a router fills to its end (slow)
 flash-crowd         no fault: ordinary clients from everywhere want one prefix, over five minutes up to
                     one or two times its own volume
 """
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from tocsin.demo import attacks
+from tocsin.demo.conditions import DISK
 from tocsin.demo.network import DemoNetwork
 from tocsin.demo.traffic import Fault
 
@@ -43,6 +45,8 @@ VECTORS = (
     "udp-flood",
     "syn-flood",
 )
+SLOW_KINDS = ("capacity-breach", "optical-degradation", "disk-filling")
+SLOW = ("slow-leak", *SLOW_KINDS)  # found before they end, best told before they hurt
 NO_FAULT = ("flash-crowd",)
 
 
@@ -63,12 +67,26 @@ def make_fault(
     if kind == "exporter-down":
         router = network.names[int(random.integers(len(network.names)))]
         return Fault(kind, router, start_ns, end_ns)
+    if kind == "optical-degradation":
+        ends = [face for face in network.file.interface if face.link]
+        face = ends[int(random.integers(len(ends)))]
+        detail = {"router": face.router, "interface": face.name}
+        detail["fall_db"] = float(random.uniform(8.0, 11.0))
+        affects = (f"{face.router}:{face.name}", face.link)
+        return Fault(kind, f"{face.router} {face.name}", start_ns, end_ns, affects, detail)
+    if kind == "disk-filling":
+        router = network.names[int(random.integers(len(network.names)))]
+        detail = {"router": router, "share_at_end": float(random.uniform(0.97, 1.0))}
+        return Fault(kind, f"{router} {DISK}", start_ns, end_ns, (router,), detail)
     candidates = np.arange(len(network.prefix_text))
     if kind == "slow-leak":  # the busier half: what leaks slowly is lost in a handful of flows
         candidates = np.argsort(-network.prefix_weight, kind="stable")[: len(candidates) // 2]
     row = int(candidates[int(random.integers(len(candidates)))])
     prefix = network.prefix_text[row]
     affects = (network.file.prefix[row].customer, network.customer_interface(prefix))
+    if kind == "capacity-breach":
+        detail = {"prefix": prefix, "share_at_end": float(random.uniform(1.05, 1.25))}
+        return Fault(kind, affects[1], start_ns, end_ns, (affects[0], prefix), detail)
     detail = _detail(network, kind, random, row)
     return Fault(kind, prefix, start_ns, end_ns, affects, detail)
 
@@ -128,15 +146,25 @@ def _loud(fault: Fault) -> Fault:
 
 
 def drawn(
-    network: DemoNetwork, *, start_ns: int, seed: int, days: int, per_day: int = 8
-) -> tuple[Fault, ...]:
-    """Return `per_day` faults a day at random times that do not overlap, and two flash crowds."""
-    random = np.random.default_rng([seed, 78])
+    network: DemoNetwork, *, start_ns: int, seed: int, days: int, per_day: int = 8,
+    slow_per_day: int = 1,
+) -> tuple[Fault, ...]:  # fmt: skip
+    """Return faults at random times that do not overlap, and two flash crowds a day.
+
+    Nine a day at most: `per_day` of KINDS and `slow_per_day` of SLOW_KINDS.
+    """
+    random, slow = np.random.default_rng([seed, 78]), np.random.default_rng([seed, 82])
     made: list[Fault] = []
     for day in range(days):
         first = start_ns + day * 86_400 * SECOND
         # Slots of 2 h 40 min with a fault each leave room for a leak of two hours.
-        slots = random.permutation(9)[:per_day]
+        slots = random.permutation(9)
+        for slot in slots[per_day : per_day + slow_per_day].tolist():
+            kind = SLOW_KINDS[int(slow.integers(len(SLOW_KINDS)))]
+            at = first + round((slot * 9600 + float(slow.uniform(60, 1500))) * SECOND)
+            at -= at % (5 * SECOND)
+            made.append(make_fault(network, kind, slow, at, float(slow.uniform(6000, 7200))))
+        slots = slots[:per_day]
         leaks = 0
         for slot in sorted(slots.tolist()):
             kind = KINDS[int(random.integers(len(KINDS)))]
@@ -154,36 +182,6 @@ def drawn(
     return tuple(made)
 
 
-def slow(network: DemoNetwork, *, start_ns: int, seed: int) -> tuple[Fault, ...]:
-    """Return one slow fault of each sort, side by side: what they do grows evenly until they end.
-
-    The leak and the full interface are at busy prefixes: what grows in a handful of flows is lost in noise.
-    """
-    random = np.random.default_rng([seed, 81])
-    file, busiest = network.file, np.argsort(-network.prefix_weight, kind="stable").tolist()
-    entry = file.prefix[busiest[0]]
-    face = next(
-        one
-        for one in file.interface
-        if (one.router, one.customer) == (entry.router, entry.customer)
-    )
-    other = next(row for row in busiest if file.prefix[row].router != entry.router)
-    leaking, detail = file.prefix[other], _detail(network, "slow-leak", random, other)
-    leak = Fault(
-        "slow-leak", leaking.prefix, start_ns, start_ns + 9_000 * SECOND,
-        (leaking.customer, network.customer_interface(leaking.prefix)), detail | {"factor_at_end": 2.0},
-    )  # fmt: skip
-    breach = Fault(
-        "capacity-breach", f"{face.router}:{face.name}", start_ns, start_ns + 10_800 * SECOND,
-        (entry.customer, entry.prefix),
-        {"prefix": entry.prefix, "factor_at_end": 1.5, "interface": [face.router, face.index]},
-    )  # fmt: skip
-    link = file.link[int(random.integers(len(file.link)))].name
-    end_ns = start_ns + 10_800 * SECOND
-    fading = Fault("optical-degradation", link, start_ns, end_ns, (), {"fall_db": 9.0})
-    return leak, breach, fading
-
-
 def played_line(fault: Fault) -> str:
     """Return what the demo says when a fault begins: `link ams1-fra2 cut`."""
     vector = str(fault.detail.get("vector", ""))
@@ -198,7 +196,8 @@ def played_line(fault: Fault) -> str:
         HIJACK: f"AS{fault.detail.get('origin')} announces half of {fault.entity}",
         "slow-leak": f"slow leak from {fault.entity}",
         "capacity-breach": f"traffic to {fault.entity} grows beyond what it was built for",
-        "optical-degradation": f"light of link {fault.entity} fades",
+        "optical-degradation": f"light that {fault.entity} receives fades",
+        "disk-filling": f"disk {fault.entity} fills",
         "flash-crowd": f"flash crowd to {fault.entity} (no fault)",
     }[fault.kind]
 

@@ -35,6 +35,10 @@ CITIES = (
 )  # fmt: skip
 CUSTOMERS_PER_ROUTER = 3
 PREFIXES_PER_CUSTOMER = 2
+KINDS_SHARE = (0.5, 0.35, 0.15)  # of a city's traffic: access, hosting, enterprise
+# Customers bought the next of these rates above three times what they use on the average.
+RATES = (100_000_000, 200_000_000, 500_000_000, 1_000_000_000, 2_500_000_000, 5_000_000_000)
+TRAFFIC = 24_600_000_000  # bit/s of the whole carrier, by 2,000 sampled records a second
 HOPS_MAX = 12
 SPEAKS = ("ipfix", "ipfix", "v9", "v9", "sflow")  # what a router exports, by its number modulo 5
 NETWORK_FILE = Path(__file__).parents[2] / "deploy" / "demo" / "network.toml"
@@ -84,18 +88,23 @@ def build() -> NetworkFile:
             interfaces.append(
                 InterfaceEntry(
                     router=name, index=index, name=f"xe-1/0/{c}", customer=customer,
-                    speed=10_000_000_000,
+                    speed=_speed(weight * KINDS_SHARE[c]),
                 )
             )  # fmt: skip
             for p in range(PREFIXES_PER_CUSTOMER):
                 prefixes.append(
                     PrefixEntry(
                         prefix=f"100.{64 + i}.{c * 16 + p}.0/24", router=name, customer=customer,
-                        weight=round(weight * (0.5, 0.35, 0.15)[c] * (0.65, 0.35)[p], 4),
+                        weight=round(weight * KINDS_SHARE[c] * (0.65, 0.35)[p], 4),
                         kind=kinds[c],
                     )
                 )  # fmt: skip
     return NetworkFile(router=routers, interface=interfaces, link=links, prefix=prefixes)
+
+
+def _speed(weight: float) -> int:
+    share = weight / sum(city[3] for city in CITIES)
+    return next(rate for rate in RATES if rate >= 3 * share * TRAFFIC)
 
 
 def write(network: NetworkFile, path: Path) -> None:

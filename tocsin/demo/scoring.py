@@ -1,11 +1,11 @@
-"""Comparing what was found with what was played: found, cause right, false, delay."""
+"""Comparing what was found with what was played: found, cause right, false, delay, and told how long before."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tocsin.demo.faults import NO_FAULT
+from tocsin.demo.faults import NO_FAULT, SLOW
 from tocsin.demo.traffic import Fault
 
 AFTERMATH_NS = 300_000_000_000
@@ -22,6 +22,9 @@ class Judged:
     delay_seconds: float
     cause_right: bool
     alarm: str
+    lead_seconds: float = (
+        0.0  # of a slow fault: so long before its limit was passed it was predicted
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Score:
     elsewhere: tuple[
         dict[str, Any], ...
     ]  # raised during a fault, but naming neither it nor its victims
+    predictions: tuple[int, int] = (0, 0)  # told, and of those that came true
 
     @property
     def found(self) -> int:
@@ -56,11 +60,12 @@ def judge(
     """Score alerts (as sent) against the faults that began early enough to be found.
 
     Found: an alarm on the fault's entity, or on one it affects, raised by the end of the third whole tick
-    after its start (a slow leak: before its end; a class of security: within a minute). Cause right: the
-    first-ranked cause names kind and entity. False: an alarm that overlaps no fault nor the 5 minutes after
-    it. Elsewhere: one that does, but is neither on a fault's entity or one it affects, nor names such a
-    fault as cause: told beside the figures, for an operator would be sent to the wrong place. The delay
-    counts until the alert leaves: the end of its tick and the lateness.
+    after its start (a slow fault: before its end; a class of security: within a minute). Cause right: the
+    first-ranked cause names kind and entity. Predicted: a `predicted` alert on it came true. False: an
+    alarm that overlaps no fault nor the 5 minutes after it. Elsewhere: one that does, but is neither on a
+    fault's entity or one it affects, nor names such a fault as cause: told beside the figures, for an
+    operator would be sent to the wrong place. The delay counts until the alert leaves: the end of its tick
+    and the lateness.
     """
     raised = [alert for alert in alerts if alert["state"] == "raised"]
     judged = []
@@ -69,7 +74,7 @@ def judge(
             continue
         first_whole_tick_ns = -(-fault.start_ns // tick_ns) * tick_ns
         latest = first_whole_tick_ns + TICKS_TO_FIND * tick_ns
-        if fault.kind == "slow-leak":
+        if fault.kind in SLOW:
             latest = fault.end_ns
         elif "class" in fault.detail:
             latest = max(latest, fault.start_ns + ADDS_UP_NS)
@@ -87,7 +92,7 @@ def judge(
         judged.append(
             Judged(
                 fault, best is not None, delay, best is not None and _right(fault, best),
-                best["title"] if best else "",
+                best["title"] if best else "", _lead_seconds(fault, alerts),
             )
         )  # fmt: skip
     real = [fault for fault in faults if fault.kind not in NO_FAULT]
@@ -103,7 +108,27 @@ def judge(
             false.append(alert)
         elif not any(_concerns(fault, alert) or _right(fault, alert) for fault in around):
             elsewhere.append(alert)
-    return Score(tuple(judged), tuple(false), tuple(elsewhere))
+    told = {alert["id"] for alert in raised if alert["kind"] == "predicted"}
+    true = {alert["id"] for alert in alerts if _outcome(alert) in ("hit", "late")} & told
+    return Score(tuple(judged), tuple(false), tuple(elsewhere), (len(told), len(true)))
+
+
+def _outcome(alert: dict[str, Any]) -> str:
+    return str(alert["explain"].get("forecast", {}).get("outcome", ""))
+
+
+def _lead_seconds(fault: Fault, alerts: Sequence[dict[str, Any]]) -> float:
+    """Return how long before its limit was passed a fault was predicted; 0 where it was not."""
+    if fault.kind not in SLOW:
+        return 0.0
+    leads = [
+        alert["explain"]["forecast"]["ended_ns"] - alert["explain"]["forecast"]["made_ns"]
+        for alert in alerts
+        if _outcome(alert) in ("hit", "late")
+        and fault.start_ns <= alert["explain"]["forecast"]["made_ns"] < fault.end_ns
+        and _concerns(fault, alert)
+    ]
+    return max(leads, default=0) / 1e9
 
 
 def _concerns(fault: Fault, alert: dict[str, Any]) -> bool:
@@ -118,7 +143,7 @@ def _right(fault: Fault, alert: dict[str, Any]) -> bool:
 
 def table(score: Score) -> str:
     """Return the table that the demo ends with."""
-    rows = [("fault", "entity", "found", "delay", "cause right")]
+    rows = [("fault", "entity", "found", "delay", "cause right", "predicted")]
     for one in score.judged:
         rows.append(
             (
@@ -127,9 +152,10 @@ def table(score: Score) -> str:
                 "yes" if one.found else "NO",
                 f"{one.delay_seconds:.0f} s" if one.found else "",
                 ("yes" if one.cause_right else "no") if one.found else "",
+                _predicted(one),
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in rows
     ]
@@ -139,6 +165,15 @@ def table(score: Score) -> str:
         f"{score.found} of {len(score.judged)} faults found, cause right for {score.cause_right}, "
         f"{len(score.false)} false"
     )
+    told, true = score.predictions
+    if told:
+        lines.append(f"{told} predicted alerts, {true} came true")
     lines += [f"  false: {json.dumps(alert['title'])}" for alert in score.false]
     lines += [f"  beside a fault: {json.dumps(alert['title'])}" for alert in score.elsewhere]
     return "\n".join(lines)
+
+
+def _predicted(one: Judged) -> str:
+    if one.fault.kind not in SLOW:
+        return ""
+    return f"{one.lead_seconds / 60:.0f} min before" if one.lead_seconds else "no"

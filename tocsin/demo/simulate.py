@@ -15,9 +15,9 @@ from runtime.metrics import Metrics
 from tocsin.chain import Closing
 from tocsin.config import Config
 from tocsin.demo.bootstrap import bootstrap
+from tocsin.demo.conditions import STEP_NS, Conditions
 from tocsin.demo.faults import drawn, write_truth
 from tocsin.demo.network import load_demo_network
-from tocsin.demo.optics import STEP_NS, Optics
 from tocsin.demo.scoring import Score, judge, table
 from tocsin.demo.settings import demo_config
 from tocsin.demo.traffic import Fault, TrafficModel
@@ -62,7 +62,7 @@ def run_days(
     lateness_ns = round(config.views.lateness_seconds * 1e9)
     length_ns = round(hours * 3.6e12) if hours else days * DAY_NS
     alerts: list[dict[str, Any]] = []
-    optics = Optics(network, faults, seed=seed)
+    conditions = Conditions(network, faults, seed=seed)
     at_ns = START_NS
     while at_ns < START_NS + length_ns:
         batch = model.exported(at_ns, tick_ns)
@@ -71,8 +71,8 @@ def run_days(
         windows.process(batch.slice(0, cut))
         closed = windows.advance(at_ns + lateness_ns)
         windows.process(batch.slice(cut, batch.rows))
-        if optics.needed and at_ns % STEP_NS == 0:
-            back.offer(optics.batches(at_ns))
+        if at_ns % STEP_NS == 0:
+            back.offer(conditions.batches(at_ns))
         for outcome in back.take(Closing(at_ns + lateness_ns, tuple(closed))):
             for alarms in outcome.alarms:
                 for alert in alerts_of(alarms):

@@ -138,6 +138,7 @@ class TrafficModel:
         fixed = np.random.Generator(np.random.Philox(key=[seed, 2**63]))
         gravity *= fixed.lognormal(0.0, PAIR_SIGMA, gravity.shape)
         self._pair_share = (gravity / gravity.sum()).ravel()
+        self._to_prefix = self._pair_share.reshape(gravity.shape).sum(axis=0)
         self._pairs = _Drawn(np.cumsum(self._pair_share))
         self._services = _Drawn(np.cumsum([s[2] for s in SERVICES]))
         self._service = np.array([(s[0], s[1], s[4]) for s in SERVICES], np.int64)
@@ -279,15 +280,14 @@ class TrafficModel:
         if fault.kind in ("flash-crowd", "capacity-breach"):
             age = (start_ns - fault.start_ns) / 1e9
             left = (fault.end_ns - start_ns) / 1e9
-            ramp = min(age / 300.0, left / 300.0, 1.0)
-            factor = detail.get("factor", 0.0)
-            if fault.kind == "capacity-breach":
-                ramp, factor = age / (age + left), detail["factor_at_end"]
             prefix = self._prefix(detail.get("prefix", fault.entity))
-            own = float(
-                self._pair_share.reshape(-1, len(self.network.prefix_text))[:, prefix].sum()
-            )
-            n = int(random.poisson(self._flows_per_second * own * factor * ramp * seconds))
+            if fault.kind == "capacity-breach":
+                more = age / (age + left) * self._room(prefix, detail["share_at_end"])
+            else:
+                ramp = min(age / 300.0, left / 300.0, 1.0)
+                own = float(self._to_prefix[prefix])
+                more = self._flows_per_second * own * detail["factor"] * ramp
+            n = int(random.poisson(more * seconds))
             weight = self.network.prefix_weight.copy()
             weight[self.network.prefix_router == self.network.prefix_router[prefix]] = 0.0
             source = random.choice(len(weight), n, p=weight / weight.sum())
@@ -299,6 +299,21 @@ class TrafficModel:
             )
             return made
         return None
+
+    def _room(self, prefix: int, share: float) -> float:
+        """Return the flows a second that fill a customer's interface to this share of its speed."""
+        network, entry = self.network, self.network.file.prefix[prefix]
+        face = next(
+            one
+            for one in network.file.interface
+            if (one.router, one.customer) == (entry.router, entry.customer)
+        )
+        mine = (network.prefix_router == network.prefix_router[prefix]) & (
+            network.prefix_interface == face.index
+        )
+        octets = SIZE_MEAN * float(sum(s[2] * s[3] for s in SERVICES)) * SAMPLING_RATE
+        usual = self._flows_per_second * float(self._to_prefix[mine].sum())
+        return max(share * face.speed / 8 / octets - usual, 0.0)
 
     def _prefix(self, text: str) -> int:
         return self.network.prefix_text.index(text)

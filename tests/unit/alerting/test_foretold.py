@@ -11,7 +11,7 @@ QUANTILES = [9.0e8, 1.0e9, 1.1e9, 1.2e9, 1.3e9]
 def row(world: AlarmWorld, **fields: Any) -> dict[str, Any]:
     made_ns = world.now_ns
     detail = {
-        "limit": "capacity", "limit_value": 1.125e9, "above": True, "probability": 0.8,
+        "limit": "capacity", "limit_value": 1.125e9, "cause": "capacity-breach", "above": True, "probability": 0.8,
         "made_ns": made_ns, "likely_ns": made_ns + 30 * HOUR_NS, "earliest_ns": made_ns + HOUR_NS,
         "latest_ns": 0, "quantiles": QUANTILES, "outcome": "", "ended_ns": 0, "error": 0.05,
         "error_seasonal_naive": 0.08, "forecasts_judged": 200,

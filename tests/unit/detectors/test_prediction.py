@@ -11,6 +11,7 @@ import pytest
 from correlator.tables.network_map import FileNetworkMap, InterfaceEntry, NetworkFile, RouterEntry
 from correlator.views import SampleViewSettings, sample_view, views_for
 from detectors.config import DetectionSettings, ForecastSettings, LimitSettings
+from detectors.judging import Judge
 from detectors.stage import DetectionStage
 from runtime.checkpoint import Snapshot
 from runtime.ports import SeriesKey
@@ -54,7 +55,8 @@ class World:
 
     def make_stage(self) -> DetectionStage:
         settings = DetectionSettings(
-            warmup_ticks=60, forecast=ForecastSettings(limits=LIMITS, false_predictions_per_day=5.0)
+            warmup_ticks=60,
+            forecast=ForecastSettings(limits=LIMITS, shipped=False, false_predictions_per_day=5.0),
         )
         return DetectionStage(
             list(VIEWS.values()), settings, make_context("detectors"), directory=self,
@@ -239,7 +241,9 @@ def test_a_limit_that_cannot_be_is_refused(limit: LimitSettings, words: str) -> 
 
 def test_series_beyond_the_bound_are_counted() -> None:
     world = World()
-    settings = DetectionSettings(forecast=ForecastSettings(limits=LIMITS, series_max=5))
+    settings = DetectionSettings(
+        forecast=ForecastSettings(limits=LIMITS, shipped=False, series_max=5)
+    )
     context = make_context("detectors")
     world.stage = DetectionStage(
         list(VIEWS.values()), settings, context, directory=world, network=world.network
@@ -256,3 +260,47 @@ def test_bytes_of_a_series_are_as_said() -> None:
     )
     assert size <= 1_700
     assert msgspec.to_builtins(ForecastSettings())["series_max"] == 20_000
+
+
+def test_the_record_of_a_limit_corrects_what_is_stated() -> None:
+    judge = Judge(600)
+    assert judge.calibrated("x", 0.9) == pytest.approx(0.9), "no record: its own word"
+    judge.record["x"] = {"hit": 0, "late": 0, "false": 4, "lead_seconds": 0.0}
+    assert judge.calibrated("x", 0.9) == pytest.approx(0.45)
+    judge.record["x"] = {"hit": 15, "late": 1, "false": 0, "lead_seconds": 0.0}
+    assert judge.calibrated("x", 0.9) == pytest.approx(0.98)
+    assert judge.calibrated("y", 0.9) == pytest.approx(0.9), "each limit has its own"
+
+
+def wandering(k: int, state: dict[int, np.ndarray]) -> np.ndarray:
+    """Values whose neighbours are alike (AR(1), .9 a step): trends of hours everywhere, all of them chance."""
+    if k not in state:
+        random = np.random.default_rng([11, k])
+        before = state.get(k - 1, np.zeros(ROWS))
+        state[k] = 0.9 * before + np.sqrt(1 - 0.9**2) * random.normal(0.0, 0.35, ROWS)
+    value: np.ndarray = USUAL * day_factor(k * TICK_S) * np.exp(state[k])
+    return value
+
+
+def test_trends_that_a_series_always_has_are_not_told() -> None:
+    world, state = World(), dict[int, np.ndarray]()
+    made = world.play("interface", range(8 * DAY), lambda k: wandering(k, state))
+    assert not made
+    beyond = sum(int((wandering(k, state) > 0.9 * SPEED / 8).sum()) for k in range(8 * DAY))
+    assert beyond > 20, "the limit is near enough to be passed by chance"
+
+
+def test_no_prediction_is_shown_where_seasonal_naive_is_better() -> None:
+    """The growth that is told above, with a record that naive won."""
+    world = World()
+    world.play("interface", range(5 * DAY), growing)
+    looks, made = world.stage.predictor._watched["interface", "octets"].outlooks, []
+    for quarter in range(4 * 5, 4 * 9):  # within a day or two it would have won its record back
+        for pace in (0, 1):
+            error = getattr(looks, f"error{pace}")
+            error[:, 3:6] = 0.5 * error[:, :3]
+        made += world.play(
+            "interface", range(quarter * DAY // 4, (quarter + 1) * DAY // 4), growing
+        )
+    assert not made
+    assert world.stage.predictor.table()["limits"]["capacity"]["licensed_days"] < ROWS / 2

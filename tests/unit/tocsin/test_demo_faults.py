@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tocsin.demo.faults import KINDS, NO_FAULT, drawn, played_line, scripted, write_truth
+from tocsin.demo.conditions import DISK
+from tocsin.demo.faults import (
+    KINDS,
+    NO_FAULT,
+    SLOW_KINDS,
+    drawn,
+    played_line,
+    scripted,
+    write_truth,
+)
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.scoring import AFTERMATH_NS
 
@@ -19,7 +28,8 @@ NETWORK = load_demo_network()
 def test_drawn_faults_leave_room_for_each_other(seed: int) -> None:
     made = drawn(NETWORK, start_ns=START, seed=seed, days=2)
     faults = [one for one in made if one.kind not in NO_FAULT]
-    assert len(faults) == 16
+    assert len(faults) == 18
+    assert sum(one.kind in SLOW_KINDS for one in faults) == 2
     faults.sort(key=lambda one: one.start_ns)
     for one, after in zip(faults, faults[1:], strict=False):
         assert one.end_ns + AFTERMATH_NS < after.start_ns
@@ -33,7 +43,7 @@ def test_all_kinds_come_up_and_a_seed_gives_the_same_day() -> None:
     kinds = {
         one.kind for seed in range(6) for one in drawn(NETWORK, start_ns=START, seed=seed, days=1)
     }
-    assert kinds == {*KINDS, *NO_FAULT}
+    assert kinds == {*KINDS, *SLOW_KINDS, *NO_FAULT}
     again = [drawn(NETWORK, start_ns=START, seed=9, days=1) for _ in range(2)]
     assert again[0] == again[1]
     assert again[0] != drawn(NETWORK, start_ns=START, seed=10, days=1)
@@ -55,6 +65,9 @@ def test_entities_and_what_they_affect_exist() -> None:
     names |= {f"{face.router}:{face.name}" for face in NETWORK.file.interface}
     names |= {face.customer for face in NETWORK.file.interface if face.customer}
     names |= {prefix.prefix for prefix in NETWORK.file.prefix}
+    # Of polled series: the device, then the interface or the disk.
+    names |= {f"{face.router} {face.name}" for face in NETWORK.file.interface if face.link}
+    names |= {f"{router} {DISK}" for router in NETWORK.names}
     for seed in range(10):
         for one in drawn(NETWORK, start_ns=START, seed=seed, days=1):
             host = str(one.entity).rpartition(".")[0] + ".0/24"  # some faults are of a host

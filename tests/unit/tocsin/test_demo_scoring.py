@@ -17,7 +17,7 @@ def alert(
     entity: str, at: int, *, kind: str = "link-cut", cause: str = "", state: str = "raised"
 ) -> dict[str, Any]:
     return {
-        "state": state, "kind": kind, "entity": entity, "raised_ns": (at - 5) * SECOND,
+        "id": f"{kind} {entity}", "state": state, "kind": kind, "entity": entity, "raised_ns": (at - 5) * SECOND,
         "changed_ns": (at + 1) * SECOND,  # its tick ends at `at`, and closes a second later
         "title": f"{kind} {entity}",
         "explain": {"causes": [{"kind": kind, "entity": cause or entity}]},
@@ -63,6 +63,26 @@ def test_slow_leak_has_until_its_end() -> None:
     assert run(leak, faults=(LEAK,)).found == 1
     late = alert("100.64.0.0/24", 8205, kind="slow-leak")
     assert run(late, faults=(LEAK,)).found == 0
+
+
+def predicted(entity: str, at: int, *, state: str = "raised", outcome: str = "") -> dict[str, Any]:
+    made = alert(entity, at, kind="predicted", state=state)
+    made["explain"]["forecast"] = {
+        "outcome": outcome, "made_ns": 2000 * SECOND, "ended_ns": 5000 * SECOND if outcome else 0,
+    }  # fmt: skip
+    return made
+
+
+def test_a_slow_fault_is_predicted_where_a_prediction_came_true() -> None:
+    told = predicted(LEAK.entity, 2000)
+    came = predicted(LEAK.entity, 5000, state="changed", outcome="hit")
+    score = run(told, came, faults=(LEAK,))
+    assert score.judged[0].lead_seconds == 3000
+    assert score.predictions == (1, 1)
+    assert "50 min before" in table(score)
+    score = run(told, faults=(LEAK,))
+    assert score.judged[0].lead_seconds == 0
+    assert score.predictions == (1, 0)
 
 
 def test_false_is_what_overlaps_no_fault_nor_its_aftermath() -> None:
