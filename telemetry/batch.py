@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -194,14 +195,21 @@ def batch_from_rows(
     for spec in schema.fields:
         name = spec.name
         if spec.kind is Kind.PLAIN:
-            columns[name] = np.array([row.get(name, 0) for row in rows], spec.dtype)
+            columns[name] = np.array(_values(rows, name, 0), spec.dtype)
             continue
-        texts = [str(row.get(name, "")) for row in rows]
+        texts = list(map(str, _values(rows, name, "")))
         if spec.kind is Kind.TEXT:
             columns[name], blobs[name] = text_column(texts)
         else:
             columns[name], dictionaries[name] = code_column(texts)
     return Batch(schema, columns, blobs, dictionaries, source, arrival_ns, frontier_ns)
+
+
+def _values(rows: Sequence[Mapping[str, Any]], name: str, missing: Any) -> list[Any]:
+    try:
+        return list(map(itemgetter(name), rows))  # most rows have every key
+    except KeyError:
+        return [row.get(name, missing) for row in rows]
 
 
 def empty(schema: Schema, *, source: str = "") -> Batch:

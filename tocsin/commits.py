@@ -29,10 +29,12 @@ class Commits:
         self._clock = clock
         self._sequence = 0  # of the newest tick
         self._held: deque[tuple[int, Outcome]] = deque()
+        self._results: deque[Outcome] = deque()  # committed, not in the journal yet
         outbox.on_commit = self._publish
 
     def journal(self, tick: Tick) -> None:
         """Hand a tick to the disk, which does its part while the tick is scored."""
+        self.rest()
         self._sequence = self._journal.append(
             BlockKind.TICK, tick.tick_end_ns, tick.batches, sync=True, behind=True
         )
@@ -64,8 +66,14 @@ class Commits:
             outcome.tick_end_ns, outcome.alarms, self._clock.now_ns(),
             incidents=outcome.incidents, digest=outcome.digest,
         )  # fmt: skip
-        # Behind the commit: the gate is awake by now, and what can be computed again needs no haste.
         if not has_result:
+            self._results.append(outcome)
+
+    def rest(self) -> None:
+        """Give the journal the results of what was committed: they can be computed again, so the gate,
+        which is awake by now, goes before them. Before the next tick, and before a checkpoint."""
+        while self._results:
+            outcome = self._results.popleft()
             self._journal.append(
                 BlockKind.RESULT, outcome.tick_end_ns, outcome.result(), sync=False
             )

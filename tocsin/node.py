@@ -42,6 +42,7 @@ from tocsin.workers import Workers
 
 HEARTBEAT_NS = 1_000_000_000
 AHEAD_SECONDS = 10.0  # of the machine's clock: worth telling
+REST_AFTER_MS = 1  # nothing came for so long: time for what nobody waits for
 IDLE_MS = 200  # a listener, a shard or a request wakes the loop before that
 CURSORS = ("history",)
 
@@ -222,10 +223,12 @@ class Node:
     def run(self) -> None:
         """Work until asked to stop."""
         while not self._ended:
-            if not self.step():
-                self._back.rest()
-                self._outbox.rest()
-                self._bell.wait(IDLE_MS)
+            if self.step() or self._bell.wait(REST_AFTER_MS):
+                continue
+            self._commits.rest()
+            self._back.rest()
+            self._outbox.rest()
+            self._bell.wait(IDLE_MS)
 
     def step(self) -> int:
         """Do what is there to do; return how much was done."""
@@ -317,6 +320,7 @@ class Node:
         self._schedule_checkpoint()
         if self._commits.trouble:
             return  # it would stand past what a disk has refused, and nobody would read that again
+        self._commits.rest()
         sequence = self._journal.next_sequence - 1
         try:
             kept = {"back": self._back, "offers": self._offers, "orders": self._orders}
@@ -429,6 +433,7 @@ class Node:
         if self._ready:
             if self._ticks:
                 self._save_checkpoint()
+            self._commits.rest()
             self._server.stop()
             self._publisher.stop()
             self._heartbeat.stop()

@@ -100,6 +100,7 @@ class FileNetworkMap:
         network = network or NetworkFile()
         self._address = {router.address: router.name for router in network.router}
         self._exporter = {router.name: router.address for router in network.router}
+        self._meant: dict[str, str] = {}  # answers of `router_of`
         self._hosts: dict[str, list[str]] = {}  # routers by the first label of their names
         for name in self._exporter:
             self._hosts.setdefault(name.partition(".")[0].casefold(), []).append(name)
@@ -144,6 +145,14 @@ class FileNetworkMap:
         polling heard at such an address, else the first label of a host name where it fits one
         router: `ams1.example.net` is `ams1`, not `ams1.lab.example.org`.
         """
+        meant = self._meant.get(exporter)
+        if meant is None:
+            if len(self._meant) >= NAMES_MAX:
+                self._meant.clear()
+            meant = self._meant[exporter] = self._router_of(exporter)
+        return meant
+
+    def _router_of(self, exporter: str) -> str:
         name = self._address.get(exporter, exporter)
         if name in self._exporter or not _HOST.fullmatch(name):
             return name
@@ -277,6 +286,7 @@ class FileNetworkMap:
         if kept is not None:
             heard, _, self._heard_ns = msgspec.msgpack.decode(kept.tobytes())
             self._heard.restore(heard)
+            self._meant.clear()
             self._heard_version = self._heard.version
             self._hear()
 
@@ -332,6 +342,7 @@ class FileNetworkMap:
                 continue
             if table == "device":
                 self._heard.name(exporter, name)
+                self._meant.clear()
                 continue
             if table == "interface":
                 self._learn_interface((router, number), name)

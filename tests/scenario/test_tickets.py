@@ -22,6 +22,7 @@ from tests.support.ticket_server import OVER, TicketServer
 from tocsin.testing import make_context
 from tocsin.testing.alarms import AlarmWorld
 
+pytestmark = pytest.mark.timeout(3600)  # the deep form takes minutes
 START = 1_764_072_000_000_000_000
 SECOND = 1_000_000_000
 DIALECTS = {"tmf621": "/tmf-api/troubleTicket/v4", "servicenow-incident": ""}
@@ -75,7 +76,7 @@ class Office:
         ]  # fmt: skip
         self.outbox.commit(self.tick, [], now_ns, incidents=[batch_from_rows(INCIDENT, rows)])
 
-    def settle(self, *, seconds: float = 1200.0) -> None:
+    def settle(self, *, seconds: float = 1800.0) -> None:
         """Deliver until nothing waits."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -1,7 +1,10 @@
 """The node as the gate sees it: a real outbox behind a real request socket, and no flows."""
 
+import contextlib
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,26 @@ class OutboxNode:
         self._server.stop()
         self._publisher.stop()
         self.outbox.stop()
+
+
+@contextlib.contextmanager
+def node_with_gate(folder: Path, config: str) -> Iterator[tuple[OutboxNode, Path]]:
+    """Yield a node whose gate has asked for the first time, and the file its sink {file} writes to."""
+    sink, path = folder / "alerts.jsonl", folder / "tocsin.toml"
+    path.write_text(config.format(file=sink))
+    node = OutboxNode(path, folder)
+    node.start()
+    gate = start_gate(path, folder)
+    try:
+        while not node.serve():
+            time.sleep(0.01)
+        yield node, sink
+    finally:
+        gate.terminate()
+        while gate.poll() is None:
+            node.serve()
+            time.sleep(0.01)
+        node.stop()
 
 
 def start_gate(config: Path, state: Path) -> "subprocess.Popen[bytes]":

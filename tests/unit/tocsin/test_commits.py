@@ -73,6 +73,7 @@ class End:
         )
         self.given, self.promises = [], []
         self.commits.take(outcome)
+        self.commits.rest()  # as a node does that has nothing else to do
         return end_ns
 
     def kept(self, kind: BlockKind) -> list[int]:
@@ -124,6 +125,21 @@ def test_what_came_of_a_tick_leaves_when_the_tick_is_on_disk(end: End) -> None:
     assert end.commits.on_disk_ns(tick + 7) == tick + 7
 
 
+def test_a_result_is_in_the_journal_before_the_next_tick_though_the_node_never_rests(
+    end: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as busy:
+        busy.setattr(end.commits, "rest", lambda: None)
+        first = end.tick()
+        assert end.kept(BlockKind.RESULT) == []
+    second = end.tick()
+    blocks = [(b.kind, b.tick_end_ns) for b in JournalReader(end.folder / "journal").read()]
+    assert blocks == [
+        (BlockKind.TICK, first), (BlockKind.RESULT, first), (BlockKind.TICK, second),
+        (BlockKind.RESULT, second),
+    ]  # fmt: skip
+
+
 def test_while_the_disk_refuses_nothing_is_told_and_then_all_of_it_in_order(end: End) -> None:
     first, told = end.tick(), end.told()
     end.disk.refusals = 1_000
@@ -136,6 +152,7 @@ def test_while_the_disk_refuses_nothing_is_told_and_then_all_of_it_in_order(end:
     assert "Input/output error" in end.commits.trouble
     end.disk.refusals = 0
     end.commits.retry()
+    end.commits.rest()
     assert end.answered == [first, *later] == end.kept(BlockKind.TICK) == end.kept(BlockKind.RESULT)
     assert all(end.outbox.is_done(tick) for tick in later)
     assert end.told() == end.raised
