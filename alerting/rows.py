@@ -1,15 +1,20 @@
 """Rows of anomaly batches with their series resolved, and the words for what their samples hold."""
 
 import ipaddress
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alerting.alert import read_json
 from runtime.ports import SeriesDirectory, SeriesKey, Talker
 from telemetry.batch import Batch
 
+TEXTS = ("view", "measure", "detector", "disposition", "detail")
+NUMBERS = (
+    "tick_start_ns", "tick_seconds", "actual", "expected", "lower", "upper", "score", "p_value",
+    "since_ns",
+)  # fmt: skip
 SETTLED_S = 604_800  # of a baseline: older is no news
 
 
@@ -72,24 +77,21 @@ def bits_text(rate: float) -> str:
 
 def rows_of(anomalies: Batch, directory: SeriesDirectory) -> list[Row]:
     """Return the rows of an anomaly batch; a series that nobody knows any more is left out."""
+    texts = zip(*(anomalies.texts(name) for name in TEXTS), strict=True)
+    numbers = zip(*(anomalies[name].tolist() for name in NUMBERS), strict=True)
     made = []
-    texts = {
-        name: anomalies.texts(name)
-        for name in ("view", "measure", "detector", "disposition", "detail")
-    }
-    for i in range(anomalies.rows):
-        key = directory.key(int(anomalies["series_id"][i]))
+    for series_id, words, values in zip(
+        anomalies["series_id"].tolist(), texts, numbers, strict=True
+    ):
+        key = directory.key(series_id)
         if key is not None:
-            numbers = {
-                name: float(anomalies[name][i])
-                for name in ("actual", "expected", "lower", "upper", "score", "p_value")
-            }
+            start_ns, seconds, actual, expected, lower, upper, score, p_value, since_ns = values
+            view, measure, detector, disposition, detail = words
             made.append(
                 Row(
-                    int(anomalies["tick_start_ns"][i]), float(anomalies["tick_seconds"][i]),
-                    texts["view"][i], key, texts["measure"][i], texts["detector"][i],
-                    texts["disposition"][i], **numbers, since_ns=int(anomalies["since_ns"][i]),
-                    detail=json.loads(texts["detail"][i]),
+                    start_ns, seconds, view, key, measure, detector, disposition, actual, expected, lower,
+                    upper, score, p_value, since_ns,
+                    read_json(detail),
                 )
             )  # fmt: skip
     return made

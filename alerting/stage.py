@@ -277,6 +277,11 @@ class AlertingStage:
         """When something is to happen though nothing comes: a hold ends, a window, a wait."""
         return min(self._foreign.due_ns, self._windows.due_ns, self.incidents.due_ns)
 
+    def silent_exporters(self) -> int:
+        """Return how many exporters are down."""
+        going = (self._own.alarms.get(number) for number in self._severities)
+        return sum(1 for alarm in going if alarm is not None and alarm.kind == "exporter-down")
+
     @property
     def raised(self) -> int:
         """How many alarms are up."""

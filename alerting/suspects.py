@@ -51,6 +51,8 @@ PRIOR = {
     "protocol": 0.3,
     "other": 0.2,
 }
+# Entities, and (how like, place among the past ones, incident), the likest first.
+_Ranked = tuple[set[str], list[tuple[float, int, dict[str, Any]]]]
 
 
 class Suspects:
@@ -62,6 +64,7 @@ class Suspects:
         self._windows = windows
         self._events: dict[str, deque[tuple[int, str, str]]] = {}
         self._past: dict[str, dict[str, dict[str, Any]]] = {}
+        self._known: dict[tuple[str, tuple[str, ...]], _Ranked] = {}  # what `_ranked` found
 
     def changed(self, node: str, alarm: Alarm, now_ns: int) -> None:
         """Remember that a configuration changed."""
@@ -234,6 +237,7 @@ class Suspects:
         """Remember an incident that is over, by the kind of its root."""
         if incident.parent:
             return
+        self._known.clear()
         root = incident.members[incident.root]
         number = id_text(incident.number)
         past = self._past.pop(root.kind, {})
@@ -256,28 +260,37 @@ class Suspects:
     def _similar(self, incident: Incident) -> list[dict[str, Any]]:
         """Return past incidents of this root kind with much the same alarms, the likest first."""
         root = incident.members[incident.root]
-        past = self._past.get(root.kind)
-        if past is None:
-            return []
-        mine = list(incident.kinds)
-        kinds = set(mine)
         number = id_text(incident.number)
-        scored = []
-        for place, one in enumerate(past.values()):
-            theirs = one["kinds"]
-            alike = 0.7
-            if theirs != mine:
-                same = len(kinds.intersection(theirs))
-                alike *= same / (len(kinds) + len(theirs) - same)
-            if one["entity"] == root.entity:
-                alike += 0.3
-            if alike >= SIMILAR_LEAST and one["id"] != number:
-                scored.append((alike, place, one))
-        scored.sort(key=itemgetter(0, 1), reverse=True)
+        entities, ranked = self._ranked(root.kind, tuple(incident.kinds))
+        if root.entity in entities:
+            again = (
+                (a + 0.3 * (one["entity"] == root.entity), place, one) for a, place, one in ranked
+            )
+            ranked = sorted(again, key=itemgetter(0, 1), reverse=True)
+        found = [one for alike, _, one in ranked if alike >= SIMILAR_LEAST and one["id"] != number]
         return [
             {name: one[name] for name in ("id", "title", "opened_ns", "closed_ns", "ended")}
-            for _, _, one in scored[:SIMILAR_SHOWN]
+            for one in found[:SIMILAR_SHOWN]
         ]
+
+    def _ranked(self, kind: str, kinds: tuple[str, ...]) -> _Ranked:
+        """Return past incidents of a root kind by how like these kinds theirs are, and where they were.
+
+        Kept until the next incident ends: a hundred that begin in one tick ask the same.
+        """
+        known = self._known.get((kind, kinds))
+        if known is None:
+            if len(self._known) >= PAST_KINDS_MAX:
+                self._known.clear()
+            past = self._past.get(kind, {}).values()
+            ranked = []
+            for place, one in enumerate(past):
+                same = len(set(kinds).intersection(one["kinds"]))
+                alike = same / (len(kinds) + len(one["kinds"]) - same)
+                ranked.append((0.7 * alike, place, one))
+            ranked.sort(key=itemgetter(0, 1), reverse=True)
+            known = self._known[kind, kinds] = ({one["entity"] for one in past}, ranked)
+        return known
 
     # ---- checkpoint
 
@@ -294,6 +307,7 @@ class Suspects:
             node: deque(((at, kind, words) for at, kind, words in events), EVENTS_MAX)
             for node, events in kept["events"]
         }
+        self._known.clear()
         self._past = {kind: {one["id"]: one for one in past} for kind, past in kept["past"]}
 
 

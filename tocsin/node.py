@@ -355,7 +355,7 @@ class Node:
             "last_tick_end_ns": self._last_tick_end_ns,
             "streams": {one.name: one.datagrams for one in self._intake.listeners()},
             "exporters_total": self._exporters(),
-            "exporters_silent": self._silent_exporters(),
+            "exporters_silent": self._back.alerting.silent_exporters(),
             "ledger": self._senders.totals,
             "alive": alive,  # a number for each other process that moves while it works
         }
@@ -368,12 +368,6 @@ class Node:
 
     def _exporters(self) -> int:
         return int(self.metrics.value("series_keys", view="exporter"))
-
-    def _silent_exporters(self) -> int:
-        return sum(
-            1 for alarm in self._outbox.alarms(active_only=True, limit=1000)
-            if alarm["kind"] == "exporter-down"
-        )  # fmt: skip
 
     def status(self) -> verbs.Status:
         """Return the node at a glance."""
