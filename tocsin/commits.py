@@ -30,6 +30,7 @@ class Commits:
         self._sequence = 0  # of the newest tick
         self._held: deque[tuple[int, Outcome]] = deque()
         self._results: deque[Outcome] = deque()  # committed, not in the journal yet
+        self._told = False  # something was, since this was last asked
         outbox.on_commit = self._publish
 
     def journal(self, tick: Tick) -> None:
@@ -79,10 +80,16 @@ class Commits:
             )
 
     def _publish(self, alerts: Sequence[SealedAlert], notices: Sequence[SealedAlert]) -> None:
+        self._told |= bool(alerts or notices)
         for alert in alerts:
             self._publisher.publish("alerts", canonical(alert))
         for notice in notices:
             self._publisher.publish("incidents", canonical(notice))
+
+    def took_told(self) -> bool:
+        """Whether something was told since this was last asked: the gate will come for it."""
+        told, self._told = self._told, False
+        return told
 
     def on_disk_ns(self, frontier_ns: int) -> int:
         """Return up to where everything that has closed by this frontier is on disk."""

@@ -42,7 +42,7 @@ from tocsin.workers import Workers
 
 HEARTBEAT_NS = 1_000_000_000
 AHEAD_SECONDS = 10.0  # of the machine's clock: worth telling
-REST_AFTER_MS = 1  # nothing came for so long: time for what nobody waits for
+GATE_MS = 2  # what was told is asked for by then: before that, nothing that nobody waits for
 IDLE_MS = 200  # a listener, a shard or a request wakes the loop before that
 CURSORS = ("history",)
 
@@ -223,7 +223,9 @@ class Node:
     def run(self) -> None:
         """Work until asked to stop."""
         while not self._ended:
-            if self.step() or self._bell.wait(REST_AFTER_MS):
+            if self.step():
+                continue
+            if self._commits.took_told() and self._bell.wait(GATE_MS):
                 continue
             self._commits.rest()
             self._back.rest()
