@@ -8,10 +8,19 @@ from numpy.typing import NDArray
 
 from collectors import netflow5, sections, streams, templated, templated_finish
 from collectors.block import DatagramBlock
-from collectors.columns import ROWS_MAX, FlowMemory, bit, seal
+from collectors.columns import ROWS_MAX, FlowMemory, seal
 from collectors.config import FlowDecoderSettings, ListenerSettings
 from collectors.elements import RAW, SLOT_CLASS, SLOT_ROW
-from collectors.flow_work import Buffers, CallPart, FlowBlock, Late, Located, message_of, shed
+from collectors.flow_work import (
+    Buffers,
+    CallPart,
+    FlowBlock,
+    Late,
+    Located,
+    block_of,
+    message_of,
+    shed,
+)  # fmt: skip
 from collectors.held import Held, HeldSets, Message
 from collectors.ledger import ledger_batch, ledger_gauge, show
 from collectors.options import OptionReader
@@ -20,8 +29,7 @@ from collectors.sampling import SamplingRates
 from collectors.stream_table import Streams
 from collectors.streams import Fate
 from collectors.template_sets import VERSIONS, Malformed, describe, read_templates
-from collectors.templates import Field, StreamKey, Template, TemplateStore
-from runtime.checkpoint import read_array, write_array
+from collectors.templates import StreamKey, Template, TemplateStore
 from runtime.component import Context
 from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch
@@ -32,7 +40,6 @@ SEGMENTS_PER_CALL = 16_384
 REVERSE = "-reverse"  # ends the source of batches that hold ways back, behind their ways there
 _SLOT_KIND = np.array(SLOT_CLASS, np.uint8)
 _SLOT_ROW = np.array(SLOT_ROW, np.int32)
-_RATE_BIT = np.uint64(bit("sampling_rate"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,17 +198,7 @@ class FlowDecoder:
         )
 
     def _locate(self, block: DatagramBlock) -> "Located":
-        count = block.datagrams
-        made = Located(
-            np.empty(count, np.int32),
-            np.empty(count, np.uint8),
-            np.empty(count, np.int64),
-            np.empty(count, np.int64),
-            np.empty(count, np.int64),
-            np.empty(count, np.uint32),
-            np.empty(count, np.int32),
-            np.empty(count, np.int64),
-        )
+        made = Located.room(block.datagrams)
         known = self._streams
         before = known.rows
         known.rows = streams.locate(
@@ -237,7 +234,7 @@ class FlowDecoder:
         known = self._streams
         key = known.key_of(row)
         self._sampling.refresh(known, row, np.array([row]))
-        same = self._same_exporter(key)
+        same = known.same_exporter(key)
         booted = same[known.boot[same, templated_finish.BOOT_NS] > 0]
         if booted.size:
             known.boot[row, templated_finish.BOOT_NS] = known.boot[
@@ -285,7 +282,9 @@ class FlowDecoder:
         columns = memory.columns(netflow5.FILLED, rows, sealed=not overrides)
         if overrides:
             if bool((columns["sampling_rate"] == 0).any()):
-                self._fill_override(columns, part, np.repeat(np.arange(chosen.size), records))
+                self._sampling.fill(
+                    columns, *part.exporters(np.repeat(np.arange(chosen.size), records))
+                )
             seal(columns)
         return [self._flow_batch(columns, rows, work.block, "netflow5")]
 
@@ -468,7 +467,8 @@ class FlowDecoder:
         version = int(part.kind[segment[0, 0]])
         source = VERSIONS.get(version, "ipfix")
         if overridden:
-            self._fill_override(columns, part, np.repeat(segment[:, 0], segment[:, 3]))
+            of_rows = np.repeat(segment[:, 0], segment[:, 3])
+            self._sampling.fill(columns, *part.exporters(of_rows))
         masks = np.repeat(plans.present[segment[:, 1]], segment[:, 3]) if more else None
         view = None if masks is None else sections.Raw(memory.wide, masks)
         if view is not None and left & templated_finish.HAS_FRAMES:
@@ -491,20 +491,6 @@ class FlowDecoder:
         assert template is not None  # its set was decoded a moment ago
         place = at - int(part.offset[d])
         self.sets_seen.append(SetSeen(template, data, place, part.arrival(d), rows))
-
-    def _fill_override(
-        self, columns: dict[str, NDArray[Any]], part: "CallPart", d: NDArray[Any]
-    ) -> None:
-        rate, present = columns["sampling_rate"], columns["fields_present"]
-        unknown = rate == 0
-        high, low = part.exporter_high[d], part.exporter_low[d]
-        pairs = np.unique(np.stack([high[unknown], low[unknown]], axis=1), axis=0)
-        for exporter_high, exporter_low in pairs.tolist():
-            found = self._sampling.override(exporter_high, exporter_low)
-            if found:
-                mine = unknown & (high == exporter_high) & (low == exporter_low)
-                rate[mine] = found
-                present[mine] |= _RATE_BIT
 
     def _flow_batch(
         self, columns: dict[str, NDArray[Any]], rows: int, block: DatagramBlock, source: str
@@ -564,30 +550,8 @@ class FlowDecoder:
     def _decode_held(self, work: "FlowBlock", held: Held, at: int) -> list[Batch]:
         """Decode a set whose template has come in datagram `at`; its rows keep their own times."""
         message = held.message
-        high, low, port_version, _ = message.stream
-        block = DatagramBlock(
-            np.frombuffer(held.data, np.uint8),
-            np.zeros(1, np.int64),
-            np.array([len(held.data)], np.int32),
-            np.array([high], np.uint64),
-            np.array([low], np.uint64),
-            np.array([port_version & 0xFFFF], np.uint16),
-            np.array([held.arrival_ns], np.int64),
-            0,
-            work.block.frontier_ns,
-        )
         row = self._streams.find(message.stream)
-        located = Located(
-            np.array([row], np.int32),
-            np.array([port_version >> 16], np.uint8),
-            np.array([held.export_ns], np.int64),
-            np.array([held.offset_ns], np.int64),
-            np.zeros(1, np.int64),
-            np.array([held.uptime_ms], np.uint32),
-            np.array([held.drift], np.int32),
-            np.zeros(1, np.int64),
-        )
-        alone = FlowBlock(block, located, 1)
+        alone = block_of(held, row, work.block.frontier_ns)
         batches = self._walk_all(alone, np.zeros(1, np.int64), again=True)
         records = int(alone.units[0, 0])
         rows = int(alone.rows[0])
@@ -630,22 +594,12 @@ class FlowDecoder:
         boot_ms = self._options.boot_ms
         if boot_ms:
             # By the options' domain; data may come under another stream of the same exporter.
-            same = self._same_exporter(stream)
+            same = self._streams.same_exporter(stream)
             boot = self._streams.boot
             changed = same[boot[same, templated_finish.BOOT_NS] != boot_ms * 1_000_000]
             boot[changed] = (boot_ms * 1_000_000, 0, 0, 0)
-        self._sampling.refresh(self._streams, row, self._same_domain(stream))
+        self._sampling.refresh(self._streams, row, self._streams.same_domain(stream))
         return records
-
-    def _same_exporter(self, stream: StreamKey) -> NDArray[np.int64]:
-        key = self._streams.key[: self._streams.rows]
-        return np.flatnonzero((key[:, 0] == stream[0]) & (key[:, 1] == stream[1]))
-
-    def _same_domain(self, stream: StreamKey) -> NDArray[np.int64]:
-        """Rows of the same exporter and domain, whatever port: options may leave from another."""
-        key = self._streams.key[: self._streams.rows]
-        same = (key[:, 0] == stream[0]) & (key[:, 1] == stream[1]) & (key[:, 3] == stream[3])
-        return np.flatnonzero(same)
 
     # ---- time and state
 
@@ -680,20 +634,7 @@ class FlowDecoder:
     def snapshot(self, out: Any) -> None:
         """Write templates, streams, sampling rates and the sets that wait."""
         self._streams.snapshot(out, "streams")
-        heads, fields = [], []
-        for template in self.templates.all():
-            heads.append(
-                (
-                    *template.stream,
-                    template.template_id,
-                    template.scopes,
-                    len(template.fields),
-                    template.learned_ns,
-                )
-            )
-            fields += [(f.element, f.width, f.enterprise) for f in template.fields]
-        write_array(out, "templates", np.array(heads, np.uint64).reshape(-1, 8))
-        write_array(out, "template_fields", np.array(fields, np.uint32).reshape(-1, 3))
+        self.templates.snapshot(out)
         self._sampling.snapshot(out)
         self.reference.snapshot(out)
         self._held.snapshot(out)
@@ -702,15 +643,7 @@ class FlowDecoder:
         """Take back what `snapshot` wrote."""
         if not self._streams.restore(state, "streams"):
             return
-        heads, fields = read_array(state, "templates"), read_array(state, "template_fields")
-        if heads is not None and fields is not None:
-            at = 0
-            for high, low, port, domain, template_id, scopes, count, learned in heads.tolist():
-                specs = tuple(Field(*map(int, f)) for f in fields[at : at + count].tolist())
-                at += count
-                self.templates.put(
-                    Template((high, low, port, domain), template_id, specs, scopes, learned)
-                )
+        self.templates.restore(state)
         self._sampling.restore(state)
         self.reference.restore(state)
         self._held.restore(state)

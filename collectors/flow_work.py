@@ -1,7 +1,7 @@
 """One block of flow datagrams on its way: located, judged, cut into parts that one kernel call takes."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from collectors import netflow5, templated
 from collectors.block import DatagramBlock
 from collectors.columns import FlowMemory
 from collectors.elements import DIRECT, SLOT
-from collectors.held import Message
+from collectors.held import Held, Message
 from collectors.streams import Fate
 from collectors.templates import StreamKey
 
@@ -42,6 +42,12 @@ class Located:
     uptime_ms: NDArray[np.uint32]
     drift: NDArray[np.int32]
     booted_ms: NDArray[np.int64]
+
+    @classmethod
+    def room(cls, count: int) -> "Located":
+        """Return arrays for so many datagrams, for the kernel to fill."""
+        kinds = ("i4", "u1", "i8", "i8", "i8", "u4", "i4", "i8")
+        return cls(*(np.empty(count, kind) for kind in kinds))
 
 
 class Late(NamedTuple):
@@ -77,6 +83,33 @@ class FlowBlock:
         if not self.units[at, 1 if nine else 0]:
             self.fate[at] = Fate.NO_TEMPLATE
             message.undecodable = True
+
+
+def block_of(held: Held, stream_row: int, frontier_ns: int) -> FlowBlock:
+    """Return a set that waited as a block of its own, with the times of its datagram."""
+    high, low, port_version, _ = held.message.stream
+    block = DatagramBlock(
+        np.frombuffer(held.data, np.uint8),
+        np.zeros(1, np.int64),
+        np.array([len(held.data)], np.int32),
+        np.array([high], np.uint64),
+        np.array([low], np.uint64),
+        np.array([port_version & 0xFFFF], np.uint16),
+        np.array([held.arrival_ns], np.int64),
+        0,
+        frontier_ns,
+    )
+    located = Located(
+        np.array([stream_row], np.int32),
+        np.array([port_version >> 16], np.uint8),
+        np.array([held.export_ns], np.int64),
+        np.array([held.offset_ns], np.int64),
+        np.zeros(1, np.int64),
+        np.array([held.uptime_ms], np.uint32),
+        np.array([held.drift], np.int32),
+        np.zeros(1, np.int64),
+    )
+    return FlowBlock(block, located, 1)
 
 
 def shed(work: FlowBlock) -> int:
@@ -152,6 +185,10 @@ class CallPart:
             self.offset_ns = located.offset_ns[chosen]
             self.uptime_ms, self.drift = located.uptime_ms[chosen], located.drift[chosen]
         self.bytes = int(self.length.sum())
+
+    def exporters(self, d: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return (high, low) of the exporters of these datagrams."""
+        return self.exporter_high[d], self.exporter_low[d]
 
     def arrival(self, d: int) -> int:
         return int(self.arrival_ns[d])

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collectors.columns import bit
 from collectors.stream_table import Streams
 from runtime.checkpoint import read_array, write_array
 from telemetry.identity import address_text
 
+_RATE_BIT = np.uint64(bit("sampling_rate"))
 _TABLE = 1 << 17  # the kernel's hash table; at most half full
 
 
@@ -102,6 +104,20 @@ class SamplingRates:
             if address.version == network.version and address in network:
                 return rate
         return 0
+
+    def fill(
+        self, columns: dict[str, NDArray[Any]], high: NDArray[np.uint64], low: NDArray[np.uint64]
+    ) -> None:
+        """Write configured rates into the rows of flows that have none; whose they are is given."""
+        rate, present = columns["sampling_rate"], columns["fields_present"]
+        unknown = rate == 0
+        pairs = np.unique(np.stack([high[unknown], low[unknown]], axis=1), axis=0)
+        for exporter_high, exporter_low in pairs.tolist():
+            found = self.override(exporter_high, exporter_low)
+            if found:
+                mine = unknown & (high == exporter_high) & (low == exporter_low)
+                rate[mine] = found
+                present[mine] |= _RATE_BIT
 
     def snapshot(self, out: Any) -> None:
         """Write the table."""

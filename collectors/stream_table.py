@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from collectors.streams import (
     COUNTS,
@@ -60,6 +61,17 @@ class Streams:
                 return row
             place = (place + 1) & (PLACES - 1)
         return 0
+
+    def same_exporter(self, key: tuple[int, int, int, int]) -> NDArray[np.int64]:
+        """Return the rows of a stream's exporter."""
+        own = self.key[: self.rows]
+        return np.flatnonzero((own[:, 0] == key[0]) & (own[:, 1] == key[1]))
+
+    def same_domain(self, key: tuple[int, int, int, int]) -> NDArray[np.int64]:
+        """Return those of its domain, whatever port: options may leave from another."""
+        own = self.key[: self.rows]
+        same = (own[:, 0] == key[0]) & (own[:, 1] == key[1]) & (own[:, 3] == key[3])
+        return np.flatnonzero(same)
 
     def found_later(self, row: int, sequence: int, units: int, *, last: bool) -> None:
         """Count units of an unsure datagram that could be decoded after all.

@@ -8,6 +8,7 @@ Source: RFC 7011 sections 3.4 and 8, RFC 3954 section 5.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from collectors.elements import (
     superseded,
     target,
 )
+from runtime.checkpoint import read_array, write_array
 
 TABLE_SIZE = 1 << 14  # slots of the hash table; a power of two
 PLANS_SPARE_MAX = 1024  # plans that no template uses any more; beyond, they are thrown out
@@ -260,6 +262,34 @@ class TemplateStore:
             if not known.scopes:
                 known.plan = self.plans.add(known)
         self._reindex()
+
+    def snapshot(self, out: Any) -> None:
+        """Write all templates."""
+        heads, fields = [], []
+        for known in self._templates.values():
+            heads.append(
+                (
+                    *known.stream,
+                    known.template_id,
+                    known.scopes,
+                    len(known.fields),
+                    known.learned_ns,
+                )
+            )
+            fields += [(f.element, f.width, f.enterprise) for f in known.fields]
+        write_array(out, "templates", np.array(heads, np.uint64).reshape(-1, 8))
+        write_array(out, "template_fields", np.array(fields, np.uint32).reshape(-1, 3))
+
+    def restore(self, state: Any) -> None:
+        """Take them back, beside what is known."""
+        heads, fields = read_array(state, "templates"), read_array(state, "template_fields")
+        if heads is None or fields is None:
+            return
+        at = 0
+        for high, low, port, domain, template_id, scopes, count, learned in heads.tolist():
+            specs = tuple(Field(*map(int, f)) for f in fields[at : at + count].tolist())
+            at += count
+            self.put(Template((high, low, port, domain), template_id, specs, scopes, learned))
 
     def _remove(self, keys: list[tuple[StreamKey, int]]) -> None:
         for key in keys:
