@@ -11,6 +11,7 @@ from collectors.block import DatagramBlock
 from collectors.columns import ROWS_MAX, FlowMemory, seal
 from collectors.config import FlowDecoderSettings, ListenerSettings
 from collectors.elements import RAW, SLOT_CLASS, SLOT_ROW
+from collectors.exporter_facts import ExporterFacts
 from collectors.flow_work import (
     Buffers,
     CallPart,
@@ -32,7 +33,7 @@ from collectors.template_sets import VERSIONS, Malformed, describe, read_templat
 from collectors.templates import StreamKey, Template, TemplateStore
 from runtime.component import Context
 from runtime.registry import NoOptions, Part
-from telemetry.batch import Batch
+from telemetry.batch import Batch, batch_from_rows
 from telemetry.schema import Schema
 from telemetry.schemas import FLOW, LEDGER, OPTION
 
@@ -79,6 +80,7 @@ class FlowDecoder:
         # For people again: whether ways back become rows (ADR 0009), or stay what a record says.
         self.reverse_rows = True
         self.templates = TemplateStore(per_exporter_max=settings.templates_per_exporter_max)
+        self._facts = ExporterFacts(self.templates)
         self._sampling = SamplingRates(
             settings.sampling_override, samplers_max=settings.samplers_max
         )
@@ -523,6 +525,8 @@ class FlowDecoder:
             else:
                 result = self.templates.put(template)
                 self._templates_seen.add(result)
+                if result in ("new", "changed"):
+                    self._facts.learned(stream)
                 if result != "refused":
                     ready += self._held.take((stream, template.template_id), oldest_ns)
         self._waiting.set(self._held.bytes)
@@ -590,6 +594,9 @@ class FlowDecoder:
         assert template is not None  # the kernel found it a moment ago
         records, rows = self._options.read(template, data, part.arrival(d))
         found += rows
+        for one in rows:
+            if one["table"] == "sampler":
+                self._facts.sampled(stream, one["value"])
         row = int(part.stream[d])
         boot_ms = self._options.boot_ms
         if boot_ms:
@@ -604,7 +611,7 @@ class FlowDecoder:
     # ---- time and state
 
     def advance(self, frontier_ns: int) -> list[Batch]:
-        """Expire templates and held sets; return a ledger row for each stream heard of since."""
+        """Expire templates and held sets; return the ledger, and what is new of exporters."""
         horizon = frontier_ns - round(self._settings.template_expiry_seconds * 1e9)
         expired = self.templates.expire(horizon)
         if expired:
@@ -615,7 +622,11 @@ class FlowDecoder:
         batch = ledger_batch(self._streams, VERSIONS, frontier_ns)
         show(self._streams, self._ledger)
         self._streams.make_room(frontier_ns)
-        return [batch] if batch.rows else []
+        made = [batch] if batch.rows else []
+        facts = self._facts.rows(frontier_ns)
+        if facts:
+            made.append(batch_from_rows(OPTION, facts, source="options", arrival_ns=frontier_ns))
+        return made
 
     def _expire_names(self, horizon_ns: int) -> None:
         """Forget old names, an hour's worth at a time: it looks at all of them."""
@@ -644,6 +655,8 @@ class FlowDecoder:
         if not self._streams.restore(state, "streams"):
             return
         self.templates.restore(state)
+        for template in self.templates.all():
+            self._facts.learned(template.stream)
         self._sampling.restore(state)
         self.reference.restore(state)
         self._held.restore(state)

@@ -166,9 +166,12 @@ OPTION = Schema(
         plain("arrival_ns", "i8", "ns"),
         *address("exporter_address", "the sending router"),
         plain("observation_domain_id", "u4"),
-        code("table", "interface, vrf, application, sampler, log-pattern, lldp, device"),
+        code("table", "interface, vrf, application, sampler, log-pattern, lldp, device, exporter"),
         plain("key", "u8", "", "ifIndex, vrf id, application id, sampler id, pattern_id"),
-        text("name", "its name; the template of a log pattern; empty for samplers"),
+        text(
+            "name",
+            "its name; the template of a log pattern; what an exporter sends, as JSON",
+        ),
         plain(
             "value",
             "u8",

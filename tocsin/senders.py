@@ -1,7 +1,9 @@
 """What each sender last said and what became of it: the ledgers of all protocols, added up for people."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -10,6 +12,7 @@ from telemetry.identity import address_text
 from telemetry.schemas import LEDGER, OPTION
 
 SENDERS_MAX = 4096
+TEMPLATED = ("netflow9", "ipfix")
 WINDOW_NS = 60_000_000_000  # rates are those of a minute
 _SUMS = (
     "sent", "decoded", "lost_wire", "lost_kernel", "undecodable", "no_template", "malformed", "shed",
@@ -39,6 +42,12 @@ class SenderStatus(msgspec.Struct, kw_only=True):
     window_ns: int = 0
     in_window: int = 0
     names: bool = False  # it named interfaces, or polling did
+    # Of flow exporters, where they sent templates.
+    templates: int = 0
+    unread: int = 0  # elements of its templates that become no column
+    unread_first: list[str] = []  # some of them, enterprise:element
+    rates: list[int] = []  # sampling rates that its options data state
+    rate_in_records: bool = False
 
 
 class SenderBook:
@@ -47,6 +56,7 @@ class SenderBook:
     def __init__(self) -> None:
         self._senders: OrderedDict[tuple[int, int, str], SenderStatus] = OrderedDict()
         self._named: OrderedDict[tuple[int, int], None] = OrderedDict()  # who named interfaces
+        self._facts: OrderedDict[tuple[int, int], dict[str, Any]] = OrderedDict()  # of exporters
         self.totals: dict[str, dict[str, int]] = {}  # by protocol: what was sent, what is missing
 
     def take(self, batches: Iterable[Batch]) -> None:
@@ -60,10 +70,16 @@ class SenderBook:
     def _name(self, batch: Batch) -> None:
         highs, lows = batch["exporter_address_high"], batch["exporter_address_low"]
         for i, table in enumerate(batch.texts("table")):
+            sender = int(highs[i]), int(lows[i])
             if table == "interface":
-                self._named[int(highs[i]), int(lows[i])] = None
+                self._named[sender] = None
+            elif table == "exporter":
+                self._facts[sender] = json.loads(batch.texts("name")[i])
+                self._facts.move_to_end(sender)
         while len(self._named) > SENDERS_MAX:
             self._named.popitem(last=False)
+        while len(self._facts) > SENDERS_MAX:
+            self._facts.popitem(last=False)
 
     def _add(self, batch: Batch) -> None:
         protocols = batch.texts("protocol")
@@ -111,4 +127,5 @@ class SenderBook:
     def _status(self, sender: tuple[int, int], one: SenderStatus) -> SenderStatus:
         spent_ns = one.last_ns - one.window_ns
         rate = one.in_window * 1e9 / spent_ns if one.rate < 0 and spent_ns > 0 else one.rate
-        return msgspec.structs.replace(one, rate=rate, names=sender in self._named)
+        facts = self._facts.get(sender, {}) if one.protocol in TEMPLATED else {}
+        return msgspec.structs.replace(one, rate=rate, names=sender in self._named, **facts)

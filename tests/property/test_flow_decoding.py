@@ -175,6 +175,7 @@ def ledger(made: FlowDecoder) -> list[tuple[int, ...]]:
     return [
         tuple(int(batch[name][i]) for name in names)
         for batch in made.advance(1)
+        if batch.schema is LEDGER
         for i in range(batch.rows)
     ]
 

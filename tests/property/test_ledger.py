@@ -106,7 +106,7 @@ def totals(decoder: FlowDecoder | SflowDecoder) -> dict[str, int]:
     names = ("sent", "decoded", "lost_wire", "lost_kernel", "undecodable", "shed", "duplicate")
     made = dict.fromkeys((*names, "restarts"), 0)
     for batch in decoder.advance(ARRIVAL_NS):
-        for name in made:
+        for name in made if batch.schema.name == "ledger" else ():
             made[name] += int(batch[name].astype(np.int64).sum())
     return made
 

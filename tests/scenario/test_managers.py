@@ -29,6 +29,8 @@ options = {{ url = "{spectrum}", user = "noc", password_file = "{password}", pol
 [sources.smod]
 kind = "mapped"
 options = {{ mapping = "{mapping}", push = {{ listen = "http://127.0.0.1:{smod}" }} }}
+[api]
+metrics_listen = "127.0.0.1:{page}"
 """
 
 
@@ -40,9 +42,9 @@ class Site:
         self.netcool = ObjectServer(lambda: CLOCK.now_ns() / 1e9)
         self.spectrum = OneClick(lambda: CLOCK.now_ns() / 1e9)
         (folder / "password").write_text("s3cret")
-        self.ves, self.smod, flow, sflow = (free_port() for _ in range(4))
+        self.ves, self.smod, page, flow, sflow = (free_port() for _ in range(5))
         extra = SOURCES.format(
-            ves=self.ves, smod=self.smod, netcool=self.netcool.url, spectrum=self.spectrum.url,
+            ves=self.ves, smod=self.smod, page=page, netcool=self.netcool.url, spectrum=self.spectrum.url,
             password=folder / "password", mapping=MAPPING,
         )  # fmt: skip
         self.config = write_config(folder, port=flow, sflow_port=sflow, extra=extra)

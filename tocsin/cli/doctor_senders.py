@@ -125,6 +125,7 @@ def _of(one: SenderStatus, now_ns: int, told: Told) -> tuple[bool, str, lines.Li
         if one.no_template > SHARE * sent:
             faults.append("let it send its templates each minute")
             mended_by = lines.TEMPLATES
+    parts += _of_templates(one)
     unparsed = told.unparsed.get(one.address, 0)
     if one.protocol == "syslog" and unparsed:
         parts.append(f"{unparsed} lines are plain text ({unparsed / max(one.records, 1):.0%})")
@@ -150,6 +151,22 @@ def _of(one: SenderStatus, now_ns: int, told: Told) -> tuple[bool, str, lines.Li
     if faults:
         text += ": " + "; ".join(faults)
     return not faults, text, mended_by
+
+
+def _of_templates(one: SenderStatus) -> Iterator[str]:
+    """Yield what a v9 or IPFIX exporter's templates say."""
+    if not one.templates:
+        return
+    yield f"{one.templates} templates"
+    if one.rates:
+        yield f"sampled 1 in {', '.join(map(str, one.rates))} by its options data"
+    elif one.rate_in_records:
+        yield "states its sampling rate in each record"
+    else:
+        yield "states no sampling rate: counts stand as exported, or by sampling_override"
+    if one.unread:
+        some = ", ".join(one.unread_first) + (", ..." if one.unread > len(one.unread_first) else "")
+        yield f"{one.unread} elements have no column here (enterprise:element {some}; decode shows them)"
 
 
 def _losses(one: SenderStatus, told: Told) -> Iterator[tuple[int, str, str]]:

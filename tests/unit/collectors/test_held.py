@@ -178,7 +178,7 @@ def test_sets_that_wait_survive_a_restart() -> None:
     assert rows(again.decode(block(ipfix(template_set(256, BASIC), sequence=3)))) == [5, 7]
     assert rows(again.decode(block(ipfix(template_set(257, BASIC), sequence=3)))) == [6]
     assert again.waiting_bytes() == 0
-    (ledger,) = again.advance(ARRIVAL_NS)
+    ledger, *_ = again.advance(ARRIVAL_NS)
     assert ledger["decoded"].tolist() == [3]
     assert ledger["sent"].tolist() == [3]
     assert ledger["undecodable"].tolist() == [0]
@@ -226,9 +226,9 @@ def test_a_v9_datagram_without_template_is_undecodable_until_it_comes() -> None:
     made.decode(
         block(v9(data_set(256, record()), sequence=0), v9(data_set(256, record()), sequence=1))
     )
-    (before,) = made.advance(ARRIVAL_NS)
+    before, *_ = made.advance(ARRIVAL_NS)
     assert (before["sent"].tolist(), before["no_template"].tolist()) == ([2], [2])
     made.decode(block(v9(template_set(256, BASIC, version=9), sequence=2)))
-    (after,) = made.advance(ARRIVAL_NS)
+    after, *_ = made.advance(ARRIVAL_NS)
     assert after["decoded"].tolist() == [3]
     assert after["undecodable"].tolist() == [-2]

@@ -76,7 +76,7 @@ def test_streams_beyond_the_table_are_still_decoded() -> None:
     ]  # fmt: skip
     (batch,) = decoder.decode(pack(parts))
     assert batch.rows == 5
-    (ledger,) = decoder.advance(ARRIVAL_NS)
+    ledger, *_ = decoder.advance(ARRIVAL_NS)
     assert ledger.rows == 2
 
 
@@ -133,7 +133,7 @@ def test_drops_of_a_block_reach_the_ledger() -> None:
         made.exporter_port, made.arrival_ns, 2, made.frontier_ns,
     )  # fmt: skip
     decoder.decode(block)
-    (ledger,) = decoder.advance(ARRIVAL_NS)
+    ledger, *_ = decoder.advance(ARRIVAL_NS)
     assert (ledger["lost_kernel"].tolist(), ledger["lost_wire"].tolist()) == ([2], [1])
     assert ledger["sent"].tolist() == [8]
     said = {

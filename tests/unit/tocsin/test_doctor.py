@@ -330,6 +330,24 @@ def test_lines_fit_what_is_to_mend(
     assert line in asked.doctor("exporter", "192.0.2.7").output
 
 
+def test_templates_sampling_and_elements_without_a_column(
+    asked: Asked, node: Callable[[verbs.Status], None], book: SenderBook
+) -> None:
+    high, low = address_pair("192.0.2.7")
+    own = {"exporter_address_high": high, "exporter_address_low": low, "table": "exporter"}
+    text = (
+        '{"templates": 4, "unread": 9, "unread_first": ["0:455", "9:12235"], "rates": [1000],'
+        ' "rate_in_records": false}'
+    )
+    book.take([batch_from_rows(OPTION, [{**own, "name": text}])])
+    for protocol in ("ipfix", "netflow5"):
+        book.take([ledger("192.0.2.7", protocol, sent=9, decoded=9, records=9)])
+    told = asked.doctor("exporter", "192.0.2.7").output
+    assert "4 templates, sampled 1 in 1000 by its options data, 9 elements have no column" in told
+    assert "(enterprise:element 0:455, 9:12235, ...; decode shows them)" in told
+    assert told.count("templates") == 1, "v5 has none"
+
+
 def test_where_nothing_is_to_mend_no_lines_are_shown(
     asked: Asked, node: Callable[[verbs.Status], None], book: SenderBook
 ) -> None:
