@@ -555,7 +555,7 @@ def test_uptime_drift_of_v9_is_estimated_and_reported() -> None:
                 one_block.arrival_ns + now * 10**9, 0, 0,
             )
         )  # fmt: skip
-    (ledger,) = made.advance(ARRIVAL_NS + 7200 * 10**9)
+    ledger, *_ = made.advance(ARRIVAL_NS + 7200 * 10**9)
     assert float(ledger["uptime_drift_ppm"][0]) == pytest.approx(-200, rel=0.1)
 
 
