@@ -269,10 +269,11 @@ def _stamp(b, at, end, names, minutes):  # type: ignore[no-untyped-def]
             return -1, year, month, day, np.int64(0), NO_ZONE
         p += 1
     else:
-        if b[p + 3] == 32 and _is_weekday(b, p):
-            p += 4
         month = np.int64(_month(b, p, end))
-        if month == 0 or p + 4 > end or b[p + 3] != 32:
+        if month == 0 and b[p + 3] == 32 and _is_weekday(b, p):
+            p += 4
+            month = np.int64(_month(b, p, end))
+        if month == 0 or b[p + 3] != 32:
             return -1, year, month, day, np.int64(0), NO_ZONE
         p += 4
     while p < end and b[p] == 32:
@@ -565,12 +566,12 @@ def parse_heads(
             while p < end and b[p] == 32:
                 p += 1
             # Cisco's sequence numbers: `521: `, also two of them; NX-OS without a host: `: `.
-            for _ in range(2):
-                p = _sequence(b, p, end)
-            behind, epoch_ns = _epoch(b, p + 2 if p + 2 < end and b[p + 1] == 32 else p, end)
-            if behind > 0:
-                timed = True
-                p = behind
+            if p < end and _is_digit(b[p]):
+                p = _sequence(b, _sequence(b, p, end), end)
+                behind, epoch_ns = _epoch(b, p + 2 if p + 2 < end and b[p + 1] == 32 else p, end)
+                if behind > 0:
+                    timed = True
+                    p = behind
             # The time is here, or behind one or two words: `host: `, `host RP/0/RSP0/CPU0:`.
             base = p
             word_at = p
@@ -685,9 +686,10 @@ def parse_heads(
                         p = after
             while p < end and b[p] == 32:
                 p += 1
-            place = _sequence(b, p, end)
-            if place < end and b[place] == 37:
-                p = place  # EOS numbers its messages behind the program
+            if p < end and _is_digit(b[p]):
+                place = _sequence(b, p, end)
+                if place < end and b[place] == 37:
+                    p = place  # EOS numbers its messages behind the program
             first, stop, behind, said = _message_id(b, p, end)
             if behind < 0 and app_set:
                 # opengear: `host app time TAG: text`
