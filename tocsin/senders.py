@@ -1,9 +1,8 @@
 """What each sender last said and what became of it: the ledgers of all protocols, added up for people."""
 
-import json
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
@@ -19,6 +18,16 @@ _SUMS = (
     "restarts", "records",
 )  # fmt: skip
 _MISSING = ("lost_wire", "lost_kernel", "undecodable", "no_template", "malformed", "shed")
+
+
+class ExporterFacts(msgspec.Struct):
+    """What `collectors.exporter_facts` tells of one exporter."""
+
+    templates: int = 0
+    unread: int = 0
+    unread_first: list[str] = []
+    rates: list[int] = []
+    rate_in_records: bool = False
 
 
 class SenderStatus(msgspec.Struct, kw_only=True):
@@ -56,7 +65,7 @@ class SenderBook:
     def __init__(self) -> None:
         self._senders: OrderedDict[tuple[int, int, str], SenderStatus] = OrderedDict()
         self._named: OrderedDict[tuple[int, int], None] = OrderedDict()  # who named interfaces
-        self._facts: OrderedDict[tuple[int, int], dict[str, Any]] = OrderedDict()  # of exporters
+        self._facts: OrderedDict[tuple[int, int], ExporterFacts] = OrderedDict()
         self.totals: dict[str, dict[str, int]] = {}  # by protocol: what was sent, what is missing
 
     def take(self, batches: Iterable[Batch]) -> None:
@@ -74,8 +83,11 @@ class SenderBook:
             if table == "interface":
                 self._named[sender] = None
             elif table == "exporter":
-                self._facts[sender] = json.loads(batch.texts("name")[i])
-                self._facts.move_to_end(sender)
+                with contextlib.suppress(msgspec.DecodeError):  # not ours, then: nothing is known
+                    self._facts[sender] = msgspec.json.decode(
+                        batch.texts("name")[i], type=ExporterFacts
+                    )
+                    self._facts.move_to_end(sender)
         while len(self._named) > SENDERS_MAX:
             self._named.popitem(last=False)
         while len(self._facts) > SENDERS_MAX:
@@ -127,5 +139,6 @@ class SenderBook:
     def _status(self, sender: tuple[int, int], one: SenderStatus) -> SenderStatus:
         spent_ns = one.last_ns - one.window_ns
         rate = one.in_window * 1e9 / spent_ns if one.rate < 0 and spent_ns > 0 else one.rate
-        facts = self._facts.get(sender, {}) if one.protocol in TEMPLATED else {}
-        return msgspec.structs.replace(one, rate=rate, names=sender in self._named, **facts)
+        facts = self._facts.get(sender) if one.protocol in TEMPLATED else None
+        known = msgspec.structs.asdict(facts) if facts else {}
+        return msgspec.structs.replace(one, rate=rate, names=sender in self._named, **known)

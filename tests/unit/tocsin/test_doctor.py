@@ -339,7 +339,7 @@ def test_templates_sampling_and_elements_without_a_column(
         '{"templates": 4, "unread": 9, "unread_first": ["0:455", "9:12235"], "rates": [1000],'
         ' "rate_in_records": false}'
     )
-    book.take([batch_from_rows(OPTION, [{**own, "name": text}])])
+    book.take([batch_from_rows(OPTION, [{**own, "name": one} for one in (text, "[]", "no JSON")])])
     for protocol in ("ipfix", "netflow5"):
         book.take([ledger("192.0.2.7", protocol, sent=9, decoded=9, records=9)])
     told = asked.doctor("exporter", "192.0.2.7").output
