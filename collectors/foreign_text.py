@@ -8,6 +8,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
+from telemetry.batch import sound
+
 TEXT_MAX = 4_096
 LATEST_NS = 2**62  # the year 2116: what is later is no time that something happened at
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding=["']([A-Za-z0-9._-]+)["']""")
@@ -37,9 +39,17 @@ def decode_text(data: bytes, encoding: str = "utf-8") -> str:
 
 
 def json_of(data: bytes, encoding: str = "utf-8") -> Any:
-    """Return the value of a JSON document, control characters in its texts allowed, or raise ValueError."""
+    """Return the value of a JSON document, control characters in its texts allowed, or raise ValueError.
+
+    >>> json_of(b'{"a": "\\\\ud800x \\\\ud83d\\\\ude00"}')
+    {'a': '?x 😀'}
+    """
+    text = decode_text(data, encoding)
     try:
-        return json.loads(decode_text(data, encoding), strict=False)
+        value = json.loads(text, strict=False)
+        if "\\ud" in text.lower():  # half a surrogate pair is no text
+            value = json.loads(sound(json.dumps(value, ensure_ascii=False)))
+        return value
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -135,7 +135,13 @@ class JournalReader:
             found = self._next()
             if found is None:
                 return
-            yield found
+            kind, sequence, tick_end_ns, payload = found
+            yield Block(sequence, kind, tick_end_ns, unpack(payload))
+
+    def heads(self) -> Iterator[tuple[BlockKind, int]]:
+        """Yield (kind, tick end) of the blocks that are there now; raises as `read` does."""
+        while (found := self._next()) is not None:
+            yield found[0], found[2]
 
     def skip(self) -> None:
         """Give up on the rest of the current file (a damaged block) and go on with the next."""
@@ -145,7 +151,8 @@ class JournalReader:
             self.next_sequence = int(later[0].stem)
             self._file = None
 
-    def _next(self) -> Block | None:
+    def _next(self) -> tuple[BlockKind, int, int, bytes] | None:
+        """Return (kind, sequence, tick end, payload) of the next block."""
         while True:
             if self._file is None and not self._open():
                 return None
@@ -172,7 +179,7 @@ class JournalReader:
             if sequence < self.next_sequence:
                 continue
             self.next_sequence = sequence + 1
-            return Block(sequence, BlockKind(kind), tick_end_ns, unpack(payload))
+            return BlockKind(kind), sequence, tick_end_ns, payload
 
     def _open(self) -> bool:
         files = segments(self._folder)

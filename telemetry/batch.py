@@ -167,17 +167,29 @@ class Batch:
 def text_column(values: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Return (offsets int32[n + 1], UTF-8 bytes) of `values`. For rare rows only."""
     whole = "".join(values)
-    data = whole.encode("utf-8")
+    try:
+        data = whole.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair, out of JSON or a command line
+        return text_column([sound(value) for value in values])
     parts = values if len(data) == len(whole) else [value.encode("utf-8") for value in values]
     ends = itertools.accumulate(map(len, parts), initial=0)
     return np.fromiter(ends, np.int32, len(parts) + 1), np.frombuffer(data, np.uint8)
+
+
+def sound(text: str) -> str:
+    """Return a text with "?" for what no UTF-8 can say.
+
+    >>> sound("a\\ud800b")
+    'a?b'
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def code_column(values: Sequence[str]) -> tuple[NDArray[np.uint32], tuple[str, ...]]:
     """Return (codes uint32[n], dictionary in order of first appearance) of `values`."""
     places: dict[str, int] = {}
     codes = np.array([places.setdefault(value, len(places)) for value in values], np.uint32)
-    return codes, tuple(places)
+    return codes, tuple(map(sound, places))
 
 
 def batch_from_rows(

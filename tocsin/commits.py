@@ -6,15 +6,21 @@ all the same, and what came of them waits here, in order (ADR 0014).
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from logging import Logger
+from pathlib import Path
+from typing import TypeVar
 
 from alerting.alert import SealedAlert, canonical
 from alerting.outbox import Outbox
 from runtime.bus import Publisher
 from runtime.clock import Clock
-from runtime.journal import BlockKind
+from runtime.journal import BlockKind, JournalReader
 from runtime.journal_writer import JournalWriter
+from telemetry.errors import TocsinError
 from tocsin.chain import Outcome, Tick
+
+Found = TypeVar("Found")
 
 
 class Commits:
@@ -106,3 +112,34 @@ class Commits:
     def trouble(self) -> str:
         """Why a disk refuses what should be kept, "" where it does not."""
         return self._journal.health() or self._outbox.trouble
+
+
+def journalled(folder: Path, after: int, log: Logger) -> Iterator[tuple[Tick, bool]]:
+    """Yield the ticks of a journal behind a checkpoint, one at a time, and whether each has its result.
+
+    What is damaged is logged and passed over.
+    """
+    heads = JournalReader(folder, next_sequence=after)
+    scored = {end_ns for kind, end_ns in _all(heads, heads.heads) if kind is BlockKind.RESULT}
+    reader = JournalReader(folder, next_sequence=after)
+    for block in _all(reader, reader.read, log):
+        if block.kind is BlockKind.TICK:
+            yield Tick(block.tick_end_ns, block.batches), block.tick_end_ns in scored
+
+
+def _all(
+    reader: JournalReader, read: Callable[[], Iterator[Found]], log: Logger | None = None
+) -> Iterator[Found]:
+    passed = -1
+    while True:
+        try:
+            yield from read()
+        except TocsinError as error:
+            if reader.next_sequence == passed:  # it cannot be passed over block by block
+                reader.skip()
+                continue
+            passed = reader.next_sequence
+            if log is not None:
+                log.error("journal_damaged error=%s", error)
+        else:
+            return

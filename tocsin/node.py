@@ -17,7 +17,7 @@ from runtime import logs
 from runtime.bus import Doorbell, Publisher, RequestServer
 from runtime.checkpoint import Checkpoints
 from runtime.clock import PARTS, Clock, SteadyClock
-from runtime.journal import BlockKind, Cursor, JournalReader
+from runtime.journal import Cursor
 from runtime.journal_writer import JournalWriter
 from runtime.kernels import require
 from runtime.lock import FolderLock
@@ -25,12 +25,12 @@ from runtime.memory import rss_bytes
 from runtime.metrics import Metrics
 from runtime.notify import notify
 from runtime.supervisor import end_with_parent
-from telemetry.errors import ConfigError, TocsinError, TransientError
+from telemetry.errors import ConfigError, TransientError
 from tocsin import __version__, verbs
 from tocsin.answers import Answers
 from tocsin.assembly import make_back
 from tocsin.chain import Outcome, Tick
-from tocsin.commits import Commits
+from tocsin.commits import Commits, journalled
 from tocsin.config import Config, keep_config, load_config, with_probation
 from tocsin.control import control_row
 from tocsin.heartbeat import Heartbeat
@@ -56,6 +56,10 @@ class Node:
         self._clock = clock or SteadyClock()
         self.metrics = Metrics("node")
         self._log = logs.child("node")
+        self._passed_over = self.metrics.counter(
+            "node_ticks_passed_over_total",
+            "journalled ticks that could not be taken back at a start",
+        )
         self._ended = False
         self._ready = False
         self._started_ns = self._clock.now_ns()
@@ -163,26 +167,17 @@ class Node:
             self._last_tick_end_ns = self._closed_ns = tick_end_ns
         for sequence in (after, *(cursor.next_sequence for cursor in self._cursors())):
             self._journal.go_on_from(sequence)
-        reader = JournalReader(self._state / "journal", next_sequence=after)
         replayed = 0
-        scored: set[int] = set()
-        waiting: list[Tick] = []
-        while True:
+        for tick, has_result in journalled(self._state / "journal", after, self._log):
             try:
-                for block in reader.read():
-                    if block.kind is BlockKind.RESULT:
-                        scored.add(block.tick_end_ns)
-                    else:
-                        waiting.append(Tick(block.tick_end_ns, block.batches))
-                break
-            except TocsinError as error:
-                self._log.error("journal_damaged error=%s", error)
-                reader.skip()
-        for tick in waiting:
-            self._offers.absorb(tick.batches)
-            self._orders.absorb(tick.batches)
-            outcome = self._back.absorb(tick)
-            self._commits.keep(outcome, has_result=tick.tick_end_ns in scored)
+                self._offers.absorb(tick.batches)
+                self._orders.absorb(tick.batches)
+                outcome = self._back.absorb(tick)
+            except Exception:  # noqa: BLE001  # it ended the process before, and would end each one after
+                self._log.exception("tick_passed_over tick_end_ns=%d", tick.tick_end_ns)
+                self._passed_over.add()
+                continue
+            self._commits.keep(outcome, has_result=has_result)
             self._closed(tick)
             replayed += 1
         if self._closed_ns:
@@ -377,6 +372,7 @@ class Node:
             text
             for text in (
                 self._clock_health(),
+                self._recovery_health(),
                 *self._intake.health(),
                 self._journal.health(),
                 self._outbox.health(),
@@ -411,6 +407,15 @@ class Node:
             sources=self._answers.gate.sources,
             workers=self._intake.workers(),
             sinks=self._sinks.statuses,
+        )
+
+    def _recovery_health(self) -> str:
+        count = int(self.metrics.value("node_ticks_passed_over_total"))
+        if not count:
+            return ""
+        return (
+            f"{count} journalled ticks could not be taken back and were passed over: what they held is not "
+            f"in alarms and baselines; the log says why (tick_passed_over), please report it"
         )
 
     def _clock_health(self) -> str:

@@ -22,8 +22,9 @@ from runtime.ports import SeriesKey, Talker
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.foreign_alarm import alarm_row
 from telemetry.identity import stable_id
-from telemetry.schemas import ALARM, ANOMALY, CONTROL, FrameFlag
+from telemetry.schemas import ALARM, ANOMALY, FrameFlag
 from telemetry.views import frame_schema
+from tocsin.control import control_row
 from tocsin.testing import make_context
 
 TICK_NS = 5_000_000_000
@@ -212,8 +213,7 @@ class AlarmWorld:
 
     def act(self, kind: str, **payload: Any) -> Batch:
         """Return one action of an operator."""
-        row = {"tick_start_ns": self.now_ns, "kind": kind, "payload": json.dumps(payload)}
-        return batch_from_rows(CONTROL, [row])
+        return control_row(kind, self.now_ns, payload)
 
     def second(self, *given: dict[str, Any] | Batch, seconds: float = 1.0) -> list[Batch]:
         """Play an event tick: reports and actions, no frames; return what came of it."""

@@ -28,6 +28,17 @@ def test_an_acknowledgement_lasts_until_the_alarm_clears() -> None:
     assert again.operator_state == "none"
 
 
+def test_half_a_surrogate_pair_in_an_action_ends_nothing() -> None:
+    """It is journalled before it counts: what it broke would break each restart."""
+    world = AlarmWorld()
+    (raised,) = world.told(world.report("linkDown", "ams1"))
+    (acked,) = world.told(world.act("acknowledge", alarm=raised.id, by="\ud800ann", note="\udfff"))
+    assert acked.operator == "?ann"
+    world.told(world.act("silence", name="n\ud800", entities=["ams1"], seconds=60, reason="\ud800"))
+    (hidden,) = world.told(world.report("linkDown", "ams1", "critical"))
+    assert hidden.suppressed
+
+
 def test_an_acknowledgement_until_worse_ends_when_it_gets_worse() -> None:
     world = AlarmWorld()
     (raised,) = world.told(world.report("highTemp", "ams1", "minor"))

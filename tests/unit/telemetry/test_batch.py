@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from telemetry import wire
 from telemetry.batch import batch_from_rows
 from telemetry.schemas import ALARM
 
@@ -13,3 +14,11 @@ def test_rows_are_taken_in_any_order_and_more_than_once() -> None:
     assert made.texts("severity") == ["c", "a", "c", "b"]
     assert made["occurrence"].tolist() == [2, 0, 2, 1]
     assert made.take(np.zeros(0, np.int64)).rows == 0
+
+
+def test_no_text_is_refused() -> None:
+    """Half surrogate pairs come out of JSON escapes and command lines; UTF-8 has none."""
+    rows = [{"entity": "a\ud800b", "severity": "\udfff", "title": "ö"}, {"entity": "é😀"}]
+    made = wire.decode(wire.encode(batch_from_rows(ALARM, rows)))
+    assert made.texts("entity") == ["a?b", "é😀"]
+    assert made.texts("severity") == ["?", ""]

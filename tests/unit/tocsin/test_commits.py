@@ -1,6 +1,9 @@
 """Nothing leaves the node for a tick that is not on disk: no result, no alert, no answer."""
 
 import json
+import logging
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from alerting.outbox import Outbox
 from runtime.bus import Later, Publisher
 from runtime.checkpoint import Snapshot
 from runtime.clock import ManualClock
-from runtime.journal import BlockKind, JournalReader, pack
+from runtime.journal import Block, BlockKind, JournalReader, pack, write_segment
 from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.foreign_alarm import alarm_row
@@ -19,7 +22,7 @@ from telemetry.schemas import ALARM
 from tests.support.failing_disk import FailingDisk
 from tocsin import verbs
 from tocsin.chain import Outcome, Promise, Tick
-from tocsin.commits import Commits
+from tocsin.commits import Commits, journalled
 from tocsin.control import control_row
 from tocsin.offers import Offers
 from tocsin.testing import make_context
@@ -215,3 +218,36 @@ def test_an_offer_repeated_as_soon_as_the_disk_is_well_joins_the_first(end: End)
     assert said.words == again.words == ["ok"]
     assert end.offer("1") == "ok"
     assert end.journalled_offers() == ["1"]
+
+
+def test_a_journal_is_taken_back_tick_by_tick_and_a_tick_that_cannot_be_read_costs_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two gigabytes of it must not lie in memory, and one bad tick must not end the node."""
+
+    def block(sequence: int, kind: BlockKind, size: int = 1_000_000) -> Block:
+        return Block(sequence, kind, sequence // 2, (control_row("gap", 0, {"x": "y" * size}),))
+
+    kinds = (BlockKind.TICK, BlockKind.RESULT)
+    blocks = [block(n, kinds[n % 2], 10 if n % 2 else 1_000_000) for n in range(2, 42)]
+    write_segment(tmp_path, blocks[:20])
+    write_segment(tmp_path, blocks[20:-1])  # the last tick was not scored
+    segment = max(tmp_path.iterdir())
+    data = bytearray(segment.read_bytes())
+    at = data.index(b"TBLK", 100)  # the payload of a tick that a newer Tocsin wrote
+    at = data.index(b"TBLK", at + 4)
+    size = int.from_bytes(data[at + 12 : at + 16], "little")
+    payload = b"\xff" * size
+    crc = zlib.crc32(data[at + 4 : at + 5] + data[at + 12 : at + 32] + payload)
+    data[at + 8 : at + 12] = crc.to_bytes(4, "little")
+    data[at + 32 : at + 32 + size] = payload
+    segment.write_bytes(data)
+    tracemalloc.start()
+    found = []
+    for tick, has_result in journalled(tmp_path, 2, logging.getLogger("test")):
+        found.append((tick.tick_end_ns, has_result))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == [(n, n != 20) for n in range(1, 21) if n != 12]
+    assert peak < 10_000_000
+    assert len(caplog.records) == 1

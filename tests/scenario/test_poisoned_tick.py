@@ -1,0 +1,29 @@
+"""A tick in the journal that cannot be taken back: the node starts all the same, and says so."""
+
+from pathlib import Path
+
+import pytest
+
+from runtime.journal import Block, BlockKind, JournalReader, write_segment
+from tests.support.fed_node import Machine
+from tocsin.control import control_row
+
+
+def test_a_tick_that_ends_the_node_does_not_end_each_one_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path, monkeypatch)
+    machine.run(6)
+    machine.node.stop()
+    last = list(JournalReader(machine.state / "journal").read())[-1]
+    poison = control_row("offer", 0, {"neither": "source nor token"})
+    block = Block(last.sequence + 1, BlockKind.TICK, last.tick_end_ns + 1, (poison,))
+    write_segment(machine.state / "journal", [block])
+    node = machine.start()
+    machine.run(6)
+    try:
+        status = node.status()
+        assert status.ticks >= 4
+        assert any("1 journalled ticks could not be taken back" in text for text in status.health)
+    finally:
+        node.stop()
