@@ -1,7 +1,11 @@
 """How much memory processes take, as the kernel counts it."""
 
+import ctypes
+import re
 import resource
 from pathlib import Path
+
+_MADV_DONTNEED = 4
 
 
 def rss_bytes(pid: int | str = "self") -> int:
@@ -34,3 +38,25 @@ def children_of(pid: int) -> list[int]:
     except OSError:
         pass
     return found
+
+
+def give_back(library: str) -> None:
+    """Return what this process has read of a library's file; what is needed again is mapped again.
+
+    For a compiler whose work is done: its code stays in the page cache, where it is nobody's memory. Only
+    mappings that nothing can have written to are touched; where the kernel says no, all stays as it is.
+    """
+    c = ctypes.CDLL(None)
+    c.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    mapping = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (r-[-x]p) .*" + re.escape(library))
+    start = end = 0
+    try:
+        lines = Path("/proc/self/smaps").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        if "-" in line.split(" ", 1)[0]:
+            found = mapping.match(line)
+            start, end = (int(found[1], 16), int(found[2], 16)) if found else (0, 0)
+        elif start and line.startswith("Anonymous:") and line.split()[1] == "0":
+            c.madvise(start, end - start, _MADV_DONTNEED)

@@ -22,6 +22,7 @@ from runtime.checkpoint import Checkpoints
 from runtime.clock import Clock
 from runtime.component import Context
 from runtime.kernels import imported
+from runtime.memory import give_back
 from runtime.metrics import Metrics
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
@@ -89,6 +90,7 @@ def settle(clock: Clock, log: Logger) -> None:
         seconds = (clock.monotonic_ns() - began_ns) / 1e9
         if seconds > TOLD_AFTER_SECONDS:
             log.warning("compiling_kernels done=%d of=%d", number + 1, len(imported()))
+    give_back("libllvmlite.so")  # where numba loaded them: 70 MB
     calm_collector()
 
 

@@ -2,11 +2,16 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from runtime.supervisor import Role
 from tocsin.process_settings import ProcessSettings
 from tocsin.state import kernel_environment
+
+# The desk's Python half handles blocks of megabytes, now and then: each goes back to the system as it is
+# freed, not into an arena of each thread. Measured: 8 MB less while it stores, no more CPU.
+DESK_ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}
 
 
 def roles(settings: ProcessSettings, config_path: Path | None, state: Path) -> list[Role]:
@@ -17,13 +22,13 @@ def roles(settings: ProcessSettings, config_path: Path | None, state: Path) -> l
     environment |= settings.environment()
     arguments = [str(config_path or ""), str(state)]
 
-    def role(name: str, *, essential: bool = False) -> Role:
+    def role(name: str, *, essential: bool = False, more: Mapping[str, str] | None = None) -> Role:
         command = [sys.executable, "-m", f"tocsin.{name}", *arguments]
-        return Role(name, command, essential, environment=environment)
+        return Role(name, command, essential, environment={**environment, **(more or {})})
 
     made = [role("node", essential=True), role("gate")]
     if settings.node.profile != "sensor":
-        made.append(role("desk"))
+        made.append(role("desk", more=DESK_ALLOCATOR))
     return made
 
 
