@@ -44,6 +44,7 @@ ROLES = ("supervisor", "node", "gate", "desk", "watchdog")
 GOALS = {
     ("sensor", "library"): (128, 256, 250),
     ("sensor", "numba"): (192, 320, 400),
+    ("site", "library"): (600, 768, 900),
     ("site", "numba"): (600, 768, 900),
 }
 CONFIG = """
