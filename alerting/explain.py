@@ -123,6 +123,8 @@ class Explainer:
             "trend": incident.trend(up, root.explain.get("trend", "steady")),
         }
         made["growing"] = made["trend"] == "growing"
+        if incident.parted:
+            made["why"] = [*root.explain.get("why", ()), *incident.parted]
         incident.told_up = up
         if self._link:
             number = id_text(incident.number)

@@ -14,6 +14,7 @@ from alerting.companions import SOON, Companions, Parent
 from alerting.config import AlertingSettings
 from alerting.incident import Incident, Member
 from alerting.layers import ATTACK, EQUIPMENT, LINK, is_node_down, layer_of
+from alerting.parting import Parting
 from alerting.places import Place, Places
 
 LATE_NS = 60_000_000_000  # a cause may be reported so much later than its first symptom
@@ -43,6 +44,7 @@ class Grouping:
         self._on: dict[str, int] = {}  # link: the newest incident about it
         self._cut: dict[str, int] = {}  # node that is cut off: by which incident
         self.companions = Companions(self._group_ns, len(places.graph.nodes))
+        self.parting = Parting(places, incidents, self._at, self.companions)
 
     # ---- finding
 
@@ -211,7 +213,11 @@ class Grouping:
 
     def drop(self, incident: Incident) -> None:
         """Forget where an incident was."""
-        for node in incident.nodes:
+        self.leave(incident, incident.nodes)
+
+    def leave(self, incident: Incident, nodes: Iterable[str]) -> None:
+        """Note that an incident has no alarms on some nodes any more."""
+        for node in nodes:
             here = self._at.get(node)
             if here is not None:
                 here.pop(incident.number, None)
@@ -231,6 +237,7 @@ class Grouping:
 
     def restore(self, kept: Any) -> None:
         """Take it back."""
-        self._at = {node: dict.fromkeys(numbers) for node, numbers in kept["at"]}
+        self._at.clear()
+        self._at.update((node, dict.fromkeys(numbers)) for node, numbers in kept["at"])
         self._on, self._cut = dict(kept.get("on", ())), dict(kept["cut"])
         self.companions.restore(kept["companions"])

@@ -86,6 +86,7 @@ class Incident:
     impact: dict[str, Any] = field(default_factory=dict)
     similar: list[dict[str, Any]] = field(default_factory=list)
     said: list[dict[str, Any]] = field(default_factory=list)  # feedback of operators
+    parted: list[str] = field(default_factory=list)  # what went to or came from another, in words
 
     @property
     def open(self) -> bool:

@@ -23,6 +23,7 @@ from telemetry.identity import stable_id
 STABLE_AFTER_NS = 60_000_000_000
 TITLE_CHANGES_MAX = 2  # after the first minute
 INCIDENTS_MAX = 20_000
+PARTED_MAX = 5  # sentences about what went from one incident to another
 NEVER_NS = (1 << 63) - 1
 
 
@@ -97,6 +98,11 @@ class Incidents:
         if layer_of(alarm) <= LINK:
             for other, cut_off in self.grouping.absorbable(incident, now_ns):
                 self._merge(incident, other, now_ns, behind=cut_off)
+            for other, taken in list(self.grouping.parting.claims(incident, now_ns)):
+                if len(taken) == len(other.members):
+                    self._merge(incident, other, now_ns, behind=False)
+                else:
+                    self._take_over(incident, other, taken, now_ns)
         if not alarm.up:
             incident.members[alarm.id].up = False
             self._settle(incident, now_ns)
@@ -189,6 +195,42 @@ class Incidents:
         self._touch(into, at_once=True)
         return True
 
+    def _take_over(
+        self, incident: Incident, other: Incident, numbers: list[int], now_ns: int
+    ) -> None:
+        """Let an incident have alarms that were taken for another one's before its cause showed itself."""
+        self._move(incident, other, numbers)
+        count = len(numbers)
+        words = f"{count} alarm{'s' if count > 1 else ''} that came before"
+        for one, what in ((incident, f"were taken for {_root_title(other)}"),
+                          (other, f"belong to {_root_title(incident)}")):  # fmt: skip
+            one.parted = [*one.parted[1 - PARTED_MAX :], f"{words} {what}"]
+            self._touch(one, at_once=True)
+        self.grouping.mark_cut(incident)
+        self._settle(other, now_ns)
+
+    def _move(self, into: Incident, other: Incident, numbers: list[int]) -> None:
+        """Move some alarms, not all, from one incident to another."""
+        for number in numbers:
+            member = other.members.pop(number)
+            into.add(number, member)
+            self._of[number] = into.number
+            alarm = self._alarm(number)
+            member.behind = False
+            if alarm is not None:
+                alarm.incident = into.number
+                if alarm.suppressed == "parent":
+                    alarm.suppressed = ""
+            for node in member.nodes:
+                into.nodes[node] = max(into.nodes.get(node, 0), other.nodes[node])
+        other.first = 0
+        left = {node for member in other.members.values() for node in member.nodes}
+        gone = [node for node in other.nodes if node not in left]
+        self.grouping.leave(other, gone)
+        for node in gone:
+            del other.nodes[node]
+        self.grouping.put(into, into.nodes)
+
     def split(self, number: int, alarms: list[int], now_ns: int, by: str) -> bool:
         """Take alarms out of an incident into one of their own; that they differ is learned."""
         incident = self.all.get(number)
@@ -207,14 +249,7 @@ class Incidents:
         if first is None:
             return False
         new = self._begin(first, now_ns)
-        for one in going:
-            new.add(one, incident.members.pop(one))
-            self._of[one] = new.number
-            moved = self._alarm(one)
-            if moved is not None:
-                moved.incident = new.number
-            for node in new.members[one].nodes:
-                new.nodes[node] = now_ns
+        self._move(new, incident, going)
         if incident.front in going:
             incident.front = staying[0]
         new.by_hand = incident.by_hand = True
@@ -411,6 +446,10 @@ class Incidents:
         self._changed = dict(kept["changed"])
         self._of.update(kept["of"])
         self.grouping.restore(kept.get("grouping", kept))
+
+
+def _root_title(incident: Incident) -> str:
+    return _calm(incident.members[incident.deepest()].title)
 
 
 def _calm(title: str) -> str:

@@ -53,12 +53,13 @@ def leaf_and_spine(spines: int, leaves: int) -> list[tuple[str, str]]:
 
 def overlapping_faults(
     pairs: Sequence[tuple[str, str]], *, faults: int, mean_gap_seconds: float, seed: int,
-    slowness: float = 1.0,
+    slowness: float = 1.0, late_seconds: float = 0.0,
 ) -> list[Event]:  # fmt: skip
     """Return the alarms of faults that begin at random, on average so long after each other.
 
     Symptoms appear at the root's node and next to it, spread over a minute and a half (`slowness`
-    times as long); each fault lasts some minutes and clears what it raised. `fault` of each event is the truth.
+    times as long); each fault lasts some minutes and clears what it raised. The fault itself is reported up
+    to `late_seconds` late, its symptoms before it. `fault` of each event is the truth.
     """
     random = np.random.default_rng(seed)
     network = network_of(list(pairs), [])
@@ -72,7 +73,8 @@ def overlapping_faults(
         now += float(random.exponential(mean_gap_seconds))
         root_kind, severity, symptoms = FAULTS[random.integers(len(FAULTS))]
         node = nodes[random.integers(len(nodes))]
-        raises = [(0.0, root_kind, node, severity)]
+        late = float(random.uniform(0, late_seconds)) if late_seconds else 0.0
+        raises = [(late, root_kind, node, severity)]
         for kind, where, likely, latest in symptoms:
             for place in [node] if where == "here" else near[node]:
                 if random.random() < likely:
