@@ -120,18 +120,23 @@ class Companions:
                 weight *= SAID_TIMES**said
             found.append((weight, alarm, pair, relation, delay))
 
-    def weight(self, before: str, kind: str, relation: int, degree: int, lag_ns: int) -> float:
-        """Return at what rate one kind sets off another one, so related in place, so much later, in 1/s."""
+    def share(self, before: str, kind: str, relation: int, degree: int) -> float:
+        """Return how likely a raise that was just learned set off another kind, in a place so related."""
         first, number = self._numbers.get(before), self._numbers.get(kind)
-        delay = (lag_ns * (1 << SOON - 1) // self._window_ns).bit_length()
-        if first is None or number is None or delay >= (SOON if relation != HERE else SOON + LASTING):
+        if first is None or number is None:
             return 0.0
         share = self._set_off.get((relation * KINDS + first) * KINDS + number)
         if share is None:
             share = TRUST * self._believed(first, number, relation, degree)
-        share *= self._delays[relation][delay]
-        every = (self._chances[relation][first] + TRUST) * self._delays_all[relation]
-        return share / (every * self._widths[delay])
+        return share / (self._chances[relation][first] + TRUST)
+
+    def weight(self, before: str, kind: str, relation: int, degree: int, lag_ns: int) -> float:
+        """Return at what rate it does so after such a time, in 1/s."""
+        delay = (lag_ns * (1 << SOON - 1) // self._window_ns).bit_length()
+        if delay >= (SOON if relation != HERE else SOON + LASTING):
+            return 0.0
+        density = self._delays[relation][delay] / (self._delays_all[relation] * self._widths[delay])
+        return self.share(before, kind, relation, degree) * density
 
     def _believed(self, before: int, number: int, relation: int, degree: int) -> float:
         """Return how likely the one sets off the other before anything is known of the two."""

@@ -154,6 +154,11 @@ class Grouping:
                 return True
         if any(node in root.nodes for node in place.nodes):
             return False
+        if layer == EQUIPMENT and root.layer <= LINK and not is_node_down(alarm):
+            # Hardware breaks by itself, or with the power of its site, not with its neighbours'.
+            site = self._places.site(place.nodes[0])
+            if not site or site not in {self._places.site(node) for node in root.nodes}:
+                return True
         if len(incident.members) >= self._settings.incident_alarms_max and not rooted:
             return True
         return not self._is_within_reach(root, place)

@@ -96,11 +96,11 @@ class Incidents:
         self.grouping.learn(alarm, place, parents, now_ns)
         self._join(incident, alarm, place, now_ns, behind=behind)
         if layer_of(alarm) <= LINK:
-            for other, cut_off in self.grouping.absorbable(incident, now_ns):
-                self._merge(incident, other, now_ns, behind=cut_off)
+            for other, cut_off in list(self.grouping.absorbable(incident, now_ns)):
+                incident = self._unite(incident, other, now_ns, behind=cut_off)
             for other, taken in list(self.grouping.parting.claims(incident, now_ns)):
                 if len(taken) == len(other.members):
-                    self._merge(incident, other, now_ns, behind=False)
+                    incident = self._unite(incident, other, now_ns, behind=False)
                 else:
                     self._take_over(incident, other, taken, now_ns)
         if not alarm.up:
@@ -157,16 +157,32 @@ class Incidents:
 
     # ---- merged and split
 
-    def _merge(self, into: Incident, other: Incident, now_ns: int, *, behind: bool) -> None:
-        for number, member in other.members.items():
+    def _unite(
+        self, incident: Incident, symptoms: Incident, now_ns: int, *, behind: bool
+    ) -> Incident:
+        """Make a cause's incident and one of its symptoms one: that which people know already."""
+        if not symptoms.told_ns or incident.told_ns:
+            self._merge(incident, symptoms, now_ns, behind=behind)
+            return incident
+        self._mark_all_behind(symptoms, behind=behind)
+        self._merge(symptoms, incident, now_ns, behind=False)
+        return symptoms
+
+    def _mark_all_behind(self, incident: Incident, *, behind: bool) -> None:
+        for number, member in incident.members.items():
+            member.behind |= behind
             alarm = self._alarm(number)
-            member.behind = member.behind or behind
+            if behind and alarm is not None and alarm.up and not alarm.suppressed:
+                alarm.suppressed = "parent"
+
+    def _merge(self, into: Incident, other: Incident, now_ns: int, *, behind: bool) -> None:
+        self._mark_all_behind(other, behind=behind)
+        for number, member in other.members.items():
             into.add(number, member)
             self._of[number] = into.number
+            alarm = self._alarm(number)
             if alarm is not None:
                 alarm.incident = into.number
-                if behind and alarm.up and not alarm.suppressed:
-                    alarm.suppressed = "parent"
         for node, at in other.nodes.items():
             into.nodes[node] = max(into.nodes.get(node, 0), at)
         self.grouping.move(into, other)
@@ -224,6 +240,10 @@ class Incidents:
             for node in member.nodes:
                 into.nodes[node] = max(into.nodes.get(node, 0), other.nodes[node])
         other.first = 0
+        if other.front not in other.members:  # not told yet, or split by hand
+            other.front = next(iter(other.members))
+        if other.root not in other.members:
+            other.root = other.deepest()
         left = {node for member in other.members.values() for node in member.nodes}
         gone = [node for node in other.nodes if node not in left]
         self.grouping.leave(other, gone)
@@ -250,8 +270,6 @@ class Incidents:
             return False
         new = self._begin(first, now_ns)
         self._move(new, incident, going)
-        if incident.front in going:
-            incident.front = staying[0]
         new.by_hand = incident.by_hand = True
         new.operator = incident.operator = by
         for one_of in (new, incident):

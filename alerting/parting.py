@@ -3,8 +3,9 @@
 Symptoms may be told before the fault that they are of, and those of two faults then look like one. When a
 cause shows itself, each alarm around it is held against it by the same evidence that groups alarms
 (`grouping`): its link, what it cuts off, and how often and how soon its kind sets off theirs. An incident
-whose first alarm did not begin by itself after all is merged into the cause's; from one that has a cause of
-its own it takes those alarms that it explains clearly better.
+whose first alarms did not begin by themselves after all is one with the cause's; from one that has a cause of
+its own it takes what is on its nodes, or names them, and is explained clearly better. Held against faults of
+known truth (docs/alarms.md): what it takes is nearly always right, what it leaves is not always.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,9 +15,11 @@ from alerting.incident import Incident, Member
 from alerting.layers import LINK
 from alerting.places import Places
 
+SECOND_NS = 1_000_000_000
 LATE_NS = 120_000_000_000  # so much later than its symptoms may a cause be told
 LATE_LIKELY = 0.3  # causes that are told late
-CLEARLY = 3.0  # times as likely as in the incident that has them
+CLEARLY = 2.5  # times as likely as in the incident that has them
+ALL_CLEARLY = 8.0  # as by itself, for a whole incident
 CERTAIN = (1e9, 1e6)  # of its link, cut off by it: no count of companions weighs that much
 INCIDENTS_MAX = 64  # that are looked at for one cause
 MEMBERS_MAX = 60  # of one of them
@@ -58,34 +61,46 @@ class Parting:
                 continue
             if len(other.members) > MEMBERS_MAX or now_ns - other.opened_ns > 2 * LATE_NS:
                 continue
-            theirs = other.members[other.deepest()]
-            if theirs.layer > LINK:
-                if now_ns - other.opened_ns <= LATE_NS and self._begins_here(root, cut, theirs, now_ns):
-                    yield other, list(other.members)
-            elif taken := self._taken(root, cut, other, now_ns):
+            taken = self._taken(root, cut, other, now_ns)
+            if taken:
                 yield other, taken
 
-    def _begins_here(self, root: Member, cut: frozenset[str], theirs: Member, now_ns: int) -> bool:
-        begins = self._companions.begins(theirs.kind, now_ns)
-        return self._weight(root, cut, theirs) > CLEARLY * begins
-
     def _taken(self, root: Member, cut: frozenset[str], other: Incident, now_ns: int) -> list[int]:
-        keep = {other.deepest(), other.root, other.front}
-        made = []
+        """Return what a root takes: all, or the alarms of nodes that are its own or that name these."""
+        first = other.members[other.deepest()]
+        if first.layer > LINK and all(self._may_go(one, now_ns) for one in other.members.values()):
+            there = [one for one in other.members.values() if one.nodes == first.nodes]
+            begins = max(self._companions.begins(one.kind, now_ns) for one in there)
+            if sum(self._weight(root, cut, one) for one in there) > ALL_CLEARLY * begins:
+                return list(other.members)
+        kept = {other.deepest(), other.root} if first.layer <= LINK else set()
+        kept |= {other.root, other.front} if other.told_ns else set()  # it is told as these
+        # Where no cause is known yet, being on one node says too little of who belongs together.
+        telling = (HERE, NAMED) if first.layer <= LINK else (NAMED,)
+        of_node: dict[str, list[int]] = {}
         for number, member in other.members.items():
-            if number in keep or not member.up or member.layer <= LINK or member.behind:
-                continue
-            if now_ns - member.raised_ns > LATE_NS:
-                continue
-            ours = self._weight(root, cut, member)
-            theirs = sum(
-                self._weight(one, frozenset(), member)
-                for of, one in other.members.items()
-                if of != number
-            )
-            if ours > CLEARLY * theirs:
-                made.append(number)
-        return made
+            of_node.setdefault(member.nodes[0], []).append(number)
+        made = []
+        for numbers in of_node.values():
+            going = [n for n in numbers if n not in kept and self._may_go(other.members[n], now_ns)]
+            ours, theirs, begins = 0.0, 0.0, 0.0
+            for number in going:
+                member = other.members[number]
+                if self._relation(root, member)[0] in telling or member.nodes[0] in cut:
+                    ours += self._weight(root, cut, member)
+                begins = max(begins, self._companions.begins(member.kind, now_ns))
+                theirs += sum(
+                    self._weight(one, frozenset(), member)
+                    for of, one in other.members.items()
+                    if one.layer < member.layer and (one is first or of not in numbers)
+                )
+            if ours > max(CLEARLY * theirs, begins):
+                made += going
+        return made if len(made) < len(other.members) else []
+
+    def _may_go(self, member: Member, now_ns: int) -> bool:
+        late = now_ns - member.raised_ns > LATE_NS
+        return member.up and not late and member.layer > LINK and not member.primary
 
     def _weight(self, root: Member, cut: frozenset[str], member: Member) -> float:
         """Return how well one alarm explains another one, by where, what, and when they are."""
@@ -97,8 +112,10 @@ class Parting:
         if relation < 0:
             return 0.0
         lag_ns = member.raised_ns - root.raised_ns
-        late = LATE_LIKELY if lag_ns < 0 else 1.0
-        return late * self._companions.weight(root.kind, member.kind, relation, degree, abs(lag_ns))
+        if lag_ns < 0:  # how late a fault is told says nothing of how soon it acts
+            share = self._companions.share(root.kind, member.kind, relation, degree)
+            return share * LATE_LIKELY * SECOND_NS / LATE_NS
+        return self._companions.weight(root.kind, member.kind, relation, degree, lag_ns)
 
     def _relation(self, root: Member, member: Member) -> tuple[int, int]:
         """Return how a member stands to a root, and how many neighbours that has; -1 for not at all."""
