@@ -28,6 +28,13 @@ TABLES = """
 """
 NEVER_NS = 1 << 62
 NAMED_MAX = 50  # alerts of a group that are named
+
+
+def _names(alert: Alert, what: str) -> str:
+    """Return whom or what an incident touches; those that touch the same are of one group."""
+    return ", ".join(alert.explain.get("impact", {}).get(what, ()))
+
+
 # label: what it is of an alert.
 LABELS: dict[str, Callable[[Alert], Any]] = {
     "entity": lambda a: a.entity,
@@ -35,6 +42,8 @@ LABELS: dict[str, Callable[[Alert], Any]] = {
     "site": lambda a: a.explain.get("site"),
     "link": lambda a: a.explain.get("link"),
     "owner": lambda a: a.explain.get("owner"),
+    "customer": lambda a: _names(a, "customers"),
+    "service": lambda a: _names(a, "services"),
     "kind": lambda a: a.kind,
     "source": lambda a: a.source,
     "severity": lambda a: a.severity,

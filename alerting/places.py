@@ -107,7 +107,7 @@ class Places:
             pass
         else:
             if "/" in entity:
-                return self._network.owner_of_prefix(entity) or entity, ""
+                return self._network.router_of_prefix(entity) or entity, ""
             return self._network.router_of(entity), ""
         match = _AFTER_NODE.search(entity)
         if match is None:

@@ -83,6 +83,10 @@ class NetworkMap(Protocol):
         """Return the customer or router that a prefix belongs to, or ""."""
         ...
 
+    def router_of_prefix(self, prefix: str) -> str:
+        """Return the router behind which a prefix lies, or ""."""
+        ...
+
     def origin(self, address: str) -> str:
         """Return how an address or prefix is routed, `AS64500 (198.51.100.0/24)`, "" where BMP told nothing."""
         ...

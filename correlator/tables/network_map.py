@@ -133,10 +133,7 @@ class FileNetworkMap:
         self._heard_of: dict[str, list[Link]] = {}
         self._heard_version, self._heard_ns = 0, 0  # of what is in these two
         self._routing: RoutingTable | None = None  # from the first route on
-        self._prefixes = [
-            (ipaddress.ip_network(entry.prefix), entry.customer or entry.router)
-            for entry in network.prefix
-        ]
+        self._prefixes = [(ipaddress.ip_network(one.prefix), one) for one in network.prefix]
 
     def router_of(self, exporter: str) -> str:
         """Return the router's name for what a source calls it, or that itself where none is meant.
@@ -223,25 +220,42 @@ class FileNetworkMap:
         return router, numbers.get((router, edge.ports[side]), port)
 
     def served(self, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return (customers, services) that hang on a router or go over a link, as the file says."""
-        return self._served.get(name, ((), ()))
+        """Return (customers, services) of a router, a link or a prefix, as the file says.
+
+        Of a prefix or an address within one of the file, those of the smallest that holds it.
+        """
+        known = self._served.get(name)
+        if known is None and (entry := self._smallest(name)) is not None:
+            known = self._served[entry.prefix]
+        return known or ((), ())
 
     def own_prefixes(self) -> dict[str, str]:
         """Return the prefixes of the file and whose they are."""
-        return {str(network): owner for network, owner in self._prefixes}
+        return {str(network): entry.customer or entry.router for network, entry in self._prefixes}
 
     def owner_of_prefix(self, prefix: str) -> str:
         """Return the owner of the smallest known prefix that holds this one, or ""."""
+        entry = self._smallest(prefix)
+        return entry.customer or entry.router if entry is not None else ""
+
+    def router_of_prefix(self, prefix: str) -> str:
+        """Return the router behind which a prefix lies, or ""."""
+        entry = self._smallest(prefix)
+        return entry.router if entry is not None else ""
+
+    def _smallest(self, prefix: str) -> PrefixEntry | None:
+        """Return the smallest prefix of the file that holds a prefix or an address."""
+        if not self._prefixes or (":" not in prefix and "." not in prefix):
+            return None
         try:
             wanted = ipaddress.ip_network(prefix, strict=False)
         except ValueError:
-            return ""
-        best = ""
-        length = -1
-        for network, owner in self._prefixes:
+            return None
+        best, length = None, -1
+        for network, entry in self._prefixes:
             fits = network.version == wanted.version and wanted.subnet_of(network)  # type: ignore[arg-type]
             if fits and network.prefixlen > length:
-                best, length = owner, network.prefixlen
+                best, length = entry, network.prefixlen
         return best
 
     def site_of(self, router: str) -> str:
@@ -304,10 +318,10 @@ class FileNetworkMap:
         The spans are the customer's prefixes; one without any, or with more than SPANS_MAX, is left out:
         nobody knows what may come from there.
         """
-        spans = {
-            owner: _spans([network for network, of in self._prefixes if of == owner])
-            for owner in {of for _, of in self._prefixes}
-        }
+        of_owner: dict[str, list[Any]] = {}
+        for network, entry in self._prefixes:
+            of_owner.setdefault(entry.customer or entry.router, []).append(network)
+        spans = {owner: _spans(networks) for owner, networks in of_owner.items()}
         return [
             (_low_half(self._exporter[router]), index, spans[face.customer])
             for (router, index), face in self._interfaces.items()

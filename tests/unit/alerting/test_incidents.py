@@ -277,3 +277,16 @@ def test_our_own_cut_of_another_link_takes_no_traps_that_name_theirs() -> None:
     found = newest(world, world.batches(rows))
     (pair,) = (row for row in found.values() if len(row["alarms"]) == 2)
     assert pair["title"].startswith("link fra2-lon1 is down")
+
+
+def test_a_prefix_is_at_its_router_and_touches_its_customer() -> None:
+    routers = [RouterEntry(name="a", address="192.0.2.1", owner="core team")]
+    prefix = PrefixEntry(prefix="203.0.113.0/24", router="a", customer="shop", services=["web"])
+    world = AlarmWorld(network=FileNetworkMap(NetworkFile(router=routers, prefix=[prefix])))
+    world.second(
+        world.report("flood", "203.0.113.64/26", "major", probable_cause="denialOfService")
+    )
+    (told,) = world.notices(seconds=20)
+    assert told.explain["owner"] == "core team"
+    assert told.explain["impact"]["customers"] == ["shop"]
+    assert told.explain["impact"]["services"] == ["web"]

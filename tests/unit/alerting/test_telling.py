@@ -271,6 +271,16 @@ def next_told(world: World) -> list[dict[str, Any]]:
     return [json.loads(one.body) for one in due]
 
 
+def test_what_touches_one_customer_is_told_as_one(world: Callable[..., World]) -> None:
+    by_customer = msgspec.structs.replace(GROUP, group_by=("customer",))
+    made = world({"chat": {}}, routes={"all": by_customer})
+    for number, customers in ((1, ["bank"]), (2, ["bank"]), (3, ["bank", "hospital"])):
+        made.change(number, "raised", explain=json.dumps({"impact": {"customers": customers}}))
+    made.now_ns += MINUTE
+    found = {b["explain"]["group"]["customer"]: b["alarms_count"] for b in next_told(made)}
+    assert found == {"bank": 2, "bank, hospital": 1}
+
+
 def test_alerts_of_a_group_are_told_as_one_after_its_wait_and_interval(
     world: Callable[..., World],
 ) -> None:
