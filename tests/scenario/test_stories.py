@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from telemetry.errors import ConfigError
 from tocsin.cli.scenario import scenario
-from tocsin.scenario import Step, Story, play, read_story
+from tocsin.scenario import play
+from tocsin.story import Step, Story, read_story
 
 STORIES = sorted((Path(__file__).parent / "stories").glob("*.yaml"))
 
@@ -37,18 +38,35 @@ def test_a_story_that_expects_what_is_not_so_fails() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("story: x\nsteps: [{at: 0s, alarm: [a b]}]\n", "unknown field"),
-        ("story: x\nsteps: [{at: 0s, alarms: [linkDown]}]\n", "KIND ENTITY"),
-        ("story: x\nsteps: [{at: soon}]\n", "no time"),
-        ("story: x\nsteps: []\nexpect: {people: 3}\n", "not known"),
-        ("story: [\n", "expected"),
+        ("story: x\nsteps:\n- at: 0s\n- at: 1s\n  alarm: [a b]\n", ":4: .* unknown field `alarm`"),
+        (
+            "story: x\nsteps:\n- at: 0s\n- at: 1s\n  alarms: [down]\n",
+            ":4: alarm 'down': write KIND ENTITY",
+        ),
+        ("story: x\nsteps:\n- at: soon\n", ":3: 'soon' is no time"),
+        ("story: x\nsteps:\n- at: 0s\n- {at: 1s, faults: [cut a-b]}\n", ":4: .* no link 'a-b'"),
+        ("story: x\nsteps:\n- {at: 1s, alarms: [{kind: a}]}\n", ":3: 'entity' is missing"),
+        (
+            "story: x\nsteps:\n- {at: 1s, operator: [{shelf: {}}]}\n",
+            ":3: operator 'shelf' is not known",
+        ),
+        (
+            "story: x\nsteps:\n- {at: 1s, operator: [{close: {incident: a}}]}\n",
+            ":3: no incident was told",
+        ),
+        ("story: x\nsettings: {wait: 1}\nsteps: []\n", ": settings: .* unknown field `wait`"),
+        ("story: x\nsteps: []\nexpect: {people: 3}\n", ": expect: 'people' is not known"),
+        ("story: [\n", ":2: expected"),
+        ("steps: []\n", ":1: .* missing required field `story`"),
     ],
 )
-def test_a_mistake_in_a_story_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+def test_a_mistake_in_a_story_is_one_sentence_with_its_line(
+    tmp_path: Path, text: str, said: str
+) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=said):
-        play(read_story(path))
+    with pytest.raises(ConfigError, match=f"{path}{said}"):
+        CliRunner().invoke(scenario, ["run", str(path)], catch_exceptions=False)
 
 
 def test_the_command_says_which_failed(tmp_path: Path) -> None:

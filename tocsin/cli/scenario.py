@@ -17,7 +17,9 @@ def run(paths: tuple[Path, ...], *, show: bool) -> None:
     """Play files, or all *.yaml of folders. Exit code 3 where a story came out otherwise."""
     import time
 
-    from tocsin.scenario import play, read_story
+    from telemetry.errors import ConfigError
+    from tocsin.scenario import play
+    from tocsin.story import StoryError, line_of, read_story
 
     files = [
         file
@@ -27,7 +29,14 @@ def run(paths: tuple[Path, ...], *, show: bool) -> None:
     failed = 0
     for file in files:
         began = time.perf_counter()
-        played = play(read_story(file))
+        try:
+            played = play(read_story(file))
+        except StoryError as error:
+            line = line_of(file.read_text("utf-8"), f".steps[{error.step}]")
+            raise ConfigError(f"{file}:{line}: {error}") from error
+        except ConfigError as error:
+            place = "" if str(error).startswith(str(file)) else f"{file}: "
+            raise ConfigError(f"{place}{error}") from error
         seconds = time.perf_counter() - began
         failed += bool(played.failures)
         word = "FAILED" if played.failures else "ok"
