@@ -123,8 +123,9 @@ class _Player:
         for fault in step.end:
             for one in expanded(fault):
                 self._faults.pop(one, None)
-        for fault in step.faults:
-            self._faults.update(dict.fromkeys(expanded(fault)))
+        for fault in (one for text in step.faults for one in expanded(text)):
+            self._findings(fault)  # a mistake in it is told here, where its line is known
+            self._faults[fault] = None
         for line in step.lines:
             for one in expanded(line):
                 self._hear(one)
