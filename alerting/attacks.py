@@ -90,7 +90,7 @@ class AttackRules:
         return Claim(
             "volumetric-attack", prefix, "critical",
             f"{vector} on {host} in {prefix}: {much} {of_service}".rstrip()
-            + f", {bits_text(usual)} expected",
+            + (f", {bits_text(usual)} expected" if usual else ", usually none"),
             row.since_ns, row.score, self._settings.confirm_ticks, rate / 8, usual / 8,
             row.lower, row.upper, "By/s",
             evidence=[

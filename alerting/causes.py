@@ -58,11 +58,14 @@ class CauseRules:
         dark = {claim.entity for claim in down}
         rest = [row for row in rows if self._silences.router(row) not in dark]
         attacks = self._attacks.claims(rest, under_attack)
-        named = {claim.entity for claim in attacks}
-        attacks += [
+        # What all of a prefix's volume shows may be over the budget where its vector alone is not.
+        named = {claim.entity for claim in attacks if claim.disposition != "digest"}
+        floods = [
             self._attacks.claim(row, vector, share, host, talkers)
             for row, vector, share, host, talkers in self._security.floods(rest, named)
         ]
+        flooded = {claim.entity for claim in floods}
+        attacks = [claim for claim in attacks if claim.entity not in flooded] + floods
         made = down + self._silences.links_cut(rest, dark, last_ns) + attacks
         made += self._security.claims(rest, attacks, under_attack, last_ns)
         made += self._scans(rest, {claim.entity for claim in made})

@@ -165,7 +165,7 @@ class SecurityRules:
         return self._claim(
             row, "unusual-upload", source, "major", talkers,
             title=f"unusual upload from {source}{f' to {target}' if target else ''}: {bits_text(row.actual * 8)}, "
-            f"{bits_text(row.expected * 8)} is the most so far",
+            + (f"{bits_text(row.expected * 8)} is the most so far" if row.expected else "little so far"),
             unit="By/s",
             why="it never sent as much, and nearly all of it goes to one place",
             evidence=[
@@ -223,7 +223,7 @@ class SecurityRules:
         return self._claim(
             row, "spoofed-sources", face, "major", talkers,
             title=f"spoofed sources at {face}: {row.actual:.0f} {kind} in {within(row)}, "
-            f"{row.expected:.0f} at most so far",
+            + (f"{row.expected:.0f} at most so far" if row.expected else "none so far"),
             unit="{source}",
             why=kind,
             evidence=[

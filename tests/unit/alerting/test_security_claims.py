@@ -145,6 +145,31 @@ def test_a_flood_is_named_by_its_vector(
         assert word in alert.title + alert.explain["do"]
 
 
+def test_a_flood_that_only_its_vector_makes_certain_is_told() -> None:
+    """The prefix's volume shows it as well, and that is over the budget."""
+    world = AlarmWorld()
+    talkers = tuple(
+        talker(
+            source=f"203.0.113.{i}", destination=HOST, protocol=17, source_port=389, octets=30_000
+        )
+        for i in range(40)
+    )
+    prefix = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
+    world.samples[prefix] = talkers
+    told, since = [], world.now_ns
+    vector = world.series("vector", destination_prefix="198.51.100.0/24", vector="389")
+    world.samples[vector] = talkers
+    for _ in range(3):
+        rows = [
+            world.anomaly(prefix, "attack", since_ns=since, disposition="digest"),
+            world.anomaly(vector, "flood", since_ns=since),
+        ]
+        told += world.tick(rows)
+    assert [(a.kind, a.entity) for a in told] == [("volumetric-attack", "198.51.100.0/24")]
+    assert "CLDAP amplification" in told[0].title
+    assert any("top sources: 203.0.113." in why for why in told[0].explain["why"])
+
+
 def test_the_spoofed_sources_of_a_flood_are_its_evidence_and_no_second_alarm() -> None:
     world = AlarmWorld()
     lone = world.series("lone", exporter="127.1.0.1", ingress_interface="9")
