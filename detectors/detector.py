@@ -73,3 +73,8 @@ class Finding:
     p_value: float
     detail: dict[str, Any]
     admitted: bool = False  # of a prediction: its own budget let it in
+
+
+def six(value: Any) -> Any:
+    """Return a number rounded as replays compare it: to six digits."""
+    return value if isinstance(value, (int, str)) else float(f"{float(value):.6g}")

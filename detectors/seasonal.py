@@ -30,7 +30,7 @@ class SeasonalBaseline:
     """Point deviations and level shifts against each series' own daily and weekly profile.
 
     Good for steps, collapses and surges that last two ticks or more; blind to changes slower than
-    its local level's half-life (signatures.rising looks at those) and to what a young series does.
+    its local level's half-life (signatures.rises looks at those) and to what a young series does.
 
     State is at row * measures + m. A row whose series id changed starts afresh, with the unit of
     deviation that is usual among its like.

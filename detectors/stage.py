@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import life, river_scores, signatures
+from detectors import life, river_scores
 from detectors.budget import AlertBudget
 from detectors.config import DetectionSettings
-from detectors.detector import Finding, ScoreColumns
+from detectors.detector import Finding, ScoreColumns, six
 from detectors.prediction import DETECTOR as PREDICTED
 from detectors.prediction import Predictor
 from detectors.probation import Probation
@@ -24,6 +24,8 @@ from detectors.registry import make_detector
 from detectors.seasonal import SeasonalBaseline, rates
 from detectors.security.stage import SecurityDetectors
 from detectors.series_detector import SeriesDetector
+from detectors.signatures import attacks, rises, scans, silences
+from detectors.signatures.rows import P_LEAST
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.ports import NetworkMap, SeriesDirectory
@@ -222,12 +224,12 @@ class DetectionStage:
     ) -> list[Finding]:
         found: list[Finding] = []
         if view.name in ("exporter", "interface"):
-            found += signatures.silent(frame, scores, model, self._settings, view.name)
+            found += silences.silent(frame, scores, model, self._settings, view.name)
         if view.name == "destination_prefix":
-            found += signatures.attack(frame, scores, model)
+            found += attacks.attack(frame, scores, model)
         if view.name == "source_prefix":
-            found += signatures.scan(frame, scores, model)
-            found += signatures.rising(frame, scores, model, self._settings)
+            found += scans.scan(frame, scores, model)
+            found += rises.rising(frame, scores, model, self._settings)
         return found
 
     def advance(self, frontier_ns: int) -> list[Batch]:
@@ -336,12 +338,12 @@ class DetectionStage:
                     "measure": one.measure,
                     "detector": "level" if lasting else one.detector,
                     "disposition": disposition,
-                    "actual": _round6(one.actual),
-                    "expected": _round6(one.expected),
-                    "lower": _round6(one.lower),
-                    "upper": _round6(one.upper),
-                    "score": _round6(one.score),
-                    "p_value": _round6(one.p_value),
+                    "actual": six(one.actual),
+                    "expected": six(one.expected),
+                    "lower": six(one.lower),
+                    "upper": six(one.upper),
+                    "score": six(one.score),
+                    "p_value": six(one.p_value),
                     "since_ns": first_ns,
                     "detail": json.dumps(detail, sort_keys=True),
                 }
@@ -399,7 +401,7 @@ class DetectionStage:
         if counts is None or one.hard:
             return one
         rate = (counts[0] + 1.0) / (counts[1] + 1.0)
-        p = one.p_value * min(rate / signatures.P_LEAST[one.detector], 1.0)
+        p = one.p_value * min(rate / P_LEAST[one.detector], 1.0)
         return replace(one, p_value=max(p, 1e-300))
 
     def _run(self, view: str, series_id: int, one: Finding, frame: Batch) -> Run:
@@ -536,11 +538,7 @@ def _points(frame: Batch, measure: str, columns: ScoreColumns, detector: str) ->
         Finding(
             i, measure, detector, False, float(value[i]), float(columns.expected[i]),
             float(columns.lower[i]), float(columns.upper[i]), float(columns.score[i]),
-            float(columns.p_value[i]), {"z": _round6(float(columns.z[i]))},
+            float(columns.p_value[i]), {"z": six(float(columns.z[i]))},
         )
         for i in hits.tolist()
     ]  # fmt: skip
-
-
-def _round6(value: float) -> float:
-    return float(f"{value:.6g}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.detector import Finding
+from detectors.detector import Finding, six
 from detectors.security.usual import p_beyond
 from runtime.registry import Registry
 from telemetry.batch import Batch
@@ -86,8 +86,3 @@ def finding(
         row, measure, detector.name, False, float(actual), float(expected), 0.0, float(limit),
         float(-np.log10(p)), p, {name: six(value) for name, value in detail.items()},
     )  # fmt: skip
-
-
-def six(value: Any) -> Any:
-    """Return a number rounded as replays compare it."""
-    return value if isinstance(value, (int, str)) else float(f"{float(value):.6g}")
