@@ -99,25 +99,27 @@ class Companions:
         recent = self._recent.get(node)
         if recent is None:
             return
-        earliest_ns = now_ns - self._window_ns * (1 << LASTING if relation == HERE else 1)
+        window_ns, set_off, said, widths = self._window_ns, self._set_off, self._said, self._widths
+        earliest_ns = now_ns - window_ns * (1 << LASTING if relation == HERE else 1)
         delays, chances = self._delays[relation], self._chances[relation]
         every = self._delays_all[relation]
+        first = relation * KINDS * KINDS + number  # of the pairs with what comes next
         for at_ns, before, alarm, degree in reversed(recent):
             if at_ns <= earliest_ns:
                 break
-            pair = (relation * KINDS + before) * KINDS + number
-            share = self._set_off.get(pair)
+            pair = first + before * KINDS
+            share = set_off.get(pair)
             if share is None:
                 share = TRUST * self._believed(before, number, relation, degree)
-                self._set_off[pair] = share
-            delay = ((now_ns - at_ns) * (1 << SOON - 1) // self._window_ns).bit_length()
+                set_off[pair] = share
+            delay = ((now_ns - at_ns) * (1 << SOON - 1) // window_ns).bit_length()
             weight = share * delays[delay]
-            weight /= (chances[before] + TRUST) * every * self._widths[delay]
-            if self._said:
-                said = self._said.get((min(before, number), max(before, number)), 0)
-                if said < 0:
+            weight /= (chances[before] + TRUST) * every * widths[delay]
+            if said:
+                opinion = said.get((min(before, number), max(before, number)), 0)
+                if opinion < 0:
                     continue
-                weight *= SAID_TIMES**said
+                weight *= SAID_TIMES**opinion
             found.append((weight, alarm, pair, relation, delay))
 
     def share(self, before: str, kind: str, relation: int, degree: int) -> float:

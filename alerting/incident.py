@@ -146,7 +146,8 @@ class Incident:
     def worst(self) -> str:
         """Return the gravest severity of what is up; of all where nothing is."""
         up = {m.severity for m in self.members.values() if m.up}
-        return min(up or {m.severity for m in self.members.values()}, key=SEVERITIES.index)
+        found = up or {m.severity for m in self.members.values()}
+        return min(found, key=SEVERITIES.index) if len(found) > 1 else next(iter(found))
 
     def deepest(self) -> int:
         """Return the alarm that is likeliest its root."""
