@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
-from telemetry.batch import sound
+from telemetry.text import sound
 
 TEXT_MAX = 4_096
 LATEST_NS = 2**62  # the year 2116: what is later is no time that something happened at

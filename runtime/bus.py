@@ -20,6 +20,7 @@ import msgspec
 import zmq
 
 from telemetry.errors import TransientError
+from telemetry.text import sound
 
 T = TypeVar("T")
 MESSAGE_BYTES_MAX = 256 * 1024 * 1024
@@ -177,7 +178,7 @@ class RequestClient:
             self._socket.connect(self._address)
         self._number += 1
         number = struct.pack("<Q", self._number)
-        self._socket.send_multipart([number, verb.encode(), msgspec.msgpack.encode(body)])
+        self._socket.send_multipart([number, verb.encode(), packed(body)])
         while self._socket.poll(round(timeout_seconds * 1000)):
             back, status, data = self._socket.recv_multipart()
             if back != number:
@@ -195,6 +196,24 @@ class RequestClient:
             self._socket.close()
             self._socket = None
         self._context.term()
+
+
+def packed(body: Any) -> bytes:
+    """Return a message's body as MessagePack; what no UTF-8 can say in its texts is "?"."""
+    try:
+        return msgspec.msgpack.encode(body)
+    except UnicodeEncodeError:  # half a surrogate pair, out of an answer's JSON or a command line
+        return msgspec.msgpack.encode(_sound(msgspec.to_builtins(body, builtin_types=(bytes,))))
+
+
+def _sound(value: Any) -> Any:
+    if isinstance(value, str):
+        return sound(value)
+    if isinstance(value, list | tuple):
+        return [_sound(one) for one in value]
+    if isinstance(value, dict):
+        return {_sound(name): _sound(one) for name, one in value.items()}
+    return value
 
 
 class Publisher:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from telemetry.errors import BugError
 from telemetry.schema import Kind, Schema
+from telemetry.text import sound
 
 Column = NDArray[Any]
 NO_BLOBS: Mapping[str, Column] = {}
@@ -174,15 +175,6 @@ def text_column(values: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.ui
     parts = values if len(data) == len(whole) else [value.encode("utf-8") for value in values]
     ends = itertools.accumulate(map(len, parts), initial=0)
     return np.fromiter(ends, np.int32, len(parts) + 1), np.frombuffer(data, np.uint8)
-
-
-def sound(text: str) -> str:
-    """Return a text with "?" for what no UTF-8 can say.
-
-    >>> sound("a\\ud800b")
-    'a?b'
-    """
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def code_column(values: Sequence[str]) -> tuple[NDArray[np.uint32], tuple[str, ...]]:

@@ -29,10 +29,16 @@ class Answer(msgspec.Struct):
     double: int
 
 
+class Said(msgspec.Struct):
+    words: list[str]
+    data: bytes
+
+
 def test_a_request_is_answered_and_errors_are_sentences(tmp_path: Path) -> None:
     address = f"ipc://{tmp_path}/node.sock"
     server = RequestServer(address)
     server.handle("double", Ask, lambda ask: Answer(ask.number * 2))
+    server.handle("say", Said, lambda said: said)
     server.handle("strange", Ask, lambda ask: object())
     server.start()
     ended = threading.Event()
@@ -53,6 +59,9 @@ def test_a_request_is_answered_and_errors_are_sentences(tmp_path: Path) -> None:
         with pytest.raises(TransientError, match="the answer to strange cannot be sent"):
             client.ask("strange", Ask(1), Answer)
         assert client.ask("double", Ask(4), Answer).double == 8, "the server goes on"
+        # Half a surrogate pair, out of another system's JSON: it ends no gate.
+        said = client.ask("say", Said(["a\ud800"], b"\xff"), Said)
+        assert (said.words, said.data) == (["a?"], b"\xff")
     finally:
         ended.set()
         thread.join()
