@@ -63,7 +63,8 @@ CROSSINGS, STEP_UP, APART = 2.0, 0.1, 0.1  # a day; of the log unit; days betwee
 HOLD, DECAY, TAIL_SHARE, TAIL_DECAY = 4.0, 0.8, 0.4, 0.97
 BEYOND, BEYOND_MOST = 3.0, 0.5  # what lies outside everything seen lately counts more
 SOFT = 100.0  # beyond, only the logarithm of a score counts
-SPREAD_LEAST, SPREAD_MOST, SPREAD_SHARE = 0.4, 2.5, 0.1
+SPREAD_LEAST, SPREAD_MOST, SPREAD_SHARE, SPREAD_STEP = 0.4, 15.0, 0.1, 0.15
+ERROR_MOST = 100.0  # usual sizes that a value counts for the spread of its slot
 SPREAD_ONE = 4096.0  # fixed point of a slot's spread
 VALUE_MOST = 1e30  # beyond, a value is taken as missing
 # The forecast starts as "the next is like the last" and is slow to leave it.
@@ -314,7 +315,7 @@ def _fold(i, value, step_s, s, profile, spread, visits):  # type: ignore[no-unty
             s[OPEN], s[SUM], s[COUNT], s[ERROR] = s[W_SLOT], 0.0, 0.0, 0.0
         s[SUM] += value
         s[COUNT] += 1.0
-        s[ERROR] += min(abs(s[W_OFF + FORECAST]), 4.0 * (1.25 * usual_error + floor))
+        s[ERROR] += min(abs(s[W_OFF + FORECAST]), ERROR_MOST * (1.25 * usual_error + floor))
     # ---- how long it usually repeats itself
     if seen > 0.0 and np.float64(np.float32(value)) == s[LAST]:
         s[RUN] += 1.0
@@ -338,9 +339,11 @@ def _close_slot(i, usual_error, most, s, profile, spread, visits):  # type: igno
         kept = np.float64(profile[i, opened])
         change = max(0.2, 1.0 / (np.float64(visits[i, opened]) + 1.0))
         profile[i, opened] = kept + change * _clip(mean - kept, most)
-        ratio = min(s[ERROR] / s[COUNT] / usual_error, 4.0)
+        ratio = s[ERROR] / s[COUNT] / usual_error
         old = np.float64(spread[i, opened]) / SPREAD_ONE if spread[i, opened] > 0 else 1.0
-        spread[i, opened] = np.uint16(max((old + SPREAD_SHARE * (ratio - old)) * SPREAD_ONE, 1.0))
+        # One fault widens its hour by a seventh; what comes at this hour every day is told less and less.
+        wide = min(old + min(SPREAD_SHARE * (ratio - old), SPREAD_STEP * old), SPREAD_MOST)
+        spread[i, opened] = np.uint16(max(wide * SPREAD_ONE, 1.0))
     else:
         profile[i, opened] = mean
     if visits[i, opened] < 255:

@@ -180,7 +180,7 @@ def measure(series: Sequence[sets.Labelled], detect: Detector) -> dict[str, floa
         if one.truth is not None:
             shapes.append(measures.ucr_hit(score, *one.truth)[0])
             continue
-        if one.windows:
+        if one.windows is not None:
             which, worth = measures.nab_point_values(one.time_s, one.windows)
             nab.append((which, worth, len(one.windows), alert))
         parts.append(measures.event_parts(one.time_s, one.label, score))
@@ -278,7 +278,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
                     time_s=one.time_s[:ROWS_OF_PEERS],
                     value=one.value[:ROWS_OF_PEERS],
                     label=one.label[:ROWS_OF_PEERS],
-                    windows=[],
+                    windows=None,
                 )
                 for one in series[:: max(len(series) // SERIES_OF_PEERS, 1)]
                 if one.truth is None

@@ -7,7 +7,7 @@ import csv
 import gzip
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ class Labelled:
     time_s: NDArray[np.int64]
     value: NDArray[np.float64]
     label: NDArray[np.int8]
-    windows: list[tuple[int, int]] = field(default_factory=list)  # NAB: first and last second
+    windows: list[tuple[int, int]] | None = None  # NAB: first and last second; [] = all is well
     truth: tuple[int, int, int] | None = None  # UCR: end of the learning part, first and last row
 
 
@@ -63,7 +63,7 @@ def ucr_like(every: int) -> Iterator[Labelled]:
         end, first, last = truth[name]
         label = np.zeros(len(value), np.int8)
         label[first : last + 1] = 1
-        yield Labelled(name, time_s, value, label, [], (end, first, last))
+        yield Labelled(name, time_s, value, label, None, (end, first, last))
 
 
 def generated(count: int = 24, days: int = 14, step_s: int = 300) -> Iterator[Labelled]:

@@ -59,6 +59,24 @@ def test_a_step_that_comes_every_day_is_normal() -> None:
     assert scores.summary["season"]["strength"] > 0.8
 
 
+def nightly(hours: np.ndarray, first: float, last: float) -> np.ndarray:
+    return 200.0 * ((hours >= first) & (hours < last))
+
+
+@pytest.mark.parametrize(("first", "last"), [(2.5, 3.25), (10.08, 10.33), (2.0, 4.0)])
+def test_a_backup_of_every_night_is_told_less_and_less(first: float, last: float) -> None:
+    rows = 28 * 288
+    hours = times(rows) % DAY_S / 3600
+    alerts = np.zeros(28)
+    for seed in range(3):
+        value = 50.0 + nightly(hours, first, last) + np.random.default_rng(seed).normal(0, 3, rows)
+        alerts += score_series(times(rows), value).alert.reshape(28, 288).sum(axis=1)
+    assert alerts[14:].sum() <= 0.25 * 14 * 3
+    # Another one, at another hour, is told.
+    value += nightly(hours, 16.0, 16.5) * (times(rows) >= START_S + 27 * DAY_S)
+    assert score_series(times(rows), value).alert[27 * 288 + 16 * 12 :][:3].any()
+
+
 def test_a_step_that_stays_becomes_normal_within_a_day() -> None:
     value = daily(WEEK + 5 * 288)
     value[WEEK:] += 200.0
