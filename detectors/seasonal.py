@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from detectors import baseline, calibration
 from detectors.config import DetectionSettings
 from detectors.detector import ScoreColumns
+from detectors.local_time import LocalTime
 from detectors.rows import RowArrays
 from runtime.checkpoint import read_array, write_array
 from runtime.registry import NoOptions, Part
@@ -38,6 +39,7 @@ class SeasonalBaseline:
 
     def __init__(self, measures: tuple[str, ...], settings: DetectionSettings) -> None:
         self._settings = settings
+        self._local = LocalTime(settings.zone)
         slots = (baseline.SLOTS,)
         self.rows = RowArrays(
             measures,
@@ -71,7 +73,7 @@ class SeasonalBaseline:
             value,
             frame["lost_share"][:n],
             frame["moved_share"][:n],
-            middle_s(frame),
+            self._local(middle_s(frame)),
             span_s(frame, measure),
             self.rows["state"],
             self.rows["profile"],
@@ -124,7 +126,7 @@ class SeasonalBaseline:
             places,
             value,
             bits,
-            middle_s(frame),
+            self._local(middle_s(frame)),
             span_s(frame, measure),
             tick_s,
             weight_s or tick_s,

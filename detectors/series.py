@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from detectors import exceedances
 from detectors import series_kernels as kernels
 from detectors.exceedances import FALSE_ALERTS_PER_DAY
+from detectors.local_time import LocalTime
 from detectors.ranking import rank
 from detectors.shape import shape_column
 
@@ -50,11 +51,13 @@ def score_series(
     value: NDArray[np.float64],
     *,
     false_alerts_per_day: float = FALSE_ALERTS_PER_DAY,
+    zone: str = "UTC",
     looks: int = kernels.EVERY_LOOK,
 ) -> SeriesScores:
     """Score all rows in the order given. NaN, infinite and absurd values count as missing.
 
-    `looks` leaves parts out, to see what each is worth (perf/quality.py).
+    `zone`: whose clocks the daily profile goes by. `looks` leaves parts out, to see what each is worth
+    (perf/quality.py).
     """
     rows = len(value)
     step_s = step_of(time_s)
@@ -67,7 +70,8 @@ def score_series(
     expected, room, surprise, plain, score, level, step = (np.zeros(rows) for _ in range(7))
     look, alert = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
     kernels.walk(
-        np.ascontiguousarray(time_s, np.int64), np.ascontiguousarray(value, np.float64),
+        np.ascontiguousarray(LocalTime(zone).of(time_s), np.int64),
+        np.ascontiguousarray(value, np.float64),
         shape, step_s, looks, state, profile, spread, visits, work,
         expected, room, surprise, plain, look, step,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from detectors import exceedances
 from detectors import series_kernels as kernels
 from detectors.config import DetectionSettings
 from detectors.detector import ScoreColumns
+from detectors.local_time import LocalTime
 from detectors.rows import RowArrays
 from detectors.seasonal import middle_s, rates
 from detectors.shape_pool import ShapePool
@@ -34,6 +35,7 @@ class SeriesDetector:
         self, measures: tuple[str, ...], settings: DetectionSettings, *, shape_bytes: int = 0
     ) -> None:
         """`shape_bytes`: memory for the shapes of the series with the clearest periods."""
+        self._local = LocalTime(settings.zone)
         self._tails = Tails(measures, settings.warmup_seconds)
         self._work = np.zeros(kernels.WORK)
         self.shape = ShapePool(shape_bytes)
@@ -58,7 +60,7 @@ class SeriesDetector:
         expected, room, score, z = (np.empty(n) for _ in range(4))
         value = np.ascontiguousarray(rates(frame, measure)[:n])
         kernels.judge(
-            places, value, self.shape.score(places, value), middle_s(frame), tick_s,
+            places, value, self.shape.score(places, value), self._local(middle_s(frame)), tick_s,
             rows["state"], rows["profile"], rows["spread"], rows["visits"], rows["step"],
             self._work, expected, room, score, z,
         )  # fmt: skip
@@ -78,7 +80,7 @@ class SeriesDetector:
         shape = np.zeros(n) if weight_s else self.shape.learn(places, value)
         kernels.learn(
             places, value, shape,
-            np.ascontiguousarray(mask[:n]).view(np.uint8), middle_s(frame), tick_s, rows["state"],
+            np.ascontiguousarray(mask[:n]).view(np.uint8), self._local(middle_s(frame)), tick_s, rows["state"],
             rows["profile"], rows["spread"], rows["visits"], rows["step"], rows["last_s"],
             self._work, score,
         )  # fmt: skip

@@ -14,12 +14,15 @@ import click
 @click.option("--column", help="The column to explain, where a file has several.")
 @click.option("--false-alerts-per-day", type=click.FloatRange(1e-6, 1e4), metavar="NUMBER",
               help="How many false alerts a series may raise; default: one a week.")  # fmt: skip
+@click.option("--zone", default="UTC", show_default=True, metavar="ZONE",
+              help="Whose clocks the day goes by, such as Europe/Vienna.")  # fmt: skip
 def score(
     paths: tuple[Path, ...],
     output: Path | None,
     explain: int | None,
     column: str | None,
     false_alerts_per_day: float | None,
+    zone: str,
 ) -> None:
     """Score CSV files (timestamp and one or more value columns) as they would have been live.
 
@@ -41,14 +44,14 @@ def score(
     if explain is not None:
         if len(files) > 1:
             raise click.UsageError("--explain takes one file")
-        _explain(files[0][0], explain, column, budget)
+        _explain(files[0][0], explain, column, budget, zone)
         return
     if output is None:
         raise click.UsageError("--output FOLDER is needed (or --explain ROW)")
-    _score_all(files, output, budget)
+    _score_all(files, output, budget, zone)
 
 
-def _score_all(files: list[tuple[Path, Path]], output: Path, budget: float) -> None:
+def _score_all(files: list[tuple[Path, Path]], output: Path, budget: float, zone: str) -> None:
     import csv
     import json
     import sys
@@ -77,7 +80,7 @@ def _score_all(files: list[tuple[Path, Path]], output: Path, budget: float) -> N
         for one, (texts, value) in file.columns.items():
             alone = len(file.columns) == 1
             key = name.as_posix() if alone else f"{name.as_posix()}/{one.replace('/', '_')}"
-            scores = score_series(file.time_s, value, false_alerts_per_day=budget)
+            scores = score_series(file.time_s, value, false_alerts_per_day=budget, zone=zone)
             target = output / f"{key}.csv"
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("w", encoding="utf-8", newline="") as out:
@@ -113,7 +116,7 @@ def _score_all(files: list[tuple[Path, Path]], output: Path, budget: float) -> N
     raise SystemExit(1 if failed else 0)
 
 
-def _explain(path: Path, row: int, column: str | None, budget: float) -> None:
+def _explain(path: Path, row: int, column: str | None, budget: float, zone: str) -> None:
     from detectors.series import score_series, stage
     from detectors.series_kernels import LOOKS
     from telemetry.errors import ConfigError
@@ -129,7 +132,7 @@ def _explain(path: Path, row: int, column: str | None, budget: float) -> None:
     if row > len(value):
         raise ConfigError(f"{path}: has {len(value)} rows, row {row} is not there")
     # Causal: what the row is told by ends with it.
-    scores = score_series(file.time_s[:row], value[:row], false_alerts_per_day=budget)
+    scores = score_series(file.time_s[:row], value[:row], false_alerts_per_day=budget, zone=zone)
     k = row - 1
     last = scores.last
     days = row * scores.summary["sampling_seconds"] / 86400.0
