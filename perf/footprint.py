@@ -109,14 +109,15 @@ class Instance:
         keys = max(16_384, series // 6)  # the default, or room for more than comes
         self.state = folder / "state"
         datagram, stream = socket.SOCK_DGRAM, socket.SOCK_STREAM
-        self.flow_port = free_port(43055, datagram)
+        first = 20_000 + os.getpid() % 2_000 * 6  # a range of our own: others measure here too
+        self.flow_port = free_port(first, datagram)
         config = folder / "tocsin.toml"
         config.write_text(
             CONFIG.format(
                 keys=keys,
                 profile=profile, folder=folder, tick=TICK_SECONDS, flow=self.flow_port,
-                ipfix=free_port(44739, datagram), sflow=free_port(46343, datagram),
-                api=free_port(48470, stream), sql=free_port(48123, stream),
+                ipfix=free_port(first + 1, datagram), sflow=free_port(first + 2, datagram),
+                api=free_port(first + 3, stream), sql=free_port(first + 4, stream),
             )
         )  # fmt: skip
         self._config = config

@@ -53,6 +53,7 @@ class Role:
     gone: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     pass_fds: tuple[int, ...] = ()  # descriptors of ours that it inherits
+    ends: bool = False  # exit code 0 says that its work is done: `gone`, until it is started again
 
 
 class Supervisor:
@@ -78,6 +79,7 @@ class Supervisor:
     def start(self) -> None:
         """Start every role in order."""
         for role in self._roles:
+            role.gone = False
             self._spawn(role)
 
     def _spawn(self, role: Role) -> None:
@@ -105,6 +107,9 @@ class Supervisor:
             if code is None:
                 continue
             role.process = None
+            if code == 0 and role.ends:
+                role.gone = True
+                continue
             # Of one that ran before, it is the world that changed (a port, a lock): tried again.
             if code == EXIT_CONFIG and not role.restarts:
                 role.gone = True

@@ -42,7 +42,7 @@ from tocsin.state import state_dir
 API_THREADS = 2
 DOOR_THREADS = 2
 STOP_SECONDS = 3
-TEACH_SECONDS = 5.0  # between looks for verdicts, while there is no teacher
+TEACH_SECONDS = 5.0  # between looks for new verdicts, while there is no teacher
 
 
 class Desk:
@@ -134,21 +134,25 @@ class Desk:
                     await task
 
     async def _teach(self, node: NodeClient) -> None:
-        """Keep a teacher running from the moment there is something to learn."""
+        """Run a teacher while there is something to learn; it takes 125 MB."""
         detection = self._config.detection
-        while not (detection.drift or any(a.kind == "river" for a in detection.also.values())):
-            with contextlib.suppress(TransientError):
-                answer = await node.ask("feedback", verbs.Nothing(), verbs.FeedbackAnswer)
-                if answer.feedback:
-                    break
-            await asyncio.sleep(TEACH_SECONDS)
+        stays = detection.drift or any(a.kind == "river" for a in detection.also.values())
         command = [sys.executable, "-m", "tocsin.teacher", str(self._path or ""), str(self._state)]
-        children = Supervisor([Role("teacher", command)], self._context("teacher"))
-        children.start()
+        role = Role("teacher", command, ends=not stays)
+        children = Supervisor([role], self._context("teacher"))
+        taught = 0
         try:
             while True:
-                await asyncio.sleep(1.0)
-                children.poll()
+                newest = 0 if stays else await _newest_verdict(node)
+                if stays or newest > taught:
+                    children.start()
+                    while not role.gone:
+                        await asyncio.sleep(1.0)
+                        children.poll()
+                    if stays:  # gone for good: its configuration is wrong, as it said
+                        return
+                    taught = newest
+                await asyncio.sleep(TEACH_SECONDS)
         finally:
             children.stop()
 
@@ -167,6 +171,15 @@ class Desk:
     def _ask_to_stop(self) -> None:
         for server in self._servers:
             server.should_exit = True
+
+
+async def _newest_verdict(node: NodeClient) -> int:
+    """Return the number of the newest verdict of an operator, 0 where there is none or no node."""
+    try:
+        answer = await node.ask("feedback", verbs.Nothing(), verbs.FeedbackAnswer)
+    except TransientError:
+        return 0
+    return max((one["number"] for one in answer.feedback), default=0)
 
 
 class _Server(uvicorn.Server):

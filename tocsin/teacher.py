@@ -2,7 +2,8 @@
 
 Learns triage from operators' verdicts, watches score rates for drift, and runs river models that were set as
 detectors over the frames of the journal. What it finds goes to the node as control rows: after its death
-nothing is missing but news. The desk starts it when there is something to do and again when it ended.
+nothing is missing but news. The desk starts it when there is something to do. Where that was new verdicts alone,
+it ends once it has learned from them.
 """
 
 import signal
@@ -51,6 +52,7 @@ class Teacher:
             for name in self._detectors
         }
         self._reader: JournalReader | None = None
+        self.stays = config.detection.drift or self.follows
 
     @property
     def follows(self) -> bool:
@@ -137,7 +139,7 @@ def _work(
     teacher: Teacher, node: RequestClient, clock: SteadyClock, ended: threading.Event
 ) -> None:
     due_ns, first = 0, 0
-    while not ended.wait(FRAME_SECONDS if teacher.follows else LOOK_SECONDS):
+    while not ended.is_set():
         try:
             now_ns = clock.now_ns()
             if teacher.follows:
@@ -148,8 +150,11 @@ def _work(
             if now_ns >= due_ns:
                 due_ns = now_ns + round(LOOK_SECONDS * 1e9)
                 teacher.turn(now_ns)
+                if not teacher.stays:
+                    return
         except TransientError as error:
             logs.child("teacher").info("node_away error=%s", error)
+        ended.wait(FRAME_SECONDS if teacher.follows else LOOK_SECONDS)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,15 @@ def test_a_wrong_configuration_of_an_essential_role_ends_the_program() -> None:
     supervisor.stop()
 
 
+def test_a_role_whose_work_is_done_is_left_alone_until_it_is_started_again(tmp_path: Path) -> None:
+    role = Role("ends", python(f"open({str(tmp_path / 'runs')!r}, 'a').write('x')"), ends=True)
+    supervisor = Supervisor([role], live_context())
+    for times in (1, 2):
+        supervisor.start()
+        wait_for(supervisor, lambda: role.gone)
+        assert ((tmp_path / "runs").read_text(), role.restarts) == ("x" * times, 0)
+
+
 def test_a_role_that_ran_before_is_tried_again_whatever_is_in_its_way(tmp_path: Path) -> None:
     code = (
         f"import pathlib\nfolder = pathlib.Path({str(tmp_path)!r})\n"

@@ -235,9 +235,10 @@ def test_the_teacher_turns_verdicts_into_a_model_at_a_real_node_socket(tmp_path:
     import msgspec
 
     from runtime.bus import RequestClient, RequestServer
+    from runtime.clock import SteadyClock
     from tocsin import verbs
     from tocsin.config import Config
-    from tocsin.teacher import Teacher
+    from tocsin.teacher import Teacher, _work
 
     world, asked, ended = AlarmWorld(), [], threading.Event()
     judge_many(world)
@@ -278,6 +279,8 @@ def test_the_teacher_turns_verdicts_into_a_model_at_a_real_node_socket(tmp_path:
         teacher = Teacher(Config(), tmp_path, client)
         for k in range(3):
             teacher.turn(k)
+        # With neither drift nor a river model it ends by itself.
+        _work(teacher, client, SteadyClock(), threading.Event())
     finally:
         client.close()
         ended.set()
