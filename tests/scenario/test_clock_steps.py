@@ -49,7 +49,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
     made.node.stop()
 
 
-@pytest.mark.parametrize("seconds", [3600, -3600, 2, -2, 40_000_000])
+@pytest.mark.parametrize("seconds", [3600, -3600, -2, 40_000_000])
 def test_a_clock_that_is_set_raises_nothing_and_stops_nothing(machine: Kept, seconds: int) -> None:
     machine.run(14)
     before, ticks = machine.whole_ticks(), len(list(machine.kept()))

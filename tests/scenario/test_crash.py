@@ -33,6 +33,7 @@ def committed(state: Path) -> tuple[list[bytes], list[int]]:
     return [canonical(msgspec.json.decode(body, type=Alert)) for body in bodies], done
 
 
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("checkpoint_seconds", [600.0, 4.0], ids=["journal-only", "checkpoints"])
 def test_a_node_killed_twice_agrees_with_the_replay_of_its_journal(
     tmp_path: Path, deep: bool, checkpoint_seconds: float

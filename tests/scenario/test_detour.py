@@ -9,18 +9,17 @@ from tocsin.demo.network import load_demo_network
 from tocsin.demo.traffic import Fault
 
 
-@pytest.mark.parametrize("seed", [2, 3])
 def test_the_detour_that_falls_silent_with_the_repair_is_no_cut(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """bru1-lux1 carries next to nothing but the detour of bru1-dus1, and its baseline is seconds old."""
-    link, start_ns = load_demo_network().links_used()[0], START_NS + seed * 7_300 * SECOND
+    link, start_ns = load_demo_network().links_used()[0], START_NS + 21_900 * SECOND
     fault = Fault("link-cut", link, start_ns + 8 * SECOND, start_ns + 37 * SECOND)
     machine = Machine(
         tmp_path,
         monkeypatch,
         start_ns=start_ns,
-        seed=seed,
+        seed=3,
         faults=(fault,),
         records_per_second=900.0,
     )
