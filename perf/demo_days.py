@@ -1,6 +1,6 @@
 """Simulated days by seed: faults found, causes right, false alerts. `python perf/demo_days.py 11 12 13`
 
-Each seed is a day of the demo's carrier with eight faults drawn at random, through the same chain and
+Each seed is a day of the demo's carrier with nine faults drawn at random, one of them slow at least, through the same chain and
 settings as the live demo (tocsin.demo.simulate). One process a seed, as many at once as there are
 cores. The default is 20 seeds, which takes about an hour on two cores.
 """
@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from perf.measure import report, row
+from tocsin.demo.faults import SLOW
 from tocsin.demo.scoring import table
 from tocsin.demo.simulate import run_days
 
@@ -35,6 +36,7 @@ class Found(msgspec.Struct, frozen=True):
     found: bool
     cause_right: bool
     delay_seconds: float
+    lead_seconds: float = 0.0  # of a slow fault that was predicted
 
 
 class Day(msgspec.Struct, frozen=True):
@@ -44,6 +46,8 @@ class Day(msgspec.Struct, frozen=True):
     faults: tuple[Found, ...]
     false: tuple[str, ...]
     table: str
+    told: int = 0  # predicted alerts
+    true: int = 0  # of those that came true
 
     @property
     def found(self) -> int:
@@ -60,11 +64,19 @@ def day(seed: int) -> Day:
     return Day(
         seed,
         tuple(
-            Found(j.fault.kind, j.fault.entity, j.found, j.cause_right, j.delay_seconds)
+            Found(
+                j.fault.kind,
+                j.fault.entity,
+                j.found,
+                j.cause_right,
+                j.delay_seconds,
+                j.lead_seconds,
+            )
             for j in score.judged
         ),
         tuple(str(alert["title"]) for alert in score.false),
         table(score),
+        *score.predictions,
     )
 
 
@@ -101,6 +113,21 @@ def rows_of(made: Sequence[Day]) -> list[dict[str, Any]]:
         rows.append(row(f"{kind}: found", 100 * len(seen) / len(ones), f"% of {len(ones)}"))
         if seen:
             rows.append(row(f"{kind}: delay, median", float(np.median(seen)), "s", None, "lower"))
+        if kind in SLOW:
+            leads = [one.lead_seconds / 60 for one in ones if one.lead_seconds]
+            rows.append(
+                row(f"{kind}: predicted", 100 * len(leads) / len(ones), f"% of {len(ones)}")
+            )
+            if leads:
+                rows.append(
+                    row(f"{kind}: told before it hurt, median", float(np.median(leads)), "min")
+                )
+    told, true = sum(d.told for d in made), sum(d.true for d in made)
+    if told:
+        rows.append(row("predicted alerts that came true", 100 * true / told, f"% of {told}", 80))
+        rows.append(
+            row("predicted alerts that did not", (told - true) / len(made), "a day", 0.2, "lower")
+        )
     return rows
 
 

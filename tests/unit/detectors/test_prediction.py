@@ -207,6 +207,18 @@ def test_fading_light_and_a_filling_disk_are_predicted_days_before() -> None:
     assert by_series[1004][0][1]["limit_value"] == pytest.approx(0.95e12)
 
 
+def test_what_is_missing_neither_hides_a_trend_nor_makes_one() -> None:
+    """A tenth of the samples is lost, and a whole night."""
+
+    def heard(k: int) -> np.ndarray:
+        value, random = aging(k), np.random.default_rng([8, k])
+        value[random.random(len(value)) < 0.1] = np.nan
+        return np.full(len(value), np.nan) if 3 * DAY < k < 3 * DAY + 100 else value
+
+    made = World().play("sample", range(8 * DAY), heard)
+    assert {said["series_id"] for _, said in made} == {1000, 1004}
+
+
 def test_a_restart_changes_nothing() -> None:
     def play(cut: int) -> list[tuple[int, dict[str, Any]]]:
         world = World()

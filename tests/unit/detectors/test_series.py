@@ -181,6 +181,29 @@ def test_a_change_of_the_sampling_rate_is_followed() -> None:
     assert scores.alert.sum() <= 2
 
 
+@pytest.mark.parametrize("early_s", [3600, -3600], ids=["spring", "autumn"])
+def test_a_day_that_comes_an_hour_early_or_late_tells_nothing(early_s: int) -> None:
+    """Daylight saving of a polled series: from one midnight on people live an hour off; followed in a week."""
+    rows, change = 24 * 288, 10 * 288
+    random, time_s = np.random.default_rng(5), times(24 * 288)
+    lived_s = time_s + np.where(np.arange(rows) >= change, early_s, 0)
+    value = 100.0 + 40.0 * np.sin(2 * np.pi * lived_s / DAY_S) + random.normal(0.0, 3.0, rows)
+    scores = score_series(time_s, value)
+    assert scores.alert[change:].sum() <= 1
+    off = np.abs(scores.expected - value)
+    assert off[change + 7 * 288 :].mean() < 1.2 * off[5 * 288 : change].mean()
+
+
+def test_a_counter_that_starts_over_says_nothing_once() -> None:
+    """The interval of a reset has no rate (correlator.sample_windows): no alert, no lesson, twenty times in a week."""
+    value, clean = daily(2 * WEEK), daily(2 * WEEK)
+    value[WEEK::100] = np.nan
+    scores, same = (score_series(times(2 * WEEK), one) for one in (value, clean))
+    assert scores.alert[WEEK:].sum() <= same.alert[WEEK:].sum() + 1
+    assert np.all(scores.score[WEEK::100] == 0.0)
+    assert np.abs(scores.expected - same.expected)[WEEK + 1 :].max() < 5.0
+
+
 def test_stages_are_told() -> None:
     value = daily(9 * 288)
     reached = [
