@@ -1,8 +1,8 @@
 """Simulated days by seed: faults found, causes right, false alerts. `python perf/demo_days.py 11 12 13`
 
-Each seed is a day of the demo's carrier with nine faults drawn at random, one of them slow at least, through the same chain and
-settings as the live demo (tocsin.demo.simulate). One process a seed, as many at once as there are
-cores. The default is 20 seeds, which takes about an hour on two cores.
+Each seed is a day of the demo's carrier with nine faults drawn at random, at least one of them slow, through
+the same chain and settings as the live demo (tocsin.demo.simulate). One process a seed, as many at once as
+there are cores. The default is 20 seeds, which takes about an hour on two cores.
 """
 
 import os

@@ -195,7 +195,7 @@ def test_a_day_that_comes_an_hour_early_or_late_tells_nothing(early_s: int) -> N
 
 
 def test_a_counter_that_starts_over_says_nothing_once() -> None:
-    """The interval of a reset has no rate (correlator.sample_windows): no alert, no lesson, twenty times in a week."""
+    """The interval of a reset has no rate (correlator.sample_windows): no alert and no lesson, twenty times."""
     value, clean = daily(2 * WEEK), daily(2 * WEEK)
     value[WEEK::100] = np.nan
     scores, same = (score_series(times(2 * WEEK), one) for one in (value, clean))
