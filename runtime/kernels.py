@@ -26,8 +26,10 @@ used and numba is not even imported. Else numba is imported when the first kerne
 import ctypes
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from types import FunctionType
@@ -261,13 +263,13 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
         return _without_jit(function)
     if _library_only() and LIBRARY is None:
         raise _no_kernels()
-    try:
-        from numba import njit
-        from numba.core.errors import NumbaWarning
-    except ImportError as error:
-        raise _no_kernels() from error
-    link(function)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_scipy():
+        try:
+            from numba import njit
+            from numba.core.errors import NumbaWarning
+        except ImportError as error:
+            raise _no_kernels() from error
+        link(function)
         warnings.simplefilter("ignore", NumbaWarning)  # an unwritable cache is told by `warm`
         compiled: Callable[P, R]
         try:
@@ -278,6 +280,19 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
                 raise
             compiled = njit(parse_signature(signature), nogil=True)(function)
     return compiled
+
+
+@contextmanager
+def _without_scipy() -> Iterator[None]:
+    """Keep numba from loading scipy, which it wants for linear algebra that no kernel has: 19 MB."""
+    if "scipy" in sys.modules:
+        yield
+        return
+    sys.modules["scipy"] = None  # type: ignore[assignment]  # imported now, it is not there
+    try:
+        yield
+    finally:
+        del sys.modules["scipy"]
 
 
 def link(function: Callable[..., Any]) -> None:

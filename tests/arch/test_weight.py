@@ -36,6 +36,8 @@ def loaded_by(code: str) -> set[str]:
                      {"numba", "chdb", "torch", "starlette"}, id="bottom"),
         pytest.param("import tocsin.node", {"numba", "chdb", "torch", "starlette", "uvicorn", "pandas", "pyarrow",
                      "river", "scipy"}, id="node"),  # numba comes with the first kernel that has to be compiled
+        pytest.param("import os; os.environ['TOCSIN_KERNELS'] = 'numba'; from collectors import gather;"
+                     "gather.gather.compile(); assert 'numba' in sys.modules", {"scipy"}, id="kernel"),
         pytest.param("import tocsin.desk", {"numba", "scipy", "pandas", "pyarrow", "river"}, id="desk"),
         pytest.param("import tocsin.gate", {"chdb", "numpy", "torch", "starlette"}, id="gate"),
         pytest.param("import tocsin.supervise", {"numpy", "zmq", "msgspec", "click", "starlette"}, id="supervisor"),
