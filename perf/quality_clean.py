@@ -1,7 +1,7 @@
 """Alerts on series without a fault, over the budget: simulated noise of six kinds, cuts of real sets.
 
 `python perf/quality_clean.py [--series 100000] [--real 1000]`: a week of minutes each, one process a core.
-100,000 series are 1.0e9 values: 7 minutes of one core. Real cuts are out of `shared/datasets`, without what
+100,000 series are 1.0e9 values: 6 minutes of one quiet core. Real cuts are out of `shared/datasets`, without what
 is labelled there and half an hour around it.
 """
 
