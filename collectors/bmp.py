@@ -24,11 +24,13 @@ from collectors.bgp_updates import UNKNOWN_PATH_IDS
 from collectors.block import DatagramBlock
 from collectors.bmp_alarms import SessionAlarms, peer_address, peer_key, peer_name
 from collectors.bmp_frames import PEERS_LIMIT, Kind, frame_messages
-from collectors.bmp_peers import Peers
+from collectors.bmp_peers import PeerKey, Peers
 from collectors.bmp_routes import MESSAGES, ROWS, RouteDecoder, ended
 from collectors.bmp_series import PeerSeries
 from collectors.bmp_words import (
     HEADER_BYTES,
+    PeerUp,
+    local_address,
     read_peer_up,
     read_statistics,
     text_of,
@@ -44,13 +46,14 @@ from runtime.registry import Part, Reads
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError
-from telemetry.identity import address_text
+from telemetry.identity import V4_MAPPED, address_text, stable_id
 from telemetry.schema import Schema
-from telemetry.schemas import ALARM, LEDGER, ROUTE, SAMPLE, SERIES
+from telemetry.schemas import ALARM, LEDGER, OPTION, ROUTE, SAMPLE, SERIES
 
 SECOND_NS = 1_000_000_000
 PERIODS_MAX = 60  # of silence are told one by one
 KINDS = (*(kind.name.lower() for kind in Kind), "other")
+LOC_RIB = 3  # a peer that is the router itself
 _NOBODY = np.zeros(0, np.uint8)
 
 
@@ -94,7 +97,7 @@ class BmpDecoder:
     VPN and EVPN (counted), and to attributes other than path, next hop, MED, preference, communities.
     """
 
-    emits: tuple[Schema, ...] = (ROUTE, SERIES, SAMPLE, ALARM, LEDGER)
+    emits: tuple[Schema, ...] = (ROUTE, SERIES, SAMPLE, ALARM, OPTION, LEDGER)
 
     def __init__(self, options: BmpOptions, context: Context) -> None:
         self._options = options
@@ -354,7 +357,9 @@ class BmpDecoder:
         if not peers.up[peer]:  # some routers say it once for each table of routes
             peers.up[peer] = 1
             peers.dump_until_ns[peer] = now_ns + int(self._options.table_seconds * SECOND_NS)
-        return self._alarms.peer_up(connection.router, peer_key(message), now_ns), True
+        key = peer_key(message)
+        made = self._alarms.peer_up(connection.router, key, now_ns)
+        return [*made, *_session(connection, key, said, message, now_ns)], True
 
     def _peer_down(
         self, connection: _Connection, peer: int, message: bytes, now_ns: int
@@ -491,6 +496,26 @@ class BmpDecoder:
         self._peers.restore(state.scoped("peers"))
         self._table.restore(state.scoped("routes"), self._peers.generation)
         self._series.restore(state.scoped("series"), self._peers)
+
+
+def _session(
+    connection: _Connection, key: PeerKey, said: PeerUp, message: bytes, now_ns: int
+) -> list[Batch]:
+    """Return a session's two addresses: the graph has a link where both ends tell of one on its subnet."""
+    local = local_address(message)
+    if key.peer_type == LOC_RIB or said.sent is None or not local:
+        return []
+    told = {
+        "local": local,
+        "peer": peer_address(key),
+        "router_id": address_text(0, V4_MAPPED | said.sent.identifier),
+    }
+    name = json.dumps(told, sort_keys=True)
+    row = {
+        "arrival_ns": now_ns, "exporter_address_high": connection.high, "exporter_address_low": connection.low,
+        "table": "bgp-session", "key": stable_id(f"{local} {told['peer']}"), "name": name,
+    }  # fmt: skip
+    return [batch_from_rows(OPTION, [row], source="bmp")]
 
 
 def _make(settings: ListenerSettings, options: BmpOptions, context: Context) -> BmpDecoder:  # noqa: ARG001

@@ -16,9 +16,11 @@ from collectors.bgp import (
     read_open,
 )
 from collectors.bgp_updates import FAMILIES, FAMILY_NAMES
+from telemetry.identity import V4_MAPPED, address_text
 
 HEADER_BYTES = 48  # common and per-peer header
 TEXT_MAX = 255
+IPV6_PEER = 0x80  # flag of the per-peer header
 
 # number: (metric, whether it is a gauge)
 STATISTICS = {
@@ -95,6 +97,17 @@ def read_peer_up(message: bytes) -> PeerUp | None:
         read_open(message[middle:end]),
         text_of(names[0]) if names else "",
     )
+
+
+def local_address(message: bytes) -> str:
+    """Return the address of a session's near end, as a whole Peer Up message has it; "" where unknown."""
+    high = int.from_bytes(message[HEADER_BYTES : HEADER_BYTES + 8], "big")
+    low = int.from_bytes(message[HEADER_BYTES + 8 : HEADER_BYTES + 16], "big")
+    if not high and not low:
+        return ""
+    if not message[7] & IPV6_PEER:
+        high, low = 0, V4_MAPPED | low & 0xFFFFFFFF
+    return address_text(high, low)
 
 
 def read_statistics(message: bytes) -> list[Statistic]:

@@ -166,7 +166,10 @@ OPTION = Schema(
         plain("arrival_ns", "i8", "ns"),
         *address("exporter_address", "the sending router"),
         plain("observation_domain_id", "u4"),
-        code("table", "interface, vrf, application, sampler, log-pattern, lldp, device, exporter"),
+        code(
+            "table",
+            "interface, vrf, application, sampler, log-pattern, lldp, device, exporter, bgp-session",
+        ),
         plain("key", "u8", "", "ifIndex, vrf id, application id, sampler id, pattern_id"),
         text(
             "name",

@@ -1,10 +1,15 @@
-"""Links that routers state themselves: what LLDP says is at the other end of each port.
+"""Links that routers state themselves: what LLDP says is at the other end of each port, and BGP sessions.
 
 Beside the network file, never against it: between two routers that the file joins, what is heard adds
 nothing. Ages: `heard_ns` of an edge is when it was last told (SNMP polling tells all of them each
 hour); one that was not told for a day is gone. Blind to two routers with one system name.
+
+A BGP session, told by BMP when it comes up, is a link where both routers tell of it and its two addresses are
+of one subnet for two (/30, /31, /126, /127): sessions between loopbacks say nothing of who is next to whom. It
+joins routers that LLDP and the file do not join, and stays until the node forgets its state: BMP does not repeat.
 """
 
+import ipaddress
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -22,7 +27,7 @@ class Edge:
     """One link of the graph, who states it, and when it was last told."""
 
     link: Link
-    origin: str  # "file", "lldp"
+    origin: str  # "file", "lldp", "bmp"
     heard_ns: int = 0  # 0 = it stands in the file
     ports: tuple[str, str] = ("", "")  # names of the ports at its ends, where they were told
 
@@ -38,6 +43,16 @@ class Port:
     heard_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A BGP session as one of its routers tells it."""
+
+    router: str  # the address that its BMP comes from
+    local: str
+    peer: str
+    heard_ns: int
+
+
 class HeardLinks:
     """What each port of each device heard, bounded, and the links that follow from it."""
 
@@ -45,6 +60,7 @@ class HeardLinks:
         self._systems: dict[str, str] = {}  # system name: address
         self._names: dict[str, str] = {}  # address: what the configuration calls the device
         self._ports: dict[tuple[str, int], Port] = {}  # by address and number
+        self._sessions: dict[tuple[str, int], Session] = {}  # by address and key
         self.version = 0  # of what can be read here
         self.dropped = 0  # ports beyond PORTS_MAX
 
@@ -80,6 +96,19 @@ class HeardLinks:
         ):
             self.version += 1
 
+    def session(self, address: str, key: int, text: str, at_ns: int) -> None:
+        """Take a BGP session that came up: JSON with local, peer and router_id."""
+        said = _object(text)
+        local, peer = str(said.get("local", "")), str(said.get("peer", ""))
+        if not _is_link(local, peer) or local in (address, said.get("router_id")):
+            return
+        if (address, key) not in self._sessions:
+            if len(self._sessions) >= PORTS_MAX:
+                self.dropped += 1
+                return
+            self.version += 1
+        self._sessions[address, key] = Session(address, local, peer, at_ns)
+
     def edges(
         self,
         joined: Iterable[frozenset[str]],
@@ -109,7 +138,34 @@ class HeardLinks:
                 names = (one.local if one else "", other_end.local if other_end else "")
                 name = f"{a}-{b}" if number == 0 else f"{a}-{b}#{number + 1}"
                 made.append(Edge(Link(name, ends), "lldp", heard_ns, names))
-        return made
+        not_these.update(frozenset(pair) for pair in sides)
+        return made + self._of_sessions(not_these, router_of, is_router)
+
+    def _of_sessions(
+        self,
+        not_these: set[frozenset[str]],
+        router_of: Callable[[str], str],
+        is_router: Callable[[str], bool],
+    ) -> list[Edge]:
+        """Return a link for each session of which both its routers tell."""
+        ends = {(one.local, one.peer): one for one in self._sessions.values()}
+        found: dict[tuple[str, str], list[int]] = {}
+        for (local, peer), one in sorted(ends.items()):
+            other = ends.get((peer, local))
+            if other is None or local > peer:
+                continue
+            a, b = sorted(self._called(each.router, router_of, is_router) for each in (one, other))
+            if a != b and frozenset((a, b)) not in not_these:
+                found.setdefault((a, b), []).append(max(one.heard_ns, other.heard_ns))
+        return [
+            Edge(
+                Link(f"{a}-{b}" if not number else f"{a}-{b}#{number + 1}", ((a, 0), (b, 0))),
+                "bmp",
+                at_ns,
+            )
+            for (a, b), times in sorted(found.items())
+            for number, at_ns in enumerate(times)
+        ]
 
     def _called(
         self, said: str, router_of: Callable[[str], str], is_router: Callable[[str], bool]
@@ -134,6 +190,10 @@ class HeardLinks:
                 [address, port.number, port.local, port.remote, port.far, port.heard_ns]
                 for (address, _), port in self._ports.items()
             ],
+            "sessions": [
+                [address, key, one.local, one.peer, one.heard_ns]
+                for (address, key), one in self._sessions.items()
+            ],
             "version": self.version,
         }
 
@@ -143,6 +203,10 @@ class HeardLinks:
         self._ports = {
             (address, number): Port(number, local, remote, tuple(far), heard_ns)
             for address, number, local, remote, far, heard_ns in kept["ports"]
+        }
+        self._sessions = {
+            (address, key): Session(address, local, peer, heard_ns)
+            for address, key, local, peer, heard_ns in kept.get("sessions", ())
         }
         self.version = kept["version"]
 
@@ -161,6 +225,15 @@ def _matched(of_a: list[Port], of_b: list[Port]) -> list[tuple[Port | None, Port
             left.remove(other)
             made.append((one, other))
     return made + list(zip_longest(alone, left))
+
+
+def _is_link(local: str, peer: str) -> bool:
+    """Whether two addresses are of one subnet that has room for two."""
+    try:
+        a, b = ipaddress.ip_address(local), ipaddress.ip_address(peer)
+    except ValueError:
+        return False
+    return a != b and a.version == b.version and int(a) >> 2 == int(b) >> 2
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -336,7 +336,7 @@ class FileNetworkMap:
         return self._names.get((self.router_of(exporter), table, key), "")
 
     def learn(self, option: Batch) -> None:
-        """Take names of interfaces, VRFs and applications, LLDP neighbours, and routes.
+        """Take names of interfaces, VRFs and applications, LLDP neighbours, BGP sessions, and routes.
 
         What the file says stays. Of what has a name already, the newest name counts.
         """
@@ -345,7 +345,14 @@ class FileNetworkMap:
             return
         tables, names = option.texts("table"), option.texts("name")
         for i, (table, name) in enumerate(zip(tables, names, strict=True)):
-            if not name or table not in ("interface", "vrf", "application", "lldp", "device"):
+            if not name or table not in (
+                "interface",
+                "vrf",
+                "application",
+                "lldp",
+                "device",
+                "bgp-session",
+            ):
                 continue
             exporter = address_text(
                 int(option["exporter_address_high"][i]), int(option["exporter_address_low"][i])
@@ -353,6 +360,9 @@ class FileNetworkMap:
             router, number = self.router_of(exporter), int(option["key"][i])
             if table == "lldp":
                 self._heard.port(exporter, number, name, int(option["arrival_ns"][i]))
+                continue
+            if table == "bgp-session":
+                self._heard.session(exporter, number, name, int(option["arrival_ns"][i]))
                 continue
             if table == "device":
                 self._heard.name(exporter, name)

@@ -1,5 +1,6 @@
 """BGP and BMP messages made by hand, and decoders of BMP to give them to."""
 
+import ipaddress
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -121,10 +122,15 @@ def termination(reason: int = 0) -> bytes:
 
 
 def peer_up(
-    peer: str = PEER, sent: bytes | None = None, received: bytes | None = None, **more: Any
+    peer: str = PEER,
+    sent: bytes | None = None,
+    received: bytes | None = None,
+    local: str = "",
+    **more: Any,
 ) -> bytes:
     """Return a Peer Up message."""
-    ports = bytes(16) + struct.pack("!HH", 179, 40000)
+    near = ipaddress.ip_address(local).packed.rjust(16, b"\0") if local else bytes(16)
+    ports = near + struct.pack("!HH", 179, 40000)
     opens = (sent or open_message(64999)) + (received or open_message(64500))
     return bmp(3, header(peer, **more) + ports + opens)
 

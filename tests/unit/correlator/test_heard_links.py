@@ -13,6 +13,7 @@ from correlator.tables.network_map import FileNetworkMap, LinkEntry, NetworkFile
 from runtime.checkpoint import Snapshot
 from runtime.clock import ManualClock
 from telemetry.snmp import ber
+from tests.support.bmp_messages import chunks, initiation, make_decoder, peer_up
 from tests.support.snmp_agent import SMALL, Agent, AgentServer
 from tests.support.source_world import MemoryNode
 from tocsin.testing import make_context
@@ -138,3 +139,42 @@ def test_parallel_links_are_paired_by_their_ports_and_age() -> None:
     day = 86_400_000_000_000
     links.port("a", 1, '{"local_port": "x1", "remote": "b", "remote_port": "y1"}', 2 * day)
     assert found() == [(("a", 1), ("b", 0))]
+
+
+def bmp(network: FileNetworkMap, router: str, local: str, peer: str) -> None:
+    decoder = make_decoder()
+    for batch in decoder.decode(chunks([initiation(), peer_up(peer, local=local)], router=router)):
+        if batch.schema.name == "option":
+            network.learn(batch)
+
+
+def test_a_bgp_session_on_a_link_of_which_both_routers_tell_is_a_link() -> None:
+    routers = [RouterEntry(name=name, address=f"127.2.0.{i}") for i, name in enumerate("abcd", 1)]
+    network = FileNetworkMap(NetworkFile(router=routers))
+    bmp(network, "127.2.0.1", "198.51.100.0", "198.51.100.1")
+    network.topology(MINUTE)
+    assert edges(network) == {}  # one alone may say anything
+    bmp(network, "127.2.0.2", "198.51.100.1", "198.51.100.0")
+    bmp(network, "127.2.0.2", "2001:db8::5", "2001:db8::6")
+    bmp(network, "127.2.0.3", "2001:db8::6", "2001:db8::5")
+    bmp(network, "127.2.0.3", "127.2.0.3", "127.2.0.1")  # loopbacks of one /30
+    bmp(network, "127.2.0.1", "127.2.0.1", "127.2.0.3")
+    bmp(network, "127.2.0.3", "198.51.100.17", "198.51.100.40")  # a route server's network
+    bmp(network, "127.2.0.4", "198.51.100.40", "198.51.100.17")
+    network.topology(2 * MINUTE)
+    assert edges(network) == {
+        "a-b": ((("a", 0), ("b", 0)), "bmp"),
+        "b-c": ((("b", 0), ("c", 0)), "bmp"),
+    }
+    state, after = Snapshot(), FileNetworkMap(NetworkFile(router=routers))
+    network.snapshot(state)
+    after.restore(state)
+    assert after.edges() == network.edges()
+
+
+def test_what_lldp_and_the_file_join_is_not_joined_again(polled: MemoryNode) -> None:
+    network = heard(polled, FileNetworkMap())
+    bmp(network, "127.2.0.1", "198.51.100.0", "198.51.100.1")
+    bmp(network, "127.2.0.2", "198.51.100.1", "198.51.100.0")
+    network.topology(3 * MINUTE)
+    assert {origin for _, origin in edges(network).values()} == {"lldp"}
