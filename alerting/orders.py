@@ -32,13 +32,14 @@ class Orders:
     """Turns orders into control rows, each key once. A row names the system that ordered, so that
     the change it makes is not told to that system again.
 
-    Keys are journalled with what they stand for and kept in checkpoints: an order that is repeated
-    after either side was restarted is not done twice.
+    Keys are journalled with what they stand for, and from then on kept in checkpoints: an order that is
+    repeated after either side was restarted is done once, also where the node ended before it had it on disk.
     """
 
     def __init__(self, sinks: Mapping[str, SinkSettings]) -> None:
         self._sinks = sinks
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: OrderedDict[str, None] = OrderedDict()  # journalled, the newest KEYS_KEPT
+        self._given: set[str] = set()  # for the tick that is still open
 
     def rows(self, orders: Iterable[Order]) -> list[tuple[str, dict[str, Any]]]:
         """Return (kind, payload) of each order that is new and can be done."""
@@ -46,10 +47,10 @@ class Orders:
         for order in orders:
             kind = ROWS.get(order.do)
             key = f"{order.sink}|{order.key}"
-            if kind is None or (order.key and key in self._seen):
+            if kind is None or (order.key and (key in self._seen or key in self._given)):
                 continue
             if order.key:
-                self._keep(key)
+                self._given.add(key)
             sink = self._sinks.get(order.sink)
             about = "incident" if sink is not None and sink.send == "incidents" else "alarm"
             payload = {about: order.id, "by": order.by, "system": order.sink}
@@ -63,12 +64,13 @@ class Orders:
         return made
 
     def _keep(self, key: str) -> None:
+        self._given.discard(key)
         self._seen[key] = None
         if len(self._seen) > KEYS_KEPT:
             self._seen.popitem(last=False)
 
     def absorb(self, batches: Sequence[Batch]) -> None:
-        """Learn the keys of a journalled tick."""
+        """Learn the keys of a tick that is journalled, now or before a restart."""
         for batch in batches:
             if batch.schema.name != CONTROL.name:
                 continue

@@ -294,6 +294,7 @@ class Node:
 
     def _journal_tick(self, tick: Tick) -> None:
         self._senders.take(tick.batches)
+        self._orders.absorb(tick.batches)
         self._commits.journal(tick)
 
     def _take_outcome(self, tick: Tick, outcome: Outcome) -> None:

@@ -28,16 +28,26 @@ def test_the_gate_repeats_an_order_to_a_node_that_was_killed_before_it_answered(
     if kept_in == "journal":
         after.absorb(rows)
     else:
+        before.absorb(rows)
         before.snapshot(state)
         after.restore(state)
     assert after.rows([TAKEN]) == []
     assert len(after.rows([Order(do="close", id=TAKEN.id, by="ann", key="INC1-closed")])) == 1
 
 
+def test_an_order_whose_tick_was_not_journalled_is_done_when_it_is_repeated() -> None:
+    before, after, state = Orders(SINKS), Orders(SINKS), Snapshot()
+    before.rows([TAKEN])
+    before.snapshot(state)  # at a clean stop, before the event tick ended
+    after.restore(state)
+    assert len(after.rows([TAKEN])) == 1
+
+
 def test_the_keys_that_are_kept_have_a_bound() -> None:
     orders = Orders({})
     for number in range(KEYS_KEPT + 10):
-        orders.rows([Order(do="clear", id=TAKEN.id, by="ann", key=str(number))])
+        made = orders.rows([Order(do="clear", id=TAKEN.id, by="ann", key=str(number))])
+        orders.absorb([control_row(kind, 0, payload) for kind, payload in made])
     state = Snapshot()
     orders.snapshot(state)
     again = Orders({})
