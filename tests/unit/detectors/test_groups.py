@@ -64,7 +64,8 @@ def test_a_member_that_stands_still_is_found_within_its_own_band(seed: int) -> N
     value = bundle(seed)
     value[BREAK:, 2] = 100.0  # its own usual level
     p = follow(value)[1]
-    assert p[BREAK : BREAK + 60, 2].min() < 1e-5
+    # 2e-5, not 1e-5: a series of two days has few peaks, and its index is widened for that (ADR 0030).
+    assert p[BREAK : BREAK + 60, 2].min() < 2e-5
     assert p[BREAK : BREAK + 60, 2].min() < p[1_440:BREAK].min()
 
 
