@@ -34,7 +34,11 @@ class Lived:
 
     def __init__(self, folder: Path) -> None:
         ports = (free_port(43055, socket.SOCK_DGRAM), free_port(47343, socket.SOCK_DGRAM))
-        config = write_config(folder, port=ports[0], sflow_port=ports[1], checkpoint_seconds=11.0)
+        pages = free_port(48420, socket.SOCK_STREAM)  # the gate's, which serves them on a sensor
+        config = write_config(
+            folder, port=ports[0], sflow_port=ports[1], checkpoint_seconds=11.0,
+            extra=f'[api]\nmetrics_listen = "127.0.0.1:{pages}"\n',
+        )  # fmt: skip
         self.state = folder / "state"
         node = LiveNode(config, self.state).start()
         gate = LiveNode(config, self.state, role="gate").start()
