@@ -6,7 +6,7 @@ weighed against all other incidents and against the alarm having begun by itself
 by side stay two. What no evidence overrules is in `_refuses`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from alerting.alarm import OURS, PRIMARY, Alarm
@@ -168,15 +168,25 @@ class Grouping:
         near = self._places.graph.near(place.nodes[0])
         return any(node in near or node in place.mentioned for node in root.nodes)
 
-    def absorbable(self, incident: Incident, now_ns: int) -> Iterator[tuple[Incident, bool]]:
-        """Yield incidents of symptoms that came just before their cause, and whether it cuts them off."""
+    def absorbable(self, incident: Incident, now_ns: int) -> list[tuple[Incident, bool]]:
+        """Return incidents of symptoms that came just before their cause, and whether it cuts them off.
+
+        Each once, on however many nodes it is.
+        """
         links, nodes = incident.links_down(), incident.nodes_down()
         cut = self._places.graph.cut_off(links, nodes) if links or nodes else frozenset()
         root = incident.members[incident.root]
+        found: dict[int, tuple[Incident, bool]] = {}
         for node in [*root.nodes, *sorted(cut)]:
-            for number in list(self._at.get(node, ())):
+            for number in self._at.get(node, ()):
                 other = self._incidents[number]
-                if other is incident or not other.open or other.by_hand or other.primary:
+                if (
+                    other is incident
+                    or number in found
+                    or not other.open
+                    or other.by_hand
+                    or other.primary
+                ):
                     continue
                 if now_ns - other.opened_ns > ABSORB_NS:
                     continue
@@ -185,7 +195,8 @@ class Grouping:
                 if not same and (theirs.layer <= LINK or (other.hard_up and node not in cut)):
                     continue
                 if same or set(other.nodes) <= {*root.nodes, *cut}:
-                    yield other, node in cut
+                    found[number] = other, node in cut
+        return list(found.values())
 
     # ---- what is where
 

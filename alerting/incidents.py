@@ -96,7 +96,7 @@ class Incidents:
         self.grouping.learn(alarm, place, parents, now_ns)
         self._join(incident, alarm, place, now_ns, behind=behind)
         if layer_of(alarm) <= LINK:
-            for other, cut_off in list(self.grouping.absorbable(incident, now_ns)):
+            for other, cut_off in self.grouping.absorbable(incident, now_ns):
                 incident = self._unite(incident, other, now_ns, behind=cut_off)
             for other, taken in list(self.grouping.parting.claims(incident, now_ns)):
                 if len(taken) == len(other.members):
@@ -185,6 +185,7 @@ class Incidents:
                 alarm.incident = into.number
         for node, at in other.nodes.items():
             into.nodes[node] = max(into.nodes.get(node, 0), at)
+        into.last_ns = max(into.last_ns, other.last_ns)
         self.grouping.move(into, other)
         other.parent, other.closed_ns = into.number, now_ns
         self._waiting.pop(other.number, None)
@@ -197,7 +198,7 @@ class Incidents:
 
     def merge(self, numbers: list[int], now_ns: int, by: str) -> bool:
         """Merge incidents into the first of them; what came together here is learned."""
-        found = [self.all[number] for number in numbers if number in self.all]
+        found = [self.all[number] for number in dict.fromkeys(numbers) if number in self.all]
         if len(found) < 2:
             return False
         into, *others = found

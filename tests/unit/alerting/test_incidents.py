@@ -130,6 +130,25 @@ def test_an_incident_keeps_its_key_when_its_cause_is_found_later() -> None:
     assert later.severity == "critical"
 
 
+def test_symptoms_on_many_nodes_that_were_told_are_one_incident_with_a_late_cause() -> None:
+    world = AlarmWorld(network=chain_network())
+    told = newest(
+        world,
+        world.second(*(world.report("bgpDown", f"a{i}") for i in range(5, 11))),
+        world.second(seconds=20),
+    )
+    cut = [
+        world.report("linkDown", face, "critical", probable_cause="lossOfSignal")
+        for face in ("a4:2", "a4:1")  # two links of one duct, a second apart
+    ]
+    found = newest(world, world.second(cut[0]), world.second(cut[1]), world.second(seconds=20))
+    (left,) = [row for row in found.values() if not row["parent"]]
+    assert left["id"] in told  # no new ticket, and none that is part of itself
+    assert left["causes"][0]["kind"] == "linkDown"
+    (shown,) = world.stage.incidents.listed(open_only=True, limit=10)
+    assert shown["alarms_count"] == 8
+
+
 def test_title_and_cause_change_at_most_twice_after_the_first_minute() -> None:
     world = AlarmWorld(network=chain_network())
     world.notices(world.report("other", "c2"))
@@ -177,6 +196,13 @@ def test_merged_by_hand_they_are_one_and_the_kinds_are_learned() -> None:
     notices = world.notices(world.act("merge", incidents=[a.incident for a in told], by="ann"))
     assert {(a.state, a.alarms_count) for a in notices} == {("updated", 2), ("cleared", 1)}
     assert world.stage.incidents.grouping.companions.opinion("fan", "door") > before
+
+
+def test_an_incident_that_is_named_twice_is_not_merged_with_itself() -> None:
+    world = AlarmWorld(network=chain_network())
+    found = newest(world, world.second(world.report("fanFail", "c2")), world.second(seconds=20))
+    assert not world.stage.incidents.merge([*found, *found], 1 << 62, "ann")
+    assert len(world.stage.incidents.listed(open_only=True, limit=10)) == 1
 
 
 def test_split_by_hand_they_are_two_and_stay_two() -> None:
