@@ -249,7 +249,8 @@ class Courier:
                     lane.busy.discard(answer.number)
         moved = self._tell()
         now_ns = self._context.clock.now_ns()
-        wanted = any(lane.wants(now_ns) for lane in self._lanes.values())
+        # Where no sink is left, what still waits is asked for too: to be given up.
+        wanted = not self._lanes or any(lane.wants(now_ns) for lane in self._lanes.values())
         for delivery in self._fetch(QUEUE_MAX) if wanted else ():
             if delivery.sink not in self._lanes:
                 said = "no such sink in the configuration any more"

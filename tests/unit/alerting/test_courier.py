@@ -237,8 +237,11 @@ def test_changes_of_an_alarm_stay_in_order_when_the_gate_dies_before_it_says_wha
     assert states == [["raised", "a"], ["raised", "a"], ["cleared", "a"]], sink.sent
 
 
-def test_a_delivery_of_a_sink_that_is_gone_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    office = Office(monkeypatch, a=FakeSink())
+@pytest.mark.parametrize("left", [{"a": FakeSink()}, {}], ids=["another", "none"])
+def test_a_delivery_of_a_sink_that_is_gone_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, left: dict[str, FakeSink]
+) -> None:
+    office = Office(monkeypatch, **left)
     office.post("removed")
     office.settle(lambda: office.verdicts)
     assert office.verdicts[0].final
