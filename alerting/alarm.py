@@ -41,7 +41,9 @@ PRIMARY = (
     "link-cut", "exporter-down", "volumetric-attack", "port-scan", "brute-force", "dns-tunnel",
     "spoofed-sources", "unusual-upload", "slow-leak",
 )  # fmt: skip
-# Of these, what adds many flows and next to no octets.
+# Faults of routes, which the watch on them states: beside those above, never under one of them.
+ROUTE_FAULTS = ("prefix-hijack", "subprefix-hijack", "origin-takeover", "route-leak")
+# Of the first, what adds many flows and next to no octets.
 MANY_SMALL = ("port-scan", "brute-force", "dns-tunnel", "spoofed-sources")
 
 

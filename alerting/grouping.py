@@ -9,7 +9,7 @@ by side stay two. What no evidence overrules is in `_refuses`.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from alerting.alarm import OURS, PRIMARY, Alarm
+from alerting.alarm import OURS, PRIMARY, ROUTE_FAULTS, Alarm
 from alerting.companions import SOON, Companions, Parent
 from alerting.config import AlertingSettings
 from alerting.incident import Incident, Member
@@ -139,8 +139,12 @@ class Grouping:
         if alarm.source == OURS:
             if not incident.open:
                 return True
-            if alarm.kind in PRIMARY and (incident.primary or incident.is_of_another(place.link)):
+            if alarm.kind in PRIMARY and (
+                incident.primary or incident.of_routes or incident.is_of_another(place.link)
+            ):
                 return True
+        if alarm.kind in ROUTE_FAULTS and incident.primary:
+            return True
         if place.link and place.link == root.link:
             return False
         layer = layer_of(alarm)

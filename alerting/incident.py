@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from alerting.alarm import ASKED, SEVERITIES, Alarm, json_text
+from alerting.alarm import ASKED, ROUTE_FAULTS, SEVERITIES, Alarm, json_text
 from alerting.layers import is_hard, is_link_down, is_node_down, layer_of
 from alerting.places import Place
 from telemetry.identity import id_text, stable_id
@@ -109,6 +109,11 @@ class Incident:
     def primary(self) -> bool:
         """Whether it is about a fault that our own rules named."""
         return any(member.primary for member in self.members.values())
+
+    @property
+    def of_routes(self) -> bool:
+        """Whether it is about a hijack or a leak of routes."""
+        return any(member.kind in ROUTE_FAULTS for member in self.members.values())
 
     @property
     def hard_up(self) -> bool:

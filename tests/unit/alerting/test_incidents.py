@@ -100,6 +100,27 @@ def test_people_look_at_what_they_were_told_of_the_root_first() -> None:
     ]
 
 
+def test_a_hijack_and_an_attack_at_one_place_are_two_incidents_and_hijacks_are_one() -> None:
+    network = FileNetworkMap(
+        NetworkFile(
+            router=[RouterEntry(name="r1", address="10.0.0.1")],
+            prefix=[PrefixEntry(prefix="100.89.0.0/16", customer="acme", router="r1")],
+        )
+    )
+    for order in (1, -1):
+        world = AlarmWorld(network=network)
+        given = [
+            world.report("volumetric-attack", "100.89.16.0/24", "critical", source="tocsin"),
+            world.report("subprefix-hijack", "100.89.0.0/24", "critical", source="routes"),
+            world.report("subprefix-hijack", "100.89.1.0/24", "critical", source="routes"),
+        ][::order]
+        found = newest(
+            world, *(world.second(one, seconds=2) for one in given), world.second(seconds=20)
+        )
+        told = [row for row in found.values() if row["state"] == "raised"]
+        assert sorted(len(row["alarms"]) for row in told) == [1, 2]
+
+
 def test_a_session_down_joins_the_node_that_its_words_name() -> None:
     world = AlarmWorld(network=chain_network())
     down = world.report("nodeDown", "c2", "critical")
