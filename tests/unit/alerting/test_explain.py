@@ -61,7 +61,7 @@ def test_an_attack_on_a_phone() -> None:
     (alert,) = [a for _ in range(2) for a in made.tick([attack(made, series)])]
     assert text(alert) == (
         f"CRITICAL {FLOOD}, since 14 Nov 22:13 UTC; steady; sure; cause: DNS amplification, 100% of the"
-        " sample"
+        " sample; owner core team"
     )
 
 
