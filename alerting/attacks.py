@@ -11,6 +11,7 @@ from alerting.rows import Row, age_words, bits_text, prefix_of, shares, some, ta
 from runtime.ports import Evidence, NetworkMap, Talker
 from telemetry.security import AMPLIFIERS
 
+TOP_LEAST = 0.02  # of the sample: of hundreds of sources alike none is the top
 AMPLIFICATIONS = frozenset(f"{name} amplification" for name in AMPLIFIERS.values())
 VECTOR_SHARE = 0.35  # of the sampled octets (floods: packets) that one vector must hold
 VECTOR_SOURCES_MIN = 5
@@ -87,6 +88,7 @@ class AttackRules:
             much = f"{packets:,.0f} packets/s, {much}"
         one = f"{host}/{128 if ':' in host else 32}"
         routed, origins = self._network.origin(host), self._origins(aimed)
+        top = shares(aimed, lambda t: t.source, least=TOP_LEAST)
         return Claim(
             "volumetric-attack", prefix, "critical",
             f"{vector} on {host} in {prefix}: {much} {of_service}".rstrip()
@@ -99,7 +101,7 @@ class AttackRules:
                 *age_words(row),
                 f"{row.measure}: {row.actual:.4g}/s, {row.expected:.4g}/s expected",
                 *([f"{host} is routed as {routed}"] if routed else []),
-                *([f"top sources: {shares(aimed, lambda t: t.source)}"] if aimed else []),
+                *([f"top sources: {top}"] if top else []),
                 *([f"its sources are of {some(origins)}"] if origins else []),
             ] + ([f"it enters at {some(entries)}"] if entries else []),
             causes=[

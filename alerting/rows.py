@@ -119,10 +119,11 @@ def talker_row(t: Talker) -> dict[str, Any]:
     }
 
 
-def shares(talkers: Sequence[Talker], of: Callable[[Talker], str]) -> str:
-    """Return the names that most records of a sample have, each with its share."""
+def shares(talkers: Sequence[Talker], of: Callable[[Talker], str], *, least: float = 0.0) -> str:
+    """Return the names that most records of a sample have, each with its share, if at least `least`."""
     counts = Counter(of(t) for t in talkers)
-    ranked = sorted(counts, key=lambda name: (-counts[name], name))
+    named = (name for name in counts if counts[name] >= least * len(talkers))
+    ranked = sorted(named, key=lambda name: (-counts[name], name))
     return some([f"{name} ({counts[name] / len(talkers):.0%})" for name in ranked[:4]])
 
 
