@@ -6,6 +6,7 @@ twice after. Merged or split by an operator it is left alone, and what they did 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -178,7 +179,7 @@ class Incidents:
     def _merge(self, into: Incident, other: Incident, now_ns: int, *, behind: bool) -> None:
         self._mark_all_behind(other, behind=behind)
         for number, member in other.members.items():
-            into.add(number, member)
+            into.add(number, replace(member))  # as a checkpoint has it: each its own
             self._of[number] = into.number
             alarm = self._alarm(number)
             if alarm is not None:
@@ -196,12 +197,19 @@ class Incidents:
         if any(member.up for member in into.members.values()):
             self._reopen(into)
 
+    def _whole(self, number: int) -> Incident | None:
+        """Return the incident that people mean by a number: that which it became part of, where it did."""
+        incident = self.all.get(number)
+        while incident is not None and incident.parent:
+            incident = self.all.get(incident.parent)
+        return incident
+
     def merge(self, numbers: list[int], now_ns: int, by: str) -> bool:
         """Merge incidents into the first of them; what came together here is learned."""
-        found = [self.all[number] for number in dict.fromkeys(numbers) if number in self.all]
+        found = {one.number: one for one in map(self._whole, numbers) if one is not None}
         if len(found) < 2:
             return False
-        into, *others = found
+        into, *others = found.values()
         for other in others:
             for kind in into.kinds:
                 for theirs in other.kinds:
@@ -254,7 +262,7 @@ class Incidents:
 
     def split(self, number: int, alarms: list[int], now_ns: int, by: str) -> bool:
         """Take alarms out of an incident into one of their own; that they differ is learned."""
-        incident = self.all.get(number)
+        incident = self._whole(number)
         if incident is None:
             return False
         going = [one for one in alarms if one in incident.members]

@@ -219,6 +219,18 @@ def test_merged_by_hand_they_are_one_and_the_kinds_are_learned() -> None:
     assert world.stage.incidents.grouping.companions.opinion("fan", "door") > before
 
 
+def test_a_merged_incident_stands_for_what_it_became_part_of() -> None:
+    world = AlarmWorld(network=chain_network())
+    reports = [world.report("fanFail", node) for node in ("c2", "a5", "a9")]
+    a, b, c = newest(world, world.second(*reports), world.second(seconds=20))
+    merge, now_ns = world.stage.incidents.merge, 1 << 62
+    assert merge([a, b], now_ns, "ann")
+    assert not merge([b, a], now_ns, "ann")
+    assert merge([b, c], now_ns, "ann")
+    (shown,) = world.stage.incidents.listed(open_only=True, limit=10)
+    assert (int(shown["incident_id"], 16), shown["alarms_count"]) == (a, 3)
+
+
 def test_an_incident_that_is_named_twice_is_not_merged_with_itself() -> None:
     world = AlarmWorld(network=chain_network())
     found = newest(world, world.second(world.report("fanFail", "c2")), world.second(seconds=20))
