@@ -420,18 +420,25 @@ class Tmf642Sink:
         return f"{self._run}-{next(self._numbers)}"
 
     def _place(self, orders: Sequence[Order]) -> None:
-        """Give orders to the node and wait until its journal has them, or refuse the request."""
+        """Give orders to the node and wait until its journal has them, or refuse the request.
+
+        All of a request or nothing: who is refused may ask again.
+        """
         if not orders:
             return
+        if len(orders) > ORDERS_MAX:
+            raise _Refuse(
+                400, f"{len(orders)} alarms are meant, {ORDERS_MAX} at most; ask for fewer"
+            )
         asked = _Asked(len(orders))
         with self._lock:
+            if self._orders.qsize() + len(orders) > ORDERS_MAX:
+                raise _Refuse(503, "too many orders wait for the node; try again later")
             self._unkept |= {order.key: asked for order in orders}
-        try:
             for order in orders:
                 self._orders.put_nowait(order)
+        try:
             in_time = asked.kept.wait(JOURNALLED_SECONDS)
-        except queue.Full as error:
-            raise _Refuse(503, "too many orders wait for the node; try again later") from error
         finally:
             with self._lock:
                 for order in orders:

@@ -174,6 +174,19 @@ def test_who_orders_something_of_a_node_that_is_away_is_told(
     assert "journalled" in answer["reason"]
 
 
+@pytest.mark.parametrize(("most", "status"), [(2, 400), (3, 503)])
+def test_a_request_is_ordered_whole_or_not_at_all(
+    client: Client, alerts: list[Alert], monkeypatch: pytest.MonkeyPatch, most: int, status: int
+) -> None:
+    monkeypatch.setattr("alerting.sinks.tmf642.ORDERS_MAX", most)
+    monkeypatch.setattr("alerting.sinks.tmf642.JOURNALLED_SECONDS", 0.1)
+    client.sink.repeat(many(alerts, 3), now_ns=NOW_NS)
+    assert client.ask("PATCH", f"/alarm/{0:016x}", {"ackState": "acknowledged"})[0] == 503  # waits
+    every = {"alarmPattern": [{"state": "raised"}, {"state": "updated"}]}
+    assert client.ask("POST", "/ackAlarms", every)[0] == status
+    assert [order.id for order in client.sink.hear(now_ns=NOW_NS)] == [f"{0:016x}"]
+
+
 @pytest.mark.parametrize(("method", "path", "body", "status"), [
     ("POST", "/ackAlarms", {"ackUserId": "a"}, 400), ("POST", "/ackAlarms", {"alarmPattern": [{}]}, 400),
     ("POST", "/alarm", {"x": 1}, 405), ("DELETE", "/alarm/1", None, 405), ("GET", "/nothing", None, 404),
