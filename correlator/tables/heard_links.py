@@ -147,23 +147,29 @@ class HeardLinks:
         router_of: Callable[[str], str],
         is_router: Callable[[str], bool],
     ) -> list[Edge]:
-        """Return a link for each session of which both its routers tell."""
+        """Return a link for each session of which both its routers tell.
+
+        Over a link that carries IPv4 and IPv6 there is one of each: the protocol that has most of them
+        says how many links there are.
+        """
         ends = {(one.local, one.peer): one for one in self._sessions.values()}
-        found: dict[tuple[str, str], list[int]] = {}
+        found: dict[tuple[str, str], list[list[int]]] = {}
         for (local, peer), one in sorted(ends.items()):
             other = ends.get((peer, local))
             if other is None or local > peer:
                 continue
             a, b = sorted(self._called(each.router, router_of, is_router) for each in (one, other))
             if a != b and frozenset((a, b)) not in not_these:
-                found.setdefault((a, b), []).append(max(one.heard_ns, other.heard_ns))
+                of_version = found.setdefault((a, b), [[], []])[":" in local]
+                of_version.append(max(one.heard_ns, other.heard_ns))
+        most = [(pair, max(found[pair], key=len)) for pair in sorted(found)]
         return [
             Edge(
                 Link(f"{a}-{b}" if not number else f"{a}-{b}#{number + 1}", ((a, 0), (b, 0))),
                 "bmp",
                 at_ns,
             )
-            for (a, b), times in sorted(found.items())
+            for (a, b), times in most
             for number, at_ns in enumerate(times)
         ]
 

@@ -1,6 +1,7 @@
 """Links that routers state themselves: LLDP read by SNMP becomes the graph that incidents go by."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,20 @@ def test_what_lldp_and_the_file_join_is_not_joined_again(polled: MemoryNode) -> 
     bmp(network, "127.2.0.2", "198.51.100.1", "198.51.100.0")
     network.topology(3 * MINUTE)
     assert {origin for _, origin in edges(network).values()} == {"lldp"}
+
+
+@pytest.mark.parametrize("links", [1, 2])
+def test_sessions_of_both_protocols_over_a_link_are_one_link(links: int) -> None:
+    known, key = HeardLinks(), 0
+    for number in range(links):
+        four = (f"192.0.2.{4 * number + 1}", f"192.0.2.{4 * number + 2}")
+        six = (f"2001:db8:{number}::2", f"2001:db8:{number}::3")
+        for local, peer in (four, four[::-1], six, six[::-1]):
+            key += 1
+            router = "10.0.0.1" if local in (four[0], six[0]) else "10.0.0.2"
+            text = json.dumps({"local": local, "peer": peer})
+            known.session(router, key, text, MINUTE)
+    edges = known.edges((), lambda address: address, lambda name: True)
+    assert [edge.link.name for edge in edges] == ["10.0.0.1-10.0.0.2", "10.0.0.1-10.0.0.2#2"][
+        :links
+    ]
