@@ -158,7 +158,7 @@ def classify(
             # SYN, or what answers no handshake: NULL, FIN and XMAS probes.
             bare = flags & (_SYN | _ACK | _PSH | _FIN) == _SYN or flags in (0, _FIN, 0x29)
             if bare and o <= np.uint64(PROBE_OCTETS_MAX) * p:
-                if flags & ~_RST == _SYN:
+                if flags & (0x3F ^ _RST) == _SYN:
                     bits |= VECTOR
                     out_vector[r] = VECTOR_SYN
                     if sampled and at & PORT_LOGIN:
