@@ -334,9 +334,11 @@ class Operations:
         found = self._targets(ask)
         if found is None:
             return None
+        named = self._incidents.all.get(_number(ask.get("incident")))
+        goes_on = named is not None and named.parent  # its ticket ends, its alarms are of another's
         changed = []
         for alarm in self._owned(found, ask):
-            if alarm.state == "closed" or alarm.state == "pending":
+            if alarm.state in ("closed", "pending") or (goes_on and alarm.up):
                 continue
             if alarm.up and alarm.id in self._foreign.alarms:
                 self._foreign.close(alarm, now_ns)

@@ -173,6 +173,8 @@ class Node:
                 self._offers.absorb(tick.batches)
                 self._orders.absorb(tick.batches)
                 outcome = self._back.absorb(tick)
+            except (MemoryError, OSError):  # of this machine at this moment, not of the tick
+                raise
             except Exception:  # noqa: BLE001  # it ended the process before, and would end each one after
                 self._log.exception("tick_passed_over tick_end_ns=%d", tick.tick_end_ns)
                 self._passed_over.add()

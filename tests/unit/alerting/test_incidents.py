@@ -231,6 +231,16 @@ def test_a_merged_incident_stands_for_what_it_became_part_of() -> None:
     assert (int(shown["incident_id"], 16), shown["alarms_count"]) == (a, 3)
 
 
+def test_closing_the_ticket_of_a_merged_incident_clears_nothing_of_the_one_that_goes_on() -> None:
+    world = AlarmWorld(network=chain_network())
+    world.second(world.report("fanFail", "c2"), world.report("doorOpen", "a7"))
+    first, second = (a.incident for a in world.notices(seconds=20))
+    world.second(world.act("merge", incidents=[first, second], by="ann"))
+    world.second(world.act("close", incident=second, by="tickets"))
+    (shown,) = world.stage.incidents.listed(open_only=True, limit=10)
+    assert [alarm["up"] for alarm in shown["alarms"]] == [True, True]
+
+
 def test_an_incident_that_is_named_twice_is_not_merged_with_itself() -> None:
     world = AlarmWorld(network=chain_network())
     found = newest(world, world.second(world.report("fanFail", "c2")), world.second(seconds=20))
