@@ -52,7 +52,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     talkers_by: Literal["octets", "flows"] = "octets"  # what weighs in that sample
     where: Where = ""
     sparse: bool = False
-    flows_min: int = 1
+    flows_min: int = 0
     idle_seconds: float = (
         0.0  # a series silent for so long gives its row back; 0 = views.idle_seconds
     )

@@ -26,25 +26,28 @@ NEW_SHARE = 0.4  # of its probes that go to a target of their own: a retry is no
 
 
 class ScanDetector:
-    """Finds hosts that probe `least` targets in a tick of its view, and far more than is usual."""
+    """Finds hosts that probe `least` targets in a tick of its view, and far more than is usual.
 
-    def __init__(self, name: str, view: str, *, least: float) -> None:
+    Until it knows what is usual, `at_first` targets: in an hour a host that watches others pings dozens.
+    """
+
+    def __init__(self, name: str, view: str, *, least: float, at_first: float) -> None:
         self.name, self.view = name, view
-        self._least = least
+        self._least, self._at_first = least, at_first
         self._usual = Usual(view)
 
     @property
     def warm(self) -> bool:
-        """Whether it knows what is usual; until then, `least` targets alone."""
+        """Whether it knows what is usual."""
         return self._usual.warm
 
     def find(self, frame: Batch) -> list[Finding]:
         """Return the hosts that scan."""
         targets, probes = values(frame, "distinct_destination"), values(frame, "flows")
         own = self._usual.own(frame)
-        limit = np.maximum(
-            np.maximum(OVER_OWN * own, OVER_CROWD * self._usual.busy(frame, targets)), self._least
-        )
+        crowd = OVER_CROWD * self._usual.busy(frame, targets)
+        least = self._least if self.warm else self._at_first
+        limit = np.maximum(OVER_OWN * own, max(crowd, least))
         hit = (targets >= limit) & (targets >= NEW_SHARE * probes)
         return [
             finding(
@@ -68,6 +71,9 @@ class ScanDetector:
 
 
 HOST_SCAN = Part(
-    "scans, horizontal and vertical", lambda: ScanDetector("host_scan", "probe", least=50.0)
+    "scans, horizontal and vertical",
+    lambda: ScanDetector("host_scan", "probe", least=50.0, at_first=50.0),
 )
-SLOW_SCAN = Part("slow scans", lambda: ScanDetector("slow_scan", "slow_probe", least=24.0))
+SLOW_SCAN = Part(
+    "slow scans", lambda: ScanDetector("slow_scan", "slow_probe", least=24.0, at_first=150.0)
+)

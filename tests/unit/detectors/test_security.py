@@ -85,7 +85,10 @@ def test_a_scanner_of_ones_own_becomes_usual_after_hours_and_not_before() -> Non
 
 
 def test_a_probe_a_minute_is_a_slow_scan_after_an_hour() -> None:
-    watched = Watched("slow_scan", distinct_destination=1.0, octets=44.0)
+    pings = {"flows": 80.0, "distinct_destination": 75.0, "octets": 3_000.0}
+    at_first = Watched("slow_scan", distinct_destination=1.0, octets=44.0)
+    assert at_first.tick(**pings) == []  # it may be a host that watches others
+    watched = Watched("slow_scan", distinct_destination=1.0, octets=44.0).calm(25)
     assert watched.tick(flows=8.0, distinct_destination=8.0, octets=400.0) == []
     (found,) = watched.tick(flows=60.0, distinct_destination=55.0, octets=2_600.0)
     assert found.detector == "slow_scan"
