@@ -72,7 +72,7 @@ class CauseRules:
         made += self._leaks(
             rest, {place for claim in made for place in (claim.entity, *claim.affects)}
         )
-        made += predicted(rest)
+        made += predicted(rest, self._network)
         for claim in made:
             claim.tick_seconds = claim.tick_seconds or rows[0].tick_seconds
             claim.cadence = claim.cadence or cadence_of(rows[0].view)

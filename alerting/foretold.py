@@ -6,25 +6,37 @@ from typing import Any
 
 from alerting.alarm import SAMPLED, Claim
 from alerting.rows import Row, span
+from runtime.ports import NetworkMap
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 
 
-def predicted(rows: Sequence[Row]) -> list[Claim]:
-    """Return a claim for each entity that a prediction is about, the surest of each."""
+def predicted(rows: Sequence[Row], network: NetworkMap) -> list[Claim]:
+    """Return a claim for each entity that a prediction is about, the surest of each.
+
+    What fills a link fills the interfaces at both its ends: that is one claim, of the link.
+    """
     best: dict[str, Row] = {}
     for row in rows:
         if row.detector == "predicted":
-            known = best.get(row.key.entity)
+            entity = _link(row, network) or row.key.entity
+            known = best.get(entity)
             if known is None or row.score > known.score:
-                best[row.key.entity] = row
-    return [_claim(row) for row in best.values()]
+                best[entity] = row
+    return [_claim(row, entity) for entity, row in best.items()]
 
 
-def _claim(row: Row) -> Claim:
+def _link(row: Row, network: NetworkMap) -> str:
+    if row.view != "interface":
+        return ""
+    face = network.interface(row.key.key["exporter"], int(row.key.key["interface"]))
+    return face.link if face is not None else ""
+
+
+def _claim(row: Row, entity: str) -> Claim:
     said = row.detail
     what, per = (row.measure, "/s") if row.view not in SAMPLED else (row.key.key["metric"], "")
-    side, entity = "above" if said["above"] else "below", row.key.entity
+    side = "above" if said["above"] else "below"
     limit, record = f"{said['limit_value']:.4g}{per}", said["record"]
     lead_s = (said["likely_ns"] - said["made_ns"]) / 1e9
     if said["outcome"]:
@@ -52,7 +64,7 @@ def _claim(row: Row) -> Claim:
             f"{record['false']} false"),
         ],
         causes=[{"kind": said["cause"], "entity": entity, "rank": 1, "why": "a steady trend"}],
-        affects=[entity],
+        affects=list(dict.fromkeys((entity, row.key.entity))),
         advice=f"make room or mend it before {by}; what grew is in its series",
         series=[f"{row.key.series_id:016x}"],
         disposition=row.disposition,

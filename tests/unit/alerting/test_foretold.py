@@ -52,6 +52,17 @@ def test_it_is_told_that_it_came_true_and_clears_when_it_is_over() -> None:
     assert told in (["cleared"], [])  # without frames no tick is quiet
 
 
+def test_both_ends_of_a_link_are_one_alarm_of_the_link() -> None:
+    world = AlarmWorld()
+    ends = [
+        row(world) | {"series_id": world.interface(*end)}
+        for end in (("ams1", 1), ("fra2", 1, "in"))
+    ]
+    (alert,) = world.tick(ends)
+    assert alert.entity == "ams1-fra2"
+    assert "octets of ams1-fra2 will be above" in alert.title
+
+
 def test_both_ways_of_an_interface_are_one_alarm_and_what_is_over_budget_none() -> None:
     world = AlarmWorld()
     other = row(world) | {"series_id": world.interface("lon1", 2, "in")}
