@@ -115,4 +115,4 @@ def test_streams_of_mutants(deep: bool) -> None:
         )
     )
     assert verdicts == value("collector_bmp_messages_total", type="route_monitoring")
-    assert kinds == {"route", "series", "sample", "alarm", "ledger"}
+    assert kinds == {"route", "series", "sample", "alarm", "ledger", "option"}

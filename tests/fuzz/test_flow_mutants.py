@@ -101,6 +101,8 @@ def test_mutants_are_counted_and_harm_nobody() -> None:
         sent += len(batch)
         if sent % 10_000 == 0:
             for ledger in made.advance(ARRIVAL_NS + sent * 10**6):
+                if ledger.schema.name != "ledger":  # and what is known of the exporters
+                    continue
                 names = ("sent", "decoded", "lost_wire", "undecodable")
                 sums += np.array([int(ledger[name].astype(np.int64).sum()) for name in names])
                 assert (ledger["lost_kernel"] == 0).all()

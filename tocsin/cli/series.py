@@ -63,7 +63,8 @@ def series(
         for row in rows:
             click.echo(json.dumps(row))
     elif output == "csv":
-        writer = csv.DictWriter(sys.stdout, ["time_s", "view", "entity", "measure", *names])
+        columns = ["time_s", "view", "entity", "measure", *names]
+        writer = csv.DictWriter(sys.stdout, columns, extrasaction="ignore")  # not the key in parts
         writer.writeheader()
         writer.writerows(rows)
     elif output in ("arrow", "parquet"):
