@@ -249,6 +249,15 @@ def target(element: int, width: int, enterprise: int = 0) -> tuple[int, Convert]
     return -1, Convert.SKIP
 
 
+def stated_target(element: int, width: int, enterprise: int) -> tuple[int, Convert]:
+    """Return `target` of an element as a template states it: its width may be variable."""
+    if width != VARIABLE:
+        return target(element, width, enterprise)
+    # An unsigned element sent with variable length is legal; the kernel checks each.
+    slot, how = target(element, 8, enterprise)
+    return (slot, how) if how in ANY_WIDTH else (-1, Convert.SKIP)
+
+
 # Elements of one column that are different quantities: the first that a template has is the one.
 _PRECEDENCE = (
     (1, 231, 85, 352, 23),  # delta, initiator's, running total, layer 2, behind the router

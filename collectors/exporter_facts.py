@@ -7,7 +7,7 @@ depends on it.
 import json
 from typing import Any
 
-from collectors.elements import VARIABLE, Convert, superseded, target
+from collectors.elements import Convert, stated_target, superseded
 from collectors.templates import StreamKey, Template, TemplateStore
 
 EXPORTERS_PER_CALL = 64  # so that the first tick of a large network does not wait for it
@@ -85,7 +85,6 @@ def unread_elements(template: Template) -> list[tuple[int, int]]:
     for one in template.fields:
         if not one.enterprise and (one.element in void or one.element == PADDING):
             continue
-        width = 8 if one.width == VARIABLE else one.width
-        if target(one.element, width, one.enterprise)[1] is Convert.SKIP:
+        if stated_target(one.element, one.width, one.enterprise)[1] is Convert.SKIP:
             found.append((one.enterprise, one.element))
     return found

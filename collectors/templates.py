@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from collectors.columns import WIDE, bit, bits
 from collectors.elements import (
-    ANY_WIDTH,
     DIRECT,
     RAW,
     SLOT,
@@ -24,8 +23,8 @@ from collectors.elements import (
     SLOTS,
     VARIABLE,
     Convert,
+    stated_target,
     superseded,
-    target,
 )
 from runtime.checkpoint import read_array, write_array
 
@@ -129,11 +128,7 @@ class Plans:
         for spec in template.fields:
             slot, how = (-1, Convert.SKIP)
             if spec.enterprise or spec.element not in void:
-                # An unsigned element sent with variable length is legal; the kernel checks each.
-                width = 8 if spec.width == VARIABLE else spec.width
-                slot, how = target(spec.element, width, spec.enterprise)
-            if spec.width == VARIABLE and how not in ANY_WIDTH:
-                slot, how = -1, Convert.SKIP
+                slot, how = stated_target(spec.element, spec.width, spec.enterprise)
             flag = 0
             if slot >= 0:
                 flag = FILL_IF_ZERO if present >> slot & 1 else 0

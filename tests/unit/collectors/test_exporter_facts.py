@@ -44,11 +44,11 @@ def facts(
 def test_templates_and_elements_without_a_column() -> None:
     made = decoder()
     for host, fields in (
-        (2, FIELDS), (1, [*FIELDS, (34, 4), (12235, 2, 9), (210, 4), (85, 8), (455, 65535)]),
+        (2, FIELDS), (1, [*FIELDS, (34, 4), (12235, 2, 9), (210, 4), (85, 8), (154, 65535), (455, 65535)]),
     ):  # fmt: skip
         made.decode(block(ipfix(template_set(256, fields)), exporter=f"192.0.2.{host}"))
     assert told(made) == [
-        (1, facts(1, "0:455", "9:12235", in_records=True)),
+        (1, facts(1, "0:154", "0:455", "9:12235", in_records=True)),
         (2, facts()),
     ]
     made.decode(block(ipfix(template_set(256, FIELDS), sequence=1), exporter="192.0.2.2"))
