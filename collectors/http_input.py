@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedReader
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -313,12 +314,13 @@ class _Connection(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server: _Server
+    rfile: BufferedReader  # http.server makes it so
 
     def handle_one_request(self) -> None:
         """Wait for a request without a limit but that of idleness; with its first byte its time begins."""
         self.server.until(self.connection, 0)
         try:
-            self.rfile.peek(1)  # type: ignore[attr-defined]  # http.server makes it buffered
+            self.rfile.peek(1)
         except OSError:  # idle for too long, or gone
             self.close_connection = True
             return
