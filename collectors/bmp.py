@@ -24,7 +24,7 @@ from collectors.bgp_updates import UNKNOWN_PATH_IDS
 from collectors.block import DatagramBlock
 from collectors.bmp_alarms import SessionAlarms, peer_address, peer_key, peer_name
 from collectors.bmp_frames import PEERS_LIMIT, Kind, frame_messages
-from collectors.bmp_peers import PeerKey, Peers
+from collectors.bmp_peers import LOC_RIB_PEER, PeerKey, Peers
 from collectors.bmp_routes import MESSAGES, ROWS, RouteDecoder, ended
 from collectors.bmp_series import PeerSeries
 from collectors.bmp_words import (
@@ -53,7 +53,6 @@ from telemetry.schemas import ALARM, LEDGER, OPTION, ROUTE, SAMPLE, SERIES
 SECOND_NS = 1_000_000_000
 PERIODS_MAX = 60  # of silence are told one by one
 KINDS = (*(kind.name.lower() for kind in Kind), "other")
-LOC_RIB = 3  # a peer that is the router itself
 _NOBODY = np.zeros(0, np.uint8)
 
 
@@ -503,7 +502,7 @@ def _session(
 ) -> list[Batch]:
     """Return a session's two addresses: the graph has a link where both ends tell of one on its subnet."""
     local = local_address(message)
-    if key.peer_type == LOC_RIB or said.sent is None or not local:
+    if key.peer_type == LOC_RIB_PEER or said.sent is None or not local:
         return []
     told = {
         "local": local,

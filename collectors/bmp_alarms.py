@@ -3,7 +3,8 @@
 from typing import Any
 
 from collectors.bgp import distinguisher_text
-from collectors.bmp_peers import PeerKey
+from collectors.bmp_peers import LOC_RIB_PEER, PeerKey
+from collectors.bmp_words import IPV6_PEER
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.foreign_alarm import alarm_row
 from telemetry.identity import V4_MAPPED, address_text
@@ -103,20 +104,20 @@ class SessionAlarms:
 def peer_key(header: bytes) -> PeerKey:
     """Return the peer of a per-peer header."""
     high, low = int.from_bytes(header[16:24], "big"), int.from_bytes(header[24:32], "big")
-    if header[6] != 3 and not header[7] & 0x80:
+    if header[6] != LOC_RIB_PEER and not header[7] & IPV6_PEER:
         high, low = 0, V4_MAPPED | low & 0xFFFFFFFF
     return PeerKey(header[6], int.from_bytes(header[8:16], "big"), high, low)
 
 
 def peer_address(peer: PeerKey) -> str:
     """Return a peer's address as text."""
-    return "loc-rib" if peer.peer_type == 3 else address_text(peer.high, peer.low)
+    return "loc-rib" if peer.peer_type == LOC_RIB_PEER else address_text(peer.high, peer.low)
 
 
 def peer_name(router: str, peer: PeerKey, table: str) -> str:
     """Return a peer as people call it: `ams1:192.0.2.1`, `ams1:192.0.2.1 64499:94`."""
     of = distinguisher_text(peer.distinguisher)
-    if peer.peer_type == 3 and table and table != "global":
+    if peer.peer_type == LOC_RIB_PEER and table and table != "global":
         of = table
     return f"{router}:{peer_address(peer)}" + (f" {of}" if of else "")
 

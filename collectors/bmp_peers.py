@@ -17,6 +17,7 @@ from runtime.checkpoint import read_array, write_array
 from runtime.kernels import kernel
 
 SLOTS = len(RIBS) * len(FAMILIES)  # of one peer: a table of routes and family each
+LOC_RIB_PEER = 3  # type of a peer that is the router itself
 _FIRST = 64
 assert (SLOTS, len(FAMILIES), OWNER_BITS, COUNTS) == (
     50,
@@ -30,7 +31,7 @@ assert (SLOTS, len(FAMILIES), OWNER_BITS, COUNTS) == (
 class PeerKey:
     """What tells peers of one connection apart."""
 
-    peer_type: int  # 0 global, 1 RD, 2 local instance, 3 Loc-RIB
+    peer_type: int  # 0 global, 1 RD, 2 local instance, LOC_RIB_PEER
     distinguisher: int
     high: int
     low: int

@@ -32,9 +32,7 @@ class TrapOptions(Settings, frozen=True, kw_only=True):
     device: Literal["stated", "sender"] = "stated"
     senders_max: PositiveInt = 65_536  # with a ledger of their own
     resources_max: PositiveInt = 65_536  # whose names are kept while they are in alarm
-    informs_max: PositiveInt = (
-        65_536  # remembered, so that one sent again counts once; and answers due
-    )
+    informs_max: PositiveInt = 65_536  # remembered: one sent again counts once; and answers due
     engines_max: PositiveInt = 4096  # SNMPv3 senders whose clocks are followed
     traps_per_device_max: PositiveInt = 256  # counted by name; the rest as `other`
     variables_max: PositiveInt = 64  # of a trap that are told
