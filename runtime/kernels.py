@@ -29,7 +29,6 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from types import FunctionType
@@ -263,8 +262,9 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
         return _without_jit(function)
     if _library_only() and LIBRARY is None:
         raise _no_kernels()
-    with warnings.catch_warnings(), _without_scipy():
+    with warnings.catch_warnings():
         try:
+            _import_numba()
             from numba import njit
             from numba.core.errors import NumbaWarning
         except ImportError as error:
@@ -282,17 +282,18 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
     return compiled
 
 
-@contextmanager
-def _without_scipy() -> Iterator[None]:
-    """Keep numba from loading scipy, which it wants for linear algebra that no kernel has: 19 MB."""
-    if "scipy" in sys.modules:
-        yield
+def _import_numba() -> None:
+    """Import numba without scipy, which it looks for though it needs it for linear algebra only: 19 MB.
+
+    Who imports scipy afterwards finds it, numba too: it looks again where a kernel has linear algebra.
+    """
+    if "numba" in sys.modules or "scipy" in sys.modules:
         return
     sys.modules["scipy"] = None  # type: ignore[assignment]  # imported now, it is not there
     try:
-        yield
+        import_module("numba.np.arraymath")  # all of numba that looks for it
     finally:
-        del sys.modules["scipy"]
+        sys.modules.pop("scipy", None)
 
 
 def link(function: Callable[..., Any]) -> None:

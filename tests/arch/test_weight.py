@@ -50,6 +50,12 @@ def test_heavy_libraries_stay_behind_their_door(code: str, heavy: set[str]) -> N
     assert heavy.isdisjoint(loaded_by(code))
 
 
+def test_scipy_that_kernels_do_without_is_there_for_others() -> None:
+    pytest.importorskip("scipy")
+    code = "import os; os.environ['TOCSIN_KERNELS'] = 'numba'; from collectors import gather; gather.gather.compile()"
+    assert {"numba", "scipy.linalg"} <= loaded_by(f"{code}; import scipy.linalg")
+
+
 def test_no_drawer_files() -> None:
     bad = {"utils.py", "helpers.py", "common.py", "manager.py", "base.py", "misc.py"}
     found = [p for name in PACKAGES for p in (ROOT / name).rglob("*.py") if p.name in bad]
