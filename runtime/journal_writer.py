@@ -99,8 +99,12 @@ class JournalWriter:
         """Open the folder, cut off a torn tail, and stand behind the last good block."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for segment in segments(self._folder)[-1:]:
+            found = segments(self._folder)
+            for segment in found[-1:]:
                 self._continue(segment)
+            # The newest may have no block: begun, and then the power went.
+            ends = (scan(segment)[2] for segment in reversed(found[:-1]))
+            self.newest_tick_ns = self.newest_tick_ns or next(filter(None, ends), 0)
         except OSError as error:
             raise ConfigError(
                 f"journal folder {self._folder}: {error.strerror}; make it writable for this user "

@@ -71,10 +71,11 @@ def test_a_torn_tail_is_set_aside_and_said(tmp_path: Path, cut: int) -> None:
     assert sequences(tmp_path) == [1, 2, 3]
 
 
-def test_an_empty_segment_left_by_a_crash_keeps_the_numbering(tmp_path: Path) -> None:
+def test_an_empty_segment_left_by_a_crash_keeps_the_numbering_and_the_time(tmp_path: Path) -> None:
     fill(tmp_path, 3).stop()
     (tmp_path / f"{4:016d}.arrows").write_bytes(b"")
-    assert writer(tmp_path).next_sequence == 4
+    again = writer(tmp_path)
+    assert (again.next_sequence, again.newest_tick_ns) == (4, 3 * 10**9)
 
 
 def test_damage_in_the_middle_is_told_and_can_be_skipped(tmp_path: Path) -> None:
