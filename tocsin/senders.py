@@ -78,15 +78,14 @@ class SenderBook:
 
     def _name(self, batch: Batch) -> None:
         highs, lows = batch["exporter_address_high"], batch["exporter_address_low"]
-        for i, table in enumerate(batch.texts("table")):
+        tables, names = batch.texts("table"), batch.texts("name")
+        for i, (table, name) in enumerate(zip(tables, names, strict=True)):
             sender = int(highs[i]), int(lows[i])
             if table == "interface":
                 self._named[sender] = None
             elif table == "exporter":
                 with contextlib.suppress(msgspec.DecodeError):  # not ours, then: nothing is known
-                    self._facts[sender] = msgspec.json.decode(
-                        batch.texts("name")[i], type=ExporterFacts
-                    )
+                    self._facts[sender] = msgspec.json.decode(name, type=ExporterFacts)
                     self._facts.move_to_end(sender)
         while len(self._named) > SENDERS_MAX:
             self._named.popitem(last=False)
