@@ -7,7 +7,7 @@ from itertools import islice
 from collectors.foreign_text import datetime_ns, iso_ns
 
 SECOND_NS = 1_000_000_000
-START_NS = 1_700_000_000_000_000_000 // SECOND_NS * SECOND_NS  # of files that count from 0
+START_NS = 1_700_000_000 * SECOND_NS  # of files that count from 0
 RELATIVE_SECONDS = 400_000_000  # what is less is a time since the file began, not since 1970
 _UNITS = ((10**11, SECOND_NS), (10**14, 1_000_000), (10**17, 1_000), (10**19, 1))
 # Day before month: where every date of a file can be read both ways, most of the world means that.
