@@ -110,6 +110,11 @@ class Triage:
         self._by_kind: dict[str, Counter[str]] = {}
         self._by_entity: dict[tuple[str, str], Counter[str]] = {}
 
+    @property
+    def newest(self) -> int:
+        """The number of the newest verdict, 0 where there was none."""
+        return self._number
+
     def say(self, alarm: Alarm, verdict: str, *, by: str, note: str, now_ns: int) -> None:
         """Keep a verdict; a second one of the same person on the same occurrence replaces the first."""
         said = [one for one in self.feedback if not _is_same(one, alarm, by)]

@@ -84,6 +84,7 @@ class Answers:
         serve("windows", verbs.Nothing, lambda _: self._windows())
         serve("predictions", verbs.Nothing, lambda _: self._predictions())
         serve("feedback", verbs.Nothing, lambda _: self._feedback())
+        serve("newest_verdict", verbs.Nothing, lambda _: self._back.alerting.triage.newest)
         serve("teacher", verbs.TeacherSays, self._hear_teacher)
         serve("baselines", verbs.BaselinesRequest, self._baselines)
         serve("probation", verbs.Nothing, lambda _: self._probation())

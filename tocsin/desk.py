@@ -176,10 +176,9 @@ class Desk:
 async def _newest_verdict(node: NodeClient) -> int:
     """Return the number of the newest verdict of an operator, 0 where there is none or no node."""
     try:
-        answer = await node.ask("feedback", verbs.Nothing(), verbs.FeedbackAnswer)
+        return await node.ask("newest_verdict", verbs.Nothing(), int)
     except TransientError:
         return 0
-    return max((one["number"] for one in answer.feedback), default=0)
 
 
 class _Server(uvicorn.Server):

@@ -101,8 +101,8 @@ def test_a_restart_keeps_verdicts_and_model_and_a_second_verdict_replaces_the_fi
     world.stage.snapshot(out)
     world.stage = world.make_stage()
     world.stage.restore(out)
-    mine = [one.verdict for one in world.stage.triage.feedback if one.by == "bob"]
-    assert mine == ["expected"]
+    mine = [one for one in world.stage.triage.feedback if one.by == "bob"]
+    assert [(one.verdict, one.number) for one in mine] == [("expected", world.stage.triage.newest)]
     assert "priority" in raise_one(world, "linkFlap", "ams1").explain["triage"]
 
 
