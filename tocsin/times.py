@@ -26,18 +26,6 @@ def time_ns(text: str, *, now_ns: int) -> int:
     return round(moment.timestamp() * 1e9)
 
 
-def span_words(seconds: float) -> str:
-    """Return a span in the unit that people would say it in.
-
-    >>> span_words(90), span_words(4_000), span_words(50_000), span_words(1_097_216)
-    ('90 s', '67 min', '14 h', '13 days')
-    """
-    for below, unit, name in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
-        if seconds < below:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds / 86_400:.0f} days"
-
-
 def span_seconds(text: str) -> float | None:
     """Return how long a span such as `2h` is, None for a text that is none.
 

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from alerting.config import AlertingSettings
 from alerting.load import STANDING_NS, Load, LoadMetrics, load_of
+from alerting.rows import span
 from history.reader import HistoryReader
 from history.store import Connection
 from runtime.component import Context
@@ -34,7 +35,7 @@ from tocsin.api.feed import AlertFeed
 from tocsin.api.node_client import NodeClient
 from tocsin.api.openapi import Operation, document
 from tocsin.api.workers import Workers
-from tocsin.times import span_words, time_ns
+from tocsin.times import time_ns
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -211,7 +212,7 @@ class _Handlers:
             problems += status.health
             if (behind := self._behind_seconds(status)) > BEHIND_TOLD_SECONDS:
                 problems.append(
-                    f"the history is {span_words(behind)} behind and catches up; alarms are told "
+                    f"the history is {span(behind)} behind and catches up; alarms are told "
                     f"meanwhile, series and incidents of that time come later"
                 )
         except TransientError as error:
