@@ -59,6 +59,15 @@ def _group(name: str, members: dict[str, InterfaceEntry]) -> Group:
     return Group(name, frozenset(members), sum(speeds) / 8.0 if all(speeds) else 0.0)
 
 
+def direction_of(key: str) -> str:
+    """Return in which direction an interface's series goes, by the key in its row, "" for neither.
+
+    >>> direction_of("direction=in,exporter=192.0.2.1,interface=7"), direction_of("site=AMS")
+    ('in', '')
+    """
+    return next((d for d in DIRECTIONS if f"direction={d}" in key.split(",")), "")
+
+
 def sums(
     rows: Sequence[dict[str, Any]], chosen: Sequence[Group]
 ) -> dict[tuple[str, str, str], list[tuple[int, float]]]:
@@ -74,7 +83,7 @@ def sums(
     for row in rows:
         if row["entity"] not in of or row["avg"] is None:
             continue
-        direction = next((d for d in DIRECTIONS if f"direction={d}" in row["key"].split(",")), "")
+        direction = direction_of(row["key"])
         for name in of[row["entity"]]:
             at = total.setdefault((name, row["measure"], direction), {})
             time_s = int(row["time_s"])

@@ -156,12 +156,12 @@ def _rows_of_file(path: Path) -> dict[str, list[tuple[int, float]]]:
 def _rows_of_history(
     match: str, since: str, step_s: int, path: Path | None, state: Path | None, now_ns: int
 ) -> dict[str, list[tuple[int, float]]]:
+    from tocsin.map_groups import direction_of
+
     found: dict[str, list[tuple[int, float]]] = {}
     for row in _history(match, since, step_s, path, state, now_ns):
-        way = next(
-            (f" {d}" for d in ("in", "out") if f"direction={d}" in row["key"].split(",")), ""
-        )
-        name = f"{row['view']} {row['entity']} {row['measure']}{way}"
+        way = direction_of(row["key"])
+        name = " ".join(filter(None, (row["view"], row["entity"], row["measure"], way)))
         value = float("nan") if row["avg"] is None else float(row["avg"])
         found.setdefault(name, []).append((int(row["time_s"]), value))
     return found
