@@ -19,13 +19,13 @@ from correlator.tables.network_map import (
     RouterEntry,
 )
 from telemetry.errors import ConfigError
+from telemetry.x733 import SEVERITIES
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _PLACE = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\[(\d+)\]|\.([^.\[]+)")
-SEVERITY_WORDS = ("critical", "major", "minor", "warning", "indeterminate")
 
 
 class Flap(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,7 +82,7 @@ class StoryError(ConfigError):
 def read_story(path: Path) -> Story:
     """Return a story, or raise ConfigError with file and line."""
     try:
-        import yaml  # type: ignore[import-untyped]
+        import yaml
     except ImportError as error:
         raise ConfigError("stories are YAML: pip install 'tocsin[scenario]'") from error
     try:
@@ -152,7 +152,7 @@ def alarms_of(item: str | dict[str, Any]) -> list[dict[str, Any]]:
     made = []
     for text in expanded(item):
         words = text.split()
-        if len(words) not in (2, 3) or (len(words) == 3 and words[2] not in SEVERITY_WORDS):
+        if len(words) not in (2, 3) or (len(words) == 3 and words[2] not in SEVERITIES):
             raise ConfigError(f"alarm {text!r}: write KIND ENTITY [SEVERITY]")
         made.append(dict(zip(("kind", "entity", "severity"), words, strict=False)))
     return made
