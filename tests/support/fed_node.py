@@ -18,6 +18,7 @@ from tocsin.demo.exporters import Exporter
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.settings import free_port
 from tocsin.demo.traffic import Fault, TrafficModel
+from tocsin.intake import Intake
 from tocsin.node import Node
 
 SECOND = 1_000_000_000
@@ -88,7 +89,9 @@ class Machine:
             batch = self.model.records(self.true_ns, STEP_NS)
             self.true_ns += STEP_NS
             now_ns = self.clock.now_ns()
-            inputs = self.node._intake._listeners  # type: ignore[union-attr]
+            intake = self.node._intake
+            assert isinstance(intake, Intake)  # one process: no workers
+            inputs: dict[str, Any] = dict(intake._listeners)  # each an `Input`, see above
             sent: dict[str, list[Datagram]] = {name: [] for name in inputs}
             for row, exporter in enumerate(self.exporters):
                 mine = np.flatnonzero(batch["exporter_address_low"] == self.low[row])
