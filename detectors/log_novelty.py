@@ -141,4 +141,6 @@ class LogWatch:
         if record is None or standing is None:
             return
         self._began_s, self._last_s, self._new, self._watched_s = record.tolist()
-        self._standing = msgspec.json.decode(standing.tobytes(), type=list[tuple[int, str, str]])
+        text = standing.tobytes()
+        if text.startswith(b"["):  # an older checkpoint has lines: what stood then ends by time-out
+            self._standing = msgspec.json.decode(text, type=list[tuple[int, str, str]])

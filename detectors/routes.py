@@ -427,7 +427,7 @@ class RouteWatch:
             return
         kept = msgspec.msgpack.decode(data.tobytes())
         self._first_ns = kept["first_ns"]
-        self._expire_due_ns = kept["expire_due_ns"]
+        self._expire_due_ns = kept.get("expire_due_ns", 0)  # older checkpoints lack it
         places = {str(network): place for place, network in enumerate(self._networks)}
         for text, numbers, from_ns in kept["may"]:
             if (place := places.get(text, -1)) >= 0 and place not in self._stated:

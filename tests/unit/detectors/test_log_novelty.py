@@ -5,7 +5,7 @@ import pytest
 
 from detectors.config import LogSettings
 from detectors.log_novelty import STANDS_NS, LogWatch
-from runtime.checkpoint import Snapshot
+from runtime.checkpoint import Snapshot, write_array
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import LOG
 from tocsin.testing import make_context
@@ -113,3 +113,18 @@ def test_a_restart_changes_nothing() -> None:
         batch = line(now, pattern=100 + k, novelty=int(random.integers(0, 2)))
         assert alarms(made.advance(now)) == alarms(again.advance(now))
         assert alarms(made.process(batch, now)) == alarms(again.process(batch, now))
+
+
+@pytest.mark.parametrize("lines", [b"", b"7\t1f\tams1\n9\t2a\tfra1"])
+def test_a_checkpoint_of_before_is_taken(lines: bytes) -> None:
+    made, _ = watch()
+    kept, again = Snapshot(), LogWatch(LogSettings(), make_context("logs"))
+    made.snapshot(kept)
+    older = Snapshot()
+    for name in kept.names():
+        for first_row, block in kept.read(name):
+            if name != "standing":
+                older.write(name, first_row, block)
+    write_array(older, "standing", np.frombuffer(lines, np.uint8))
+    again.restore(older)
+    assert again.advance(START + 30 * 24 * HOUR) == []

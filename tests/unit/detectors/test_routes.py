@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
 from detectors.config import RouteSettings
 from detectors.routes import CLAIMS_MAX, RouteWatch
-from runtime.checkpoint import Snapshot
+from runtime.checkpoint import Snapshot, read_array, write_array
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError
 from telemetry.schemas import ROUTE
@@ -127,6 +129,21 @@ def test_a_checkpoint_keeps_claims_origins_and_growth(tmp_path: Any) -> None:
         gone("198.51.100.0/24"), route("198.51.100.0/24", 64500), route("198.51.100.0/24", 7),
     ):  # fmt: skip
         assert told.say(row) == other.say(row)
+
+
+def test_a_checkpoint_of_before_is_taken() -> None:
+    told, kept, older = Told(), Snapshot(), Snapshot()
+    told.say(route("198.51.100.0/24", 64666))
+    told.watch.snapshot(kept)
+    data = read_array(kept, "routes")
+    assert data is not None
+    fields = msgspec.msgpack.decode(data.tobytes())
+    del fields["expire_due_ns"]
+    write_array(older, "routes", np.frombuffer(msgspec.msgpack.encode(fields), np.uint8))
+    told.watch = make_watch()
+    told.watch.restore(older)
+    (clear,) = told.say(gone("198.51.100.0/24"))
+    assert clear["state"] == "cleared"
 
 
 def test_many_parts_of_one_prefix_are_one_alarm_and_claims_are_bounded() -> None:
