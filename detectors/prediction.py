@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from detectors import outlook
 from detectors.budget import AlertBudget
 from detectors.config import ForecastSettings, LimitSettings
-from detectors.detector import Finding
+from detectors.detector import Finding, six
 from detectors.judging import Judge, Prediction
 from detectors.outlook import Outlooks
 from detectors.seasonal import rates
@@ -33,14 +33,9 @@ from telemetry.errors import ConfigError
 from telemetry.views import View
 
 DETECTOR = "predicted"
-SURE = (
-    4.0,
-    3.0,
-)  # sigmas that a trend must be, at each pace: a day holds many more steps than days
-SURE_FOUND, LIKELY_FOUND = (
-    2.0,
-    0.8,
-)  # sigmas, and share of the probability, where a rule found it too
+# Sigmas that a trend must be, at each pace: a day holds many more steps than days.
+SURE = (4.0, 3.0)
+SURE_FOUND, LIKELY_FOUND = 2.0, 0.8  # sigmas, share of the probability, where a rule found it too
 RISE = "trend"  # that rule
 CONFIRM = 3  # evaluations in a row
 TOLD = 0.5  # calibrated: likelier than not
@@ -332,7 +327,7 @@ class Predictor:
         one = Prediction(
             view, measure, int(watched.outlooks.series_id[place]), watched.key[place].entity,
             watched.limit[place], bool(watched.outlooks.sign[place] > 0), pace, now_ns, 0,
-            0.0, 0.0, 0.0, 0.0, 0.0, [], 0, 0, 0, _six(ours), _six(naive), int(judged),
+            0.0, 0.0, 0.0, 0.0, 0.0, [], 0, 0, 0, six(ours), six(naive), int(judged),
         )  # fmt: skip
         self._refresh(one, watched, place, out, pace, now_ns)
         latest = one.latest_ns or round(now_ns + 1.5 * (one.likely_ns - now_ns))
@@ -349,14 +344,14 @@ class Predictor:
         looks = watched.outlooks
         step_ns = round(looks.steps_s[pace] * 1e9)
         plain = math.exp if looks.logs[place] else float
-        one.said, one.stated = True, _six(out[0])
-        one.probability = _six(self.judge.calibrated(one.limit, one.stated))
+        one.said, one.stated = True, six(out[0])
+        one.probability = six(self.judge.calibrated(one.limit, one.stated))
         one.likely_ns, one.earliest_ns = (now_ns + int(out[k]) * step_ns for k in (1, 2))
         one.latest_ns = now_ns + int(out[3]) * step_ns if out[3] else 0
-        one.quantiles = [_six(plain(min(out[4] + z * out[5], 700.0))) for z in Z]
+        one.quantiles = [six(plain(min(out[4] + z * out[5], 700.0))) for z in Z]
         one.low, one.median, one.high = one.quantiles[0], one.quantiles[2], one.quantiles[4]
         usual = looks.usual(one.likely_ns / 1e9)[place] * looks.usual_times[place]
-        one.value = _six(plain(looks.limit[place] + usual))
+        one.value = six(plain(looks.limit[place] + usual))
 
     def _findings(self, view: str, measure: str, watched: _Watched, frame: Batch) -> list[Finding]:
         standing = {
@@ -421,7 +416,7 @@ class Predictor:
             old = judged >= outlook.JUDGED_MIN
             with np.errstate(divide="ignore", invalid="ignore"):
                 share = np.median(ours[old] / naive[old]) if old.any() else math.nan
-            row[f"error_over_naive_{word}"] = None if not math.isfinite(share) else _six(share)
+            row[f"error_over_naive_{word}"] = None if not math.isfinite(share) else six(share)
             row[f"licensed_{word}"] = int(watched.outlooks.licensed(pace)[places].sum())
         return row
 
@@ -497,7 +492,3 @@ def _told(one: Prediction) -> dict[str, Any]:
     return {name: getattr(one, name) for name in one.__struct_fields__} | {
         "series_id": f"{one.series_id:016x}"
     }
-
-
-def _six(value: float) -> float:
-    return float(f"{float(value):.6g}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from detectors import exceedances
 from detectors import series_kernels as kernels
+from detectors.detector import six
 from detectors.exceedances import FALSE_ALERTS_PER_DAY
 from detectors.local_time import LocalTime
 from detectors.ranking import rank
@@ -83,7 +84,7 @@ def score_series(
     room *= level
     summary = _summary(time_s, value, step_s, state[0], visits[0])
     summary["shape"] = {"period_rows": period or None}
-    summary["false_alerts_per_day"] = _round(false_alerts_per_day)
+    summary["false_alerts_per_day"] = six(false_alerts_per_day)
     summary["alerts"] = int(alert.sum())
     summary["alerts_by_detector"] = {
         name: int(((look == k) & (alert > 0)).sum()) for k, name in enumerate(kernels.LOOKS)
@@ -121,8 +122,8 @@ def _summary(
     return {
         "rows": len(value),
         "missing": int((~usable).sum()),
-        "sampling_seconds": _round(step_s),
-        "sampling_regular": _round(float(np.mean(np.abs(passed - step_s) < 0.5 * step_s)))
+        "sampling_seconds": six(step_s),
+        "sampling_regular": six(float(np.mean(np.abs(passed - step_s) < 0.5 * step_s)))
         if passed.size
         else None,
         "out_of_order": int((passed < 0).sum()),
@@ -137,7 +138,7 @@ def _summary(
         "season": {
             "found": strength >= SEASON_MIN,
             "period_seconds": 86400 if strength >= SEASON_MIN else None,
-            "strength": _round(strength),
+            "strength": six(strength),
         },
         "warm_up_end": {"row": int(warm[0]) + 1, "time_s": int(time_s[warm[0]])}
         if warm.size
@@ -167,22 +168,18 @@ def _looks(
     for k, name in enumerate(kernels.LOOKS):
         z, ratio = float(work[kernels.W_Z + k]), float(work[kernels.W_RATIO + k])
         looks[name] = {
-            "deviation": _round(float(work[kernels.W_OFF + k])) if k != kernels.SHAPE else None,
-            "usual_sizes": _round(z),
-            "unit": _round(z / ratio) if ratio > 0.0 else None,
-            "score": _round(ratio),
+            "deviation": six(float(work[kernels.W_OFF + k])) if k != kernels.SHAPE else None,
+            "usual_sizes": six(z),
+            "unit": six(z / ratio) if ratio > 0.0 else None,
+            "score": six(ratio),
         }
     return {
         "looks": looks,
-        "score_now": _round(float(work[kernels.W_BEST])),
-        "profile": _round(float(work[kernels.W_PROFILE])) if work[kernels.W_HAVE] else None,
-        "level": _round(float(state[kernels.LEVEL])),
-        "range_lately": [_round(float(state[kernels.LOW])), _round(float(state[kernels.HIGH]))],
-        "runs_per_day": _round(
+        "score_now": six(float(work[kernels.W_BEST])),
+        "profile": six(float(work[kernels.W_PROFILE])) if work[kernels.W_HAVE] else None,
+        "level": six(float(state[kernels.LEVEL])),
+        "range_lately": [six(float(state[kernels.LOW])), six(float(state[kernels.HIGH]))],
+        "runs_per_day": six(
             float(runs[exceedances.RUNS]) / max(float(runs[exceedances.DAYS]), 1e-9)
         ),
     }
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.6g}")

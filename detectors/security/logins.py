@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from detectors.detector import Finding
 from detectors.security.detector import finding
-from detectors.security.usual import Usual, end_s, seconds, values
+from detectors.security.usual import Usual, end_s, grown, seconds, values
 from runtime.checkpoint import read_arrays, write_array
 from runtime.registry import Part
 from telemetry.batch import Batch
@@ -49,9 +49,7 @@ class LoginDetector:
         rows = self._usual.rows(frame)
         if rows.size and len(self.recent) <= int(rows.max()):
             for name in KEPT[:-1]:
-                kept = getattr(self, name)
-                setattr(self, name, np.resize(kept * 0, 2 * int(rows.max()) + 1))
-                getattr(self, name)[: len(kept)] = kept
+                setattr(self, name, grown(getattr(self, name), 2 * int(rows.max()) + 1))
         known = self.owner[rows] == frame["series_id"][:-1]
         age = np.maximum(end_s(frame) - self.seen_s[rows], 0)
         before = known * self.recent[rows] * 2.0 ** (-age / HALF_LIFE_S)

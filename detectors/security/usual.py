@@ -152,10 +152,7 @@ class Usual:
             while size <= int(rows.max()):
                 size *= 2
             for name in PER_ROW:
-                kept = getattr(self, name)
-                grown = np.zeros(size, kept.dtype)
-                grown[: len(kept)] = kept
-                setattr(self, name, grown)
+                setattr(self, name, grown(getattr(self, name), size))
         return rows
 
     def own(self, frame: Batch) -> NDArray[np.float64]:
@@ -229,6 +226,13 @@ class Usual:
             kept = read_array(state, name)
             if kept is not None:
                 setattr(self, name, np.array(kept))
+
+
+def grown(kept: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return an array of this size that begins with what is kept; zeros behind it."""
+    made = np.zeros(size, kept.dtype)
+    made[: len(kept)] = kept
+    return made
 
 
 def end_s(frame: Batch) -> int:
