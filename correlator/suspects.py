@@ -85,7 +85,7 @@ class Suspects:
         rows: int,
         enters: NDArray[np.uint8],
         ports: NDArray[np.uint8],
-        homes: "Homes",
+        homes: Homes,
     ) -> None:
         self._column, self._room = column, room
         self._class = room("suspects.class", np.uint8)

@@ -82,6 +82,11 @@ class PrefixEntry(Settings, frozen=True, kw_only=True):
     kind: str = ""
     services: list[str] = []
 
+    @property
+    def owner(self) -> str:
+        """Whose it is: the customer, else the router."""
+        return self.customer or self.router
+
 
 class NetworkFile(Settings, frozen=True, kw_only=True):
     """A whole network file."""
@@ -231,12 +236,12 @@ class FileNetworkMap:
 
     def own_prefixes(self) -> dict[str, str]:
         """Return the prefixes of the file and whose they are."""
-        return {str(network): entry.customer or entry.router for network, entry in self._prefixes}
+        return {str(network): entry.owner for network, entry in self._prefixes}
 
     def owner_of_prefix(self, prefix: str) -> str:
         """Return the owner of the smallest known prefix that holds this one, or ""."""
         entry = self._smallest(prefix)
-        return entry.customer or entry.router if entry is not None else ""
+        return entry.owner if entry is not None else ""
 
     def router_of_prefix(self, prefix: str) -> str:
         """Return the router behind which a prefix lies, or ""."""
@@ -320,7 +325,7 @@ class FileNetworkMap:
         """
         of_owner: dict[str, list[Any]] = {}
         for network, entry in self._prefixes:
-            of_owner.setdefault(entry.customer or entry.router, []).append(network)
+            of_owner.setdefault(entry.owner, []).append(network)
         spans = {owner: _spans(networks) for owner, networks in of_owner.items()}
         return [
             (_low_half(self._exporter[router]), index, spans[face.customer])
@@ -401,7 +406,7 @@ def _spans(networks: list[Any]) -> list[Span]:
 
 
 def _served(network: NetworkFile) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Return (customers, services) by router and by link."""
+    """Return (customers, services) by router, link and prefix."""
     made: dict[str, tuple[set[str], set[str]]] = {}
 
     def add(name: str, customers: Iterable[str], services: Iterable[str]) -> None:
