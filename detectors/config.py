@@ -104,9 +104,8 @@ class DetectionSettings(Settings, frozen=True, kw_only=True):
     # become normal, a migrated customer must in the end.
     learn_every_when_anomalous: PositiveInt = 60
     leak_seconds: PositiveFloat = 1200.0  # how long a rise must last to be called one
-    zone: str = (
-        "UTC"  # whose clocks daily profiles go by: "Europe/Vienna" for people's traffic there
-    )
+    # Whose clocks daily profiles go by: "Europe/Vienna" for people's traffic there.
+    zone: str = "UTC"
     shape_bytes_max: PositiveInt = 32 * 1024**2  # memory for shapes of sampled series
     also: dict[str, AlsoSettings] = {}
     drift: bool = False  # watch score rates for drift: a process of 130 MB beside the desk

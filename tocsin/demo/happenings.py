@@ -53,9 +53,8 @@ class Happenings:
 
     def _of_faults(self, faults: Iterable[Fault]) -> Iterable[Happening]:
         for fault in faults:
-            if (
-                fault.kind == "brute-force"
-            ):  # the attacker's own router is among those that he tries
+            if fault.kind == "brute-force":
+                # The attacker's own router is among those that he tries.
                 step = SECOND // TRIES_PER_SECOND
                 for at_ns in range(fault.start_ns, fault.end_ns, step):
                     yield Happening(at_ns, fault.affects[-1], "failed-login", peer=fault.entity)

@@ -227,15 +227,19 @@ class DemoNetwork:
         a, b = (f"{face.router}:{face.name}" for face in self.file.interface if face.link == link)
         return a, b
 
-    def customer_interface(self, prefix: str) -> str:
-        """Return the interface that a prefix is reached by, as `ams1:xe-1/0/0`."""
-        row = self.prefix_text.index(prefix)
-        entry = self.file.prefix[row]
+    def customer_face(self, prefix: str) -> InterfaceEntry:
+        """Return the interface that a prefix is reached by."""
+        entry = self.file.prefix[self.prefix_text.index(prefix)]
         return next(
-            f"{face.router}:{face.name}"
+            face
             for face in self.file.interface
             if (face.router, face.customer) == (entry.router, entry.customer)
         )
+
+    def customer_interface(self, prefix: str) -> str:
+        """Return its name, as `ams1:xe-1/0/0`."""
+        face = self.customer_face(prefix)
+        return f"{face.router}:{face.name}"
 
     def links_used(self) -> list[str]:
         """Return links by how many pairs of routers use them, most first: good ones to cut."""

@@ -22,9 +22,8 @@ class Judged:
     delay_seconds: float
     cause_right: bool
     alarm: str
-    lead_seconds: float = (
-        0.0  # of a slow fault: so long before its limit was passed it was predicted
-    )
+    # Of a slow fault: so long before its limit was passed it was predicted.
+    lead_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -302,12 +302,8 @@ class TrafficModel:
 
     def _room(self, prefix: int, share: float) -> float:
         """Return the flows a second that fill a customer's interface to this share of its speed."""
-        network, entry = self.network, self.network.file.prefix[prefix]
-        face = next(
-            one
-            for one in network.file.interface
-            if (one.router, one.customer) == (entry.router, entry.customer)
-        )
+        network = self.network
+        face = network.customer_face(network.prefix_text[prefix])
         mine = (network.prefix_router == network.prefix_router[prefix]) & (
             network.prefix_interface == face.index
         )
