@@ -12,7 +12,7 @@ trend widens the forecast the further it goes. Values may be logarithms; growth 
 the plain values. Blind to changes that begin after the last value, and to weekends (the day before is what
 counts).
 
-A series takes 1.3 KB; only series with a limit have that (detectors.prediction).
+A series takes 1.6 KB; only series with a limit have that (detectors.prediction).
 
 Source: Holt (1957); Theil (1950), Sen (1968) for the median of differences; Hyndman & Athanasopoulos,
 Forecasting, ch. 5.2 (seasonal naive) and 5.8 (errors by lead); Bowling et al. (2009) for the logistic form

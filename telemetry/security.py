@@ -35,8 +35,8 @@ ROUTINE_PORTS = (
     6343,
     6514,
 )
-# Flows in one tick from which on a key of a view of security gets a row: a quarter of what a detector
-# asks for at least, or what shows itself soon where tries add up. Who stays below is nobody's busy one.
+# Flows in one tick from which on a key of a view of security gets a row: a quarter of what a scan is asked
+# for, half of an upload's, two where tries add up. Who stays below is nobody's busy one.
 FLOWS_MIN = {"probe": 13, "slow_probe": 6, "login": 2, "upload": 3}
 # Findings of the security detectors, as anomaly rows name them.
 FINDINGS = (
