@@ -12,6 +12,7 @@ from telemetry.text import sound
 
 TEXT_MAX = 4_096
 LATEST_NS = 2**62  # the year 2116: what is later is no time that something happened at
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding=["']([A-Za-z0-9._-]+)["']""")
 _PROLOG = re.compile(r"^\ufeff?\s*<\?xml[^>]*\?>")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -47,7 +48,7 @@ def json_of(data: bytes, encoding: str = "utf-8") -> Any:
     text = decode_text(data, encoding)
     try:
         value = json.loads(text, strict=False)
-        if "\\ud" in text.lower():  # half a surrogate pair is no text
+        if _SURROGATE.search(text):  # half a pair is no text
             value = json.loads(sound(json.dumps(value, ensure_ascii=False)))
         return value
     except RecursionError as error:
