@@ -102,6 +102,7 @@ class DetectionStage:
         # Of each signature: runs of findings so far, and tests.
         self._fired = {sort: [0.0, 0.0] for sort, (view, _) in PARTS.items() if view}
         self._since: dict[tuple[str, int, str, str], Run] = {}
+        self._kept_ns = {view.name: KEPT_NS + (GOES_ON_TICKS + 1) * view.tick_ns for view in views}
         self._ticks = {view.name: 0 for view in views}
         self._rates = {view.name: [0, 0] for view in views}  # since the start
         self._found = context.metrics.counter(
@@ -348,10 +349,9 @@ class DetectionStage:
                     "detail": json.dumps(detail, sort_keys=True),
                 }
             )
-        for key, run in list(self._since.items()):
-            tick_ns = round(self._views[key[0]].tick_seconds * 1e9) if key[0] in self._views else 0
-            if run[1] < end_ns - KEPT_NS - (GOES_ON_TICKS + 1) * tick_ns:
-                del self._since[key]
+        since_ns = {name: end_ns - kept_ns for name, kept_ns in self._kept_ns.items()}
+        for key in [k for k, run in self._since.items() if run[1] < since_ns.get(k[0], end_ns)]:
+            del self._since[key]
         return rows
 
     def _age(self, view: str, row: int, frame: Batch) -> dict[str, Any]:
