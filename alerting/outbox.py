@@ -19,7 +19,7 @@ from alerting.bodies import Bodies
 from alerting.config import AlertingSettings
 from alerting.delivery import Delivery, Verdict
 from alerting.outbox_file import open_file, remedy, rows_of, transaction
-from alerting.outbox_tables import ANSWER_CHARACTERS_MAX, keep_digest, keep_incidents, record
+from alerting.outbox_tables import ANSWER_CHARACTERS_MAX, record
 from alerting.outbox_trim import give_up_overflow, trim
 from alerting.records import sealed_alerts, sealed_notices
 from alerting.telling import Letter, Telling, incidents_as_alerts
@@ -43,8 +43,6 @@ class _Kept:
     alerts: Sequence[SealedAlert]
     notices: Sequence[SealedAlert]
     now_ns: int
-    incidents: Sequence[Batch]
-    digest: Sequence[Batch]
 
 
 class Outbox:
@@ -136,19 +134,18 @@ class Outbox:
         now_ns: int,
         *,
         incidents: Sequence[Batch] = (),
-        digest: Sequence[Batch] = (),
     ) -> list[SealedAlert]:
         """Commit a tick in one transaction; return the alerts of all ticks that are committed by that.
 
-        Alarm changes, their deliveries, incidents, digest rows and "this tick is done" become
-        durable together or not at all. Where the disk refuses (full, read-only), the tick waits in
+        Alarm changes, deliveries (of incidents too) and "this tick is done" become durable together
+        or not at all. Where the disk refuses (full, read-only), the tick waits in
         memory with those after it, `health` says so, and it is committed when there is room; after
         a restart the journal has it. A commit whose sync fails is rolled back: SQLite writes it again
         to the same place of the log, so a later sync that succeeds is one of what is written then.
         """
         alerts = [alert for batch in alarms for alert in sealed_alerts(batch)]
         notices = [notice for batch in incidents for notice in sealed_notices(batch)]
-        self._refused.append(_Kept(tick_end_ns, alerts, notices, now_ns, incidents, digest))
+        self._refused.append(_Kept(tick_end_ns, alerts, notices, now_ns))
         return self.retry_ticks()
 
     def retry_ticks(self) -> list[SealedAlert]:
@@ -178,10 +175,6 @@ class Outbox:
                 return False
             if kept.alerts or kept.notices:
                 self._keep(db, kept.alerts, kept.notices, kept.now_ns)
-            for batch in kept.incidents:
-                keep_incidents(db, batch)
-            for batch in kept.digest:
-                keep_digest(db, batch)
             self._ticks += 1
             if self._ticks % TRIM_EVERY_TICKS == 0:
                 self._trim(db)
@@ -426,23 +419,6 @@ class Outbox:
         rows = self._rows(
             "select text as body from change join body on number = body"
             f" {where} order by changed_ns, key limit ?", *values, limit,
-        )  # fmt: skip
-        return [json.loads(row["body"]) for row in rows]
-
-    def incidents(self, *, open_only: bool, limit: int) -> list[dict[str, Any]]:
-        """Return incidents, the newest change first."""
-        where = "where closed_ns = 0" if open_only else ""
-        rows = self._rows(
-            f"select body from incident {where} order by changed_ns desc limit ?", limit
-        )
-        return [json.loads(row["body"]) for row in rows]
-
-    def digest(self, *, since_ns: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
-        """Return what was over the alert budget, a row an hour and class, newest first."""
-        rows = self._rows(
-            "select body from digest where hour_start_ns >= ?"
-            " order by hour_start_ns desc, view, detector, measure limit ?",
-            since_ns, limit,
         )  # fmt: skip
         return [json.loads(row["body"]) for row in rows]
 

@@ -1,19 +1,14 @@
-"""The tables of the outbox's file: how they came about, and how rows of batches go into them."""
+"""The tables of the outbox's file: how they came about, and what a damaged one gives back."""
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import msgspec
 
 from alerting.bodies import fits
 from alerting.bundles import TABLES as GROUP_TABLES
 from alerting.telling import TABLES
-from telemetry.batch import Batch
-from telemetry.identity import id_text
 
-# Until version 4 each table had bodies of its own; the rows of those days get one each.
+# Until version 4 each table had bodies of its own; the rows of those days get one each. Incidents and the digest
+# are read from the node and the history, not from here.
 # An index that begins with the time of the change grows at its end: a commit touches few of its pages.
 ONE_BODY = """
     create table body (number integer primary key, text text not null, crc integer not null);
@@ -59,6 +54,8 @@ ONE_BODY = """
     alter table knows rename to told;
     drop table first;
     drop table known;
+    drop table incident;
+    drop table digest;
 """
 # Each entry leads from the version before it to its own; only ever append.
 MIGRATIONS = (
@@ -90,13 +87,10 @@ MIGRATIONS = (
 VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x544F4353  # "TOCS": another program's file is not ours to write to
 ANSWER_CHARACTERS_MAX = 500
-_SORTED = msgspec.json.Encoder(order="sorted")
 # What a damaged file gives back, by table: its columns, and whether they end in a body and its checksum.
 Salvaged = Mapping[str, tuple[str, bool]]
 _ALWAYS = {
     "done": ("tick_end_ns", False),
-    "incident": ("id, opened_ns, changed_ns, closed_ns, body", False),
-    "digest": ("hour_start_ns, view, detector, measure, body", False),
     "later": ("alarm, sink, due_ns, body", False),
     "bundle": ("id, sink, labels, since_ns, told_ns, due_ns, wait_ns, repeat_ns", False),
     "member": ("bundle, alarm, over, body", False),
@@ -153,42 +147,3 @@ def drop_bodies_of_nobody(db: sqlite3.Connection) -> None:
     """Delete bodies that no row names: where a told alarm outlived its changes, one is left over."""
     named = " union all ".join(f"select body from {table}" for table in NAMING)
     db.execute(f"delete from body where number not in ({named})")
-
-
-def keep_incidents(db: sqlite3.Connection, batch: Batch) -> None:
-    """Write the rows of an incident batch."""
-    titles, severities = batch.texts("title"), batch.texts("severity")
-    causes, alarms = batch.texts("causes"), batch.texts("alarms")
-    numbers, opened, closed, changed = (
-        batch[name].tolist() for name in ("incident_id", "opened_ns", "closed_ns", "changed_ns")
-    )
-    rows = []
-    for i in range(batch.rows):
-        number = id_text(numbers[i])
-        body = {
-            "id": number, "title": titles[i], "severity": severities[i], "opened_ns": opened[i],
-            "changed_ns": changed[i], "closed_ns": closed[i],
-            "causes": msgspec.Raw(causes[i].encode()), "alarms": msgspec.Raw(alarms[i].encode()),
-        }  # fmt: skip
-        rows.append((number, opened[i], changed[i], closed[i], _SORTED.encode(body).decode()))
-    db.executemany(
-        "insert into incident values (?,?,?,?,?) on conflict (id) do update set"
-        " opened_ns = excluded.opened_ns, changed_ns = excluded.changed_ns,"
-        " closed_ns = excluded.closed_ns, body = excluded.body",
-        rows,
-    )
-
-
-def keep_digest(db: sqlite3.Connection, batch: Batch) -> None:
-    texts = {name: batch.texts(name) for name in ("view", "detector", "measure", "entity")}
-    for i in range(batch.rows):
-        body: dict[str, Any] = {name: column[i] for name, column in texts.items()}
-        for name in ("hour_start_ns", "findings", "time_ns"):
-            body[name] = int(batch[name][i])
-        for name in ("score", "actual", "expected"):
-            body[name] = float(batch[name][i])
-        db.execute(
-            "insert or replace into digest values (?,?,?,?,?)",
-            (body["hour_start_ns"], body["view"], body["detector"], body["measure"],
-             json.dumps(body, sort_keys=True)),
-        )  # fmt: skip

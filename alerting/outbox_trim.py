@@ -5,9 +5,8 @@ from collections.abc import Iterable
 
 DONE_KEPT = 10_000
 CHANGES_KEPT = 100_000
-CLEARED_KEPT = 10_000  # alarms and incidents that are over
+CLEARED_KEPT = 10_000  # alarms that are over
 SENT_KEPT = 10_000
-DIGEST_HOURS_KEPT = 31 * 24
 AUDIT_KEPT = 100_000
 ENDED = ("sent", "given_up", "superseded", "rejected", "held")  # states of a delivery
 
@@ -21,12 +20,11 @@ def trim(db: sqlite3.Connection) -> None:
         "delete from done where tick_end_ns <= (select tick_end_ns from done"
         " order by tick_end_ns desc limit 1 offset ?)", (DONE_KEPT,),
     )  # fmt: skip
-    for table, over in (("alarm", "cleared_ns"), ("incident", "closed_ns")):
-        db.execute(
-            f"delete from {table} where {over} > 0 and changed_ns <"
-            f" (select changed_ns from {table} where {over} > 0"
-            f" order by changed_ns desc limit 1 offset ?)", (CLEARED_KEPT,),
-        )  # fmt: skip
+    db.execute(
+        "delete from alarm where cleared_ns > 0 and changed_ns <"
+        " (select changed_ns from alarm where cleared_ns > 0"
+        " order by changed_ns desc limit 1 offset ?)", (CLEARED_KEPT,),
+    )  # fmt: skip
     gone = _delete(
         db, "change", "body",
         "changed_ns < (select changed_ns from change order by changed_ns desc limit 1 offset ?)"
@@ -44,10 +42,6 @@ def trim(db: sqlite3.Connection) -> None:
         " and not exists (select 1 from change where change.body = body.number)"
         " and not exists (select 1 from delivery where delivery.body = body.number)",
         [(body,) for body in sorted(gone)],
-    )
-    db.execute(
-        "delete from digest where hour_start_ns <= (select max(hour_start_ns) from digest) - ?",
-        (DIGEST_HOURS_KEPT * 3_600_000_000_000,),
     )
     db.execute(
         "delete from audit where number <= (select max(number) from audit) - ?", (AUDIT_KEPT,)

@@ -70,9 +70,8 @@ class Commits:
         if not outcome.is_worth_keeping:
             return
         self._outbox.commit(
-            outcome.tick_end_ns, outcome.alarms, self._clock.now_ns(),
-            incidents=outcome.incidents, digest=outcome.digest,
-        )  # fmt: skip
+            outcome.tick_end_ns, outcome.alarms, self._clock.now_ns(), incidents=outcome.incidents
+        )
         if not has_result:
             self._results.append(outcome)
 

@@ -57,17 +57,15 @@ class Ticks:
         self.outbox = outbox
         self.world = AlarmWorld()
 
-    def batches(self, *exporters: str) -> tuple[list[Batch], list[Batch], list[Batch]]:
+    def batches(self, *exporters: str) -> tuple[list[Batch], list[Batch]]:
         rows = [self.world.silence(self.world.series("exporter", exporter=e)) for e in exporters]
         made = self.world.batches(rows)
-        names = ("alarm", "incident", "digest")
-        return tuple([b for b in made if b.schema.name == n] for n in names)  # type: ignore[return-value]
+        alarms = [b for b in made if b.schema.name == "alarm"]
+        return alarms, [b for b in made if b.schema.name == "incident"]
 
     def commit(self, *exporters: str, now_ns: int = 0) -> list[str]:
-        alarms, incidents, digest = self.batches(*exporters)
-        alerts = self.outbox.commit(
-            self.world.now_ns, alarms, now_ns, incidents=incidents, digest=digest
-        )
+        alarms, incidents = self.batches(*exporters)
+        alerts = self.outbox.commit(self.world.now_ns, alarms, now_ns, incidents=incidents)
         return [f"{alert.entity} {alert.state}" for alert in alerts]
 
 
@@ -78,7 +76,7 @@ def sent(outbox: Outbox, deliveries: list[Delivery], now_ns: int = 0) -> None:
 def test_a_tick_is_committed_once_and_its_alarms_are_there_after_a_restart(path: Path) -> None:
     outbox = opened(path)
     ticks = Ticks(outbox)
-    alarms, incidents, _ = ticks.batches("192.0.2.1")
+    alarms, incidents = ticks.batches("192.0.2.1")
     end_ns = ticks.world.now_ns
     assert outbox.last_done() == 0
     assert len(outbox.commit(end_ns, alarms, 0, incidents=incidents)) == 1
@@ -90,8 +88,6 @@ def test_a_tick_is_committed_once_and_its_alarms_are_there_after_a_restart(path:
     assert not again.is_done(end_ns + 1)
     (alarm,) = again.alarms(active_only=True, limit=10)
     assert (alarm["entity"], alarm["state"]) == ("192.0.2.1", "raised")
-    (incident,) = again.incidents(open_only=True, limit=10)
-    assert incident["alarms"] == [alarm["id"]]
     assert len(again.changes()) == 1
     assert len(again.due(0, 10)) == 2
     again.stop()
@@ -99,7 +95,7 @@ def test_a_tick_is_committed_once_and_its_alarms_are_there_after_a_restart(path:
 
 def test_a_commit_that_fails_leaves_nothing_of_its_tick(outbox: Outbox) -> None:
     ticks = Ticks(outbox)
-    alarms, _, _ = ticks.batches("192.0.2.1")
+    alarms, _ = ticks.batches("192.0.2.1")
     broken = alarms[0].with_columns(
         alarms[0].schema, {**alarms[0].columns, "state": alarms[0]["state"] + 7}
     )
@@ -216,31 +212,13 @@ def test_every_table_stays_within_its_bound(path: Path, monkeypatch: pytest.Monk
         sent(outbox, outbox.due(0, 100))
     counts = {
         table: outbox._one(f"select count(*) from {table}")
-        for table in ("done", "change", "alarm", "incident", "delivery")
+        for table in ("done", "change", "alarm", "delivery")
     }
     assert counts["done"] <= 10
     assert counts["change"] <= 22  # rows of one time go together
     assert counts["alarm"] <= 5 + 4
-    assert counts["incident"] <= 5 + 4
     assert counts["delivery"] <= 8 + 2 * 2
     outbox.stop()
-
-
-def test_the_digest_is_kept_for_the_api(outbox: Outbox) -> None:
-    ticks = Ticks(outbox)
-    world = ticks.world
-    face = world.interface("ams1", 1)
-    hour = 3_600_000_000_000
-    world.now_ns = world.now_ns // hour * hour + hour - 25_000_000_000
-    for _ in range(10):
-        rows = [world.anomaly(face, "point", disposition="digest")]
-        digest = [b for b in world.batches(rows) if b.schema.name == "digest"]
-        outbox.commit(world.now_ns, [], 0, digest=digest)
-    found = outbox.digest()
-    assert found
-    assert found[0]["entity"] == "ams1:et-0/0/1"
-    assert found[0]["hour_start_ns"] % hour == 0
-    assert found[0]["findings"] == 5
 
 
 # ---- files of before
