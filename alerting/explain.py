@@ -129,11 +129,10 @@ class Explainer:
         if self._link:
             number = id_text(incident.number)
             made["picture"] = f"{self._link}/api/v1/incidents/{number}/picture.svg"
-        if not _reads_as(incident, root, made):
-            made["short"] = short(
-                made, title=incident.title, severity=incident.severity, up=incident.open,
-                since_ns=incident.opened_ns, over_ns=incident.closed_ns,
-            )  # fmt: skip
+        made["short"] = short(
+            made, title=incident.title, severity=incident.severity, up=incident.open,
+            since_ns=incident.opened_ns, over_ns=incident.closed_ns,
+        )  # fmt: skip
         return made
 
     def owner(self, place: Place) -> str:
@@ -162,20 +161,6 @@ class Explainer:
                 quoted = {name: quote(value, safe="") for name, value in named.items()}
                 return fill(one.url, quoted, "plain")
         return ""
-
-
-def _reads_as(incident: Incident, root: Alarm, made: Mapping[str, Any]) -> bool:
-    """Whether the short text of an incident is that of its root: nothing that is in it differs."""
-    return (
-        made["alarms"] == 1
-        and made["trend"] == root.explain.get("trend")
-        and (incident.title, incident.severity) == (root.title, root.severity)
-        and incident.open == root.up
-        and incident.opened_ns // MINUTE_NS == root.raised_ns // MINUTE_NS
-        and incident.closed_ns // MINUTE_NS == root.cleared_ns // MINUTE_NS
-        and _cause_of(made, root.title) == _cause_of(root.explain, root.title)
-        and "short" in root.explain
-    )
 
 
 def _cause_of(told: Mapping[str, Any], title: str) -> object:
