@@ -18,15 +18,16 @@ from collectors.flow_work import (
     FlowBlock,
     Late,
     Located,
+    begin_with_data,
     block_of,
     message_of,
-    shed,
 )  # fmt: skip
 from collectors.held import Held, HeldSets, Message
-from collectors.ledger import ledger_batch, ledger_gauge, show
+from collectors.ledger import ledger_batch, ledger_gauge, shed_counter, show
 from collectors.options import OptionReader
 from collectors.reference import ReferenceTables
 from collectors.sampling import SamplingRates
+from collectors.shedding import raise_rates, thin
 from collectors.stream_table import Streams
 from collectors.streams import Fate
 from collectors.template_sets import VERSIONS, Malformed, describe, read_templates
@@ -120,10 +121,7 @@ class FlowDecoder:
             "collector_sets_waiting_bytes", "data sets that wait for their template, in bytes"
         )
         self._records = metrics.counter("collector_records_total", "flow records decoded")
-        self._shed = metrics.counter(
-            "collector_datagrams_shed_total",
-            "datagrams not looked at: their stream sent more than datagrams_per_second_max",
-        )
+        self._shed = shed_counter(metrics)
         self._resets = metrics.counter(
             "collector_sequence_resets_total", "sequence numbers that jumped: an exporter restarted"
         )
@@ -146,17 +144,18 @@ class FlowDecoder:
         located = self._locate(block)
         work = FlowBlock(block, located, count)
         kind = located.kind
+        thinned = self._thin(work) if self._second_max > 0 else 0
         batches: list[Batch] = []
         first = int(kind[0])
-        if first in (5, 9, 10) and bool((kind == first).all()):  # the usual block: one protocol
+        if not thinned and first in (5, 9, 10) and bool((kind == first).all()):  # the usual block
             every = np.arange(count)
             batches = self._decode5(work, every) if first == 5 else self._walk_all(work, every)
         else:
-            self._shed.array[0] += np.uint64(shed(work))
-            five = np.flatnonzero(kind == 5)
+            taken = located.weight > 0
+            five = np.flatnonzero((kind == 5) & taken)
             if five.size:
                 batches += self._decode5(work, five)
-            other = np.flatnonzero((kind != 5) & (kind < 128))
+            other = np.flatnonzero((kind != 5) & taken)
             if other.size:
                 batches += self._walk_all(work, other)
         self._account(work)
@@ -199,6 +198,22 @@ class FlowDecoder:
             )
         )
 
+    def _thin(self, work: "FlowBlock") -> int:
+        """Take a sample of what streams send beyond the limit; return how many were shed."""
+        located, block = work.located, work.block
+        shed = thin(
+            located.stream,
+            block.arrival_ns,
+            begin_with_data(block, located.kind),
+            self._second_max,
+            self._streams.pace,
+            located.weight,
+        )
+        if shed:
+            self._shed.array[0] += np.uint64(shed)
+            work.shed()
+        return shed
+
     def _locate(self, block: DatagramBlock) -> "Located":
         made = Located.room(block.datagrams)
         known = self._streams
@@ -212,7 +227,6 @@ class FlowDecoder:
             block.exporter_port,
             block.arrival_ns,
             self._tolerance_ns,
-            self._second_max,
             known.table,
             known.key,
             known.state,
@@ -281,12 +295,12 @@ class FlowDecoder:
         if not rows:
             return []
         overrides = self._sampling.has_overrides
-        columns = memory.columns(netflow5.FILLED, rows, sealed=not overrides)
-        if overrides:
-            if bool((columns["sampling_rate"] == 0).any()):
-                self._sampling.fill(
-                    columns, *part.exporters(np.repeat(np.arange(chosen.size), records))
-                )
+        columns = memory.columns(netflow5.FILLED, rows, sealed=not (overrides or part.thinned))
+        if overrides or part.thinned:
+            of_rows = np.repeat(np.arange(chosen.size), records)
+            if overrides and bool((columns["sampling_rate"] == 0).any()):
+                self._sampling.fill(columns, *part.exporters(of_rows))
+            raise_rates(columns, part.weight[of_rows])
             seal(columns)
         return [self._flow_batch(columns, rows, work.block, "netflow5")]
 
@@ -465,17 +479,20 @@ class FlowDecoder:
             left &= ~templated_finish.HAS_REVERSE
         more = left & (templated_finish.HAS_FRAMES | templated_finish.HAS_REVERSE)
         filled = buffers.filled(icmp=bool(left & templated_finish.HAS_ICMP))
-        columns = memory.columns(filled, rows, sealed=not (overridden or more))
+        rewritten = bool(overridden or more or part.thinned)
+        columns = memory.columns(filled, rows, sealed=not rewritten)
         version = int(part.kind[segment[0, 0]])
         source = VERSIONS.get(version, "ipfix")
-        if overridden:
-            of_rows = np.repeat(segment[:, 0], segment[:, 3])
-            self._sampling.fill(columns, *part.exporters(of_rows))
+        of_rows = np.repeat(segment[:, 0], segment[:, 3]) if overridden or part.thinned else None
+        if of_rows is not None:
+            if overridden:
+                self._sampling.fill(columns, *part.exporters(of_rows))
+            raise_rates(columns, part.weight[of_rows])
         masks = np.repeat(plans.present[segment[:, 1]], segment[:, 3]) if more else None
         view = None if masks is None else sections.Raw(memory.wide, masks)
         if view is not None and left & templated_finish.HAS_FRAMES:
             sections.read_packets(view, columns, part.payload, inner=self._tunnels == "inner")
-        if overridden or more:
+        if rewritten:
             seal(columns)
         made = [self._flow_batch(columns, rows, part.work.block, source)]
         if view is not None and left & templated_finish.HAS_REVERSE:
@@ -545,6 +562,7 @@ class FlowDecoder:
             int(part.offset_ns[d]),
             int(part.uptime_ms[d]),
             int(part.drift[d]),
+            int(part.weight[d]),
             message,
         )
         message.sets += 1

@@ -30,24 +30,31 @@ FINISHED = frozenset(
 )
 
 
+HEADER_BYTES = np.zeros(256, np.int64)
+HEADER_BYTES[[5, 9, 10]] = 24, 20, 16
+
+
 @dataclass(frozen=True, slots=True)
 class Located:
     """Where datagrams belong: their stream, and what it says of their order and time."""
 
     stream: NDArray[np.int32]
-    kind: NDArray[np.uint8]  # version, + 128 = to be shed
+    kind: NDArray[np.uint8]  # version, 0 = no export
     export_ns: NDArray[np.int64]
     offset_ns: NDArray[np.int64]
     sequence: NDArray[np.int64]
     uptime_ms: NDArray[np.uint32]
     drift: NDArray[np.int32]
     booted_ms: NDArray[np.int64]
+    weight: NDArray[np.uint32]  # for how many datagrams of its stream it stands, 0 = shed
 
     @classmethod
     def room(cls, count: int) -> "Located":
         """Return arrays for so many datagrams, for the kernel to fill."""
-        kinds = ("i4", "u1", "i8", "i8", "i8", "u4", "i4", "i8")
-        return cls(*(np.empty(count, kind) for kind in kinds))
+        kinds = ("i4", "u1", "i8", "i8", "i8", "u4", "i4", "i8", "u4")
+        made = cls(*(np.empty(count, kind) for kind in kinds))
+        made.weight[:] = 1
+        return made
 
 
 class Late(NamedTuple):
@@ -84,6 +91,20 @@ class FlowBlock:
             self.fate[at] = Fate.NO_TEMPLATE
             message.undecodable = True
 
+    def shed(self) -> None:
+        """Say in the ledger what was shed."""
+        over = np.flatnonzero(self.located.weight == 0)
+        self.fate[over] = Fate.SHED
+        version = self.located.kind[over]
+        five, nine, ten = over[version == 5], over[version == 9], over[version == 10]
+        at = self.block.offset[five] + 2
+        said = self.block.payload[at].astype(np.int32) << 8 | self.block.payload[at + 1]
+        self.units[five, 0] = self.units[five, 2] = said.clip(max=netflow5.RECORDS_PER_DATAGRAM_MAX)
+        self.units[five, 1] = 1
+        self.units[nine] = (1, 0, 1)
+        self.units[ten] = (0, 1, 0)
+        self.unsure[ten] = Fate.SHED
+
 
 def block_of(held: Held, stream_row: int, frontier_ns: int) -> FlowBlock:
     """Return a set that waited as a block of its own, with the times of its datagram."""
@@ -108,27 +129,19 @@ def block_of(held: Held, stream_row: int, frontier_ns: int) -> FlowBlock:
         np.array([held.uptime_ms], np.uint32),
         np.array([held.drift], np.int32),
         np.zeros(1, np.int64),
+        np.array([held.weight], np.uint32),
     )
     return FlowBlock(block, located, 1)
 
 
-def shed(work: FlowBlock) -> int:
-    """Count what was over the limit as shed; return how many datagrams."""
-    over = np.flatnonzero(work.located.kind >= 128)
-    work.fate[over] = Fate.SHED
-    for d in over.tolist():
-        version = int(work.located.kind[d]) & 127
-        if version == 5:
-            start = int(work.block.offset[d])
-            said = int.from_bytes(work.block.payload[start + 2 : start + 4].tobytes(), "big")
-            said = min(said, netflow5.RECORDS_PER_DATAGRAM_MAX)
-            work.units[d] = (said, 1, said)
-        elif version == 9:
-            work.units[d] = (1, 0, 1)
-        else:
-            work.units[d] = (0, 1, 0)
-            work.unsure[d] = Fate.SHED
-    return over.size
+def begin_with_data(block: DatagramBlock, kind: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return which datagrams may be shed: exports that do not begin with a template, uint8[D]."""
+    head = HEADER_BYTES[kind]
+    found = (head > 0) & (block.length >= head)
+    sets = np.flatnonzero(found & (kind > 5) & (block.length > head))
+    at = block.offset[sets] + head[sets]
+    found[sets[block.payload[at] == 0]] = False  # the upper half of a set id below 256
+    return found.astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +187,7 @@ class CallPart:
             self.stream, self.kind = located.stream, located.kind
             self.export_ns, self.offset_ns = located.export_ns, located.offset_ns
             self.uptime_ms, self.drift = located.uptime_ms, located.drift
+            self.weight = located.weight
         else:
             self.offset, self.length = block.offset[chosen], block.length[chosen]
             self.arrival_ns = block.arrival_ns[chosen]
@@ -184,11 +198,17 @@ class CallPart:
             self.export_ns = located.export_ns[chosen]
             self.offset_ns = located.offset_ns[chosen]
             self.uptime_ms, self.drift = located.uptime_ms[chosen], located.drift[chosen]
+            self.weight = located.weight[chosen]
         self.bytes = int(self.length.sum())
 
     def exporters(self, d: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """Return (high, low) of the exporters of these datagrams."""
         return self.exporter_high[d], self.exporter_low[d]
+
+    @property
+    def thinned(self) -> bool:
+        """Whether any of its datagrams stands for others that were shed."""
+        return bool((self.weight > 1).any())
 
     def arrival(self, d: int) -> int:
         return int(self.arrival_ns[d])

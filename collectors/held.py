@@ -42,6 +42,7 @@ class Held:
     offset_ns: int
     uptime_ms: int
     drift: int
+    weight: int  # for how many datagrams its own stands: collectors.shedding
     message: Message
 
 
@@ -179,11 +180,11 @@ class HeldSets:
                 heads.append(
                     (
                         *stream, set_id, place, len(held.data), held.arrival_ns, held.export_ns,
-                        held.offset_ns, held.uptime_ms, held.drift,
+                        held.offset_ns, held.uptime_ms, held.drift, held.weight,
                     )
                 )  # fmt: skip
                 data.append(held.data)
-        write_array(out, "held", np.array(_unsigned(heads), np.uint64).reshape(-1, 12))
+        write_array(out, "held", np.array(_unsigned(heads), np.uint64).reshape(-1, 13))
         write_array(out, "held.messages", np.array(said, np.uint64).reshape(-1, 7))
         write_array(out, "held.data", np.frombuffer(b"".join(data), np.uint8))
 
@@ -193,17 +194,30 @@ class HeldSets:
         if any(part is None for part in parts):
             return
         heads, said, data = (part for part in parts if part is not None)
+        if heads.shape[1] == 12:  # of a version without weights
+            heads = np.insert(heads, 12, 1, axis=1)
         messages = [
             Message((high, low, port, domain), sequence, sets, bool(bad))
             for high, low, port, domain, sequence, sets, bad in said.tolist()
         ]
         at = 0
-        for *stream, set_id, place, size, arrival, export, offset, uptime, drift in heads.tolist():
+        for (
+            *stream,
+            set_id,
+            place,
+            size,
+            arrival,
+            export,
+            offset,
+            uptime,
+            drift,
+            weight,
+        ) in heads.tolist():
             key = ((stream[0], stream[1], stream[2], stream[3]), set_id)
             message = messages[place]
             held = Held(
                 data[at : at + size].tobytes(), arrival, export, _signed(offset), uptime,
-                _signed(drift), message,
+                _signed(drift), weight, message,
             )  # fmt: skip
             at += size
             self._own.setdefault(key[0][:2], _Fullest())

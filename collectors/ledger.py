@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from collectors import streams
 from collectors.stream_table import Streams
-from runtime.metrics import Gauge, Metrics
+from runtime.metrics import Counter, Gauge, Metrics
 from telemetry.batch import Batch, empty
 from telemetry.schemas import LEDGER
 
@@ -90,6 +90,15 @@ def ledger_gauge(metrics: Metrics) -> Gauge:
         " records): sent = decoded + lost_wire + lost_kernel + no_template + malformed + shed",
         label="fate",
         values=FATES,
+    )
+
+
+def shed_counter(metrics: Metrics) -> Counter:
+    """Return the count of datagrams that were over a stream's limit; see `collectors.shedding`."""
+    return metrics.counter(
+        "collector_datagrams_shed_total",
+        "flow exports not taken: their stream sent more than datagrams_per_second_max; the sampling"
+        " rates of those taken are raised",
     )
 
 

@@ -17,7 +17,7 @@ from collectors import packet, streams
 from collectors.block import DatagramBlock
 from collectors.columns import FlowMemory, bits, seal, stride
 from collectors.config import FlowDecoderSettings, ListenerSettings
-from collectors.ledger import ledger_batch, ledger_gauge, show
+from collectors.ledger import ledger_batch, ledger_gauge, shed_counter, show
 from collectors.reference import NAME_BYTES_MAX, ReferenceTables
 from collectors.sampling import SamplingRates
 from collectors.sflow_kernels import (
@@ -31,6 +31,7 @@ from collectors.sflow_kernels import (
     find_agents,
     finish_sflow,
 )
+from collectors.shedding import raise_rates, thin
 from collectors.stream_table import Streams
 from runtime.component import Context
 from runtime.registry import NoOptions, Part
@@ -92,6 +93,7 @@ class SflowDecoder:
         self._agents = Streams(
             streams_max=settings.streams_max, per_exporter_max=settings.streams_per_exporter_max
         )
+        self._second_max = settings.datagrams_per_second_max
         self._series_max = settings.counter_series_max
         # (agent row, source) → drops as last stated.
         self._drop_key = np.zeros(_DROP_SOURCES, np.uint64)
@@ -122,6 +124,7 @@ class SflowDecoder:
             "collector_sequence_resets_total", "sequence numbers that jumped: an exporter restarted"
         )
         self._records = metrics.counter("collector_records_total", "flow records decoded")
+        self._shed = shed_counter(metrics)
         self._ledger = ledger_gauge(metrics)
 
     def decode(self, block: DatagramBlock) -> list[Batch]:
@@ -142,15 +145,22 @@ class SflowDecoder:
         )
         self._verdict.array += np.bincount(verdict, minlength=len(Verdict)).astype("u8")
         self._unknown.array[:2] += tally[1:3].astype("u8")
-        self._records.array[0] += np.uint64(rows)
         datagram = flows[0, :rows].astype(np.int64)
-        agent = self._account(block, head, verdict, np.bincount(datagram, minlength=count))
+        records = np.bincount(datagram, minlength=count)
+        agent, weight = self._account(block, head, verdict, records)
         batches = []
         if rows:
             self._agent_drops.array[0] += np.uint64(
                 count_drops(flows, rows, agent, self._drop_key, self._drop_count, self._drop_used)
             )
-            batches.append(self._flow_batch(block, head, flows, rows))
+        of_rows = weight[datagram]
+        taken = of_rows > 0
+        if not taken.all():
+            rows, of_rows = int(taken.sum()), of_rows[taken]
+            flows[:, :rows] = flows[:, : taken.size][:, taken]
+        self._records.array[0] += np.uint64(rows)
+        if rows:
+            batches.append(self._flow_batch(block, head, flows, rows, of_rows))
         if tally[0]:
             batches += self._counter_batches(block, head, counters[:, : int(tally[0])])
         if tally[3]:
@@ -163,8 +173,11 @@ class SflowDecoder:
         head: NDArray[np.uint64],
         verdict: NDArray[np.uint8],
         records: NDArray[np.int64],
-    ) -> NDArray[np.int32]:
-        """Keep the ledger: sequence numbers count the datagrams of a sub-agent."""
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
+        """Keep the ledger: sequence numbers count the datagrams of a sub-agent.
+
+        Return each datagram's agent, and for how many datagrams its packets stand, 0 = shed.
+        """
         known = self._agents
         count = verdict.size
         agent = np.zeros(count, np.int32)
@@ -173,14 +186,21 @@ class SflowDecoder:
         known.state[agent, streams.HEARD_NS] = block.arrival_ns
         # A datagram cut or mangled before its first sample gave nothing.
         bad = (verdict == Verdict.BAD_LENGTH) & (records == 0) & (head[4] > 0)
+        fate = np.where(bad, streams.Fate.MALFORMED, streams.Fate.GOOD).astype(np.uint8)
+        weight = np.ones(count, np.uint32)
+        if self._second_max > 0:  # of packets only: counters and names are no samples
+            some = (records > 0).astype(np.uint8)
+            shed = thin(agent, block.arrival_ns, some, self._second_max, known.pace, weight)
+            self._shed.array[0] += np.uint64(shed)
+            fate[weight == 0] = streams.Fate.SHED
         self._resets.array[0] += np.uint64(
             streams.account(
                 agent,
                 sequence,
                 np.ones((count, 3), np.int32),
-                np.where(bad, streams.Fate.MALFORMED, streams.Fate.GOOD).astype(np.uint8),
+                fate,
                 np.zeros(count, np.uint8),
-                records.astype(np.int32),
+                np.where(weight > 0, records, 0).astype(np.int32),
                 np.zeros(count, np.int64),
                 known.key,
                 known.state,
@@ -188,10 +208,15 @@ class SflowDecoder:
                 known.gaps,
             )
         )
-        return agent
+        return agent, weight
 
     def _flow_batch(
-        self, block: DatagramBlock, head: NDArray[np.uint64], flows: NDArray[np.uint64], rows: int
+        self,
+        block: DatagramBlock,
+        head: NDArray[np.uint64],
+        flows: NDArray[np.uint64],
+        rows: int,
+        weight: NDArray[np.uint32],
     ) -> Batch:
         parsed = np.empty((len(packet.FIELDS), flows.shape[1]), np.uint64)
         packet.parse_headers(
@@ -216,9 +241,12 @@ class SflowDecoder:
             memory.octets,
         )
         overridden = bool(without) and self._overrides.has_overrides
-        columns = memory.columns(FILLED, rows, sealed=not overridden)
+        thinned = bool((weight > 1).any())
+        columns = memory.columns(FILLED, rows, sealed=not (overridden or thinned))
         if overridden:
             self._fill_override(columns["sampling_rate"], head, flows[0, :rows].astype(np.int64))
+        if overridden or thinned:
+            raise_rates(columns, weight)
             seal(columns)
         newest = int(block.arrival_ns[-1])
         return Batch.unchecked(

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collectors.shedding import PACE
 from collectors.streams import (
     COUNTS,
     DECODED,
@@ -31,6 +32,7 @@ class Streams:
     """The state of all export streams of one decoder."""
 
     _KEPT = ("key", "state", "counts", "reported", "gaps", "boot", "rate")
+    _BY_ROW = (*_KEPT, "pace")
 
     def __init__(self, *, streams_max: int = 8192, per_exporter_max: int = 1024) -> None:
         self._per_exporter_max = per_exporter_max  # kept when room is made
@@ -42,6 +44,7 @@ class Streams:
         self.reported = np.zeros((rows, COUNTS), np.int64)
         self.gaps = np.zeros((rows, GAPS, 2), np.int64)
         self.boot = np.zeros((rows, 4), np.int64)  # see collectors.templated.finish
+        self.pace = np.zeros((rows, PACE), np.int64)  # see collectors.shedding
         self.rate = np.zeros(rows, np.uint32)  # sampling rate that holds for the whole stream
         self.rows = 1  # row 0: datagrams that belong to no stream
         self.forgotten = np.zeros(COUNTS, np.int64)  # counts of streams that made room
@@ -98,15 +101,15 @@ class Streams:
             write_array(out, f"{name}.{part}", getattr(self, part)[: self.rows])
 
     def restore(self, state: Any, name: str) -> bool:
-        """Take it back, beside what is there; False where there is nothing of this shape.
+        """Take it back, beside what is there; False where there is nothing.
 
+        Columns that the version which wrote it did not have stay 0, those it had more are left out.
         Sequence numbers begin anew: a snapshot is older than what came before a crash, and a hole
         back to it would blame the network for what was received. The gap is stated by the node.
         """
         kept = {part: read_array(state, f"{name}.{part}") for part in self._KEPT}
-        for part, array in kept.items():
-            if array is None or array.shape[1:] != getattr(self, part).shape[1:]:
-                return False
+        if any(array is None for array in kept.values()):
+            return False
         keys = kept["key"]
         assert keys is not None
         for source in range(1, len(keys)):
@@ -115,7 +118,9 @@ class Streams:
             for part, array in kept.items():
                 assert array is not None
                 if row:
-                    getattr(self, part)[row] = array[source]
+                    own = getattr(self, part)[row, ...]
+                    common = tuple(map(slice, map(min, own.shape, array.shape[1:])))
+                    own[common] = array[source][common]
             self.state[row, SEEN] = 0
         return True
 
@@ -148,7 +153,7 @@ class Streams:
         kept = np.concatenate([[0], rows[keep]])
         gone = self.rows - kept.size
         self.forgotten += self.counts[rows[~keep]].sum(axis=0)
-        for name in self._KEPT:
+        for name in self._BY_ROW:
             array = getattr(self, name)
             array[: kept.size] = array[kept]
             array[kept.size : self.rows] = 0

@@ -35,9 +35,9 @@ COUNTS = 12
     SEEN, MODE, EXPECTED, EXPECTED_OTHER, OTHER_AGE, LAST_SEQUENCE, LAST_UNITS, LAST_UNITS_1,
     LAST_UNITS_2, EVIDENCE, EVIDENCE_1, EVIDENCE_2, EVIDENCE_3, PROVEN, DOUBT, UNSURE, RUN,
     RUN_NEXT, RUN_UNITS, RUN_GOOD, BOOTED_MS, OFFSET_NOW, OFFSET_BEFORE, EPOCH, OFFSET,
-    UPTIME_NOW, UPTIME_BEFORE, DRIFT, HEARD_NS, SECOND, IN_SECOND,
-) = range(31)  # fmt: skip
-STATE = 31
+    UPTIME_NOW, UPTIME_BEFORE, DRIFT, HEARD_NS,
+) = range(29)  # fmt: skip
+STATE = 29
 
 
 class Fate:
@@ -70,7 +70,7 @@ def _place(high, low, port_version, domain):  # type: ignore[no-untyped-def]
 
 @kernel(
     "i8(const u1[::1], const i8[::1], const i4[::1], const u8[::1], const u8[::1], const u2[::1],"
-    " const i8[::1], i8, i8, i4[::1], u8[:,::1], i8[:,::1], i8[:,::1], i8,"
+    " const i8[::1], i8, i4[::1], u8[:,::1], i8[:,::1], i8[:,::1], i8,"
     " i4[::1], u1[::1], i8[::1], i8[::1], i8[::1], u4[::1], i4[::1], i8[::1])"
 )
 def locate(
@@ -82,7 +82,6 @@ def locate(
     exporter_port: NDArray[np.uint16],
     arrival_ns: NDArray[np.int64],
     tolerance_ns: int,
-    second_max: int,
     table: NDArray[np.int32],
     key: NDArray[np.uint64],
     state: NDArray[np.int64],
@@ -100,15 +99,13 @@ def locate(
     """Find each datagram's stream, learn its clocks, and return the number of streams.
 
     In      D datagrams; tolerance_ns: a corrected clock further off than this is not believed;
-            negative: clocks are taken as they are, whatever they say (`tocsin decode`); second_max:
-            datagrams a second of one stream, more are shed; 0 = no limit.
+            negative: clocks are taken as they are, whatever they say (`tocsin decode`).
     Inout   table int32[2^15], row + 1 or 0; key uint64[N, 4]; state, counts int64[N, *].
     Out     out_stream int32[D] (0 for what is no export); out_kind uint8[D]: the version 5, 9, 10,
-            else 0, plus 128 where it is to be shed; out_export_ns int64[D], the header's time by
-            our clock; out_offset_ns int64[D], what was subtracted; out_sequence int64[D];
-            out_uptime_ms uint32[D] (v5, v9); out_drift int32[D], how much longer a second of its
-            uptime is than one of its wall clock, ns; out_booted_ms int64[D], ms since 1970, 0 =
-            not stated.
+            else 0; out_export_ns int64[D], the header's time by our clock; out_offset_ns int64[D],
+            what was subtracted; out_sequence int64[D]; out_uptime_ms uint32[D] (v5, v9); out_drift
+            int32[D], how much longer a second of its uptime is than one of its wall clock, ns;
+            out_booted_ms int64[D], ms since 1970, 0 = not stated.
     Method  offset = the largest (header - arrival) of this and the last ten minutes: the datagram
             with the least delay. Below 2 s it is taken as 0: headers count whole seconds. Drift:
             by how much (header - uptime) moved from one ten minutes to the next, smoothed; steps
@@ -178,14 +175,6 @@ def locate(
         out_stream[d] = row
         out_sequence[d] = sequence
         state[row, HEARD_NS] = max(state[row, HEARD_NS], arrival_ns[d])
-        if second_max > 0:
-            second = arrival_ns[d] // 1000000000
-            if state[row, SECOND] != second:
-                state[row, SECOND] = second
-                state[row, IN_SECOND] = 0
-            state[row, IN_SECOND] += 1
-            if state[row, IN_SECOND] > second_max:
-                out_kind[d] |= 128
         sample = sent_ns - arrival_ns[d]
         booted = sent_ns - uptime_ns
         epoch = arrival_ns[d] // 600000000000

@@ -49,7 +49,7 @@ U64 = np.uint64
 
 
 # What an exporter sent and no view has seen, whoever lost it.
-_LOSSES = ("lost_wire", "lost_kernel", "undecodable", "shed")
+_LOSSES = ("lost_wire", "lost_kernel", "undecodable")  # what was shed, sampling makes up for
 
 
 class FrameMerger:

@@ -48,6 +48,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "collectors.receive",
     "collectors.gather",
     "collectors.streams",
+    "collectors.shedding",
     "collectors.netflow5",
     "collectors.templated",
     "collectors.templated_finish",

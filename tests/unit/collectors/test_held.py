@@ -44,7 +44,7 @@ def rows(batches: list[Batch]) -> list[int]:
 
 def held(size: int, arrival_ns: int = 0) -> Held:
     message = Message((0, 0, 0, 0), 0)
-    return Held(bytes(size), arrival_ns, 0, 0, 0, 0, message)
+    return Held(bytes(size), arrival_ns, 0, 0, 0, 0, 1, message)
 
 
 def key(exporter: int, set_id: int = 256) -> tuple[tuple[int, int, int, int], int]:

@@ -164,12 +164,21 @@ def test_names_are_bounded_per_exporter_expire_and_survive_a_restart() -> None:
     assert len(again) == 2
 
 
-def test_an_old_snapshot_of_another_shape_is_left_aside() -> None:
-    state = Snapshot()
-    Streams().snapshot(state, "streams")
-    old = Snapshot()
+def test_a_snapshot_of_another_version_is_taken_as_far_as_it_goes() -> None:
+    known, state = table(3, exporters=1, heard_ns=HOUR), Snapshot()
+    known.snapshot(state, "streams")
+    wider, narrower = Snapshot(), Snapshot()
     for name in state.names():
         for first, block in state.read(name):
-            narrow = block[:, :3] if name.endswith("state") else block
-            old.write(name, first, np.array(narrow))
-    assert not Streams().restore(old, "streams")
+            own = name.endswith("state")
+            wider.write(
+                name, first, np.pad(block, ((0, 0), (0, 2)), constant_values=7) if own else block
+            )
+            narrower.write(name, first, np.ascontiguousarray(block[:, :-1]) if own else block)
+    for other, heard_ns in ((wider, HOUR), (narrower, 0)):
+        again = Streams()
+        assert again.restore(other, "streams")
+        assert again.rows == known.rows
+        assert (again.state[1:4, streams.HEARD_NS] == heard_ns).all()
+        assert (again.counts[1:4, streams.SENT] == [0, 1, 2]).all()
+    assert not Streams().restore(Snapshot(), "streams")
