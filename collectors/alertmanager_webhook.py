@@ -252,4 +252,5 @@ SOURCE = Part(
     reads=Reads(
         looks_like=lambda head: b'"groupKey"' in head or b'"alertname"' in head, parse=parse
     ),
+    sheds="nothing: while the node takes no records a sender is told 503 and sends again",
 )

@@ -551,5 +551,9 @@ READS = Reads(
     },
 )
 COLLECTOR = Part(
-    "BMP: routes of routers' BGP peers (RFC 7854, 8671, 9069)", _make, BmpOptions, reads=READS
+    "BMP: routes of routers' BGP peers (RFC 7854, 8671, 9069)",
+    _make,
+    BmpOptions,
+    reads=READS,
+    sheds="nothing: a router that sends faster than we read is slowed down by TCP",
 )

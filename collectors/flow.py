@@ -684,4 +684,10 @@ def _make(settings: ListenerSettings, options: NoOptions, context: Context) -> F
     return FlowDecoder(settings.decoder, context)
 
 
-COLLECTOR = Part("NetFlow v5, v9 and IPFIX over UDP", _make)
+COLLECTOR = Part(
+    "NetFlow v5, v9 and IPFIX over UDP",
+    _make,
+    sheds="records of a stream over datagrams_per_second_max: a sample is taken and its rates raised;"
+    " templates never",
+    decoder=FlowDecoderSettings,
+)

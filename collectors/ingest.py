@@ -393,4 +393,9 @@ class IngestSource:
         return Response(400 if outcome.failed else 200, json.dumps(counts).encode())
 
 
-SOURCE = Part("files and uploads of records, by mapping", IngestSource, IngestOptions)
+SOURCE = Part(
+    "files and uploads of records, by mapping",
+    IngestSource,
+    IngestOptions,
+    sheds="nothing: files wait in their folder, an upload is read as fast as the node takes it",
+)

@@ -324,4 +324,9 @@ def _order(value: object) -> tuple[int, float, str]:
     return 1, 0.0, str(value)
 
 
-SOURCE = Part("any system by a mapping file: push, file, REST or SQL", MappedSource, MappedOptions)
+SOURCE = Part(
+    "any system by a mapping file: push, file, REST or SQL",
+    MappedSource,
+    MappedOptions,
+    sheds="nothing: a push is told 503 while the node takes no records, the rest waits where it is",
+)

@@ -374,4 +374,5 @@ SOURCE = Part(
     NetcoolSource,
     NetcoolOptions,
     reads=Reads(looks_like=lambda head: b'"rowset"' in head, parse=parse),
+    sheds="nothing: what is not read stays there until the next poll",
 )

@@ -490,4 +490,5 @@ SOURCE = Part(
     PmFilesSource,
     PmFilesOptions,
     reads=Reads(looks_like=_looks_like, parse=parse),
+    sheds="nothing: files wait in their folder",
 )

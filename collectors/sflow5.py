@@ -352,4 +352,10 @@ def _make(settings: ListenerSettings, options: NoOptions, context: Context) -> S
     return SflowDecoder(settings.decoder, context)
 
 
-COLLECTOR = Part("sFlow v5 over UDP", _make)
+COLLECTOR = Part(
+    "sFlow v5 over UDP",
+    _make,
+    sheds="packets of an agent over datagrams_per_second_max: a sample is taken and its rates raised;"
+    " counters and names of ports never",
+    decoder=FlowDecoderSettings,
+)

@@ -413,4 +413,5 @@ SOURCE = Part(
     SpectrumSource,
     SpectrumOptions,
     reads=Reads(looks_like=lambda head: b"alarm-response-list" in head, parse=parse),
+    sheds="nothing: what is not read stays there until the next poll",
 )

@@ -578,4 +578,6 @@ COLLECTOR = Part(
     _make,
     SyslogOptions,
     reads=READS,
+    sheds="lines over lines_per_second_max: debug first (from 60 % of it), then info, notice, warning;"
+    " what raises or clears an alarm never; all are counted in their series",
 )

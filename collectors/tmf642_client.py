@@ -284,4 +284,5 @@ SOURCE = Part(
     Tmf642Source,
     Tmf642Options,
     reads=Reads(looks_like=lambda head: b'"alarmedObject"' in head, parse=parse),
+    sheds="nothing: what a notification did not bring is in the list at the next poll",
 )

@@ -410,4 +410,5 @@ SOURCE = Part(
     VesSource,
     VesOptions,
     reads=Reads(looks_like=lambda head: b'"commonEventHeader"' in head, parse=parse),
+    sheds="nothing: while the node takes no records a sender is told 503 and sends again",
 )

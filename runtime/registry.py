@@ -53,7 +53,9 @@ class Part(Generic[M]):
     """One part: how it is made, what people call it, and its own options.
 
     `options` is the struct of the table `options` in its settings; `needs` names fields of its
-    settings that must not be empty. `reads` is for collectors and sources.
+    settings that must not be empty. `reads` is for collectors and sources, and so is `sheds`: what
+    it leaves out, class by class, of more than it can or may take. `decoder` is the struct of the
+    table of that name in its settings, where it goes by it.
     """
 
     title: str
@@ -61,6 +63,8 @@ class Part(Generic[M]):
     options: type[Settings] = NoOptions
     needs: tuple[str, ...] = ()
     reads: Reads | None = None
+    sheds: str = ""
+    decoder: type[Settings] | None = None
 
     def read(self, options: Mapping[str, Any]) -> Any:
         """Return the options as their struct, or raise ConfigError that names the key."""

@@ -454,4 +454,9 @@ def make(name: str, options: Any, context: Context, offer: Offer, folder: Path) 
     return SnmpPoller(name, options, context, offer, folder)
 
 
-SOURCE = Part("SNMP polling (v1, v2c, v3) by profiles", make, PollOptions)
+SOURCE = Part(
+    "SNMP polling (v1, v2c, v3) by profiles",
+    make,
+    PollOptions,
+    sheds="nothing: a poll that takes longer than its interval makes the next one later",
+)

@@ -455,4 +455,6 @@ COLLECTOR = Part(
     make,
     TrapOptions,
     reads=Reads((162, 5162, 10162), reasons=REASONS),
+    sheds="nothing: traps of one alarm are counted and collapsed; an inform that is not answered comes"
+    " again",
 )

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from runtime.settings import Settings
 
 
 @click.group()
@@ -50,7 +53,6 @@ def found(kinds: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
     from collectors.registry import COLLECTORS
     from collectors.sources import SOURCES
     from runtime.registry import Reads
-    from runtime.settings import defaults_of
     from telemetry.errors import ConfigError
 
     for table_name, where, registry in (
@@ -63,7 +65,7 @@ def found(kinds: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
             try:
                 part = registry.get(kind)
             except ConfigError as error:
-                yield row | {"title": str(error), "transports": [], "ports": {}, "options": []}
+                yield row | {"title": str(error), "transports": [], "ports": {}}
                 continue
             reads = part.reads or Reads(udp_ports=() if where == "gate" else (0,))
             transports = ["udp"] if reads.udp_ports else []
@@ -74,11 +76,19 @@ def found(kinds: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
                 "transports": transports,
                 "ports": {name: some for name, some in ports.items() if some},
                 "reads_files": part.reads is not None,
-                "options": [
-                    {"name": name, "type": kind_of, "default": default}
-                    for name, kind_of, default in defaults_of(part.options)
-                ],
+                "sheds": part.sheds,
+                "options": _fields(part.options),
+                "decoder": _fields(part.decoder) if part.decoder else [],
             }
+
+
+def _fields(settings: type["Settings"]) -> list[dict[str, Any]]:
+    from runtime.settings import defaults_of
+
+    return [
+        {"name": name, "type": kind_of, "default": default}
+        for name, kind_of, default in defaults_of(settings)
+    ]
 
 
 def table(rows: list[dict[str, Any]], *, options: bool) -> Iterator[str]:
@@ -89,9 +99,18 @@ def table(rows: list[dict[str, Any]], *, options: bool) -> Iterator[str]:
         yield f"{row['kind']:<{wide}}  {over:<11}  {row['title']}"
         if not options:
             continue
-        yield f'{"":<{wide}}  [{row["table"]}.NAME] kind = "{row["kind"]}"; options:'
-        for option in row["options"]:
-            default = json.dumps(option["default"])
-            yield f"{'':<{wide}}    {option['name']:<34} {option['type']:<8} {default}"
-        if not row["options"]:
-            yield f"{'':<{wide}}    none"
+        margin = " " * (wide + 2)
+        yield f"{margin}under load: {row.get('sheds') or 'not stated'}"
+        yield f'{margin}[{row["table"]}.NAME] kind = "{row["kind"]}"; options:'
+        yield from _lines(row.get("options", []), margin)
+        if row.get("decoder"):
+            yield f"{margin}[{row['table']}.NAME.decoder]"
+            yield from _lines(row["decoder"], margin)
+
+
+def _lines(fields: list[dict[str, Any]], margin: str) -> Iterator[str]:
+    for one in fields:
+        default = json.dumps(one["default"])
+        yield f"{margin}  {one['name']:<34} {one['type']:<8} {default}"
+    if not fields:
+        yield f"{margin}  none"

@@ -21,7 +21,8 @@ def test_every_collector_and_source_is_listed_with_its_options() -> None:
     for kind, row in rows.items():
         assert row["title"], kind
         assert row["runs_in"] == ("node" if kind in COLLECTORS.ours else "gate")
-        for option in row["options"]:
+        assert row["sheds"], f"{kind} does not say what it sheds under load"
+        for option in (*row["options"], *row["decoder"]):
             assert set(option) == {"name", "type", "default"}
     assert rows["flow"]["transports"] == ["udp"]
     assert rows["bmp"]["transports"] == ["tcp", "tls"]
@@ -34,6 +35,11 @@ def test_one_kind_is_shown_with_its_options_for_people() -> None:
     assert "[sources" not in said
     for option in json.loads(run("bmp", "-o", "jsonl").output)["options"]:
         assert option["name"] in said
+    assert "under load: nothing: a router that sends faster" in said
+    assert "[collectors.NAME.decoder]" not in said
+    assert (
+        "datagrams_per_second_max" in run("flow").output.partition("[collectors.NAME.decoder]")[2]
+    )
 
 
 def test_an_unknown_kind_is_refused() -> None:
