@@ -19,16 +19,17 @@ class SinkSettings(Settings, frozen=True, kw_only=True):
     path: str = ""  # file
     token_file: str = ""  # its content is sent as a bearer token
     user: str = ""  # with the password in `password_file`, where the other side wants both
-    password_file: str = ""
+    password_file: str = ""  # its content is the password of `user`
     ca_file: str = ""  # trusted instead of the system's authorities
     certificate_file: str = ""  # ours, with its key in `key_file`, where the other side wants one
-    key_file: str = ""
+    key_file: str = ""  # the key of certificate_file; empty = it is in there
     mode: Literal["structured", "batch"] = "structured"  # webhook: CloudEvents one by one or many
     template: str = ""  # webhook: "slack", "teams", "jira", or the path of one of your own
     send: Literal["incidents", "alarms"] = "incidents"  # one alert for each incident, or each alarm
+    # less severe ones are not sent to it
     least_severity: Literal["critical", "major", "minor", "warning"] = "warning"
     kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
-    timeout_seconds: PositiveFloat = 5.0
+    timeout_seconds: PositiveFloat = 5.0  # an attempt that takes longer has failed
     rate_per_minute: int = 0  # raises told one by one, the rest in a summary; 0 = no limit
     approval: bool = False  # a raise waits until somebody approves it: `tocsin outbox approve`
     options: dict[str, Any] = {}  # the kind's own settings
@@ -38,9 +39,9 @@ class TimesSettings(Settings, frozen=True, kw_only=True):
     """`[alerting.times.<name>]`: hours of the week, for routes."""
 
     days: tuple[Day, ...] = ()  # empty = every day
-    start: str = "00:00"
+    start: str = "00:00"  # of the day, local time
     end: str = "24:00"  # before `start`: past midnight
-    zone: str = "UTC"
+    zone: str = "UTC"  # whose local time: "Europe/Amsterdam"
 
 
 class RouteSettings(Settings, frozen=True, kw_only=True):
@@ -50,14 +51,15 @@ class RouteSettings(Settings, frozen=True, kw_only=True):
     under: str = ""  # the route above; "" = a root
     severities: tuple[Severity, ...] = ()  # empty = any, as for all that follow
     kinds: tuple[str, ...] = ()  # with * and ?
-    entities: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
-    event_types: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()  # of what it is about, with * and ?
+    sources: tuple[str, ...] = ()  # of who raised it
+    event_types: tuple[str, ...] = ()  # of X.733: "communicationsAlarm", "environmentalAlarm", ...
     times: tuple[str, ...] = ()  # names of [alerting.times]
     to: tuple[str, ...] = ()  # names of [alerting.sinks]; empty = those of the route above
+    # true: the routes that follow are looked at as well
     goes_on: bool = msgspec.field(default=False, name="continue")
     escalate_minutes: float = 0.0  # not acknowledged for so long: `escalate_to` is told; 0 = never
-    escalate_to: tuple[str, ...] = ()
+    escalate_to: tuple[str, ...] = ()  # and then these sinks get it too
     group_by: tuple[str, ...] = ()  # told as one: "site", "node", "link", "owner", "kind", ...
     group_wait_seconds: NotNegative = 30.0  # the first of a group waits so long for others
     group_interval_seconds: NotNegative = 300.0  # between two tellings of a group that changes
@@ -68,15 +70,15 @@ class MaintenanceSettings(Settings, frozen=True, kw_only=True):
     """`[alerting.maintenance.<name>]`: planned work, once or every week."""
 
     start: str  # "02:00" with days, or one moment: "2026-12-01T02:00:00+01:00"
-    minutes: PositiveInt
+    minutes: PositiveInt  # how long it lasts
     days: tuple[Day, ...] = ()  # empty = once
     zone: str = "UTC"  # of a weekly start: "Europe/Amsterdam"
-    sites: tuple[str, ...] = ()
-    routers: tuple[str, ...] = ()
-    links: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()  # where: every node there,
+    routers: tuple[str, ...] = ()  # these nodes,
+    links: tuple[str, ...] = ()  # these links; names as in the network map
     kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
     behind: bool = False  # also what loses its way to the core when this is down
-    reason: str = ""
+    reason: str = ""  # told with each alarm that it keeps back
 
 
 class RunbookSettings(Settings, frozen=True, kw_only=True):
@@ -84,8 +86,8 @@ class RunbookSettings(Settings, frozen=True, kw_only=True):
 
     url: str  # may name ${kind}, ${entity}, ${severity}, ${source}
     kinds: tuple[str, ...] = ()  # with * and ?; empty = any, as for those that follow
-    entities: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()  # of what the alarm is about
+    sources: tuple[str, ...] = ()  # of who raised it: "tocsin", "netcool", ...
 
 
 class AlertingSettings(Settings, frozen=True, kw_only=True):
@@ -97,12 +99,14 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     deviation_ratio: PositiveFloat = 2.5  # and by how much: smaller ones stay in the digest
     reopen_seconds: PositiveFloat = 900.0  # a re-raise within this time is the same occurrence
     flap_changes: PositiveInt = 6  # so many raises within flap_seconds: the alarm flaps
-    flap_seconds: PositiveFloat = 3600.0
+    flap_seconds: PositiveFloat = 3600.0  # see flap_changes
     update_seconds: PositiveFloat = (
         60.0  # growth is told at most so often; a worse severity at once
     )
     aftermath_seconds: PositiveFloat = 300.0  # deviations so soon after a fault belong to it
-    alarms_max: PositiveInt = 10_000
+    alarms_max: PositiveInt = (
+        10_000  # kept at one time, and as many of other systems; cleared ones make room first
+    )
     hold_up_seconds: NotNegative = 0.0  # a foreign alarm must last so long before it is raised
     hold_down_seconds: NotNegative = 0.0  # and be clear so long before it is cleared
     silent_hours_max: PositiveFloat = 24.0  # a foreign alarm not reported for so long is cleared
@@ -119,9 +123,10 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     maintenance: dict[str, MaintenanceSettings] = msgspec.field(default_factory=dict)
     runbooks: dict[str, RunbookSettings] = msgspec.field(default_factory=dict)
     links_url: str = ""  # how people reach the API: alerts then carry a link to their picture
+    # a delivery that failed is tried again after it, then after twice that, and so on
     retry_seconds_first: PositiveFloat = 1.0
-    retry_seconds_max: PositiveFloat = 300.0
-    attempts_max: PositiveInt = 50
+    retry_seconds_max: PositiveFloat = 300.0  # at most so long between two tries
+    attempts_max: PositiveInt = 50  # tries until a delivery is a dead letter: `tocsin outbox list`
     waiting_max: PositiveInt = 10_000  # deliveries of one sink; the oldest are given up beyond it
     sinks: dict[str, SinkSettings] = msgspec.field(default_factory=dict)
     routes: dict[str, RouteSettings] = msgspec.field(default_factory=dict)

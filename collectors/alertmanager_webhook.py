@@ -38,15 +38,21 @@ WORDS = {
 class AlertmanagerOptions(HttpInputSettings, frozen=True, kw_only=True):
     """`[sources.<name>.options]` of kind "alertmanager"."""
 
-    listen: str = "http://127.0.0.1:9095"
+    listen: str = "http://127.0.0.1:9095"  # http(s)://host:port for the webhook
     # The first of these labels that an alert has is its entity, the first of the others a part of it.
     entity_labels: tuple[str, ...] = ("node", "host", "hostname", "device", "instance", "target")
-    part_labels: tuple[str, ...] = ("interface", "ifName", "ifDescr", "port", "peer")
+    part_labels: tuple[str, ...] = (
+        "interface",
+        "ifName",
+        "ifDescr",
+        "port",
+        "peer",
+    )  # see entity_labels
     severities: dict[str, str] = {}  # {"p1": "critical"}: words of your rules
     api: PeerSettings | None = None  # url = "http://alertmanager:9093": its list is read as well
-    resync_seconds: PositiveFloat = 60.0
-    pause_seconds_max: PositiveFloat = 600.0
-    alarms_max: PositiveInt = 100_000
+    resync_seconds: PositiveFloat = 60.0  # how often the list of `api` is read
+    pause_seconds_max: PositiveFloat = 600.0  # between tries while there is trouble
+    alarms_max: PositiveInt = 100_000  # open at one time; more are refused and counted
 
 
 class AlertmanagerSource:

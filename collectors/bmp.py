@@ -60,10 +60,10 @@ class BmpOptions(Settings, frozen=True, kw_only=True):
     """`[collectors.<name>.options]` of kind "bmp"."""
 
     message_bytes_max: PositiveInt = 131_072  # a longer one is taken for broken framing
-    connections_max: PositiveInt = 1024
+    connections_max: PositiveInt = 1024  # of routers, whose state is kept; more are refused
     peers_max: PositiveInt = 8192  # of all routers; the routes of others are refused
     routes_max: PositiveInt = 2_000_000  # tracked for changes: up to 53 bytes each; others pass on
-    sample_seconds: PositiveFloat = 10.0
+    sample_seconds: PositiveFloat = 10.0  # how often counts of routes and updates become samples
     # A peer that comes up sends its whole table: until its end, at most so long, that is no churn.
     table_seconds: PositiveFloat = 300.0
     clock_tolerance_seconds: PositiveFloat = 300.0  # a router's time further ahead is not believed

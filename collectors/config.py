@@ -14,10 +14,10 @@ SamplersMax = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
     """Limits and rules of flow decoding. `[collectors.<name>.decoder]`."""
 
-    templates_per_exporter_max: PositiveInt = 1024
+    templates_per_exporter_max: PositiveInt = 1024  # more are refused and counted
     template_expiry_seconds: PositiveFloat = 86_400.0  # routers resend every 1-30 minutes
     held_bytes_max: PositiveInt = 4 * 1024 * 1024  # data sets that wait for their template
-    held_bytes_per_exporter_max: PositiveInt = 256 * 1024
+    held_bytes_per_exporter_max: PositiveInt = 256 * 1024  # of them for one exporter
     held_seconds: PositiveFloat = 1800.0  # longer than that they do not wait
     # One stream (exporter, port, domain) may send so many datagrams a second: a bound on what one
     # exporter can cost the others. Of more a sample is taken, and its records have their sampling rate
@@ -27,8 +27,9 @@ class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
     streams_per_exporter_max: PositiveInt = 1024  # kept when room is made: domains can be invented
     samplers_max: SamplersMax = 65_536  # sampling rates by sampler, from options data
     names_max: PositiveInt = 262_144  # of interfaces, VRFs and applications, from options data
-    names_per_exporter_max: PositiveInt = 65_536
+    names_per_exporter_max: PositiveInt = 65_536  # of them for one exporter
     counter_series_max: PositiveInt = 262_144  # interface counters that sFlow agents send
+    # times of exporters further off than that, corrected, are not believed
     clock_tolerance_seconds: PositiveFloat = 300.0
     # "exported" takes the exporter's times as they stand, right or wrong: for `tocsin decode`.
     clock: Literal["corrected", "exported"] = "corrected"
@@ -44,16 +45,15 @@ class ListenerSettings(Settings, frozen=True, kw_only=True):
     kind: str  # `tocsin collectors list` shows them
     listen: str  # udp://host:port, host may be [::] or an IPv4 address; tcp:// and tls:// likewise
     receive_buffer_bytes: PositiveInt = 32 * 1024 * 1024  # asked for; the grant is read back
-    datagrams_per_block: PositiveInt = 1024
+    datagrams_per_block: PositiveInt = 1024  # decoded together
     queue_blocks_max: PositiveInt = 512  # between receiving and decoding; full = the kernel buffers
-    # Of tcp:// and tls:// inputs.
-    connections_max: PositiveInt = 1024  # those beyond are refused
+    connections_max: PositiveInt = 1024  # of tcp:// and tls:// inputs; those beyond are refused
     connections_per_sender_max: PositiveInt = 256  # of one address: it cannot take all of them
     connection_idle_seconds: PositiveFloat = 7200.0  # silent for longer: closed
     chunk_bytes_max: PositiveInt = 64 * 1024  # read of one connection before the next has its turn
     tls_certificate_file: str = ""  # PEM, the chain; tls:// needs it and the key
-    tls_key_file: str = ""
+    tls_key_file: str = ""  # PEM, the key of the certificate
     tls_client_ca_file: str = ""  # PEM; where given, senders must show a certificate of these
-    tls_handshake_seconds: PositiveFloat = 10.0
+    tls_handshake_seconds: PositiveFloat = 10.0  # a connection that takes longer to begin is closed
     decoder: FlowDecoderSettings = FlowDecoderSettings()
     options: dict[str, Any] = {}  # a plug-in's own settings

@@ -32,15 +32,15 @@ class PeerSettings(Settings, frozen=True, kw_only=True):
     """How to reach a system that is asked over HTTP."""
 
     url: str  # http(s)://host:port and the path its interface starts with
-    user: str = ""
+    user: str = ""  # for HTTP basic authentication
     password_file: str = ""  # its content is the password of `user`
     token_file: str = ""  # its content is sent as a bearer token
     ca_file: str = ""  # certificates that may have signed the peer's; empty = the system's
     certificate_file: str = ""  # ours, where the peer asks for one
-    key_file: str = ""
+    key_file: str = ""  # the key of certificate_file; empty = it is in there
     timeout_seconds: PositiveFloat = 20.0  # without a byte
     answer_seconds_max: PositiveFloat = 120.0  # for a whole answer
-    answer_bytes_max: PositiveInt = 64 * 1024 * 1024
+    answer_bytes_max: PositiveInt = 64 * 1024 * 1024  # a longer answer is an error
 
 
 class PeerError(TransientError):

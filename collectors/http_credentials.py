@@ -13,16 +13,18 @@ from telemetry.errors import ConfigError
 class HttpInputSettings(Settings, frozen=True, kw_only=True):
     """Where and from whom pushed records are taken."""
 
-    listen: str = "https://[::]:8443"
+    listen: str = (
+        "https://[::]:8443"  # http(s)://host:port; beyond loopback it needs https and a credential
+    )
     certificate_file: str = ""  # PEM, with its chain; needed for https
     key_file: str = ""  # empty = the key is in certificate_file
     client_ca_file: str = ""  # a client certificate that these signed is a credential
     users_file: str = ""  # lines of name:password, for HTTP basic authentication
     token_file: str = ""  # bearer tokens, one a line
     open_to_all: bool = False  # take from anybody who can reach `listen`
-    body_bytes_max: PositiveInt = 16 * 1024 * 1024
-    connections_max: PositiveInt = 64
-    connections_per_peer_max: PositiveInt = 16
+    body_bytes_max: PositiveInt = 16 * 1024 * 1024  # a longer body is refused (413)
+    connections_max: PositiveInt = 64  # at one time; more are closed at once
+    connections_per_peer_max: PositiveInt = 16  # of one address
     idle_seconds_max: PositiveFloat = 60.0  # between two requests, and without a byte within one
     request_seconds_max: PositiveFloat = 60.0  # from the first line to the last byte of the body
 

@@ -45,14 +45,14 @@ class IngestOptions(HttpInputSettings, frozen=True, kw_only=True):
     """`[sources.<name>.options]` of kind "ingest"."""
 
     listen: str = ""  # http(s)://host:port for POST /ingest/<mapping>; empty = folders alone
-    body_bytes_max: PositiveInt = 4 * 1024**3
-    request_seconds_max: PositiveFloat = 3600.0
+    body_bytes_max: PositiveInt = 4 * 1024**3  # of one upload; it is read as a stream
+    request_seconds_max: PositiveFloat = 3600.0  # for one upload
     mappings: dict[str, str]  # {"probe": "/etc/tocsin/probe-csv.toml"}
     folders: dict[str, str] = {}  # {"probe": "/var/spool/probe"}: watched; done/ and failed/ below
-    poll_seconds: PositiveFloat = 5.0
-    pause_seconds_max: PositiveFloat = 60.0
+    poll_seconds: PositiveFloat = 5.0  # how often the folders are looked at
+    pause_seconds_max: PositiveFloat = 60.0  # between tries while the node takes no records
     keys_max: PositiveInt = 1_000_000  # of chunks that were taken; the oldest are forgotten
-    series_max: PositiveInt = 200_000
+    series_max: PositiveInt = 200_000  # of samples; more are counted, and not followed
 
 
 @dataclass(slots=True)

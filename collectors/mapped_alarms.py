@@ -37,23 +37,23 @@ SAFE_SINCE = re.compile(r"[0-9A-Za-z:.+\- ]{0,64}\Z")
 class TailSettings(Settings, frozen=True, kw_only=True):
     """A file whose new lines are records."""
 
-    path: str
+    path: str  # of the file; a rotated one is followed
     from_start: bool = False  # at the first start; later files are always read from their beginning
-    poll_seconds: PositiveFloat = 2.0
+    poll_seconds: PositiveFloat = 2.0  # how often it is looked at
 
 
 class RestSettings(PeerSettings, frozen=True, kw_only=True):
     """A URL whose answer holds records."""
 
-    poll_seconds: PositiveFloat = 60.0
-    method: Literal["GET", "POST"] = "GET"
+    poll_seconds: PositiveFloat = 60.0  # between two questions
+    method: Literal["GET", "POST"] = "GET"  # of the request
     query: dict[str, str] = {}  # may hold {since}
     body: str = ""  # may hold {since}
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = {}  # more headers of the request
     next: str = ""  # path of the next page's URL in the answer
-    pages_max: PositiveInt = 200
+    pages_max: PositiveInt = 200  # of one answer; more is an error, and nothing is taken
     since_field: str = ""  # its largest value so far stands for {since}
-    since_first: str = "0"
+    since_first: str = "0"  # what stands for {since} at the first start
 
 
 class SqlSettings(Settings, frozen=True, kw_only=True):
@@ -63,10 +63,10 @@ class SqlSettings(Settings, frozen=True, kw_only=True):
     connect: dict[str, Any] = {}  # what its connect() is given, e.g. { database = "/x.db" }
     password_file: str = ""  # its content is given as `password`
     query: str  # may hold {since}
-    rows_max: PositiveInt = 200_000
-    poll_seconds: PositiveFloat = 60.0
-    since_field: str = ""
-    since_first: str = "0"
+    rows_max: PositiveInt = 200_000  # of one answer; more is an error, and nothing is taken
+    poll_seconds: PositiveFloat = 60.0  # between two queries
+    since_field: str = ""  # the column whose largest value so far stands for {since}
+    since_first: str = "0"  # what stands for {since} at the first start
 
 
 class MappedOptions(Settings, frozen=True, kw_only=True):
@@ -78,9 +78,9 @@ class MappedOptions(Settings, frozen=True, kw_only=True):
     rest: RestSettings | None = None
     sql: SqlSettings | None = None
     complete: bool = False  # rest, sql: an answer is all open alarms; those not in it have ended
-    pause_seconds_max: PositiveFloat = 600.0
-    alarms_max: PositiveInt = 100_000
-    series_max: PositiveInt = 100_000
+    pause_seconds_max: PositiveFloat = 600.0  # between tries while there is trouble
+    alarms_max: PositiveInt = 100_000  # open at one time; more are refused and counted
+    series_max: PositiveInt = 100_000  # of samples; more are counted, and not followed
 
 
 class MappedSource:

@@ -49,15 +49,15 @@ class PmFilesOptions(Settings, frozen=True, kw_only=True):
     """`[sources.<name>.options]` of kind "pm-files"."""
 
     folder: str  # where files are dropped
-    patterns: tuple[str, ...] = ("*.xml", "*.xml.gz")
-    subfolders: bool = True
+    patterns: tuple[str, ...] = ("*.xml", "*.xml.gz")  # names of files that are read
+    subfolders: bool = True  # look into folders below it, too
     done_folder: str = ""  # default: `done` in the folder
     failed_folder: str = ""  # default: `failed` in the folder
     after: Literal["move", "delete"] = "move"  # what becomes of a file that was read
-    poll_seconds: PositiveFloat = 10.0
+    poll_seconds: PositiveFloat = 10.0  # how often the folder is looked at
     settle_seconds: float = 5.0  # so long a file must stand still before it is read
     file_bytes_max: PositiveInt = 4 * 1024**3  # unpacked; a longer one has failed
-    files_per_poll_max: PositiveInt = 1000
+    files_per_poll_max: PositiveInt = 1000  # the rest waits for the next look
     contents_kept_max: PositiveInt = 20_000  # files known as read; older repeats would count again
     periods_kept_max: PositiveInt = 50_000  # objects and periods known as told, for corrections
     time_zone: str = "UTC"  # of times that state none
@@ -70,7 +70,7 @@ class PmFilesOptions(Settings, frozen=True, kw_only=True):
     units: dict[str, str] = {}  # UCUM units of counters and KPIs
     counters: tuple[str, ...] = ("*",)  # which become series; KPIs see all of them
     kpi_objects_max: PositiveInt = 200_000  # of one file
-    series_max: PositiveInt = 200_000
+    series_max: PositiveInt = 200_000  # more are counted, and not followed
 
 
 @dataclass(slots=True)

@@ -75,16 +75,16 @@ KEPT = {
 class SpectrumOptions(PeerSettings, frozen=True, kw_only=True):
     """`[sources.<name>.options]` of kind "spectrum"; `url` ends in /spectrum/restful."""
 
-    format: Literal["json", "xml"] = "json"
+    format: Literal["json", "xml"] = "json"  # of answers
     landscapes: tuple[str, ...] = ()  # handles, such as "0x100000"; empty = all
     attributes: tuple[str, ...] = ()  # more attribute ids, kept with the alarm
     subscription: bool = False  # pull new alarms from a subscription instead of asking by time
-    poll_seconds: PositiveFloat = 30.0
-    resync_seconds: PositiveFloat = 120.0
+    poll_seconds: PositiveFloat = 30.0  # how often what changed is asked for
+    resync_seconds: PositiveFloat = 120.0  # how often all open alarms are read and compared
     pause_seconds_max: PositiveFloat = 600.0  # between tries while there is trouble
-    page_alarms: PositiveInt = 1_000
-    pages_max: PositiveInt = 500
-    alarms_max: PositiveInt = 200_000
+    page_alarms: PositiveInt = 1_000  # in one answer
+    pages_max: PositiveInt = 500  # of one list
+    alarms_max: PositiveInt = 200_000  # open at one time; more are refused and counted
     clock_tolerance_seconds: PositiveFloat = 300.0  # beyond: its clock is off, times are corrected
     severities: dict[str, str] = {}  # {"1": "warning"}: another meaning than the usual
 

@@ -17,7 +17,7 @@ class SyslogOptions(Settings, frozen=True, kw_only=True):
     # message of a burst then waits for the next, or a second.
     multi_line: bool = False
     lines_per_second_max: int = 50_000  # more are shed, debug first; alarms never; 0 = no limit
-    hosts_max: PositiveInt = 16_384
+    hosts_max: PositiveInt = 16_384  # who log; lines of more have no counts of their own
     words_max: PositiveInt = 16_384  # programs and message ids
     patterns_max: PositiveInt = 8192  # the least recently used give way
     variety: PositiveInt = 6  # so many lines that differ in one word are one pattern (3 to 8)

@@ -36,11 +36,11 @@ _CAUSES = {"".join(filter(str.isalnum, name.lower())): name for name in CAUSE_NU
 class Tmf642Options(PeerSettings, frozen=True, kw_only=True):
     """`[sources.<name>.options]` of kind "tmf642"; `url` ends in /tmf-api/alarmManagement/v4 or alike."""
 
-    poll_seconds: PositiveFloat = 60.0
-    pause_seconds_max: PositiveFloat = 600.0
-    page_alarms: PositiveInt = 500
-    pages_max: PositiveInt = 500
-    alarms_max: PositiveInt = 100_000
+    poll_seconds: PositiveFloat = 60.0  # how often the list is read
+    pause_seconds_max: PositiveFloat = 600.0  # between tries while there is trouble
+    page_alarms: PositiveInt = 500  # in one answer
+    pages_max: PositiveInt = 500  # of one list
+    alarms_max: PositiveInt = 100_000  # open at one time; more are refused and counted
     callback_url: str = ""  # where the other system reaches `callback`; empty = no hub is asked
     callback: HttpInputSettings | None = None  # what listens there
 

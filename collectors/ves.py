@@ -65,7 +65,7 @@ class VesOptions(HttpInputSettings, frozen=True, kw_only=True):
     heartbeat_seconds: PositiveFloat = 60.0  # of a function that does not say its interval
     heartbeats_missed: PositiveInt = 3  # so many in a row: alarm
     functions_max: PositiveInt = 10_000  # whose heartbeats and sequences are followed
-    series_max: PositiveInt = 200_000
+    series_max: PositiveInt = 200_000  # of measurements; more are counted, and not followed
     recent_max: PositiveInt = 20_000  # measurements remembered, so that one sent again counts once
     clock_tolerance_seconds: PositiveFloat = 300.0  # beyond: samples count at their arrival
     suspect_values: Literal["drop", "keep"] = "drop"  # numbers their sender does not trust

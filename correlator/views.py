@@ -48,8 +48,9 @@ class OwnViewSettings(Settings, frozen=True, kw_only=True):
     """`[views.own.NAME]`: a view of the user's own, over flow records."""
 
     key: tuple[str, ...]  # such as ["source_as", "destination_as"], ["exporter", "vlan_id"]
+    # what is counted by that key: docs/extend.md lists them
     measures: tuple[str, ...] = ("octets", "packets", "flows")
-    keys_per_tick_max: PositiveInt = 4096
+    keys_per_tick_max: PositiveInt = 4096  # more keys than that in a tick are one row, __other__
     talkers: int = 0  # size of the sample of records kept as evidence for each tick
 
 
@@ -179,16 +180,16 @@ class SampleViewSettings(Settings, frozen=True, kw_only=True):
     """`[views.samples]`: sampled series, such as polled counters."""
 
     tick_seconds: float = 0.0  # 0 = as views.tick_seconds, but 60 at most
-    lateness_seconds: float = 5.0
-    series_max: PositiveInt = 100_000
+    lateness_seconds: float = 5.0  # a tick waits so long for samples that come late
+    series_max: PositiveInt = 100_000  # more are counted, and not followed
 
 
 class SlowSampleViewSettings(Settings, frozen=True, kw_only=True):
     """`[views.slow_samples]`: what comes each quarter of an hour, such as PM files."""
 
-    tick_seconds: PositiveFloat = 900.0
-    lateness_seconds: float = 600.0
-    series_max: PositiveInt = 20_000
+    tick_seconds: PositiveFloat = 900.0  # the granularity period of PM files
+    lateness_seconds: float = 600.0  # files come so long after their period
+    series_max: PositiveInt = 20_000  # more are counted, and not followed
 
 
 def sample_view(name: str, settings: SampleViewSettings | SlowSampleViewSettings) -> View:

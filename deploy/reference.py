@@ -1,44 +1,72 @@
 """Writes docs/configure.md, commands.md and metrics.md from the code. Run it after a setting changed."""
 
 import ast
+import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from runtime.mistakes import known_keys
+from alerting.sinks import SINKS
+from collectors.registry import COLLECTORS
+from collectors.sources import SOURCES
+from detectors.registry import DETECTORS
+from runtime.described import Option, options_of
 from tocsin.cli import VERBS
 from tocsin.config import Config
+
+if TYPE_CHECKING:
+    from runtime.registry import Registry
 
 DOCS = Path(__file__).parents[1] / "docs"
 PACKAGES = ("runtime", "collectors", "correlator", "detectors", "alerting", "history", "tocsin")
 
 
-def default_of(key: str) -> tuple[str, str]:
-    """Return (type, default) of a dotted key as text."""
-    kind: Any = Config
-    text = ("", "")
-    for part in key.split("."):
-        if part == "*":
-            continue
-        field = next(f for f in msgspec.structs.fields(kind) if f.encode_name == part)
-        shown = field.default if field.default is not msgspec.NODEFAULT else "required"
-        if field.default_factory is not msgspec.NODEFAULT:
-            shown = "see text"
-        name = getattr(field.type, "__name__", str(field.type)).replace("typing.", "")
-        text = (
-            name if "Annotated" not in str(field.type) else str(field.type.__origin__.__name__),
-            str(shown),
-        )
-        inner = field.type
-        for argument in getattr(inner, "__args__", ()):
-            if isinstance(argument, type) and issubclass(argument, msgspec.Struct):
-                inner = argument
-        kind = inner
-    return text
+# What is configured by kind: (where it goes, the parts).
+PARTS: tuple[tuple[str, str, "Registry[Any]"], ...] = (
+    ("Collectors", "collectors.*.options", COLLECTORS),
+    ("Sources", "sources.*.options", SOURCES),
+    ("Detectors", "detection.detectors.*.options", DETECTORS),
+    ("Sinks", "alerting.sinks.*.options", SINKS),
+)
+
+
+def settings_table(options: Iterable[Option]) -> list[str]:
+    """Return a table of what can be set."""
+    lines = ["| key | type | default | what it is |", "|---|---|---|---|"]
+    for one in options:
+        default = "required" if one.required else toml(one.default)
+        what = one.what.replace("|", "\\|")
+        lines.append(f"| `{one.key}` | {one.type} | {default} | {what} |")
+    return lines
+
+
+def toml(value: Any) -> str:
+    """Return a default as it would stand in the file."""
+    text = json.dumps(value, ensure_ascii=False)
+    return f"`{text}`" if value not in (None, "", [], {}) else "(empty)"
+
+
+def configure() -> list[str]:
+    """Return docs/configure.md."""
+    lines = [
+        "# Configuration",
+        "",
+        "TOML file, then `TOCSIN_TABLE__KEY` in the environment, then flags. `*` is a name of your",
+        "choice. `tocsin config check` says what is wrong with a file, `tocsin config show` what counts.",
+        "",
+        *settings_table(options_of(Config)),
+    ]
+    for title, place, registry in PARTS:
+        lines += ["", f"## {title}: `{place}`, by kind"]
+        for kind in sorted(registry.ours):
+            part = registry.get(kind)
+            options = list(options_of(part.options))
+            lines += ["", f"### {kind}", "", f"{part.title[:1].upper()}{part.title[1:]}."]
+            lines += ["", *settings_table(options)] if options else ["No options."]
+    return lines
 
 
 def metrics() -> dict[str, tuple[str, str, str]]:
@@ -67,23 +95,7 @@ def _text(node: ast.expr) -> str:
 
 def main() -> None:
     """Write the files."""
-    keys = known_keys(Config)
-    leaves = [k for k in keys if not any(other.startswith(k + ".") for other in keys)]
-    lines = [
-        "# Configuration",
-        "",
-        "TOML file, then `TOCSIN_TABLE__KEY` in the environment, then flags. `*` is a name of your",
-        "choice. `tocsin config check` says what is wrong with a file, `tocsin config show` what counts.",
-        "",
-        "| key | type | default |",
-        "|---|---|---|",
-    ]
-    for key in leaves:
-        kind, default = default_of(key)
-        lines.append(
-            f"| `{key}` | {kind.replace('|', ' or ')} | {default.replace('|', ' or ') or '(empty)'} |"
-        )
-    (DOCS / "configure.md").write_text("\n".join(lines) + "\n", "utf-8")
+    (DOCS / "configure.md").write_text("\n".join(configure()) + "\n", "utf-8")
     lines = [
         "# Commands",
         "",

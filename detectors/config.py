@@ -45,12 +45,12 @@ class LogSettings(Settings, frozen=True, kw_only=True):
 class LimitSettings(Settings, frozen=True, kw_only=True):
     """`[detection.forecast.limits.<name>]`: what hurts when a series passes it."""
 
-    view: str
+    view: str  # which series: of this view, such as "interface" or "sample"
     measure: str = "value"  # of a flow view: octets, packets, flows, ...
     metric: str = "*"  # of a sampled series, with * and ?
-    entity: str = "*"
+    entity: str = "*"  # and of these entities, with * and ?
     above: float | None = None  # one of the two; per second where it is a rate
-    below: float | None = None
+    below: float | None = None  # the other one
     # What the limit is a multiple of: "" nothing, "capacity" the interface's speed in octets/s (from the
     # map, else the sampled metric `speed`), "usual" what is usual at that hour, else a sampled metric of
     # the same entity.
@@ -74,7 +74,7 @@ LIMITS = {
 class ForecastSettings(Settings, frozen=True, kw_only=True):
     """`[detection.forecast]`: predicted alerts."""
 
-    enabled: bool = True
+    enabled: bool = True  # false: nothing is predicted
     series_max: PositiveInt = 20_000  # series with a limit; 1.6 KB each
     step_seconds: PositiveFloat = 120.0  # of the fast pace; the slow one is an hour
     probability: Share = 0.9  # of passing the limit within what is looked ahead
@@ -95,11 +95,10 @@ class DetectionSettings(Settings, frozen=True, kw_only=True):
     warmup_ticks: PositiveInt = 60  # a younger series raises nothing by its own baseline
     warmup_seconds: PositiveFloat = 3_600.0  # and one that has lived for less
     silent_ticks: PositiveInt = 2  # ticks without a record before silence is a fault
-    digest_rows_per_hour_max: PositiveInt = 500
     # Half-lives of what is learned, in seconds of observed time.
     level_half_life_seconds: PositiveFloat = 86_400.0
-    local_half_life_seconds: PositiveFloat = 1_800.0
-    spread_half_life_seconds: PositiveFloat = 21_600.0
+    local_half_life_seconds: PositiveFloat = 1_800.0  # of the level that is followed within a day
+    spread_half_life_seconds: PositiveFloat = 21_600.0  # of how far values lie from their level
     # While a series is anomalous only every n-th tick is learned: an attack of an hour must not
     # become normal, a migrated customer must in the end.
     learn_every_when_anomalous: PositiveInt = 60

@@ -29,8 +29,8 @@ class RiverOptions(Settings, frozen=True, kw_only=True):
     """Options of kind "river"."""
 
     model: str  # import path: river.anomaly.HalfSpaceTrees
-    view: str
-    measure: str
+    view: str  # whose series are scored
+    measure: str  # which of its measures
     params: dict[str, Any] = {}  # of the model's constructor
 
 

@@ -25,10 +25,10 @@ P_BEYOND = 1e-12  # a limit is no matter of chance
 class ThresholdOptions(Settings, frozen=True, kw_only=True):
     """Options of kind "threshold". Limits are per second for totals (octets, packets, flows)."""
 
-    view: str
-    measure: str
-    above: float | None = None
-    below: float | None = None
+    view: str  # whose series are watched
+    measure: str  # which of its measures
+    above: float | None = None  # one of the two, or both
+    below: float | None = None  # the other one
 
 
 class ThresholdDetector:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from runtime.mistakes import NOT_STARTED, Origin, structs_in, understand, wrong
+from runtime.mistakes import NOT_STARTED, Origin, understand, wrong
 
 T = TypeVar("T")
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
@@ -115,31 +115,3 @@ def _read_value(text: str) -> Any:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def defaults_of(kind: Any, prefix: str = "") -> list[tuple[str, str, Any]]:
-    """Return (dotted key, type, default) of every option of a struct; None where it must be given.
-
-    Structs that have a default are shown by their own options; those in named tables with `*`.
-    """
-    found: list[tuple[str, str, Any]] = []
-    for field in msgspec.structs.fields(kind):
-        name = f"{prefix}{field.encode_name}"
-        inside = structs_in(field.type)
-        for inner, path in inside:
-            found += defaults_of(inner, f"{name}.{path}")
-        if not inside:
-            default = field.default
-            if field.default_factory is not msgspec.NODEFAULT:
-                default = field.default_factory()
-            if default is msgspec.NODEFAULT:
-                default = None
-            found.append((name, _type_name(field.type), msgspec.to_builtins(default)))
-    return found
-
-
-def _type_name(annotation: Any) -> str:
-    plain = getattr(annotation, "__origin__", annotation)
-    if plain is Annotated:
-        plain = annotation.__args__[0]
-    return str(getattr(plain, "__name__", plain))

@@ -20,22 +20,27 @@ ENVIRONMENT = "TOCSIN_PROCESS_SETTINGS"
 class NodeSettings(Settings, frozen=True, kw_only=True):
     """`[node]`"""
 
-    profile: Literal["sensor", "site", "core"] = "site"
+    profile: Literal["sensor", "site", "core"] = (
+        "site"  # what runs, and how much of it: docs/architecture.md
+    )
     state_dir: str = ""  # default: TOCSIN_STATE_DIR, /var/lib/tocsin, ~/.local/state/tocsin
-    seed: int = 0
+    seed: int = 0  # of everything that is drawn at random: same input, same seed, same alerts
     workers: PositiveInt = 1  # processes that receive and decode; an exporter is always on one
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = (
+        "info"  # the least that is written to the log
+    )
+    # of disk; beyond it the oldest segments go
     journal_bytes_max: PositiveInt = 2 * 1024**3
-    journal_segment_bytes: PositiveInt = 64 * 1024**2
-    journal_segment_seconds: PositiveFloat = 600.0
-    checkpoint_seconds: PositiveFloat = 600.0
+    journal_segment_bytes: PositiveInt = 64 * 1024**2  # a segment is closed at this size,
+    journal_segment_seconds: PositiveFloat = 600.0  # and at this age
+    checkpoint_seconds: PositiveFloat = 600.0  # a restart replays at most about so much
     raw_ring_bytes: int = 64 * 1024**2  # the newest raw datagrams, for bug reports; 0 = none
 
 
 class ApiSettings(Settings, frozen=True, kw_only=True):
     """`[api]`"""
 
-    listen: str = "127.0.0.1:8470"
+    listen: str = "127.0.0.1:8470"  # the console and the REST API
     sql_listen: str = "127.0.0.1:8123"  # the SQL door, ClickHouse's HTTP interface; "" = none
     token_file: str = ""  # one token a line; needed to listen on anything but loopback
     metrics_listen: str = "127.0.0.1:8470"  # profile sensor: the gate serves metrics and health

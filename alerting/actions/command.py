@@ -47,13 +47,12 @@ class CommandOptions(Settings, frozen=True, kw_only=True):
     """What is run; `${host}`, `${attacker}`, `${protocol}`, `${source_port}`, `${destination_port}`
     name the busiest talker, beside all fields that templates have."""
 
-    run: tuple[str, ...]
+    run: tuple[str, ...]  # the program and its arguments; no shell
     undo: tuple[str, ...] = ()  # empty: what is done stays
     dry_run: bool = False  # say what would be run, and run nothing
-    allowed: tuple[
-        str, ...
-    ] = ()  # prefixes that addresses must lie in; empty = no address may be used
-    in_force_max: PositiveInt = 20
+    # Prefixes that addresses must lie in; empty = no address may be used.
+    allowed: tuple[str, ...] = ()
+    in_force_max: PositiveInt = 20  # more are not run, and said
 
 
 class CommandAction:

@@ -27,12 +27,12 @@ OUTPUT_BYTES_MAX = 4 * 1024 * 1024  # of one command
 class DiagnosticsOptions(Settings, frozen=True, kw_only=True):
     """How routers are reached and what they are asked."""
 
-    commands: tuple[str, ...]
-    login: str
-    key_file: str
-    known_hosts: str
+    commands: tuple[str, ...]  # what a router is asked, one after the other
+    login: str  # user name there
+    key_file: str  # the private key
+    known_hosts: str  # file of the routers' host keys; others are not trusted
     hosts: dict[str, str] = {}  # node: address; a node that is not here is reached by its name
-    port: Port = 22
+    port: Port = 22  # of SSH
     bundles_max: PositiveInt = 200  # the oldest go
 
 

@@ -20,7 +20,7 @@ from telemetry.errors import ConfigError, TransientError
 class KafkaOptions(Settings, frozen=True, kw_only=True):
     """Where to, and what librdkafka should know besides."""
 
-    topic: str = "tocsin.alerts"
+    topic: str = "tocsin.alerts"  # where alerts are written, keyed by alarm
     producer: dict[str, str | int | bool] = {}  # librdkafka's own settings by name
 
 

@@ -34,8 +34,8 @@ REFUSED = (501, 550, 551, 552, 553, 554, 555)
 class MailOptions(Settings, frozen=True, kw_only=True):
     """Who writes to whom."""
 
-    sender: str
-    to: tuple[str, ...]
+    sender: str  # address in From
+    to: tuple[str, ...]  # who get it
     domain: str = "tocsin.invalid"  # right of the @ in Message-IDs
     pictures: str = ""  # the API's root, http://127.0.0.1:8470: mails then show the series
     pictures_token_file: str = ""  # a token of that API, where it wants one

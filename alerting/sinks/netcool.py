@@ -33,8 +33,8 @@ TIMES = ("FirstOccurrence", "LastOccurrence")
 class NetcoolOptions(Settings, frozen=True, kw_only=True):
     """Where rows go, and what is as large as the site's schema allows."""
 
-    table: str = "alerts/status"
-    text_characters_max: int = 255
+    table: str = "alerts/status"  # database and table of the ObjectServer
+    text_characters_max: int = 255  # longer texts are cut there
 
 
 class NetcoolSink:

@@ -36,8 +36,8 @@ class IncidentOptions(Settings, frozen=True, kw_only=True):
     """How our records look."""
 
     user: str = SOURCE  # our login there: what it wrote is not news to us
-    close_code: str = "Resolved by caller"
-    assignment_group: str = ""
+    close_code: str = "Resolved by caller"  # of a ticket that Tocsin closes
+    assignment_group: str = ""  # of a new ticket; empty = by their rules
 
 
 class Incidents:

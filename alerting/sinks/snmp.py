@@ -55,11 +55,13 @@ BOOTS_EPOCH_SECONDS = 1_600_000_000  # engine boots grow from start to start wit
 class SnmpOptions(Settings, frozen=True, kw_only=True):
     """How notifications are sent."""
 
-    version: Literal["2c", "3"] = "2c"
-    notify: Literal["inform", "trap"] = "inform"
-    retries: int = 2
+    version: Literal["2c", "3"] = "2c"  # of SNMP
+    notify: Literal["inform", "trap"] = (
+        "inform"  # an inform is answered, a trap is sent and forgotten
+    )
+    retries: int = 2  # of an inform that is not answered, within one attempt
     engine_id: str = "80004fb805746f6373696e"  # hex; RFC 3411: text "tocsin" of enterprise 20408
-    auth_protocol: Literal["sha", "sha224", "sha256", "sha384", "sha512"] = "sha256"
+    auth_protocol: Literal["sha", "sha224", "sha256", "sha384", "sha512"] = "sha256"  # of version 3
     # The last two make short keys longer as Cisco does.
     privacy_protocol: Literal["aes128", "aes192", "aes256", "aes192c", "aes256c"] = "aes128"
     privacy_file: str = ""  # "" = authenticated but not encrypted

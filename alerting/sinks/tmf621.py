@@ -31,7 +31,7 @@ NAME_CHARACTERS_MAX = 255
 class TicketOptions(Settings, frozen=True, kw_only=True):
     """How our tickets look."""
 
-    ticket_type: str = "networkIncident"
+    ticket_type: str = "networkIncident"  # of a new ticket
     user: str = SOURCE  # the author of our notes
 
 

@@ -63,7 +63,7 @@ CHANGED = "AlarmAttributeValueChangeEvent"
 class Tmf642Options(Settings, frozen=True, kw_only=True):
     """Where it listens, and who is told without having asked."""
 
-    listen: str = "127.0.0.1:8642"
+    listen: str = "127.0.0.1:8642"  # host:port where others ask
     base_url: str = ""  # what stands in hrefs; default: http://<listen>
     listeners: tuple[str, ...] = ()  # callbacks that are always subscribed
 

@@ -33,7 +33,7 @@ class WebhookOptions(Settings, frozen=True, kw_only=True):
     authorization: str = (
         "Bearer"  # before the token in the header Authorization, "GenieKey" for JSM
     )
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = {}  # more headers of each request
     cleared_url: str = ""  # where clears go, if elsewhere; may name fields: .../${id}/close
 
 

@@ -24,23 +24,25 @@ ALL = "all"
 class Credential(Settings, frozen=True, kw_only=True):
     """`[sources.<name>.options.credentials.<credential>]`."""
 
-    version: Literal["v1", "v2c", "v3"] = "v2c"
+    version: Literal["v1", "v2c", "v3"] = "v2c"  # of SNMP
     community_file: str = ""  # of v1 and v2c; "" = public
     user: str = ""  # of v3
-    auth: str = ""
-    auth_password_file: str = ""
-    priv: str = ""
-    priv_password_file: str = ""
+    auth: str = ""  # of v3: md5, sha, sha224, sha256, sha384, sha512; "" = none
+    auth_password_file: str = ""  # its content is the password, eight characters or more
+    priv: str = ""  # of v3: des, aes, aes192, aes256, aes192c, aes256c; "" = none
+    priv_password_file: str = ""  # likewise, of the encryption
 
 
 class DeviceSettings(Settings, frozen=True, kw_only=True):
     """A device, in `devices` or as `[[device]]` of `devices_file`."""
 
-    address: str
+    address: str  # IPv4 or IPv6, or a host name
     name: str = ""  # what it is called; "" = its address
-    port: Port = 161
-    credential: str = "default"
-    profiles: tuple[str, ...] = (ALL,)
+    port: Port = 161  # UDP
+    credential: str = "default"  # name of one in `credentials`
+    profiles: tuple[str, ...] = (
+        ALL,
+    )  # what is asked: "interface", "host", ...; "all" = what fits the device
     interval_seconds: float = 0.0  # 0 = that of the source
 
 
@@ -51,19 +53,19 @@ class PollOptions(Settings, frozen=True, kw_only=True):
     devices_file: str = ""  # TOML of [[device]] tables, beside those above
     credentials: dict[str, Credential] = {}
     profile_files: list[str] = []  # profiles of your own, named by their files
-    mib_files: list[str] = []
-    interval_seconds: PositiveFloat = 60.0
-    timeout_seconds: PositiveFloat = 2.0
-    tries: PositiveInt = 2
+    mib_files: list[str] = []  # names for profiles: MIB modules, as files
+    interval_seconds: PositiveFloat = 60.0  # between two polls of a device
+    timeout_seconds: PositiveFloat = 2.0  # an answer that takes longer is lost
+    tries: PositiveInt = 2  # of one request
     pause_seconds_max: PositiveFloat = (
         900.0  # a device that does not answer is asked again after it
     )
     down_after: PositiveInt = 3  # polls in vain until an alarm says so
     concurrency_max: PositiveInt = 128  # devices asked at the same time
-    devices_max: PositiveInt = 10_000
+    devices_max: PositiveInt = 10_000  # more are a mistake in the configuration
     rows_max: PositiveInt = 10_000  # of one table of one device
     repetitions: PositiveInt = 25  # rows in one answer to a bulk request
-    series_max: PositiveInt = 500_000
+    series_max: PositiveInt = 500_000  # more are counted, and not followed
     waiting_max: PositiveInt = 2_000_000  # samples kept while the node is away
 
 

@@ -13,9 +13,9 @@ class TrapUser(Settings, frozen=True, kw_only=True):
     """`[collectors.<name>.options.users.<user>]`: one SNMPv3 user."""
 
     auth: str = ""  # md5, sha, sha224, sha256, sha384, sha512; "" = noAuthNoPriv
-    auth_password_file: str = ""
+    auth_password_file: str = ""  # its content is the password, eight characters or more
     priv: str = ""  # des, aes, aes192, aes256, aes192c, aes256c (Cisco's longer keys)
-    priv_password_file: str = ""
+    priv_password_file: str = ""  # likewise, of the encryption
 
 
 class TrapOptions(Settings, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from deploy.reference import configure
 from runtime.mistakes import known_keys
 from tocsin.cli import VERBS
 from tocsin.config import Config
@@ -15,10 +16,12 @@ def headings(name: str) -> set[str]:
     return set(re.findall(r"^\| `([^`]+)`", text, re.MULTILINE))
 
 
-def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
+def test_every_setting_is_documented_as_the_code_says_it_today() -> None:
+    text = (DOCS / "configure.md").read_text("utf-8")
+    assert text == "\n".join(configure()) + "\n", "run `python deploy/reference.py`"
     leaves = set(known_keys(Config))
     leaves -= {key for key in leaves if any(other.startswith(key + ".") for other in leaves)}
-    assert headings("configure.md") == leaves
+    assert headings("configure.md") >= leaves
 
 
 def test_every_verb_is_documented() -> None:

@@ -83,11 +83,17 @@ def found(kinds: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
 
 
 def _fields(settings: type["Settings"]) -> list[dict[str, Any]]:
-    from runtime.settings import defaults_of
+    from runtime.described import options_of
 
     return [
-        {"name": name, "type": kind_of, "default": default}
-        for name, kind_of, default in defaults_of(settings)
+        {
+            "name": one.key,
+            "type": one.type,
+            "default": one.default,
+            "required": one.required,
+            "what": one.what,
+        }
+        for one in options_of(settings)
     ]
 
 
@@ -110,7 +116,7 @@ def table(rows: list[dict[str, Any]], *, options: bool) -> Iterator[str]:
 
 def _lines(fields: list[dict[str, Any]], margin: str) -> Iterator[str]:
     for one in fields:
-        default = json.dumps(one["default"])
-        yield f"{margin}  {one['name']:<34} {one['type']:<8} {default}"
+        default = "required" if one["required"] else json.dumps(one["default"])
+        yield f"{margin}  {one['name']:<32} {one['type']:<6} {default:<10} {one['what']}"
     if not fields:
         yield f"{margin}  none"

@@ -48,10 +48,11 @@ def show(path: Path | None) -> None:
 
 @config.command()
 def schema() -> None:
-    """Print every key with its type and default."""
+    """Print every key with its type, default and meaning, as a JSON schema."""
     import msgspec
 
+    from runtime.described import schema_of
     from tocsin.config import Config
 
-    made = msgspec.json.encode(msgspec.json.schema(Config))
+    made = msgspec.json.encode(schema_of(Config))
     click.echo(msgspec.json.format(made, indent=2).decode())

@@ -7,7 +7,6 @@ import pytest
 
 from collectors.registry import COLLECTORS
 from collectors.sources import SOURCES
-from runtime.settings import PositiveInt, Settings, defaults_of
 from tocsin.cli.collectors import collectors
 
 
@@ -23,7 +22,7 @@ def test_every_collector_and_source_is_listed_with_its_options() -> None:
         assert row["runs_in"] == ("node" if kind in COLLECTORS.ours else "gate")
         assert row["sheds"], f"{kind} does not say what it sheds under load"
         for option in (*row["options"], *row["decoder"]):
-            assert set(option) == {"name", "type", "default"}
+            assert set(option) == {"name", "type", "default", "required", "what"}
     assert rows["flow"]["transports"] == ["udp"]
     assert rows["bmp"]["transports"] == ["tcp", "tls"]
     assert rows["bmp"]["ports"]["tcp"][0] == 11019
@@ -47,17 +46,3 @@ def test_an_unknown_kind_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="'nonsense'"):
         click.testing.CliRunner().invoke(collectors, ["list", "nonsense"], catch_exceptions=False)
-
-
-def test_options_are_told_with_type_and_default() -> None:
-    class Inner(Settings, frozen=True, kw_only=True):
-        name: str
-
-    class Options(Settings, frozen=True, kw_only=True):
-        size: PositiveInt = 4
-        hosts: tuple[str, ...] = ("a",)
-        peers: dict[str, Inner] = {}
-
-    assert defaults_of(Options) == [
-        ("size", "int", 4), ("hosts", "tuple", ("a",)), ("peers.*.name", "str", None),
-    ]  # fmt: skip
