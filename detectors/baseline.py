@@ -10,8 +10,11 @@ seconds will show. The profile is written once per visit of an hour, from an acc
 quantised average per sample would stand still. Two averages of actual / expected, of ten minutes
 and of an hour, show slow rises.
 
-Blind to seasons other than the day and the weekend, and to any rise slower than the slow level
-follows.
+What lies between the local level and the profile is no deviation: a series that comes back to what is
+usual at this hour, after a leak of hours or a detour, is no news.
+
+Blind to seasons other than the day and the weekend, to any rise slower than the slow level
+follows, and to what only brings a series back to its profile.
 
 Source: compound Poisson traffic (variance proportional to the mean); a fast local level is worth
 more than a season (notes on our prototype, docs/adr).
@@ -109,6 +112,10 @@ def expect(
         base = _base(profile, visits, state, i, slot, other, share)
         expected = abs(base) * float(state[i, LOCAL])
         noise = _noise(state, i, expected, span_s)
+        if base > 0.0 and abs(expected - base) > noise + FLOOR * expected:
+            # Far from its profile: what lies between is nearer to the usual, and no deviation.
+            low, high = min(base, expected), max(base, expected)
+            expected = min(max(value[n], low), high) if np.isfinite(value[n]) else expected
         lost = min(max(float(lost_share[n]), 0.0), 1.0)
         moved = min(max(float(moved_share[n]), 0.0), 1.0)
         out_expected[n] = expected

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from correlator.views import views_for
+from detectors import baseline
 from detectors.config import DetectionSettings
 from detectors.life import STAGES, counts
 from detectors.seasonal import SeasonalBaseline
@@ -125,6 +126,20 @@ def test_an_attack_of_an_hour_does_not_become_normal(week: Callable[[], Life]) -
     assert life.expected[ODD] < 1.3 * usual_at(begin + HOUR)
     life.play(range(begin + HOUR, begin + 2 * HOUR), usual)
     assert life.told_of(ODD, begin + HOUR + 8) == [], "and calm soon after"
+
+
+@pytest.mark.parametrize("height", [2.5, 0.4])
+def test_coming_back_to_the_usual_is_no_news(week: Callable[[], Life], height: float) -> None:
+    """The local level has followed a leak of hours, or a slow fall; then all is as it was."""
+    life, begin, width = week(), 9 * DAY + 10 * HOUR, len(VIEW.scored)
+    life.play(range(9 * DAY, begin), usual)
+    model = life.stage._models["interface"]
+    model.rows["state"][ODD * width : (ODD + 1) * width, baseline.LOCAL] = height
+    life.play(range(begin, begin + 4 * HOUR), usual)
+    assert life.told_of(ODD) == []
+    assert life.expected[ODD] == pytest.approx(usual_at(begin + 4 * HOUR), rel=0.15)
+    life.play(range(begin + 4 * HOUR, begin + 5 * HOUR), with_odd(lambda k: 1.0 / height))
+    assert life.told_of(ODD), "what goes beyond it is told as ever"
 
 
 def test_a_new_normal_is_learned_within_three_days(week: Callable[[], Life]) -> None:
