@@ -135,7 +135,7 @@ class Outlooks:
         n = self.places
         out = np.zeros((n, 6))
         kernels.breach(
-            step, self.steps_s[pace], LEADS[pace], self.sign[:n], self.limit[:n],
+            step, self.steps_s[pace], pace, LEADS[pace], self.sign[:n], self.limit[:n],
             self.usual_times[:n], self.logs[:n], self.hours, self.seen,
             self._arrays[f"error{pace}"], self._arrays[f"now{pace}"], out,
         )  # fmt: skip

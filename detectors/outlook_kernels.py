@@ -5,7 +5,8 @@ day, and steps of an hour, whose trend is that of the same hours from day to day
 and 24 steps ago is held against what came, beside seasonal naive (the same hour yesterday; the last
 value where there is no yesterday): the mean errors are the width of the next forecast, and its licence.
 
-A trend counts only where its older and its newer half agree: a step is no trend. How sure it is comes from
+A trend counts only where its older and its newer half agree, and at the fast pace where a straight line
+explains more than one step would: a step is no trend. How sure it is comes from
 the spread of its differences and, at the fast pace, from how large such trends usually are by chance in this
 series: that holds whatever its noise is like, also where neighbouring steps are alike. What is doubted of a
 trend widens the forecast the further it goes. Values may be logarithms; growth goes on in a straight line of
@@ -41,6 +42,7 @@ SEASON_GAIN = 0.3
 SHRINK_LEVEL, SHRINK_TREND = 16.0, 81.0  # sigmas to the fourth at which half is believed
 MAD_TO_SIGMA, MAE_TO_SIGMA = 1.4826, 1.2533
 WORK = 24
+MOST_AHEAD = 600.0  # of a logarithm: its plain value is a number
 USUAL_GAIN = 0.002  # of the usual size of a trend: 16 hours of two minutes
 USUAL_MIN = 36.0  # trends seen before one may be sure
 USUAL_MOST = 3.0  # times the usual size that one trend teaches: a fault must not become usual
@@ -117,11 +119,47 @@ def _climb(ring, hours, whole, i, step, step_s):  # type: ignore[no-untyped-def]
 
 
 @inline
+def _is_step(ring, hours, whole, i, step, step_s):  # type: ignore[no-untyped-def]
+    """Whether one step explains more of the last twice twelve values than a straight line does."""
+    n, total, times, squares, products = 0, 0.0, 0.0, 0.0, 0.0
+    for k in range(2 * PAIRS):
+        x = np.float64(ring[i, (step - k) % ring.shape[1]])
+        if np.isfinite(x):
+            x -= _season(hours, whole, i, (step - k + 0.5) * step_s)
+            n += 1
+            total += x
+            times += k
+            squares += k * k
+            products += k * x
+    if n < PAIRS:
+        return False
+    spread = squares - times * times / n
+    together = products - times * total / n
+    line, best, newer, counted = together * together / spread, 0.0, 0.0, 0
+    for k in range(2 * PAIRS):
+        x = np.float64(ring[i, (step - k) % ring.shape[1]])
+        if np.isfinite(x) and counted < n - 1:
+            newer += x - _season(hours, whole, i, (step - k + 0.5) * step_s)
+            counted += 1
+            off = newer - total * counted / n
+            best = max(best, off * off * n / (np.float64(counted) * (n - counted)))
+    return best > line
+
+
+@inline
 def _ahead(level, slope, lead, logs):  # type: ignore[no-untyped-def]
     """The level so many steps ahead: a straight line, of the plain values also where logarithms are kept."""
     if logs and slope > 0.0:
         return level + math.log1p(slope * lead)
     return level + slope * lead
+
+
+@inline
+def _on(base, ahead, base_now, logs):  # type: ignore[no-untyped-def]
+    """What is over the usual now, on what is usual then: added where more is usual, not multiplied by it."""
+    if logs and ahead > 0.0 and base > base_now:
+        return base + math.log1p(math.expm1(min(ahead, MOST_AHEAD)) * math.exp(base_now - base))
+    return base + ahead
 
 
 @kernel(
@@ -187,7 +225,12 @@ def advance(
                 if not np.isfinite(level):
                     continue
                 was = np.float64(made[i, (step - lead) % KEPT, 1])
-                off = abs(y - usual - _ahead(level, was, lead, logs[i]))
+                ahead = _ahead(level, was, lead, logs[i])
+                if daily:
+                    off = abs(y - usual - ahead)
+                else:
+                    then = _season(hours, whole, i, middle_s - lead * step_s)
+                    off = abs(y - _on(usual, ahead, then, logs[i]))
                 naive = np.float64(ring[i, (step - lead) % size])
                 if whole:
                     naive = _season(yesterday, whole, i, middle_s)
@@ -276,6 +319,8 @@ def advance(
                 usual_trend[i, 1] = min(trends + 1.0, 1e6)
                 newer = _climb(ring, hours, whole, i, step, step_s)
                 older = _climb(ring, hours, whole, i, step - PAIRS, step_s)
+                if _is_step(ring, hours, whole, i, step, step_s):
+                    older = newer = 0.0
         slope = _halves(older, newer, slope)
         sure = abs(slope) / max(doubt, 1e-12 + 1e-6 * abs(slope))
         # What may be chance is forecast by so much less: a trend, and a level beside the usual day.
@@ -295,7 +340,9 @@ def advance(
         if daily and np.isfinite(y):
             hour = step % 24
             share = max(SEASON_GAIN, 1.0 / (np.float64(seen[i, hour]) + 1.0))
-            hours[i, hour] += share * (y - np.float64(hours[i, hour]))
+            d = y - np.float64(hours[i, hour])
+            # The mean of the plain values: an hour without any is not a usual of next to nothing.
+            hours[i, hour] += math.log1p(share * math.expm1(d)) if logs[i] and share < 1.0 else share * d
             yesterday[i, hour] = y
             if seen[i, hour] < 255:
                 seen[i, hour] += 1
@@ -318,12 +365,13 @@ def _sigma(error, i, lead):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    "i8(i8, f8, i8, const f8[::1], const f8[::1], const f8[::1], const u1[::1], const f4[:,::1],"
+    "i8(i8, f8, i8, i8, const f8[::1], const f8[::1], const f8[::1], const u1[::1], const f4[:,::1],"
     " const u1[:,::1], const f4[:,::1], const f4[:,::1], f8[:,::1])"
 )
 def breach(
     step: int,
     step_s: float,
+    daily: int,
     leads: int,
     sign: NDArray[np.float64],
     limit: NDArray[np.float64],
@@ -337,7 +385,7 @@ def breach(
 ) -> int:
     """Say of each series when and how likely it passes its limit within `leads` steps.
 
-    In      step, the last one that ended; sign float64[M], 1 = the limit is above, -1 = below, 0 = none;
+    In      step, the last one that ended; daily as for `advance`; sign float64[M], 1 = the limit is above, -1 = below, 0 = none;
             limit float64[M], and usual_times float64[M]: times the usual value that is added to it;
             logs uint8[M]; hours, seen, error, now as `advance` left them.
     Out     out float64[M, 6]: the highest probability, steps until it is .5, .05 and .95 (0 = not
@@ -360,10 +408,12 @@ def breach(
         if usual_times[i] != 0.0 and not whole:
             continue
         count += 1
+        now_base = _season(hours, whole, i, (step + 0.5) * step_s)
         for lead in range(1, leads + 1):
             base = _season(hours, whole, i, (step + lead + 0.5) * step_s)
             most = limit[i] + usual_times[i] * base
-            centre = base + _ahead(level, slope, np.float64(lead), logs[i])
+            ahead = _ahead(level, slope, np.float64(lead), logs[i])
+            centre = base + ahead if daily else _on(base, ahead, now_base, logs[i])
             sigma = math.hypot(_sigma(error, i, np.float64(lead)), doubt * lead)
             z = sign[i] * (centre - most) / sigma
             p = 0.0

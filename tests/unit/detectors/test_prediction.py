@@ -316,3 +316,25 @@ def test_no_prediction_is_shown_where_seasonal_naive_is_better() -> None:
         )
     assert not made
     assert world.stage.predictor.table()["limits"]["capacity"]["licensed_days"] < ROWS / 2
+
+
+def peaking(k: int) -> np.ndarray:
+    """Interfaces whose daily peak is at .6 to .85 of the limit; some were nearly empty once, some have few flows."""
+    random = np.random.default_rng([13, k])
+    peak = np.linspace(0.6, 0.85, ROWS) * 0.9 * SPEED / 8
+    wander = 1.0 + 0.04 * np.sin(np.arange(ROWS) + 2 * np.pi * k / DAY / 3.3)  # of days, by 4 %
+    shape = day_factor(k * TICK_S) / max(day_factor(j * TICK_S) for j in range(DAY))
+    value: np.ndarray = peak * shape * wander * np.exp(random.normal(0.0, 0.03, ROWS))
+    if k < DAY:  # some had nearly nothing on their first day, for hours
+        hours = np.array([6.0, 10.0, 14.0, 20.0])
+        value[4:8] *= np.exp(-12.0 * np.maximum(1.0 - np.abs(k / 12.0 - hours) / 3.0, 0.0))
+    value[8:12] *= 1e-4 * random.poisson(0.3, 4) / 0.3  # a flow in three ticks
+    return value
+
+
+def test_a_level_that_is_reached_every_day_is_no_breach() -> None:
+    limit = 0.9 * SPEED / 8
+    assert max(peaking(k).max() for k in range(7 * DAY)) < limit
+    assert min(peaking(k).max() for k in range(100, 7 * DAY, DAY)) < 0.97 * limit
+    made = World().play("interface", range(7 * DAY), peaking)
+    assert made == []
