@@ -342,7 +342,9 @@ def advance(
             share = max(SEASON_GAIN, 1.0 / (np.float64(seen[i, hour]) + 1.0))
             d = y - np.float64(hours[i, hour])
             # The mean of the plain values: an hour without any is not a usual of next to nothing.
-            hours[i, hour] += math.log1p(share * math.expm1(d)) if logs[i] and share < 1.0 else share * d
+            hours[i, hour] += (
+                math.log1p(share * math.expm1(d)) if logs[i] and share < 1.0 else share * d
+            )
             yesterday[i, hour] = y
             if seen[i, hour] < 255:
                 seen[i, hour] += 1
@@ -385,8 +387,9 @@ def breach(
 ) -> int:
     """Say of each series when and how likely it passes its limit within `leads` steps.
 
-    In      step, the last one that ended; daily as for `advance`; sign float64[M], 1 = the limit is above, -1 = below, 0 = none;
-            limit float64[M], and usual_times float64[M]: times the usual value that is added to it;
+    In      step, the last one that ended; daily as for `advance`; sign float64[M], 1 = the limit is
+            above, -1 = below, 0 = none; limit float64[M], and usual_times float64[M]: times the usual
+            value that is added to it;
             logs uint8[M]; hours, seen, error, now as `advance` left them.
     Out     out float64[M, 6]: the highest probability, steps until it is .5, .05 and .95 (0 = not
             within the leads), the expected value and its sigma at the first of them, else at the end.
