@@ -16,16 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from collectors.block import DatagramBlock
+from collectors.datagram import Datagram
 from telemetry.errors import DecodeError
-from telemetry.identity import V4_MAPPED, address_text
+from telemetry.identity import V4_MAPPED
 
 if TYPE_CHECKING:
     from collectors.capture_tcp import TcpStreams
 
-DATAGRAMS_PER_BLOCK = 1024
 FRAGMENTS_MAX = 1024
 PACKET_BYTES_MAX = 1 << 20
 
@@ -41,19 +38,6 @@ _RAW_IP = {LINK_RAW, 12, 14, 228, 229}
 PPPOE_SESSION = 0x8864
 _PPP = {b"\x00\x21": 0x0800, b"\x00\x57": 0x86DD}
 _VLAN = {0x8100, 0x88A8, 0x9100}
-
-
-@dataclass(frozen=True, slots=True)
-class Datagram:
-    """One UDP datagram of a capture, or one chunk of a TCP stream."""
-
-    arrival_ns: int
-    source_high: int
-    source_low: int
-    source_port: int
-    destination_port: int
-    payload: bytes
-    stream: bool = False  # a chunk of a TCP stream; with no payload: the stream ended
 
 
 @dataclass(slots=True)
@@ -131,42 +115,6 @@ def split_messages(data: bytes) -> list[bytes]:
     if len(parts) < 2:
         return [data]
     return [*parts, data[at:]] if at < len(data) else parts
-
-
-def blocks(datagrams: Iterator[Datagram]) -> Iterator[DatagramBlock]:
-    """Pack datagrams into blocks; arrival times are made never to fall, as a socket's are."""
-    waiting: list[Datagram] = []
-    last = 0
-    for datagram in datagrams:
-        waiting.append(datagram)
-        if len(waiting) >= DATAGRAMS_PER_BLOCK:
-            made = pack(waiting, last)
-            last = int(made.arrival_ns[-1])
-            yield made
-            waiting = []
-    if waiting:
-        yield pack(waiting, last)
-
-
-def pack(datagrams: list[Datagram], not_before_ns: int = 0) -> DatagramBlock:
-    """Return one block of these datagrams."""
-    length = np.array([len(d.payload) for d in datagrams], np.int32)
-    offset = np.zeros(len(datagrams), np.int64)
-    np.cumsum(length[:-1], out=offset[1:])
-    arrival = np.maximum.accumulate(
-        np.array([max(d.arrival_ns, not_before_ns) for d in datagrams], np.int64)
-    )
-    return DatagramBlock(
-        np.frombuffer(b"".join(d.payload for d in datagrams), np.uint8),
-        offset,
-        length,
-        np.array([d.source_high for d in datagrams], np.uint64),
-        np.array([d.source_low for d in datagrams], np.uint64),
-        np.array([d.source_port for d in datagrams], np.uint16),
-        arrival,
-        0,
-        int(arrival[-1]) if datagrams else not_before_ns,
-    )
 
 
 def _pcap(data: bytes | mmap.mmap, report: CaptureReport) -> Iterator[tuple[int, int, bytes]]:
@@ -397,8 +345,3 @@ def _ipv6(ip: bytes, fragments: _Fragments) -> _Carried | None:
             return None
     assert body is not None
     return following, source >> 64, source & 0xFFFF_FFFF_FFFF_FFFF, body
-
-
-def sender(datagram: Datagram) -> str:
-    """Return the sender as people read it."""
-    return f"{address_text(datagram.source_high, datagram.source_low)}:{datagram.source_port}"

@@ -10,7 +10,7 @@ Source: RFC 9293 section 3.
 import struct
 from dataclasses import dataclass, field
 
-from collectors.capture import Datagram
+from collectors.datagram import Datagram
 
 STREAMS_MAX = 4096
 WAITING_BYTES_MAX = 1 << 20  # of one stream behind a hole

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from collectors.block import DatagramBlock
-from collectors.capture import LINK_RAW, Datagram
+from collectors.capture import LINK_RAW
+from collectors.datagram import Datagram
 
 SEGMENT_BYTES = 32 * 1024  # of a stream: an IP packet holds less than twice that
 _UDP, _TCP = 17, 6

@@ -7,8 +7,8 @@ by the first bytes of a file, or by the name that the user gives. See `runtime.r
 from functools import cached_property
 from typing import Any, Literal
 
-from collectors.capture import Datagram
 from collectors.config import FlowDecoderSettings, ListenerSettings
+from collectors.datagram import Datagram
 from collectors.registry import COLLECTORS
 from collectors.sources import SOURCES
 from runtime.registry import Part, Reads

@@ -148,8 +148,8 @@ def tick(keys: int, goal: float | None) -> list[dict[str, object]]:
 def rate() -> list[dict[str, object]]:
     """Measure the whole chain in one process, datagrams to alarms."""
     from collectors.block import DatagramBlock
-    from collectors.capture import Datagram, pack
     from collectors.config import FlowDecoderSettings
+    from collectors.datagram import Datagram, pack
     from collectors.flow import FlowDecoder
     from telemetry.identity import address_pair
     from tocsin.demo.exporters import Exporter

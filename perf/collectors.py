@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from collectors.block import DatagramBlock
-from collectors.capture import Datagram, pack
+from collectors.datagram import Datagram, pack
 from perf import managers, routing, snmp
 from perf.measure import best_seconds, cpu_of, report, row
 from tests.support.log_grouping import (

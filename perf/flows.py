@@ -22,9 +22,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from collectors.block import DatagramBlock
-from collectors.capture import Datagram, pack
 from collectors.columns import FlowMemory
 from collectors.config import FlowDecoderSettings
+from collectors.datagram import Datagram, pack
 from collectors.flow import FlowDecoder
 from collectors.netflow5 import PRESENT, decode_v5
 from collectors.sflow5 import SflowDecoder

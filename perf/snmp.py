@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from collectors.block import DatagramBlock
-from collectors.capture import Datagram, pack
 from collectors.config import ListenerSettings
+from collectors.datagram import Datagram, pack
 from collectors.registry import make_decoder
 from collectors.snmp.devices import PollOptions
 from collectors.snmp.poll import SnmpPoller

@@ -31,7 +31,7 @@ from telemetry.errors import ConfigError, TransientError
 from tocsin import verbs
 from tocsin.families import families_of
 from tocsin.gate_orders import OrderLine
-from tocsin.process_settings import ProcessSettings, process_settings
+from tocsin.process_settings import ProcessSettings
 from tocsin.state import state_dir
 
 if TYPE_CHECKING:
@@ -180,13 +180,19 @@ def serve_pages(listen: str, address: str) -> ThreadingHTTPServer:
     return server
 
 
+def _checked(path: Path | None) -> ProcessSettings:
+    from tocsin.config import load_config  # brings all parts with it
+
+    return load_config(path).for_processes()
+
+
 def main() -> None:
     """`python -m tocsin.gate CONFIG STATE`: the gate until SIGTERM."""
     end_with_parent(signal.SIGTERM)
     path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
     clock, metrics = SteadyClock(), Metrics("gate")
     try:
-        settings = process_settings(path)
+        settings = ProcessSettings.handed_on() or _checked(path)
         folder = state_dir(state)
         logs.set_up("gate", metrics, clock, level=settings.node.log_level)
         seed = (settings.node.seed, *b"gate")

@@ -5,7 +5,6 @@ Checking the whole imports every collector and detector, and numpy with them. So
 """
 
 import os
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -58,12 +57,8 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Return what to add to a child's environment; it is readable by this user alone."""
         return {ENVIRONMENT: msgspec.json.encode(self).decode()}
 
-
-def process_settings(path: Path | None) -> ProcessSettings:
-    """Return what the supervisor handed on, else read and check the whole configuration."""
-    handed = os.environ.get(ENVIRONMENT)
-    if handed:
-        return msgspec.json.decode(handed, type=ProcessSettings)
-    from tocsin.config import load_config
-
-    return load_config(path).for_processes()
+    @classmethod
+    def handed_on(cls) -> "ProcessSettings | None":
+        """Return what the supervisor put into this process's environment."""
+        handed = os.environ.get(ENVIRONMENT)
+        return msgspec.json.decode(handed, type=cls) if handed else None

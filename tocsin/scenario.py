@@ -17,8 +17,8 @@ from alerting.alert import Alert
 from alerting.config import AlertingSettings
 from alerting.operate import KINDS, check
 from alerting.records import alerts_of, notices_of
-from collectors.capture import Datagram, pack
 from collectors.config import ListenerSettings
+from collectors.datagram import Datagram, pack
 from collectors.syslog import COLLECTOR as SYSLOG
 from collectors.syslog_options import SyslogOptions
 from telemetry.batch import Batch

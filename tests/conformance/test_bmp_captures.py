@@ -13,8 +13,9 @@ import pytest
 
 from collectors.bgp_updates import FAMILIES, FAMILY_NAMES
 from collectors.bmp import BmpDecoder
-from collectors.capture import CaptureReport, blocks, read_capture
+from collectors.capture import CaptureReport, read_capture
 from collectors.capture_tcp import TcpStreams
+from collectors.datagram import blocks
 from telemetry.batch import Batch
 from telemetry.identity import address_text
 from tests.support.bmp_messages import make_decoder

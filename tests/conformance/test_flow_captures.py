@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import CaptureReport, blocks, read_capture
+from collectors.capture import CaptureReport, read_capture
 from collectors.config import FlowDecoderSettings
+from collectors.datagram import blocks
 from collectors.flow import REVERSE, FlowDecoder
 from telemetry.batch import Batch
 from telemetry.identity import address_text

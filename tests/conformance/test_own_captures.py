@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import CaptureReport, blocks, read_capture
+from collectors.capture import CaptureReport, read_capture
 from collectors.config import FlowDecoderSettings
+from collectors.datagram import blocks
 from collectors.flow import FlowDecoder
 from collectors.sflow5 import SflowDecoder
 from tests.support.decoding import decoded

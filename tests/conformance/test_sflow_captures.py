@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import CaptureReport, blocks, read_capture
+from collectors.capture import CaptureReport, read_capture
 from collectors.config import FlowDecoderSettings
+from collectors.datagram import blocks
 from collectors.sflow5 import SflowDecoder
 from collectors.sflow_kernels import COUNTER_ROWS
 from telemetry.batch import Batch

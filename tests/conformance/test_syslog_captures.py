@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import CaptureReport, blocks, read_capture
+from collectors.capture import CaptureReport, read_capture
 from collectors.capture_tcp import TcpStreams
+from collectors.datagram import blocks
 from tests.support.decoding import decoded
 from tests.support.syslog_messages import ARRIVAL_NS, SECOND, block, make_syslog
 from tocsin.testing.rows import rows_of

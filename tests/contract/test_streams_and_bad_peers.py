@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import Datagram, pack
 from collectors.config import ListenerSettings
+from collectors.datagram import Datagram, pack
 from collectors.registry import COLLECTORS, make_decoder
 from collectors.stream_listener import StreamListener
 from runtime.clock import SystemClock

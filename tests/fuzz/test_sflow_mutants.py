@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 
 from collectors import packet
-from collectors.capture import (
-    CaptureReport,
-    Datagram,
-    blocks,
-    pack,
-    parse_capture,
-    read_capture,
-)
+from collectors.capture import CaptureReport, parse_capture, read_capture
 from collectors.config import FlowDecoderSettings
+from collectors.datagram import Datagram, blocks, pack
 from collectors.sflow5 import SflowDecoder
 from collectors.sflow_kernels import Verdict
 from telemetry.errors import DecodeError

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.block import DatagramBlock
-from collectors.capture import Datagram, pack
 from collectors.config import FlowDecoderSettings
+from collectors.datagram import Datagram, pack
 from collectors.flow import FlowDecoder
 from collectors.sflow5 import SflowDecoder
 from telemetry.identity import address_pair

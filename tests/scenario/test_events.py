@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.block import DatagramBlock, Reply, silence
-from collectors.capture import Datagram, pack
+from collectors.datagram import Datagram, pack
 from collectors.listener import shard_of
 from correlator.windows import FlowWindows
 from runtime.clock import ManualClock

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from collectors.block import DatagramBlock, silence
-from collectors.capture import Datagram, pack
 from collectors.config import FlowDecoderSettings
+from collectors.datagram import Datagram, pack
 from collectors.flow import FlowDecoder
 from correlator.merge import FrameMerger
 from correlator.tables.network_map import FileNetworkMap

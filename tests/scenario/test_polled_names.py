@@ -10,8 +10,8 @@ import pytest
 
 from alerting.alert import Alert
 from alerting.records import alerts_of
-from collectors.capture import Datagram, pack
 from collectors.config import FlowDecoderSettings
+from collectors.datagram import Datagram, pack
 from collectors.flow import FlowDecoder
 from collectors.snmp.devices import PollOptions
 from collectors.snmp.poll import SnmpPoller

@@ -7,7 +7,7 @@ from typing import Any
 
 from collectors.block import DatagramBlock
 from collectors.bmp import BmpDecoder, BmpOptions
-from collectors.capture import Datagram, pack
+from collectors.datagram import Datagram, pack
 from telemetry.identity import address_pair
 from tocsin.testing import make_context
 

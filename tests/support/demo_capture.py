@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from collectors.capture import Datagram
 from collectors.capture_writer import PcapngWriter
+from collectors.datagram import Datagram
 from telemetry.identity import address_pair
 from tests.support import flow_messages
 from tocsin.demo.exporters import Exporter

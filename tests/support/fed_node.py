@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from collectors.block import DatagramBlock, silence
-from collectors.capture import Datagram, pack
+from collectors.datagram import Datagram, pack
 from runtime.clock import SteadyClock
 from telemetry.identity import address_pair
 from tests.support.live_node import write_config

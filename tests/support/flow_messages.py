@@ -4,7 +4,7 @@ import struct
 from collections.abc import Sequence
 
 from collectors.block import DatagramBlock
-from collectors.capture import Datagram, pack
+from collectors.datagram import Datagram, pack
 from telemetry.identity import address_pair
 
 ARRIVAL_NS = 1_790_000_000_000_000_000

@@ -84,8 +84,8 @@ def routes_and_traps() -> None:
     """Decode BMP sessions of routes beyond the first table, join them, and traps of many sorts."""
     import struct
 
-    from collectors.capture import Datagram, pack
     from collectors.config import ListenerSettings
+    from collectors.datagram import Datagram, pack
     from collectors.registry import make_decoder
     from correlator.tables.routing import RoutingTable
     from telemetry.identity import address_pair

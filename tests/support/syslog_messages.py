@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from collectors.block import DatagramBlock
-from collectors.capture import Datagram, pack
 from collectors.config import FlowDecoderSettings, ListenerSettings
+from collectors.datagram import Datagram, pack
 from collectors.registry import make_decoder
 from telemetry.identity import address_pair
 from tocsin.testing import make_context

@@ -166,8 +166,9 @@ class Decoding:
                     yield from self._present(batch)
 
     def _file(self, path: Path) -> Iterator[dict[str, Any]]:
-        from collectors.capture import CaptureReport, Datagram, pack, read_capture
+        from collectors.capture import CaptureReport, read_capture
         from collectors.capture_tcp import TcpStreams
+        from collectors.datagram import Datagram, pack
         from telemetry.errors import DecodeError
 
         if path.suffix == ".arrows":

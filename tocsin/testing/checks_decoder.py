@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from collectors.block import DatagramBlock, Decoder
-from collectors.capture import Datagram, pack
+from collectors.datagram import Datagram, pack
 from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch
 from telemetry.identity import address_pair

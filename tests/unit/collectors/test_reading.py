@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from collectors.block import DatagramBlock
-from collectors.capture import Datagram
 from collectors.capture_writer import PcapngWriter
 from collectors.config import ListenerSettings
+from collectors.datagram import Datagram
 from collectors.registry import COLLECTORS
 from collectors.sources import SOURCES
 from runtime.registry import NoOptions, Part, Reads

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from collectors.block import DatagramBlock
-from collectors.capture import Datagram, pack
 from collectors.config import ListenerSettings
+from collectors.datagram import Datagram, pack
 from collectors.registry import make_decoder
 from collectors.snmp.trap import TrapDecoder
 from collectors.snmp.trap_ledger import FATES

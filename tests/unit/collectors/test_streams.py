@@ -6,8 +6,8 @@ import numpy as np
 
 from collectors import streams
 from collectors.block import DatagramBlock
-from collectors.capture import Datagram, pack
 from collectors.config import FlowDecoderSettings
+from collectors.datagram import Datagram, pack
 from collectors.flow import FlowDecoder
 from collectors.ledger import ledger_batch
 from collectors.reference import ReferenceTables
