@@ -215,7 +215,8 @@ class Suspects:
             for face in self._network.interfaces_of(router)
             if face.index == index
         )
-        return max((face.speed_bits_per_second for face in faces), default=0)
+        known = max((face.speed_bits_per_second for face in faces), default=0)
+        return known or (link.bits_per_second if link is not None else 0)
 
     def _capacity_behind(self, node: str) -> int:
         faces = self._network.interfaces_of(node)

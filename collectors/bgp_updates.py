@@ -1,6 +1,7 @@
 """BGP UPDATE messages as rows, one for each route announced or withdrawn. Pure: knows no peers.
 
-Families read: IPv4 and IPv6 unicast, multicast, labelled, VPN; EVPN. Others are counted and left.
+Families read: IPv4 and IPv6 unicast, multicast, labelled, VPN; EVPN. BGP-LS is marked for `link_state`, others
+are counted and left.
 A route's identity is a hash of what the standard makes its key (labels and ESI of a MAC route are
 none of it); AS paths are hashed by their ASes, so that two- and four-octet forms, and any cut into
 segments, give the same number.
@@ -50,6 +51,7 @@ class Verdict(IntEnum):
     NOT_UPDATE = 3
     MALFORMED = 4  # routes cannot be told: no rows
     OTHER_FAMILY = 5  # nothing but routes of families that are not read
+    LINK_STATE = 6  # nothing but BGP-LS, which is no route
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,13 +461,14 @@ def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-u
     now: next hop of MP_REACH (0, 1), AS path hash (2), communities (3), origin AS (4), MED (5), local
     preference (6), path length (7), origin (8), which of MED and local preference (9), NEXT_HOP (10,
     11), which attributes were there (12). place: MP_REACH's routes start, end, family (0-2), those of
-    MP_UNREACH (3-5), family -1 where there is none.
+    MP_UNREACH (3-5), family -1 where there is none, whether either is of BGP-LS (6).
     """
     wrong = 0
     for k in range(13):
         now[k] = np.uint64(0)
     place[2] = -1
     place[5] = -1
+    place[6] = 0
     path_at = 0
     path_size = -1
     newer_at = 0
@@ -563,12 +566,16 @@ def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-u
             place[0] = body + 5 + width
             place[1] = body + size
             place[2] = family
+            if _u16(buffer, body) == 16388:
+                place[6] = 1
         elif kind == 15:
             if size < 3:
                 return 2
             place[3] = body + 3
             place[4] = body + size
             place[5] = family_of(_u16(buffer, body), np.int64(buffer[body + 2]))
+            if _u16(buffer, body) == 16388:
+                place[6] = 1
         elif kind == 17:
             newer_at = body
             newer_size = size
@@ -629,7 +636,7 @@ def decode_updates(
             of End-of-RIB; tally[0], the message to go on with: less than `stop` where the columns
             are full; tally[1] += messages with
             routes of families that are not read.
-    Scratch now uint64[13]; place int64[6].
+    Scratch now uint64[13]; place int64[7].
     Errors  none raised. RFC 7606: wrong attributes make withdrawals of the routes they came with;
             where routes cannot be told the message has none.
     """
@@ -694,7 +701,7 @@ def decode_updates(
         if total == 0:
             if others > 0 and (place[2] == 9 or place[4] > place[3]):
                 tally[1] += 1
-                out_verdict[m] = 5
+                out_verdict[m] = 6 if place[6] else 5
             elif place[5] >= 0 and place[2] < 0:
                 out_verdict[m] = 1
                 out_family[m] = np.uint8(place[5])

@@ -24,13 +24,12 @@ from collectors.bgp_updates import UNKNOWN_PATH_IDS
 from collectors.block import DatagramBlock
 from collectors.bmp_alarms import SessionAlarms, peer_address, peer_key, peer_name
 from collectors.bmp_frames import PEERS_LIMIT, Kind, frame_messages
-from collectors.bmp_peers import LOC_RIB_PEER, PeerKey, Peers
+from collectors.bmp_peers import Peers
 from collectors.bmp_routes import MESSAGES, ROWS, RouteDecoder, ended
 from collectors.bmp_series import PeerSeries
+from collectors.bmp_sessions import AGAIN_NS, Sessions
 from collectors.bmp_words import (
     HEADER_BYTES,
-    PeerUp,
-    local_address,
     read_peer_up,
     read_statistics,
     text_of,
@@ -46,7 +45,7 @@ from runtime.registry import Part, Reads
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError
-from telemetry.identity import V4_MAPPED, address_text, stable_id
+from telemetry.identity import address_text
 from telemetry.schema import Schema
 from telemetry.schemas import ALARM, LEDGER, OPTION, ROUTE, SAMPLE, SERIES
 
@@ -93,7 +92,8 @@ class BmpDecoder:
     """Turn BMP into `route`, `series`, `sample`, `alarm` and `ledger` batches. Owns no socket.
 
     A router's ledger counts BMP messages. Blind to families other than IP unicast, multicast, labelled,
-    VPN and EVPN (counted), and to attributes other than path, next hop, MED, preference, communities.
+    VPN, EVPN and BGP-LS (counted), and to attributes other than path, next hop, MED, preference,
+    communities, and those of BGP-LS.
     """
 
     emits: tuple[Schema, ...] = (ROUTE, SERIES, SAMPLE, ALARM, OPTION, LEDGER)
@@ -107,7 +107,10 @@ class BmpDecoder:
         self._peers = Peers(options.peers_max)
         self._table = RouteTable(options.routes_max)
         tolerance_ns = int(options.clock_tolerance_seconds * SECOND_NS)
-        self._routes = RouteDecoder(self._peers, self._table, context, tolerance_ns=tolerance_ns)
+        self._sessions = Sessions(self._peers)
+        self._routes = RouteDecoder(
+            self._peers, self._table, self._sessions, context, tolerance_ns=tolerance_ns
+        )
         self._series = PeerSeries(options.peers_max * 64)
         self._alarms = SessionAlarms(
             context.name.rpartition(".")[2],
@@ -358,7 +361,7 @@ class BmpDecoder:
             peers.dump_until_ns[peer] = now_ns + int(self._options.table_seconds * SECOND_NS)
         key = peer_key(message)
         made = self._alarms.peer_up(connection.router, key, now_ns)
-        return [*made, *_session(connection, key, said, message, now_ns)], True
+        return [*made, *self._sessions.up(peer, key, said, message, now_ns)], True
 
     def _peer_down(
         self, connection: _Connection, peer: int, message: bytes, now_ns: int
@@ -366,7 +369,7 @@ class BmpDecoder:
         peers = self._peers
         was_up = bool(peers.up[peer])
         routes = self._end_routes(peer)
-        made = [ended(peers, [peer], now_ns)]
+        made = [ended(peers, [peer], now_ns), *self._sessions.down([peer], now_ns)]
         router, key = connection.router, peer_key(message)
         why, wanted = why_down(message)
         if message[HEADER_BYTES : HEADER_BYTES + 1] == b"\x05":  # no longer reported: nothing broke
@@ -405,6 +408,7 @@ class BmpDecoder:
             self._series.forget(peer)
         if peers:
             made.append(ended(self._peers, peers, now_ns))
+            made += self._sessions.down(peers, now_ns)
             self._peers.release(peers)
         if connection.rest.size:
             self._skipped.add("", connection.rest.size)
@@ -420,7 +424,7 @@ class BmpDecoder:
     # ---- periods and ledger
 
     def _close(self, now_ns: int) -> list[Batch]:
-        """Return samples of all periods that ended at or before `now_ns`."""
+        """Return samples of all periods that ended at or before `now_ns`, each hour the sessions too."""
         period = now_ns // self._period_ns
         if self._period < 0 or period <= self._period:
             self._period = max(self._period, period)
@@ -428,6 +432,10 @@ class BmpDecoder:
         made: list[Batch] = []
         for ended_period in range(self._period, min(period, self._period + PERIODS_MAX)):
             made += self._series.close(self._peers, (ended_period + 1) * self._period_ns - 1)
+        hour_ns = period * self._period_ns // AGAIN_NS * AGAIN_NS
+        if hour_ns > self._period * self._period_ns:
+            live = {one.number for one in self._connections.values() if not one.restored}
+            made += self._sessions.still(live, hour_ns)
         self._period = period
         return made
 
@@ -469,6 +477,7 @@ class BmpDecoder:
                 for c in self._connections.values()
             ],
             "alarms": self._alarms.state(),
+            "sessions": self._sessions.state(),
             "ledger": [[*key, *counts] for key, counts in self._ledger.items()],
         }  # fmt: skip
         write_array(out, "kept", np.frombuffer(json.dumps(kept).encode(), np.uint8))
@@ -491,30 +500,11 @@ class BmpDecoder:
             self._connections[high, low, port] = connection
             at += size
         self._alarms.take(kept["alarms"])
+        self._sessions.take(kept.get("sessions", []))
         self._ledger = {(row[0], row[1]): row[2:] for row in kept["ledger"]}
         self._peers.restore(state.scoped("peers"))
         self._table.restore(state.scoped("routes"), self._peers.generation)
         self._series.restore(state.scoped("series"), self._peers)
-
-
-def _session(
-    connection: _Connection, key: PeerKey, said: PeerUp, message: bytes, now_ns: int
-) -> list[Batch]:
-    """Return a session's two addresses: the graph has a link where both ends tell of one on its subnet."""
-    local = local_address(message)
-    if key.peer_type == LOC_RIB_PEER or said.sent is None or not local:
-        return []
-    told = {
-        "local": local,
-        "peer": peer_address(key),
-        "router_id": address_text(0, V4_MAPPED | said.sent.identifier),
-    }
-    name = json.dumps(told, sort_keys=True)
-    row = {
-        "arrival_ns": now_ns, "exporter_address_high": connection.high, "exporter_address_low": connection.low,
-        "table": "bgp-session", "key": stable_id(f"{local} {told['peer']}"), "name": name,
-    }  # fmt: skip
-    return [batch_from_rows(OPTION, [row], source="bmp")]
 
 
 def _make(settings: ListenerSettings, options: BmpOptions, context: Context) -> BmpDecoder:  # noqa: ARG001

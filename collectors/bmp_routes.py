@@ -17,10 +17,12 @@ from collectors.bgp_updates import (
 )
 from collectors.bmp_frames import locate_peers
 from collectors.bmp_peers import Peers, place_routes
+from collectors.bmp_sessions import Sessions
+from collectors.link_state import read_update
 from collectors.rib import RouteTable
 from runtime.component import Context
-from telemetry.batch import Batch
-from telemetry.schemas import ROUTE
+from telemetry.batch import Batch, batch_from_rows
+from telemetry.schemas import OPTION, ROUTE
 
 MESSAGES = 4096  # looked at in one go
 ROWS = 1 << 16  # a message of 65,535 octets cannot hold more routes
@@ -31,16 +33,26 @@ _UNDECODABLE = (Verdict.MALFORMED, Verdict.NOT_UPDATE)
 
 
 class RouteDecoder:
-    """Turns route monitoring messages into `route` batches, by what their peers agreed on."""
+    """Turns route monitoring messages into `route` batches, by what their peers agreed on.
+
+    Those of BGP-LS, which are rare, into `option` batches.
+    """
 
     def __init__(
-        self, peers: Peers, table: RouteTable, context: Context, *, tolerance_ns: int
+        self,
+        peers: Peers,
+        table: RouteTable,
+        sessions: Sessions,
+        context: Context,
+        *,
+        tolerance_ns: int,
     ) -> None:
         self._peers = peers
+        self._sessions = sessions
         self._table = table
         self._tolerance_ns = tolerance_ns
         self._memory = RouteMemory.room(ROWS)
-        self._now, self._place = np.zeros(13, np.uint64), np.zeros(6, np.int64)
+        self._now, self._place = np.zeros(13, np.uint64), np.zeros(7, np.int64)
         self._tally = np.zeros(2, np.int64)
         self.peer = np.zeros(MESSAGES, np.int32)
         self._rib = np.zeros(MESSAGES, np.uint8)
@@ -98,9 +110,26 @@ class RouteDecoder:
             else:
                 self._end_dumps(arrival_ns, message, done)
             message = done
+        made += self._link_state(buffer, arrival_ns, first, stop)
         verdicts = np.bincount(self._verdict[first:stop], minlength=len(Verdict))
         self._updates.array += verdicts.astype("u8")
         return made, int(verdicts[list(_UNDECODABLE)].sum())
+
+    def _link_state(
+        self, buffer: NDArray[np.uint8], arrival_ns: NDArray[np.int64], first: int, stop: int
+    ) -> list[Batch]:
+        """Return what messages of BGP-LS state, one row for each object."""
+        rows: list[dict[str, Any]] = []
+        for m in (first + np.flatnonzero(self._verdict[first:stop] == Verdict.LINK_STATE)).tolist():
+            start = int(self._update_at[m])
+            found = read_update(buffer[start : start + int(self._update_size[m])].tobytes())
+            if found is None:
+                self._verdict[m] = Verdict.MALFORMED
+            elif self.peer[m] >= 0:
+                rows += self._sessions.stated(
+                    int(self.peer[m]), int(self._rib[m]), found, int(arrival_ns[m])
+                )
+        return [batch_from_rows(OPTION, rows, source="bmp")] if rows else []
 
     def _locate(
         self,

@@ -47,6 +47,7 @@ class Link:
 
     name: str  # `ams1-fra2`
     ends: tuple[tuple[str, int], tuple[str, int]]  # (router, ifIndex) twice
+    bits_per_second: int = 0  # as a router states it; 0 = not known
 
 
 class NetworkMap(Protocol):

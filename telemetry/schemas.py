@@ -168,7 +168,8 @@ OPTION = Schema(
         plain("observation_domain_id", "u4"),
         code(
             "table",
-            "interface, vrf, application, sampler, log-pattern, lldp, device, exporter, bgp-session",
+            "interface, vrf, application, sampler, log-pattern, lldp, device, exporter, bgp-session,"
+            " link-state",
         ),
         plain("key", "u8", "", "ifIndex, vrf id, application id, sampler id, pattern_id"),
         text(
@@ -179,7 +180,8 @@ OPTION = Schema(
             "value",
             "u8",
             "",
-            "sampling rate; the pattern that a log pattern became part of; else 0",
+            "sampling rate; the pattern that a log pattern became part of; the key of the session over"
+            " which link state is told; else 0",
         ),
     ),
 )

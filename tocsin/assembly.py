@@ -21,7 +21,8 @@ from tocsin.intake import make_context
 def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1) -> Back:
     """Return the node's half of the chain, as live and replay have it."""
     seed = config.node.seed
-    network = load_network(Path(config.network.map) if config.network.map else None)
+    path = Path(config.network.map) if config.network.map else None
+    network = load_network(path, heard_hours=config.network.heard_hours)
     views = config.all_views()
     merger = FrameMerger(
         views,

@@ -1,25 +1,27 @@
-"""Links that routers state themselves: what LLDP says is at the other end of each port, and BGP sessions.
+"""Links that routers state themselves: what LLDP hears at each port, what an IGP knows (BGP-LS), BGP sessions.
 
 Beside the network file, never against it: between two routers that the file joins, what is heard adds
-nothing. Ages: `heard_ns` of an edge is when it was last told (SNMP polling tells all of them each
-hour); one that was not told for a day is gone. Blind to two routers with one system name.
+nothing; of the others LLDP comes first, then BGP-LS, then sessions. Each has an age: `heard_ns` of an edge is
+when it was last told (SNMP polling and the BMP collector tell all there is each hour), and what was not told
+for `heard_hours` is gone. A link that fails stays as long: its neighbours are who feels it. Blind to two routers
+with one system name.
 
-A BGP session, told by BMP when it comes up, is a link where both routers tell of it and its two addresses are
-of one subnet for two (/30, /31, /126, /127): sessions between loopbacks say nothing of who is next to whom. It
-joins routers that LLDP and the file do not join, and stays until the node forgets its state: BMP does not repeat.
+A BGP session, told by BMP, is a link where both routers tell of it and its two addresses are of one subnet for
+two (/30, /31, /126, /127): sessions between loopbacks say nothing of who is next to whom.
 """
 
 import ipaddress
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
+from correlator.tables.link_state import LinkState, Teller
 from runtime.ports import Link
 
 PORTS_MAX = 100_000
-KEPT_NS = 86_400_000_000_000  # without being told again
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Edge:
     """One link of the graph, who states it, and when it was last told."""
 
     link: Link
-    origin: str  # "file", "lldp", "bmp"
+    origin: str  # "file", "lldp", "bgp-ls", "bmp"
     heard_ns: int = 0  # 0 = it stands in the file
     ports: tuple[str, str] = ("", "")  # names of the ports at its ends, where they were told
 
@@ -48,19 +50,24 @@ class Session:
     """A BGP session as one of its routers tells it."""
 
     router: str  # the address that its BMP comes from
-    local: str
+    local: str  # "" where it is no link
     peer: str
     heard_ns: int
+    up_ns: int  # since then, as far as we know
 
 
 class HeardLinks:
     """What each port of each device heard, bounded, and the links that follow from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_ns: int) -> None:
+        """`kept_ns`: how long what is not told again is believed."""
+        self._kept_ns = kept_ns
+        self._oldest_ns = 1 << 62  # nothing here was last told before
         self._systems: dict[str, str] = {}  # system name: address
         self._names: dict[str, str] = {}  # address: what the configuration calls the device
         self._ports: dict[tuple[str, int], Port] = {}  # by address and number
-        self._sessions: dict[tuple[str, int], Session] = {}  # by address and key
+        self._sessions: dict[Teller, Session] = {}  # by address and key
+        self._link_state = LinkState()
         self.version = 0  # of what can be read here
         self.dropped = 0  # ports beyond PORTS_MAX
 
@@ -89,25 +96,54 @@ class HeardLinks:
         far = tuple(name for name in names if name)
         new = Port(port, str(said.get("local_port", "")), str(said.get("remote", "")), far, at_ns)
         self._ports[address, port] = new
-        if (
-            known is None
-            or replace(known, heard_ns=at_ns) != new
-            or at_ns - known.heard_ns > KEPT_NS
-        ):
+        self._oldest_ns = min(self._oldest_ns, at_ns)
+        if known is None or replace(known, heard_ns=at_ns) != new:
             self.version += 1
 
     def session(self, address: str, key: int, text: str, at_ns: int) -> None:
-        """Take a BGP session that came up: JSON with local, peer and router_id."""
+        """Take a BGP session that came up, lasts, or ended: JSON with peer, state, local and router_id."""
         said = _object(text)
         local, peer = str(said.get("local", "")), str(said.get("peer", ""))
         if not _is_link(local, peer) or local in (address, said.get("router_id")):
+            local = ""
+        known = self._sessions.get((address, key))
+        if known is None and len(self._sessions) >= PORTS_MAX:
+            self.dropped += 1
             return
-        if (address, key) not in self._sessions:
-            if len(self._sessions) >= PORTS_MAX:
-                self.dropped += 1
-                return
+        new = said.get("state") == "up" or known is None
+        up_ns = at_ns if new or known is None else known.up_ns
+        self._sessions[address, key] = Session(address, local, peer, at_ns, up_ns)
+        self._oldest_ns = min(self._oldest_ns, at_ns)
+        if local and (known is None or (known.local, known.peer) != (local, peer)):
             self.version += 1
-        self._sessions[address, key] = Session(address, local, peer, at_ns)
+
+    def state(self, address: str, key: int, session: int, text: str, at_ns: int) -> None:
+        """Take what an IGP states over a session: JSON as `collectors.link_state` has it."""
+        if self._link_state.take(address, key, session, _object(text), at_ns):
+            self.version += 1
+        self._oldest_ns = min(self._oldest_ns, at_ns)
+
+    def expire(self, now_ns: int) -> None:
+        """Drop what was not told for too long."""
+        before_ns = now_ns - self._kept_ns
+        if self._oldest_ns >= before_ns:
+            return
+        gone, self._oldest_ns = self._link_state.expire(self._told_ns, before_ns)
+        for kept in (self._ports, self._sessions):
+            old = [place for place, one in kept.items() if one.heard_ns < before_ns]
+            for place in old:
+                del kept[place]
+            gone += len(old)
+            newest = (one.heard_ns for one in kept.values())
+            self._oldest_ns = min(self._oldest_ns, min(newest, default=self._oldest_ns))
+        self.version += gone > 0
+
+    def _told_ns(self, teller: Teller, stated_ns: int) -> int:
+        """Return until when a session bore out what it stated: it has told all there is since it is up."""
+        session = self._sessions.get(teller)
+        if session is None:
+            return stated_ns
+        return max(stated_ns, session.heard_ns if stated_ns >= session.up_ns else session.up_ns)
 
     def edges(
         self,
@@ -119,13 +155,12 @@ class HeardLinks:
 
         Of the two ends of a link one is enough; both make one link, also of several in parallel.
         """
-        newest_ns = max((port.heard_ns for port in self._ports.values()), default=0)
         not_these = set(joined)
         sides: dict[tuple[str, str], tuple[list[Port], list[Port]]] = {}
         for (address, _), port in sorted(self._ports.items(), key=lambda one: one[0]):
             near = self._called(address, router_of, is_router)
             other = self._called(port.remote, router_of, is_router)
-            if not other or near == other or newest_ns - port.heard_ns > KEPT_NS:
+            if not other or near == other:
                 continue
             if frozenset((near, other)) not in not_these:
                 pair = (min(near, other), max(near, other))
@@ -139,7 +174,33 @@ class HeardLinks:
                 name = f"{a}-{b}" if number == 0 else f"{a}-{b}#{number + 1}"
                 made.append(Edge(Link(name, ends), "lldp", heard_ns, names))
         not_these.update(frozenset(pair) for pair in sides)
+        made += self._of_link_state(not_these, router_of, is_router)
+        not_these.update(frozenset(router for router, _ in edge.link.ends) for edge in made)
         return made + self._of_sessions(not_these, router_of, is_router)
+
+    def _of_link_state(
+        self,
+        not_these: set[frozenset[str]],
+        router_of: Callable[[str], str],
+        is_router: Callable[[str], bool],
+    ) -> list[Edge]:
+        """Return the links that BGP-LS states."""
+
+        def called(names: Iterable[str]) -> str:
+            found = [self._called(name, router_of, is_router) for name in names]
+            return next((name for name in found if is_router(name)), found[0])
+
+        numbers: Counter[str] = Counter()
+        made = []
+        for one in self._link_state.links(called, self._told_ns):
+            if frozenset((one.a, one.b)) in not_these:
+                continue
+            name = f"{one.a}-{one.b}"
+            numbers[name] += 1
+            name += f"#{numbers[name]}" if numbers[name] > 1 else ""
+            link = Link(name, ((one.a, 0), (one.b, 0)), one.bits_per_second)
+            made.append(Edge(link, "bgp-ls", one.told_ns))
+        return made
 
     def _of_sessions(
         self,
@@ -152,7 +213,7 @@ class HeardLinks:
         Over a link that carries IPv4 and IPv6 there is one of each: the protocol that has most of them
         says how many links there are.
         """
-        ends = {(one.local, one.peer): one for one in self._sessions.values()}
+        ends = {(one.local, one.peer): one for one in self._sessions.values() if one.local}
         found: dict[tuple[str, str], list[list[int]]] = {}
         for (local, peer), one in sorted(ends.items()):
             other = ends.get((peer, local))
@@ -197,9 +258,10 @@ class HeardLinks:
                 for (address, _), port in self._ports.items()
             ],
             "sessions": [
-                [address, key, one.local, one.peer, one.heard_ns]
+                [address, key, one.local, one.peer, one.heard_ns, one.up_ns]
                 for (address, key), one in self._sessions.items()
             ],
+            "link_state": self._link_state.snapshot(),
             "version": self.version,
         }
 
@@ -211,9 +273,11 @@ class HeardLinks:
             for address, number, local, remote, far, heard_ns in kept["ports"]
         }
         self._sessions = {
-            (address, key): Session(address, local, peer, heard_ns)
-            for address, key, local, peer, heard_ns in kept.get("sessions", ())
+            (address, key): Session(address, local, peer, heard_ns, up_ns[0] if up_ns else heard_ns)
+            for address, key, local, peer, heard_ns, *up_ns in kept.get("sessions", ())
         }
+        self._link_state.restore(kept.get("link_state", ()))
+        self._oldest_ns = 0  # to be found
         self.version = kept["version"]
 
 

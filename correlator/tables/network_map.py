@@ -101,7 +101,7 @@ class NetworkFile(Settings, frozen=True, kw_only=True):
 class FileNetworkMap:
     """A runtime.ports.NetworkMap from a file; empty without one. Options data add interface names."""
 
-    def __init__(self, network: NetworkFile | None = None) -> None:
+    def __init__(self, network: NetworkFile | None = None, *, heard_hours: float = 24.0) -> None:
         network = network or NetworkFile()
         self._address = {router.address: router.name for router in network.router}
         self._exporter = {router.name: router.address for router in network.router}
@@ -133,7 +133,7 @@ class FileNetworkMap:
         for link in self._links.values():
             for router, _ in link.ends:
                 self._links_of.setdefault(router, []).append(link)
-        self._heard = HeardLinks()
+        self._heard = HeardLinks(round(heard_hours * 3600e9))
         self._heard_edges: dict[str, Edge] = {}
         self._heard_of: dict[str, list[Link]] = {}
         self._heard_version, self._heard_ns = 0, 0  # of what is in these two
@@ -199,8 +199,10 @@ class FileNetworkMap:
 
     def topology(self, now_ns: int) -> int:
         """Return a number that changes when links do; what was heard counts once a minute."""
-        due = not self._heard_ns or now_ns - self._heard_ns >= HEARD_EVERY_NS
-        if self._heard.version != self._heard_version and due:
+        if self._heard_ns and now_ns - self._heard_ns < HEARD_EVERY_NS:
+            return self._heard_version
+        self._heard.expire(now_ns)
+        if self._heard.version != self._heard_version:
             self._heard_version, self._heard_ns = self._heard.version, now_ns
             self._hear()
         return self._heard_version
@@ -214,7 +216,7 @@ class FileNetworkMap:
             if edge.link.name in self._links:
                 continue
             ends = (self._end(edge, 0, numbers), self._end(edge, 1, numbers))
-            link = Link(edge.link.name, ends)
+            link = Link(edge.link.name, ends, edge.link.bits_per_second)
             self._heard_edges[link.name] = replace(edge, link=link)
             for router, _ in ends:
                 self._heard_of.setdefault(router, []).append(link)
@@ -341,7 +343,7 @@ class FileNetworkMap:
         return self._names.get((self.router_of(exporter), table, key), "")
 
     def learn(self, option: Batch) -> None:
-        """Take names of interfaces, VRFs and applications, LLDP neighbours, BGP sessions, and routes.
+        """Take names of interfaces, VRFs and applications, neighbours as routers state them, and routes.
 
         What the file says stays. Of what has a name already, the newest name counts.
         """
@@ -357,6 +359,7 @@ class FileNetworkMap:
                 "lldp",
                 "device",
                 "bgp-session",
+                "link-state",
             ):
                 continue
             exporter = address_text(
@@ -368,6 +371,10 @@ class FileNetworkMap:
                 continue
             if table == "bgp-session":
                 self._heard.session(exporter, number, name, int(option["arrival_ns"][i]))
+                continue
+            if table == "link-state":
+                session = int(option["value"][i])
+                self._heard.state(exporter, number, session, name, int(option["arrival_ns"][i]))
                 continue
             if table == "device":
                 self._heard.name(exporter, name)
@@ -426,11 +433,10 @@ def _served(network: NetworkFile) -> dict[str, tuple[tuple[str, ...], tuple[str,
     return {name: (tuple(sorted(a)), tuple(sorted(b))) for name, (a, b) in made.items()}
 
 
-def load_network(path: Path | None) -> FileNetworkMap:
+def load_network(path: Path | None, *, heard_hours: float = 24.0) -> FileNetworkMap:
     """Return the map of a network file; raise ConfigError with file, key and fix."""
-    if path is None:
-        return FileNetworkMap()
-    return FileNetworkMap(load(path, NetworkFile, environment={}))
+    network = load(path, NetworkFile, environment={}) if path is not None else None
+    return FileNetworkMap(network, heard_hours=heard_hours)
 
 
 def encode_network(network: NetworkFile) -> dict[str, object]:

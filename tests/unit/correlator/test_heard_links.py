@@ -13,15 +13,24 @@ from correlator.tables.heard_links import HeardLinks
 from correlator.tables.network_map import FileNetworkMap, LinkEntry, NetworkFile, RouterEntry
 from runtime.checkpoint import Snapshot
 from runtime.clock import ManualClock
+from telemetry.batch import Batch
 from telemetry.snmp import ber
-from tests.support.bmp_messages import chunks, initiation, make_decoder, peer_up
+from tests.support.bmp_messages import (
+    chunks,
+    initiation,
+    make_decoder,
+    peer_down,
+    peer_up,
+)
 from tests.support.snmp_agent import SMALL, Agent, AgentServer
 from tests.support.source_world import MemoryNode
 from tocsin.testing import make_context
-from tocsin.testing.alarms import AlarmWorld
+from tocsin.testing.alarms import START_NS, AlarmWorld
 
 REMOTE, LOCAL = "1.0.8802.1.1.2.1.4.1.1", "1.0.8802.1.1.2.1.3.7.1"
 MINUTE = 60_000_000_000
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
 
 
 def agent(name: str, *neighbors: tuple[int, str, str, str]) -> Agent:
@@ -59,7 +68,7 @@ def polled(tmp_path_factory: pytest.TempPathFactory) -> MemoryNode:
         options = msgspec.convert({"devices": devices, "timeout_seconds": 0.5}, PollOptions)
         folder: Path = tmp_path_factory.mktemp("poll")
         poller = SnmpPoller(
-            "poll", options, make_context("sources.poll", clock=ManualClock(MINUTE)), node, folder
+            "poll", options, make_context("sources.poll", clock=ManualClock(START_NS)), node, folder
         )
         poller.prepare()
 
@@ -75,7 +84,7 @@ def heard(node: MemoryNode, network: FileNetworkMap) -> FileNetworkMap:
     for batch in node.batches:
         if batch.schema.name == "option":
             network.learn(batch)
-    network.topology(MINUTE)
+    network.topology(START_NS + MINUTE)
     return network
 
 
@@ -123,11 +132,12 @@ def test_what_was_heard_outlives_a_restart(polled: MemoryNode) -> None:
     after = FileNetworkMap()
     after.restore(state)
     assert after.edges() == before.edges()
-    assert after.topology(2 * MINUTE) == before.topology(2 * MINUTE)
+    later = START_NS + 2 * MINUTE
+    assert after.topology(later) == before.topology(later)
 
 
 def test_parallel_links_are_paired_by_their_ports_and_age() -> None:
-    links = HeardLinks()
+    links = HeardLinks(DAY)
     links.port("a", 1, '{"local_port": "x1", "remote": "b", "remote_port": "y1"}', 1)
     links.port("a", 2, '{"local_port": "x2", "remote": "b", "remote_port": "y2"}', 1)
     links.port("b", 7, '{"local_port": "y2", "remote": "a", "remote_port": "x2"}', 1)
@@ -137,14 +147,18 @@ def test_parallel_links_are_paired_by_their_ports_and_age() -> None:
         return [e.link.ends for e in links.edges([], lambda name: name, lambda name: False)]
 
     assert found() == [(("a", 2), ("b", 7)), (("a", 1), ("b", 0))]
-    day = 86_400_000_000_000
-    links.port("a", 1, '{"local_port": "x1", "remote": "b", "remote_port": "y1"}', 2 * day)
+    links.port("a", 1, '{"local_port": "x1", "remote": "b", "remote_port": "y1"}', 2 * DAY)
+    links.expire(2 * DAY)
     assert found() == [(("a", 1), ("b", 0))]
 
 
-def bmp(network: FileNetworkMap, router: str, local: str, peer: str) -> None:
-    decoder = make_decoder()
-    for batch in decoder.decode(chunks([initiation(), peer_up(peer, local=local)], router=router)):
+def bmp(network: FileNetworkMap, router: str, local: str, peer: str, at_ns: int = START_NS) -> None:
+    told = chunks([initiation(), peer_up(peer, local=local)], router=router, start_ns=at_ns)
+    learn(network, make_decoder().decode(told))
+
+
+def learn(network: FileNetworkMap, batches: list[Batch]) -> None:
+    for batch in batches:
         if batch.schema.name == "option":
             network.learn(batch)
 
@@ -153,7 +167,7 @@ def test_a_bgp_session_on_a_link_of_which_both_routers_tell_is_a_link() -> None:
     routers = [RouterEntry(name=name, address=f"127.2.0.{i}") for i, name in enumerate("abcd", 1)]
     network = FileNetworkMap(NetworkFile(router=routers))
     bmp(network, "127.2.0.1", "198.51.100.0", "198.51.100.1")
-    network.topology(MINUTE)
+    network.topology(START_NS)
     assert edges(network) == {}  # one alone may say anything
     bmp(network, "127.2.0.2", "198.51.100.1", "198.51.100.0")
     bmp(network, "127.2.0.2", "2001:db8::5", "2001:db8::6")
@@ -162,7 +176,7 @@ def test_a_bgp_session_on_a_link_of_which_both_routers_tell_is_a_link() -> None:
     bmp(network, "127.2.0.1", "127.2.0.1", "127.2.0.3")
     bmp(network, "127.2.0.3", "198.51.100.17", "198.51.100.40")  # a route server's network
     bmp(network, "127.2.0.4", "198.51.100.40", "198.51.100.17")
-    network.topology(2 * MINUTE)
+    network.topology(START_NS + MINUTE)
     assert edges(network) == {
         "a-b": ((("a", 0), ("b", 0)), "bmp"),
         "b-c": ((("b", 0), ("c", 0)), "bmp"),
@@ -177,13 +191,13 @@ def test_what_lldp_and_the_file_join_is_not_joined_again(polled: MemoryNode) -> 
     network = heard(polled, FileNetworkMap())
     bmp(network, "127.2.0.1", "198.51.100.0", "198.51.100.1")
     bmp(network, "127.2.0.2", "198.51.100.1", "198.51.100.0")
-    network.topology(3 * MINUTE)
+    network.topology(START_NS + 3 * MINUTE)
     assert {origin for _, origin in edges(network).values()} == {"lldp"}
 
 
 @pytest.mark.parametrize("links", [1, 2])
 def test_sessions_of_both_protocols_over_a_link_are_one_link(links: int) -> None:
-    known, key = HeardLinks(), 0
+    known, key = HeardLinks(DAY), 0
     for number in range(links):
         four = (f"192.0.2.{4 * number + 1}", f"192.0.2.{4 * number + 2}")
         six = (f"2001:db8:{number}::2", f"2001:db8:{number}::3")
@@ -196,3 +210,54 @@ def test_sessions_of_both_protocols_over_a_link_are_one_link(links: int) -> None
     assert [edge.link.name for edge in edges] == ["10.0.0.1-10.0.0.2", "10.0.0.1-10.0.0.2#2"][
         :links
     ]
+
+
+PAIR = ("198.51.100.0", "198.51.100.1")
+
+
+def joined(network: FileNetworkMap, at_ns: int) -> list[str]:
+    network.topology(at_ns)
+    return [edge.link.name for edge in network.edges()]
+
+
+def test_a_session_is_a_link_as_long_as_its_routers_tell_of_it_and_a_day_longer() -> None:
+    """The collector tells of every session each hour; when one ends, its link is missed, not forgotten."""
+    network, decoders = FileNetworkMap(), [make_decoder(), make_decoder()]
+    for decoder, (local, peer), router in zip(
+        decoders, (PAIR, PAIR[::-1]), ("127.2.0.1", "127.2.0.2"), strict=True
+    ):
+        learn(
+            network,
+            decoder.decode(chunks([initiation(), peer_up(peer, local=local)], router=router)),
+        )
+    name = "127.2.0.1-127.2.0.2"
+    assert joined(network, START_NS) == [name]
+    for hour in range(1, 60):
+        for decoder in decoders:
+            learn(network, decoder.advance(START_NS + hour * HOUR))
+        assert joined(network, START_NS + hour * HOUR) == [name]
+    ended_ns = START_NS + 60 * HOUR
+    ends = [
+        chunks([part], router="127.2.0.1", start_ns=ended_ns) for part in (peer_down(PAIR[1]), b"")
+    ]
+    for block in ends:
+        learn(network, decoders[0].decode(block))
+    for decoder in decoders:
+        learn(network, decoder.advance(ended_ns + 30 * HOUR))
+    assert joined(network, ended_ns + 23 * HOUR) == [name]
+    assert joined(network, ended_ns + 25 * HOUR) == []
+
+
+def test_how_long_links_are_believed_is_a_setting_and_counts_from_ticks_over_a_restart(
+    polled: MemoryNode,
+) -> None:
+    network, state = FileNetworkMap(heard_hours=2.0), Snapshot()
+    heard(polled, network)
+    network.snapshot(state)
+    after = FileNetworkMap(heard_hours=2.0)
+    after.restore(state)
+    for one in (network, after):
+        before = one.topology(START_NS + HOUR)
+        assert joined(one, START_NS + HOUR) == ["c1-c2", "c2-e3"]
+        assert joined(one, START_NS + 3 * HOUR) == []
+        assert one.topology(START_NS + 3 * HOUR) != before
