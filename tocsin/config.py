@@ -63,7 +63,7 @@ class NetworkSettings(Settings, frozen=True, kw_only=True):
     """`[network]`"""
 
     map: str = ""  # a file of [[router]], [[interface]], [[link]], [[prefix]] tables
-    heard_hours: PositiveFloat = 24.0  # links that routers state and no longer tell of are believed so long
+    heard_hours: PositiveFloat = 24.0  # links that routers stated are believed so long after
 
 
 class Config(Settings, frozen=True, kw_only=True):
