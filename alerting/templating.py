@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from alerting.sinks.wording import facts, place, story, word
 from telemetry.errors import ConfigError
 from telemetry.x733 import SEVERITY_WORDS
 
+SHIPPED = Path(__file__).with_name("templates")
 TEMPLATE_BYTES_MAX = 256 * 1024
 _HOLE = re.compile(r'\$(?:\$|\{([a-z_][a-z0-9_.]*)(?:\|([a-z]+))?(?:\|"([^"{}]*)")?\})')
 _LOOSE = re.compile(r"\$\{")
@@ -123,7 +123,7 @@ def check(text: str, names: Collection[str] = NAMES) -> None:
 
 def shipped() -> list[str]:
     """Return the names of the templates that ship."""
-    found = files("alerting").joinpath("templates").iterdir()
+    found = SHIPPED.iterdir()
     return sorted(entry.name.partition(".")[0] for entry in found if entry.name.count(".") == 1)
 
 
@@ -132,11 +132,7 @@ def load_template(name: str) -> Template:
 
     `.json`, `.html`, `.txt` (plain) and `.md` (markdown). Raises ConfigError with what is wrong.
     """
-    path: Any
-    if name in shipped():
-        path = files("alerting").joinpath("templates", f"{name}.json")
-    else:
-        path = Path(name)
+    path = SHIPPED / f"{name}.json" if name in shipped() else Path(name)
     kinds = {
         ".json": ("json", "application/json"),
         ".html": ("html", "text/html; charset=utf-8"),

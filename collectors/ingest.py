@@ -13,7 +13,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +30,7 @@ from collectors.sources import Offer
 from runtime.component import Context
 from runtime.registry import Part
 from runtime.settings import PositiveFloat, PositiveInt
+from telemetry.digest import blake2b
 from telemetry.errors import ConfigError, DecodeError, TransientError
 
 POLL_SECONDS_FLOOR = 1.0

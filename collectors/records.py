@@ -7,13 +7,13 @@ import csv
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from collectors.foreign_text import decode_text, json_of, xml_of, xml_tree
 from collectors.mapping import RecordMapping, value_at
+from telemetry.digest import blake2b
 from telemetry.errors import ConfigError, DecodeError
 
 BLOCK_BYTES = 262_144

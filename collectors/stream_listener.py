@@ -11,10 +11,10 @@ import contextlib
 import errno
 import select
 import socket
-import ssl
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from collectors.listener import bind, bound_address, granted_buffer
 from runtime.component import Context
 from telemetry.errors import ConfigError
 from telemetry.identity import address_pair
+
+if TYPE_CHECKING:
+    import ssl  # with the first tls:// input: 5 MB
 
 WAIT_SECONDS = 0.09  # the frontier is told at least every 200 ms, also when silent
 GATHER_NS = 5_000_000  # after the first chunk, so that a block is worth its handling
@@ -97,6 +100,7 @@ class StreamListener:
         self._context = context
         self._sock = sock
         self._tls: ssl.SSLContext | None = None
+        self._later: tuple[type[OSError], ...] = (BlockingIOError,)  # nothing to read yet
         self._queue = BlockQueue(context.name, settings.queue_blocks_max, on_block)
         self._open: dict[int, _Connection] = {}
         self._of_sender: Counter[tuple[int, int]] = Counter()  # open connections by address
@@ -128,7 +132,10 @@ class StreamListener:
         """Listen: from here on the kernel accepts and keeps what comes. Raises ConfigError."""
         settings = self._settings
         if settings.listen.startswith("tls:"):
+            import ssl
+
             self._tls = server_context(settings)
+            self._later = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
         if self._sock is None:
             (self._sock,) = bind(
                 settings.listen, shards=1, receive_buffer_bytes=settings.receive_buffer_bytes
@@ -285,7 +292,7 @@ class StreamListener:
         room = memoryview(chunks.buffer)[chunks.used :][: self._settings.chunk_bytes_max]
         try:
             count = connection.sock.recv_into(room)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except self._later:
             return
         except OSError:  # reset, timed out, or broken TLS
             self._close(poll, connection, chunks, "failed")
@@ -295,11 +302,13 @@ class StreamListener:
             return
         connection.heard_ns = self._last_ns
         chunks.add(connection, count, self._last_ns)
-        if isinstance(connection.sock, ssl.SSLSocket) and connection.sock.pending():
+        if self._tls is not None and cast("ssl.SSLSocket", connection.sock).pending():
             self._pending.append(connection.sock.fileno())
 
     def _greet(self, poll: select.epoll, connection: _Connection, chunks: _Chunks) -> bool:
         """Go on with a TLS handshake; return whether it is over."""
+        import ssl
+
         assert isinstance(connection.sock, ssl.SSLSocket)
         try:
             connection.sock.do_handshake()
@@ -363,12 +372,14 @@ class StreamListener:
                 self._close(poll, connection, chunks, "idle")
 
 
-def server_context(settings: ListenerSettings) -> ssl.SSLContext:
+def server_context(settings: ListenerSettings) -> "ssl.SSLContext":
     """Return what a tls:// input needs, or raise ConfigError that names the file."""
     what = f"listen = {settings.listen!r}"
     for key in ("tls_certificate_file", "tls_key_file"):
         if not getattr(settings, key):
             raise ConfigError(f"{what} needs {key}, a PEM file. The node was not started.")
+    import ssl
+
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     # A sender that only sends never reads a session ticket; closing over unread bytes it would reset

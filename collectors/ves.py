@@ -12,7 +12,6 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +35,7 @@ from runtime.kept_file import KeptFile
 from runtime.registry import Part, Reads
 from runtime.settings import PositiveFloat, PositiveInt
 from telemetry.batch import Batch, batch_from_rows
+from telemetry.digest import blake2b
 from telemetry.errors import DecodeError, TransientError
 from telemetry.schemas import ALARM, LOG
 

@@ -7,7 +7,6 @@ neither numba nor numpy.
 """
 
 import ctypes
-import hashlib
 import json
 import os
 import platform
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from telemetry.digest import blake2b
 from telemetry.errors import ConfigError
 
 FORMAT = 1
@@ -64,7 +64,7 @@ def file_name(machine: str, cpu: str) -> str:
 
 def source_digest(modules: Iterable[str], root: Path = ROOT) -> str:
     """Return the digest of everything that kernels are made of: their files and the registry."""
-    digest = hashlib.sha256(f"{FORMAT}\n".encode())
+    digest = blake2b(f"{FORMAT}\n".encode(), digest_size=32)
     for module in (*modules, "runtime.kernels"):
         text = (root / module.replace(".", "/")).with_suffix(".py").read_bytes()
         digest.update(f"{module} {len(text)}\n".encode() + text)

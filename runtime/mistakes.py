@@ -1,6 +1,5 @@
 """What is wrong with settings, in words, with file and line."""
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -53,6 +52,8 @@ def understand(message: str, tree: Any, kind: type[Any]) -> tuple[list[str], str
     keys = _exact(match.group(1), message, tree, kind) if match else []
     said = message[: match.start()] if match else message
     if unknown := re.search(r"unknown field `([^`]+)`", said):
+        import difflib
+
         keys.append(unknown.group(1))
         known = known_keys(kind)
         near = difflib.get_close_matches(".".join(keys), known, 1, 0.6) or (

@@ -5,10 +5,11 @@ own in the entry points `tocsin.collectors`, `tocsin.detectors`, `tocsin.sinks`.
 before it is asked for, and importing registers nothing.
 """
 
-import difflib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 M = TypeVar("M")
+ENTRY_POINTS = ("*.dist-info/entry_points.txt", "*.egg-info/entry_points.txt")
 
 
 class NoOptions(Settings, frozen=True, kw_only=True):
@@ -87,6 +89,10 @@ class Registry(Generic[M]):
         """Return every kind, ours first, then those of plug-ins."""
         return [*self.ours, *sorted(set(self._plugins()) - set(self.ours))]
 
+    def knows(self, kind: str) -> bool:
+        """Return whether there is such a kind."""
+        return kind in self.ours or kind in self._plugins()
+
     def get(self, kind: str) -> Part[M]:
         """Return the part, or raise ConfigError: no such kind, or its plug-in does not load."""
         if kind not in self._found:
@@ -100,6 +106,8 @@ class Registry(Generic[M]):
             return part
         plugin = self._plugins().get(kind)
         if plugin is None:
+            import difflib
+
             near = difflib.get_close_matches(kind, self.kinds(), 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.kinds())}"
             raise ConfigError(f"kind {kind!r} is not known; {hint}")
@@ -114,6 +122,26 @@ class Registry(Generic[M]):
         return found
 
     def _plugins(self) -> "dict[str, EntryPoint]":
-        from importlib.metadata import entry_points  # the kinds that ship are known without it
+        if not installed_with(self.group):
+            return {}
+        from importlib.metadata import entry_points
 
         return {point.name: point for point in entry_points(group=self.group)}
+
+
+def installed_with(group: str) -> bool:
+    """Return whether any package that is installed may have entry points of a group.
+
+    So that importlib.metadata, which brings mail, zip and CSV (1.2 MB), is imported only where there
+    is a plug-in. What lies in an archive is left to it.
+    """
+    places = [Path(place) for place in sys.path]
+    try:
+        return any(place.is_file() for place in places) or any(
+            f"[{group}]" in path.read_text("utf-8", "replace")
+            for place in places
+            for pattern in ENTRY_POINTS
+            for path in place.glob(pattern)
+        )
+    except OSError:
+        return True

@@ -4,7 +4,6 @@ Every mistake is one sentence: file and line, key, value, rule, nearest known ke
 """
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -58,6 +57,8 @@ def load_with_origin(
     tree: dict[str, Any] = {}
     text = ""
     if path is not None:
+        import tomllib  # not in a process that is handed its settings
+
         try:
             text = path.read_text("utf-8")
             tree = tomllib.loads(text)
@@ -111,6 +112,8 @@ def _drop(tree: Any, keys: Sequence[str]) -> bool:
 
 
 def _read_value(text: str) -> Any:
+    import tomllib
+
     try:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:

@@ -6,7 +6,6 @@ configuration is wrong is not started again.
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,27 +14,13 @@ from dataclasses import dataclass, field
 
 from runtime.clock import told
 from runtime.component import Context
+from runtime.parent import PARENT
 
 BACK_OFF_FIRST_SECONDS = 0.5
 BACK_OFF_MOST_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 EXIT_CONFIG = 2
 STOP_SECONDS = 4.0
-PR_SET_PDEATHSIG = 1
-PARENT = "TOCSIN_PARENT"
-
-
-def end_with_parent(number: int) -> None:
-    """Have this process get a signal when the one that started it dies; nothing without a supervisor.
-
-    Call it first thing: who lost its parent before that ends at once. Source: prctl(2).
-    """
-    parent = int(os.environ.get(PARENT, "0"))
-    if not parent:
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), number)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,8 @@ Ids are hashes of content, so a replay, another shard and another machine give t
 
 import ipaddress
 from functools import lru_cache
-from hashlib import blake2b
+
+from telemetry.digest import blake2b
 
 V4_MAPPED = 0xFFFF << 32  # low half of ::ffff:0.0.0.0
 

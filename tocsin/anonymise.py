@@ -8,7 +8,6 @@ stay. Ids are hashes of the true keys and stay too: who guesses a key can recogn
 import ipaddress
 import re
 from functools import cache
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -19,6 +18,7 @@ from correlator.keys import ADDRESSES, key_of, key_text, words_of
 from correlator.merge import read_batches, write_batches
 from runtime.checkpoint import Snapshot, read_array, write_array
 from telemetry.batch import Batch, code_column, text_column
+from telemetry.digest import blake2b
 from telemetry.identity import V4_MAPPED, address_pair, address_text
 from telemetry.schema import Kind
 from telemetry.views import View

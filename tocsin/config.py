@@ -204,10 +204,13 @@ def _mistakes(config: Config) -> Iterator[str]:
         Router(config.alerting)
     except ConfigError as error:
         yield str(error)
-    for key, listen in (("listen", config.api.listen), ("sql_listen", config.api.sql_listen)):
+    for key in ("listen", "sql_listen", "metrics_listen"):
+        listen = getattr(config.api, key)
         host, _, port = listen.rpartition(":")
         if listen and not (host and port.isdecimal() and int(port) < 65536):
             yield f"api.{key} = {listen!r} is not host:port with a port of 0 to 65535"
+        elif key == "metrics_listen":  # for a scraper: numbers, and no way in
+            continue
         elif listen and not config.api.token_file and host.strip("[]") not in LOOPBACK:
             yield (
                 f"api.{key} = {listen!r} can be reached from outside, so api.token_file must name a "
@@ -235,7 +238,7 @@ def _mistakes_of_listening(where: str, settings: ListenerSettings) -> Iterator[s
     except ConfigError as error:
         yield f"{where}.{error}"
         return
-    if settings.kind not in COLLECTORS.kinds():  # said already
+    if not COLLECTORS.knows(settings.kind):  # said already
         return
     reads = COLLECTORS.get(settings.kind).reads or Reads(udp_ports=(0,))
     has = {"udp": bool(reads.udp_ports), "tcp": bool(reads.tcp_ports), "tls": bool(reads.tcp_ports)}

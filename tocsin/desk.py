@@ -26,7 +26,8 @@ from runtime import logs
 from runtime.clock import Clock, SteadyClock
 from runtime.component import Context
 from runtime.metrics import Metrics
-from runtime.supervisor import Role, Supervisor, end_with_parent
+from runtime.parent import end_with_parent
+from runtime.supervisor import Role, Supervisor
 from telemetry.errors import ConfigError, TransientError
 from tocsin import verbs
 from tocsin.api.access import load_access

@@ -8,9 +8,7 @@ the metrics page and health, whose text the node renders.
 import contextlib
 import signal
 import sys
-import threading
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -26,11 +24,12 @@ from runtime.bus import RequestClient
 from runtime.clock import SteadyClock
 from runtime.component import Context
 from runtime.metrics import Metrics
-from runtime.supervisor import end_with_parent
+from runtime.parent import end_with_parent
 from telemetry.errors import ConfigError, TransientError
 from tocsin import verbs
 from tocsin.families import families_of
 from tocsin.gate_orders import OrderLine
+from tocsin.pages import Pages
 from tocsin.process_settings import ProcessSettings
 from tocsin.state import state_dir
 
@@ -142,44 +141,6 @@ class Gate:
         self._ended = True
 
 
-def serve_pages(listen: str, address: str) -> ThreadingHTTPServer:
-    """Serve /metrics and /health of the node at `address` from threads; return the server."""
-    host, port = listen.rsplit(":", 1)
-    lock = threading.Lock()
-    client = RequestClient(address)
-
-    class Pages(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # http.server's name
-            try:
-                with lock:
-                    if self.path == "/metrics":
-                        text = client.ask("metrics", verbs.Nothing(), verbs.MetricsText).text
-                    else:
-                        status = client.ask("status", verbs.Nothing(), verbs.Status)
-                        text = "\n".join(status.health) or "ok"
-                code = 200 if self.path in ("/metrics", "/health") else 404
-            except TransientError as error:
-                code, text = 503, str(error)
-            body = text.encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing of each request."""
-
-    try:
-        server = ThreadingHTTPServer((host.strip("[]"), int(port)), Pages)
-    except OSError as error:
-        raise ConfigError(
-            f"api.metrics_listen = {listen!r}: {error.strerror}; choose another port"
-        ) from error
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
-
-
 def _checked(path: Path | None) -> ProcessSettings:
     from tocsin.config import load_config  # brings all parts with it
 
@@ -199,8 +160,8 @@ def main() -> None:
         gate = Gate(settings, folder, Context("gate", clock, metrics, logs.child("gate"), seed))
         signal.signal(signal.SIGTERM, gate.ask_to_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if settings.node.profile == "sensor":
-            serve_pages(settings.api.metrics_listen, f"ipc://{folder}/node.sock")
+        if settings.node.profile == "sensor" and settings.api.metrics_listen:
+            Pages(settings.api.metrics_listen, f"ipc://{folder}/node.sock", clock).start()
         gate.run()
     except ConfigError as error:
         sys.stderr.write(f"tocsin: {error}\n")

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from alerting.orders import Orders
 from alerting.outbox import Outbox
@@ -24,7 +25,7 @@ from runtime.lock import FolderLock
 from runtime.memory import rss_bytes
 from runtime.metrics import Metrics
 from runtime.notify import notify
-from runtime.supervisor import end_with_parent
+from runtime.parent import end_with_parent
 from telemetry.errors import ConfigError, TransientError
 from tocsin import __version__, verbs
 from tocsin.answers import Answers
@@ -38,7 +39,9 @@ from tocsin.intake import Intake, make_context, settle
 from tocsin.offers import Offers
 from tocsin.senders import SenderBook
 from tocsin.state import state_dir
-from tocsin.workers import Workers
+
+if TYPE_CHECKING:
+    from tocsin.workers import Workers
 
 HEARTBEAT_NS = 1_000_000_000
 AHEAD_SECONDS = 10.0  # of the machine's clock: worth telling
@@ -73,17 +76,18 @@ class Node:
         self._senders = SenderBook()
         self._lock = FolderLock(state, "node", self._clock)
         self._bell = Doorbell()
-        self._intake: Intake | Workers
+        self._intake = self._made_intake()
+
+    def _made_intake(self) -> "Intake | Workers":
+        config, clock = self._config, self._clock
         if config.node.workers == 1:
-            self._intake = Intake(
-                config, state, self._clock, self.metrics, on_block=self._bell.ring
-            )
-        else:
-            self._intake = Workers(
-                config, state, self._clock, self.metrics, self._bell,
-                on_leave=self._shard_left, on_join=self._shard_back,
-                lock=self._lock,
-            )  # fmt: skip
+            return Intake(config, self._state, clock, self.metrics, on_block=self._bell.ring)
+        from tocsin.workers import Workers
+
+        return Workers(
+            config, self._state, clock, self.metrics, self._bell,
+            on_leave=self._shard_left, on_join=self._shard_back, lock=self._lock,
+        )  # fmt: skip
 
     def start(self) -> None:
         """Come up: sockets first, then state, then the loop may begin."""

@@ -42,7 +42,9 @@ class ApiSettings(Settings, frozen=True, kw_only=True):
     listen: str = "127.0.0.1:8470"  # the console and the REST API
     sql_listen: str = "127.0.0.1:8123"  # the SQL door, ClickHouse's HTTP interface; "" = none
     token_file: str = ""  # one token a line; needed to listen on anything but loopback
-    metrics_listen: str = "127.0.0.1:8470"  # profile sensor: the gate serves metrics and health
+    metrics_listen: str = (
+        "127.0.0.1:8470"  # profile sensor: the gate serves metrics and health; "" = none
+    )
 
 
 class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from runtime.bus import Doorbell, Line
 from runtime.clock import Clock, SteadyClock
 from runtime.journal import pack, unpack
 from runtime.metrics import Metrics
-from runtime.supervisor import end_with_parent
+from runtime.parent import end_with_parent
 from telemetry.errors import ConfigError
 from tocsin.chain import Closing
 from tocsin.config import Config

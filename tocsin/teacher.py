@@ -18,7 +18,7 @@ from runtime.bus import RequestClient
 from runtime.clock import SteadyClock
 from runtime.journal import BlockKind, JournalReader
 from runtime.metrics import Metrics
-from runtime.supervisor import end_with_parent
+from runtime.parent import end_with_parent
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError, TocsinError, TransientError
 from telemetry.schemas import FRAME

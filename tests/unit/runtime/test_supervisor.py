@@ -114,7 +114,7 @@ def test_a_child_ends_with_its_parent_and_inherits_what_it_is_handed(tmp_path: P
     read, write = os.pipe()
     child = (
         "import os, sys, time\n"
-        "from runtime.supervisor import end_with_parent\n"
+        "from runtime.parent import end_with_parent\n"
         "end_with_parent(9)\n"
         "os.write(int(sys.argv[1]), str(os.getpid()).encode())\n"
         "time.sleep(600)"

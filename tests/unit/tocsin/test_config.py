@@ -25,6 +25,7 @@ WRONG = (
     ('to = ["nobody"]', ""),
     ("[api]", ""),
     ('listen = "0.0.0.0:8470"', "api.token_file must name a file of tokens"),
+    ('metrics_listen = "8470"', "is not host:port with a port of 0 to 65535"),
     ("[views.own.mine]", "octetts is none of"),
     ('key = ["source_as"]', ""),
     ('measures = ["octetts"]', ""),
