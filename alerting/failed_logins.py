@@ -1,6 +1,6 @@
 """Failed logins that logs tell of, counted by source: brute force as its targets see it.
 
-Lines whose event is `login-failed` (collectors/syslog_events.toml). A host's own log is no guess, so what
+Lines whose event is `login-failed` (collectors/syslog/events.toml). A host's own log is no guess, so what
 it says stands outside the alert budget. Counts fade with a half-life of three minutes. Blind to logs
 that name no source beyond their host, and to what the device does not log.
 """

@@ -6,7 +6,7 @@ import msgspec
 
 from runtime.settings import PositiveFloat, PositiveInt, Settings
 
-# At most half of the kernels' hash tables, which are as large as that (collectors.streams, .sampling).
+# At most half of the kernels' hash tables, which are as large as that (collectors.flow.streams, .sampling).
 StreamsMax = Annotated[int, msgspec.Meta(ge=1, le=16_384)]
 SamplersMax = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 

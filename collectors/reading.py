@@ -1,6 +1,6 @@
 """Which collector a datagram or a file of a capture is for, by what collectors and sources declare.
 
-Flow protocols are told by content, wherever they were sent (`collectors.detect`); the others by port,
+Flow protocols are told by content, wherever they were sent (`collectors.flow.detect`); the others by port,
 by the first bytes of a file, or by the name that the user gives. See `runtime.registry.Reads`.
 """
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:  # the names of kinds are known without what they need
 COLLECTORS: Registry[MakeDecoder] = Registry(
     "tocsin.collectors",
     {
-        "flow": "collectors.flow:COLLECTOR",
-        "sflow": "collectors.sflow5:COLLECTOR",
-        "bmp": "collectors.bmp:COLLECTOR",
+        "flow": "collectors.flow.decoder:COLLECTOR",
+        "sflow": "collectors.flow.sflow5:COLLECTOR",
+        "bmp": "collectors.bmp.decoder:COLLECTOR",
         "snmp-trap": "collectors.snmp.trap:COLLECTOR",
-        "syslog": "collectors.syslog:COLLECTOR",
+        "syslog": "collectors.syslog.decoder:COLLECTOR",
     },
 )
 

@@ -65,15 +65,15 @@ MakeSource = Callable[[str, Any, Context, Offer, Path], Source]
 SOURCES: Registry[MakeSource] = Registry(
     "tocsin.sources",
     {
-        "alertmanager": "collectors.alertmanager_webhook:SOURCE",
-        "ingest": "collectors.ingest:SOURCE",
-        "mapped": "collectors.mapped_alarms:SOURCE",
-        "netcool": "collectors.netcool:SOURCE",
-        "pm-files": "collectors.pm_files:SOURCE",
+        "alertmanager": "collectors.managers.alertmanager:SOURCE",
+        "ingest": "collectors.mapped.ingest:SOURCE",
+        "mapped": "collectors.mapped.source:SOURCE",
+        "netcool": "collectors.managers.netcool:SOURCE",
+        "pm-files": "collectors.pm.source:SOURCE",
         "snmp-poll": "collectors.snmp.poll:SOURCE",
-        "spectrum": "collectors.spectrum:SOURCE",
-        "tmf642": "collectors.tmf642_client:SOURCE",
-        "ves": "collectors.ves:SOURCE",
+        "spectrum": "collectors.managers.spectrum:SOURCE",
+        "tmf642": "collectors.managers.tmf642:SOURCE",
+        "ves": "collectors.ves.source:SOURCE",
     },
 )
 

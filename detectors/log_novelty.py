@@ -1,6 +1,6 @@
 """Kinds of log lines that nobody has seen before, at severity error or worse: alarms.
 
-The log pattern says which kind a line is (`collectors/log_patterns.py`), its `novelty` that it is the
+The log pattern says which kind a line is (`collectors/syslog/patterns.py`), its `novelty` that it is the
 first. What is new is news only where little is: how often new kinds came so far, in a record that fades
 with a half-life of a week, is the p-value, and a budget of its own decides. A network that logs something
 new each day is not told of it; all of them are in the history (column `novelty` of table `logs`).

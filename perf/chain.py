@@ -150,7 +150,7 @@ def rate() -> list[dict[str, object]]:
     from collectors.block import DatagramBlock
     from collectors.config import FlowDecoderSettings
     from collectors.datagram import Datagram, pack
-    from collectors.flow import FlowDecoder
+    from collectors.flow.decoder import FlowDecoder
     from telemetry.identity import address_pair
     from tocsin.demo.exporters import Exporter
     from tocsin.demo.network import load_demo_network

@@ -22,12 +22,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from collectors.block import DatagramBlock
-from collectors.columns import FlowMemory
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import Datagram, pack
-from collectors.flow import FlowDecoder
-from collectors.netflow5 import PRESENT, decode_v5
-from collectors.sflow5 import SflowDecoder
+from collectors.flow.columns import FlowMemory
+from collectors.flow.decoder import FlowDecoder
+from collectors.flow.netflow5 import PRESENT, decode_v5
+from collectors.flow.sflow5 import SflowDecoder
 from correlator.tables.network_map import FileNetworkMap
 from correlator.views import views_for
 from correlator.windows import FlowWindows

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from collectors.http_input import Request
-from collectors.ingest import Ingester, TakenChunks
-from collectors.mapping import MappingFile, RecordMapping
-from collectors.netcool import NetcoolOptions, alarm_of, row_set
-from collectors.ves import VesSource
+from collectors.http.input import Request
+from collectors.managers.netcool import NetcoolOptions, alarm_of, row_set
+from collectors.mapped.ingest import Ingester, TakenChunks
+from collectors.mapped.mapping import MappingFile, RecordMapping
+from collectors.ves.source import VesSource
 from perf.measure import best_seconds, row
 from tests.support.source_world import START_NS, MemoryNode, source_of, world
 

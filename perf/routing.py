@@ -17,8 +17,8 @@ from xml.etree.ElementTree import iterparse
 import numpy as np
 
 from collectors.block import DatagramBlock
-from collectors.bmp import BmpDecoder
-from collectors.pm_xml import PmReader, read_measurements
+from collectors.bmp.decoder import BmpDecoder
+from collectors.pm.xml import PmReader, read_measurements
 from correlator.tables.routing import RoutingTable
 from perf.measure import best_seconds, row
 from telemetry.batch import Batch

@@ -26,8 +26,8 @@ import msgspec
 import numpy as np
 
 from alerting.config import AlertingSettings
-from collectors.capture_writer import PcapngWriter, datagrams_of
-from collectors.listener import is_stream
+from collectors.capture.writer import PcapngWriter, datagrams_of
+from collectors.listen.udp import is_stream
 from collectors.reading import Readings
 from runtime.checkpoint import Checkpoints, read_checkpoint, read_record
 from runtime.clock import ManualClock

@@ -10,7 +10,7 @@ from alerting.config import AlertingSettings
 from alerting.routes import Router
 from alerting.sinks import SINKS
 from collectors.config import ListenerSettings
-from collectors.listener import parse_address
+from collectors.listen.udp import parse_address
 from collectors.registry import COLLECTORS
 from collectors.sources import SOURCES, SourceSettings
 from correlator.security_views import SecurityViewsSettings, security_views

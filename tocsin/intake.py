@@ -11,9 +11,9 @@ from logging import Logger
 from pathlib import Path
 
 from collectors.block import Decoder, silence
-from collectors.listener import UdpListener, is_stream
+from collectors.listen.byte_streams import StreamListener
+from collectors.listen.udp import UdpListener, is_stream
 from collectors.registry import make_decoder
-from collectors.stream_listener import StreamListener
 from correlator.tables.network_map import load_network
 from correlator.windows import FlowWindows
 from history.flow_spool import FlowSpool

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from collectors.block import DatagramBlock
-from collectors.gather import gather
+from collectors.listen.gather import gather
 from runtime.component import Context
 
 SEGMENT_BYTES = 1024 * 1024

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from alerting.records import alerts_of
 from collectors.block import DatagramBlock, choose, silence
-from collectors.capture import CaptureReport, read_capture
-from collectors.capture_tcp import TcpStreams
+from collectors.capture.reader import CaptureReport, read_capture
+from collectors.capture.tcp import TcpStreams
 from collectors.config import ListenerSettings
 from collectors.datagram import DATAGRAMS_PER_BLOCK, Datagram, pack
-from collectors.listener import shard_of
+from collectors.listen.udp import shard_of
 from collectors.reading import Readings
 from collectors.registry import make_decoder
 from runtime.checkpoint import read_checkpoint

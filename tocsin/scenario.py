@@ -19,8 +19,8 @@ from alerting.operate import KINDS, check
 from alerting.records import alerts_of, notices_of
 from collectors.config import ListenerSettings
 from collectors.datagram import Datagram, pack
-from collectors.syslog import COLLECTOR as SYSLOG
-from collectors.syslog_options import SyslogOptions
+from collectors.syslog.decoder import COLLECTOR as SYSLOG
+from collectors.syslog.options import SyslogOptions
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
 from telemetry.identity import address_pair

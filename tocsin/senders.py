@@ -21,7 +21,7 @@ _MISSING = ("lost_wire", "lost_kernel", "undecodable", "no_template", "malformed
 
 
 class ExporterFacts(msgspec.Struct):
-    """What `collectors.exporter_facts` tells of one exporter."""
+    """What `collectors.flow.exporter_facts` tells of one exporter."""
 
     templates: int = 0
     unread: int = 0

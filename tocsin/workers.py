@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from collectors.listener import bind, bound_address, granted_buffer
-from collectors.stream_listener import server_context
+from collectors.listen.byte_streams import server_context
+from collectors.listen.udp import bind, bound_address, granted_buffer
 from runtime.bus import Doorbell, Hub, Message
 from runtime.clock import Clock
 from runtime.lock import FolderLock

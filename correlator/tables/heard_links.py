@@ -118,7 +118,7 @@ class HeardLinks:
             self.version += 1
 
     def state(self, address: str, key: int, session: int, text: str, at_ns: int) -> None:
-        """Take what an IGP states over a session: JSON as `collectors.link_state` has it."""
+        """Take what an IGP states over a session: JSON as `collectors.bmp.link_state` has it."""
         if self._link_state.take(address, key, session, _object(text), at_ns):
             self.version += 1
         self._oldest_ns = min(self._oldest_ns, at_ns)

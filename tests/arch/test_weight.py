@@ -37,7 +37,7 @@ def loaded_by(code: str) -> set[str]:
         pytest.param("import tocsin.node", {"numba", "chdb", "torch", "starlette", "uvicorn", "pandas", "pyarrow",
                      "river", "scipy", "hashlib", "ssl", "email", "html", "importlib.metadata", "tempfile"},
                      id="node"),  # numba comes with the first kernel that has to be compiled
-        pytest.param("import os; os.environ['TOCSIN_KERNELS'] = 'numba'; from collectors import gather;"
+        pytest.param("import os; os.environ['TOCSIN_KERNELS'] = 'numba'; from collectors.listen import gather;"
                      "gather.gather.compile(); assert 'numba' in sys.modules", {"scipy"}, id="kernel"),
         pytest.param("import tocsin.desk", {"numba", "scipy", "pandas", "pyarrow", "river"}, id="desk"),
         pytest.param("import tocsin.gate", {"chdb", "numpy", "torch", "starlette", "hashlib", "ssl", "email", "html",
@@ -55,7 +55,8 @@ def test_heavy_libraries_stay_behind_their_door(code: str, heavy: set[str]) -> N
 
 def test_scipy_that_kernels_do_without_is_there_for_others() -> None:
     pytest.importorskip("scipy")
-    code = "import os; os.environ['TOCSIN_KERNELS'] = 'numba'; from collectors import gather; gather.gather.compile()"
+    code = "import os; os.environ['TOCSIN_KERNELS'] = 'numba'; from collectors.listen import gather"
+    code += "; gather.gather.compile()"
     assert {"numba", "scipy.linalg"} <= loaded_by(f"{code}; import scipy.linalg")
 
 

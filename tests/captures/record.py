@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from collectors.capture_writer import PcapngWriter, datagrams_of
+from collectors.capture.writer import PcapngWriter, datagrams_of
 from collectors.config import ListenerSettings
-from collectors.listener import UdpListener
+from collectors.listen.udp import UdpListener
 from runtime.clock import SystemClock
 from runtime.component import Context
 from tests.support.exporters import Stop, Wire

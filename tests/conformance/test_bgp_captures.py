@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import CaptureReport, read_capture
-from collectors.capture_tcp import TcpStreams
+from collectors.capture.reader import CaptureReport, read_capture
+from collectors.capture.tcp import TcpStreams
 from telemetry.identity import address_text
 from tests.conformance.test_bmp_captures import expected_routes, our_routes
 from tests.support.bmp_messages import MARKER, chunks, make_decoder, monitoring

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from collectors.bgp_updates import FAMILIES, FAMILY_NAMES
-from collectors.bmp import BmpDecoder
-from collectors.capture import CaptureReport, read_capture
-from collectors.capture_tcp import TcpStreams
+from collectors.bmp.bgp_updates import FAMILIES, FAMILY_NAMES
+from collectors.bmp.decoder import BmpDecoder
+from collectors.capture.reader import CaptureReport, read_capture
+from collectors.capture.tcp import TcpStreams
 from collectors.datagram import blocks
 from telemetry.batch import Batch
 from telemetry.identity import address_text

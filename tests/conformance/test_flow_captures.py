@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import CaptureReport, read_capture
+from collectors.capture.reader import CaptureReport, read_capture
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import blocks
-from collectors.flow import REVERSE, FlowDecoder
+from collectors.flow.decoder import REVERSE, FlowDecoder
 from telemetry.batch import Batch
 from telemetry.identity import address_text
 from telemetry.schemas import FLOW_FIELD_BIT

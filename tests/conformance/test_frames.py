@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collectors import packet
 from collectors.config import FlowDecoderSettings
-from collectors.flow import FlowDecoder
-from collectors.sflow5 import SflowDecoder
+from collectors.flow import packet
+from collectors.flow.decoder import FlowDecoder
+from collectors.flow.sflow5 import SflowDecoder
 from telemetry.batch import Batch
 from telemetry.identity import address_text
 from tests.support.decoding import poison

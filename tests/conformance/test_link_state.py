@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from collectors.link_state import PROTOCOLS, Statement, read_update
+from collectors.bmp.link_state import PROTOCOLS, Statement, read_update
 from tests.support.frames_on_wire import ipv4, pcap, tcp
 from tests.support.link_state_messages import (
     DIRECT,

@@ -8,8 +8,8 @@ import struct
 
 import pytest
 
-from collectors.bgp import distinguisher_text
-from collectors.bgp_updates import FAMILIES, FAMILY_NAMES
+from collectors.bmp.bgp import distinguisher_text
+from collectors.bmp.bgp_updates import FAMILIES, FAMILY_NAMES
 from telemetry.identity import address_pair, address_text
 from tests.support.bmp_messages import (
     as_path,

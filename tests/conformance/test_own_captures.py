@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import CaptureReport, read_capture
+from collectors.capture.reader import CaptureReport, read_capture
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import blocks
-from collectors.flow import FlowDecoder
-from collectors.sflow5 import SflowDecoder
+from collectors.flow.decoder import FlowDecoder
+from collectors.flow.sflow5 import SflowDecoder
 from tests.support.decoding import decoded
 from tocsin.testing import make_context
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors.pm_xml import Measurement, PmReader, read_measurements
+from collectors.pm.xml import Measurement, PmReader, read_measurements
 
 MAPPER = "onap-pm-mapper/src/test/resources/mapper_test/mapping_data"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collectors import packet
-from collectors.capture import CaptureReport, _pcap
+from collectors.capture.reader import CaptureReport, _pcap
+from collectors.flow import packet
 from telemetry.identity import address_text
 
 FILES = [

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import CaptureReport, read_capture
+from collectors.capture.reader import CaptureReport, read_capture
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import blocks
-from collectors.sflow5 import SflowDecoder
-from collectors.sflow_kernels import COUNTER_ROWS
+from collectors.flow.sflow5 import SflowDecoder
+from collectors.flow.sflow_kernels import COUNTER_ROWS
 from telemetry.batch import Batch
 from telemetry.identity import address_text
 from tests.support.decoding import poison

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import CaptureReport, read_capture
+from collectors.capture.reader import CaptureReport, read_capture
 from telemetry.errors import DecodeError
 from telemetry.snmp import message, usm
 from telemetry.snmp.ber import Tag

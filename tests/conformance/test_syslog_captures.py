@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from collectors.capture import CaptureReport, read_capture
-from collectors.capture_tcp import TcpStreams
+from collectors.capture.reader import CaptureReport, read_capture
+from collectors.capture.tcp import TcpStreams
 from collectors.datagram import blocks
 from tests.support.decoding import decoded
 from tests.support.syslog_messages import ARRIVAL_NS, SECOND, block, make_syslog

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from collectors.capture_writer import PcapngWriter
+from collectors.capture.writer import PcapngWriter
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import Datagram
-from collectors.flow import REVERSE, FlowDecoder
+from collectors.flow.decoder import REVERSE, FlowDecoder
 from collectors.present import rows as plain_rows
 from runtime.component import Context
 from telemetry.batch import Batch

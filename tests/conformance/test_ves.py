@@ -11,8 +11,8 @@ import fastjsonschema
 import numpy as np
 import pytest
 
-from collectors.ves_events import Reading, read_event
-from collectors.ves_fields import fault_of
+from collectors.ves.events import Reading, read_event
+from collectors.ves.fields import fault_of
 from tests.support.source_world import START_NS
 
 SCHEMAS = {

@@ -131,7 +131,7 @@ def test_replay_without_numba_gives_the_same_alerts(
 def test_the_receiving_kernel_of_the_library_receives(library: Path) -> None:
     text = """
 import socket, sys
-from collectors.receive import Receiver
+from collectors.listen.receive import Receiver
 from runtime.clock import SystemClock
 from runtime import kernels
 assert kernels.LIBRARY is not None
@@ -155,7 +155,7 @@ assert "numba" not in sys.modules
 def test_arguments_are_checked_as_strictly_as_by_numba(library: Path, bound: int) -> None:
     text = f"""
 import numpy as np
-from collectors.receive import pack
+from collectors.listen.receive import pack
 size = {bound}
 good = [np.zeros(9216 * size, np.uint8), np.ones(size, np.int32), size, np.zeros(size, np.uint8),
         np.zeros(size, np.int64)]
@@ -176,7 +176,7 @@ for place, value in wrong:
         pack(*given)
     except TypeError as error:
         print(place, error)
-        assert "collectors.receive.pack: argument %d" % (place + 1) in str(error), error
+        assert "collectors.listen.receive.pack: argument %d" % (place + 1) in str(error), error
     else:
         raise AssertionError((place, value))
 try:

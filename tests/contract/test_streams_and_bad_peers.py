@@ -16,8 +16,8 @@ import pytest
 
 from collectors.config import ListenerSettings
 from collectors.datagram import Datagram, pack
+from collectors.listen.byte_streams import StreamListener
 from collectors.registry import COLLECTORS, make_decoder
-from collectors.stream_listener import StreamListener
 from runtime.clock import SystemClock
 from runtime.component import Context
 from telemetry.batch import Batch

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from collectors.bmp import BmpOptions
-from collectors.bmp_series import DELTAS
+from collectors.bmp.decoder import BmpOptions
+from collectors.bmp.series import DELTAS
 
 TEXT = (Path(__file__).parents[2] / "docs/bmp.md").read_text("utf-8")
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from collectors.mapping import AlarmMapping, LogMapping, MappingFile, SampleMapping
+from collectors.mapped.mapping import AlarmMapping, LogMapping, MappingFile, SampleMapping
 from collectors.sources import SOURCES, SourceSettings
 
 DOC = Path(__file__).parents[2] / "docs/sources.md"

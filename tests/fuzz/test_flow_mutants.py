@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from collectors.config import FlowDecoderSettings
-from collectors.flow import FlowDecoder
+from collectors.flow.decoder import FlowDecoder
 from telemetry.batch import Batch
 from tests.support.flow_messages import (
     ARRIVAL_NS,

@@ -11,21 +11,21 @@ import msgspec
 import numpy as np
 import pytest
 
-from collectors.alertmanager_webhook import AlertmanagerOptions, read_list, read_webhook
 from collectors.foreign_sync import ForeignAlarm
 from collectors.foreign_text import json_of
-from collectors.http_body import Body, HttpRefusedError, TooSlowError
-from collectors.mapped_rows import MappedRows
-from collectors.mapping import MappingFile, RecordMapping
-from collectors.netcool import NetcoolOptions, alarm_of, row_set
-from collectors.pm_xml import PmReader, read_measurements
-from collectors.records import RecordReader, file_chunks
-from collectors.spectrum import SpectrumOptions, places_of
-from collectors.spectrum import alarm_of as spectrum_alarm
-from collectors.spectrum_answers import notified, page_of
-from collectors.tmf642_client import alarm_of as tmf642_alarm
-from collectors.ves_events import Reading, read_event
-from collectors.ves_fields import fault_of
+from collectors.http.body import Body, HttpRefusedError, TooSlowError
+from collectors.managers.alertmanager import AlertmanagerOptions, read_list, read_webhook
+from collectors.managers.netcool import NetcoolOptions, alarm_of, row_set
+from collectors.managers.spectrum import SpectrumOptions, places_of
+from collectors.managers.spectrum import alarm_of as spectrum_alarm
+from collectors.managers.spectrum_answers import notified, page_of
+from collectors.managers.tmf642 import alarm_of as tmf642_alarm
+from collectors.mapped.mapping import MappingFile, RecordMapping
+from collectors.mapped.records import RecordReader, file_chunks
+from collectors.mapped.rows import MappedRows
+from collectors.pm.xml import PmReader, read_measurements
+from collectors.ves.events import Reading, read_event
+from collectors.ves.fields import fault_of
 from telemetry.batch import batch_from_rows
 from telemetry.errors import DecodeError
 from telemetry.schemas import ALARM, LOG

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collectors import packet
-from collectors.capture import CaptureReport, parse_capture, read_capture
+from collectors.capture.reader import CaptureReport, parse_capture, read_capture
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import Datagram, blocks, pack
-from collectors.sflow5 import SflowDecoder
-from collectors.sflow_kernels import Verdict
+from collectors.flow import packet
+from collectors.flow.sflow5 import SflowDecoder
+from collectors.flow.sflow_kernels import Verdict
 from telemetry.errors import DecodeError
 from tests.support.capture_files import enhanced, fragments_of, interface, pcap, section
 from tests.support.frames_on_wire import FRAMES

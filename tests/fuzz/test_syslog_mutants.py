@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from collectors.datagram import Datagram, pack
-from collectors.syslog_frames import Frame
+from collectors.syslog.frames import Frame
 from telemetry.identity import address_pair
 from tests.support.syslog_messages import ARRIVAL_NS, SECOND, SYSLOG_LINES, make_syslog
 from tocsin.testing.rows import rows_of

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from collectors.alertmanager_webhook import AlertmanagerSource
+from collectors.managers.alertmanager import AlertmanagerSource
 from runtime.clock import SystemClock
 from tests.support.bad_peers import free_port
 from tests.support.source_world import MemoryNode, source_of

@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from collectors.config import FlowDecoderSettings, ListenerSettings
-from collectors.flow import FlowDecoder
-from collectors.listener import UdpListener
-from collectors.sflow5 import SflowDecoder
+from collectors.flow.decoder import FlowDecoder
+from collectors.flow.sflow5 import SflowDecoder
+from collectors.listen.udp import UdpListener
 from runtime.clock import SystemClock
 from runtime.component import Context
 from telemetry.batch import Batch

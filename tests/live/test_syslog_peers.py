@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from collectors.config import ListenerSettings
-from collectors.listener import UdpListener
+from collectors.listen.byte_streams import StreamListener
+from collectors.listen.udp import UdpListener
 from collectors.registry import make_decoder
-from collectors.stream_listener import StreamListener
 from runtime.clock import SystemClock
 from runtime.component import Context
 from tests.support.certificates import certificate

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.bmp import BmpDecoder
+from collectors.bmp.decoder import BmpDecoder
 from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch
 from tests.support.bmp_messages import (

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.config import FlowDecoderSettings
-from collectors.elements import DIRECT, SLOTS, Convert, superseded, target
-from collectors.flow import FlowDecoder
+from collectors.flow.decoder import FlowDecoder
+from collectors.flow.elements import DIRECT, SLOTS, Convert, superseded, target
 from telemetry.batch import Batch
 from telemetry.schemas import LEDGER
 from tests.support.flow_messages import block, data_set, ipfix, template_set, v5, v9

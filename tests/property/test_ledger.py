@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from collectors.block import DatagramBlock
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import Datagram, pack
-from collectors.flow import FlowDecoder
-from collectors.sflow5 import SflowDecoder
+from collectors.flow.decoder import FlowDecoder
+from collectors.flow.sflow5 import SflowDecoder
 from telemetry.identity import address_pair
 from tests.support.flow_messages import (
     ARRIVAL_NS,

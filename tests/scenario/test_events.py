@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collectors.block import DatagramBlock, Reply, silence
 from collectors.datagram import Datagram, pack
-from collectors.listener import shard_of
+from collectors.listen.udp import shard_of
 from correlator.windows import FlowWindows
 from runtime.clock import ManualClock
 from runtime.metrics import Metrics

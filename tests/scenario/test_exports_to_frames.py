@@ -9,7 +9,7 @@ import pytest
 from collectors.block import DatagramBlock, silence
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import Datagram, pack
-from collectors.flow import FlowDecoder
+from collectors.flow.decoder import FlowDecoder
 from correlator.merge import FrameMerger
 from correlator.tables.network_map import FileNetworkMap
 from correlator.views import OwnViewSettings, own_view, views_for

@@ -12,7 +12,7 @@ from alerting.alert import Alert
 from alerting.records import alerts_of
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import Datagram, pack
-from collectors.flow import FlowDecoder
+from collectors.flow.decoder import FlowDecoder
 from collectors.snmp.devices import PollOptions
 from collectors.snmp.poll import SnmpPoller
 from correlator.windows import FlowWindows

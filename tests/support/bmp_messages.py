@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from collectors.block import DatagramBlock
-from collectors.bmp import BmpDecoder, BmpOptions
+from collectors.bmp.decoder import BmpDecoder, BmpOptions
 from collectors.datagram import Datagram, pack
 from telemetry.identity import address_pair
 from tocsin.testing import make_context

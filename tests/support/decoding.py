@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collectors.columns import FlowMemory
+from collectors.flow.columns import FlowMemory
 from tocsin.cli.decode import Decoding
 from tocsin.testing import make_context
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from collectors.capture_writer import PcapngWriter
+from collectors.capture.writer import PcapngWriter
 from collectors.datagram import Datagram
 from telemetry.identity import address_pair
 from tests.support import flow_messages

@@ -124,7 +124,7 @@ class Wire:
 
     def sockets(self) -> list[socket.socket]:
         """Return our listener's socket, bound where the exporter runs."""
-        from collectors.listener import bind
+        from collectors.listen.udp import bind
 
         with inside(self.watch):
             return bind(f"udp://127.0.0.1:{PORT}", shards=1, receive_buffer_bytes=8 << 20)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from collectors.bmp import BmpDecoder
+from collectors.bmp.decoder import BmpDecoder
 from telemetry.batch import Batch
 from telemetry.identity import address_text
 from tests.support.bmp_messages import chunks

@@ -18,7 +18,7 @@ from runtime import kernels
 CALLS_MAX = 12  # of each kernel: the first ones, and then ever rarer ones
 PLAIN_BYTES_MAX = 400_000  # larger calls take plain Python minutes
 # Their arguments are addresses of their own memory: only a live socket can feed them.
-WITHOUT = ("collectors.receive.receive", "collectors.receive.wait")
+WITHOUT = ("collectors.listen.receive.receive", "collectors.listen.receive.wait")
 
 
 class Recording:
@@ -254,7 +254,7 @@ def receive_datagrams(folder: Path) -> None:
     """Receive from a socket, and keep the block in a raw ring."""
     import socket
 
-    from collectors.receive import Receiver
+    from collectors.listen.receive import Receiver
     from runtime.clock import SystemClock
     from tocsin.raw_ring import RawRing
     from tocsin.testing import make_context

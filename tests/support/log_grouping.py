@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from collectors.log_patterns import LogPatterns
+from collectors.syslog.patterns import LogPatterns
 
 NAMES = ("HPC", "Linux", "OpenSSH", "OpenStack", "Zookeeper")
 

@@ -121,9 +121,9 @@ class Decoding:
         tunnels: str = "outer",
     ) -> None:
         from collectors.config import FlowDecoderSettings
-        from collectors.flow import FlowDecoder
+        from collectors.flow.decoder import FlowDecoder
+        from collectors.flow.sflow5 import SflowDecoder
         from collectors.reading import Readings
-        from collectors.sflow5 import SflowDecoder
 
         settings = FlowDecoderSettings(
             clock="exported",
@@ -166,8 +166,8 @@ class Decoding:
                     yield from self._present(batch)
 
     def _file(self, path: Path) -> Iterator[dict[str, Any]]:
-        from collectors.capture import CaptureReport, read_capture
-        from collectors.capture_tcp import TcpStreams
+        from collectors.capture.reader import CaptureReport, read_capture
+        from collectors.capture.tcp import TcpStreams
         from collectors.datagram import Datagram, pack
         from telemetry.errors import DecodeError
 
@@ -201,7 +201,7 @@ class Decoding:
 
     def _kind(self, datagram: Any) -> "Kind":
         """Return which decoder a datagram goes to, "" where none; count those that are none."""
-        from collectors.detect import FLOW_PORTS, protocol_of
+        from collectors.flow.detect import FLOW_PORTS, protocol_of
         from collectors.strangers import stranger
 
         self.datagrams += 1
@@ -362,14 +362,14 @@ class Decoding:
 
     def _names(self, batch: Any) -> dict[str, list[str]]:
         """Return the names that the exporter's options data gave to the numbers of its flows."""
-        from collectors.reference import COLUMNS
+        from collectors.flow.reference import COLUMNS
 
         tables = (self._sflow if batch.source == "sflow5" else self._flow).reference
         return {column: tables.join(batch, column) for column in COLUMNS} if len(tables) else {}
 
     def _origins(self) -> Iterator[dict[str, Any]]:
         """Yield what each templated flow row has besides its columns, in the rows' order."""
-        from collectors.explain import has_more, records_of, unmapped, way_back
+        from collectors.flow.explain import has_more, records_of, unmapped, way_back
 
         for one in self._flow.sets_seen or ():
             if one.template.scopes:
@@ -391,7 +391,7 @@ class Decoding:
                 yield extra
 
     def _options(self) -> Iterator[dict[str, Any]]:
-        from collectors.explain import records_of
+        from collectors.flow.explain import records_of
         from telemetry.identity import address_text
 
         for one in self._flow.sets_seen or ():
@@ -484,7 +484,7 @@ CHUNK_BYTES = 65_536
 
 def is_capture(head: bytes) -> bool:
     """Whether a file that begins so is a pcap or pcapng file."""
-    from collectors.capture import PCAP_MAGIC
+    from collectors.capture.reader import PCAP_MAGIC
 
     return head[:4] in (*PCAP_MAGIC, b"\x0a\x0d\x0d\x0a")
 
@@ -493,7 +493,7 @@ def _timed(datagram: Any) -> Any:
     """Payload files do not say when they came: the header's own time stands in for it."""
     from dataclasses import replace
 
-    from collectors.detect import export_ns
+    from collectors.flow.detect import export_ns
 
     if datagram.arrival_ns:
         return datagram
@@ -501,7 +501,7 @@ def _timed(datagram: Any) -> Any:
 
 
 def _fixed_origins(kind: str, payload: bytes) -> Iterator[dict[str, Any]]:
-    from collectors.explain import explain_v5, sflow_samples
+    from collectors.flow.explain import explain_v5, sflow_samples
 
     if kind == "netflow5":
         yield from ({"explain": explain_v5(payload, i)} for i in range((len(payload) - 24) // 48))

@@ -114,7 +114,7 @@ def _kernels() -> tuple[bool, str]:
 
 
 def _machine(wanted: int) -> Iterator[tuple[bool, str]]:
-    from collectors.listener import probe_buffer
+    from collectors.listen.udp import probe_buffer
 
     if wanted:
         yield receive_buffers(wanted, probe_buffer(wanted))
@@ -122,7 +122,7 @@ def _machine(wanted: int) -> Iterator[tuple[bool, str]]:
 
 def receive_buffers(wanted: int, granted: int) -> tuple[bool, str]:
     """Return whether sockets get the buffers that are asked for, and what to do where not."""
-    from collectors.listener import buffer_fix
+    from collectors.listen.udp import buffer_fix
 
     if granted >= wanted:
         return True, f"receive buffers of {wanted} bytes are granted"
@@ -152,7 +152,7 @@ def clock(state: int | None = None) -> tuple[bool, str]:
 
 def _ports(config: "Config", folder: Path) -> Iterator[tuple[bool, str]]:
     """Say which inputs are taken by somebody else; only while our own node does not run."""
-    from collectors.listener import bind
+    from collectors.listen.udp import bind
     from telemetry.errors import ConfigError
 
     if (folder / "node.sock").exists():

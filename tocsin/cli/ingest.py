@@ -72,7 +72,7 @@ class Remote:
     def __init__(self, url: str, mapping: str, context: Any, access: dict[str, str]) -> None:
         import msgspec
 
-        from collectors.http_client import HttpPeer, PeerSettings
+        from collectors.http.client import HttpPeer, PeerSettings
 
         limits = {"answer_seconds_max": 3600.0, "timeout_seconds": 3600.0}
         settings = msgspec.convert({"url": url, **access, **limits}, PeerSettings)
@@ -85,8 +85,8 @@ class Remote:
 
     def file(self, path: Path, progress: Callable[[int], None] = lambda position: None) -> Any:
         """Send one file; return the outcome that the other side tells."""
-        from collectors.http_client import PeerError
-        from collectors.ingest import Outcome
+        from collectors.http.client import PeerError
+        from collectors.mapped.ingest import Outcome
 
         packed = path.suffix == ".gz"
         headers = {"Content-Type": "application/octet-stream"}
@@ -156,7 +156,7 @@ def _one(path: Path, remote: Remote) -> bool:
 
 def _folder(path: Path, remote: Remote, context: Any, *, watch: bool) -> bool:
     """Take what lies in a folder, or with `watch` what comes as well, until interrupted."""
-    from collectors.ingest import WatchedFolder
+    from collectors.mapped.ingest import WatchedFolder
 
     folder = WatchedFolder(path, remote, context)
     good, pause = True, WATCH_SECONDS

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from collectors.alertmanager_webhook import AlertmanagerSource
-from collectors.http_body import HttpRefusedError
-from collectors.http_client import PeerError
-from collectors.http_input import Request
+from collectors.http.body import HttpRefusedError
+from collectors.http.client import PeerError
+from collectors.http.input import Request
+from collectors.managers.alertmanager import AlertmanagerSource
 from telemetry.errors import TransientError
 from tests.support.http_emulator import Asked, Emulator, Reply
 from tests.support.source_world import source_of, world

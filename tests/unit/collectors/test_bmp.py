@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from collectors.block import DatagramBlock
-from collectors.bmp import BmpDecoder
-from collectors.rib import Change
+from collectors.bmp.decoder import BmpDecoder
+from collectors.bmp.rib import Change
 from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError

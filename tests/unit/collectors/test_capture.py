@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from collectors.capture import CaptureReport, parse_capture, read_capture
-from collectors.capture_tcp import TcpStreams
-from collectors.capture_writer import PcapngWriter
+from collectors.capture.reader import CaptureReport, parse_capture, read_capture
+from collectors.capture.tcp import TcpStreams
+from collectors.capture.writer import PcapngWriter
 from collectors.datagram import Datagram, blocks
 from telemetry.errors import DecodeError
 from telemetry.identity import address_pair

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from collectors.capture_tcp import WAITING_BYTES_MAX, TcpStreams
+from collectors.capture.tcp import WAITING_BYTES_MAX, TcpStreams
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 SOURCE = (0, 0xFFFF_C0000201)

@@ -5,7 +5,7 @@ import struct
 from typing import Any
 
 from collectors.config import FlowDecoderSettings
-from collectors.flow import FlowDecoder
+from collectors.flow.decoder import FlowDecoder
 from runtime.checkpoint import Snapshot
 from tests.support.flow_messages import (
     ARRIVAL_NS,

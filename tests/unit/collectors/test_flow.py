@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from collectors.config import FlowDecoderSettings
-from collectors.flow import FlowDecoder
+from collectors.flow.decoder import FlowDecoder
 from runtime.checkpoint import Snapshot
 from runtime.component import Context
 from telemetry.batch import Batch

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.formulas import Formula
+from collectors.pm.formulas import Formula
 from telemetry.errors import ConfigError
 
 COUNTERS = {"a": 7.0, "b": 2.0, "RRC.Att": 50.0, "zero": 0.0, "L.Thrp bits/DL": 8.0}

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from collectors.config import FlowDecoderSettings
-from collectors.flow import FlowDecoder
-from collectors.held import Held, HeldSets, Message
+from collectors.flow.decoder import FlowDecoder
+from collectors.flow.held import Held, HeldSets, Message
 from runtime.checkpoint import Snapshot
 from runtime.component import Context
 from telemetry.batch import Batch

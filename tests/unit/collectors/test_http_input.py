@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from collectors.http_credentials import HttpInputSettings
-from collectors.http_input import HttpInput, Request, Response
+from collectors.http.credentials import HttpInputSettings
+from collectors.http.input import HttpInput, Request, Response
 from runtime.clock import SystemClock
 from runtime.component import Context
 from telemetry.errors import ConfigError, TransientError

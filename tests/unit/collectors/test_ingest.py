@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from collectors.http_body import HttpRefusedError
-from collectors.http_input import Request
-from collectors.ingest import IngestSource
-from collectors.records import CHUNK_ROWS
+from collectors.http.body import HttpRefusedError
+from collectors.http.input import Request
+from collectors.mapped.ingest import IngestSource
+from collectors.mapped.records import CHUNK_ROWS
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError, TransientError
 from tests.support.source_world import source_of, world

@@ -8,7 +8,8 @@ import pytest
 
 from collectors.block import DatagramBlock, Reply
 from collectors.config import ListenerSettings
-from collectors.listener import (
+from collectors.listen.receive import SLOT_BYTES, Receiver
+from collectors.listen.udp import (
     UdpListener,
     bind,
     buffer_fix,
@@ -18,7 +19,6 @@ from collectors.listener import (
     probe_buffer,
     shard_of,
 )
-from collectors.receive import SLOT_BYTES, Receiver
 from runtime.clock import SystemClock
 from runtime.component import Context
 from telemetry.errors import BugError, ConfigError

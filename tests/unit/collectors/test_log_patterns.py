@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collectors.log_patterns import FIRST, TELL_AGAIN_NS, TOLD_AGAIN, WIDER, LogPatterns
+from collectors.syslog.patterns import FIRST, TELL_AGAIN_NS, TOLD_AGAIN, WIDER, LogPatterns
 from runtime.checkpoint import Snapshot
 
 

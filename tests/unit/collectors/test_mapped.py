@@ -10,13 +10,13 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from collectors.http_body import HttpRefusedError
-from collectors.http_client import PeerError
-from collectors.http_input import Request
-from collectors.mapped_alarms import MappedSource
-from collectors.mapping import MappingFile, RecordMapping, load_mapping
-from collectors.records import RecordReader, document_chunk
-from collectors.tail import TailedFile
+from collectors.http.body import HttpRefusedError
+from collectors.http.client import PeerError
+from collectors.http.input import Request
+from collectors.mapped.mapping import MappingFile, RecordMapping, load_mapping
+from collectors.mapped.records import RecordReader, document_chunk
+from collectors.mapped.source import MappedSource
+from collectors.mapped.tail import TailedFile
 from telemetry.errors import ConfigError, DecodeError, TransientError
 from tests.support.http_emulator import Asked, Emulator, Reply
 from tests.support.source_world import source_of, world

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from collectors.http_client import PeerError
-from collectors.netcool import NetcoolOptions, NetcoolSource, alarm_of, row_set
+from collectors.http.client import PeerError
+from collectors.managers.netcool import NetcoolOptions, NetcoolSource, alarm_of, row_set
 from telemetry.errors import TransientError
 from tests.support.netcool_server import ObjectServer
 from tests.support.source_world import Polled
@@ -249,6 +249,6 @@ def test_the_emulator_speaks_as_the_sample(pair: Pair, shared: Path) -> None:
     pair.poll()
     sample = json.loads((shared / "specs/samples/netcool_get_alerts_status.json").read_text())
     known = {column["name"] for column in sample["rowset"]["coldesc"]}
-    from collectors.netcool import COLUMNS
+    from collectors.managers.netcool import COLUMNS
 
     assert set(COLUMNS) <= known

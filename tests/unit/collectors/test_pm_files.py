@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from collectors.pm_files import PmFilesSource
+from collectors.pm.source import PmFilesSource
 from runtime.clock import ManualClock
 from runtime.component import Context
 from telemetry.errors import ConfigError, TransientError
@@ -272,7 +272,7 @@ def test_late_files_are_counted_and_read(place: Place) -> None:
 
 def test_many_batches_of_one_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long file is offered in parts, each with a token of its own."""
-    monkeypatch.setattr("collectors.pm_files.SAMPLES_PER_OFFER", 3)
+    monkeypatch.setattr("collectors.pm.source.SAMPLES_PER_OFFER", 3)
     place.drop("A.xml", pm(NAMED + BOTH * 5))
     place.look(place.source())
     tokens = [token for token in place.node.tokens if token.startswith("pm:")]

@@ -4,7 +4,7 @@ from datetime import UTC, timedelta, timezone
 
 import pytest
 
-from collectors.pm_xml import COUNTERS_MAX, JUNK_BYTES_MAX, Measurement, PmReader, read_measurements
+from collectors.pm.xml import COUNTERS_MAX, JUNK_BYTES_MAX, Measurement, PmReader, read_measurements
 from telemetry.errors import DecodeError
 
 HEAD = '<measCollecFile xmlns="http://www.3gpp.org/ftp/specs/archive/32_series/32.435#measCollec">'

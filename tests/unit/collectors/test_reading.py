@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from collectors.block import DatagramBlock
-from collectors.capture_writer import PcapngWriter
+from collectors.capture.writer import PcapngWriter
 from collectors.config import ListenerSettings
 from collectors.datagram import Datagram
 from collectors.registry import COLLECTORS

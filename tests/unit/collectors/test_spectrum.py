@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from collectors.http_client import PeerError
-from collectors.spectrum import SpectrumOptions, SpectrumSource, alarm_of
-from collectors.spectrum_answers import Found, page_of, subscription_of
+from collectors.http.client import PeerError
+from collectors.managers.spectrum import SpectrumOptions, SpectrumSource, alarm_of
+from collectors.managers.spectrum_answers import Found, page_of, subscription_of
 from telemetry.errors import TransientError
 from tests.support.source_world import Polled
 from tests.support.spectrum_server import OneClick

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from collectors.config import ListenerSettings
-from collectors.listener import bind
-from collectors.stream_listener import StreamListener
+from collectors.listen.byte_streams import StreamListener
+from collectors.listen.udp import bind
 from runtime.clock import SystemClock
 from runtime.component import Context
 from telemetry.errors import ConfigError

@@ -4,15 +4,15 @@ import struct
 
 import numpy as np
 
-from collectors import streams
 from collectors.block import DatagramBlock
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import Datagram, pack
-from collectors.flow import FlowDecoder
-from collectors.ledger import ledger_batch
-from collectors.reference import ReferenceTables
-from collectors.stream_table import Streams
-from collectors.template_sets import VERSIONS
+from collectors.flow import streams
+from collectors.flow.decoder import FlowDecoder
+from collectors.flow.ledger import ledger_batch
+from collectors.flow.reference import ReferenceTables
+from collectors.flow.stream_table import Streams
+from collectors.flow.template_sets import VERSIONS
 from runtime.checkpoint import Snapshot
 from telemetry.identity import address_pair
 from tests.support.flow_messages import ARRIVAL_NS, data_set, ipfix, template_set, v9

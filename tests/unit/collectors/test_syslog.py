@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collectors.syslog_events import find, rules, rules_of_id
+from collectors.syslog.events import find, rules, rules_of_id
 from runtime.checkpoint import Snapshot
 from telemetry.errors import ConfigError
 from telemetry.foreign_alarm import foreign_alarm_id

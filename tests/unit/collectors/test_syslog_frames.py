@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.syslog_frames import Connections, Frame, of_datagrams
+from collectors.syslog.frames import Connections, Frame, of_datagrams
 from tests.support.syslog_messages import ARRIVAL_NS, SECOND, block, chunks
 
 LIMIT = 100

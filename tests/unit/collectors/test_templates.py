@@ -3,8 +3,8 @@
 import struct
 
 from collectors.config import FlowDecoderSettings
-from collectors.flow import FlowDecoder
-from collectors.templates import PLANS_SPARE_MAX, Field, Template, TemplateStore
+from collectors.flow.decoder import FlowDecoder
+from collectors.flow.templates import PLANS_SPARE_MAX, Field, Template, TemplateStore
 from tests.support.flow_messages import block, data_set, ipfix, template_set
 from tocsin.testing import make_context
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from collectors.http_client import PeerError
-from collectors.tmf642_client import Tmf642Source, alarm_of
+from collectors.http.client import PeerError
+from collectors.managers.tmf642 import Tmf642Source, alarm_of
 from telemetry.errors import ConfigError
 from tests.support.source_world import source_of, world
 from tests.support.tmf642_server import AlarmSystem

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from collectors.http_body import HttpRefusedError
-from collectors.http_input import Request
-from collectors.ves import VesSource, refusal
+from collectors.http.body import HttpRefusedError
+from collectors.http.input import Request
+from collectors.ves.source import VesSource, refusal
 from runtime.clock import ManualClock
 from runtime.component import Context
 from telemetry.errors import TransientError

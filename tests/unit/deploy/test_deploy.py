@@ -33,7 +33,7 @@ def test_every_configuration_loads(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["site", "core"])
 def test_sites_hear_every_stream_of_routers_at_ports_that_need_no_privilege(name: str) -> None:
-    from collectors.listener import parse_address
+    from collectors.listen.udp import parse_address
 
     collectors = load_config(ROOT / "deploy" / "config" / f"{name}.toml").collectors
     heard = {(one.kind, one.listen.partition("://")[0]) for one in collectors.values()}

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from click.testing import CliRunner, Result
 
-from collectors.ingest import IngestSource
+from collectors.mapped.ingest import IngestSource
 from runtime.clock import SystemClock
 from tests.support.source_world import MemoryNode, source_of
 from tocsin.cli.ingest import ingest

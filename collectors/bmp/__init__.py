@@ -1,0 +1,1 @@
+"""BMP: routers' byte streams to routes, samples of them, and alarms of BGP peers."""

@@ -1,0 +1,1 @@
+"""Alarms of other managers: Netcool, Spectrum, Alertmanager, TMF642 systems."""

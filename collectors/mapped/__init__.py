@@ -1,0 +1,1 @@
+"""Any other system, file or upload, by a mapping file."""

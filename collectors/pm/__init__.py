@@ -1,0 +1,1 @@
+"""3GPP performance measurement files: counters and KPIs as slow samples."""

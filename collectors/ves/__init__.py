@@ -1,0 +1,1 @@
+"""VES events of network functions: alarms, samples, log lines, signs of life."""
