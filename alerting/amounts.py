@@ -25,3 +25,12 @@ def number(value: float, gap: str = "") -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{gap}{letter}"
     return f"{value:.3g}{gap}"
+
+
+def rounded(value: float, digits: int = 6) -> float:
+    """Return a number with so many significant digits, as messages carry it.
+
+    >>> rounded(1234.56789), rounded(0.98765, 3)
+    (1234.57, 0.988)
+    """
+    return float(f"{value:.{digits}g}")

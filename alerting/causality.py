@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from alerting.amounts import rounded
+
 WINDOW_SECONDS = 600.0
 Z_LEAST = 3.0
 AGAINST_MOST = 1.0  # deviations by which the other order may be ahead
@@ -65,8 +67,8 @@ def learn(
     found = np.argwhere((strength > Z_LEAST) & (order > -AGAINST_MOST))
     edges = [
         Edge(
-            names[i], names[j], float(f"{strength[i, j]:.4g}"),
-            float(f"{min(own[i, j] / raised[i], 1.0):.4g}"),
+            names[i], names[j], rounded(strength[i, j], 4),
+            rounded(min(own[i, j] / raised[i], 1.0), 4),
         )
         for i, j in found.tolist()
         if i != j

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from alerting.alarm import Alarm, Claim
-from alerting.amounts import amount
+from alerting.amounts import amount, rounded
 from alerting.config import AlertingSettings
 from alerting.escape import line
 from alerting.incident import Incident
@@ -49,9 +49,9 @@ def explain(alarm: Alarm, claim: Claim) -> dict[str, Any]:
         "growing": trend == "growing",
         "trend": trend,
         "sure": sure(claim),
-        "actual": _six(claim.actual),
-        "expected": _six(claim.expected),
-        "band": [_six(claim.lower), _six(claim.upper)],
+        "actual": rounded(claim.actual),
+        "expected": rounded(claim.expected),
+        "band": [rounded(claim.lower), rounded(claim.upper)],
         "unit": claim.unit,
         "why": claim.evidence,
         "causes": claim.causes,
@@ -255,7 +255,3 @@ def sure(claim: Claim) -> str:
     if "probability" in claim.forecast:
         return f"{claim.forecast['probability']:.0%}, by its own forecast"
     return "very sure" if claim.score > 6 else "sure" if claim.score > 3 else "likely"
-
-
-def _six(value: float) -> float:
-    return float(f"{value:.6g}")

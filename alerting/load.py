@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from alerting.amounts import rounded
 from runtime.metrics import Metrics
 
 TEN_MINUTES_NS = 600_000_000_000
@@ -106,15 +107,15 @@ def load_of(
         raises=total,
         hidden=hidden,
         incidents=len(incidents),
-        compression=float(f"{1.0 - len(incidents) / total if total else 0.0:.4g}"),
-        per_operator_10min=float(f"{rate:.4g}"),
+        compression=rounded(1.0 - len(incidents) / total if total else 0.0, 4),
+        per_operator_10min=rounded(rate, 4),
         peak_10min=max(bins.values(), default=0),
         grade=next((word for most, word in GRADES if rate <= most), "unacceptable"),
         floods=sum(b - 1 not in flooded for b in flooded),
-        flood_share=float(f"{len(flooded) / spans:.4g}"),
+        flood_share=rounded(len(flooded) / spans, 4),
         standing=sum(until_ns - raised_ns > STANDING_NS for raised_ns in up.values()),
         chattering=sum(_chatters(at) for at in times.values()),
-        acknowledged_share=float(f"{acknowledged / total if total else 0.0:.4g}"),
+        acknowledged_share=rounded(acknowledged / total if total else 0.0, 4),
         by_severity=dict(sorted(severities.items())),
         top=[
             {"alarm": f"{number:016x}", "kind": kind, "entity": entity, "raises": count}

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from alerting.alarm import SEVERITIES, Alarm, Claim, alarm_id
+from alerting.amounts import rounded
 from alerting.causes import CauseRules
 from alerting.config import AlertingSettings
 from alerting.explain import attached, explain
@@ -156,7 +157,7 @@ class OwnAlarms:
         """Move an alarm on by one tick that shows it; return whether there is a change to tell."""
         alarm.quiet_ticks, alarm.last_ns = 0, now_ns
         alarm.tick_seconds, alarm.cadence = claim.tick_seconds, claim.cadence
-        alarm.sizes = [*alarm.sizes[1 - SIZES_KEPT :], _six(abs(claim.actual - claim.expected))]
+        alarm.sizes = [*alarm.sizes[1 - SIZES_KEPT :], rounded(abs(claim.actual - claim.expected))]
         if not alarm.up:
             alarm.pending_ticks += 1
             # What the budget has not let in yet is in the digest; its confirmation goes on.
@@ -254,7 +255,3 @@ def joined(claim: Claim, claims: Sequence[Claim]) -> bool:
             other.affects = [*dict.fromkeys((*other.affects, *claim.affects))]
             return True
     return False
-
-
-def _six(value: float) -> float:
-    return float(f"{value:.6g}")

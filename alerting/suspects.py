@@ -6,6 +6,7 @@ from operator import itemgetter
 from typing import Any
 
 from alerting.alarm import OURS, Alarm
+from alerting.amounts import rounded
 from alerting.incident import Incident
 from alerting.layers import (
     ATTACK,
@@ -313,7 +314,7 @@ class Suspects:
 
 
 def _cause(kind: str, entity: str, likely: float, why: str) -> dict[str, Any]:
-    return {"kind": kind, "entity": entity, "likely": float(f"{min(likely, 0.99):.3g}"), "why": why}
+    return {"kind": kind, "entity": entity, "likely": rounded(min(likely, 0.99), 3), "why": why}
 
 
 def _ago(before_ns: int) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alerting.alarm import Alarm
+from alerting.amounts import rounded
 from runtime.kernels import kernel
 from telemetry.errors import ConfigError
 from telemetry.identity import id_text
@@ -154,7 +155,7 @@ class Triage:
         elif priority <= USELESS:
             advice = "such alarms were mostly not worth it: later"
         return {
-            "priority": float(f"{priority:.3g}"),
+            "priority": rounded(priority, 3),
             "advice": advice,
             "evidence": [
                 *([f"{alarm.kind} on {alarm.entity}: {_counts(same)}"] if same else []),

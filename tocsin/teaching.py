@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from river import drift, linear_model, optim
 
+from alerting.amounts import rounded
 from alerting.triage import FEATURES_MAX, Model
 from detectors import calibration
 from detectors.river_scores import RiverOptions
@@ -88,7 +89,7 @@ class DriftWatch:
                 self.drifts.appendleft(
                     {
                         "view": view, "at_ns": now_ns, "monitor": type(monitor).__name__,
-                        "rate": _six(rate), "usual": _six(self._means.get(view, rate)),
+                        "rate": rounded(rate), "usual": rounded(self._means.get(view, rate)),
                     }
                 )  # fmt: skip
         mean = self._means.get(view, rate)
@@ -96,7 +97,7 @@ class DriftWatch:
 
     def watched(self) -> list[dict[str, Any]]:
         """Return the usual rate of each view."""
-        return [{"view": view, "rate": _six(rate)} for view, rate in sorted(self._means.items())]
+        return [{"view": view, "rate": rounded(rate)} for view, rate in sorted(self._means.items())]
 
 
 def model_class(path: str) -> type[Any]:
@@ -192,7 +193,3 @@ def _add_up(before: float, surprise: float) -> float:
     if surprise < 0.5 * calibration.AT_UNIT:
         after = min(after, 0.5 * before)
     return min(max(after, 0.0), calibration.SUM_MOST)
-
-
-def _six(value: float) -> float:
-    return float(f"{value:.6g}")

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from alerting.amounts import rounded
+
 
 @click.command()
 @click.argument("match", default="")
@@ -254,23 +256,23 @@ def _one(
         "model": made.model,
         "track_record": {
             "forecasts": made.origins,
-            "mean_error": _round(made.error),
-            "mean_error_seasonal_naive": _round(made.error_naive),
-            "within_90_percent_band": _round(made.covered),
+            "mean_error": rounded(made.error),
+            "mean_error_seasonal_naive": rounded(made.error_naive),
+            "within_90_percent_band": rounded(made.covered),
         },
     }
     if not made.shown:
         answer["why"] = "seasonal naive did better on this series so far"
         return answer
     answer["forecast"] = [
-        {"time_s": int(at), **{f"q{100 * q:02.0f}": _round(v) for q, v in zip(models.QUANTILES, row, strict=True)}}
+        {"time_s": int(at), **{f"q{100 * q:02.0f}": rounded(v) for q, v in zip(models.QUANTILES, row, strict=True)}}
         for at, row in zip(made.time_s, made.quantiles, strict=True)
     ]  # fmt: skip
     if above is not None or below is not None:
         found = models.breach(made, step_s, above=above, below=below)
         answer["breach"] = {
             "limit": above if above is not None else below,
-            "probability": _round(found.probability),
+            "probability": rounded(found.probability),
             "seconds_until_likely": found.first_s,
             "seconds_until_earliest": found.earliest_s,
         }
@@ -300,7 +302,3 @@ def _print(one: dict[str, Any]) -> None:
             f"  {found['limit']:g} is passed with probability {found['probability']:.2f}"
             + (f", likely in {when / 3600:.1f} h" if when is not None else "")
         )
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.6g}")
