@@ -8,8 +8,11 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from telemetry.batch import Batch
 from telemetry.identity import address_text
@@ -36,7 +39,32 @@ _TABLE = {
         "sampling_rate",
     ),
     "sample": ("time_ns", "entity", "metric", "value"),
+    "log": ("time_ns", "host", "severity", "app", "message_id", "event", "message"),
+    "alarm": (
+        "changed_ns",
+        "state",
+        "severity",
+        "entity",
+        "specific_problem",
+        "probable_cause",
+        "additional_text",
+    ),
+    "route": (
+        "time_ns",
+        "exporter_address",
+        "peer_address",
+        "peer_as",
+        "rib",
+        "withdrawn",
+        "prefix",
+        "prefix_length",
+        "next_hop_address",
+        "origin_as",
+        "as_path_length",
+    ),
 }
+# What would break a line, or move a terminal's cursor: a sender chose it.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def rows(batch: Batch) -> Iterator[Row]:
@@ -109,7 +137,7 @@ def _cell(value: Any) -> str:
 
 
 def table_lines(made: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield lines of aligned columns, the few that a person looks at first."""
+    """Yield lines of aligned columns, the few that a person looks at first, times in UTC."""
     waiting: list[Mapping[str, Any]] = []
     for row in made:
         if waiting and (
@@ -125,9 +153,16 @@ def table_lines(made: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 def _table(made: list[Mapping[str, Any]]) -> Iterator[str]:
     schema = made[0]["schema"]
     names = _TABLE.get(schema) or tuple(name for name in made[0] if name != "schema")
-    cells = [[_cell(row.get(name)) for name in names] for row in made]
-    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
-    for line in [list(names), *cells]:
+    cells = [[_seen(name, row.get(name)) for name in names] for row in made]
+    heads = [name.removesuffix("_ns") for name in names]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    for line in [heads, *cells]:
         yield "  ".join(
             cell.ljust(width) for cell, width in zip(line, widths, strict=True)
         ).rstrip()
+
+
+def _seen(name: str, value: Any) -> str:
+    if name.endswith("_ns") and isinstance(value, int):
+        return f"{np.datetime64(value // 1000, 'us')}Z" if value else ""
+    return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", _cell(value))

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 FLOWS = ("flow", "netflow5", "netflow9", "ipfix", "sflow", "sflow5")
+EXPLAINED = ("flow", "options_record")  # schemas whose rows have the origin of each field
 
 
 class Protocol(click.ParamType[str]):
@@ -36,7 +37,9 @@ class Protocol(click.ParamType[str]):
     help="auto: by content and port; else all is taken for it (`tocsin collectors list`).",
 )
 @click.option("--all", "everything", is_flag=True, help="Also templates, options, series, ledger.")
-@click.option("--explain", is_flag=True, help="Where each field came from, with its raw bytes.")
+@click.option(
+    "--explain", is_flag=True, help="Where each field of a flow came from, its raw bytes."
+)
 @click.option(
     "--tunnels", type=click.Choice(["outer", "inner"]), default="outer", show_default=True
 )
@@ -100,8 +103,9 @@ def explained_lines(made: Iterator[dict[str, Any]]) -> Iterator[str]:
     from collectors.present import table_lines
 
     for row in made:
-        yield from table_lines(iter([{k: v for k, v in row.items() if k != "explain"}]))
-        for field in row.get("explain", ()):
+        origins = row.pop("explain", ()) if row["schema"] in EXPLAINED else ()
+        yield from table_lines(iter([row]))
+        for field in origins:
             where = f"template {field['template']}" if field["template"] is not None else ""
             yield (
                 f"    {field['field'] or '-':<28} byte {field['offset']:<6} {where:<15} "
@@ -147,8 +151,9 @@ class Decoding:
         self._templates: dict[tuple[Any, int], Any] = {}
         self.explain = False
         self._newest_ns = 0
-        self.datagrams = 0
+        self.read: Counter[str] = Counter()  # by noun
         self.records = 0
+        self._hidden: Counter[str] = Counter()  # rows that `--all` shows, by noun
         self.undecoded: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
 
@@ -204,7 +209,8 @@ class Decoding:
         from collectors.flow.detect import FLOW_PORTS, protocol_of
         from collectors.strangers import stranger
 
-        self.datagrams += 1
+        if datagram.payload or not datagram.stream:
+            self.read["chunk of a stream" if datagram.stream else "datagram"] += 1
         if self._protocol in FLOWS and not datagram.stream:
             if self._protocol in ("sflow", "sflow5"):
                 return "sflow5", False
@@ -254,7 +260,7 @@ class Decoding:
         except DecodeError as error:
             self.undecoded[f"{path}: {error}"] += 1
             return
-        self.datagrams += 1
+        self.read["document"] += 1
         for batch in batches:
             yield from self._present(batch)
 
@@ -342,7 +348,8 @@ class Decoding:
                 batch["series_id"].tolist(), batch.texts("entity"), batch.texts("key"), strict=True
             )
             self._series.update({series: (entity, key) for series, entity, key in keys})
-        if name in ("series", "option", "ledger") and not self._everything:
+        if name in _HIDDEN and not self._everything:
+            self._hidden[_HIDDEN[name]] += batch.rows
             return
         names = self._names(batch) if name == "flow" else {}
         for place, row in enumerate(rows(batch)):
@@ -466,7 +473,12 @@ class Decoding:
 
     def told(self) -> Iterator[str]:
         """Yield what to say on stderr."""
-        yield f"{self.datagrams} datagrams, {self.records} records"
+        read = [_count(number, noun) for noun, number in self.read.items()]
+        yield ", ".join([*(read or ["nothing"]), _count(self.records, "record")])
+        self._hidden["template"] += len(self._flow.templates.all())
+        hidden = [_count(number, noun) for noun, number in self._hidden.items() if number]
+        if hidden and not self.records and not self._everything:
+            yield f"not shown: {', '.join(hidden)}; --all shows them"
         for reason, amount in sorted(self.undecoded.items()):
             yield (
                 f"not decoded: {amount} {reason}"
@@ -478,8 +490,18 @@ class Decoding:
 
 
 Kind = tuple[str, bool]  # decoder, whether over a stream
+_HIDDEN = {
+    "series": "series name",
+    "option": "options record",
+    "ledger": "ledger row",
+}  # and their noun
 FLOW_DECODERS = ("", "netflow5", "templated", "sflow5")
 CHUNK_BYTES = 65_536
+
+
+def _count(number: int, noun: str) -> str:
+    first, space, rest = noun.partition(" ")
+    return f"{number} {first}{'' if number == 1 else 's'}{space}{rest}"
 
 
 def is_capture(head: bytes) -> bool:

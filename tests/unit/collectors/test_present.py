@@ -48,5 +48,47 @@ def test_every_output_form_prints_each_record() -> None:
     for form, extra in (("jsonl", 0), ("csv", 1), ("table", 1)):
         done = CliRunner().invoke(decode, [path, "-o", form])
         assert done.exit_code == 0
-        body = [line for line in done.output.splitlines() if "datagrams," not in line]
+        body = [line for line in done.output.splitlines() if " records" not in line]
         assert len(body) == len(decoded(Path(path))[0]) + extra
+
+
+LOG_LINES = (
+    "<187>Nov 28 10:00:00 r1 %LINK-3-UPDOWN: Interface Gi0/1, changed state to down",
+    "<14>Nov 28 10:00:01 r1 app: two\nlines",
+)
+
+
+def of_log_lines(folder: Path, *options: str) -> list[str]:
+    path = folder / "lines.log"
+    path.write_text("".join(f"{len(line)} {line}" for line in LOG_LINES))
+    done = CliRunner().invoke(decode, [str(path), "--protocol", "syslog", *options])
+    assert done.exit_code == 0, done.output
+    return done.output.split("\n")
+
+
+def test_a_table_shows_times_and_a_record_in_one_line(
+    tmp_path: Path,
+) -> None:
+    lines = of_log_lines(tmp_path)
+    heads = [line.split()[0] for line in lines if line.startswith(("time ", "changed "))]
+    assert sorted(set(heads)) == ["changed", "time"]
+    (odd,) = (line for line in lines if "two" in line)
+    assert odd.endswith("two\\x0alines")
+    assert odd.startswith("20")
+    assert "T10:00:01.000000Z" in odd
+    assert "1 chunk of a stream, 3 records" in lines
+
+
+def test_explain_goes_on_past_what_has_no_origins(tmp_path: Path) -> None:
+    lines = of_log_lines(tmp_path, "--explain")
+    assert any("interface-down" in line or "raised" in line for line in lines)
+    assert any("two" in line for line in lines)
+
+
+def test_templates_alone_are_told(tmp_path: Path) -> None:
+    templates = b"\x00\x02\x00\x0c\x01\x00\x00\x01\x00\x08\x00\x04"
+    path = tmp_path / "templates.dat"
+    path.write_bytes(b"\x00\x0a\x00\x1c" + b"\x5f" * 4 + bytes(8) + templates)
+    done = CliRunner().invoke(decode, [str(path)])
+    assert "1 datagram, 0 records" in done.output
+    assert "not shown: 1 template; --all shows them" in done.output
