@@ -15,7 +15,7 @@ from runtime.checkpoint import read_array, write_array
 PLACES_FIRST = 16
 HOUR_S = 3600
 FAST, SLOW = 0, 1
-RINGS = (24, 168)
+RINGS = (2 * kernels.PAIRS_MOST, 168)
 LEADS = (60, 168)  # steps that are looked ahead: two hours of two minutes, a week of hours
 JUDGED_MIN = 12.0  # forecasts before a series' record counts
 TIE = 1.03  # an error so many times naive's is no worse: two averages of like forecasts differ by as much
@@ -43,7 +43,7 @@ ARRAYS: dict[str, tuple[tuple[int, ...], Any, float]] = {
         ("ring", (ring,), np.nan),
         ("made", (kernels.KEPT, 2), np.nan),
         ("error", (kernels.ERRORS,), 0.0),
-        ("usual_trend", (2,), 0.0),
+        ("usual_trend", (kernels.WINDOWS, 2), 0.0),
         ("now", (4,), np.nan),
     )
 }

@@ -1,6 +1,6 @@
 """What a series will do in the next steps: level, trend and hour of the day, and how well that went.
 
-One kernel for two paces: steps of minutes, whose trend is that of the last 24 beside the usual
+One kernel for two paces: steps of minutes, whose trend is that of the last 24 or 48 beside the usual
 day, and steps of an hour, whose trend is that of the same hours from day to day. What was forecast 1, 6
 and 24 steps ago is held against what came, beside seasonal naive (the same hour yesterday; the last
 value where there is no yesterday): the mean errors are the width of the next forecast, and its licence.
@@ -13,7 +13,7 @@ trend widens the forecast the further it goes. Values may be logarithms; growth 
 the plain values. Blind to changes that begin after the last value, and to weekends (the day before is what
 counts).
 
-A series takes 1.6 KB; only series with a limit have that (detectors.prediction).
+A series takes 1.7 KB; only series with a limit have that (detectors.prediction).
 
 Source: Holt (1957); Theil (1950), Sen (1968) for the median of differences; Hyndman & Athanasopoulos,
 Forecasting, ch. 5.2 (seasonal naive) and 5.8 (errors by lead); Bowling et al. (2009) for the logistic form
@@ -34,14 +34,15 @@ ERRORS = 7  # of us and of naive by lead, and how many were judged
 JUDGED = 6
 GAINS = (0.004, 0.02)  # of the error averages of each pace once they are old: half a day, two days
 ERRORS_KNOWN, ERROR_MOST = 24.0, 4.0  # then no error teaches more than so many usual ones
-PAIRS = 12  # fast pace: differences over twelve steps
+PAIRS, WINDOWS = 12, 2  # fast pace: differences over twelve steps, and over twice as many
+PAIRS_MOST = PAIRS << WINDOWS - 1
 DAY = 24  # slow pace: steps of a day
 DAYS_LOOKED_AT = 6
 AGREE = 0.5  # share of the trend that both of its halves must show
 SEASON_GAIN = 0.3
 SHRINK_LEVEL, SHRINK_TREND = 16.0, 81.0  # sigmas to the fourth at which half is believed
 MAD_TO_SIGMA, MAE_TO_SIGMA = 1.4826, 1.2533
-WORK = 24
+WORK = 3 * PAIRS_MOST
 MOST_AHEAD = 600.0  # of a logarithm: its plain value is a number
 USUAL_GAIN = 0.002  # of the usual size of a trend: 16 hours of two minutes
 USUAL_MIN = 36.0  # trends seen before one may be sure
@@ -100,49 +101,43 @@ def _halves(older, newer, slope):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _climb(ring, hours, whole, i, step, step_s):  # type: ignore[no-untyped-def]
-    """Trend a step over the last twelve: the mean of the newer six against that of the older."""
+def _climb(off, first, pairs):  # type: ignore[no-untyped-def]
+    """Trend a step over so many values, newest first: the mean of the newer half against that of the older."""
+    half = pairs // 2
     sums, counted, before, counted_before = 0.0, 0, 0.0, 0
-    for k in range(PAIRS):
-        x = np.float64(ring[i, (step - k) % ring.shape[1]])
-        if np.isfinite(x):
-            x -= _season(hours, whole, i, (step - k + 0.5) * step_s)
-            if k < PAIRS // 2:
-                sums += x
-                counted += 1
-            else:
-                before += x
-                counted_before += 1
+    for k in range(first, first + half):
+        if np.isfinite(off[k]):
+            sums += off[k]
+            counted += 1
+        if np.isfinite(off[k + half]):
+            before += off[k + half]
+            counted_before += 1
     if counted == 0 or counted_before == 0:
         return 0.0
-    return (sums / counted - before / counted_before) / (PAIRS // 2)
+    return (sums / counted - before / counted_before) / half
 
 
 @inline
-def _is_step(ring, hours, whole, i, step, step_s):  # type: ignore[no-untyped-def]
-    """Whether one step explains more of the last twice twelve values than a straight line does."""
+def _is_step(off, size):  # type: ignore[no-untyped-def]
+    """Whether one step explains more of so many values, newest first, than a straight line does."""
     n, total, times, squares, products = 0, 0.0, 0.0, 0.0, 0.0
-    for k in range(2 * PAIRS):
-        x = np.float64(ring[i, (step - k) % ring.shape[1]])
-        if np.isfinite(x):
-            x -= _season(hours, whole, i, (step - k + 0.5) * step_s)
+    for k in range(size):
+        if np.isfinite(off[k]):
             n += 1
-            total += x
+            total += off[k]
             times += k
             squares += k * k
-            products += k * x
-    if n < PAIRS:
+            products += k * off[k]
+    if n < size // 2:
         return False
-    spread = squares - times * times / n
     together = products - times * total / n
-    line, best, newer, counted = together * together / spread, 0.0, 0.0, 0
-    for k in range(2 * PAIRS):
-        x = np.float64(ring[i, (step - k) % ring.shape[1]])
-        if np.isfinite(x) and counted < n - 1:
-            newer += x - _season(hours, whole, i, (step - k + 0.5) * step_s)
+    line, best, newer, counted = together * together / (squares - times * times / n), 0.0, 0.0, 0
+    for k in range(size):
+        if np.isfinite(off[k]) and counted < n - 1:
+            newer += off[k]
             counted += 1
-            off = newer - total * counted / n
-            best = max(best, off * off * n / (np.float64(counted) * (n - counted)))
+            beside = newer - total * counted / n
+            best = max(best, beside * beside * n / (np.float64(counted) * (n - counted)))
     return best > line
 
 
@@ -155,6 +150,13 @@ def _ahead(level, slope, lead, logs):  # type: ignore[no-untyped-def]
 
 
 @inline
+def _straight(slope, pairs):  # type: ignore[no-untyped-def]
+    """The growth a step, as a share of the value now, of a line whose logarithms rose so over `pairs` steps."""
+    times, middle = math.exp(min(slope * pairs, 30.0)), 0.5 * (pairs - 1)
+    return (times - 1.0) / (times * (middle + pairs) - middle)
+
+
+@inline
 def _on(base, ahead, base_now, logs):  # type: ignore[no-untyped-def]
     """What is over the usual now, on what is usual then: added where more is usual, not multiplied by it."""
     if logs and ahead > 0.0 and base > base_now:
@@ -164,7 +166,7 @@ def _on(base, ahead, base_now, logs):  # type: ignore[no-untyped-def]
 
 @kernel(
     "i8(i8, i8, f8, i8, const f8[::1], const u1[::1], f4[:,::1], f4[:,::1], u1[:,::1], f4[:,::1],"
-    " f4[:,:,::1], f4[:,::1], f4[:,::1], f4[:,::1], f8[::1])"
+    " f4[:,:,::1], f4[:,::1], f4[:,:,::1], f4[:,::1], f8[::1])"
 )
 def advance(
     step: int,
@@ -188,24 +190,26 @@ def advance(
     In      step, number of the step that ended (time / step_s); skipped, steps without a call before
             it; daily 1 = the trend is that from day to day, 0 = that of the last 24 steps; value
             float64[M], mean of the step, NaN = nothing came; logs uint8[M], 1 = it is a logarithm; work
-            float64[24].
+            float64[72].
     Inout   hours, yesterday float32[M, 24], seen uint8[M, 24]: usual and last value of each hour (learned
-            at the daily pace only); ring float32[M, R], last values, R >= 24, daily >= 96; made
+            at the daily pace only); ring float32[M, R], last values, R >= 48, daily >= 168; made
             float32[M, 24, 2], level and trend of past forecasts; error float32[M, 7]; usual_trend
-            float32[M, 2], mean size of a trend and how many were seen (fast pace only).
+            float32[M, 2, 2], mean size of a trend over 24 and over 48 steps and how many were seen
+            (fast pace only).
     Out     now float32[M, 4]: level over the usual day, trend a step, how many sigmas the trend is, and
             one of them.
     Returns M, or -1 when a length is wrong: nothing was changed.
     """
     rows = value.size
     size = ring.shape[1]
-    if work.size < WORK or size < 2 * PAIRS or (daily and size < (DAYS_LOOKED_AT + 1) * DAY):
+    if work.size < WORK or size < 2 * PAIRS_MOST or (daily and size < (DAYS_LOOKED_AT + 1) * DAY):
         return -1
     if ring.shape[0] < rows or made.shape[0] < rows or error.shape[0] < rows or now.shape[0] < rows:
         return -1
     if logs.size != rows or usual_trend.shape[0] < rows:
         return -1
     middle_s = (step + 0.5) * step_s
+    off = work[PAIRS_MOST:]
     for i in range(rows):
         for k in range(min(skipped, size)):
             ring[i, (step - 1 - k) % size] = np.nan
@@ -226,38 +230,43 @@ def advance(
                     continue
                 was = np.float64(made[i, (step - lead) % KEPT, 1])
                 ahead = _ahead(level, was, lead, logs[i])
-                if daily:
-                    off = abs(y - usual - ahead)
-                else:
-                    then = _season(hours, whole, i, middle_s - lead * step_s)
-                    off = abs(y - _on(usual, ahead, then, logs[i]))
+                then = _season(hours, whole, i, middle_s - lead * step_s)
+                centre = usual + ahead if daily else _on(usual, ahead, then, logs[i])
+                miss = abs(y - centre)
                 naive = np.float64(ring[i, (step - lead) % size])
                 if whole:
                     naive = _season(yesterday, whole, i, middle_s)
                 if not np.isfinite(naive):
                     continue
-                off_naive = abs(y - naive)
+                miss_naive = abs(y - naive)
                 first = error[i, n] == 0.0 and error[i, 3 + n] == 0.0
                 if judged >= ERRORS_KNOWN:
-                    off = min(off, ERROR_MOST * np.float64(error[i, n]) + 1e-12)
-                    off_naive = min(off_naive, ERROR_MOST * np.float64(error[i, 3 + n]) + 1e-12)
+                    miss = min(miss, ERROR_MOST * np.float64(error[i, n]) + 1e-12)
+                    miss_naive = min(miss_naive, ERROR_MOST * np.float64(error[i, 3 + n]) + 1e-12)
                 g = 1.0 if first else gain
-                error[i, n] += g * (off - np.float64(error[i, n]))
-                error[i, 3 + n] += g * (off_naive - np.float64(error[i, 3 + n]))
+                error[i, n] += g * (miss - np.float64(error[i, n]))
+                error[i, 3 + n] += g * (miss_naive - np.float64(error[i, 3 + n]))
                 any_judged = any_judged or lead > 1
             if any_judged:
                 error[i, JUDGED] = min(judged + 1.0, 1e6)
         ring[i, step % size] = y
         # ---- level over the usual day
         total, count = 0.0, 0
+        if not daily:
+            for k in range(2 * PAIRS_MOST):
+                x = np.float64(ring[i, (step - k) % size])
+                off[k] = x - _season(hours, whole, i, middle_s - k * step_s)
         for k in range(DAY if daily else PAIRS):
-            x = np.float64(ring[i, (step - k) % size])
+            x = off[k]
+            if daily:
+                x = np.float64(ring[i, (step - k) % size])
+                x -= _season(hours, whole, i, middle_s - k * step_s)
             if np.isfinite(x):
-                total += x - _season(hours, whole, i, middle_s - k * step_s)
+                total += x
                 count += 1
         # ---- trend
         level = np.float64(total / count) if count > 0 else np.float64(np.nan)
-        slope, doubt, older, newer = 0.0, 0.0, 0.0, 0.0
+        slope, doubt, older, newer, over = 0.0, 0.0, 0.0, 0.0, PAIRS
         if daily:
             # From each day to the next: the median over its hours. Days that wander show in their spread.
             days, sums, squares, noise = 0, 0.0, 0.0, 0.0
@@ -291,51 +300,57 @@ def advance(
                     slope, doubt = mean / DAY, error_of_mean
                     rest = days - 2
                     older = slope if rest == 0 else (sums - newer * DAY * 2) / rest / DAY
+            slope = _halves(older, newer, slope)
         else:
-            n = 0
-            for k in range(PAIRS):
-                d = np.float64(ring[i, (step - k) % size])
-                d -= np.float64(ring[i, (step - k - PAIRS) % size])
-                d -= _season(hours, whole, i, middle_s - k * step_s)
-                d += _season(hours, whole, i, middle_s - (k + PAIRS) * step_s)
-                if np.isfinite(d):
-                    work[n] = d
-                    n += 1
-            if n >= PAIRS // 2:
+            # Over 24 steps or 48, whichever make it surer: what rises slowly shows in the longer.
+            for which in range(WINDOWS):
+                pairs = PAIRS << which
+                n = 0
+                for k in range(pairs):
+                    d = off[k] - off[k + pairs]
+                    if np.isfinite(d):
+                        work[n] = d
+                        n += 1
+                if n < pairs // 2:
+                    continue
                 one = _median(work, n)
-                slope = one / PAIRS
-                # Twelve differences may agree by chance: the usual error of one step is the least noise.
+                steep = one / pairs
+                # A few differences may agree by chance: the usual error of one step is the least noise.
                 usually = math.sqrt(2.0) * MAE_TO_SIGMA * np.float64(error[i, 0])
-                doubt = 1.25 * max(_spread(work, n, one), usually) / math.sqrt(float(n)) / PAIRS
-                steepness, trends = abs(slope), np.float64(usual_trend[i, 1])
-                usual_size = np.float64(usual_trend[i, 0])
+                unsure = 1.25 * max(_spread(work, n, one), usually) / math.sqrt(float(n)) / pairs
+                steepness, trends = abs(steep), np.float64(usual_trend[i, which, 1])
+                usual_size = np.float64(usual_trend[i, which, 0])
                 if trends < USUAL_MIN:
-                    doubt = max(doubt, steepness)
+                    unsure = max(unsure, steepness)
                 else:
-                    doubt = max(doubt, MAE_TO_SIGMA * usual_size)
+                    unsure = max(unsure, MAE_TO_SIGMA * usual_size)
                     steepness = min(steepness, USUAL_MOST * usual_size)
                 share = max(USUAL_GAIN, 1.0 / (trends + 1.0))
-                usual_trend[i, 0] += share * (steepness - usual_size)
-                usual_trend[i, 1] = min(trends + 1.0, 1e6)
-                newer = _climb(ring, hours, whole, i, step, step_s)
-                older = _climb(ring, hours, whole, i, step - PAIRS, step_s)
-                if _is_step(ring, hours, whole, i, step, step_s):
-                    older = newer = 0.0
-        slope = _halves(older, newer, slope)
+                usual_trend[i, which, 0] += share * (steepness - usual_size)
+                usual_trend[i, which, 1] = min(trends + 1.0, 1e6)
+                newer, older = _climb(off, 0, pairs), _climb(off, pairs, pairs)
+                steep = 0.0 if _is_step(off, 2 * pairs) else _halves(older, newer, steep)
+                if doubt == 0.0 or abs(steep) * doubt > abs(slope) * unsure:
+                    slope, doubt, over = steep, unsure, pairs
         sure = abs(slope) / max(doubt, 1e-12 + 1e-6 * abs(slope))
+        middle = 0.5 * ((DAY if daily else PAIRS) - 1)
+        climbed = slope * middle  # since the middle of the time that the level is the mean of
+        if logs[i] and not daily and slope > 0.0:
+            # A straight line of the plain values is steepest at its beginning, as logarithms.
+            now_slope = _straight(slope, over)
+            doubt *= now_slope / slope
+            slope, climbed = now_slope, -math.log1p(-now_slope * middle)
         # What may be chance is forecast by so much less: a trend, and a level beside the usual day.
-        believed = slope * sure**4 / (sure**4 + SHRINK_TREND)
         if whole and count > 0:
             chance = MAE_TO_SIGMA * np.float64(error[i, 0]) / math.sqrt(float(count))
             level *= level**4 / (level**4 + SHRINK_LEVEL * chance**4 + 1e-300)
-        # The mean is that of the middle of its time.
-        middle = 0.5 * ((DAY if daily else PAIRS) - 1)
-        now[i, 0] = level + slope * middle
+        now[i, 0] = level + climbed
         now[i, 1] = slope
         now[i, 2] = min(sure, 1e6)
         now[i, 3] = doubt
-        made[i, step % KEPT, 0] = level + believed * middle
-        made[i, step % KEPT, 1] = believed
+        trust = sure**4 / (sure**4 + SHRINK_TREND)
+        made[i, step % KEPT, 0] = level + trust * climbed
+        made[i, step % KEPT, 1] = trust * slope
         # ---- the usual day
         if daily and np.isfinite(y):
             hour = step % 24
