@@ -4,7 +4,6 @@ Source: ITU-T X.733 (fields), RFC 8632 section 3.3 (an alarm is a resource and a
 state, not a severity).
 """
 
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -56,8 +55,7 @@ def cadence_of(view: str) -> str:
     return view if view in OWN_CADENCE else "flow"
 
 
-@dataclass(slots=True)
-class Claim:
+class Claim(msgspec.Struct):
     """What the cause rules say of one tick: this fault, on this entity, for these reasons."""
 
     kind: str
@@ -72,16 +70,16 @@ class Claim:
     lower: float = 0.0
     upper: float = 0.0
     unit: str = ""
-    evidence: list[str] = field(default_factory=list)
-    causes: list[dict[str, Any]] = field(default_factory=list)
-    affects: list[str] = field(default_factory=list)
+    evidence: list[str] = []
+    causes: list[dict[str, Any]] = []
+    affects: list[str] = []
     advice: str = ""
-    talkers: list[dict[str, Any]] = field(default_factory=list)
-    series: list[str] = field(default_factory=list)
+    talkers: list[dict[str, Any]] = []
+    series: list[str] = []
     disposition: str = "alert"
     tick_seconds: float = 0.0
     cadence: str = ""  # `cadence_of` its view
-    forecast: dict[str, Any] = field(default_factory=dict)  # of a predicted alarm
+    forecast: dict[str, Any] = {}  # of a predicted alarm
 
     @property
     def alarm_id(self) -> int:
@@ -94,13 +92,13 @@ def json_text(value: Any) -> str:
     return _JSON.encode(value).decode()
 
 
+@lru_cache(16_384)
 def alarm_id(kind: str, entity: str) -> int:
     """Return the id of an alarm: a hash of kind and entity, without severity, state or time."""
     return stable_id(f"alarm|{kind}|{entity}")
 
 
-@dataclass(slots=True)
-class Alarm:
+class Alarm(msgspec.Struct):
     """One alarm and where it stands in its life.
 
     pending → raised → updated ... → cleared → (raised again | closed | forgotten). `cleared_ns`
@@ -123,14 +121,14 @@ class Alarm:
     last_ns: int = 0  # when the last tick that showed it closed
     tick_seconds: float = 0.0  # length of the ticks that show it
     cadence: str = ""  # whose ticks they are
-    raises: list[int] = field(default_factory=list)
+    raises: list[int] = []
     flapping: bool = False
     title: str = ""
-    explain: dict[str, Any] = field(default_factory=dict)
+    explain: dict[str, Any] = {}
     best_score: float = 0.0
-    sizes: list[float] = field(default_factory=list)  # |actual - expected| of the last ticks
-    attached: list[str] = field(default_factory=list)  # what it explains, in the order seen
-    number: int = 0  # its id; 0 = hash of kind and entity
+    sizes: list[float] = []  # |actual - expected| of the last ticks
+    attached: list[str] = []  # what it explains, in the order seen
+    id: int = msgspec.field(default=0, name="number")  # the same through all its life
     source: str = OURS
     foreign_id: str = ""
     event_type: str = ""  # of a foreign alarm; ours are in KINDS
@@ -154,15 +152,13 @@ class Alarm:
     words_ns: int = 0  # foreign: when a change of its words alone was told last
     words_wait: bool = False  # foreign: such a change is still to be told
 
+    def __post_init__(self) -> None:
+        self.id = self.id or alarm_id(self.kind, self.entity)
+
     @property
     def up(self) -> bool:
         """Whether it is raised and not cleared."""
         return self.state in ("raised", "updated")
-
-    @property
-    def id(self) -> int:
-        """Its id, the same through all its life."""
-        return self.number or alarm_id(self.kind, self.entity)
 
     @property
     def operator_state(self) -> str:

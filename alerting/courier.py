@@ -232,6 +232,7 @@ class Courier:
         self._order = order
         self._orders: list[Order] = []
         self._unreported: list[Verdict] = []
+        self._all_here = False  # what is due was handed over a moment ago
 
     def step(self) -> int:
         """Move on; return how many deliveries were handed over or reported.
@@ -251,7 +252,8 @@ class Courier:
         now_ns = self._context.clock.now_ns()
         # Where no sink is left, what still waits is asked for too: to be given up.
         wanted = not self._lanes or any(lane.wants(now_ns) for lane in self._lanes.values())
-        for delivery in self._fetch(QUEUE_MAX) if wanted else ():
+        found = self._fetch(QUEUE_MAX) if wanted and (moved or not self._all_here) else ()
+        for delivery in found:
             if delivery.sink not in self._lanes:
                 said = "no such sink in the configuration any more"
                 self._unreported.append(
@@ -263,6 +265,7 @@ class Courier:
                 lane.busy.add(delivery.number)
                 lane.queue.put_nowait(delivery)
                 moved += 1
+        self._all_here = bool(moved) and len(found) < QUEUE_MAX
         self._repeat(now_ns)
         self._hear(now_ns)
         return moved

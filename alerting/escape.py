@@ -28,6 +28,7 @@ _HARMFUL = re.compile(
 )
 # In JSON: an escape other than of a quote, a backslash or a line feed, or what is harmful by itself.
 _SUSPECT = re.compile(r'\\[^"\\n]|  +|' + _HARMFUL.pattern)
+_PLAIN = bytes(set(range(0x20, 0x7F)) - set(b"\\"))  # of which no text in JSON is suspect
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+-]*")
 
 
@@ -53,7 +54,8 @@ def read(body: str) -> Alert:
     """Return the alert of a canonical body, tidy. Most are so already, which the body itself shows."""
     alert = msgspec.json.decode(body, type=Alert)
     named = (alert.title, alert.kind, alert.entity)
-    plain = len(body) <= TEXT_CHARACTERS_MAX and not _SUSPECT.search(body)
+    simple = not body.encode().translate(None, _PLAIN) and "  " not in body
+    plain = len(body) <= TEXT_CHARACTERS_MAX and (simple or not _SUSPECT.search(body))
     return alert if plain and not any("\n" in text for text in named) else tidy(alert)
 
 

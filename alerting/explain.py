@@ -163,10 +163,10 @@ class Explainer:
         return ""
 
 
-def _cause_of(told: Mapping[str, Any], title: str) -> object:
+def _cause_of(told: Mapping[str, Any], title: str) -> str:
     """Return why the likeliest cause is that, "" where the title says it already."""
-    cause = _first(told.get("causes"))
-    why = cause.get("why") if isinstance(cause, dict) else ""
+    causes = told.get("causes")
+    why = str(causes[0].get("why", "")) if causes else ""
     return "" if why == title else why
 
 
@@ -183,29 +183,28 @@ def short(
     head += (
         f", since {_clock(since_ns // MINUTE_NS)}" if up else f", at {_clock(over_ns // MINUTE_NS)}"
     )
-    alarms = told.get("alarms", 1)
+    alarms, owner, sure = told.get("alarms", 1), told.get("owner"), told.get("sure")
     before = told.get("changed_before")
-    cause = "" if before or not up else _cause_of(told, title)
+    cause = _cause_of(told, title) if up and not before else ""
     parts = (  # (where it stands, what), what matters most first
         (1, f"{alarms} alarms" if alarms > 1 else ""),
         (2, "" if "expected" in title else _numbers(told)),  # titles of ours often have them
-        (7, _said("owner ", told.get("owner"))),
+        (7, f"owner {line(owner, SHORT_PART_MAX)}" if owner else ""),
         (9, told.get("runbook", "")),
-        (5, _said("before: ", _first(before))),
-        (4, _said("", told.get("sure"))),
+        (5, f"before: {line(before[0], SHORT_PART_MAX)}" if before else ""),
+        (4, line(sure, SHORT_PART_MAX) if sure else ""),
         (3, told.get("trend", "") if up else ""),
-        (6, _said("cause: ", cause)),
+        (6, f"cause: {line(cause, SHORT_PART_MAX)}" if cause else ""),
         (8, f"do: {line(told['do'])}" if up and told.get("do") else ""),
     )
     room = SHORT_CHARACTERS_MAX - len(head)
     kept: list[tuple[int, str]] = []
     for part in parts:
-        needs = len(part[1]) + 2
-        if 2 < needs <= room:
+        if part[1] and (needs := len(part[1]) + 2) <= room:
             kept.append(part)
             room -= needs
     kept.sort()
-    return "; ".join([head, *(text for _, text in kept)])
+    return "; ".join([head, *[text for _, text in kept]])
 
 
 def _numbers(told: Mapping[str, Any]) -> str:
@@ -217,14 +216,6 @@ def _numbers(told: Mapping[str, Any]) -> str:
     if not (actual or expected):
         return ""
     return f"{amount(actual, unit)}, {amount(expected, unit)} expected"
-
-
-def _said(before: str, text: object) -> str:
-    return before + line(str(text), SHORT_PART_MAX) if text else ""
-
-
-def _first(values: object) -> object:
-    return values[0] if isinstance(values, list | tuple) and values else ""
 
 
 @lru_cache(1024)

@@ -105,7 +105,7 @@ class ForeignAlarms:
         if len(self.alarms) >= self._settings.alarms_max and not self._make_room():
             self._reports.add("too_many", reports)
             return None
-        alarm = Alarm(kind, entity, number=number, source=source)
+        alarm = Alarm(kind, entity, id=number, source=source)
         self.alarms[number] = alarm
         return alarm
 
@@ -370,7 +370,7 @@ class ForeignAlarms:
     def _tell_storm(self, storm: Storm, changed: list[Alarm], now_ns: int) -> None:
         alarm = self.alarms.get(storm.alarm)
         if alarm is None:
-            alarm = Alarm(STORM, f"{storm.source} {storm.kind}", number=storm.alarm)
+            alarm = Alarm(STORM, f"{storm.source} {storm.kind}", id=storm.alarm)
             alarm.source, alarm.event_type, alarm.probable_cause = storm.source, "other", "other"
             self.alarms[storm.alarm] = alarm
         alarm.last_ns = now_ns

@@ -69,8 +69,8 @@ class Graph:
         >>> sorted(Graph(links).cut_off(["cd"]))
         ['d']
         """
-        gone = frozenset(link for link in links if link in self.ends)
-        down = frozenset(node for node in nodes if node in self._next)
+        gone = frozenset(filter(self.ends.__contains__, links))
+        down = frozenset(filter(self._next.__contains__, nodes))
         if not gone and not down:
             return frozenset()
         known = self._cut.get((gone, down))

@@ -172,13 +172,13 @@ class Grouping:
         near = self._places.graph.near(place.nodes[0])
         return any(node in near or node in place.mentioned for node in root.nodes)
 
-    def absorbable(self, incident: Incident, now_ns: int) -> list[tuple[Incident, bool]]:
+    def absorbable(
+        self, incident: Incident, cut: frozenset[str], now_ns: int
+    ) -> list[tuple[Incident, bool]]:
         """Return incidents of symptoms that came just before their cause, and whether it cuts them off.
 
         Each once, on however many nodes it is.
         """
-        links, nodes = incident.links_down(), incident.nodes_down()
-        cut = self._places.graph.cut_off(links, nodes) if links or nodes else frozenset()
         root = incident.members[incident.root]
         found: dict[int, tuple[Incident, bool]] = {}
         for node in [*root.nodes, *sorted(cut)]:
@@ -224,12 +224,12 @@ class Grouping:
             if self._on.get(link) == other.number:
                 self._on[link] = into.number
 
-    def mark_cut(self, incident: Incident) -> None:
-        """Note what an incident's links and nodes that are down cut off."""
-        links, nodes = incident.links_down(), incident.nodes_down()
-        if links or nodes:
-            for node in self._places.graph.cut_off(links, nodes):
-                self._cut[node] = incident.number
+    def mark_cut(self, incident: Incident) -> frozenset[str]:
+        """Note what an incident's links and nodes that are down cut off, and return it."""
+        cut = self._places.graph.cut_off(incident.links_down(), incident.nodes_down())
+        for node in cut:
+            self._cut[node] = incident.number
+        return cut
 
     def drop(self, incident: Incident) -> None:
         """Forget where an incident was."""

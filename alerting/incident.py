@@ -1,7 +1,6 @@
 """The record of an incident: alarms that have one cause, and what of it was told."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -14,8 +13,7 @@ from telemetry.identity import id_text, stable_id
 SYMPTOMS_SHOWN = 50
 
 
-@dataclass(slots=True)
-class Member:
+class Member(msgspec.Struct):
     """An alarm as its incident knows it."""
 
     kind: str
@@ -49,8 +47,7 @@ def member_of(alarm: Alarm, place: Place, *, primary: bool, behind: bool) -> Mem
     )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Incident:
+class Incident(msgspec.Struct):
     """Alarms that belong together.
 
     `front` is the alarm that it is told as: it is chosen when people first hear of it and stays, so
@@ -63,8 +60,8 @@ class Incident:
     root: int
     opened_ns: int
     state: str = "pending"
-    members: dict[int, Member] = field(default_factory=dict)
-    nodes: dict[str, int] = field(default_factory=dict)  # node: last raise there
+    members: dict[int, Member] = {}
+    nodes: dict[str, int] = {}  # node: last raise there
     title: str = ""
     severity: str = "indeterminate"
     closed_ns: int = 0
@@ -82,11 +79,11 @@ class Incident:
     by_hand: bool = False  # merged or split by an operator: left alone
     cuts: bool = False  # whether one of its alarms may cut others off
     first: int = 0  # the deepest of its alarms, 0 = to be looked for anew
-    causes: list[dict[str, Any]] = field(default_factory=list)
-    impact: dict[str, Any] = field(default_factory=dict)
-    similar: list[dict[str, Any]] = field(default_factory=list)
-    said: list[dict[str, Any]] = field(default_factory=list)  # feedback of operators
-    parted: list[str] = field(default_factory=list)  # what went to or came from another, in words
+    causes: list[dict[str, Any]] = []
+    impact: dict[str, Any] = {}
+    similar: list[dict[str, Any]] = []
+    said: list[dict[str, Any]] = []  # feedback of operators
+    parted: list[str] = []  # what went to or came from another, in words
 
     @property
     def open(self) -> bool:
@@ -138,14 +135,14 @@ class Incident:
         """Return the links that its alarms say are down now."""
         if not self.cuts:
             return frozenset()
-        return frozenset(m.link for m in self.members.values() if m.up and m.link_down and m.link)
+        return frozenset([m.link for m in self.members.values() if m.link_down and m.up and m.link])
 
     def nodes_down(self) -> frozenset[str]:
         """Return the nodes that its alarms say are gone now."""
         if not self.cuts:
             return frozenset()
         return frozenset(
-            node for m in self.members.values() if m.up and m.node_down for node in m.nodes
+            [node for m in self.members.values() if m.node_down and m.up for node in m.nodes]
         )
 
     def worst(self) -> str:

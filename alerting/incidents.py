@@ -6,7 +6,7 @@ twice after. Merged or split by an operator it is left alone, and what they did 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -95,11 +95,12 @@ class Incidents:
             incident = found or self._begin(alarm, now_ns)
         self._reopen(incident)
         self.grouping.learn(alarm, place, parents, now_ns)
-        self._join(incident, alarm, place, now_ns, behind=behind)
+        cut = self._join(incident, alarm, place, now_ns, behind=behind)
         if layer_of(alarm) <= LINK:
-            for other, cut_off in self.grouping.absorbable(incident, now_ns):
+            for other, cut_off in self.grouping.absorbable(incident, cut, now_ns):
                 incident = self._unite(incident, other, now_ns, behind=cut_off)
-            for other, taken in list(self.grouping.parting.claims(incident, now_ns)):
+                cut = self.grouping.mark_cut(incident)
+            for other, taken in list(self.grouping.parting.claims(incident, cut, now_ns)):
                 if len(taken) == len(other.members):
                     incident = self._unite(incident, other, now_ns, behind=False)
                 else:
@@ -133,7 +134,8 @@ class Incidents:
 
     def _join(
         self, incident: Incident, alarm: Alarm, place: Place, now_ns: int, *, behind: bool
-    ) -> None:
+    ) -> frozenset[str]:
+        """Take an alarm into an incident; return what that cuts off now."""
         primary = alarm.source == OURS and alarm.kind in PRIMARY
         incident.add(alarm.id, member_of(alarm, place, primary=primary, behind=behind))
         self._of[alarm.id] = alarm.incident = incident.number
@@ -144,7 +146,7 @@ class Incidents:
         if behind and not alarm.suppressed:
             alarm.suppressed = "parent"
         self._touch(incident, at_once=alarm.id == incident.front)
-        self.grouping.mark_cut(incident)
+        return self.grouping.mark_cut(incident)
 
     def _reopen(self, incident: Incident) -> None:
         if incident.open:
@@ -179,7 +181,7 @@ class Incidents:
     def _merge(self, into: Incident, other: Incident, now_ns: int, *, behind: bool) -> None:
         self._mark_all_behind(other, behind=behind)
         for number, member in other.members.items():
-            into.add(number, replace(member))  # as a checkpoint has it: each its own
+            into.add(number, copy(member))  # as a checkpoint has it: each its own
             self._of[number] = into.number
             alarm = self._alarm(number)
             if alarm is not None:
@@ -310,15 +312,22 @@ class Incidents:
 
     def advance(self, now_ns: int) -> list[dict[str, Any]]:
         """Return the rows of incidents that changed or whose wait is over, in order of their ids."""
-        rows = []
         for number in self._waiting:
             incident = self.all[number]
             if incident.state == "pending" and self._is_due(incident, now_ns):
                 self._touch(incident, at_once=True)
-        for number in sorted(self._changed):
-            row = self._tell(self.all[number], now_ns, at_once=self._changed[number])
-            if row is not None:
-                rows.append(row)
+        # One step for all, then the next: of what a step needs the processor then has all at hand.
+        changed = [self.all[number] for number in sorted(self._changed)]
+        told = [(one, front) for one in changed if (front := self._move_on(one, now_ns))]
+        for incident, _ in told:
+            if incident.state in ("raised", "updated") or not (incident.told_ns or incident.parent):
+                self._suspects.judge(incident, self._members(incident), now_ns)
+        blocks = [
+            self._explainer.incident(one, self._alarm(one.root) or front) for one, front in told
+        ]
+        rows = [one.row(front, block) for (one, front), block in zip(told, blocks, strict=True)]
+        for incident, _ in told:
+            incident.origin = ""
         self._expire(now_ns)
         return rows
 
@@ -339,8 +348,9 @@ class Incidents:
             return True
         return now_ns - incident.opened_ns >= self._wait_ns
 
-    def _tell(self, incident: Incident, now_ns: int, *, at_once: bool) -> dict[str, Any] | None:
-        """Return the row of a change, None where it can wait."""
+    def _move_on(self, incident: Incident, now_ns: int) -> Alarm | None:
+        """Move an incident on to its next state; return the alarm it is told as, None where it can wait."""
+        at_once = self._changed[incident.number]
         before = (incident.severity, incident.root)
         self._judge(incident, now_ns)
         worse = SEVERITIES.index(incident.severity) < SEVERITIES.index(before[0])
@@ -363,12 +373,7 @@ class Incidents:
             self._waiting.pop(incident.number, None)
         incident.state, incident.changed_ns = state, now_ns
         incident.told_count = len(incident.members)
-        if state in ("raised", "updated") or not (incident.told_ns or incident.parent):
-            self._suspects.judge(incident, self._members(incident), now_ns)
-        root = self._alarm(incident.root) or front
-        row = incident.row(front, self._explainer.incident(incident, root))
-        incident.origin = ""
-        return row
+        return front
 
     def _next_state(self, incident: Incident, now_ns: int) -> str:
         if not incident.open:

@@ -41,7 +41,7 @@ class _Kept:
 
     tick_end_ns: int
     alerts: Sequence[SealedAlert]
-    notices: Sequence[SealedAlert]
+    incidents: Sequence[Batch]
     now_ns: int
 
 
@@ -69,9 +69,7 @@ class Outbox:
         self._refused: deque[_Kept] = deque()
         self._trouble = ""
         # Called with the alerts and incidents of each tick once it is committed.
-        self.on_commit: Callable[[Sequence[SealedAlert], Sequence[SealedAlert]], None] = lambda *_: (
-            None
-        )
+        self.on_commit: Callable[[Sequence[SealedAlert], Sequence[Batch]], None] = lambda *_: None
         self._sinks: tuple[str, ...] = ()  # those of the configuration, and those of old deliveries
         self._bodies = Bodies()
         self._telling = Telling(settings, context, self._bodies)
@@ -144,8 +142,7 @@ class Outbox:
         to the same place of the log, so a later sync that succeeds is one of what is written then.
         """
         alerts = [alert for batch in alarms for alert in sealed_alerts(batch)]
-        notices = [notice for batch in incidents for notice in sealed_notices(batch)]
-        self._refused.append(_Kept(tick_end_ns, alerts, notices, now_ns))
+        self._refused.append(_Kept(tick_end_ns, alerts, incidents, now_ns))
         return self.retry_ticks()
 
     def retry_ticks(self) -> list[SealedAlert]:
@@ -158,7 +155,7 @@ class Outbox:
                 self._refused.popleft()
                 if new:
                     told += kept.alerts
-                    self.on_commit(kept.alerts, kept.notices)
+                    self.on_commit(kept.alerts, kept.incidents)
         except sqlite3.OperationalError as error:
             self._disk_refuses(error)
             return told
@@ -173,8 +170,8 @@ class Outbox:
                 db.execute("insert into done values (?)", (kept.tick_end_ns,))
             except sqlite3.IntegrityError:
                 return False
-            if kept.alerts or kept.notices:
-                self._keep(db, kept.alerts, kept.notices, kept.now_ns)
+            if kept.alerts or kept.incidents:
+                self._keep(db, kept.alerts, kept.incidents, kept.now_ns)
             self._ticks += 1
             if self._ticks % TRIM_EVERY_TICKS == 0:
                 self._trim(db)
@@ -201,7 +198,7 @@ class Outbox:
         self,
         db: sqlite3.Connection,
         alerts: Sequence[SealedAlert],
-        notices: Sequence[SealedAlert],
+        incidents: Sequence[Batch],
         now_ns: int,
     ) -> None:
         bodies = [self._bodies.number(alert) for alert in alerts]
@@ -221,9 +218,9 @@ class Outbox:
                 for alert, body in zip(alerts, bodies, strict=True)
             ],
         )
-        self._post(
-            db, self._telling.letters(db, alerts, incidents_as_alerts(notices), now_ns), now_ns
-        )
+        told = incidents if self._telling.takes_incidents else ()
+        notices = incidents_as_alerts(one for batch in told for one in sealed_notices(batch))
+        self._post(db, self._telling.letters(db, alerts, notices, now_ns), now_ns)
 
     def _post(self, db: sqlite3.Connection, letters: Sequence[Letter], now_ns: int) -> None:
         db.executemany(

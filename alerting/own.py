@@ -128,7 +128,7 @@ class OwnAlarms:
             if len(self.alarms) >= self._settings.alarms_max and not self._make_room(shown):
                 self._held.add("too_many")
                 return None
-            alarm = Alarm(claim.kind, claim.entity, first_ns=claim.since_ns, number=number)
+            alarm = Alarm(claim.kind, claim.entity, first_ns=claim.since_ns, id=number)
             self.alarms[number] = alarm
         self._going.setdefault(number, alarm)
         if not alarm.up and alarm.pending_ticks == 0:

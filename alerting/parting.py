@@ -41,17 +41,19 @@ class Parting:
         self._at = at
         self._companions = companions
 
-    def claims(self, incident: Incident, now_ns: int) -> Iterator[tuple[Incident, list[int]]]:
-        """Yield other incidents with those of their alarms that are this one's; all where it is this one."""
+    def claims(
+        self, incident: Incident, cut: frozenset[str], now_ns: int
+    ) -> Iterator[tuple[Incident, list[int]]]:
+        """Yield other incidents with those of their alarms that are this one's; all where it is this one.
+
+        `cut` is what it cuts off.
+        """
         root = incident.members[incident.deepest()]
         if root.layer > LINK or incident.by_hand:
             return
-        links, nodes = incident.links_down(), incident.nodes_down()
-        graph = self._places.graph
-        cut = graph.cut_off(links, nodes) if links or nodes else frozenset()
-        around = dict.fromkeys([*root.nodes, *sorted(cut)])
+        around = dict.fromkeys((*root.nodes, *sorted(cut)))
         for node in root.nodes:
-            around.update(dict.fromkeys(graph.beside(node)))
+            around.update(dict.fromkeys(self._places.graph.beside(node)))
         found: dict[int, None] = {}
         for node in self._companions.busy_of(around):
             found.update(self._at.get(node, {}))

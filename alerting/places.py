@@ -1,11 +1,12 @@
 """Where an alarm is: the node, link and neighbours that its entity and its words name."""
 
-import ipaddress
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from alerting.graph import Graph
 from runtime.ports import Link, NetworkMap
+from telemetry.identity import prefix_number
 
 KNOWN_MAX = 100_000
 _WORD = re.compile(r"[A-Za-z0-9_.\-]{2,64}")
@@ -13,8 +14,7 @@ _AFTER_NODE = re.compile(r"[:/ ]")
 MENTIONED_MAX = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where something is. A link is at both its ends."""
 
     nodes: tuple[str, ...]  # never empty
@@ -101,11 +101,7 @@ class Places:
     def _take_apart(self, entity: str) -> tuple[str, str]:
         if entity in self.graph:
             return entity, ""
-        try:
-            ipaddress.ip_network(entity, strict=False)
-        except ValueError:
-            pass
-        else:
+        if prefix_number(entity) is not None:
             if "/" in entity:
                 return self._network.router_of_prefix(entity) or entity, ""
             return self._network.router_of(entity), ""
@@ -125,11 +121,8 @@ class Places:
         return ""
 
     def _mentioned(self, words: str, node: str) -> tuple[str, ...]:
-        found: list[str] = []
-        for word in _WORD.findall(words):
-            name = self._network.router_of(word)
-            if name != node and name in self.graph and name not in found:
-                found.append(name)
+        named = dict.fromkeys(map(self._network.router_of, _WORD.findall(words)))
+        found = [name for name in named if name in self.graph and name != node]
         return tuple(found[:MENTIONED_MAX])
 
 

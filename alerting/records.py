@@ -1,9 +1,8 @@
 """Alerts of alarm and incident rows: rows are what is journalled, alerts what sinks and people get."""
 
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
+from msgspec import Raw
 
 from alerting.alert import Alert, SealedAlert, read_json
 from telemetry.batch import Batch
@@ -35,14 +34,19 @@ def sealed_alerts(alarms: Batch) -> list[SealedAlert]:
         ("alarm_id", "changed_ns", "raised_ns", "cleared_ns", "occurrence", "incident_id"),
     )  # fmt: skip
     return [
-        _sealed(
-            shared, number=number, changed_ns=changed_ns, explain=explain, title=title,
-            raised_ns=raised_ns, cleared_ns=cleared_ns, occurrence=occurrence, suppressed=suppressed,
+        SealedAlert(
+            id=(name := id_text(number)), change=f"{name}-{changed_ns}-{state}", state=state,
+            severity=severity, kind=kind, event_type=event_type, probable_cause=probable_cause,
+            entity=entity, source=source, foreign_id=foreign_id, operator_state=operator_state,
+            operator=operator, origin=origin, changed_ns=changed_ns, title=title,
+            explain=Raw(explain.encode()), raised_ns=raised_ns, cleared_ns=cleared_ns,
+            occurrence=occurrence, suppressed=suppressed,
             incident=id_text(incident) if incident else "",
         )
-        for (*shared, explain, title, suppressed), (
-            number, changed_ns, raised_ns, cleared_ns, occurrence, incident,
-        ) in rows
+        for (
+            state, severity, kind, event_type, probable_cause, entity, source, foreign_id,
+            operator_state, operator, origin, explain, title, suppressed,
+        ), (number, changed_ns, raised_ns, cleared_ns, occurrence, incident) in rows
     ]  # fmt: skip
 
 
@@ -58,33 +62,25 @@ def sealed_notices(incidents: Batch) -> list[SealedAlert]:
         ("lead_alarm_id", "changed_ns", "opened_ns", "closed_ns", "occurrence", "incident_id",
          "alarms_count", "parent_incident_id"),
     )  # fmt: skip
-    made = []
-    for (state, *others, explain, title, symptoms), (
-        number, changed_ns, opened_ns, closed_ns, occurrence, incident, alarms_count, parent,
-    ) in rows:  # fmt: skip
-        if state in TOLD:
-            merged = f"{title} (now part of incident {id_text(parent)})" if parent else title
-            made.append(
-                _sealed(
-                    (state, *others), number=number, changed_ns=changed_ns, explain=explain, title=merged,
-                    raised_ns=opened_ns, cleared_ns=closed_ns, occurrence=occurrence,
-                    incident=id_text(incident), symptoms=tuple(read_json(symptoms)),
-                    alarms_count=alarms_count,
-                )
-            )  # fmt: skip
-    return made
-
-
-def _sealed(
-    shared: Iterable[str], *, number: int, changed_ns: int, explain: str, **fields: Any
-) -> SealedAlert:
-    """Return the alert of a row: what rows of alarms and incidents say alike, and the other fields."""
-    fields.update(zip(SHARED, shared, strict=True))
-    name = id_text(number)
-    return SealedAlert(
-        id=name, change=f"{name}-{changed_ns}-{fields['state']}", changed_ns=changed_ns,
-        explain=msgspec.Raw(explain.encode()), **fields,
-    )  # fmt: skip
+    return [
+        SealedAlert(
+            id=(name := id_text(number)), change=f"{name}-{changed_ns}-{state}", state=state,
+            severity=severity, kind=kind, event_type=event_type, probable_cause=probable_cause,
+            entity=entity, source=source, foreign_id=foreign_id, operator_state=operator_state,
+            operator=operator, origin=origin, changed_ns=changed_ns,
+            title=f"{title} (now part of incident {id_text(parent)})" if parent else title,
+            explain=Raw(explain.encode()), raised_ns=opened_ns, cleared_ns=closed_ns,
+            occurrence=occurrence, incident=id_text(incident),
+            symptoms=tuple(read_json(symptoms)), alarms_count=alarms_count,
+        )
+        for (
+            state, severity, kind, event_type, probable_cause, entity, source, foreign_id,
+            operator_state, operator, origin, explain, title, symptoms,
+        ), (
+            number, changed_ns, opened_ns, closed_ns, occurrence, incident, alarms_count, parent,
+        ) in rows
+        if state in TOLD
+    ]  # fmt: skip
 
 
 def _rows(

@@ -3,8 +3,9 @@
 import ipaddress
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from alerting.alert import read_json
 from runtime.ports import SeriesDirectory, SeriesKey, Talker
@@ -18,8 +19,7 @@ NUMBERS = (
 SETTLED_S = 604_800  # of a baseline: older is no news
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One row of an anomaly batch, with its series resolved."""
 
     tick_start_ns: int

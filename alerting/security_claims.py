@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from alerting import flowspec
 from alerting.alarm import Claim, cadence_of
 from alerting.config import AlertingSettings
@@ -47,7 +49,7 @@ class SecurityRules:
             talkers = self._talkers(row)
             weights = _weights(talkers, lambda t: t.destination, by=lambda t: t.packets)
             host, share = _most(weights)
-            of_prefix = replace(row, key=replace(row.key, entity=prefix))
+            of_prefix = msgspec.structs.replace(row, key=replace(row.key, entity=prefix))
             vector = _vector(row.key.key["vector"])
             made[prefix] = (of_prefix, vector, share, host or prefix.split("/")[0], talkers)
         return [made[prefix] for prefix in sorted(made)]

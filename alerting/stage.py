@@ -185,11 +185,13 @@ class AlertingStage:
         self._places.refresh(now_ns)
         self._hide(changed, now_ns)
         for alarm in changed.values():
+            self.incidents.take(alarm, now_ns, hidden=_is_hidden(alarm))
+            self._count(alarm)
+        # All are taken first: what changed in this tick explains its faults in whatever order they came.
+        for alarm in changed.values():
             self._explainer.complete(alarm)
             if alarm.up and (advice := self.triage.advise(alarm)):
                 alarm.explain = {**alarm.explain, "triage": advice}
-            self.incidents.take(alarm, now_ns, hidden=_is_hidden(alarm))
-            self._count(alarm)
         return list(changed.values()), self.incidents.advance(now_ns)
 
     def _count(self, alarm: Alarm) -> None:

@@ -35,6 +35,7 @@ PAST_KINDS_MAX = 200  # kinds of root of which past incidents are remembered
 PAST_MAX = 20  # of one kind
 SIMILAR_SHOWN = 3
 SIMILAR_LEAST = 0.5
+SHOWN_OF_PAST = ("id", "title", "opened_ns", "closed_ns", "ended")
 
 # How likely a cause of each kind is before anything is known of this case: changes and planned
 # works lead every published survey of outages, so they stand above what they set off.
@@ -81,6 +82,8 @@ class Suspects:
 
     def before(self, nodes: Sequence[str], at_ns: int) -> list[str]:
         """Return what happened on nodes just before a moment, in words, the newest first."""
+        if not self._events:
+            return []
         found = [
             (at_ns - then_ns, f"{words} on {node}")
             for node in nodes
@@ -140,6 +143,8 @@ class Suspects:
         return made
 
     def _of_events(self, incident: Incident) -> list[dict[str, Any]]:
+        if not self._events:
+            return []
         root = incident.members[incident.root]
         nodes = dict.fromkeys(root.nodes, 0)
         for own in root.nodes:
@@ -182,7 +187,7 @@ class Suspects:
         cut off with their node, in bit/s; redundancy left.
         """
         links, nodes = sorted(incident.links_down()), sorted(incident.nodes_down())
-        cut = sorted(self._places.graph.cut_off(links, nodes)) if links or nodes else []
+        cut = sorted(self._places.graph.cut_off(links, nodes))
         touched = [*nodes, *cut]
         entities = {m.entity for m in incident.members.values() if m.up and m.layer in SERVICE_CUTS}
         customers = {self._places.customer(entity) for entity in entities} - {""}
@@ -269,11 +274,13 @@ class Suspects:
                 (a + 0.3 * (one["entity"] == root.entity), place, one) for a, place, one in ranked
             )
             ranked = sorted(again, key=itemgetter(0, 1), reverse=True)
-        found = [one for alike, _, one in ranked if alike >= SIMILAR_LEAST and one["id"] != number]
-        return [
-            {name: one[name] for name in ("id", "title", "opened_ns", "closed_ns", "ended")}
-            for one in found[:SIMILAR_SHOWN]
-        ]
+        found: list[dict[str, Any]] = []
+        for alike, _, one in ranked:
+            if alike < SIMILAR_LEAST or len(found) == SIMILAR_SHOWN:
+                break
+            if one["id"] != number:
+                found.append({name: one[name] for name in SHOWN_OF_PAST})
+        return found
 
     def _ranked(self, kind: str, kinds: tuple[str, ...]) -> _Ranked:
         """Return past incidents of a root kind by how like these kinds theirs are, and where they were.

@@ -71,6 +71,11 @@ class Telling:
         )
         self.due_ns = 0  # when `timers` has something to do
 
+    @property
+    def takes_incidents(self) -> bool:
+        """Whether a sink is told of incidents."""
+        return bool(self._incidents)
+
     def remember(self) -> Callable[[], None]:
         """Return what puts back, beside the rolled-back rows, what is counted in memory."""
         raises = {sink: deque(times) for sink, times in self._raises.items()}

@@ -125,7 +125,7 @@ class FrameMerger:
                 continue
             order = np.lexsort((rows, -batch["octets"][rows].astype(np.float64)))
             # Each record of the sample stands for max(weight, threshold) (Duffield et al. 2007).
-            by_octets = self._views[batch.texts("view")[0]].talkers_by == "octets"
+            by_octets = self._views[batch.text("view", 0)].talkers_by == "octets"
             least = int(batch["priority"].min()) if by_octets and self._is_full(batch) else 0
             found += [_talker(batch, int(row), least) for row in rows[order][:limit]]
         return tuple(found[:limit])
@@ -139,7 +139,7 @@ class FrameMerger:
         return round(view.idle_seconds * 1e9) or self._idle_ns
 
     def _is_full(self, batch: Batch) -> bool:
-        return batch.rows >= self._views[batch.texts("view")[0]].talkers
+        return batch.rows >= self._views[batch.text("view", 0)].talkers
 
     @property
     def series(self) -> int:
@@ -176,14 +176,14 @@ class FrameMerger:
         """Take a partial frame, a sample, a ledger or options; frames come from `advance`."""
         name = batch.schema.name
         if name == "partial":
-            view = batch.texts("view")[0]
+            view = batch.text("view", 0)
             tick_ns = int(batch["tick_start_ns"][0])
             end_ns = tick_ns + int(batch["tick_ns"][0])
             self._partials.setdefault((end_ns, view, tick_ns), []).append(batch)
             shard, closed = int(batch["shard"][0]), self._closed[view]
             closed[shard] = max(closed.get(shard, 0), end_ns)
         elif name == EVIDENCE.name and batch.rows:
-            key = (batch.texts("view")[0], int(batch["tick_start_ns"][0]))
+            key = (batch.text("view", 0), int(batch["tick_start_ns"][0]))
             self._samples.setdefault(key, []).append(batch)
         elif name == LEDGER.name:
             self._ledger.append(batch)
@@ -467,7 +467,7 @@ class FrameMerger:
         """Return whether a journalled batch is of a view as it is configured now."""
         if batch.schema.name not in (FRAME.name, EVIDENCE.name) or not batch.rows:
             return True
-        view = batch.texts("view")[0]
+        view = batch.text("view", 0)
         if batch.schema.name == EVIDENCE.name:
             return view in self._views
         return view in self._views and batch.schema == self._schemas[view]
@@ -495,7 +495,7 @@ class FrameMerger:
         return np.zeros(0, np.int64)
 
     def _absorb_frame(self, frame: Batch, words: dict[int, tuple[str, list[int]]]) -> None:
-        view = frame.texts("view")[0]
+        view = frame.text("view", 0)
         index = self._index[view]
         row, series_id = frame["row"][:-1].astype(np.int64), frame["series_id"][:-1]
         end_ns = int(frame["tick_start_ns"][0]) + round(float(frame["tick_seconds"][0]) * 1e9)

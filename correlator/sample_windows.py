@@ -455,7 +455,7 @@ class SampleWindows:
         """Whether a frame is of one of these views, as they are configured now."""
         if batch.schema.name != FRAME.name or not batch.rows:
             return False
-        view = batch.texts("view")[0]
+        view = batch.text("view", 0)
         return view in self._windows and batch.schema == self._schemas[view]
 
     def absorb(self, batches: Sequence[Batch]) -> None:
@@ -469,7 +469,7 @@ class SampleWindows:
         self.process([batch for batch in batches if batch.schema.name == SAMPLE.name])
 
     def _absorb_frame(self, frame: Batch) -> None:
-        window = self._windows[frame.texts("view")[0]]
+        window = self._windows[frame.text("view", 0)]
         row, ids = frame["row"][:-1].astype(np.int64), frame["series_id"][:-1]
         view, index = window.view, window.index
         end_ns = int(frame["tick_start_ns"][0]) + view.tick_ns

@@ -153,7 +153,7 @@ class DetectionStage:
             self.probation.take(batch)
             self._hear_teacher(batch)
             return []
-        view = self._views[batch.texts("view")[0]]
+        view = self._views[batch.text("view", 0)]
         incomplete = bool((batch["flags"] & FrameFlag.INCOMPLETE).any())
         tick_ns = int(batch["tick_start_ns"][0])
         end_ns = tick_ns + round(float(batch["tick_seconds"][0]) * 1e9)
@@ -450,7 +450,7 @@ class DetectionStage:
     def bootstrap(self, frame: Batch, *, stands_for_seconds: float) -> None:
         """Learn a frame of history that stands for a longer time; nothing is scored or raised."""
         self.learn()
-        view = self._views[frame.texts("view")[0]]
+        view = self._views[frame.text("view", 0)]
         mask = np.ones(frame.rows, bool)
         if view.name not in self._models:
             self.security.learn(view.name, frame, mask[:-1])

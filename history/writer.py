@@ -331,7 +331,7 @@ class HistoryWriter:
 
     def _frame(self, made: _Tick, frame: Batch) -> None:
         """Add a frame's rows in long form: one row a series and measure."""
-        view = _place(self._views, frame.texts("view")[0])
+        view = _place(self._views, frame.text("view", 0))
         n, end_ns = frame.rows, _end_of(frame)
         seconds = frame["tick_seconds"].astype(np.float64)
         cadence = self._cadence(

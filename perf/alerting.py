@@ -11,11 +11,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from alerting.config import AlertingSettings
 from alerting.flood import collapse
 from perf.measure import report, row
+from runtime import garbage
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.foreign_alarm import alarm_row
 from telemetry.schemas import ALARM
 from tocsin.correlation import make_stage
-from tocsin.intake import calm_collector
 from tocsin.topology_files import network_of
 
 ACTIVE = 10_000
@@ -62,7 +62,7 @@ def flood() -> float:
 
 def changes() -> np.ndarray:
     """Return seconds a change, of 250 clears and their raises at a time, while 10,000 alarms are up."""
-    calm_collector()  # as a node does
+    garbage.calm()  # as a node does
     pairs = [(f"r{i}", f"r{(i * 7 + 3) % NODES}") for i in range(NODES)]
     pairs += [(f"r{i}", f"r{(i + 1) % NODES}") for i in range(NODES)]
     settings = AlertingSettings(alarms_max=2 * ACTIVE, storm_alarms=ACTIVE)

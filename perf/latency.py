@@ -19,13 +19,13 @@ from correlator.views import views_for
 from detectors.config import DetectionSettings
 from detectors.stage import DetectionStage
 from perf.measure import report, row
+from runtime import garbage
 from runtime.journal import BlockKind
 from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import ANOMALY
 from telemetry.views import View, frame_schema
 from tests.support.outbox_node import OutboxNode, node_with_gate
-from tocsin.intake import calm_collector
 from tocsin.testing import make_context
 from tocsin.testing.alarms import START_NS, TICK_NS, AlarmWorld
 
@@ -132,7 +132,7 @@ def ticks(
     cpu: dict[str, list[float]] = {name: [] for name in parts}
     lines = seen = 0
     new_lines = Lines()
-    calm_collector()
+    garbage.calm()
     for tick in range(WARM_TICKS + 5 * TICKS):
         frame = frame_of(view, START_NS + tick * TICK_NS, random)
         rows = []
@@ -172,7 +172,12 @@ def ticks(
         # As a node does that has nothing else to do.
         journal.append(BlockKind.RESULT, end_ns, [*widened, *changes], sync=False)
         detection.learn()
+        while rows and node.outbox.sinks():  # until the gate has said what became of it
+            if not node.serve():
+                time.sleep(0.0002)
         node.outbox.rest()
+        garbage.tidy()
+        node.serve()
     journal.stop()
     return took, parts, cpu
 

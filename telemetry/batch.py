@@ -114,11 +114,19 @@ class Batch:
             words = self.dictionaries[name]
             return [words[code] for code in self.columns[name].tolist()]
         data = self.blobs[name].tobytes()
-        edges = self.columns[name].tolist()
-        return [
-            data[start:end].decode("utf-8", "replace")
-            for start, end in zip(edges[:-1], edges[1:], strict=True)
-        ]
+        edges = itertools.pairwise(self.columns[name].tolist())
+        if data.isascii():
+            text = data.decode("ascii")
+            return [text[start:end] for start, end in edges]
+        return [data[start:end].decode("utf-8", "replace") for start, end in edges]
+
+    def text(self, name: str, row: int) -> str:
+        """Return the text of one row."""
+        column = self.columns[name]
+        if self.schema.by_name[name].kind is Kind.CODE:
+            return self.dictionaries[name][int(column[row])]
+        data = self.blobs[name][column[row] : column[row + 1]].tobytes()
+        return data.decode("utf-8", "replace")
 
     def slice(self, start: int, stop: int) -> "Batch":
         """Return rows [start, stop) as a batch of views; text bytes are shared whole."""

@@ -4,6 +4,7 @@ Ids are hashes of content, so a replay, another shard and another machine give t
 """
 
 import ipaddress
+import socket
 from functools import lru_cache
 
 from telemetry.digest import blake2b
@@ -49,3 +50,22 @@ def address_pair(text: str) -> tuple[int, int]:
     if address.version == 4:
         return 0, V4_MAPPED | int(address)
     return int(address) >> 64, int(address) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def prefix_number(text: str) -> tuple[int, int, int] | None:
+    """Return (bits of its family, number, length) of an address or a prefix, None where a text is neither.
+
+    >>> prefix_number("10.1.0.7/8"), prefix_number("::1"), prefix_number("ams1")
+    ((32, 167772160, 8), (128, 1, 128), None)
+    """
+    host, slash, after = text.partition("/")
+    family, bits = (socket.AF_INET6, 128) if ":" in host else (socket.AF_INET, 32)
+    try:
+        number = int.from_bytes(socket.inet_pton(family, host), "big")
+        length = int(after) if slash else bits
+    except (OSError, ValueError):
+        return None
+    if not 0 <= length <= bits:
+        return None
+    rest = bits - length
+    return bits, number >> rest << rest, length

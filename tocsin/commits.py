@@ -13,10 +13,12 @@ from typing import TypeVar
 
 from alerting.alert import SealedAlert, canonical
 from alerting.outbox import Outbox
+from alerting.records import sealed_notices
 from runtime.bus import Publisher
 from runtime.clock import Clock
 from runtime.journal import BlockKind, JournalReader
 from runtime.journal_writer import JournalWriter
+from telemetry.batch import Batch
 from telemetry.errors import TocsinError
 from tocsin.chain import Outcome, Tick
 
@@ -36,8 +38,10 @@ class Commits:
         self._sequence = 0  # of the newest tick
         self._held: deque[tuple[int, Outcome]] = deque()
         self._results: deque[Outcome] = deque()  # committed, not in the journal yet
+        # Committed, not published yet: alerts and incidents of a tick.
+        self._news: deque[tuple[Sequence[SealedAlert], Sequence[Batch]]] = deque()
         self._told = False  # something was, since this was last asked
-        outbox.on_commit = self._publish
+        outbox.on_commit = self._committed
 
     def journal(self, tick: Tick) -> None:
         """Hand a tick to the disk, which does its part while the tick is scored."""
@@ -76,20 +80,29 @@ class Commits:
             self._results.append(outcome)
 
     def rest(self) -> None:
-        """Give the journal the results of what was committed: they can be computed again, so the gate,
-        which is awake by now, goes before them. Before the next tick, and before a checkpoint."""
+        """Tell watchers what was committed, and give the journal the results, which can be computed again:
+        the gate, which is awake by now, goes before them. Before the next tick, and before a checkpoint."""
+        while self._news:
+            self._publish(*self._news.popleft())
         while self._results:
             outcome = self._results.popleft()
             self._journal.append(
                 BlockKind.RESULT, outcome.tick_end_ns, outcome.result(), sync=False
             )
 
-    def _publish(self, alerts: Sequence[SealedAlert], notices: Sequence[SealedAlert]) -> None:
-        self._told |= bool(alerts or notices)
+    def _committed(self, alerts: Sequence[SealedAlert], incidents: Sequence[Batch]) -> None:
+        """Wake the gate, which asks for what is due to its sinks; watchers are told when it has that."""
+        if alerts or incidents:
+            self._told = True
+            self._publisher.publish("due", b"")
+            self._news.append((alerts, incidents))
+
+    def _publish(self, alerts: Sequence[SealedAlert], incidents: Sequence[Batch]) -> None:
         for alert in alerts:
             self._publisher.publish("alerts", canonical(alert))
-        for notice in notices:
-            self._publisher.publish("incidents", canonical(notice))
+        for batch in incidents:
+            for notice in sealed_notices(batch):
+                self._publisher.publish("incidents", canonical(notice))
 
     def took_told(self) -> bool:
         """Whether something was told since this was last asked: the gate will come for it."""

@@ -36,10 +36,10 @@ from tocsin.state import state_dir
 if TYPE_CHECKING:
     from tocsin.gate_sources import Sources
 
-IDLE_SECONDS = 0.05
+IDLE_MS = 50
 AWAY_SECONDS = 0.5
 TELL_NS = 1_000_000_000
-BUSY_SECONDS = 0.002  # while a sink is at work: its answer is told to the node soon
+BUSY_MS = 2  # while a sink is at work: its answer is told to the node soon
 
 
 class Gate:
@@ -49,12 +49,12 @@ class Gate:
         address = f"ipc://{state}/node.sock"
         self._client = RequestClient(address)
         self._orders = OrderLine(address, context.clock, journalled=self._journalled)
-        # The node publishes each alert after its commit: that wakes us, the outbox says what to do.
+        # The node says after a commit that something is due: that wakes us, the outbox says what.
         self._zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._news = self._zmq.socket(zmq.SUB)
         self._news.setsockopt(zmq.LINGER, 0)
         self._news.setsockopt(zmq.RCVHWM, 1000)
-        self._news.subscribe("alerts")
+        self._news.subscribe("due")
         self._news.connect(f"ipc://{state}/frames.sock")
         self._context = context
         self._ended = False
@@ -129,9 +129,7 @@ class Gate:
 
     def _wait(self) -> None:
         """Wait for news of the node, or for what is due again, whichever is first."""
-        if self._courier.busy:
-            self._context.clock.sleep(BUSY_SECONDS)
-        elif self._news.poll(round(IDLE_SECONDS * 1000)):
+        if self._news.poll(BUSY_MS if self._courier.busy else IDLE_MS):
             with contextlib.suppress(zmq.Again):
                 while True:
                     self._news.recv_multipart(zmq.NOBLOCK)

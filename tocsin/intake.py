@@ -4,7 +4,6 @@ The node owns one where `workers = 1`; else each shard process does (tocsin.shar
 """
 
 import contextlib
-import gc
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from logging import Logger
@@ -17,7 +16,7 @@ from collectors.registry import make_decoder
 from correlator.tables.network_map import load_network
 from correlator.windows import FlowWindows
 from history.flow_spool import FlowSpool
-from runtime import logs
+from runtime import garbage, logs
 from runtime.checkpoint import Checkpoints
 from runtime.clock import Clock
 from runtime.component import Context
@@ -33,7 +32,6 @@ from tocsin.raw_ring import RawRing
 from tocsin.verbs import ListenerStatus, WorkerStatus
 
 BLOCKS_PER_STEP = 8  # of each listener, so that none waits for another's flood
-COLLECT_AFTER = 10_000  # objects made and not freed: a megabyte
 TOLD_AFTER_SECONDS = 2.0
 KEEP_NS = 10_000_000_000
 TEMPLATE_CHANGES = ("new", "changed", "withdrawn", "expired")
@@ -91,18 +89,7 @@ def settle(clock: Clock, log: Logger) -> None:
         if seconds > TOLD_AFTER_SECONDS:
             log.warning("compiling_kernels done=%d of=%d", number + 1, len(imported()))
     give_back("libllvmlite.so")  # where numba loaded them: 70 MB
-    calm_collector()
-
-
-def calm_collector() -> None:
-    """Let the garbage collector leave alone what is there now, and look seldom at what comes.
-
-    What is there stays: a full collection would look at all of it, for tens of milliseconds. Of what a
-    tick makes next to nothing is part of a cycle: looking each 700 objects costs a tenth of a tick.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 20)
+    garbage.calm()
 
 
 class Intake:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from alerting.orders import Orders
 from alerting.outbox import Outbox
 from alerting.sink_board import SinkBoard
-from runtime import logs
+from runtime import garbage, logs
 from runtime.bus import Doorbell, Publisher, RequestServer
 from runtime.checkpoint import Checkpoints
 from runtime.clock import PARTS, Clock, SteadyClock
@@ -231,6 +231,7 @@ class Node:
             self._commits.rest()
             self._back.rest()
             self._outbox.rest()
+            garbage.tidy()
             self._bell.wait(IDLE_MS)
 
     def step(self) -> int:

@@ -89,7 +89,7 @@ class Teacher:
             self._reader.skip()
 
     def _score(self, frame: Batch) -> None:
-        view = frame.texts("view")[0]
+        view = frame.text("view", 0)
         for name, detector in self._detectors.items():
             options = self._options[name]
             if options.view != view:

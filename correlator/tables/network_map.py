@@ -15,7 +15,7 @@ from runtime.checkpoint import read_array, write_array
 from runtime.ports import Interface, Link
 from runtime.settings import Settings, load
 from telemetry.batch import Batch
-from telemetry.identity import address_pair, address_text
+from telemetry.identity import address_pair, address_text, prefix_number
 
 if TYPE_CHECKING:
     from correlator.tables.routing import RoutingTable
@@ -139,6 +139,10 @@ class FileNetworkMap:
         self._heard_version, self._heard_ns = 0, 0  # of what is in these two
         self._routing: RoutingTable | None = None  # from the first route on
         self._prefixes = [(ipaddress.ip_network(one.prefix), one) for one in network.prefix]
+        self._by_length: dict[tuple[int, int], dict[int, PrefixEntry]] = {}  # the longest first
+        for prefix, one in sorted(self._prefixes, key=lambda pair: -pair[0].prefixlen):
+            of_length = self._by_length.setdefault((prefix.max_prefixlen, prefix.prefixlen), {})
+            of_length.setdefault(int(prefix.network_address), one)
 
     def router_of(self, exporter: str) -> str:
         """Return the router's name for what a source calls it, or that itself where none is meant.
@@ -252,18 +256,16 @@ class FileNetworkMap:
 
     def _smallest(self, prefix: str) -> PrefixEntry | None:
         """Return the smallest prefix of the file that holds a prefix or an address."""
-        if not self._prefixes or (":" not in prefix and "." not in prefix):
+        wanted = prefix_number(prefix) if self._by_length else None
+        if wanted is None:
             return None
-        try:
-            wanted = ipaddress.ip_network(prefix, strict=False)
-        except ValueError:
-            return None
-        best, length = None, -1
-        for network, entry in self._prefixes:
-            fits = network.version == wanted.version and wanted.subnet_of(network)  # type: ignore[arg-type]
-            if fits and network.prefixlen > length:
-                best, length = entry, network.prefixlen
-        return best
+        bits, number, most = wanted
+        for (family, length), entries in self._by_length.items():
+            if family == bits and length <= most:
+                entry = entries.get(number >> bits - length << bits - length)
+                if entry is not None:
+                    return entry
+        return None
 
     def site_of(self, router: str) -> str:
         """Return the site where a router stands, or ""."""

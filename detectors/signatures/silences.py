@@ -33,6 +33,8 @@ def silent(
     most = model.column(frame, measure, baseline.ZERO_RUN_MAX)
     hit = (run >= settings.silent_ticks) & (run > 2 * most) & (due >= SILENCE_EXPECTED_MIN)
     hit &= due * run >= SILENCE_MISSED_MIN
+    if not hit.any():
+        return []
     hit &= model.mature(frame, measure)
     hit &= frame["lost_share"][:-1] <= SILENCE_LOST_MAX
     hit &= (frame["flags"][:-1] & FrameFlag.INCOMPLETE) == 0

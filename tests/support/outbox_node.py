@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alerting.alert import canonical
 from alerting.delivery import Order, SinkStatus, Verdict
 from alerting.outbox import Outbox
 from runtime.bus import Publisher, RequestServer
@@ -59,8 +58,7 @@ class OutboxNode:
         alarms = [b for b in batches if b.schema.name == "alarm"]
         incidents = [b for b in batches if b.schema.name == "incident"]
         alerts = self.outbox.commit(tick_end_ns, alarms, self.clock.now_ns(), incidents=incidents)
-        for alert in alerts:
-            self._publisher.publish("alerts", canonical(alert))
+        self._publisher.publish("due", b"")
         return len(alerts)
 
     def serve(self) -> int:

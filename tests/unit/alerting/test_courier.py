@@ -180,10 +180,14 @@ def test_a_verdict_is_told_again_until_the_node_has_heard_it(
     office.courier.step()
     office.away = True
     pause = threading.Event()
+    raised = 0
     for _ in range(50):
-        with pytest.raises(TransientError):
+        try:
             office.courier.step()
+        except TransientError:
+            raised += 1
         pause.wait(0.001)
+    assert raised >= 49  # the first need not ask: what was due had just been handed over
     assert office.verdicts == []
     office.away = False
     office.settle(lambda: office.verdicts)

@@ -85,7 +85,8 @@ class End:
         return [block.tick_end_ns for block in blocks if block.kind is kind]
 
     def told(self) -> int:
-        """How many alerts were published."""
+        """How many alerts were published, once there was nothing else to do."""
+        self.commits.rest()
         return self.publisher._sequence.get("alerts", 0)
 
     def offer(self, token: str) -> Said | str:
