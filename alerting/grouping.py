@@ -104,6 +104,8 @@ class Grouping:
         self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int
     ) -> Incident | None:
         """Return the incident whose raises outweigh all others and an alarm's own beginning."""
+        if not parents:
+            return None
         begins = self.companions.begins(alarm.kind, now_ns)
         weights: dict[int, float] = {}
         lasting: dict[int, float] = {}

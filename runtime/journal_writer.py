@@ -79,7 +79,7 @@ class JournalWriter:
         self._on_disk = 0
         self._trouble = ""
         self._disk = ThreadPoolExecutor(1, "journal")  # starts its thread with the first job
-        self._syncing: Future[None] | None = None
+        self._behind: Future[bool] | None = None  # owns the segment until it is settled
         self._unwritten: deque[_Kept] = deque()  # a disk refused the first of them
         self._unwritten_bytes = 0
         # Written: the first that is to be on disk and may not be, and all behind it in the segment.
@@ -182,28 +182,40 @@ class JournalWriter:
     ) -> int:
         """Append one block and return its sequence number; `on_disk` says whether it is there.
 
-        With `behind` the disk syncs while the caller goes on, who says `settle` before it asks.
+        With `behind` a thread encodes, writes and syncs it while the caller goes on, who says `settle`
+        before it asks.
         """
         self.settle()
         block = Block(self._next, kind, tick_end_ns, tuple(batches))
+        self._next += 1
+        if behind:
+            self._behind = self._disk.submit(self._put, block, sync=sync, behind=True)
+        else:
+            self._put(block, sync=sync, behind=False)
+        return block.sequence
+
+    def _put(self, block: Block, *, sync: bool, behind: bool) -> bool:
+        """Write a block behind those that wait; return whether it was synced with what `settle` is to count."""
         parts = framed(block)
         size = sum(map(len, parts))
-        self._next += 1
+        self._blocks.array[0] += 1
+        self._bytes.array[0] += size - BLOCK_HEADER.size
         self._unwritten.append(_Kept(block, sync, size))
         self._unwritten_bytes += size
         self._go_on(parts if len(self._unwritten) == 1 else None, behind=behind)
-        self._blocks.array[0] += 1
-        self._bytes.array[0] += size - BLOCK_HEADER.size
-        return block.sequence
+        if not behind or self._unwritten or not self._unsynced:
+            return False
+        os.fdatasync(self._fd)
+        return True
 
     def settle(self) -> None:
         """Return when the disk has done, or refused, what was appended with `behind`."""
-        syncing, self._syncing = self._syncing, None
-        if syncing is None:
+        behind, self._behind = self._behind, None
+        if behind is None:
             return
         try:
-            syncing.result()
-            self._synced()
+            if behind.result():
+                self._synced()
         except OSError as error:
             self._take_back()
             self._refused(error)
@@ -216,7 +228,7 @@ class JournalWriter:
             self._go_on()
 
     def _go_on(self, parts: list[bytes] | None = None, *, behind: bool = False) -> None:
-        """Write and sync all that waits; `parts` are those of the first, where they are made."""
+        """Write all that waits, and sync it unless that comes behind; `parts` are those of the first, where made."""
         try:
             while self._unwritten:
                 kept = self._unwritten[0]
@@ -229,9 +241,7 @@ class JournalWriter:
                 if kept.sync or self._unsynced:
                     self._unsynced.append(kept)
                 self._unwritten_bytes -= self._unwritten.popleft().size
-            if behind and self._unsynced:
-                self._syncing = self._disk.submit(os.fdatasync, self._fd)
-            else:
+            if not behind:
                 self._sync()
         except OSError as error:
             self._refused(error)

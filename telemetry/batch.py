@@ -187,8 +187,8 @@ def text_column(values: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.ui
 
 def code_column(values: Sequence[str]) -> tuple[NDArray[np.uint32], tuple[str, ...]]:
     """Return (codes uint32[n], dictionary in order of first appearance) of `values`."""
-    places: dict[str, int] = {}
-    codes = np.array([places.setdefault(value, len(places)) for value in values], np.uint32)
+    places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+    codes = np.fromiter(map(places.__getitem__, values), np.uint32, len(values))
     return codes, tuple(map(sound, places))
 
 
@@ -209,7 +209,9 @@ def batch_from_rows(
         if spec.kind is Kind.PLAIN:
             columns[name] = np.array(_values(rows, name, 0), spec.dtype)
             continue
-        texts = list(map(str, _values(rows, name, "")))
+        texts = _values(rows, name, "")
+        if set(map(type, texts)) != {str}:
+            texts = list(map(str, texts))
         if spec.kind is Kind.TEXT:
             columns[name], blobs[name] = text_column(texts)
         else:

@@ -171,6 +171,7 @@ def test_results_without_a_sync_of_their_own_are_not_waited_for(
     assert journal.on_disk == 1
     disk.refusals = 1
     journal.append(BlockKind.TICK, 2, [control(2)], sync=True, behind=True)
+    journal._disk.submit(int).result()  # it was written, and its sync failed
     reader = JournalReader(tmp_path)
     assert [block.sequence for block in reader.read()] == [1, 2, 3]
     journal.settle()  # and again, in a segment of its own, where the reader goes on
