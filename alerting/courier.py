@@ -17,7 +17,7 @@ import msgspec
 from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.delivery import Delivery, Order, SinkStatus, Verdict
-from alerting.escape import read
+from alerting.escape import tidied
 from alerting.sinks import AlertSink, Parcel, RefusedError, make_sink
 from runtime.component import Context
 from telemetry.errors import TransientError
@@ -128,7 +128,7 @@ class _Lane:
             return
         self.sending_since_ns = now_ns
         try:
-            parcels = [Parcel(read(d.body), d.key, d.attempts + 1) for d in batch]
+            parcels = [Parcel(tidied(d.body), d.key, d.attempts + 1) for d in batch]
             answer = self.sink.send(parcels, now_ns=now_ns)
         except (RefusedError, msgspec.MsgspecError) as error:
             self._refused(batch, error)

@@ -50,13 +50,14 @@ def line(text: str, limit: int = TITLE_CHARACTERS_MAX) -> str:
     return " ".join(clean(text, limit).split())
 
 
-def read(body: str) -> Alert:
-    """Return the alert of a canonical body, tidy. Most are so already, which the body itself shows."""
+def tidied(body: str) -> Alert | str:
+    """Return the alert of a canonical body, tidy: the body where that shows that it is. Most are so."""
+    short = len(body) <= TEXT_CHARACTERS_MAX
+    if short and not body.encode().translate(None, _PLAIN) and "  " not in body:
+        return body
     alert = msgspec.json.decode(body, type=Alert)
-    named = (alert.title, alert.kind, alert.entity)
-    simple = not body.encode().translate(None, _PLAIN) and "  " not in body
-    plain = len(body) <= TEXT_CHARACTERS_MAX and (simple or not _SUSPECT.search(body))
-    return alert if plain and not any("\n" in text for text in named) else tidy(alert)
+    lines = any("\n" in text for text in (alert.title, alert.kind, alert.entity))
+    return alert if short and not lines and not _SUSPECT.search(body) else tidy(alert)
 
 
 def tidy(alert: Alert) -> Alert:

@@ -53,8 +53,8 @@ PRIOR = {
     "protocol": 0.3,
     "other": 0.2,
 }
-# Entities, and (how like, place among the past ones, incident), the likest first.
-_Ranked = tuple[set[str], list[tuple[float, int, dict[str, Any]]]]
+# Entities, and (how like, place among the past ones, entity, what is shown), the likest first.
+_Ranked = tuple[set[str], list[tuple[float, int, str, dict[str, Any]]]]
 
 
 class Suspects:
@@ -271,15 +271,16 @@ class Suspects:
         entities, ranked = self._ranked(root.kind, tuple(incident.kinds))
         if root.entity in entities:
             again = (
-                (a + 0.3 * (one["entity"] == root.entity), place, one) for a, place, one in ranked
+                (a + 0.3 * (entity == root.entity), place, entity, shown)
+                for a, place, entity, shown in ranked
             )
             ranked = sorted(again, key=itemgetter(0, 1), reverse=True)
         found: list[dict[str, Any]] = []
-        for alike, _, one in ranked:
+        for alike, _, _, shown in ranked:
             if alike < SIMILAR_LEAST or len(found) == SIMILAR_SHOWN:
                 break
-            if one["id"] != number:
-                found.append({name: one[name] for name in SHOWN_OF_PAST})
+            if shown["id"] != number:
+                found.append(shown)
         return found
 
     def _ranked(self, kind: str, kinds: tuple[str, ...]) -> _Ranked:
@@ -296,7 +297,8 @@ class Suspects:
             for place, one in enumerate(past):
                 same = len(set(kinds).intersection(one["kinds"]))
                 alike = same / (len(kinds) + len(one["kinds"]) - same)
-                ranked.append((0.7 * alike, place, one))
+                shown = {name: one[name] for name in SHOWN_OF_PAST}
+                ranked.append((0.7 * alike, place, one["entity"], shown))
             ranked.sort(key=itemgetter(0, 1), reverse=True)
             known = self._known[kind, kinds] = ({one["entity"] for one in past}, ranked)
         return known

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from alerting.alert import Alert, canonical
+from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.http import secret
 from alerting.sinks.parcel import Parcel, RefusedError
@@ -55,7 +55,7 @@ class KafkaSink:
                 self._producer = self._kafka.Producer(self._configuration())
             for parcel in parcels:
                 self._producer.produce(
-                    self._options.topic, canonical(parcel.alert), parcel.alert.id,
+                    self._options.topic, parcel.json, parcel.alert.id,
                     on_delivery=told, headers={"key": parcel.key, "attempt": str(parcel.attempt)},
                 )  # fmt: skip
             left = self._producer.flush(self._settings.timeout_seconds)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alerting.alert import Alert, canonical
+from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.parcel import Parcel
 from runtime.registry import NoOptions, Part
@@ -23,7 +23,7 @@ class LineSink:
 
     def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:  # noqa: ARG002
         """Write a line each."""
-        lines = b"".join(canonical(parcel.alert) + b"\n" for parcel in parcels)
+        lines = b"".join(parcel.json + b"\n" for parcel in parcels)
         try:
             if self._path is None:
                 sys.stdout.buffer.write(lines)

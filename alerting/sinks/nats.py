@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from alerting.alert import Alert, canonical
+from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.http import secret, tls
 from alerting.sinks.parcel import Parcel
@@ -70,9 +70,7 @@ class NatsSink:
         for parcel in parcels:
             alert = parcel.alert
             subject = ".".join((self._options.subject, _part(alert.severity), _part(alert.kind)))
-            answer = await stream.publish(
-                subject, canonical(alert), headers={"Nats-Msg-Id": parcel.key}
-            )
+            answer = await stream.publish(subject, parcel.json, headers={"Nats-Msg-Id": parcel.key})
             repeats += bool(answer.duplicate)
         return f"stored in {answer.stream} as {answer.seq}" + (
             f", {repeats} were there already" if repeats else ""

@@ -1,8 +1,8 @@
 """What the courier hands to a sink: an alert, and what belongs to the delivery alone."""
 
-from dataclasses import dataclass
+import msgspec
 
-from alerting.alert import Alert
+from alerting.alert import Alert, canonical
 from telemetry.errors import TransientError
 
 
@@ -14,10 +14,25 @@ class NotSentError(TransientError):
     """Nothing reached the other side: it cannot have acted on it."""
 
 
-@dataclass(frozen=True, slots=True)
 class Parcel:
-    """One alert on its way. `key` is the same at every attempt, and in every process."""
+    """One alert on its way. `key` is the same at every attempt, and in every process.
 
-    alert: Alert
-    key: str
-    attempt: int = 1
+    Its canonical JSON, tidy, stands for an alert: it is opened for the sinks that look inside.
+    """
+
+    def __init__(self, alert: Alert | str, key: str, attempt: int = 1) -> None:
+        self._alert = alert
+        self.key = key
+        self.attempt = attempt
+
+    @property
+    def alert(self) -> Alert:
+        """The alert."""
+        if isinstance(self._alert, str):
+            self._alert = msgspec.json.decode(self._alert, type=Alert)
+        return self._alert
+
+    @property
+    def json(self) -> bytes:
+        """The alert's canonical JSON."""
+        return self._alert.encode() if isinstance(self._alert, str) else canonical(self._alert)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import zmq
 
-from alerting.alert import Alert, canonical
+from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.parcel import Parcel
 from runtime.bus import Publisher
@@ -33,7 +33,7 @@ class PubSink:
                 raise TransientError(f"{self._settings.url}: {error}") from error
             self._publisher = made
         for parcel in parcels:
-            self._publisher.publish("alerts", canonical(parcel.alert))
+            self._publisher.publish("alerts", parcel.json)
         return "published"
 
     def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from alerting.alert import Alert, canonical
 from alerting.bodies import BODY_BYTES_MAX, body_of
-from alerting.escape import ESCAPES, TEXT_CHARACTERS_MAX, read, tidy, token
+from alerting.escape import ESCAPES, TEXT_CHARACTERS_MAX, tidied, tidy, token
 from alerting.sinks import Parcel
 from alerting.sinks.alertmanager import postable
 from alerting.sinks.mail import MailOptions, mail, page
@@ -91,7 +91,9 @@ def test_a_tidy_alert_is_harmless_bounded_and_can_be_encoded(alert: Alert) -> No
 @given(alerts)
 def test_a_body_is_read_as_tidy_as_if_each_text_were_looked_at(alert: Alert) -> None:
     body = body_of(alert)
-    assert read(body) == tidy(msgspec.json.decode(body, type=Alert))
+    parcel = Parcel(tidied(body), "k")
+    assert parcel.json == canonical(tidy(msgspec.json.decode(body, type=Alert)))
+    assert parcel.alert == tidy(msgspec.json.decode(body, type=Alert))
 
 
 @given(alerts)
