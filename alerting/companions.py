@@ -170,7 +170,7 @@ class Companions:
         """Count a raise for those that may have set it off, and remember it as one that may."""
         number = self._number(kind, layer)
         own = self.begins(kind, now_ns)
-        total = own + sum(parent[0] for parent in parents)
+        total = own + sum([parent[0] for parent in parents])
         for weight, _, pair, relation, delay in parents:
             part = weight / total
             self._set_off[pair] += part

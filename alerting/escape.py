@@ -26,8 +26,8 @@ _HARMFUL = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069"
     "\\ud800-\\udfff\\ufeff\\ufffe\\uffff]"
 )
-# In JSON: an escape other than of a quote, a backslash or a line feed, or what is harmful by itself.
-_SUSPECT = re.compile(r'\\[^"\\n]|  +|' + _HARMFUL.pattern)
+# In JSON: an escape other than of a quote, a backslash or a line feed, space at an end, or what is harmful by itself.
+_SUSPECT = re.compile(r'\\[^"\\n]|  +|" | "|' + _HARMFUL.pattern)
 _PLAIN = bytes(set(range(0x20, 0x7F)) - set(b"\\"))  # of which no text in JSON is suspect
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+-]*")
 
@@ -53,8 +53,9 @@ def line(text: str, limit: int = TITLE_CHARACTERS_MAX) -> str:
 def tidied(body: str) -> Alert | str:
     """Return the alert of a canonical body, tidy: the body where that shows that it is. Most are so."""
     short = len(body) <= TEXT_CHARACTERS_MAX
-    if short and not body.encode().translate(None, _PLAIN) and "  " not in body:
-        return body
+    if short and not body.encode().translate(None, _PLAIN):
+        if not any(spaces in body for spaces in ("  ", '" ', ' "')):
+            return body
     alert = msgspec.json.decode(body, type=Alert)
     lines = any("\n" in text for text in (alert.title, alert.kind, alert.entity))
     return alert if short and not lines and not _SUSPECT.search(body) else tidy(alert)

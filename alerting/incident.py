@@ -220,7 +220,7 @@ class Incident(msgspec.Struct):
             "severity": self.severity,
             "title": self.title,
             "causes": causes,
-            "alarms": json_text([id_text(number) for number in self.members]),
+            "alarms": json_text(list(map(id_text, self.members))),
             "state": self.state,
             "lead_alarm_id": self.front,
             "kind": front.kind,

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from alerting.alert import Envelope
 from alerting.bundles import LABELS
 from alerting.config import AlertingSettings, RouteSettings, SinkSettings, TimesSettings
@@ -63,16 +65,13 @@ class _Route:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What the tree says of an alert: sinks, whom to tell later, and the routes that said so."""
 
     sinks: tuple[str, ...]
     escalations: tuple[tuple[float, str], ...] = ()  # (minutes without acknowledgement, sink)
     path: tuple[str, ...] = ()
-    groups: Mapping[str, RouteSettings] = field(
-        default_factory=dict
-    )  # sink: how it is grouped there
+    groups: dict[str, RouteSettings] = {}  # sink: how it is grouped there
 
 
 class Router:

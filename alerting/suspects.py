@@ -101,13 +101,13 @@ class Suspects:
         found += self._of_works(incident, alarms, now_ns)
         if len(found) > 1:
             found.sort(key=lambda cause: (-cause["likely"], cause["kind"], cause["entity"]))
-        seen: set[tuple[str, str]] = set()
-        ranked: list[dict[str, Any]] = []
+        ranked: dict[tuple[str, str], dict[str, Any]] = {}
         for cause in found:
-            if (cause["kind"], cause["entity"]) not in seen:
-                seen.add((cause["kind"], cause["entity"]))
-                ranked.append(cause | {"rank": len(ranked) + 1, "sure": _words(cause["likely"])})
-        incident.causes = ranked[:CAUSES_SHOWN]
+            name = cause["kind"], cause["entity"]
+            if name not in ranked:
+                more = {"rank": len(ranked) + 1, "sure": _words(cause["likely"])}
+                ranked[name] = cause | more
+        incident.causes = list(ranked.values())[:CAUSES_SHOWN]
         incident.impact = self.impact(incident)
         if incident.told_ns == now_ns:
             incident.similar = self._similar(incident)
@@ -166,7 +166,7 @@ class Suspects:
         self, incident: Incident, alarms: Sequence[Alarm], now_ns: int
     ) -> list[dict[str, Any]]:
         root = next((alarm for alarm in alarms if alarm.id == incident.root), None)
-        if root is None:
+        if root is None or not self._windows.all():
             return []
         place = self._places.of(root.entity, root.title)
         made = []
@@ -190,13 +190,15 @@ class Suspects:
         cut = sorted(self._places.graph.cut_off(links, nodes))
         touched = [*nodes, *cut]
         entities = {m.entity for m in incident.members.values() if m.up and m.layer in SERVICE_CUTS}
-        customers = {self._places.customer(entity) for entity in entities} - {""}
+        customers = set(map(self._places.customer, entities))
         services: set[str] = set()
         for name in entities.union(touched, links):
             theirs, runs = self._network.served(name)
             customers.update(theirs)
             services.update(runs)
-        sites = {site for node in touched if (site := self._places.site(node))}
+        sites = set(map(self._places.site, touched))
+        for names in (customers, sites):
+            names.discard("")
         made: dict[str, Any] = {
             "links": links[:NAMED_MAX],
             "cut_off": cut[:NAMED_MAX],
@@ -226,7 +228,7 @@ class Suspects:
 
     def _capacity_behind(self, node: str) -> int:
         faces = self._network.interfaces_of(node)
-        return sum(face.speed_bits_per_second for face in faces if face.customer)
+        return sum([face.speed_bits_per_second for face in faces if face.customer])
 
     def _redundancy(self, down: list[str]) -> list[dict[str, Any]]:
         """Return the links that became the only way by this, with what the loss of one would cut."""

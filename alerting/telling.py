@@ -10,7 +10,6 @@ import json
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -43,8 +42,7 @@ KINDS_SHOWN = 10
 NEVER_NS = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(msgspec.Struct, frozen=True):
     """One delivery to be made: to whom, of what."""
 
     sink: str
