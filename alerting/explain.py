@@ -60,8 +60,9 @@ def explain(alarm: Alarm, claim: Claim) -> dict[str, Any]:
         "top_talkers": claim.talkers,
         "series": claim.series,
         "disposition": claim.disposition,
+        **attached(alarm),
         **({"forecast": claim.forecast} if claim.forecast else {}),
-    } | attached(alarm)
+    }
 
 
 def attached(alarm: Alarm) -> dict[str, Any]:

@@ -211,7 +211,7 @@ class Incident(msgspec.Struct):
         others = [m.title for number, m in self.members.items() if number != self.root]
         causes, impact = json_text(self.causes), json_text(self.impact)
         # Both are in the block as well: written once.
-        explain = explain | {"causes": _raw(causes), "impact": _raw(impact)}
+        explain["causes"], explain["impact"] = _raw(causes), _raw(impact)
         return {
             "changed_ns": self.changed_ns,
             "incident_id": self.number,
