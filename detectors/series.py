@@ -68,19 +68,20 @@ def score_series(
     visits = np.zeros((1, kernels.SLOTS), np.uint8)
     work, runs = np.zeros(kernels.WORK), np.zeros((1, exceedances.STATE), np.float32)
     shape, period = shape_column(value)
-    expected, room, surprise, plain, score, level, step = (np.zeros(rows) for _ in range(7))
+    expected, room, surprise, plain, usual, floor = (np.zeros(rows) for _ in range(6))
+    score, level, step = (np.zeros(rows) for _ in range(3))
+    numbers = np.ascontiguousarray(value, np.float64)
     look, alert = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
     kernels.walk(
         np.ascontiguousarray(LocalTime(zone).of(time_s), np.int64),
-        np.ascontiguousarray(value, np.float64),
-        shape, step_s, looks, state, profile, spread, visits, work,
-        expected, room, surprise, plain, look, step,
+        numbers, shape, step_s, looks, state, profile, spread, visits, work,
+        expected, room, surprise, plain, usual, floor, look, step,
     )  # fmt: skip
     exceedances.follow(
         surprise, step, false_alerts_per_day, kernels.WARM, runs, np.zeros(exceedances.STATE),
         level, alert
     )  # fmt: skip
-    rank(plain, step, score)
+    rank(numbers, usual, floor, plain, step, score)
     room *= level
     summary = _summary(time_s, value, step_s, state[0], visits[0])
     summary["shape"] = {"period_rows": period or None}

@@ -358,7 +358,7 @@ def _store(i, state, s):  # type: ignore[no-untyped-def]
 
 @kernel(
     "i8(const i8[::1], const f8[::1], const f8[::1], f8, i8, f4[:,::1], f4[:,::1], u2[:,::1],"
-    " u1[:,::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], u1[::1], f8[::1])"
+    " u1[:,::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], u1[::1], f8[::1])"
 )
 def walk(
     time_s: NDArray[np.int64],
@@ -375,6 +375,8 @@ def walk(
     out_room: NDArray[np.float64],
     out_score: NDArray[np.float64],
     out_plain: NDArray[np.float64],
+    out_usual: NDArray[np.float64],
+    out_floor: NDArray[np.float64],
     out_which: NDArray[np.uint8],
     out_step: NDArray[np.float64],
 ) -> int:
@@ -386,8 +388,9 @@ def walk(
             DAY for the daily profile.
     Inout   state float32[1, 64], profile float32[1, 96], spread uint16[1, 96], visits uint8[1, 96].
     Out     expected; room: how far from it a value alone would score 1; score; plain: its strongest
-            look without hold and bonus; all float64[N]; which uint8[N], place in LOOKS; step
-            float64[N]: usual seconds between rows by then, 0 where a value is missing (NaN, infinite,
+            look without hold and bonus; usual: the daily profile, or the level where there is none;
+            floor: what is too small to be a deviation; all float64[N]; which uint8[N], place in LOOKS;
+            step float64[N]: usual seconds between rows by then, 0 where a value is missing (NaN, infinite,
             beyond 1e30): it scores 0 and teaches nothing.
     Returns N, or -1 when a length is wrong: nothing was written.
     """
@@ -395,6 +398,8 @@ def walk(
     if time_s.size != rows or shape.size != rows or work.size < WORK or out_step.size != rows:
         return -1
     if out_expected.size != rows or out_room.size != rows or out_score.size != rows:
+        return -1
+    if out_usual.size != rows or out_floor.size != rows:
         return -1
     if out_plain.size != rows or out_which.size != rows or state.shape[1] != STATE:
         return -1
@@ -412,7 +417,7 @@ def walk(
                 strays = 0
         v = value[n]
         out_which[n], out_room[n], out_score[n], out_step[n] = FORECAST, 0.0, 0.0, 0.0
-        out_plain[n] = 0.0
+        out_plain[n], out_usual[n], out_floor[n] = 0.0, 0.0, 0.0
         if _missing(v):
             out_expected[n] = np.float64(state[0, LAST])
             continue
@@ -425,7 +430,7 @@ def walk(
         if work[SEEN] >= WARM:
             out_expected[n], out_room[n] = work[W_EXPECTED], _room(work)
         out_which[n], out_step[n] = int(work[W_WHICH]), step_s
-        out_plain[n] = work[W_PLAIN]
+        out_plain[n], out_usual[n], out_floor[n] = work[W_PLAIN], work[W_PROFILE], work[W_FLOOR]
         _count(step_s, work)
         _fold(0, v, step_s, work, profile, spread, visits)
         _store(0, state, work)

@@ -226,7 +226,7 @@ def test_wrong_lengths_write_nothing() -> None:
     bits = np.zeros(1, np.uint8)
     done = series_kernels.walk(
         np.zeros(2, np.int64), one, one, 60.0, 63, state, profile, spread, visits,
-        np.zeros(series_kernels.WORK), one, one, one, one, bits, one,
+        np.zeros(series_kernels.WORK), one, one, one, one, one, one, bits, one,
     )  # fmt: skip
     assert done == -1
     runs, level = np.zeros((1, exceedances.STATE), np.float32), np.zeros(1)
