@@ -40,6 +40,8 @@ YOUNG, YOUNG_DAYS = 0.6, 0.5  # an unknown series may have any tail
 APART, ENDED = 0.05, 0.02  # days between runs; after which one is over
 HOLD_OFF_DAYS, LIFT_SHARE, LIFT_MOST, LIFT_DAYS = 0.04, 0.5, 3.0, 0.5
 REARM = 0.7
+# The budget is of days for series with a value each quarter of an hour or more often, of values for slower ones.
+BUDGET_STEP_S, BUDGET_SLOWER_MOST = 900.0, 8.0
 OFTEN, EVERY = (
     64.0,
     16.0,
@@ -55,7 +57,8 @@ def _settle(step_s, budget, e):  # type: ignore[no-untyped-def]
         index = mean / (1.0 - math.exp(-EXCESS_CAP / index))
     index *= min(NARROW + WIDEN * index, WIDEN_MOST) * (1.0 + 1.0 / e[PEAKS])
     e[INDEX] = index + YOUNG * math.exp(-e[SEEN] * step_s / 86400.0 / YOUNG_DAYS)
-    e[LEVEL] = max(e[RUNS] / e[DAYS] / budget, 1.0) ** e[INDEX]
+    slower = min(max(step_s / BUDGET_STEP_S, 1.0), BUDGET_SLOWER_MOST)
+    e[LEVEL] = max(e[RUNS] / e[DAYS] / budget * slower, 1.0) ** e[INDEX]
 
 
 @inline

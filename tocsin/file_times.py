@@ -14,7 +14,7 @@ _UNITS = ((10**11, SECOND_NS), (10**14, 1_000_000), (10**17, 1_000), (10**19, 1)
 FORMS = (
     *(f"%d{mark}%m{mark}%Y" for mark in "./-"),
     *(f"%m{mark}%d{mark}%Y" for mark in "/-"),
-    "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y", "%d-%b-%y",
+    "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%Y-%m", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y", "%d-%b-%y",
 )  # fmt: skip
 CLOCKS = (" %H:%M:%S", " %H:%M:%S.%f", " %H:%M", " %I:%M:%S %p", " %I:%M %p", "T%H:%M:%S", "")
 FIRST = 200  # times that are tried in every way

@@ -3,9 +3,9 @@
 Fields are separated by commas, semicolons (then a number may have a decimal comma), tabs or bars. The
 time column is the first named `timestamp`, `time`, `date`, `datetime` or `ts`, or else with such a word in
 its name, or else the first that holds times as text: seconds, ms, µs or ns since 1970, ISO 8601 (UTC
-unless it says otherwise) or dates of the usual orders (tocsin.file_times). A file without a header has
-its time first, if it has one. Columns named as labels are left out, and so are those without a single
-number. A field that is no number is a missing value; a time that cannot be read is that of the row before.
+unless it says otherwise) or dates of the usual orders (tocsin.file_times). Columns `date` and `time` are one
+time together. A file without a header has its time first, if it has one. Columns named as labels are left
+out, and so are those without a single number and row numbers without a name. A field that is no number is a missing value; a time that cannot be read is that of the row before.
 """
 
 import csv
@@ -23,7 +23,11 @@ from tocsin.file_times import SECOND_NS, reader_of
 from tocsin.row_files import DELIMITERS, UNREADABLE, text_of
 
 TIMES = ("timestamp", "time", "date", "datetime", "ts")
-LABELS = ("label", "labels", "is_anomaly", "anomaly", "changepoint")
+LABELS = (
+    "label", "labels", "is_anomaly", "anomaly", "anomaly_label", "is_outlier", "outlier", "ground_truth",
+    "changepoint",
+)  # fmt: skip
+COUNTERS = ("", "index", "unnamed: 0")  # of rows, as data frames write them
 ENDINGS = (".csv", ".csv.gz")
 ROW_SECONDS = 60  # where a file has no times, its rows are taken as minutes
 ROWS_TELLING = 50  # that tell what a column is
@@ -39,6 +43,7 @@ WORDS = {
     "off": 0.0,
     "down": 0.0,
 }
+CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( ?[AaPp][Mm])?")  # a time without its date
 GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")  # 1,234.5
 
 
@@ -73,9 +78,13 @@ def read_series(path: Path) -> SeriesFile:
     head, body, comma = _table(path)
     place = _time_column(head, body)
     notes: list[str] = []
+    day: int | None = None
     times = [str(ROW_SECONDS * n) for n in range(len(body))]
     if place is not None:
         times = _column(body, place)
+        day = _day_column(head, place, times)
+        if day is not None:
+            times = [f"{one} {clock}" for one, clock in zip(_column(body, day), times, strict=True)]
     time_s, unreadable = parse_times(times)
     if place is None:
         notes.append(f"no column {', '.join(TIMES)}: rows are taken as {ROW_SECONDS} s apart")
@@ -93,12 +102,17 @@ def read_series(path: Path) -> SeriesFile:
         )
     columns: dict[str, tuple[list[str], NDArray[np.float64]]] = {}
     for k, name in enumerate(head):
-        if k == place or name.lower() in LABELS:
+        if k in (place, day) or name.lower() in LABELS:
             continue
         texts = _column(body, k)
         value = numbers(texts, comma=comma)
-        if texts and np.isnan(value).all() and name != "value":
-            notes.append(f"column {name!r} holds no number and is left out")
+        if texts and np.isnan(value).all():
+            if name != "value":
+                notes.append(f"column {name!r} holds no number and is left out")
+                continue
+            notes.append(f"no field of column 'value' is a number, such as {texts[0]!r}: all are missing")
+        if name.lower() in COUNTERS and len(head) > 1 and _counts_rows(value):
+            notes.append(f"column {name!r} numbers the rows and is left out")
             continue
         key = name or f"column{k + 1}"
         columns[key if key not in columns else f"{key}-{k + 1}"] = (texts, value)
@@ -170,6 +184,19 @@ def _time_column(head: list[str], body: list[list[str]]) -> int | None:
         if len(texts) > len(some) / 2 and parse_times(texts)[1] < len(texts) / 2:
             return k
     return None
+
+
+def _day_column(head: list[str], place: int, times: Sequence[str]) -> int | None:
+    """Return where the date stands, if the column of times holds clock times alone."""
+    lower = [name.lower() for name in head]
+    clocks = [text for text in times[:ROWS_TELLING] if text.strip()]
+    if "date" not in lower or lower[place] == "date" or not clocks:
+        return None
+    return lower.index("date") if all(CLOCK.fullmatch(text.strip()) for text in clocks) else None
+
+
+def _counts_rows(value: NDArray[np.float64]) -> bool:
+    return bool(value.size and value[0] in (0.0, 1.0) and (np.diff(value) == 1.0).all())
 
 
 def _column(body: list[list[str]], k: int) -> list[str]:

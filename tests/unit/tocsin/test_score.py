@@ -159,6 +159,8 @@ WAYS = {  # of writing the same series
     + [f"{m}/{d}/{y} {clock},{b}" for (y, m, d, clock), b in zip(DATES, VALUES, strict=True)],
     "day first": ["date,load"]
     + [f"{d}.{m}.{y} {clock},{b}" for (y, m, d, clock), b in zip(DATES, VALUES, strict=True)],
+    "date and clock": ["Date;Time;load"]
+    + [f"{d}.{m}.{y};{clock};{b}" for (y, m, d, clock), b in zip(DATES, VALUES, strict=True)],
     "ms": ["ts,load"] + [f"{1_700_000_000_000 + 60_000 * n},{b}" for n, b in enumerate(VALUES)],
     "percent": ["time,load"] + [f"{a},{b} %" for a, b in zip(ISO, VALUES, strict=True)],
 }
@@ -190,3 +192,29 @@ def test_what_a_file_leaves_open_is_said(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "out/summary.json").read_text())["series"]
     assert set(kept) == {"newest", "timeless", "twice/a", "twice/a-3"}
     assert kept["timeless"]["sampling_seconds"] == 60.0
+
+
+def test_row_numbers_and_labels_of_any_name_are_no_series(tmp_path: Path) -> None:
+    head, *body = lines(label=False)
+    rows = [f"{n},{line},0" for n, line in enumerate(body)]
+    (tmp_path / "framed.csv").write_text("\n".join([f",{head},is_outlier", *rows]))
+    run(tmp_path, "--output", tmp_path / "out")
+    kept = json.loads((tmp_path / "out/summary.json").read_text())["series"]
+    assert set(kept) == {"framed"}
+    assert kept["framed"]["notes"] == ["column '' numbers the rows and is left out"]
+    assert kept["framed"]["alerts"] == 1
+
+
+def test_months_are_times_and_values_with_units_are_told(tmp_path: Path) -> None:
+    months = [f"{2000 + n // 12}-{n % 12 + 1:02d}" for n in range(48)]
+    (tmp_path / "months.csv").write_text(
+        "month,sold\n" + "\n".join(f"{one},{n % 5}" for n, one in enumerate(months))
+    )
+    (tmp_path / "units.csv").write_text(
+        "time,value\n" + "\n".join(f"{60 * n},{n} ms" for n in range(9))
+    )
+    done = run(tmp_path, "--output", tmp_path / "out")
+    assert "no field of column 'value' is a number, such as '0 ms'" in done.output
+    kept = json.loads((tmp_path / "out/summary.json").read_text())["series"]
+    assert kept["months"]["sampling_seconds"] == 31 * 86_400.0
+    assert kept["months"]["times_unreadable"] == 0
