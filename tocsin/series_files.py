@@ -110,7 +110,9 @@ def read_series(path: Path) -> SeriesFile:
             if name != "value":
                 notes.append(f"column {name!r} holds no number and is left out")
                 continue
-            notes.append(f"no field of column 'value' is a number, such as {texts[0]!r}: all are missing")
+            notes.append(
+                f"no field of column 'value' is a number, such as {texts[0]!r}: all are missing"
+            )
         if name.lower() in COUNTERS and len(head) > 1 and _counts_rows(value):
             notes.append(f"column {name!r} numbers the rows and is left out")
             continue
