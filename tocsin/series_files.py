@@ -5,7 +5,8 @@ time column is the first named `timestamp`, `time`, `date`, `datetime` or `ts`, 
 its name, or else the first that holds times as text: seconds, ms, µs or ns since 1970, ISO 8601 (UTC
 unless it says otherwise) or dates of the usual orders (tocsin.file_times). Columns `date` and `time` are one
 time together. A file without a header has its time first, if it has one. Columns named as labels are left
-out, and so are those without a single number and row numbers without a name. A field that is no number is a missing value; a time that cannot be read is that of the row before.
+out, and so are those without a single number and row numbers without a name. A field that is no number is a
+missing value; a time that cannot be read is that of the row before.
 """
 
 import csv
