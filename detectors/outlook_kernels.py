@@ -41,6 +41,7 @@ DAYS_LOOKED_AT = 6
 AGREE = 0.5  # share of the trend that both of its halves must show
 SEASON_GAIN = 0.3
 SHRINK_LEVEL, SHRINK_TREND = 16.0, 81.0  # sigmas to the fourth at which half is believed
+LOG_4 = math.log(4.0)
 MAD_TO_SIGMA, MAE_TO_SIGMA = 1.4826, 1.2533
 WORK = 3 * PAIRS_MOST
 MOST_AHEAD = 600.0  # of a logarithm: its plain value is a number
@@ -376,8 +377,8 @@ def _sigma(error, i, lead):  # type: ignore[no-untyped-def]
         e = one + (six - one) * (lead - 1.0) / 5.0
     elif lead <= 24.0:
         e = six + (day - six) * (lead - 6.0) / 18.0
-    else:
-        e = day * math.sqrt(lead / 24.0)
+    else:  # on as it grew from 6 steps to 24: not at all where values stay about a level, as a walk's at most
+        e = day * (lead / 24.0) ** min(math.log(day / max(six, 1e-12) + 1e-12) / LOG_4, 0.5)
     return MAE_TO_SIGMA * e + 1e-12
 
 

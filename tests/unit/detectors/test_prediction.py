@@ -338,3 +338,40 @@ def test_a_level_that_is_reached_every_day_is_no_breach() -> None:
     assert min(peaking(k).max() for k in range(100, 7 * DAY, DAY)) < 0.97 * limit
     made = World().play("interface", range(7 * DAY), peaking)
     assert made == []
+
+
+def filling(k: int) -> np.ndarray:
+    """In the night of the third day one interface fills in four hours, as much more each minute."""
+    value = traffic(k)
+    begin = 3 * DAY + 12
+    if k >= begin:
+        value[3] += 1.0 * SPEED / 8 * min((k - begin) / 48.0, 1.0)
+    return value
+
+
+def test_what_grows_steadily_is_told_when_it_comes() -> None:
+    world = World()
+    made = world.play("interface", range(3 * DAY + 12 + 54), filling)
+    over = first_over(filling, 3, 0.9 * SPEED / 8, 4 * DAY)
+    assert {said["series_id"] for _, said in made} == {1003}
+    first, said = made[0]
+    likely = (said["likely_ns"] / SECOND - MONDAY_S) / TICK_S
+    assert first <= over - 6, f"told {over - first} ticks before"
+    assert likely == pytest.approx(over, abs=5)
+    assert made[-1][1]["outcome"] == "hit", [said["outcome"] for _, said in made]
+
+
+def seeping(k: int) -> np.ndarray:
+    """Prefixes of few flows; from noon of the sixth day one leaks: in eight hours it sends 2.4 times its usual."""
+    random = np.random.default_rng([17, k])
+    value: np.ndarray = traffic(k) / 100.0 * np.exp(random.normal(0.0, 0.08, ROWS))
+    value[4] *= 1.0 + 1.4 * max(k - 5 * DAY - DAY // 2, 0) / 96.0
+    return value
+
+
+def test_a_slow_leak_in_noise_is_told_hours_before_it_is_twice_the_usual() -> None:
+    begin = 5 * DAY + DAY // 2
+    made = World().play("source_prefix", range(begin + 68), seeping)
+    assert {said["series_id"] for _, said in made} == {1004}
+    assert made[0][0] <= begin + 68 - 12
+    assert made[-1][1]["outcome"] == "hit"
