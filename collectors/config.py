@@ -8,6 +8,7 @@ from runtime.settings import PositiveFloat, PositiveInt, Settings
 
 # At most half of the kernels' hash tables, which are as large as that (collectors.flow.streams, .sampling).
 StreamsMax = Annotated[int, msgspec.Meta(ge=1, le=16_384)]
+SamplingRate = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF_FFFF)]
 SamplersMax = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 
 
@@ -22,7 +23,7 @@ class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
     # One stream (exporter, port, domain) may send so many datagrams a second: a bound on what one
     # exporter can cost the others. Of more a sample is taken, and its records have their sampling rate
     # raised, so that sums stay right; the rest is shed and counted. Templates are never shed. 0 = no limit.
-    datagrams_per_second_max: int = 0
+    datagrams_per_second_max: Annotated[int, msgspec.Meta(ge=0)] = 0
     streams_max: StreamsMax = 8192  # (exporter, port, version, domain); the rest are counted as one
     streams_per_exporter_max: PositiveInt = 1024  # kept when room is made: domains can be invented
     samplers_max: SamplersMax = 65_536  # sampling rates by sampler, from options data
@@ -36,7 +37,7 @@ class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
     # Sampled headers: the packet the interface carried, or the innermost one of its tunnels.
     tunnels: Literal["outer", "inner"] = "outer"
     # {"192.0.2.0/24": 1000}: for exporters that do not say their rate. Most specific wins.
-    sampling_override: dict[str, int] = {}
+    sampling_override: dict[str, SamplingRate] = {}
 
 
 class ListenerSettings(Settings, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """The whole configuration: one struct, every part of the program a table in it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from alerting.config import AlertingSettings
 from alerting.routes import Router
 from alerting.sinks import SINKS
 from collectors.config import ListenerSettings
-from collectors.listen.udp import parse_address
+from collectors.listen.udp import is_stream, parse_address
 from collectors.registry import COLLECTORS
 from collectors.sources import SOURCES, SourceSettings
 from correlator.security_views import SecurityViewsSettings, security_views
@@ -127,6 +127,9 @@ class Config(Settings, frozen=True, kw_only=True):
         return tuple(shipped.values())
 
 
+Mistakes = Callable[[Config], Iterable[str]]
+
+
 def keep_config(config: Config, state: Path) -> None:
     """Keep in the state folder what counts, so that a case of this instance can carry it."""
     new = state / "config.json.new"
@@ -146,14 +149,22 @@ def kept_config(state: Path) -> Config | None:
 
 
 def load_config(
-    path: Path | None, flags: dict[str, Any] | None = None, *, then: str = NOT_STARTED
+    path: Path | None,
+    flags: dict[str, Any] | None = None,
+    *,
+    then: str = NOT_STARTED,
+    further: Mistakes | None = None,
 ) -> Config:
     """Return the effective configuration, checked as a whole, or raise ConfigError: all mistakes.
 
-    `then` is what happens now, for the end of the message.
+    `then` is what happens now, for the end of the message. `further` looks more closely, where nothing was
+    found so far (`tocsin.trial`).
     """
     config, origin = load_with_origin(path, Config, flags=flags, then=then)
-    mistakes = [f"{origin.of(*_keys(said))}: {said}" for said in _mistakes(config)]
+    said = list(_mistakes(config))
+    if further is not None and not said:
+        said = list(further(config))
+    mistakes = [f"{origin.of(*_keys(one))}: {one}" for one in said]
     if mistakes:
         raise wrong(mistakes, then)
     return config
@@ -198,8 +209,9 @@ def _mistakes(config: Config) -> Iterator[str]:
     for table, entries, registry in tables:
         for name, settings in entries.items():
             yield from _mistakes_of_part(f"{table}.{name}", settings, registry)
+    heard: dict[tuple[bool, str, int], str] = {}
     for name, listener in config.collectors.items():
-        yield from _mistakes_of_listening(f"collectors.{name}", listener)
+        yield from _mistakes_of_listening(name, listener, heard)
     try:
         Router(config.alerting)
     except ConfigError as error:
@@ -231,13 +243,22 @@ def _mistakes_of_part(where: str, settings: Any, registry: Registry[Any]) -> Ite
             yield f"{where}.{need} is missing"
 
 
-def _mistakes_of_listening(where: str, settings: ListenerSettings) -> Iterator[str]:
-    """Yield an address that is none, or a transport that the protocol does not have."""
+def _mistakes_of_listening(
+    name: str, settings: ListenerSettings, heard: dict[tuple[bool, str, int], str]
+) -> Iterator[str]:
+    """Yield an address that is none or taken, or a transport that the protocol does not have.
+
+    `heard` are the addresses of the collectors before, with their names.
+    """
+    where = f"collectors.{name}"
     try:
-        parse_address(settings.listen)
+        host, port = parse_address(settings.listen)
     except ConfigError as error:
         yield f"{where}.{error}"
         return
+    other = heard.setdefault((is_stream(settings.listen), host, port), name)
+    if other != name and port:
+        yield f"{where}.listen = {settings.listen!r}: collectors.{other} listens there already"
     if not COLLECTORS.knows(settings.kind):  # said already
         return
     reads = COLLECTORS.get(settings.kind).reads or Reads(udp_ports=(0,))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from collectors.flow.columns import bit
 from collectors.flow.stream_table import Streams
 from runtime.checkpoint import read_array, write_array
+from telemetry.errors import ConfigError
 from telemetry.identity import address_text
 
 _RATE_BIT = np.uint64(bit("sampling_rate"))
@@ -46,6 +47,15 @@ def rate_of(
     return interval
 
 
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise ConfigError(
+            f"decoder.sampling_override: {text!r} is no network such as 192.0.2.0/24"
+        ) from error
+
+
 class SamplingRates:
     """The samplers of all exporters: (address, domain, sampler id) → rate."""
 
@@ -57,9 +67,7 @@ class SamplingRates:
         # The same for the kernel `finish`: samplers by hash; a rate of 0 is a free place.
         self.table_key = np.zeros((_TABLE, 4), np.uint64)
         self.table_rate = np.zeros(_TABLE, np.uint32)
-        networks = [
-            (ipaddress.ip_network(net, strict=False), rate) for net, rate in overrides.items()
-        ]
+        networks = [(_network(net), rate) for net, rate in overrides.items()]
         self._overrides = sorted(networks, key=lambda pair: -pair[0].prefixlen)
 
     @property

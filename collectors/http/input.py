@@ -86,10 +86,26 @@ class HttpInput:
         *,
         refusal: Refusal = plain_refusal,
     ) -> None:
+        """Check the settings and read their files, or raise ConfigError."""
         self._settings = settings
         self._context = context
         self._handler = handler
         self._refusal = refusal
+        parts = urlsplit(settings.listen)
+        try:
+            port = parts.port
+        except ValueError:
+            port = None
+        if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
+            raise ConfigError(f"listen = {settings.listen!r} is no http(s)://host:port")
+        self._address = (parts.hostname, port)
+        self._gate = Credentials(settings)
+        if not (self._gate.wanted or settings.open_to_all or is_loopback(parts.hostname)):
+            raise ConfigError(
+                f"listen = {settings.listen!r} can be reached from outside: name users_file, "
+                "token_file or client_ca_file, or say open_to_all = true"
+            )
+        self._tls = server_tls(settings, self._gate) if parts.scheme == "https" else None
         self._server: _Server | None = None
         self._lock = threading.Lock()
         self._told: dict[tuple[str, str], tuple[int, int]] = {}  # when said last, unsaid since
@@ -111,26 +127,11 @@ class HttpInput:
 
     def start(self) -> None:
         """Bind and serve from threads, or raise ConfigError."""
-        settings = self._settings
-        parts = urlsplit(settings.listen)
         try:
-            port = parts.port
-        except ValueError:
-            port = None
-        if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
-            raise ConfigError(f"listen = {settings.listen!r} is no http(s)://host:port")
-        gate = Credentials(settings)
-        if not (gate.wanted or settings.open_to_all or is_loopback(parts.hostname)):
-            raise ConfigError(
-                f"listen = {settings.listen!r} can be reached from outside: name users_file, "
-                "token_file or client_ca_file, or say open_to_all = true"
-            )
-        tls = server_tls(settings, gate) if parts.scheme == "https" else None
-        try:
-            self._server = _Server((parts.hostname, port), self, gate, tls)
+            self._server = _Server(self._address, self, self._gate, self._tls)
         except OSError as error:
             raise ConfigError(
-                f"listen = {settings.listen!r}: {error.strerror or error}; choose another port"
+                f"listen = {self._settings.listen!r}: {error.strerror or error}; choose another port"
             ) from error
         threading.Thread(
             target=self._server.serve_forever, args=(SWEEP_SECONDS,), daemon=True,

@@ -112,6 +112,10 @@ class PmFilesSource:
                 f"time_zone {options.time_zone!r} is not known; give one such as Europe/Berlin"
             ) from error
         self._inbox = Path(options.folder)
+        if not self._inbox.is_dir():
+            raise ConfigError(
+                f"options.folder: {self._inbox} is no folder; make it, or name another"
+            )
         self._done = Path(options.done_folder) if options.done_folder else self._inbox / "done"
         self._failed = (
             Path(options.failed_folder) if options.failed_folder else self._inbox / "failed"
@@ -150,16 +154,12 @@ class PmFilesSource:
         )  # fmt: skip
 
     def start(self) -> None:
-        """Check the folder and begin to look."""
+        """Begin to look."""
         self.load()
         self.poller.start()
 
     def load(self) -> None:
-        """Check the folder; take up what is known as read."""
-        if not self._inbox.is_dir():
-            raise ConfigError(
-                f"sources.{self._name}.options.folder: {self._inbox} is no folder; make it, or name another"
-            )
+        """Take up what is known as read."""
         self._contents = dict.fromkeys(self._kept.load() or ())
 
     def stop(self) -> None:

@@ -58,7 +58,8 @@ class SnmpPoller:
         self._book = SeriesBook(series_max=options.series_max)
         self._reader = Reader(self._names, self._book)
         self._ledger = SourceLedger("snmp-poll", senders_max=options.devices_max)
-        self.devices: list[Device] = []
+        library()
+        self.devices: list[Device] = read_devices(options, self._profiles)
         # Which devices' alarms may be up: what clears them after a restart of ours.
         self._kept = KeptFile(folder / "devices-down.json", context)
         self._down: set[str] = set()
@@ -101,16 +102,14 @@ class SnmpPoller:
     # ---- life
 
     def start(self) -> None:
-        """Read devices and credentials, start asking."""
+        """Start asking."""
         self.prepare()
         self._handing.start()
         self._thread = Thread(target=self._run, name=self._context.name, daemon=True)
         self._thread.start()
 
     def prepare(self) -> None:
-        """Read devices, credentials, and which alarms may be up; raises ConfigError."""
-        library()
-        self.devices = read_devices(self._options, self._profiles)
+        """Read which alarms may be up."""
         self._down = set(self._kept.load() or ())
         for device in self.devices:
             device.told_down = device.entity in self._down

@@ -107,7 +107,9 @@ def table(rows: list[dict[str, Any]], *, options: bool) -> Iterator[str]:
             continue
         margin = " " * (wide + 2)
         yield f"{margin}under load: {row.get('sheds') or 'not stated'}"
-        yield f'{margin}[{row["table"]}.NAME] kind = "{row["kind"]}"; options:'
+        listen = f', listen = "{row["transports"][0]}://[::]:PORT"' if row["transports"] else ""
+        yield f'{margin}[{row["table"]}.NAME]  kind = "{row["kind"]}"{listen} (docs/configure.md)'
+        yield f"{margin}[{row['table']}.NAME.options]"
         yield from _lines(row.get("options", []), margin)
         if row.get("decoder"):
             yield f"{margin}[{row['table']}.NAME.decoder]"

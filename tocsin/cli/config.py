@@ -22,8 +22,9 @@ def check(path: Path | None) -> None:
     from correlator.tables.network_map import load_network
     from correlator.views import windows_bytes
     from tocsin.config import load_config
+    from tocsin.trial import mistakes
 
-    made = load_config(path, then="")
+    made = load_config(path, then="", further=mistakes)
     network = load_network(Path(made.network.map) if made.network.map else None)
     for name, size in windows_bytes(made.all_views(), open_ticks=1).items():
         click.echo(f"view {name}: at most {size / 1e6:.1f} MB for each open tick")

@@ -104,9 +104,7 @@ def _of(one: SenderStatus, now_ns: int, told: Told) -> tuple[bool, str, lines.Li
     """Return whether a sender is well, what there is to say, and lines for its configuration."""
     silent = max(0.0, (now_ns - one.last_ns) / SECOND)
     rate = "" if one.rate < 0 else f", {one.rate:.1f} a second"
-    parts = [
-        f"{one.records} {_UNITS.get(one.protocol, 'records')}, the last {silent:.0f} s ago{rate}"
-    ]
+    parts = [f"{one.records} {_UNITS.get(one.protocol, 'records')} up to {silent:.0f} s ago{rate}"]
     faults: list[str] = []
     mended_by = _NO_LINES
     sent = max(one.sent, 1)

@@ -30,7 +30,8 @@ def test_every_collector_and_source_is_listed_with_its_options() -> None:
 
 def test_one_kind_is_shown_with_its_options_for_people() -> None:
     said = run("bmp").output
-    assert '[collectors.NAME] kind = "bmp"; options:' in said
+    assert '[collectors.NAME]  kind = "bmp", listen = "tcp://[::]:PORT"' in said
+    assert "[collectors.NAME.options]" in said
     assert "[sources" not in said
     for option in json.loads(run("bmp", "-o", "jsonl").output)["options"]:
         assert option["name"] in said

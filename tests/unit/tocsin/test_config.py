@@ -6,6 +6,7 @@ import pytest
 
 from telemetry.errors import ConfigError
 from tocsin.config import load_config
+from tocsin.trial import mistakes
 
 # (line, what is said of it)
 WRONG = (
@@ -19,6 +20,9 @@ WRONG = (
     ('kind = "syslog"', ""),
     ('listen = "udp://0.0.0.0:5514"', ""),
     ("options = { patterns_maxx = 3 }", "did you mean `patterns_max`?"),
+    ("[collectors.d]", ""),
+    ('kind = "syslog"', ""),
+    ('listen = "udp://0.0.0.0:5514"', "collectors.c listens there already"),
     ("[alerting.sinks.w]", "alerting.sinks.w.url is missing"),
     ('kind = "webhook"', ""),
     ("[alerting.routes.r]", "no sink 'nobody'"),
@@ -50,3 +54,55 @@ def test_what_happens_now_is_told_by_who_asks(tmp_path: Path) -> None:
     file.write_text("[node]\nprofile = 'sit'\n", "utf-8")
     with pytest.raises(ConfigError, match=r"one of 'sensor', 'site', 'core'\.$"):
         load_config(file, then="")
+
+
+HEARD = """[collectors.a]
+kind = "syslog"
+listen = "udp://127.0.0.1:5514"
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "at", "words"),
+    [
+        pytest.param(
+            '[collectors.b]\nkind = "bmp"\nlisten = "tls://127.0.0.1:1"', 6,
+            "collectors.b.listen = 'tls://127.0.0.1:1' needs tls_certificate_file", id="tls",
+        ),
+        pytest.param(
+            '[collectors.b]\nkind = "flow"\nlisten = "udp://127.0.0.1:1"\n'
+            '[collectors.b.decoder]\nsampling_override = { "10.0.0.0/33" = 9 }', 8,
+            "'10.0.0.0/33' is no network", id="sampling",
+        ),
+        pytest.param(
+            '[collectors.b]\nkind = "snmp-trap"\nlisten = "udp://127.0.0.1:1"\n'
+            'options = { mappings = ["/nowhere.toml"] }', 4, "/nowhere.toml", id="rules",
+        ),
+        pytest.param('[sources.b]\nkind = "snmp-poll"', 4, "no devices", id="poll"),
+        pytest.param(
+            '[sources.b]\nkind = "ves"\noptions = { listen = "https://127.0.0.1:1" }', 6,
+            "sources.b.options.listen = 'https://127.0.0.1:1' needs certificate_file", id="ves",
+        ),
+        pytest.param(
+            '[sources.b]\nkind = "pm-files"\noptions = { folder = "/nowhere" }', 6,
+            "/nowhere is no folder", id="pm",
+        ),
+        pytest.param(
+            '[sources.b]\nkind = "netcool"\noptions = { url = "ftp://x" }', 4,
+            "'ftp://x' is no http", id="url",
+        ),
+    ],
+)  # fmt: skip
+def test_what_only_a_start_would_show_is_found_before(
+    tmp_path: Path, lines: str, at: int, words: str
+) -> None:
+    file = tmp_path / "tocsin.toml"
+    file.write_text(HEARD + lines, "utf-8")
+    load_config(file)  # its types are right
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, then="", further=mistakes)
+    assert str(caught.value).startswith(f"{file}:{at}: ")
+    assert words in str(caught.value)
+    assert "not started" not in str(caught.value)
+    file.write_text(HEARD, "utf-8")
+    load_config(file, then="", further=mistakes)
