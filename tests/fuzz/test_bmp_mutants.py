@@ -21,6 +21,16 @@ from tests.support.bmp_messages import (
     update,
     usual,
 )
+from tests.support.link_state_messages import (
+    bandwidth,
+    link_nlri,
+    node_nlri,
+    over,
+    prefix_nlri,
+    stated,
+    tlv,
+    withdrawn,
+)
 from tocsin.testing.rows import rows_of
 
 pytestmark = pytest.mark.timeout(3600)  # the deep form takes minutes
@@ -28,6 +38,7 @@ MUTANTS = 10_000
 DEEP_MUTANTS = 200_000
 BLOCK = 250
 RD = bytes.fromhex("0000fbf400000007")
+ROUTER = "1921.6800.1001"
 SEEDS = (
     initiation(),
     peer_up(),
@@ -39,6 +50,9 @@ SEEDS = (
         update(usual() + reach(1, 128, bytes(12), prefix("10.0.0.0/8", before=b"\0\x10\1" + RD)))
     ),
     monitoring(update(usual() + reach(25, 70, bytes(4), b"\5\x22" + RD + bytes(26)))),
+    monitoring(stated(node_nlri(ROUTER), tlv(1026, b"ams1"), bandwidth(1089, 1e9))),
+    monitoring(stated(link_nlri(ROUTER, ROUTER + ".01", over("192.0.2.0", "192.0.2.1")))),
+    monitoring(withdrawn(prefix_nlri("10.0.0.1:192.0.2.1", "2001:db8::/33"))),
     monitoring(update(unreach(2, 1)), flags=0x10),
     monitoring(update(usual(), prefix("192.0.2.0/24", 7)), kind=3),
     statistics((0, bytes(4)), (7, bytes(8)), (9, bytes(11))),
@@ -47,7 +61,7 @@ SEEDS = (
     termination(),
 )
 PIECES = (b"\xff" * 16, b"\x03\0\0\0\x30\0", b"\x04\0\0\1\0\0", bytes(9), b"\x0e\x90", b"\xff\xff\xff\xff",
-          b"\x80\x00\x00", b"\x45\x04\0\1\1\3")  # fmt: skip
+          b"\x80\x00\x00", b"\x45\x04\0\1\1\3", b"\x40\x04\x47", b"\1\2\0\x04")  # fmt: skip
 
 
 def mutate(data: bytes, random: np.random.Generator) -> bytes:

@@ -1,0 +1,122 @@
+"""GoBGP takes BGP-LS from us as a BGP peer and tells it on by BMP: what comes back is what we stated."""
+
+import contextlib
+import json
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collectors.bmp.link_state import read_update
+from tests.support.bmp_messages import bgp, make_decoder, open_message
+from tests.support.frr import BmpPeer, until
+from tests.support.link_state_messages import (
+    OSPF,
+    address,
+    bandwidth,
+    link_nlri,
+    node_nlri,
+    over,
+    prefix_nlri,
+    stated,
+    tlv,
+    withdrawn,
+)
+
+A, B = "1921.6800.1001", "1921.6800.1002"
+pytestmark = pytest.mark.live
+
+DEADLINE_SECONDS = 30.0
+CONFIG = """
+[global.config]
+  as = 65001
+  router-id = "10.0.0.2"
+  port = {bgp}
+  local-address-list = ["127.9.0.2"]
+[[neighbors]]
+  [neighbors.config]
+    neighbor-address = "127.9.0.1"
+    peer-as = 64500
+  [neighbors.transport.config]
+    passive-mode = true
+    local-address = "127.9.0.2"
+  [neighbors.ebgp-multihop.config]
+    enabled = true
+    multihop-ttl = 5
+  [[neighbors.afi-safis]]
+    [neighbors.afi-safis.config]
+      afi-safi-name = "ls"
+[[bmp-servers]]
+  [bmp-servers.config]
+    address = "127.9.0.3"
+    port = {bmp}
+    route-monitoring-policy = "pre-policy"
+"""
+LINK_STATE = b"\x01\x04" + struct.pack("!HBB", 16388, 0, 71)  # the capability
+THERE = over("192.0.2.0", "192.0.2.1")
+PSEUDONODE = "10.0.0.2:192.0.2.9"
+STATED = (
+    stated(node_nlri(A), tlv(1026, b"ams1"), tlv(1028, address("10.0.0.1"))),
+    stated(link_nlri(A, B, THERE), bandwidth(1089, 10e9)),
+    stated(prefix_nlri(A, "198.51.100.0/25"), tlv(1155, struct.pack("!I", 10))),
+    stated(link_nlri("10.0.0.1", PSEUDONODE, protocol=OSPF, area=1)),
+)
+
+
+@contextlib.contextmanager
+def gobgp(folder: Path, bmp_port: int) -> Iterator[socket.socket]:
+    """Run GoBGP and yield our BGP session with it."""
+    with socket.create_server(("127.9.0.2", 0)) as free:
+        port = free.getsockname()[1]
+    config = folder / "gobgpd.toml"
+    config.write_text(CONFIG.format(bgp=port, bmp=bmp_port))
+    daemon = subprocess.Popen(
+        ["gobgpd", "-f", str(config), "--api-hosts", "127.9.0.2:0", "--pprof-disable"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in until():  # it listens, and then closes what comes before it wants a peer
+            with contextlib.suppress(ConnectionError):
+                us = socket.create_connection(("127.9.0.2", port), source_address=("127.9.0.1", 0))
+                us.sendall(open_message(64500, LINK_STATE) + bgp(4, b""))
+                if us.recv(4096):
+                    break
+                us.close()
+        with us:
+            yield us
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+def test_what_gobgp_tells_of_an_igp_is_what_it_was_told(
+    needs: Callable[..., None], tmp_path: Path
+) -> None:
+    needs("gobgpd")
+    listening = socket.create_server(("127.9.0.3", 0))
+    listening.settimeout(DEADLINE_SECONDS)
+    with gobgp(tmp_path, listening.getsockname()[1]) as us:
+        peer = BmpPeer(listening, make_decoder())
+
+        def said(table: str) -> list[dict[str, Any]]:
+            rows = [row for row in peer.rows("option") if row["table"] == table]
+            return [json.loads(row["name"]) for row in rows]
+
+        try:
+            peer.hear(lambda: len(said("bgp-session")) == 1)
+            us.sendall(b"".join(STATED))
+            peer.hear(lambda: len(said("link-state")) == len(STATED))
+            us.sendall(withdrawn(link_nlri(A, B, THERE)))
+            peer.hear(lambda: len(said("link-state")) > len(STATED))
+        finally:
+            peer.close()
+    everything = [one.fields for message in STATED for one in read_update(message) or []]
+    link = next(one for one in everything if one.get("interface"))
+    gone = {name: value for name, value in link.items() if name != "bits_per_second"}
+    assert said("link-state") == [*everything, gone | {"withdrawn": True}]
+    (session,) = said("bgp-session")
+    assert (session["local"], session["peer"]) == ("127.9.0.2", "127.9.0.1")
