@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from alerting.alarm import OURS, PRIMARY, ROUTE_FAULTS, Alarm
-from alerting.companions import SOON, Companions, Parent
+from alerting.companions import NEXT, SOON, Companions, Parent
 from alerting.config import AlertingSettings
 from alerting.incident import Incident, Member
 from alerting.layers import ATTACK, EQUIPMENT, LINK, is_node_down, layer_of
@@ -21,6 +21,9 @@ LATE_NS = 60_000_000_000  # a cause may be reported so much later than its first
 PHYSICAL_NS = 10_000_000_000  # one cause takes several links down within seconds
 ABSORB_NS = 60_000_000_000  # symptoms that came before their cause
 LASTING_LEAST = 0.3  # trouble that its node has had for hours is preferred to a new one
+# So much likelier than a beginning of its own must be that a raise next door, or any other, set an alarm off: a cause
+# that joins wrongly takes its own symptoms along.
+NEXT_ODDS, ODDS = 4.0, 1.5
 
 
 class Grouping:
@@ -103,14 +106,15 @@ class Grouping:
     def _likeliest(
         self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int
     ) -> Incident | None:
-        """Return the incident whose raises outweigh all others and an alarm's own beginning."""
+        """Return the incident with the raise that most likely set an alarm off, if it did not begin itself."""
         if not parents:
             return None
         begins = self.companions.begins(alarm.kind, now_ns)
         weights: dict[int, float] = {}
+        odds: dict[int, float] = {}
         lasting: dict[int, float] = {}
         rooted: set[int] = set()  # incidents whose root alone explains the alarm
-        for weight, number, _, _, delay in parents:
+        for weight, number, _, relation, delay in parents:
             of = self._of.get(number, 0)
             incident = self._incidents.get(of)
             if incident is None:
@@ -121,10 +125,15 @@ class Grouping:
                 lasting[of] = lasting.get(of, 0.0) + weight
             if number == incident.root and weight > begins:
                 rooted.add(of)
-            weights[of] = weights.get(of, 0.0) + weight
-        for found, least in ((weights, begins), (lasting, begins * LASTING_LEAST)):
-            for of, weight in sorted(found.items(), key=lambda one: -one[1]):
-                if weight <= least:
+            weights[of] = max(weights.get(of, 0.0), weight)
+            likelier = weight / (NEXT_ODDS if relation == NEXT else ODDS)
+            odds[of] = max(odds.get(of, 0.0), likelier)
+        for found, sure, least in (
+            (weights, odds, begins),
+            (lasting, lasting, begins * LASTING_LEAST),
+        ):
+            for of in sorted(found, key=lambda one: -found[one]):
+                if sure[of] <= least:
                     break
                 incident = self._incidents[of]
                 if not self._refuses(incident, alarm, place, now_ns, rooted=of in rooted):

@@ -126,6 +126,7 @@ def test_streams_of_mutants(deep: bool) -> None:
             "not_update",
             "malformed",
             "other_family",
+            "link_state",
         )
     )
     assert verdicts == value("collector_bmp_messages_total", type="route_monitoring")

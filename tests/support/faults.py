@@ -10,6 +10,7 @@ from tocsin.file_times import START_NS
 from tocsin.topology_files import network_of
 
 SECOND_NS = 1_000_000_000
+DRAWS_MAX = 1000  # for a fault that was not there yet
 # kind of the root, severity, what follows it: (kind, where, how likely, most seconds later)
 FAULTS = (
     ("linkDown", "critical", (("ospfNbrDown", "here", 0.9, 20), ("bgpDown", "here", 0.6, 60),
@@ -53,13 +54,15 @@ def leaf_and_spine(spines: int, leaves: int) -> list[tuple[str, str]]:
 
 def overlapping_faults(
     pairs: Sequence[tuple[str, str]], *, faults: int, mean_gap_seconds: float, seed: int,
-    slowness: float = 1.0, late_seconds: float = 0.0,
+    slowness: float = 1.0, late_seconds: float = 0.0, causes_seen: bool = False,
 ) -> list[Event]:  # fmt: skip
     """Return the alarms of faults that begin at random, on average so long after each other.
 
     Symptoms appear at the root's node and next to it, spread over a minute and a half (`slowness`
     times as long); each fault lasts some minutes and clears what it raised. The fault itself is reported up
-    to `late_seconds` late, its symptoms before it. `fault` of each event is the truth.
+    to `late_seconds` late, its symptoms before it. `fault` of each event is the truth. An alarm is raised once in
+    a run; a fault whose own alarm was raised before is not drawn, but where `causes_seen` it is: nothing tells its
+    symptoms from those of the fault before it.
     """
     random = np.random.default_rng(seed)
     network = network_of(list(pairs), [])
@@ -71,8 +74,11 @@ def overlapping_faults(
     now, made, up = 0.0, [], set()
     for number in range(faults):
         now += float(random.exponential(mean_gap_seconds))
-        root_kind, severity, symptoms = FAULTS[random.integers(len(FAULTS))]
-        node = nodes[random.integers(len(nodes))]
+        for _ in range(DRAWS_MAX):
+            root_kind, severity, symptoms = FAULTS[random.integers(len(FAULTS))]
+            node = nodes[random.integers(len(nodes))]
+            if causes_seen or (root_kind, node) not in up:
+                break
         late = float(random.uniform(0, late_seconds)) if late_seconds else 0.0
         raises = [(late, root_kind, node, severity)]
         for kind, where, likely, latest in symptoms:
