@@ -257,18 +257,25 @@ class Outbox:
         """
         if now_ns >= self._telling.due_ns:
             self._by_time(now_ns)
+        assert self._db is not None
         made: list[Delivery] = []
         for sink in self._sinks:
-            rows = self._rows(
-                "select d.number, key, sink, alarm, text as body, attempts, created_ns"
+            rows = self._db.execute(
+                "select d.number, key, sink, alarm, text, attempts, created_ns"
                 " from delivery d join body on body.number = d.body"
                 " where state = 'waiting' and sink = ? and due_ns <= ? and not exists"
                 " (select 1 from delivery e indexed by delivery_waiting where e.state = 'waiting'"
                 " and e.sink = d.sink and e.alarm = d.alarm and e.number < d.number)"
                 " order by d.number limit ?",
-                sink, now_ns, limit,
+                (sink, now_ns, limit),
             )  # fmt: skip
-            made += [Delivery(**row) for row in rows]
+            made += [
+                Delivery(
+                    number=number, key=key, sink=sink, alarm=alarm, body=body, attempts=attempts,
+                    created_ns=created_ns,
+                )
+                for number, key, sink, alarm, body, attempts, created_ns in rows
+            ]  # fmt: skip
         return sorted(made, key=lambda delivery: delivery.number)
 
     def _by_time(self, now_ns: int) -> None:

@@ -114,6 +114,8 @@ class Batch:
             words = self.dictionaries[name]
             return [words[code] for code in self.columns[name].tolist()]
         data = self.blobs[name].tobytes()
+        if not data:
+            return [""] * self.rows
         edges = itertools.pairwise(self.columns[name].tolist())
         if data.isascii():
             text = data.decode("ascii")
@@ -176,6 +178,8 @@ class Batch:
 def text_column(values: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Return (offsets int32[n + 1], UTF-8 bytes) of `values`. For rare rows only."""
     whole = "".join(values)
+    if not whole:
+        return np.zeros(len(values) + 1, np.int32), np.zeros(0, np.uint8)
     try:
         data = whole.encode("utf-8")
     except UnicodeEncodeError:  # half a surrogate pair, out of JSON or a command line

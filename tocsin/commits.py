@@ -73,6 +73,9 @@ class Commits:
         """Keep what came of a tick that is on disk. `has_result`: the journal has that as well."""
         if not outcome.is_worth_keeping:
             return
+        if outcome.alarms or outcome.incidents:
+            # The gate wakes up meanwhile and asks what is due to its sinks: it is answered after the commit.
+            self._publisher.publish("due", b"")
         self._outbox.commit(
             outcome.tick_end_ns, outcome.alarms, self._clock.now_ns(), incidents=outcome.incidents
         )
@@ -91,10 +94,9 @@ class Commits:
             )
 
     def _committed(self, alerts: Sequence[SealedAlert], incidents: Sequence[Batch]) -> None:
-        """Wake the gate, which asks for what is due to its sinks; watchers are told when it has that."""
+        """The gate comes for what is due to its sinks; watchers are told when it has that."""
         if alerts or incidents:
             self._told = True
-            self._publisher.publish("due", b"")
             self._news.append((alerts, incidents))
 
     def _publish(self, alerts: Sequence[SealedAlert], incidents: Sequence[Batch]) -> None:

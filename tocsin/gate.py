@@ -49,7 +49,7 @@ class Gate:
         address = f"ipc://{state}/node.sock"
         self._client = RequestClient(address)
         self._orders = OrderLine(address, context.clock, journalled=self._journalled)
-        # The node says after a commit that something is due: that wakes us, the outbox says what.
+        # The node says when it commits that something will be due: that wakes us, the outbox says what.
         self._zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._news = self._zmq.socket(zmq.SUB)
         self._news.setsockopt(zmq.LINGER, 0)

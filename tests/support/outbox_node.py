@@ -57,8 +57,9 @@ class OutboxNode:
         """Commit the alarms among these batches and wake the gate; return how many changes."""
         alarms = [b for b in batches if b.schema.name == "alarm"]
         incidents = [b for b in batches if b.schema.name == "incident"]
+        if alarms or incidents:
+            self._publisher.publish("due", b"")
         alerts = self.outbox.commit(tick_end_ns, alarms, self.clock.now_ns(), incidents=incidents)
-        self._publisher.publish("due", b"")
         return len(alerts)
 
     def serve(self) -> int:
