@@ -14,6 +14,7 @@ import pytest
 from tests.support.frames_on_wire import ethernet, ipv4, pcap, udp
 from tocsin.demo.alarm_list import PATH, AlarmList, AlarmListServer
 from tocsin.demo.bmp_speaker import BmpSpeaker
+from tocsin.demo.conditions import Conditions
 from tocsin.demo.happenings import SECOND, Happening, Happenings
 from tocsin.demo.network import DemoNetwork, load_demo_network
 from tocsin.demo.settings import free_port
@@ -136,14 +137,19 @@ def test_agents_count_what_the_flows_carry(
     needs("snmpbulkwalk", "snmpget")
     port = free_port(16_161, socket.SOCK_DGRAM, "127.1.0.1")
     counters = Counters(network)
-    agents = Agents(network, counters, BOOT_NS, port)
+    fading = Fault(
+        "optical-degradation", "ams1 et-0/0/1", START_NS - 50 * SECOND, START_NS + 50 * SECOND,
+        detail={"router": "ams1", "interface": "et-0/0/1", "fall_db": 20.0},
+    )  # fmt: skip
+    conditions = Conditions(network, [fading], seed=5)
+    agents = Agents(network, counters, conditions, BOOT_NS, port)
     batch = TrafficModel(network, seed=5).records(START_NS, SECOND)
     agents.start()
     try:
         agents.step(START_NS, frozenset({"ams1-fra2"}), batch, counters)
         walked = subprocess.run(
             ["snmpbulkwalk", "-v2c", "-c", COMMUNITY.decode(), "-On", "-OQ", "-Oe",
-             f"127.1.0.1:{port}", "1.3.6.1.2.1"],
+             f"127.1.0.1:{port}", "1.3.6.1"],
             capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
         other = subprocess.run(
@@ -154,7 +160,8 @@ def test_agents_count_what_the_flows_carry(
     finally:
         agents.stop()
     assert other.returncode, "another community is not answered"
-    found = dict(line.split(" = ", 1) for line in walked.stdout.splitlines() if " = " in line)
+    lines = [line for line in walked.stdout.splitlines() if "No more variables" not in line]
+    found = dict(line.split(" = ", 1) for line in lines if " = " in line)
     faces = [face for face in network.file.interface if face.router == "ams1"]
     for face in faces:
         mine = batch["exporter_address_low"] == network.address_low[network.row["ams1"]]
@@ -163,6 +170,15 @@ def test_agents_count_what_the_flows_carry(
         assert int(found[f".1.3.6.1.2.1.31.1.1.1.6.{face.index}"]) == octets
         status = found[f".1.3.6.1.2.1.2.2.1.8.{face.index}"]
         assert status == ("2" if face.link == "ams1-fra2" else "1")
+        light = found.get(f".1.3.6.1.4.1.2636.3.60.1.1.1.1.5.{face.index}")
+        assert (light is None) == (not face.link)
+        if light is not None:
+            assert (int(light) < -1300) == (face.name == "et-0/0/1"), "hundredths of a dBm"
+    storage = [found[f".1.3.6.1.2.1.25.2.3.1.{column}.1"] for column in (3, 4, 5, 6)]
+    assert storage[0] == '"/var"'
+    unit, size, used = map(int, storage[1:])
+    assert unit * size == pytest.approx(64e9, rel=1e-6)
+    assert 0.3 < used / size < 0.65
 
 
 def test_the_alarm_list_follows_the_cut(cut: Fault) -> None:

@@ -1,6 +1,7 @@
 """What the demo carrier's devices measure of themselves: light received at link ends, and how full disks are.
 
-As SNMP polling would say it (profiles optical and host), once a minute; where a fault says so, light fades
+As SNMP polling says it (profiles optical and host), new each minute: simulated days take it as samples, in the
+live demo the agents answer with it (tocsin.demo.snmp_speaker); where a fault says so, light fades
 and a disk fills. Random numbers depend on (seed, time) alone.
 """
 
@@ -67,6 +68,13 @@ class Conditions:
             end = self._ends.index((fault.detail["router"], fault.detail["interface"]))
             power[end] -= fault.detail["fall_db"] * _done(fault, at_ns)
         return power
+
+    def light_of(self, at_ns: int) -> dict[str, dict[str, float]]:
+        """Return the same by router and interface."""
+        made: dict[str, dict[str, float]] = {name: {} for name in self._routers}
+        for (router, face), power in zip(self._ends, self.light(at_ns).tolist(), strict=True):
+            made[router][face] = power
+        return made
 
     def used(self, at_ns: int) -> NDArray[np.float64]:
         """Return how many bytes of each disk are used; what filled one is taken away when that ends."""

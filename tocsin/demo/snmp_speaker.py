@@ -1,6 +1,7 @@
 """SNMP of the demo's routers: traps about links and sessions, and agents whose counters follow the flows.
 
-Source: RFC 3418 (SNMPv2-MIB), RFC 2863 (IF-MIB), RFC 4273 (BGP4-MIB), RFC 3416 section 4.2 (operations).
+Source: RFC 3418 (SNMPv2-MIB), RFC 2863 (IF-MIB), RFC 4273 (BGP4-MIB), RFC 2790 (HOST-RESOURCES-MIB), Juniper's
+JUNIPER-DOM-MIB (light), RFC 3416 section 4.2 (operations).
 """
 
 import bisect
@@ -27,6 +28,7 @@ from telemetry.snmp.message import (
     write_pdu,
     write_varbind,
 )
+from tocsin.demo.conditions import DISK, DISK_BYTES, STEP_NS, Conditions
 from tocsin.demo.happenings import Happening
 from tocsin.demo.network import DemoNetwork
 from tocsin.demo.syslog_lines import session_address
@@ -41,6 +43,9 @@ IF_ENTRY, IF_X_ENTRY, BGP_PEER_ENTRY = (
     "1.3.6.1.2.1.15.3.1",
 )
 SYSTEM = "1.3.6.1.2.1.1"
+STORAGE_ENTRY = "1.3.6.1.2.1.25.2.3.1"
+STORAGE_UNIT = 4096  # octets
+DOM_RECEIVED = "1.3.6.1.4.1.2636.3.60.1.1.1.1.5"  # jnxDomCurrentRxLaserPower, hundredths of a dBm
 SYS_OBJECT_ID = "1.3.6.1.4.1.2636.1.1.1.2.29"  # jnxProductNameMX960
 UP, DOWN = 1, 2
 REPETITIONS_MAX = 50
@@ -124,14 +129,16 @@ class Counters:
 
 
 class Agent:
-    """What one router answers: system, ifTable, ifXTable, as of now."""
+    """What one router answers, as of now: system, ifTable, ifXTable, light of its link ends, its disk."""
 
     def __init__(self, network: DemoNetwork, router: str, counters: Counters) -> None:
         self._row = network.row[router]
         self._counters = counters
         self._faces = [face for face in network.file.interface if face.router == router]
-        self._name = router
+        self.name = router
         self.down: frozenset[str] = frozenset()  # links that are cut
+        self.light_dbm: Mapping[str, float] = {}  # by name of interface
+        self.used_bytes = 0.0
 
     def objects(self, uptime: int) -> dict[Oid, bytes]:
         """Return every object as an element, by its OID."""
@@ -139,10 +146,19 @@ class Agent:
             1: ber.octets(b"Juniper Networks, Inc. mx960, demo carrier"),
             2: ber.oid(SYS_OBJECT_ID),
             3: ber.number(uptime, Tag.TIME_TICKS),
-            5: ber.octets(self._name.encode()),
+            5: ber.octets(self.name.encode()),
         }
         made = {(*_oid(SYSTEM), column, 0): value for column, value in system.items()}
+        disk = {
+            1: ber.number(1), 3: ber.octets(DISK.encode()), 4: ber.number(STORAGE_UNIT),
+            5: ber.number(int(DISK_BYTES) // STORAGE_UNIT),
+            6: ber.number(int(self.used_bytes) // STORAGE_UNIT),
+        }  # fmt: skip
+        made |= {(*_oid(STORAGE_ENTRY), column, 1): value for column, value in disk.items()}
         for face in self._faces:
+            if face.name in self.light_dbm:
+                light = ber.number(round(100 * self.light_dbm[face.name]))
+                made[(*_oid(DOM_RECEIVED), face.index)] = light
             at, status = face.index, DOWN if face.link in self.down and face.link else UP
             name = ber.octets(face.name.encode())
             count = [self._counters.octets, self._counters.packets]
@@ -220,7 +236,15 @@ def _next(name: Oid, objects: Mapping[Oid, bytes], names: Sequence[Oid]) -> tupl
 class Agents:
     """All routers' agents, each on its own address, answering from one thread."""
 
-    def __init__(self, network: DemoNetwork, counters: Counters, boot_ns: int, port: int) -> None:
+    def __init__(
+        self,
+        network: DemoNetwork,
+        counters: Counters,
+        conditions: Conditions,
+        boot_ns: int,
+        port: int,
+    ) -> None:
+        self._conditions = conditions
         self.agents = [Agent(network, name, counters) for name in network.names]
         self._addresses = network.addresses
         self._boot_ns = boot_ns
@@ -244,9 +268,17 @@ class Agents:
         """Let a slice of traffic pass."""
         with self._lock:
             counters.add(batch)
+            if now_ns // STEP_NS != self._now_ns // STEP_NS or not self.agents[0].used_bytes:
+                self._measure(now_ns // STEP_NS * STEP_NS)
             self._now_ns = now_ns
             for agent in self.agents:
                 agent.down = down
+
+    def _measure(self, at_ns: int) -> None:
+        """Let every agent know its light and its disk, new each minute."""
+        light, used = self._conditions.light_of(at_ns), self._conditions.used(at_ns).tolist()
+        for agent, used_bytes in zip(self.agents, used, strict=True):
+            agent.light_dbm, agent.used_bytes = light[agent.name], used_bytes
 
     def _serve(self) -> None:
         while not self._ended:

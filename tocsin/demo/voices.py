@@ -12,6 +12,7 @@ import msgspec
 from telemetry.batch import Batch
 from tocsin.demo.alarm_list import AlarmList, AlarmListServer
 from tocsin.demo.bmp_speaker import SPEAKERS, BmpSpeaker
+from tocsin.demo.conditions import Conditions
 from tocsin.demo.faults import HIJACK
 from tocsin.demo.happenings import UP_AGAIN_NS, Happenings
 from tocsin.demo.network import DemoNetwork
@@ -53,7 +54,8 @@ class Voices:
         self._lines = SyslogLines(network)
         self._traps = TrapSpeaker(network, boot_ns)
         self._counters = Counters(network)
-        self._agents = Agents(network, self._counters, boot_ns, ports.snmp)
+        conditions = Conditions(network, faults, seed=seed)
+        self._agents = Agents(network, self._counters, conditions, boot_ns, ports.snmp)
         self._speakers = [BmpSpeaker(network, name) for name in SPEAKERS]
         self._sessions: dict[str, socket.socket] = {}
         self._down: frozenset[str] = frozenset()
