@@ -1,5 +1,6 @@
 """What the demo's routers say, read by programs that are not ours."""
 
+import asyncio
 import json
 import socket
 import struct
@@ -9,18 +10,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from collectors.snmp.devices import PollOptions
+from collectors.snmp.poll import SnmpPoller
 from tests.support.frames_on_wire import ethernet, ipv4, pcap, udp
+from tests.support.source_world import MemoryNode
 from tocsin.demo.alarm_list import PATH, AlarmList, AlarmListServer
 from tocsin.demo.bmp_speaker import BmpSpeaker
-from tocsin.demo.conditions import Conditions
+from tocsin.demo.conditions import STEP_NS, Conditions
 from tocsin.demo.happenings import SECOND, Happening, Happenings
 from tocsin.demo.network import DemoNetwork, load_demo_network
 from tocsin.demo.settings import free_port
 from tocsin.demo.snmp_speaker import COMMUNITY, Agents, Counters, TrapSpeaker
 from tocsin.demo.syslog_lines import SyslogLines
 from tocsin.demo.traffic import SAMPLING_RATE, Fault, TrafficModel
+from tocsin.testing import make_context
 
 START_NS = 1_790_000_000 * SECOND
 BOOT_NS = START_NS - 1000 * SECOND
@@ -179,6 +185,39 @@ def test_agents_count_what_the_flows_carry(
     unit, size, used = map(int, storage[1:])
     assert unit * size == pytest.approx(64e9, rel=1e-6)
     assert 0.3 < used / size < 0.65
+
+
+def test_polling_makes_the_series_of_simulated_days(network: DemoNetwork, tmp_path: Path) -> None:
+    pytest.importorskip("gufo.snmp")
+    port = free_port(16_361, socket.SOCK_DGRAM, "127.1.0.1")
+    counters, conditions = Counters(network), Conditions(network, [], seed=5)
+    agents = Agents(network, counters, conditions, BOOT_NS, port)
+    community, node = tmp_path / "community", MemoryNode()
+    community.write_bytes(COMMUNITY)
+    options = {
+        "devices": [{"name": "ams1", "address": "127.1.0.1", "port": port}],
+        "credentials": {"default": {"community_file": str(community)}},
+    }
+    context = make_context("sources.poll")
+    poller = SnmpPoller("poll", msgspec.convert(options, PollOptions), context, node, tmp_path)
+    agents.start()
+    try:
+        agents.step(START_NS, frozenset(), TrafficModel(network, seed=5).records(START_NS, SECOND),
+                    counters)  # fmt: skip
+        poller.prepare()
+        asyncio.run(poller.poll(poller.devices[0]))
+        poller.hand_over()
+    finally:
+        agents.stop()
+    polled = {key: value for key, (value, _) in node.values().items()}
+    simulated = conditions.light_of(START_NS // STEP_NS * STEP_NS)["ams1"]
+    for name, power in simulated.items():
+        key = f"entity=ams1,metric=optical_rx_power,interface={name}"
+        assert polled[key] == pytest.approx(power, abs=0.01)
+    assert polled["entity=ams1,metric=storage_size,storage=/var"] == pytest.approx(64e9)
+    assert polled["entity=ams1,metric=storage_used,storage=/var"] == pytest.approx(
+        float(conditions.used(START_NS // STEP_NS * STEP_NS)[network.row["ams1"]]), rel=1e-6
+    )
 
 
 def test_the_alarm_list_follows_the_cut(cut: Fault) -> None:
