@@ -7,10 +7,9 @@ lock. Caps stand in the connection string (design section 7).
 import ctypes
 import json
 import os
-import struct
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import find_spec, module_from_spec, spec_from_loader
@@ -18,14 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
+from history.native import block, type_of
+from history.store import DATABASE
 from telemetry.errors import ConfigError, TransientError
 
-_TYPES = {"i8": "Int64", "u8": "UInt64", "u4": "UInt32", "u2": "UInt16", "u1": "UInt8", "f4": "Float32",
-          "f8": "Float64", "i4": "Int32", "V16": "IPv6"}  # fmt: skip
-_OWN_KEYS = 1 << 9  # of a LowCardinality column: the words stand in the block
-_KEYS_OF_U16 = 1
 # The engine's allocator: few arenas, and what was freed goes back to the system within a second.
 _ALLOCATOR = "narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0"
 # Caps of the engine, each measured in perf/history.py. Idle threads keep a stack and a cache each: a
@@ -43,6 +38,8 @@ _CAPS = (
 class ChdbStore:
     """Opens connections on one folder."""
 
+    database = DATABASE
+
     def __init__(self, path: Path, *, memory_bytes_max: int) -> None:
         self._path = path
         caps = (*_CAPS, ("max_server_memory_usage", memory_bytes_max))
@@ -59,9 +56,12 @@ class ChdbStore:
         except RuntimeError as error:
             raise ConfigError(
                 f"history in {self._path} cannot be opened: {_short(error)}; another process may use "
-                f"it: ask the running Tocsin through its API"
+                "it: ask the running Tocsin through its API"
             ) from error
         made = ChdbConnection(raw, self._path)
+        if not read_only:
+            made.run(f"create database if not exists {DATABASE}")
+        made.run(f"use {DATABASE}")
         if read_only:
             made.run("set max_threads = 1")
             made.run(f"set max_execution_time = {seconds_max}")
@@ -130,13 +130,14 @@ class ChdbConnection:
         Columns are numpy arrays or lists of texts; an array named in `words` holds places in that
         list of texts, which the engine looks up: no text is written per row.
         """
-        count = len(next(iter(columns.values())))
-        if not count:
+        if not len(next(iter(columns.values()))):
             return
+        words = words or {}
+        types = {name: type_of(column, coded=name in words) for name, column in columns.items()}
         with tempfile.NamedTemporaryFile(
             dir=self._scratch, prefix="tocsin-", suffix=".bin"
         ) as file:
-            for part in _native(columns, count, words or {}):
+            for part in block(columns, types, words):
                 file.write(part)
             file.flush()
             names = ", ".join(columns)
@@ -146,6 +147,20 @@ class ChdbConnection:
                 "CSV",
                 None,
             )
+
+    def insert_rows_of(
+        self, table: str, query: str, values: Mapping[str, Any], *, token: str
+    ) -> None:
+        """Insert what a query returns under a token."""
+        self._query(
+            f"insert into {table} settings insert_deduplication_token = '{token}' {query}",
+            "CSV",
+            values,
+        )
+
+    def define(self, statement: str) -> None:
+        """Run a statement of the DDL."""
+        self.run(statement)
 
     def close(self) -> None:
         """Close the connection."""
@@ -158,44 +173,6 @@ class ChdbConnection:
             raise TransientError(_short(error)) from error
         data: bytes = result.bytes() if result is not None else b""
         return data
-
-
-def _native(
-    columns: Mapping[str, Any], count: int, words: Mapping[str, Sequence[str]]
-) -> Iterator[bytes]:
-    """Yield one block in ClickHouse's Native format: columns as they lie in memory.
-
-    A third of the CPU that rows in RowBinary cost. Source: ClickHouse docs, "Native" and
-    "LowCardinality" (SerializationLowCardinality.cpp: version 1, keys of the block itself).
-    """
-    yield _length(len(columns)) + _length(count)
-    for name, column in columns.items():
-        if name in words:
-            yield _text(name) + _text("LowCardinality(String)")
-            yield struct.pack("<QQQ", 1, _OWN_KEYS | _KEYS_OF_U16, len(words[name]))
-            yield b"".join(map(_text, words[name])) + struct.pack("<Q", count)
-            yield np.ascontiguousarray(column, "<u2").tobytes()
-        elif isinstance(column, np.ndarray):
-            yield _text(name) + _text(_TYPES[column.dtype.str[1:]])
-            yield np.ascontiguousarray(column, column.dtype.newbyteorder("<")).tobytes()
-        else:
-            yield _text(name) + _text("String")
-            yield b"".join(map(_text, column))
-
-
-def _length(number: int) -> bytes:
-    """Return a number as LEB128."""
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _text(text: object) -> bytes:
-    data = str(text).encode()
-    return _length(len(data)) + data
 
 
 def _short(error: Exception) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from history.flow_spool import read_spooled, spooled
-from history.store import DATABASE, Connection
+from history.store import Connection
 from runtime.component import Context
 from telemetry.batch import Batch
 from telemetry.errors import DecodeError
@@ -25,10 +25,8 @@ ADDRESSES = {
     "destination_address": "destination",
     "next_hop_address": "next_hop",
 }
-COUNT_FILE = f"select count() as rows from {DATABASE}.flows where file = {{file:UInt64}}"
-DELETE_FILE = (
-    f"alter table {DATABASE}.flows delete where file = {{file:UInt64}} settings mutations_sync = 2"
-)
+COUNT_FILE = "select count() as rows from flows where file = {file:UInt64}"
+DELETE_FILE = "alter table flows delete where file = {file:UInt64} settings mutations_sync = 2"
 
 
 class FlowLoader:
@@ -78,7 +76,7 @@ class FlowLoader:
         columns = _columns(number, batches)
         # The time is in the token: rows that were deleted above must not be taken for a repeat.
         mark = self._context.clock.now_ns() if doubted else 0
-        self._db.insert(f"{DATABASE}.flows", columns, token=f"flows-{number}-{rows}-{mark:x}")
+        self._db.insert("flows", columns, token=f"flows-{number}-{rows}-{mark:x}")
         self._rows.add(amount=rows)
 
 

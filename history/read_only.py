@@ -107,7 +107,7 @@ def read_only(sql: str) -> Statement:
     if not opener.is_word(*OPENERS):
         raise _refused(
             f"{opener.text[:40]!r} cannot be used here; the history is read with SELECT, WITH, "
-            f"SHOW, DESCRIBE, EXISTS or EXPLAIN"
+            "SHOW, DESCRIBE, EXISTS or EXPLAIN"
         )
     _refuse_reach([tokens[i] for i in solid])
     solid = _without_settings(tokens, solid)

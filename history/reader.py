@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from history.read_only import check_format, read_only
-from history.store import DATABASE, Connection
+from history.store import Connection
 from history.writer import ABSOLUTE, PERIODS, SECOND_NS
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError, TransientError
@@ -37,13 +37,13 @@ LINES_TRIED = 8  # series of an entity that are looked at for one
 VECTOR_CELLS_MAX = 1_000_000  # points that one call of `vectors` reads
 
 TICKS_OF_VIEW = (
-    f"select tick_end_ns, any(tick_seconds) as seconds, uniqExact(series_id) as rows"
-    f" from {DATABASE}.frames where view = {{view:String}}"
+    "select tick_end_ns, any(tick_seconds) as seconds, uniqExact(series_id) as rows"
+    " from frames where view = {view:String}"
     " and tick_end_ns > {start:Int64} and tick_end_ns < {end:Int64} + toInt64(tick_seconds * 1e9)"
     " group by tick_end_ns order by tick_end_ns"
 )
 MEASURES_OF_TICK = (
-    f"select distinct measure from {DATABASE}.frames"
+    "select distinct measure from frames"
     " where view = {view:String} and tick_end_ns = {tick:Int64} order by measure"
 )
 
@@ -88,7 +88,7 @@ def parse_match(text: str) -> Match:
         if name not in ("view", "entity", "measure") or not value:
             raise ConfigError(
                 f"series {text!r}: {part!r} is not view=, entity= or measure=; "
-                f"for example view=interface,entity=ams1*,measure=octets"
+                "for example view=interface,entity=ams1*,measure=octets"
             )
         fields[name] = value
     return Match(**fields)
@@ -139,12 +139,12 @@ class HistoryReader:
         raw = 0 if period else 1
         chosen = ", ".join(f"{AGGREGATES[name][1 - raw]} as {name}" for name in aggregates)
         if period:
-            source, time = f"{DATABASE}.rollups as t final", "bucket"
+            source, time = "rollups as t final", "bucket"
             where = (
                 "period = {period:UInt32} and bucket >= {since:Int64} and bucket < {until:Int64}"
             )
         else:
-            source, time = f"{DATABASE}.frames as t", "intDiv(tick_end_ns - 1, 1000000000)"
+            source, time = "frames as t", "intDiv(tick_end_ns - 1, 1000000000)"
             where = "tick_end_ns > {since:Int64} * 1000000000 and tick_end_ns <= {until:Int64} * 1000000000"
         values: dict[str, Any] = {
             "since": since_ns // 10**9, "until": -(-until_ns // 10**9), "period": period,
@@ -158,13 +158,13 @@ class HistoryReader:
             conditions.append("measure = {measure:String}")
         if wanted.entity:
             conditions.append(
-                f"series_id in (select series_id from {DATABASE}.series where entity like {{entity:String}})"
+                "series_id in (select series_id from series where entity like {entity:String})"
             )
         return step, self._db.rows(
             f"select * from (select intDiv({time}, {{step:UInt32}}) * {{step:UInt32}} as time_s,"
             f" view, measure, series_id, {chosen} from {source} where {' and '.join(conditions)}"
             " group by time_s, view, measure, series_id) as p"
-            f" left join (select series_id, any(entity) as entity, any(key) as key from {DATABASE}.series"
+            " left join (select series_id, any(entity) as entity, any(key) as key from series"
             " group by series_id) as s using series_id"
             " order by time_s, view, measure, series_id limit {limit:UInt32}",
             values,
@@ -181,7 +181,7 @@ class HistoryReader:
         chosen = "k.series_id in {series:Array(UInt64)}" if series else "k.entity = {entity:String}"
         named = self._db.rows(
             "select view, series_id, any(k.entity) as entity, any(k.unit) as unit"
-            f" from {DATABASE}.series as k where {chosen} group by view, series_id"
+            f" from series as k where {chosen} group by view, series_id"
             f" order by view, series_id limit {LINES_TRIED}",
             {"series": list(series), "entity": entity},
         )
@@ -198,7 +198,7 @@ class HistoryReader:
 
     def _line(self, name: dict[str, Any], ask: dict[str, Any], measure: str) -> Line | None:
         where = (
-            f" from {DATABASE}.frames where view = {{view:String}} and series_id = {{id:UInt64}}"
+            " from frames where view = {view:String} and series_id = {id:UInt64}"
             " and tick_end_ns > {since:Int64} and tick_end_ns <= {until:Int64}"
         )
         found = self._db.rows(
@@ -285,7 +285,7 @@ class HistoryReader:
         )
         data = self._db.text(
             "select series_id, any(tick_seconds), max(flags), max(lost_share)"
-            f"{chosen} from {DATABASE}.frames"
+            f"{chosen} from frames"
             " where view = {view:String} and tick_end_ns = {tick:Int64}"
             " group by series_id order by series_id",
             "RowBinary",
@@ -297,7 +297,7 @@ class HistoryReader:
         if len(table) != rows:
             raise TransientError(
                 f"tick {end_ns} of view {view} has {rows} rows, {len(table)} were answered;"
-                f" raise history.query_rows_max"
+                " raise history.query_rows_max"
             )
         seconds = table["tick_seconds"].astype(np.float64)
         columns: dict[str, NDArray[Any]] = {
@@ -322,9 +322,9 @@ class HistoryReader:
         ticks = within.replace("{last}", "intDiv(tick_end_ns - 1, 1000000000) <")
         rolled = within.replace("{last}", "bucket <")
         (found,) = self._db.rows(
-            f"select (select count() from {DATABASE}.rollups where period = {PERIODS[0]}"
+            f"select (select count() from rollups where period = {PERIODS[0]}"
             f" and bucket >= {rolled}) as minutes,"
-            f" (select count() from (select distinct view from {DATABASE}.frames"
+            " (select count() from (select distinct view from frames"
             f" where tick_seconds >= {PERIODS[0]} and intDiv(tick_end_ns - 1, 1000000000) >= {ticks}))"
             " as others",
             {"since": since_ns // 10**9, "until": -(-until_ns // 10**9), "view": view},
@@ -338,13 +338,12 @@ class HistoryReader:
         """
         statement = read_only(text)
         form = statement.form or check_format(form)
-        self._db.run(f"use {DATABASE}")
         return form, self._db.text(statement.sql, form)
 
     def digest(self, *, since_ns: int = 0, limit: int = 500) -> list[dict[str, Any]]:
         """Return the digest since a time, newest hour first."""
         return self._db.rows(
-            f"select * from {DATABASE}.digest where hour >= toDateTime({{since:Int64}}, 'UTC')"
+            "select * from digest where hour >= toDateTime({since:Int64}, 'UTC')"
             " order by hour desc, findings desc limit {limit:UInt32}",
             {"since": since_ns // 10**9 // 3600 * 3600, "limit": limit},
         )
@@ -352,7 +351,7 @@ class HistoryReader:
     def alarms(self, *, since_ns: int, limit: int = 1000) -> list[dict[str, Any]]:
         """Return alarm changes since a time, newest first."""
         return self._db.rows(
-            f"select * from {DATABASE}.alarms final where changed_ns >= {{since:Int64}}"
+            "select * from alarms final where changed_ns >= {since:Int64}"
             " order by changed_ns desc limit {limit:UInt32}",
             {"since": since_ns, "limit": limit},
         )
@@ -360,7 +359,7 @@ class HistoryReader:
     def alarm_load(self, *, since_ns: int, limit: int = 500_000) -> list[dict[str, Any]]:
         """Return what alarm-load figures need of alarm changes since a time, oldest first."""
         return self._db.rows(
-            f"select {', '.join(LOAD_COLUMNS)} from {DATABASE}.alarms final"
+            f"select {', '.join(LOAD_COLUMNS)} from alarms final"
             " where changed_ns >= {since:Int64} order by changed_ns limit {limit:UInt32}",
             {"since": since_ns, "limit": limit},
         )
@@ -368,7 +367,7 @@ class HistoryReader:
     def alarm_changes(self, alarm_id: int, *, limit: int = 1000) -> list[dict[str, Any]]:
         """Return the changes of one alarm, newest first."""
         return self._db.rows(
-            f"select * from {DATABASE}.alarms final where alarm_id = {{id:UInt64}}"
+            "select * from alarms final where alarm_id = {id:UInt64}"
             " order by changed_ns desc limit {limit:UInt32}",
             {"id": alarm_id, "limit": limit},
         )
@@ -376,7 +375,7 @@ class HistoryReader:
     def incident(self, number: int) -> dict[str, Any] | None:
         """Return an incident as it stands, None where the history has none of this number."""
         found = self._db.rows(
-            f"select * from {DATABASE}.incidents where incident_id = {{id:UInt64}}"
+            "select * from incidents where incident_id = {id:UInt64}"
             " order by changed_ns desc limit 1",
             {"id": number},
         )
@@ -385,7 +384,7 @@ class HistoryReader:
     def incidents(self, *, since_ns: int, limit: int = 1000) -> list[dict[str, Any]]:
         """Return incidents that changed since a time, each as it stands, newest first."""
         return self._db.rows(
-            f"select * from {DATABASE}.incidents where changed_ns >= {{since:Int64}}"
+            "select * from incidents where changed_ns >= {since:Int64}"
             " order by changed_ns desc limit 1 by incident_id limit {limit:UInt32}",
             {"since": since_ns, "limit": limit},
         )

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from history.config import HistorySettings
-from history.store import DATABASE, Connection
+from history.store import Connection
 
 PARTS = (
     "select table, partition, sum(bytes_on_disk) as size from system.parts"
-    f" where database = '{DATABASE}' and active group by table, partition order by table, partition"
+    " where database = currentDatabase() and active group by table, partition order by table, partition"
 )
 DAILY = ("frames", "anomalies")
 EVENTS = ("logs", "routes")
@@ -50,7 +50,7 @@ class Retention:
             gone.append(part)
             total -= part.size
         for part in gone:
-            self._db.run(f"alter table {DATABASE}.{part.table} drop partition {part.partition}")
+            self._db.run(f"alter table {part.table} drop partition {part.partition}")
         return [f"{part.table} {part.partition}" for part in gone]
 
     def _days(self, part: _Part) -> int:

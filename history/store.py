@@ -34,30 +34,52 @@ class Connection(Protocol):
         """Insert columns as one block; the same token twice inserts once."""
         ...
 
+    def insert_rows_of(
+        self, table: str, query: str, values: Mapping[str, Any], *, token: str
+    ) -> None:
+        """Insert what a query returns; the same token twice inserts once."""
+        ...
+
+    def define(self, statement: str) -> None:
+        """Run a statement of the DDL, in the form that this database knows."""
+        ...
+
     def close(self) -> None:
         """Close it."""
         ...
 
 
+class Store(Protocol):
+    """Opens connections, each on our database, which is made where it is not there yet."""
+
+    @property
+    def database(self) -> str:
+        """Its name."""
+        ...
+
+    def connect(
+        self, *, read_only: bool = False, seconds_max: int = 0, rows_max: int = 0
+    ) -> Connection:
+        """Return a connection; a read-only one has limits and can reach no file."""
+        ...
+
+
 def migrate(connection: Connection) -> int:
     """Bring the tables up to date, forward only; return the version reached."""
-    connection.run(f"create database if not exists {DATABASE}")
-    connection.run(
-        f"create table if not exists {DATABASE}.migrations (version UInt32, name String)"
+    connection.define(
+        "create table if not exists migrations (version UInt32, name String)"
         " engine = MergeTree order by version settings fsync_after_insert = 1"
     )
-    done = {
-        int(row["version"]) for row in connection.rows(f"select version from {DATABASE}.migrations")
-    }
+    done = {int(row["version"]) for row in connection.rows("select version from migrations")}
     version = max(done, default=0)
     for path in sorted(DDL.glob("[0-9]*.sql")):
         number = int(path.name.split("_")[0])
         if number in done:
             continue
         for statement in statements(path.read_text("utf-8")):
-            connection.run(statement)
+            connection.define(statement)
         connection.run(
-            f"insert into {DATABASE}.migrations select {{version:UInt32}}, {{name:String}}",
+            "insert into migrations select {version:UInt32}, {name:String}",
             {"version": number, "name": path.name},
         )
         version = number
@@ -65,16 +87,13 @@ def migrate(connection: Connection) -> int:
 
 
 def statements(text: str) -> list[str]:
-    """Return the statements of a DDL file, tables named within our database, safe to repeat."""
+    """Return the statements of a DDL file, safe to repeat."""
     lines = [line for line in text.splitlines() if not line.strip().startswith("--")]
     made = []
     for part in "\n".join(lines).split(";"):
         statement = part.strip()
         for kind in ("table", "view"):
-            statement = statement.replace(
-                f"create {kind} ", f"create {kind} if not exists {DATABASE}.", 1
-            )
-        statement = statement.replace("from anomalies ", f"from {DATABASE}.anomalies ")
+            statement = statement.replace(f"create {kind} ", f"create {kind} if not exists ", 1)
         if statement:
             made.append(statement)
     return made

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from history.store import DATABASE, Connection
+from history.store import Connection
 from runtime.component import Context
 from telemetry.batch import Batch
 from telemetry.schema import Kind
@@ -58,38 +58,38 @@ ROLLUP_SPAN_SECONDS = 3_600
 WHAT_IS_THERE = (
     "select view, max(closed_ns) as newest, min(tick_end_ns) as oldest,"
     " argMax(tick_seconds, closed_ns) as seconds, argMax(closed_ns - tick_end_ns, closed_ns) as"
-    f" lateness from {DATABASE}.frames group by view order by view"
+    " lateness from frames group by view order by view"
 )
 ONE_TICK = "closed_ns = {tick:Int64} and intDiv(tick_end_ns - 1, 86400000000000) = {day:Int64}"
-COUNT_TICK = f"select count() as rows from {DATABASE}.frames where {ONE_TICK}"
-DELETE_TICK = f"alter table {DATABASE}.frames delete where {ONE_TICK} settings mutations_sync = 2"
+COUNT_TICK = f"select count() as rows from frames where {ONE_TICK}"
+DELETE_TICK = f"alter table frames delete where {ONE_TICK} settings mutations_sync = 2"
 OF_VIEWS = "position({views:String}, concat(',', view, ',')) > 0"
 NEWEST_BUCKETS = (
-    f"select period, max(bucket) as bucket from {DATABASE}.rollups where {OF_VIEWS} group by period"
+    f"select period, max(bucket) as bucket from rollups where {OF_VIEWS} group by period"
 )
 COUNT_SPAN = (
-    f"select count() as rows from {DATABASE}.frames"
+    "select count() as rows from frames"
     " where tick_end_ns > {first:Int64} * 1000000000 and tick_end_ns <= {last:Int64} * 1000000000"
     f" and {OF_VIEWS}"
 )
 COUNT_ROLLED = (
-    f"select (select count() from {DATABASE}.rollups where period = {{period:UInt32}}"
+    f"select (select count() from rollups where period = {{period:UInt32}}"
     f"  and bucket >= {{first:Int64}} and bucket < {{last:Int64}} and {OF_VIEWS}) as there,"
     " (select count() from (select distinct intDiv(tick_end_ns - 1, 1000000000 * {period:Int64}),"
-    f"  view, measure, series_id from {DATABASE}.frames"
+    "  view, measure, series_id from frames"
     "  where tick_end_ns > {first:Int64} * 1000000000"
     f"  and tick_end_ns <= {{last:Int64}} * 1000000000 and {OF_VIEWS})) as wanted"
 )
 DELETE_ROLLED = (
-    f"alter table {DATABASE}.rollups delete where period = {{period:UInt32}}"
+    f"alter table rollups delete where period = {{period:UInt32}}"
     f" and bucket >= {{first:Int64}} and bucket < {{last:Int64}} and {OF_VIEWS}"
     " settings mutations_sync = 2"
 )
 ROLL_UP = (
-    " select {period:UInt32}, intDiv(tick_end_ns - 1, 1000000000 * {period:Int64})"
+    "select {period:UInt32}, intDiv(tick_end_ns - 1, 1000000000 * {period:Int64})"
     " * {period:Int64} as bucket_start, view, measure, series_id, count(), sum(value),"
     " sum(value * value), min(value), max(value), argMax(value, tick_end_ns),"
-    f" quantileExact(0.95)(value), 0 from {DATABASE}.frames"
+    " quantileExact(0.95)(value), 0 from frames"
     " where tick_end_ns > {first:Int64} * 1000000000 and tick_end_ns <= {last:Int64} * 1000000000"
     f" and {OF_VIEWS} and series_id % {{pieces:UInt64}} = {{piece:UInt64}}"
     " group by view, measure, series_id, bucket_start"
@@ -269,7 +269,7 @@ class HistoryWriter:
         """Insert what waits, then roll up every bucket that is over. Raises TransientError."""
         while self._rows_beside:
             table, token, columns = self._rows_beside[0]
-            self._db.insert(f"{DATABASE}.{table}", columns, token=token)
+            self._db.insert(f"{table}", columns, token=token)
             self._rows_beside.popleft()
             self.waiting_rows -= _count(columns)
             self._rows.add(table, _count(columns))
@@ -301,7 +301,7 @@ class HistoryWriter:
         rows = sum(tick.rows for tick in group)
         for start in range(0, rows, ROWS_PER_INSERT):
             self._db.insert(
-                f"{DATABASE}.frames",
+                "frames",
                 {name: column[start : start + ROWS_PER_INSERT] for name, column in columns.items()},
                 token=f"frames-{group[0].closed_ns}-{group[-1].closed_ns}-{group[0].day}-{rows}-{start}"
                 f"-{self._run}",
@@ -385,11 +385,12 @@ class HistoryWriter:
             return
         pieces = -(-rows // ROLLUP_ROWS_READ)
         for piece in range(pieces):
-            self._db.run(
-                f"insert into {DATABASE}.rollups settings insert_deduplication_token ="
-                f" 'rollups-{cadence.tick_seconds:g}-{cadence.lateness_ns}-{period}-{first}-{last}-"
-                f"{piece}of{pieces}-{self._run}'{ROLL_UP}",
+            self._db.insert_rows_of(
+                "rollups",
+                ROLL_UP,
                 {"period": period, **span, "pieces": pieces, "piece": piece},
+                token=f"rollups-{cadence.tick_seconds:g}-{cadence.lateness_ns}-{period}-{first}-{last}"
+                f"-{piece}of{pieces}-{self._run}",
             )
         self._buckets.add(str(period), (last - first) // period)
 

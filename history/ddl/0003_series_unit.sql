@@ -1,2 +1,2 @@
 -- What the values of a series are counted in, where it has one measure.
-alter table tocsin.series add column if not exists unit String default '';
+alter table series add column if not exists unit String default '';

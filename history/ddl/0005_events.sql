@@ -1,5 +1,5 @@
 -- When a tick closed: its end and the lateness of its view. Ticks are stored in this order.
-alter table tocsin.frames add column if not exists closed_ns Int64 default tick_end_ns codec(Delta, ZSTD(1));
+alter table frames add column if not exists closed_ns Int64 default tick_end_ns codec(Delta, ZSTD(1));
 
 -- Log records as they came.
 create table logs (
