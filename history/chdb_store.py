@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from history.native import block, type_of
-from history.store import DATABASE
+from history.store import DATABASE, said_by
 from telemetry.errors import ConfigError, TransientError
 
 # The engine's allocator: few arenas, and what was freed goes back to the system within a second.
@@ -55,7 +55,7 @@ class ChdbStore:
             raw = engine.connect(self._target)
         except RuntimeError as error:
             raise ConfigError(
-                f"history in {self._path} cannot be opened: {_short(error)}; another process may use "
+                f"history in {self._path} cannot be opened: {said_by(error)}; another process may use "
                 "it: ask the running Tocsin through its API"
             ) from error
         made = ChdbConnection(raw, self._path)
@@ -170,11 +170,6 @@ class ChdbConnection:
         try:
             result = self._raw.query(sql, form, params=dict(values or {}))
         except RuntimeError as error:
-            raise TransientError(_short(error)) from error
+            raise TransientError(said_by(error)) from error
         data: bytes = result.bytes() if result is not None else b""
         return data
-
-
-def _short(error: Exception) -> str:
-    text = str(error).split("(version")[0].strip()
-    return text.removeprefix("Code: ").split("DB::Exception: ", 1)[-1].strip(" .")

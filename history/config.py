@@ -1,11 +1,37 @@
 """Settings of the history."""
 
-from runtime.settings import PositiveInt, Settings
+from typing import Annotated, Literal
+
+import msgspec
+
+from runtime.settings import Port, PositiveFloat, PositiveInt, Settings
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Server = Annotated[str, msgspec.Meta(pattern=r"^[^\s,/@]+:[0-9]+$")]
+
+
+class ServerSettings(Settings, frozen=True, kw_only=True):
+    """`[history.clickhouse]`: the servers of `store = "clickhouse"`"""
+
+    # host:port of the native protocol; the first that answers is taken
+    servers: Annotated[tuple[Server, ...], msgspec.Meta(min_length=1)] = ("127.0.0.1:9000",)
+    cluster: str = ""  # as the servers name it: tables are replicated; needed for several servers
+    database: Name = "tocsin"  # made where it is not there
+    user: str = "default"
+    password_file: str = ""  # its content is the password
+    tls: bool = False  # the servers' ports are then 9440 and 8443, as a rule
+    ca_file: str = ""  # trusted instead of the system's authorities
+    compression: Literal["lz4", "none"] = "lz4"
+    http_port: Port = 0  # makes the formats of SQL clients; 0 = 8123, with tls 8443
+    connect_seconds: PositiveFloat = 5.0
+    answer_seconds: PositiveFloat = 60.0
 
 
 class HistorySettings(Settings, frozen=True, kw_only=True):
     """`[history]`"""
 
+    store: Literal["chdb", "clickhouse"] = "chdb"  # in our own process, or on servers
+    clickhouse: ServerSettings = ServerSettings()
     memory_bytes_max: PositiveInt = 400 * 1024**2  # of the embedded engine
     frames_days: PositiveInt = 7  # ticks as they closed
     rollup_minute_days: PositiveInt = 35  # minutes of series

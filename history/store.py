@@ -1,5 +1,6 @@
 """What the history needs of a database: statements, rows in, rows out. ClickHouse dialect only."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,3 +98,9 @@ def statements(text: str) -> list[str]:
         if statement:
             made.append(statement)
     return made
+
+
+def said_by(error: Exception) -> str:
+    """Return the engine's sentence without its code, version and stack."""
+    text = re.split(r"\(version|,? ?Stack trace:", str(error))[0].strip()
+    return text.removeprefix("Code: ").split("DB::Exception: ", 1)[-1].strip(" .,")
