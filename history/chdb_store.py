@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from history.native import block, type_of
-from history.store import DATABASE, said_by
+from history.store import DATABASE, parameter, said_by
 from telemetry.errors import ConfigError, TransientError
 
 # The engine's allocator: few arenas, and what was freed goes back to the system within a second.
@@ -69,6 +69,10 @@ class ChdbStore:
             made.run("set result_overflow_mode = 'break'")
             made.run("set readonly = 1")
         return made
+
+    def look(self) -> str:
+        """Say where it is."""
+        return f"chDB in {self._path}"
 
 
 @cache
@@ -167,8 +171,9 @@ class ChdbConnection:
         self._raw.close()
 
     def _query(self, sql: str, form: str, values: Mapping[str, Any] | None) -> bytes:
+        bound = {name: parameter(value) for name, value in (values or {}).items()}
         try:
-            result = self._raw.query(sql, form, params=dict(values or {}))
+            result = self._raw.query(sql, form, params=bound)
         except RuntimeError as error:
             raise TransientError(said_by(error)) from error
         data: bytes = result.bytes() if result is not None else b""

@@ -15,7 +15,9 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
 
     # host:port of the native protocol; the first that answers is taken
     servers: Annotated[tuple[Server, ...], msgspec.Meta(min_length=1)] = ("127.0.0.1:9000",)
-    cluster: str = ""  # as the servers name it: tables are replicated; needed for several servers
+    cluster: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]*$")] = (
+        ""  # as the servers name it: tables are replicated; needed for several servers
+    )
     database: Name = "tocsin"  # made where it is not there
     user: str = "default"
     password_file: str = ""  # its content is the password

@@ -19,7 +19,7 @@ from runtime.journal import Cursor, JournalReader
 from telemetry.errors import DecodeError, TocsinError, TransientError
 
 IDLE_SECONDS = 0.1
-RETRY_SECONDS = 1.0
+RETRY_SECONDS, RETRY_SECONDS_MAX = 1.0, 30.0
 BLOCKS_PER_TURN = 32
 TRIM_EVERY_NS = 3_600 * 10**9
 
@@ -46,17 +46,28 @@ class HistoryFeeder:
         self._thread: threading.Thread | None = None
         self._ticks = WholeTicks()
         self._trouble = ""
+        self._begun = False
         self._trim_due_ns = 0
         self._gaps = context.metrics.counter(
             "history_gap_blocks_total", "journal blocks that were gone before they were stored"
         )
+        self._refused = context.metrics.counter(
+            "history_refusals_total",
+            "times that the store was away or refused, and was asked again",
+        )
+        self._still = context.metrics.gauge(
+            "history_stands_still", "1 while the store takes nothing; the journal keeps it"
+        )
 
     def start(self) -> None:
-        """Find the place to go on from and start the thread."""
+        """Find the place to go on from and start the thread, which waits for a store that is away."""
         self._cursor.load()
         self._cursor.commit(self._cursor.next_sequence)  # from now on the node keeps what we need
         self._reader = JournalReader(self._folder, next_sequence=self._cursor.next_sequence)
-        self._writer.start()
+        try:
+            self._begin()
+        except TocsinError as error:
+            self._say(error)
         self._thread = threading.Thread(target=self._work, name="history")
         self._thread.start()
 
@@ -81,18 +92,28 @@ class HistoryFeeder:
         """The journal block that comes next."""
         return self._cursor.next_sequence
 
+    def _begin(self) -> None:
+        self._writer.start()
+        self._begun = True
+
     def _work(self) -> None:
+        wait_seconds = RETRY_SECONDS
         while not self._ended.is_set():
             try:
+                if not self._begun:
+                    self._begin()
                 moved = self.step()
             except TocsinError as error:
-                self._say(f"the history stands still: {error}")
-                self._ended.wait(RETRY_SECONDS)
+                self._say(error)
+                self._refused.add()
+                self._ended.wait(wait_seconds)
+                wait_seconds = min(wait_seconds * 2, RETRY_SECONDS_MAX)
                 continue
             except Exception:  # the edge of a thread: say it, and let the API tell
                 self._context.log.exception("history_thread_failed")
                 self._trouble = "the history's thread failed; restart the desk, and see its log"
                 return
+            wait_seconds = RETRY_SECONDS
             if not moved:
                 self._ended.wait(IDLE_SECONDS)
 
@@ -108,6 +129,7 @@ class HistoryFeeder:
             if self._trouble:
                 self._context.log.info("history_goes_on")
                 self._trouble = ""
+                self._still.array[0] = 0
         if self._flows is not None:
             blocks += self._flows.step()
         now_ns = self._context.clock.now_ns()
@@ -145,7 +167,9 @@ class HistoryFeeder:
             taken += 1
         return taken
 
-    def _say(self, sentence: str) -> None:
+    def _say(self, error: TocsinError) -> None:
+        sentence = f"the history stands still: {error}"
+        self._still.array[0] = 1
         if sentence != self._trouble:
             self._context.log.error("history_stands_still error=%s", sentence)
         self._trouble = sentence

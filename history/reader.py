@@ -16,8 +16,7 @@ from telemetry.errors import ConfigError, TransientError
 from telemetry.schema import plain
 from telemetry.schemas import FRAME
 
-# aggregate: (over ticks, over rollups). Columns carry their table's name, because an alias such as
-# `min` would else be taken for the column. p95 over several buckets is the highest of theirs: exact
+# aggregate: (over ticks, over rollups). p95 over several buckets is the highest of theirs: exact
 # where the step is a rollup's period, an upper bound where it is longer.
 AGGREGATES = {
     "avg": ("avg(t.value)", "sum(t.sum) / sum(t.count)"),
@@ -137,7 +136,10 @@ class HistoryReader:
         if period and not step_seconds:
             step = step // period * period
         raw = 0 if period else 1
-        chosen = ", ".join(f"{AGGREGATES[name][1 - raw]} as {name}" for name in aggregates)
+        made = "".join(
+            f", {AGGREGATES[name][1 - raw]} as a{i}" for i, name in enumerate(aggregates)
+        )
+        chosen = "".join(f", a{i} as {name}" for i, name in enumerate(aggregates))
         if period:
             source, time = "rollups as t final", "bucket"
             where = (
@@ -161,8 +163,9 @@ class HistoryReader:
                 "series_id in (select series_id from series where entity like {entity:String})"
             )
         return step, self._db.rows(
-            f"select * from (select intDiv({time}, {{step:UInt32}}) * {{step:UInt32}} as time_s,"
-            f" view, measure, series_id, {chosen} from {source} where {' and '.join(conditions)}"
+            f"select time_s, view, measure, series_id{chosen}, entity, key"
+            f" from (select intDiv({time}, {{step:UInt32}}) * {{step:UInt32}} as time_s,"
+            f" view, measure, series_id{made} from {source} where {' and '.join(conditions)}"
             " group by time_s, view, measure, series_id) as p"
             " left join (select series_id, any(entity) as entity, any(key) as key from series"
             " group by series_id) as s using series_id"
@@ -178,9 +181,11 @@ class HistoryReader:
         The measure asked for counts, else one that has a band; at most LINE_POINTS points, each the
         mean of its ticks. None where ticks of none of them are stored.
         """
-        chosen = "k.series_id in {series:Array(UInt64)}" if series else "k.entity = {entity:String}"
+        chosen = (
+            "has({series:Array(UInt64)}, k.series_id)" if series else "k.entity = {entity:String}"
+        )
         named = self._db.rows(
-            "select view, series_id, any(k.entity) as entity, any(k.unit) as unit"
+            "select view, series_id, any(k.entity) as told, any(k.unit) as counted_in"
             f" from series as k where {chosen} group by view, series_id"
             f" order by view, series_id limit {LINES_TRIED}",
             {"series": list(series), "entity": entity},
@@ -202,9 +207,9 @@ class HistoryReader:
             " and tick_end_ns > {since:Int64} and tick_end_ns <= {until:Int64}"
         )
         found = self._db.rows(
-            "select measure, countIf(upper > lower) as banded, min(tick_end_ns) as first,"
-            f" max(tick_end_ns) as last{where} group by measure"
-            " order by measure = {measure:String} desc, banded desc, measure limit 1",
+            "select measure, measure = {measure:String} as asked, countIf(upper > lower) as banded,"
+            f" min(tick_end_ns) as first, max(tick_end_ns) as last{where} group by measure"
+            " order by asked desc, banded desc, measure limit 1",
             ask | {"measure": measure},
         )
         if not found:
@@ -218,7 +223,7 @@ class HistoryReader:
             ask | {"measure": one["measure"], "step": step},
         )
         return Line(
-            str(name["entity"]), str(name["view"]), str(one["measure"]), str(name["unit"]),
+            str(name["told"]), str(name["view"]), str(one["measure"]), str(name["counted_in"]),
             [int(row["at"]) for row in rows],
             *([_number(row[name]) for row in rows] for name in ("mean", "low", "high")),
         )  # fmt: skip

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from telemetry.errors import ConfigError
+from telemetry.errors import TransientError
 
 OLDEST = (18, 16)  # runs all tests in the plain form
 # What the whole form needs of a server: since when there is such a thing, and what holds without it.
@@ -81,11 +81,14 @@ def plain_statement(sql: str, values: Mapping[str, Any]) -> str:
     """Return a statement in the plain form: values written in, deletes without their settings."""
     if sql.startswith("alter table "):
         sql = _SETTINGS.sub("", sql)
-    return _PARAMETER.sub(lambda found: _literal(found[2], values[found[1]]), sql)
+    try:
+        return _PARAMETER.sub(lambda found: _literal(found[2], values[found[1]]), sql)
+    except KeyError as error:
+        raise TransientError(f"parameter {error} is not given a value") from error
 
 
 def _literal(kind: str, value: Any) -> str:
-    """Return a value as a literal of a type. Raises ConfigError for what is none."""
+    """Return a value as a literal of a type. Raises TransientError for what is none."""
     try:
         if number := _INTEGER.fullmatch(kind):
             # Small ones stay bare: `limit` takes no function.
@@ -99,7 +102,7 @@ def _literal(kind: str, value: Any) -> str:
             return f"[{', '.join(_literal(inner, one) for one in value)}]"
         return f"cast({_quoted(str(value))} as {kind})"
     except ValueError as error:
-        raise ConfigError(f"{str(value)[:40]!r} is no {kind}") from error
+        raise TransientError(f"{str(value)[:40]!r} is no {kind}") from error
 
 
 def _quoted(text: str) -> str:

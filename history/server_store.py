@@ -36,6 +36,7 @@ from history.config import ServerSettings
 from history.native import block
 from history.server_form import (
     MARK,
+    NEEDS,
     OLDEST,
     WHOLE,
     added_column,
@@ -43,7 +44,7 @@ from history.server_form import (
     plain_statement,
     replicated_ddl,
 )
-from history.store import said_by
+from history.store import parameter, said_by
 from telemetry.errors import ConfigError, TransientError
 from telemetry.identity import stable_id
 
@@ -81,6 +82,14 @@ class ServerStore:
             }
         return ServerConnection(self._settings, limits)
 
+    def look(self) -> str:
+        """Say which server answers on both of its ports; raise what keeps it from it."""
+        connection = ServerConnection(self._settings, {})
+        try:
+            return connection.look()
+        finally:
+            connection.close()
+
 
 class _Client(Client):  # type: ignore[misc]  # the driver has no types
     """The driver, sending our columns as they lie in memory: its own way makes a Python object a value."""
@@ -115,7 +124,7 @@ class ServerConnection:
         # In the plain form: tables whose next token is new, and the marks of what went in.
         self._settled: set[str] = set()
         self._stored: deque[int] = deque(maxlen=TOKENS_KNOWN)
-        self._place = ""  # host:port that we talked to last
+        self._place, self._moved = "", False  # the server that we talk to; whether it was another
         first, *others = settings.servers
         host, _, port = first.rpartition(":")
         trust = settings.ca_file or ssl.get_default_verify_paths().cafile
@@ -136,7 +145,7 @@ class ServerConnection:
     def run(self, sql: str, values: Mapping[str, Any] | None = None) -> None:
         """Run a statement."""
         with self._talking():
-            self._execute(sql, values)
+            self._execute(sql, values, settings=self._limits)
             words = sql.split(maxsplit=4)
             if self._plain and words[:2] == ["alter", "table"] and words[3] == "delete":
                 self._wait_for_delete(words[2])
@@ -162,7 +171,7 @@ class ServerConnection:
         if self._plain:
             sql = plain_statement(sql, values or {})
         else:
-            asked |= {f"param_{name}": _parameter(value) for name, value in (values or {}).items()}
+            asked |= {f"param_{name}": parameter(value) for name, value in (values or {}).items()}
         return self._post(f"/?{urlencode(asked)}", sql)
 
     def insert(
@@ -214,6 +223,16 @@ class ServerConnection:
                     )
                 self._client.execute(made)
 
+    def look(self) -> str:
+        """Say which server it is, what it lacks, and that its HTTP port answers too."""
+        with self._translating():
+            version = self._connect()
+        self._post("/", "select 1")
+        lacks = [f"no {what} ({then})" for since, what, then in NEEDS if version < since]
+        return f"ClickHouse {version[0]}.{version[1]} at {self._place}" + (
+            f", older than {WHOLE[0]}.{WHOLE[1]}: {'; '.join(lacks)}" if lacks else ""
+        )
+
     def close(self) -> None:
         """Close the connection."""
         self._client.disconnect()
@@ -227,11 +246,17 @@ class ServerConnection:
 
     @contextmanager
     def _talking(self) -> Iterator[None]:
-        """Connect where we are not, and turn what the driver raises into our errors."""
+        """Connect where we are not."""
         connection = self._client.connection
-        try:
+        with self._translating():
             if not (connection.connected and connection.ping()):
                 self._begin()
+            yield
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        """Turn what the driver raises into our errors."""
+        try:
             yield
         except errors.ServerException as error:
             if error.code in WRONG_LOGIN:
@@ -241,13 +266,13 @@ class ServerConnection:
                 ) from error
             raise TransientError(said_by(error)) from error
         except (errors.Error, EOFError, OSError) as error:
-            connection.disconnect()
+            self._client.disconnect()
             raise TransientError(
                 f"ClickHouse at {self._servers} does not answer: {_reason(error)}"
             ) from None
 
-    def _begin(self) -> None:
-        """Connect to the first server that answers, and see what it is and has."""
+    def _connect(self) -> tuple[int, int]:
+        """Connect to the first server that answers; return its version."""
         settings, connection = self._settings, self._client.connection
         connection.disconnect()
         connection.password = _secret(settings.password_file)
@@ -255,28 +280,31 @@ class ServerConnection:
         connection.connect()
         info = connection.server_info
         version = (info.version_major, info.version_minor)
-        place = connection.get_description()
+        self._place, before = connection.get_description(), self._place
+        self._moved = before not in ("", self._place)
         if version < OLDEST:
             connection.disconnect()
             raise ConfigError(
-                f"ClickHouse at {place} is {version[0]}.{version[1]}; {OLDEST[0]}.{OLDEST[1]} is the "
-                f"oldest that works, {WHOLE[0]}.{WHOLE[1]} the oldest that has all: install a newer one"
+                f"ClickHouse at {self._place} is {version[0]}.{version[1]}; {OLDEST[0]}.{OLDEST[1]} is "
+                f"the oldest that works, {WHOLE[0]}.{WHOLE[1]} the oldest that has all: install a newer one"
             )
-        self._plain = version < WHOLE
-        name, on = settings.database, ""
-        if settings.cluster:
-            on = f" on cluster '{settings.cluster}'"
+        return version
+
+    def _begin(self) -> None:
+        """Connect, and see to it that our database is there and is up to date."""
+        version, name = self._connect(), self._settings.database
         known = f"select count() from system.databases where name = '{name}'"
         if not self._limits and not self._client.execute(known)[0][0]:
+            cluster = self._settings.cluster
+            on = f" on cluster '{cluster}'" if cluster else ""
             self._client.execute(f"create database if not exists {name}{on}")
         self._client.execute(f"use {name}")
-        self._plain = self._plain or self._has_column("frames", MARK)
-        if settings.cluster and not self._limits and self._place not in ("", place):
+        self._plain = version < WHOLE or self._has_column("frames", MARK)
+        if self._moved and not self._limits:
             # What was written on another machine must be here before anything is made of it.
             for (table,) in self._client.execute("show tables"):
                 if table != "digest":
                     self._client.execute(f"system sync replica {table}")
-        self._place = place
 
     @property
     def _servers(self) -> str:
@@ -375,12 +403,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "it closed the connection; its native port is 9000, with TLS 9440"
     return str(getattr(error, "message", "") or getattr(error, "strerror", "") or error)
-
-
-def _parameter(value: Any) -> str:
-    return (
-        f"[{','.join(map(_parameter, value))}]" if isinstance(value, list | tuple) else str(value)
-    )
 
 
 def _as_json(column: Sequence[Any], kind: str) -> Sequence[Any]:

@@ -64,6 +64,10 @@ class Store(Protocol):
         """Return a connection; a read-only one has limits and can reach no file."""
         ...
 
+    def look(self) -> str:
+        """Say what answers, in a few words; raise the TocsinError that keeps it from it."""
+        ...
+
 
 def migrate(connection: Connection) -> int:
     """Bring the tables up to date, forward only; return the version reached."""
@@ -98,6 +102,14 @@ def statements(text: str) -> list[str]:
         if statement:
             made.append(statement)
     return made
+
+
+ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\0": "\\0"})
+
+
+def parameter(value: Any) -> Any:
+    """Return a value as the engine reads a parameter outside a statement: texts are escaped."""
+    return value.translate(ESCAPES) if isinstance(value, str) else value
 
 
 def said_by(error: Exception) -> str:

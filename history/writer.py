@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from history.store import Connection
+from history.store import Connection, migrate
 from runtime.component import Context
 from telemetry.batch import Batch
 from telemetry.schema import Kind
@@ -161,7 +161,9 @@ class HistoryWriter:
         )
 
     def start(self) -> None:
-        """Find out what is already there, and take away rollups that were cut off."""
+        """Bring the tables up to date, find out what is there, take away rollups that were cut off."""
+        migrate(self._db)
+        self._cadences.clear()
         # Tokens of an earlier run must not swallow the rows that mend it.
         self._run = f"{self._context.clock.now_ns():x}"
         oldest: dict[int, int] = {}  # by cadence

@@ -111,16 +111,16 @@ def series(
 
 
 def _opened(config: Config, state: Path) -> Any:
-    from history.chdb_store import ChdbStore
     from history.store import migrate
+    from tocsin.history_store import open_store
 
+    settings = config.history
     folder = state / "history"
-    if not folder.is_dir():
+    if settings.store == "chdb" and not folder.is_dir():
         raise ConfigError(
             f"no history in {folder}: nothing was stored yet, or --state names another instance"
         )
-    settings = config.history
-    store = ChdbStore(folder, memory_bytes_max=settings.memory_bytes_max)
+    store = open_store(settings, state)
     writer = store.connect()
     migrate(writer)
     writer.close()

@@ -212,6 +212,12 @@ def _mistakes(config: Config) -> Iterator[str]:
     heard: dict[tuple[bool, str, int], str] = {}
     for name, listener in config.collectors.items():
         yield from _mistakes_of_listening(name, listener, heard)
+    servers = config.history.clickhouse
+    if len(servers.servers) > 1 and not servers.cluster:
+        yield (
+            f"history.clickhouse.servers names {len(servers.servers)} servers, of which each would hold "
+            f"a part: name in history.clickhouse.cluster the cluster that they are replicas of"
+        )
     try:
         Router(config.alerting)
     except ConfigError as error:

@@ -16,11 +16,10 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
-from history.chdb_store import ChdbConnection, ChdbStore
 from history.feeder import HistoryFeeder
 from history.flow_loader import FlowLoader
 from history.retention import Retention
-from history.store import DATABASE, migrate
+from history.store import Connection
 from history.writer import HistoryWriter
 from runtime import logs
 from runtime.clock import Clock, SteadyClock
@@ -38,6 +37,7 @@ from tocsin.api.sql_door import sql_door
 from tocsin.api.workers import Workers
 from tocsin.ask import ADDRESS_FILE
 from tocsin.config import Config, load_config
+from tocsin.history_store import open_store
 from tocsin.state import state_dir
 
 API_THREADS = 2
@@ -58,14 +58,14 @@ class Desk:
         self._state = state
         self._clock = clock
         self.metrics = Metrics("desk")
-        self._store = ChdbStore(state / "history", memory_bytes_max=config.history.memory_bytes_max)
+        self._store = open_store(config.history, state)
         self._servers: list[_Server] = []
 
     def _context(self, name: str) -> Context:
         seed = (self._config.node.seed, *name.encode())
         return Context(name, self._clock, self.metrics.scoped(name), logs.child(name), seed)
 
-    def _reader(self) -> ChdbConnection:
+    def _reader(self) -> Connection:
         settings = self._config.history
         return self._store.connect(
             read_only=True,
@@ -88,7 +88,6 @@ class Desk:
             # 2. The store, and who fills it.
             connection = self._store.connect()
             undo.callback(connection.close)
-            migrate(connection)
             context = self._context("history")
             writer = HistoryWriter(connection, context)
             retention = Retention(connection, self._config.history)
@@ -113,7 +112,7 @@ class Desk:
             self._serve(api(services), api_socket)
             if door_socket is not None:
                 door = sql_door(
-                    door_workers, self._context("sql"), database=DATABASE, access=access
+                    door_workers, self._context("sql"), database=self._store.database, access=access
                 )
                 self._serve(door, door_socket)
             # 4. Serve.

@@ -168,8 +168,13 @@ def bound_values(asked: QueryParams) -> dict[str, str]:
             label = name.removeprefix("param_")
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", label):
                 raise DecodeError("refused", f"parameter {label[:40]!r} is not a name")
-            values[label] = value
+            values[label] = re.sub(r"\\(.)", _unescaped, value, flags=re.DOTALL)
     return values
+
+
+def _unescaped(found: "re.Match[str]") -> str:
+    """Return the character of an escape: clients write values as in TabSeparated."""
+    return {"n": "\n", "t": "\t", "r": "\r", "0": "\0"}.get(found[1], found[1])
 
 
 def _password(request: Request) -> str:

@@ -34,7 +34,13 @@ def doctor(what: tuple[str, ...], path: Path | None, state: Path | None) -> None
     if what:
         _tell(_senders(folder, _address(what[1]), named=named))
     wanted = max((c.receive_buffer_bytes for c in config.collectors.values()), default=0)
-    findings = [*_installation(config.node.profile), *_machine(wanted), clock(), *_state(folder)]
+    findings = [
+        *_installation(),
+        *_history(config, folder),
+        *_machine(wanted),
+        clock(),
+        *_state(folder),
+    ]
     _tell([*findings, *_ports(config, folder), *_node(folder), *_senders(folder, named=named)])
 
 
@@ -55,7 +61,7 @@ def _address(text: str) -> str:
         raise click.UsageError(f"{text!r} is no address of a sender: {error}") from error
 
 
-def _installation(profile: str) -> Iterator[tuple[bool, str]]:
+def _installation() -> Iterator[tuple[bool, str]]:
     from importlib.util import find_spec
 
     good = sys.version_info >= (3, 11)
@@ -86,13 +92,29 @@ def _installation(profile: str) -> Iterator[tuple[bool, str]]:
     else:
         yield True, "all packages come from one folder"
     yield _kernels()
-    if profile != "sensor":
+
+
+def _history(config: "Config", folder: Path) -> Iterator[tuple[bool, str]]:
+    """Say what the history is kept in, and whether that answers."""
+    from importlib.util import find_spec
+
+    from telemetry.errors import TocsinError
+    from tocsin.history_store import open_store
+
+    if config.node.profile == "sensor":
+        return
+    if config.history.store == "chdb":
         found = find_spec("chdb") is not None
         yield (
             found,
             "chdb: history on this machine"
             + ("" if found else " is missing: pip install 'tocsin[site]', or profile = \"sensor\""),
         )
+        return
+    try:
+        yield True, f"history: {open_store(config.history, folder).look()}"
+    except TocsinError as error:
+        yield False, f"history: {error}. Nothing is lost meanwhile: the journal keeps it"
 
 
 def _kernels() -> tuple[bool, str]:

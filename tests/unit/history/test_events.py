@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from history.chdb_store import ChdbStore
 from history.config import HistorySettings
 from history.feeder import HistoryFeeder
 from history.reader import HistoryReader
 from history.retention import Retention
-from history.store import DATABASE
 from history.writer import BESIDE
 from runtime.journal import BlockKind
 from runtime.journal_writer import JournalWriter
@@ -22,13 +22,13 @@ from telemetry.schemas import ALARM, CATALOGUE, FRAME, LOG, ROUTE, SERIES
 from tests.unit.history.test_writer import SECOND, START_S, Store
 from tocsin.testing import make_context
 
-ROLLED = f"select 1 from {DATABASE}.rollups where view = 'sample' and period = 60"
+ROLLED = "select 1 from rollups where view = 'sample' and period = 60"
 VALUE = FRAME.wider(plain("value", "f8"))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path)
+    made = Store(ChdbStore(tmp_path, memory_bytes_max=400 * 1024**2))
     yield made
     made.connection.close()
 
@@ -68,7 +68,7 @@ def test_every_schema_beside_frames_fits_its_table(store: Store) -> None:
         writer.tick(at(1), [batch_from_rows(CATALOGUE[schema], [{}])])
         writer.tick(at(10), [])  # what was gathered goes in when ten seconds are over
         writer.flush()
-        assert store.one(f"select count() from {DATABASE}.{table}") == 1, table
+        assert store.one(f"select count() from {table}") == 1, table
 
 
 def test_logs_and_routes_are_stored_once_however_often_they_come(store: Store) -> None:
@@ -78,10 +78,10 @@ def test_logs_and_routes_are_stored_once_however_often_they_come(store: Store) -
         writer.tick(at(10), [])
         writer.flush()
         assert writer.waiting_rows == 0
-    found = store.connection.rows(f"select * from {DATABASE}.logs order by message")
+    found = store.connection.rows("select * from logs order by message")
     assert [row["message"] for row in found] == ["a", "b", "c"]
     assert (found[0]["host"], found[0]["event"], found[0]["novelty"]) == ("ams1", "link-down", 1)
-    (one,) = store.connection.rows(f"select * from {DATABASE}.routes")
+    (one,) = store.connection.rows("select * from routes")
     assert (one["prefix"], one["peer_address"]) == ("::ffff:198.51.100.0", "2001:db8::1")
 
 
@@ -101,7 +101,7 @@ def test_views_that_close_at_other_times_go_in_by_closing_time(store: Store) -> 
         again.tick(at(closed_s), [batch])
     again.flush()
     found = store.connection.rows(
-        f"select view, tick_end_ns, closed_ns, value from {DATABASE}.frames order by closed_ns"
+        "select view, tick_end_ns, closed_ns, value from frames order by closed_ns"
     )
     assert [(r["view"], r["tick_end_ns"], r["closed_ns"], r["value"]) for r in found] == [
         ("sample", at(20), at(25), 1.0), ("flows", at(60), at(90), 2.0), ("sample", at(90), at(95), 3.0),
@@ -119,13 +119,13 @@ def test_a_tick_of_two_days_is_mended_on_each(store: Store) -> None:
     writer.tick(at(day + 600), tick)
     writer.flush()
     store.connection.run(
-        f"alter table {DATABASE}.frames delete where view = 'slow' and series_id = 8"
+        "alter table frames delete where view = 'slow' and series_id = 8"
         " settings mutations_sync = 2"
     )
     again = store.writer()
     again.tick(at(day + 600), tick)
     again.flush()
-    rows = store.connection.rows(f"select view, value from {DATABASE}.frames order by value")
+    rows = store.connection.rows("select view, value from frames order by value")
     assert [(row["view"], row["value"]) for row in rows] == [
         ("slow", 1.0), ("slow", 2.0), ("fast", 3.0),
     ]  # fmt: skip
@@ -145,7 +145,7 @@ def test_a_minute_is_rolled_up_when_its_views_are_over_and_no_sooner(store: Stor
     writer.flush()
     rolled = {
         (r["view"], r["period"], r["bucket"] - START_S): (r["count"], r["sum"])
-        for r in store.connection.rows(f"select * from {DATABASE}.rollups")
+        for r in store.connection.rows("select * from rollups")
     }
     assert rolled["sample", 60, 0] == (6, 210.0)
     assert rolled["sample", 60, 60] == (6, 570.0)
@@ -163,7 +163,7 @@ def test_a_silent_gauge_has_no_row(store: Store) -> None:
     writer = store.writer()
     writer.tick(at(15), [frame("sample", 0, np.nan, 4.0, seconds=10, closed_s=15)])
     writer.flush()
-    assert [row["series_id"] for row in store.connection.rows(f"select * from {DATABASE}.frames")] == [8]  # fmt: skip
+    assert [row["series_id"] for row in store.connection.rows("select * from frames")] == [8]  # fmt: skip
 
 
 def test_the_feeder_stores_events_at_once_and_alarms_from_results(
@@ -197,7 +197,7 @@ def test_the_feeder_stores_events_at_once_and_alarms_from_results(
     journal.stop()
 
     def column(table: str, name: str) -> list[Any]:
-        rows = store.connection.rows(f"select {name} from {DATABASE}.{table} order by {name}")
+        rows = store.connection.rows(f"select {name} from {table} order by {name}")
         return [row[name] for row in rows]
 
     assert column("logs", "message") == ["a", "b", "c"]

@@ -12,7 +12,7 @@ from history.config import HistorySettings
 from history.flow_loader import FlowLoader
 from history.flow_spool import ROWS_PER_FILE, FlowSpool, read_spooled, spooled
 from history.retention import Retention
-from history.store import DATABASE, Connection, migrate
+from history.store import Connection, migrate
 from runtime.clock import ManualClock
 from runtime.component import Context
 from telemetry.batch import Batch
@@ -153,14 +153,9 @@ def test_files_become_rows_and_are_gone(tmp_path: Path, store: Connection) -> No
     loader = FlowLoader(tmp_path / "flows", store, make_context("history"))
     assert loader.step() == 3
     assert loader.step() == 0
-    assert one(store, f"select sum(octets) as n from {DATABASE}.flows") == octets
-    assert (
-        one(store, f"select any(toString(exporter)) as n from {DATABASE}.flows")
-        == "::ffff:192.0.2.1"
-    )
-    assert str(one(store, f"select toString(min(time)) as n from {DATABASE}.flows")).startswith(
-        "2026-11"
-    )
+    assert one(store, "select sum(octets) as n from flows") == octets
+    assert one(store, "select any(toString(exporter)) as n from flows") == "::ffff:192.0.2.1"
+    assert str(one(store, "select toString(min(time)) as n from flows")).startswith("2026-11")
 
 
 class KilledError(Exception):
@@ -188,7 +183,7 @@ def test_a_file_whose_insert_was_cut_off_is_there_once(
             loader.step()
     later = make_context("history", clock=ManualClock(START_NS))
     FlowLoader(tmp_path / "flows", store, later).step()
-    assert one(store, f"select sum(octets) as n from {DATABASE}.flows") == octets
+    assert one(store, "select sum(octets) as n from flows") == octets
     assert spooled(tmp_path / "flows") == []
 
 
@@ -214,7 +209,7 @@ def test_a_shards_older_file_that_comes_later_does_not_hide_the_one_in_doubt(
     made.stop()
     later = make_context("history", clock=ManualClock(START_NS))
     assert FlowLoader(tmp_path / "flows", store, later).step() == 2
-    stored = one(store, f"select sum(octets) as n from {DATABASE}.flows")
+    stored = one(store, "select sum(octets) as n from flows")
     assert stored == octets + int(batch["octets"].sum())
 
 
@@ -232,7 +227,7 @@ def test_a_store_that_refuses_is_asked_again(
         with pytest.raises(TransientError):
             loader.step()
     assert loader.step() == 3
-    assert one(store, f"select sum(octets) as n from {DATABASE}.flows") == octets
+    assert one(store, "select sum(octets) as n from flows") == octets
 
 
 def test_a_damaged_file_is_set_aside_and_the_others_go_in(
@@ -244,7 +239,7 @@ def test_a_damaged_file_is_set_aside_and_the_others_go_in(
     context = make_context("history")
     loader = FlowLoader(tmp_path / "flows", store, context)
     loader.step()
-    assert one(store, f"select count() as n from {DATABASE}.flows") == 2_000
+    assert one(store, "select count() as n from flows") == 2_000
     assert context.metrics.value("history_flow_files_damaged_total") == 1
     assert [path.suffix for path in (tmp_path / "flows").iterdir()] == [".damaged"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from history.chdb_store import ChdbStore
 from history.reader import HistoryReader
-from history.store import DATABASE, migrate
+from history.store import migrate
 from history.writer import HistoryWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError, TransientError
@@ -94,7 +94,7 @@ def test_a_measure_that_a_series_lacks_is_nan(store: ChdbStore) -> None:
     end_ns = (START_S + 3600) * SECOND
     for series, measure in ((1, "a"), (2, "b")):
         connection.run(
-            f"insert into {DATABASE}.frames (tick_end_ns, tick_seconds, view, measure, series_id,"
+            "insert into frames (tick_end_ns, tick_seconds, view, measure, series_id,"
             f" value) values ({end_ns}, 5, 'gaps', '{measure}', {series}, 2.0)"
         )
     connection.close()
@@ -106,7 +106,7 @@ def test_a_measure_that_a_series_lacks_is_nan(store: ChdbStore) -> None:
 def test_a_tick_cut_by_the_limit_of_rows_is_refused(store: ChdbStore) -> None:
     connection = store.connect()
     connection.run(
-        f"insert into {DATABASE}.frames (tick_end_ns, tick_seconds, view, measure, series_id, value)"
+        "insert into frames (tick_end_ns, tick_seconds, view, measure, series_id, value)"
         f" select {START_S * SECOND}, 5, 'wide', 'a', number, 1 from numbers(300000)"
     )
     connection.close()

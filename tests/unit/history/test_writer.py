@@ -9,7 +9,8 @@ import pytest
 
 import history.writer
 from history.chdb_store import ChdbStore
-from history.store import DATABASE, migrate
+from history.store import Store as AnyStore
+from history.store import migrate
 from history.writer import BESIDE, HistoryWriter
 from runtime.clock import ManualClock
 from telemetry.batch import Batch, batch_from_rows
@@ -27,9 +28,8 @@ SERIES_COUNT = 7
 class Store:
     """A store whose connections are counted, so that writers can be killed and begun anew."""
 
-    def __init__(self, folder: Path) -> None:
-        self._store = ChdbStore(folder, memory_bytes_max=400 * 1024**2)
-        self.connection = self._store.connect()
+    def __init__(self, made: AnyStore) -> None:
+        self.connection = made.connect()
         migrate(self.connection)
         self._starts = 0
 
@@ -50,7 +50,7 @@ class Store:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path)
+    made = Store(ChdbStore(tmp_path, memory_bytes_max=400 * 1024**2))
     yield made
     made.connection.close()
 
@@ -89,7 +89,7 @@ def feed(writer: HistoryWriter, ticks: range) -> None:
 
 
 def rows_of(store: Store) -> int:
-    return int(store.one(f"select count() from {DATABASE}.frames"))
+    return int(store.one("select count() from frames"))
 
 
 ROWS_PER_TICK = 2 * 2 * SERIES_COUNT  # views, measures
@@ -97,10 +97,8 @@ ROWS_PER_TICK = 2 * 2 * SERIES_COUNT  # views, measures
 
 def check_rollups(store: Store) -> None:
     """Compare every rollup row with a plain computation over the ticks, in numpy."""
-    ticks = store.connection.rows(
-        f"select tick_end_ns, view, measure, series_id, value from {DATABASE}.frames"
-    )
-    rolled = store.connection.rows(f"select * from {DATABASE}.rollups")
+    ticks = store.connection.rows("select tick_end_ns, view, measure, series_id, value from frames")
+    rolled = store.connection.rows("select * from rollups")
     groups: dict[tuple[Any, ...], list[tuple[int, float]]] = {}
     newest_s = max(row["tick_end_ns"] for row in ticks) // SECOND
     for period in history.writer.PERIODS:
@@ -129,13 +127,12 @@ def test_a_tick_is_stored_in_long_form_with_rates_and_scores(store: Store) -> No
     writer.flush()
     assert writer.waiting_rows == 0
     (row,) = store.connection.rows(
-        f"select * from {DATABASE}.frames where series_id = 101 and measure = 'octets'"
+        "select * from frames where series_id = 101 and measure = 'octets'"
     )
     assert row["value"] == 2000 / TICK_S
     assert (row["expected"], row["score"], row["view"]) == (200.0, 0.25, "interface")
     distinct = store.one(
-        f"select value from {DATABASE}.frames"
-        " where series_id = 101 and measure = 'distinct_source_address'"
+        "select value from frames where series_id = 101 and measure = 'distinct_source_address'"
     )
     assert distinct == 1.5, "a distinct count is no rate"
 
@@ -146,7 +143,7 @@ def test_rollups_equal_a_computation_over_the_ticks(store: Store) -> None:
         feed(writer, range(first, min(first + 37, 400)))
         writer.flush()
     assert rows_of(store) == 400 * ROWS_PER_TICK
-    assert store.one(f"select uniqExact(period) from {DATABASE}.rollups") == 2
+    assert store.one("select uniqExact(period) from rollups") == 2
     check_rollups(store)
 
 
@@ -157,7 +154,7 @@ def test_a_rollup_no_longer_than_a_tick_is_left_out(store: Store) -> None:
         row = {"tick_start_ns": (START_S + tick * 60) * SECOND, "tick_seconds": 60, "view": "v"}
         writer.tick((START_S + tick * 60 + 60) * SECOND, [batch_from_rows(schema, [row])])
     writer.flush()
-    periods = store.connection.rows(f"select distinct period from {DATABASE}.rollups")
+    periods = store.connection.rows("select distinct period from rollups")
     assert periods == [{"period": 900}]
 
 
@@ -201,7 +198,7 @@ def test_a_writer_that_dies_anywhere_leaves_each_tick_once(
     feed(second, range(31, 50))
     second.flush()
     assert rows_of(store) == 50 * ROWS_PER_TICK
-    assert store.one(f"select uniqExact(tick_end_ns) from {DATABASE}.frames") == 50
+    assert store.one("select uniqExact(tick_end_ns) from frames") == 50
     check_rollups(store)
 
 
@@ -213,7 +210,7 @@ def test_a_tick_cut_off_in_the_middle_is_written_whole(
     feed(whole := store.writer(), range(3))
     whole.flush()
     store.connection.run(
-        f"alter table {DATABASE}.frames delete where tick_end_ns = {end_ns(2)}"
+        f"alter table frames delete where tick_end_ns = {end_ns(2)}"
         " and measure = 'octets' settings mutations_sync = 2"
     )
     assert rows_of(store) == 3 * ROWS_PER_TICK - 2 * SERIES_COUNT
@@ -222,7 +219,7 @@ def test_a_tick_cut_off_in_the_middle_is_written_whole(
     again.flush()
     assert rows_of(store) == 4 * ROWS_PER_TICK
     most = store.one(
-        f"select max(n) from (select count() as n from {DATABASE}.frames"
+        "select max(n) from (select count() as n from frames"
         " group by view, measure, series_id, tick_end_ns)"
     )
     assert most == 1
@@ -232,7 +229,7 @@ def test_a_rollup_cut_off_in_the_middle_is_built_again(store: Store) -> None:
     feed(first := store.writer(), range(60))
     first.flush()
     store.connection.run(
-        f"alter table {DATABASE}.rollups delete where period = 60 and series_id = 103"
+        "alter table rollups delete where period = 60 and series_id = 103"
         " settings mutations_sync = 2"
     )
     second = store.writer()
@@ -293,8 +290,8 @@ def test_rare_rows_of_a_tick_are_stored_once(store: Store) -> None:
         writer = store.writer()
         writer.tick(end_ns(0), [names, frame(0), alarm])
         writer.flush()
-    assert store.one(f"select count() from {DATABASE}.alarms") == 1
-    assert store.connection.rows(f"select entity, key from {DATABASE}.series") == [
+    assert store.one("select count() from alarms") == 1
+    assert store.connection.rows("select entity, key from series") == [
         {"entity": "it's ams1", "key": "a\\b\n"}
     ]
 
@@ -309,7 +306,7 @@ def test_all_of_a_route_is_stored(store: Store) -> None:
     writer.tick(end_ns(0), [frame(0), batch_from_rows(ROUTE, [row])])
     writer.tick(end_ns(100), [])
     writer.flush()
-    (found,) = store.connection.rows(f"select * from {DATABASE}.routes")
+    (found,) = store.connection.rows("select * from routes")
     assert {"peer_address", "time_ns"} <= set(found)
     assert len(found) == len(ROUTE.fields) - 4  # two columns of an address are one here
     assert (found["exporter_address"], found["next_hop_address"], found["prefix"]) == (
@@ -326,7 +323,7 @@ def test_every_field_of_what_is_stored_beside_frames_has_its_column(
     writer.tick(end_ns(0), [batch_from_rows(CATALOGUE[schema], [{}])], sequence=1)
     writer.tick(end_ns(100), [])
     writer.flush()
-    assert store.one(f"select count() from {DATABASE}.{BESIDE[schema]}") == 1
+    assert store.one(f"select count() from {BESIDE[schema]}") == 1
 
 
 @pytest.mark.parametrize("killed_at", [3, 10, 11, 19, 24])
@@ -352,7 +349,7 @@ def test_log_lines_are_gathered_and_stored_once(
     writer.tick((START_S + 100) * SECOND, [])
     writer.flush()
     assert inserts <= 8
-    counts = f"select count() as a, uniqExact(message) as b from {DATABASE}.logs"
+    counts = "select count() as a, uniqExact(message) as b from logs"
     assert store.connection.rows(counts) == [{"a": 180, "b": 180}]
 
 
@@ -369,8 +366,8 @@ def test_a_log_pattern_has_its_template(store: Store) -> None:
     writer.tick(end_ns(100), [])
     writer.flush()
     found = store.connection.rows(
-        f"select message, name, value from {DATABASE}.logs join"
-        f" (select key, name, value from {DATABASE}.names final where table = 'log-pattern') as n"
+        "select message, name, value from logs join"
+        " (select key, name, value from names final where table = 'log-pattern') as n"
         " on pattern_id = n.key"
     )
     assert [(row["message"], row["name"], int(row["value"])) for row in found] == [
@@ -380,17 +377,16 @@ def test_a_log_pattern_has_its_template(store: Store) -> None:
 
 def test_migrations_run_once_and_forward(store: Store) -> None:
     version = migrate(store.connection)
-    assert version == store.one(f"select max(version) from {DATABASE}.migrations")
-    assert store.one(f"select count() from {DATABASE}.migrations") == version
+    assert version == store.one("select max(version) from migrations")
+    assert store.one("select count() from migrations") == version
 
 
 def test_rollups_outlive_the_ticks_they_were_built_from(store: Store) -> None:
     feed(first := store.writer(), range(60))
     first.flush()
-    rolled = store.one(f"select count() from {DATABASE}.rollups")
+    rolled = store.one("select count() from rollups")
     store.connection.run(
-        f"alter table {DATABASE}.frames delete where tick_end_ns < {end_ns(40)}"
-        " settings mutations_sync = 2"
+        f"alter table frames delete where tick_end_ns < {end_ns(40)} settings mutations_sync = 2"
     )
     store.writer().flush()
-    assert store.one(f"select count() from {DATABASE}.rollups") == rolled > 0
+    assert store.one("select count() from rollups") == rolled > 0
