@@ -17,6 +17,7 @@ export TOCSIN_STATE_DIR ?= $(HOME)/.local/state/tocsin
 LIBRARY := $(wildcard runtime/kernels-$(shell uname -m)-*.so)
 EXTRAS-sensor := $(if $(LIBRARY),,[jit])
 EXTRAS-site := [site]
+EXTRAS-core := [core]
 EXTRAS-dev := [dev$(comma)site]
 
 .PHONY: setup setup-dev library run check test test-deep perf plan clean

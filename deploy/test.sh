@@ -10,7 +10,7 @@ DEEP="${DEEP:-}"
 WORKERS="${WORKERS:-$(nproc)}"
 PACKAGES=(gcc libc6-dev softflowd pmacct nfdump openvswitch-switch iperf3 tshark tcpdump iproute2 prometheus
   prometheus-alertmanager strace systemd rsyslog rsyslog-gnutls frr openssh-server openssh-client snmp snmpd snmptrapd
-  faketime gobgpd)
+  faketime gobgpd clickhouse-server)
 export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$PWD/.cache/numba}"
 export TOCSIN_STATE_DIR="$PWD/.cache/state"
 export TOCSIN_LEFT_OUT="$PWD/.cache/left-out"
@@ -33,7 +33,7 @@ plan() {
   if [ ${#wanted[@]} -eq 0 ]; then
     echo "                    system packages: all here"
   elif may_install; then
-    echo "                    system packages, at most 150 MB: ${wanted[*]}"
+    echo "                    system packages, at most 220 MB: ${wanted[*]}"
   else
     echo "                    without root these are not installed, and their tests left out: ${wanted[*]}"
     echo "                    as root: apt-get install --no-install-recommends ${wanted[*]}"

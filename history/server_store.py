@@ -156,9 +156,12 @@ class ServerConnection:
             columns, types = self._execute(
                 sql, values, with_column_types=True, columnar=True, settings=self._limits
             )
-        plain = [_as_json(column, kind) for column, (_, kind) in zip(columns, types, strict=False)]
-        names = [name for name, _ in types]
-        return [dict(zip(names, row, strict=True)) for row in zip(*plain, strict=True)]
+        shown = {
+            name: _as_json(column, kind)
+            for column, (name, kind) in zip(columns, types, strict=False)
+            if name != MARK  # ours alone, also where a query asks for all columns
+        }
+        return [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
 
     def text(self, sql: str, form: str, values: Mapping[str, Any] | None = None) -> bytes:
         """Return a query's result in one of the server's formats, over its HTTP port."""
@@ -321,7 +324,7 @@ class ServerConnection:
     def _inserting(self, table: str, token: str, rows: int) -> Iterator[int]:
         """Give the mark of an insert, 0 where all its rows are there; `rows` 0 = not known."""
         with self._talking():
-            mark = stable_id(token)
+            mark = stable_id(f"{table} {token}")
             if mark in self._stored or self._is_there(table, mark, rows):
                 yield 0
                 return

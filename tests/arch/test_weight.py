@@ -35,11 +35,13 @@ def loaded_by(code: str) -> set[str]:
         pytest.param("import telemetry.batch, runtime.component, runtime.journal",
                      {"numba", "chdb", "torch", "starlette"}, id="bottom"),
         pytest.param("import tocsin.node", {"numba", "chdb", "torch", "starlette", "uvicorn", "pandas", "pyarrow",
-                     "river", "scipy", "hashlib", "ssl", "email", "html", "importlib.metadata", "tempfile"},
-                     id="node"),  # numba comes with the first kernel that has to be compiled
+                     "river", "scipy", "hashlib", "ssl", "email", "html", "importlib.metadata", "tempfile",
+                     "clickhouse_driver"}, id="node"),  # numba comes with the first kernel that has to be compiled
         pytest.param("import os; os.environ['TOCSIN_KERNELS'] = 'numba'; from collectors.listen import gather;"
                      "gather.gather.compile(); assert 'numba' in sys.modules", {"scipy"}, id="kernel"),
-        pytest.param("import tocsin.desk", {"numba", "scipy", "pandas", "pyarrow", "river"}, id="desk"),
+        pytest.param("import tocsin.desk", {"numba", "scipy", "pandas", "pyarrow", "river", "chdb", "clickhouse_driver"},
+                     id="desk"),
+        pytest.param("import history.server_store", {"pandas", "chdb"}, id="history-on-servers"),
         pytest.param("import tocsin.gate", {"chdb", "numpy", "torch", "starlette", "hashlib", "ssl", "email", "html",
                      "http.client", "subprocess", "tomllib"}, id="gate"),
         pytest.param("import tocsin.supervise", {"numpy", "zmq", "msgspec", "click", "starlette", "ctypes"},

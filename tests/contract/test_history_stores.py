@@ -43,7 +43,7 @@ from tests.unit.history.test_writer import (  # noqa: F401
 Opens = Callable[..., AnyStore]
 CHDB_BYTES = 400 * 1024**2
 SERVERS = [pytest.param("server", marks=[pytest.mark.live, pytest.mark.slow])]
-ROWS = {
+ROWS: dict[str, Any] = {
     "key": np.array([1, 2**64 - 1, 3], np.uint64),
     "value": np.zeros(3, np.uint64),
     "observation_domain_id": np.array([7, 8, 2**32 - 1], np.uint32),
@@ -62,7 +62,8 @@ def opens(
     """Return a function that opens a new, empty store of this kind."""
     numbers = count()
     if request.param == "chdb":
-        yield lambda: ChdbStore(tmp_path_factory.mktemp("chdb"), memory_bytes_max=CHDB_BYTES)
+        folder = tmp_path_factory.mktemp("chdb")
+        yield lambda: ChdbStore(folder, memory_bytes_max=CHDB_BYTES)  # one a process
         return
     server = ClickhouseServer(tmp_path_factory.mktemp("clickhouse"))
     server.start()
@@ -72,12 +73,18 @@ def opens(
 
 @pytest.fixture
 def opened(opens: Opens) -> AnyStore:
+    """One that is new."""
     return opens()
 
 
-@pytest.fixture
-def db(opened: AnyStore) -> Iterator[Connection]:
-    made = opened.connect()
+@pytest.fixture(scope="module")
+def shared_store(opens: Opens) -> AnyStore:
+    return opens()
+
+
+@pytest.fixture(scope="module")
+def db(shared_store: AnyStore) -> Iterator[Connection]:
+    made = shared_store.connect()
     migrate(made)
     yield made
     made.close()
@@ -99,8 +106,8 @@ def store(opened: AnyStore) -> Iterator[Store]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "opens" in metafunc.fixturenames:
-        own = metafunc.function.__module__ == __name__
-        kinds = ["chdb", *SERVERS] if own else SERVERS
+        of_all = {"shared_store", "db"} & set(metafunc.fixturenames)
+        kinds = ["chdb", *SERVERS] if of_all else SERVERS
         metafunc.parametrize("opens", kinds, indirect=True, scope="module")
 
 
@@ -205,8 +212,9 @@ def test_a_wrong_statement_is_one_sentence_with_the_engines_code(db: Connection)
     assert db.rows("select 1 as one") == [{"one": 1}], "and the connection goes on"
 
 
-def test_a_reader_changes_nothing_and_has_limits(opened: AnyStore, db: Connection) -> None:
-    reader = opened.connect(read_only=True, seconds_max=1, rows_max=1_000)
+def test_a_reader_changes_nothing_and_has_limits(shared_store: AnyStore, db: Connection) -> None:
+    before = db.rows("select count() as n from names")
+    reader = shared_store.connect(read_only=True, seconds_max=1, rows_max=1_000)
     for sql in (
         "drop table names",
         "alter table names delete where 1",
@@ -220,7 +228,7 @@ def test_a_reader_changes_nothing_and_has_limits(opened: AnyStore, db: Connectio
     assert len(reader.rows(big)) < 200_000
     assert reader.text(big, "CSV").count(b"\n") < 200_000
     reader.close()
-    assert db.rows("select count() as n from names") == [{"n": 0}]
+    assert db.rows("select count() as n from names") == before
 
 
 def test_readers_answer_as_on_chdb(opens: Opens, opened: AnyStore, tmp_path: Path) -> None:
