@@ -36,7 +36,8 @@ endif
 	  site)   echo "Making the environment in .venv: about 350 MB are downloaded, once."; \
 	          echo "For less: make run PROFILE=sensor (no SQL history, about 120 MB)." ;; \
 	  dev)    echo "Making the environment for tests and checks in .venv: at most 400 MB are downloaded, once." ;; \
-	  *)      echo "PROFILE=$* is unknown: sensor or site."; exit 2 ;; \
+	  core)   echo "Making the environment in .venv for PROFILE=core: about 170 MB are downloaded, once." ;; \
+	  *)      echo "PROFILE=$* is unknown: sensor, site or core."; exit 2 ;; \
 	esac
 	@# A checkout that was moved needs a new environment: its scripts name the old folder.
 	@[ -x $(PY) ] && [ "$$(cat .venv/.place 2>/dev/null || pwd -P)" = "$$(pwd -P)" ] \

@@ -52,7 +52,7 @@ class Door:
         self._writer = self._store.connect()
         migrate(self._writer)
         self._writer.insert(
-            f"series",
+            "series",
             {
                 "series_id": np.arange(ROWS, dtype=np.uint64),
                 "entity_id": np.zeros(ROWS, np.uint64),
