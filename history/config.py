@@ -19,14 +19,18 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
         ""  # as the servers name it: tables are replicated; needed for several servers
     )
     database: Name = "tocsin"  # made where it is not there
-    user: str = "default"
+    user: str = "default"  # docs/install.md has what it must be granted
     password_file: str = ""  # its content is the password
     tls: bool = False  # the servers' ports are then 9440 and 8443, as a rule
     ca_file: str = ""  # trusted instead of the system's authorities
-    compression: Literal["lz4", "none"] = "lz4"
+    compression: Literal["lz4", "none"] = "lz4"  # of blocks on the way, in both directions
     http_port: Port = 0  # makes the formats of SQL clients; 0 = 8123, with tls 8443
-    connect_seconds: PositiveFloat = 5.0
-    answer_seconds: PositiveFloat = 60.0
+    connect_seconds: PositiveFloat = (
+        5.0  # a server that takes longer is away; the next one is asked
+    )
+    answer_seconds: PositiveFloat = (
+        60.0  # silent for longer: the statement is given up, and tried again
+    )
 
 
 class HistorySettings(Settings, frozen=True, kw_only=True):
