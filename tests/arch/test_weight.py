@@ -39,8 +39,8 @@ def loaded_by(code: str) -> set[str]:
                      "clickhouse_driver"}, id="node"),  # numba comes with the first kernel that has to be compiled
         pytest.param("import os; os.environ['TOCSIN_KERNELS'] = 'numba'; from collectors.listen import gather;"
                      "gather.gather.compile(); assert 'numba' in sys.modules", {"scipy"}, id="kernel"),
-        pytest.param("import tocsin.desk", {"numba", "scipy", "pandas", "pyarrow", "river", "chdb", "clickhouse_driver"},
-                     id="desk"),
+        pytest.param("import tocsin.desk", {"numba", "scipy", "pandas", "pyarrow", "river", "chdb",
+                     "clickhouse_driver"}, id="desk"),
         pytest.param("import history.server_store", {"pandas", "chdb"}, id="history-on-servers"),
         pytest.param("import tocsin.gate", {"chdb", "numpy", "torch", "starlette", "hashlib", "ssl", "email", "html",
                      "http.client", "subprocess", "tomllib"}, id="gate"),
