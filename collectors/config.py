@@ -22,7 +22,8 @@ class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
     held_seconds: PositiveFloat = 1800.0  # longer than that they do not wait
     # One stream (exporter, port, domain) may send so many datagrams a second: a bound on what one
     # exporter can cost the others. Of more a sample is taken, and its records have their sampling rate
-    # raised, so that sums stay right; the rest is shed and counted. Templates are never shed. 0 = no limit.
+    # raised, so that sums stay right; the rest is shed and counted. Templates and options
+    # data are never shed. 0 = no limit.
     datagrams_per_second_max: Annotated[int, msgspec.Meta(ge=0)] = 0
     streams_max: StreamsMax = 8192  # (exporter, port, version, domain); the rest are counted as one
     streams_per_exporter_max: PositiveInt = 1024  # kept when room is made: domains can be invented

@@ -28,7 +28,6 @@ from collectors.flow.work import (
     FlowBlock,
     Late,
     Located,
-    begin_with_data,
     block_of,
     message_of,
 )  # fmt: skip
@@ -201,11 +200,25 @@ class FlowDecoder:
     def _thin(self, work: "FlowBlock") -> int:
         """Take a sample of what streams send beyond the limit; return how many were shed."""
         located, block = work.located, work.block
+        sheddable = np.empty(block.datagrams, np.uint8)
+        templated.find_sheddable(
+            block.payload,
+            block.offset,
+            block.length,
+            located.kind,
+            block.exporter_high,
+            block.exporter_low,
+            block.exporter_port,
+            self.templates.table_key,
+            self.templates.table_plan,
+            sheddable,
+        )
         shed = thin(
             located.stream,
             block.arrival_ns,
-            begin_with_data(block, located.kind),
+            sheddable,
             self._second_max,
+            self._streams.key,
             self._streams.pace,
             located.weight,
         )
@@ -688,6 +701,6 @@ COLLECTOR = Part(
     "NetFlow v5, v9 and IPFIX over UDP",
     _make,
     sheds="records of a stream over datagrams_per_second_max: a sample is taken and its rates raised;"
-    " templates never",
+    " templates and options data never",
     decoder=FlowDecoderSettings,
 )

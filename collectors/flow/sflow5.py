@@ -190,7 +190,9 @@ class SflowDecoder:
         weight = np.ones(count, np.uint32)
         if self._second_max > 0:  # of packets only: counters and names are no samples
             some = (records > 0).astype(np.uint8)
-            shed = thin(agent, block.arrival_ns, some, self._second_max, known.pace, weight)
+            shed = thin(
+                agent, block.arrival_ns, some, self._second_max, known.key, known.pace, weight
+            )
             self._shed.array[0] += np.uint64(shed)
             fate[weight == 0] = streams.Fate.SHED
         self._resets.array[0] += np.uint64(

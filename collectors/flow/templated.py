@@ -91,6 +91,22 @@ def _slot(high, low, port_version, domain_id):  # type: ignore[no-untyped-def]
 
 
 @subroutine
+def _plan(table_key, table_plan, high, low, port_version, domain_id):  # type: ignore[no-untyped-def]
+    """Return the plan of a template, -1 where it is not known, -2 for options."""
+    place = _slot(high, low, port_version, domain_id)
+    while table_plan[place] != -1:
+        if (
+            table_key[place, 3] == domain_id
+            and table_key[place, 1] == low
+            and table_key[place, 2] == port_version
+            and table_key[place, 0] == high
+        ):
+            return table_plan[place]
+        place = (place + 1) & (table_plan.size - 1)
+    return np.int32(-1)
+
+
+@subroutine
 def _gather(payload, source, size, count, width, out):  # type: ignore[no-untyped-def]
     """Copy one field of `count` records of `size` bytes into a column."""
     if width == 4:
@@ -289,19 +305,10 @@ def walk(
                 cursor[7] += 1
                 at = set_end
                 continue
-            plan = -1
             domain_id = (domain << np.uint64(16)) | np.uint64(set_id)
-            place = _slot(exporter_high[d], exporter_low[d], port_version, domain_id)
-            while table_plan[place] != -1:
-                if (
-                    table_key[place, 3] == domain_id
-                    and table_key[place, 1] == exporter_low[d]
-                    and table_key[place, 2] == port_version
-                    and table_key[place, 0] == exporter_high[d]
-                ):
-                    plan = table_plan[place]
-                    break
-                place = (place + 1) & (table_plan.size - 1)
+            plan = _plan(
+                table_key, table_plan, exporter_high[d], exporter_low[d], port_version, domain_id
+            )
             if plan < 0:
                 cursor[0], cursor[1], cursor[2], cursor[3] = d, set_end, rows, segments
                 cursor[4], cursor[5], cursor[6] = set_id, body, set_end
@@ -454,3 +461,69 @@ def tally(
             if not nine:  # a set cut short may have held more: only the next number says how many
                 unsure[d] = 2
     return total
+
+
+@kernel(
+    "i8(const u1[::1], const i8[::1], const i4[::1], const u1[::1], const u8[::1], const u8[::1],"
+    " const u2[::1], const u8[:,::1], const i4[::1], u1[::1])"
+)
+def find_sheddable(
+    payload: NDArray[np.uint8],
+    offset: NDArray[np.int64],
+    length: NDArray[np.int32],
+    kind: NDArray[np.uint8],
+    exporter_high: NDArray[np.uint64],
+    exporter_low: NDArray[np.uint64],
+    exporter_port: NDArray[np.uint16],
+    table_key: NDArray[np.uint64],
+    table_plan: NDArray[np.int32],
+    out_sheddable: NDArray[np.uint8],
+) -> int:
+    """Say which datagrams hold nothing but flow records; return how many do.
+
+    In      D datagrams as in DatagramBlock; kind uint8[D], their version (5, 9, 10; else no export);
+            the template table as in `walk`: options are known by it from the next block on.
+    Out     out_sheddable uint8[D]: 1, or 0 for what has templates or options data among its sets,
+            and for what is cut short of its header.
+    """
+    found = 0
+    for d in range(length.size):
+        out_sheddable[d] = 0
+        version = kind[d]
+        if version == 5:
+            head = 24
+        elif version == 9:
+            head = 20
+        else:
+            head = 16
+        if version == 0 or length[d] < head:
+            continue
+        only_flows = True
+        at = offset[d] + head
+        stop = offset[d] + length[d]
+        domain = load_u32(payload, at - 4)
+        port_version = np.uint64(exporter_port[d]) | (np.uint64(version) << np.uint64(16))
+        while version != 5 and only_flows and at + 4 <= stop:
+            set_id = _u16(payload, at)
+            set_bytes = _u16(payload, at + 2)
+            if set_bytes < 4:
+                break
+            if set_id < 256:
+                first = 0 if version == 9 else 2
+                only_flows = set_id != first and set_id != first + 1
+            else:
+                domain_id = (domain << np.uint64(16)) | np.uint64(set_id)
+                plan = _plan(
+                    table_key,
+                    table_plan,
+                    exporter_high[d],
+                    exporter_low[d],
+                    port_version,
+                    domain_id,
+                )
+                only_flows = plan != -2
+            at += set_bytes
+        if only_flows:
+            out_sheddable[d] = 1
+            found += 1
+    return found

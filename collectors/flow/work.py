@@ -30,10 +30,6 @@ FINISHED = frozenset(
 )
 
 
-HEADER_BYTES = np.zeros(256, np.int64)
-HEADER_BYTES[[5, 9, 10]] = 24, 20, 16
-
-
 @dataclass(frozen=True, slots=True)
 class Located:
     """Where datagrams belong: their stream, and what it says of their order and time."""
@@ -132,16 +128,6 @@ def block_of(held: Held, stream_row: int, frontier_ns: int) -> FlowBlock:
         np.array([held.weight], np.uint32),
     )
     return FlowBlock(block, located, 1)
-
-
-def begin_with_data(block: DatagramBlock, kind: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return which datagrams may be shed: exports that do not begin with a template, uint8[D]."""
-    head = HEADER_BYTES[kind]
-    found = (head > 0) & (block.length >= head)
-    sets = np.flatnonzero(found & (kind > 5) & (block.length > head))
-    at = block.offset[sets] + head[sets]
-    found[sets[block.payload[at] == 0]] = False  # the upper half of a set id below 256
-    return found.astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

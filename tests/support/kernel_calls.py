@@ -56,6 +56,7 @@ def record(path: Path, captures: list[Path]) -> None:
     crowd_groups()
     log_lines()
     routes_and_traps()
+    shed_flows()
     fold_samples()
     look_ahead()
     receive_datagrams(path.parent)
@@ -116,6 +117,17 @@ def routes_and_traps() -> None:
     traps = make_decoder(settings, make_context("collectors.traps"))
     sender = address_pair("127.1.0.1")
     traps.decode(pack([Datagram(n, *sender, 4000, 5162, one) for n, one in enumerate(varied(300))]))
+
+
+def shed_flows() -> None:
+    """Take a sample of a stream far over its limit."""
+    from collectors.config import FlowDecoderSettings
+    from collectors.flow.decoder import FlowDecoder
+    from tests.support.flow_messages import block, v5
+    from tocsin.testing import make_context
+
+    decoder = FlowDecoder(FlowDecoderSettings(datagrams_per_second_max=10), make_context())
+    decoder.decode(block(*(v5((1, 2, 3), sequence=i) for i in range(100))))
 
 
 def fold_samples() -> None:
