@@ -47,7 +47,8 @@ class Bodies:
 def body_of(alert: Envelope) -> str:
     """Return the alert as it is kept and sent: canonical JSON, made harmless where it cannot be that."""
     data = canonical(alert) if isinstance(alert, SealedAlert) else b""
-    if data and ESCAPED_HALF not in data and len(data) <= BODY_BYTES_MAX:
+    sound = b"\\" not in data or ESCAPED_HALF not in data  # one byte is found quicker than three
+    if data and sound and len(data) <= BODY_BYTES_MAX:
         return data.decode()
     opened = alert.opened() if isinstance(alert, SealedAlert) else alert
     assert isinstance(opened, Alert)
