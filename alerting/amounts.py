@@ -33,4 +33,7 @@ def rounded(value: float, digits: int = 6) -> float:
     >>> rounded(1234.56789), rounded(0.98765, 3)
     (1234.57, 0.988)
     """
+    most = 10**digits  # most numbers are whole and below: quicker than by way of a text
+    if -most < value < most and value == int(value):
+        return float(value)
     return float(f"{value:.{digits}g}")

@@ -81,7 +81,7 @@ class Incidents:
 
     def _raise(self, alarm: Alarm, before: Incident | None, now_ns: int) -> None:
         place = self._places.of(alarm.entity, alarm.title)
-        if is_change(alarm) and alarm.source != OURS:
+        if alarm.source != OURS and is_change(alarm):
             self._suspects.changed(place.nodes[0], alarm, now_ns)
         times = self._raised.setdefault(alarm.id, [])
         times.append(now_ns)

@@ -122,7 +122,8 @@ class Places:
 
     def _mentioned(self, words: str, node: str) -> tuple[str, ...]:
         named = dict.fromkeys(map(self._network.router_of, _WORD.findall(words)))
-        found = [name for name in named if name in self.graph and name != node]
+        nodes = self.graph.nodes
+        found = [name for name in named if name in nodes and name != node]
         return tuple(found[:MENTIONED_MAX])
 
 
