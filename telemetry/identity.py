@@ -62,9 +62,9 @@ def prefix_number(text: str) -> tuple[int, int, int] | None:
     family, bits = (socket.AF_INET6, 128) if ":" in host else (socket.AF_INET, 32)
     try:
         number = int.from_bytes(socket.inet_pton(family, host), "big")
-        length = int(after) if slash else bits
     except (OSError, ValueError):
         return None
+    length = int(after) if after.isdecimal() else -1 if slash else bits
     if not 0 <= length <= bits:
         return None
     rest = bits - length

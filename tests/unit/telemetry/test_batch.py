@@ -22,3 +22,16 @@ def test_no_text_is_refused() -> None:
     made = wire.decode(wire.encode(batch_from_rows(ALARM, rows)))
     assert made.texts("entity") == ["a?b", "é😀"]
     assert made.texts("severity") == ["?", ""]
+
+
+def test_the_text_of_one_row_is_that_of_all() -> None:
+    rows = [
+        {"entity": "é😀", "severity": "major"},
+        {"entity": "", "severity": "minor"},
+        {"entity": "plain"},
+    ]
+    made = batch_from_rows(ALARM, rows)
+    for name in ("entity", "severity", "title"):
+        if name in made.schema.by_name:
+            assert [made.text(name, k) for k in range(3)] == made.texts(name)
+    assert made.texts("operator") == ["", "", ""]
