@@ -389,6 +389,7 @@ class IngestSource:
             "repeated": outcome.repeated,
             "rejected": rejected,
             "reasons": told(outcome.rejected),
+            "by_reason": dict(outcome.rejected),
         }
         return Response(400 if outcome.failed else 200, json.dumps(counts).encode())
 

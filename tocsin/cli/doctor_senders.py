@@ -185,7 +185,7 @@ def _losses(one: SenderStatus, told: Told) -> Iterator[tuple[int, str, str]]:
     )
     yield one.lost_kernel, "lost in our socket", "raise receive_buffer_bytes and net.core.rmem_max"
     yield one.shed, "shed by policy", _MORE.get(one.protocol, "raise datagrams_per_second_max")
-    yield one.malformed, "malformed", "save a capture and look with tocsin decode --explain"
+    yield one.malformed, "malformed", _MALFORMED.get(one.protocol, _CAPTURED)
     if one.protocol == "snmp-trap":
         why = "; ".join(f"{REFUSED[verdict]} ({n})" for verdict, n in told.refused.items())
         yield rest, "refused", f"of all senders: {why}" if why else "see the counters"
@@ -193,6 +193,16 @@ def _losses(one: SenderStatus, told: Told) -> Iterator[tuple[int, str, str]]:
         yield rest, "not decodable", "see the counters"
 
 
+_CAPTURED = "save a capture and look with tocsin decode"
+_MALFORMED = {
+    "ves": "the answer to each event says what is wrong with it",
+    "ingest": "the answer, or NAME.reason beside the file in failed/, says why",
+    "pm-files": "NAME.reason beside the file in failed/ says why",
+    **dict.fromkeys(FLOW_PROTOCOLS, f"{_CAPTURED} --explain"),
+    **dict.fromkeys(
+        ("netcool", "spectrum", "alertmanager", "tmf642", "mapped"), "the log says what is wrong"
+    ),
+}
 _UNITS = {"syslog": "lines", "snmp-trap": "traps", "snmp-poll": "answers"}
 _MORE = {"syslog": "raise lines_per_second_max, or let it log less: debug is shed first"}
 _LINES = {

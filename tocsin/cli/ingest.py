@@ -105,8 +105,7 @@ class Remote:
                 raise DecodeError("refused", str(error)) from error
             raise
         said = json.loads(answer.body)
-        rejected = Counter({said["reasons"]: said["rejected"]} if said["rejected"] else {})
-        return Outcome(said["taken"], said["repeated"], rejected)
+        return Outcome(said["taken"], said["repeated"], Counter(said["by_reason"]))
 
 
 def _blocks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
@@ -125,18 +124,20 @@ def _source(config: Path | None, url: str, mapping: str) -> tuple[str, str]:
     from tocsin.config import load_config
 
     sources = load_config(config).sources
-    found = {
+    there = {
         (settings.options["listen"], word)
         for settings in sources.values()
         if settings.kind == "ingest" and settings.options.get("listen")
         for word in settings.options.get("mappings", {})
-        if mapping in ("", word)
     }
-    if not found:
+    if not there:
         raise ConfigError(
-            f'no source of kind "ingest" listens for mapping {mapping or "any"!r}: name the '
-            "configuration with -c, or --url and --mapping"
+            'no source of kind "ingest" listens: name the configuration with -c, or --url and --mapping'
         )
+    found = {(listen, word) for listen, word in there if mapping in ("", word)}
+    if not found:
+        known = ", ".join(sorted(word for _, word in there))
+        raise ConfigError(f"no mapping {mapping!r} is in the configuration: there is {known}")
     if len(found) > 1:
         known = ", ".join(sorted(word for _, word in found))
         raise click.UsageError(f"name one of the mappings with --mapping: {known}")

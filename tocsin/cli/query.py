@@ -23,7 +23,7 @@ BINARY = ("arrow", "parquet")
 @click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Configuration file.")
 @click.option("--state", type=click.Path(path_type=Path), help="State folder.")
 def query(sql: str, output: str, path: Path | None, state: Path | None) -> None:
-    """Run SQL on the history (tables frames, rollups, series, alarms, incidents, anomalies, flows)."""
+    """Run SQL on the history (frames, rollups, series, alarms, incidents, anomalies, logs, routes, flows)."""
     import sys
 
     from tocsin import ask

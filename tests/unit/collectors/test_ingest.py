@@ -221,8 +221,10 @@ def test_uploads(here: Here) -> None:
         "repeated": 0,
         "rejected": 1,
         "reasons": "1 malformed",
+        "by_reason": {"malformed": 1},
     }
-    assert upload(here, body) == {"taken": 0, "repeated": 5, "rejected": 0, "reasons": ""}
+    again = {"taken": 0, "repeated": 5, "rejected": 0, "reasons": "", "by_reason": {}}
+    assert upload(here, body) == again
     with pytest.raises(HttpRefusedError, match=r"no mapping is called 'x' \(there are: probe\)"):
         upload(here, body, "/ingest/x")
     here.source.turn()

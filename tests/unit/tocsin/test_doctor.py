@@ -282,8 +282,13 @@ def test_an_input_that_nobody_sends_to_is_told(
          ("90 traps", "10 refused (10.0%)", "authentication differs", "(7)", "12 traps of all senders")),
         (ledger("192.0.2.7", "snmp-poll", sent=100, decoded=70, records=70, lost_wire=30, restarts=2),
          ("70 answers", "2 restarts", "30 requests timed out (30.0%)", "access list")),
+        (ledger("192.0.2.7", "netflow9", sent=9, decoded=6, records=6, malformed=3, undecodable=3),
+         ("3 malformed (33.3%)", "tocsin decode --explain")),
+        (ledger("192.0.2.7", "ves", sent=9, decoded=6, records=6, malformed=3, undecodable=3),
+         ("3 malformed (33.3%)", "the answer to each event says what is wrong")),
     ],
-    ids=["zone", "plain-text", "shed", "lost", "templates", "trap-refused", "poll-timeouts"],
+    ids=["zone", "plain-text", "shed", "lost", "templates", "trap-refused", "poll-timeouts",
+         "malformed-flows", "malformed-events"],
 )  # fmt: skip
 def test_a_sender_that_needs_mending(
     asked: Asked,

@@ -67,6 +67,13 @@ def test_files_that_are_named_stay_where_they_are(running: Running, tmp_path: Pa
     assert len(running.values()) == 4
 
 
+def test_what_is_rejected_is_told_once(running: Running, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(HEAD + LINES + "short\n" * 2)
+    done = running(tmp_path / "a.csv")
+    assert done.exit_code == 3
+    assert done.output.endswith("a.csv: 2 records taken, 2 rejected: 2 malformed\n")
+
+
 def test_the_files_of_a_folder_are_moved(running: Running, tmp_path: Path) -> None:
     folder = tmp_path / "drop"
     folder.mkdir()
@@ -129,4 +136,4 @@ mappings = {{ probe = "{tmp_path / "m.toml"}" }}
     done = CliRunner().invoke(ingest, arguments)
     assert (done.exit_code, "2 records taken" in done.output) == (0, True), done.output
     other = CliRunner().invoke(ingest, [*arguments, "-m", "other"])
-    assert "listens for mapping 'other'" in str(other.exception)
+    assert str(other.exception) == "no mapping 'other' is in the configuration: there is probe"
