@@ -1,5 +1,7 @@
 """Settings of alerting: alarm life, sinks and their delivery."""
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -131,3 +133,8 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     sinks: dict[str, SinkSettings] = msgspec.field(default_factory=dict)
     routes: dict[str, RouteSettings] = msgspec.field(default_factory=dict)
     times: dict[str, TimesSettings] = msgspec.field(default_factory=dict)
+
+
+def any_of(patterns: Sequence[str], text: str) -> bool:
+    """Whether a text fits one of the patterns (`*` and `?`), or there are none."""
+    return not patterns or any(fnmatchcase(text, pattern) for pattern in patterns)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.delivery import Delivery, Order, SinkStatus, Verdict
-from alerting.escape import tidied
 from alerting.sinks import AlertSink, Parcel, RefusedError, make_sink
+from alerting.words.alert import Alert
+from alerting.words.delivery import Delivery, Order, SinkStatus, Verdict
+from alerting.words.escape import tidied
 from runtime.component import Context
 from telemetry.errors import TransientError
 

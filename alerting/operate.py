@@ -10,16 +10,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from alerting.alarm import Alarm
 from alerting.config import AlertingSettings, MaintenanceSettings
-from alerting.foreign import ForeignAlarms
-from alerting.incident import Incident
-from alerting.incidents import Incidents
-from alerting.places import Places
-from alerting.triage import KIND as TRIAGE
-from alerting.triage import VERDICTS, Triage
-from alerting.triage import check as check_triage
-from alerting.windows import (
+from alerting.incidents.incidents import Incidents
+from alerting.life.foreign import ForeignAlarms
+from alerting.life.triage import KIND as TRIAGE
+from alerting.life.triage import VERDICTS, Triage
+from alerting.life.triage import check as check_triage
+from alerting.life.windows import (
     NEVER_NS,
     OUT_OF_SERVICE,
     PLANNED_WORK,
@@ -29,6 +26,9 @@ from alerting.windows import (
     Windows,
     moment_ns,
 )
+from alerting.records.alarm import Alarm
+from alerting.records.incident import Incident
+from alerting.records.places import Places
 from runtime.component import Context
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alerting.config import SinkSettings
-from alerting.delivery import Order
+from alerting.words.delivery import Order
 from runtime.checkpoint import read_array, write_array
 from runtime.component import SnapshotReader, SnapshotWriter
 from telemetry.batch import Batch

@@ -13,25 +13,25 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from alerting.alarm import SEVERITIES, Alarm, cadence_of
-from alerting.causes import CauseRules
+from alerting.causes.faces import Faces
+from alerting.causes.failed_logins import FailedLogins
+from alerting.causes.rows import Row, rows_of
+from alerting.causes.rules import CauseRules
+from alerting.causes.suppress import Explanations
 from alerting.config import AlertingSettings
-from alerting.digest import Digest
-from alerting.explain import Explainer
-from alerting.faces import Faces
-from alerting.failed_logins import FailedLogins
-from alerting.foreign import ForeignAlarms
-from alerting.hints import hints
-from alerting.incidents import Incidents
+from alerting.incidents.explain import Explainer
+from alerting.incidents.hints import hints
+from alerting.incidents.incidents import Incidents
+from alerting.incidents.suspects import Suspects
+from alerting.life.digest import Digest
+from alerting.life.foreign import ForeignAlarms
+from alerting.life.own import OwnAlarms
+from alerting.life.triage import Triage
+from alerting.life.trials import Trials
+from alerting.life.windows import OUT_OF_SERVICE, SHELVED, Window, Windows
 from alerting.operate import Operations
-from alerting.own import OwnAlarms
-from alerting.places import Places
-from alerting.rows import Row, rows_of
-from alerting.suppress import Explanations
-from alerting.suspects import Suspects
-from alerting.triage import Triage
-from alerting.trials import Trials
-from alerting.windows import OUT_OF_SERVICE, SHELVED, Window, Windows
+from alerting.records.alarm import SEVERITIES, Alarm, cadence_of
+from alerting.records.places import Places
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.ports import Evidence, NetworkMap, SeriesDirectory

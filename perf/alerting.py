@@ -9,7 +9,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from alerting.config import AlertingSettings
-from alerting.flood import collapse
+from alerting.life.flood import collapse
 from perf.measure import report, row
 from runtime import garbage
 from telemetry.batch import Batch, batch_from_rows

@@ -44,7 +44,7 @@ R = TypeVar("R")
 
 # Every module that defines kernels, so that `tocsin warm` can compile all of them.
 KERNEL_MODULES: tuple[str, ...] = (
-    "alerting.triage",
+    "alerting.life.triage",
     "collectors.listen.receive",
     "collectors.listen.gather",
     "collectors.flow.streams",

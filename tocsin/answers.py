@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from alerting.delivery import Order, SinkStatus, Verdict
 from alerting.operate import check
 from alerting.orders import Orders
-from alerting.outbox import Outbox
-from alerting.sink_board import SinkBoard
+from alerting.outbox.outbox import Outbox
+from alerting.outbox.sink_board import SinkBoard
+from alerting.words.delivery import Order, SinkStatus, Verdict
 from detectors import probation, river_scores
 from detectors.life import STAGES
 from runtime.bus import Later, RequestServer

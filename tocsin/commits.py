@@ -11,9 +11,9 @@ from logging import Logger
 from pathlib import Path
 from typing import TypeVar
 
-from alerting.alert import SealedAlert, canonical
-from alerting.outbox import Outbox
-from alerting.records import sealed_notices
+from alerting.outbox.outbox import Outbox
+from alerting.words.alert import SealedAlert, canonical
+from alerting.words.alerts import sealed_notices
 from runtime.bus import Publisher
 from runtime.clock import Clock
 from runtime.journal import BlockKind, JournalReader

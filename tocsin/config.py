@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from alerting.config import AlertingSettings
-from alerting.routes import Router
+from alerting.outbox.routes import Router
 from alerting.sinks import SINKS
 from collectors.config import ListenerSettings
 from collectors.listen.udp import is_stream, parse_address

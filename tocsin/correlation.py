@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from alerting.causality import Edge, learn
 from alerting.config import AlertingSettings
-from alerting.places import Places
+from alerting.incidents.causality import Edge, learn
+from alerting.records.places import Places
 from alerting.stage import AlertingStage
 from correlator.tables.network_map import FileNetworkMap
 from runtime.clock import ManualClock

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alerting.alert import Alert
+from alerting.words.alert import Alert
 from telemetry.errors import ConfigError
 
 

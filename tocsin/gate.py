@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import zmq
 
-from alerting.alert import Alert
 from alerting.courier import Courier
-from alerting.delivery import Delivery, Order, Verdict
+from alerting.words.alert import Alert
+from alerting.words.delivery import Delivery, Order, Verdict
 from runtime import logs
 from runtime.bus import RequestClient
 from runtime.clock import SteadyClock

@@ -6,7 +6,7 @@ The node answers when its journal has it, at the end of an event tick: too long 
 import threading
 from collections.abc import Callable, Sequence
 
-from alerting.delivery import Order
+from alerting.words.delivery import Order
 from runtime.bus import RequestClient
 from runtime.clock import Clock
 from telemetry.errors import TransientError

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from alerting.load import load_of
-from alerting.windows import NEVER_NS, PLANNED_WORK, Window
+from alerting.life.load import load_of
+from alerting.life.windows import NEVER_NS, PLANNED_WORK, Window
 
 SHOWN = 20
 NIGHT_NS = 16 * 3_600_000_000_000  # works that begin so soon are the next shift's

@@ -12,8 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from alerting.orders import Orders
-from alerting.outbox import Outbox
-from alerting.sink_board import SinkBoard
+from alerting.outbox.outbox import Outbox
+from alerting.outbox.sink_board import SinkBoard
 from runtime import garbage, logs
 from runtime.bus import Doorbell, Publisher, RequestServer
 from runtime.checkpoint import Checkpoints

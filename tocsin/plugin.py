@@ -5,9 +5,9 @@ What is here stays; everything else may change. A plug-in is a package with an e
 `tocsin.testing` has the exams that ours sit as well. See docs/extend.md.
 """
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks import AlertSink, Parcel, RefusedError
+from alerting.words.alert import Alert
 from collectors.block import DatagramBlock, Decoder
 from collectors.config import ListenerSettings
 from collectors.foreign_sync import AlarmFeed, ForeignAlarm

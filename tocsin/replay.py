@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from alerting.records import alerts_of
+from alerting.words.alerts import alerts_of
 from collectors.block import DatagramBlock, choose, silence
 from collectors.capture.reader import CaptureReport, read_capture
 from collectors.capture.tcp import TcpStreams

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from alerting.alert import Alert
 from alerting.config import AlertingSettings
 from alerting.operate import KINDS, check
-from alerting.records import alerts_of, notices_of
+from alerting.words.alert import Alert
+from alerting.words.alerts import alerts_of, notices_of
 from collectors.config import ListenerSettings
 from collectors.datagram import Datagram, pack
 from collectors.syslog.decoder import COLLECTOR as SYSLOG

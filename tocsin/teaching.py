@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from river import drift, linear_model, optim
 
-from alerting.amounts import rounded
-from alerting.triage import FEATURES_MAX, Model
+from alerting.life.triage import FEATURES_MAX, Model
+from alerting.words.amounts import rounded
 from detectors import calibration
 from detectors.river_scores import RiverOptions
 from detectors.seasonal import rates

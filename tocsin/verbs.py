@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from alerting.delivery import SinkStatus
+from alerting.words.delivery import SinkStatus
 from tocsin.families import Family
 
 # Within it comes what is answered once it is journalled: an event tick and what may hold up a node.

@@ -18,12 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.escape import line
 from alerting.sinks.parcel import Parcel, RefusedError
-from alerting.sinks.wording import is_over
-from alerting.templating import NAMES, check, fields, fill
+from alerting.words.alert import Alert
+from alerting.words.escape import line
+from alerting.words.templating import NAMES, check, fields, fill
+from alerting.words.wording import is_over
 from runtime.registry import Part
 from runtime.settings import PositiveInt, Settings
 from telemetry.errors import ConfigError, TransientError

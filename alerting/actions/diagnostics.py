@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alerting.actions.command import EndedError, run
-from alerting.alert import Alert, canonical
 from alerting.config import SinkSettings
-from alerting.escape import token
 from alerting.sinks.parcel import Parcel, RefusedError
-from alerting.sinks.wording import is_over, place
+from alerting.words.alert import Alert, canonical
+from alerting.words.escape import token
+from alerting.words.wording import is_over, place
 from runtime.registry import Part
 from runtime.settings import Port, PositiveInt, Settings
 from telemetry.errors import TransientError

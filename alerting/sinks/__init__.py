@@ -6,9 +6,9 @@ A sink is one module: a class that keeps the contract (`AlertSink`), and a `Part
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.parcel import Parcel, RefusedError
+from alerting.words.alert import Alert
 from runtime.registry import Registry
 
 __all__ = ["SINKS", "AlertSink", "Parcel", "RefusedError", "make_sink"]

@@ -12,11 +12,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.http import post
 from alerting.sinks.parcel import Parcel
-from alerting.sinks.wording import is_over, rfc3339
+from alerting.words.alert import Alert
+from alerting.words.wording import is_over, rfc3339
 from runtime.registry import NoOptions, Part
 
 REPEAT_SECONDS = 60.0

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.escape import ESCAPES
 from alerting.sinks.http import accepted, ask_json
 from alerting.sinks.parcel import Parcel
-from alerting.sinks.wording import is_over
+from alerting.words.alert import Alert
+from alerting.words.escape import ESCAPES
+from alerting.words.wording import is_over
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import TransientError

@@ -8,10 +8,10 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.http import secret
 from alerting.sinks.parcel import Parcel, RefusedError
+from alerting.words.alert import Alert
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import ConfigError, TransientError

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.parcel import Parcel
+from alerting.words.alert import Alert
 from runtime.registry import NoOptions, Part
 from telemetry.errors import TransientError
 

@@ -14,12 +14,12 @@ from email.policy import SMTP
 from email.utils import formatdate
 from urllib.parse import urlsplit
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.escape import ESCAPES, line
 from alerting.sinks.http import request, secret, tls
 from alerting.sinks.parcel import Parcel, RefusedError
-from alerting.sinks.wording import facts, is_over, story
+from alerting.words.alert import Alert
+from alerting.words.escape import ESCAPES, line
+from alerting.words.wording import facts, is_over, story
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import ConfigError, TransientError

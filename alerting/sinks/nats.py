@@ -9,10 +9,10 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.http import secret, tls
 from alerting.sinks.parcel import Parcel
+from alerting.words.alert import Alert
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import ConfigError, TransientError

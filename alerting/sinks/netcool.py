@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from alerting.alarm import ASKED
-from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.escape import line
+from alerting.records.alarm import ASKED
 from alerting.sinks.http import Answer, accepted, ask_json
 from alerting.sinks.parcel import Parcel, RefusedError
-from alerting.sinks.wording import SOURCE, is_acknowledged, is_over, place, word
+from alerting.words.alert import Alert
+from alerting.words.escape import line
+from alerting.words.wording import SOURCE, is_acknowledged, is_over, place, word
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import TransientError

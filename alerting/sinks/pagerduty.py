@@ -8,11 +8,11 @@ Source: PagerDuty, Events API v2: "Send an Alert Event" (fields, limits, answers
 import json
 from collections.abc import Sequence
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.http import accepted, request, secret
 from alerting.sinks.parcel import Parcel
-from alerting.sinks.wording import SOURCE, facts, is_acknowledged, is_over, place, rfc3339
+from alerting.words.alert import Alert
+from alerting.words.wording import SOURCE, facts, is_acknowledged, is_over, place, rfc3339
 from runtime.registry import NoOptions, Part
 from telemetry.x733 import severity_for
 

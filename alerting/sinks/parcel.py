@@ -2,7 +2,7 @@
 
 import msgspec
 
-from alerting.alert import Alert, canonical
+from alerting.words.alert import Alert, canonical
 from telemetry.errors import TransientError
 
 

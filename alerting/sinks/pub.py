@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import zmq
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.parcel import Parcel
+from alerting.words.alert import Alert
 from runtime.bus import Publisher
 from runtime.registry import NoOptions, Part
 from telemetry.errors import TransientError

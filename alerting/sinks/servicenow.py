@@ -10,11 +10,11 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.http import accepted, ask_json
 from alerting.sinks.parcel import Parcel
-from alerting.sinks.wording import facts, is_over, place, story, word
+from alerting.words.alert import Alert
+from alerting.words.wording import facts, is_over, place, story, word
 from runtime.registry import NoOptions, Part
 
 BATCH_MAX = 100

@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 
 from alerting.config import SinkSettings
 from alerting.sinks.http import accepted, ask_json
-from alerting.sinks.wording import SOURCE
-from alerting.tickets import Change, Ticket, TicketSink, ask_for_ticket
+from alerting.sinks.tickets import Change, Ticket, TicketSink, ask_for_ticket
+from alerting.words.wording import SOURCE
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import TransientError

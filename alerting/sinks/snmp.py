@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.escape import line
 from alerting.sinks.http import secret
 from alerting.sinks.parcel import Parcel
 from alerting.sinks.snmp_session import Community, Session
-from alerting.sinks.wording import is_over, word
+from alerting.words.alert import Alert
+from alerting.words.escape import line
+from alerting.words.wording import is_over, word
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import ConfigError, TransientError

@@ -13,12 +13,12 @@ import ssl
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.escape import line
 from alerting.sinks.http import tls
 from alerting.sinks.parcel import Parcel
-from alerting.sinks.wording import facts, rfc3339, word
+from alerting.words.alert import Alert
+from alerting.words.escape import line
+from alerting.words.wording import facts, rfc3339, word
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import ConfigError, TransientError

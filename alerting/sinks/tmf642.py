@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.delivery import Order
-from alerting.escape import clean
 from alerting.sinks.http import accepted, ask_json, secret
 from alerting.sinks.parcel import Parcel
 from alerting.sinks.tmf642_words import alarm, event, flat, matches, select, wanted_by
+from alerting.words.alert import Alert
+from alerting.words.delivery import Order
+from alerting.words.escape import clean
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import ConfigError, TransientError

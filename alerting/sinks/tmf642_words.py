@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from alerting.alert import Alert
-from alerting.sinks.wording import SOURCE, is_acknowledged, is_over, rfc3339, texts
+from alerting.words.alert import Alert
+from alerting.words.wording import SOURCE, is_acknowledged, is_over, rfc3339, texts
 
 
 def alarm(alert: Alert, base: str) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks.http import accepted, post, request, secret
 from alerting.sinks.parcel import Parcel
-from alerting.sinks.wording import is_over, rfc3339
-from alerting.templating import Template, check, fields, fill, load_template
+from alerting.words.alert import Alert
+from alerting.words.templating import Template, check, fields, fill, load_template
+from alerting.words.wording import is_over, rfc3339
 from runtime.registry import Part
 from runtime.settings import Settings
 

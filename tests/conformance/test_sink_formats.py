@@ -7,13 +7,13 @@ from typing import Any
 import fastjsonschema
 import pytest
 
-from alerting.alert import Alert
 from alerting.sinks.alertmanager import postable
 from alerting.sinks.netcool import row_set, status_row
 from alerting.sinks.pagerduty import event as pagerduty_event
 from alerting.sinks.servicenow import event as servicenow_event
 from alerting.sinks.tmf642_words import alarm, event
 from alerting.sinks.webhook import cloud_event
+from alerting.words.alert import Alert
 from telemetry.x733 import SEVERITY_WORDS, severity_for
 from tocsin.testing import checks_sink
 from tocsin.testing.checks_sink import NOW_NS, parcel

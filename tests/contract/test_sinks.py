@@ -12,9 +12,9 @@ import msgspec
 import pytest
 import zmq
 
-from alerting.alert import Alert, canonical
 from alerting.config import SinkSettings
 from alerting.sinks import SINKS, AlertSink, RefusedError, make_sink
+from alerting.words.alert import Alert, canonical
 from telemetry.errors import TransientError
 from tests.support.bad_peers import free_port
 from tests.support.sink_peers import RIGS, HttpPeer

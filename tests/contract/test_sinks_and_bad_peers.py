@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from alerting.alert import Alert
 from alerting.config import AlertingSettings, SinkSettings
 from alerting.courier import Courier
-from alerting.outbox import Outbox
-from alerting.sink_board import SinkBoard
+from alerting.outbox.outbox import Outbox
+from alerting.outbox.sink_board import SinkBoard
 from alerting.sinks import SINKS, RefusedError, make_sink
+from alerting.words.alert import Alert
 from runtime.clock import ManualClock
 from runtime.component import Context
 from telemetry.errors import TransientError

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from alerting.alarm import KINDS
+from alerting.records.alarm import KINDS
 from deploy.reference import metrics
 from tocsin.cli import cli
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from alerting.sinks import SINKS
-from alerting.templating import NAMES, shipped
+from alerting.words.templating import NAMES, shipped
 from tocsin.config import load_config
 
 TEXT = (Path(__file__).parents[2] / "docs" / "sinks.md").read_text("utf-8")

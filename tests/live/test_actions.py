@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks import RefusedError, make_sink
+from alerting.words.alert import Alert
 from telemetry.errors import TransientError
 from tests.support.routers import FRR, ExaBgp, Frr, SshServer, two_namespaces, until
 from tocsin.testing import checks_sink

@@ -13,8 +13,8 @@ import pytest
 
 from alerting.config import AlertingSettings, SinkSettings
 from alerting.courier import Courier
-from alerting.outbox import Outbox
-from alerting.records import alerts_of
+from alerting.outbox.outbox import Outbox
+from alerting.words.alerts import alerts_of
 from runtime.clock import SystemClock
 from runtime.component import Context
 from tocsin.testing import make_context
@@ -106,7 +106,7 @@ def test_alertmanager_shows_the_alert_also_after_its_restart_and_drops_it_when_i
     def active(sink: str) -> list[Any]:
         import msgspec
 
-        from alerting.alert import Alert
+        from alerting.words.alert import Alert
 
         return [msgspec.json.decode(body, type=Alert) for body in outbox.told(sink)]
 

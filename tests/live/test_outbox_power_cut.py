@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from alerting.config import AlertingSettings, SinkSettings
-from alerting.outbox import Outbox
+from alerting.outbox.outbox import Outbox
 from tests.support.power_cut import Disk, told_by
 from tocsin.testing import make_context
 
@@ -26,8 +26,8 @@ CHILD = """
 import json, os, sys
 from pathlib import Path
 from alerting.config import AlertingSettings, SinkSettings
-from alerting.delivery import Verdict
-from alerting.outbox import Outbox
+from alerting.words.delivery import Verdict
+from alerting.outbox.outbox import Outbox
 from tocsin.testing import make_context
 from tocsin.testing.alarms import AlarmWorld
 

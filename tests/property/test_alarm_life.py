@@ -6,9 +6,9 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from alerting.alarm import KINDS, SEVERITIES
-from alerting.alert import Alert, canonical
 from alerting.config import AlertingSettings
+from alerting.records.alarm import KINDS, SEVERITIES
+from alerting.words.alert import Alert, canonical
 from runtime.checkpoint import Snapshot
 from tocsin.testing.alarms import LINKS, AlarmWorld, flood
 

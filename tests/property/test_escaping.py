@@ -15,9 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerting.alert import Alert, canonical
-from alerting.bodies import BODY_BYTES_MAX, body_of
-from alerting.escape import ESCAPES, TEXT_CHARACTERS_MAX, tidied, tidy, token
+from alerting.outbox.bodies import BODY_BYTES_MAX, body_of
 from alerting.sinks import Parcel
 from alerting.sinks.alertmanager import postable
 from alerting.sinks.mail import MailOptions, mail, page
@@ -28,8 +26,10 @@ from alerting.sinks.snmp import varbinds
 from alerting.sinks.syslog import message
 from alerting.sinks.tmf642_words import alarm
 from alerting.sinks.webhook import cloud_event
-from alerting.sinks.wording import facts, story
-from alerting.templating import fields, fill, load_template, shipped
+from alerting.words.alert import Alert, canonical
+from alerting.words.escape import ESCAPES, TEXT_CHARACTERS_MAX, tidied, tidy, token
+from alerting.words.templating import fields, fill, load_template, shipped
+from alerting.words.wording import facts, story
 
 HOSTILE = (
     "\x00\x1b[31m\x07\r\n.\r\nDATA", "<script>alert(1)</script>", "\"' onload=x ><img src=x>",

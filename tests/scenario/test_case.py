@@ -13,7 +13,7 @@ from typing import Any
 import click.testing
 import pytest
 
-from alerting.alert import Alert, canonical
+from alerting.words.alert import Alert, canonical
 from tests.scenario.test_crash import committed
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin.anonymise import Mapper

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from alerting.alert import Alert, canonical
+from alerting.words.alert import Alert, canonical
 from runtime.journal import BlockKind, JournalReader
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin.config import load_config

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks import Parcel, make_sink
+from alerting.words.alert import Alert
 from tests.support.live_node import CLOCK, feed, write_config
 from tests.support.sink_peers import RIGS
 from tocsin.api import models

@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from alerting.alert import Alert, canonical
+from alerting.words.alert import Alert, canonical
 from runtime.bus import RequestClient
 from runtime.journal import BlockKind, JournalReader
 from telemetry.errors import TransientError

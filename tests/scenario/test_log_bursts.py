@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alerting.records import alerts_of
+from alerting.words.alerts import alerts_of
 from detectors.config import DetectionSettings
 from runtime.clock import ManualClock
 from runtime.metrics import Metrics

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from alerting.alert import Alert
-from alerting.records import alerts_of
+from alerting.words.alert import Alert
+from alerting.words.alerts import alerts_of
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import Datagram, pack
 from collectors.flow.decoder import FlowDecoder

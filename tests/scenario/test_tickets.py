@@ -10,9 +10,9 @@ import pytest
 
 from alerting.config import AlertingSettings, SinkSettings
 from alerting.courier import Courier
-from alerting.delivery import Order
 from alerting.orders import Orders
-from alerting.outbox import Outbox
+from alerting.outbox.outbox import Outbox
+from alerting.words.delivery import Order
 from runtime.clock import ManualClock
 from runtime.component import Context
 from telemetry.batch import batch_from_rows

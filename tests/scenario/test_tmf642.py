@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
-from alerting.delivery import Order
 from alerting.sinks import make_sink
+from alerting.words.alert import Alert
+from alerting.words.delivery import Order
 from runtime.clock import SystemClock
 from telemetry.errors import ConfigError, TransientError
 from tests.support.bad_peers import free_port

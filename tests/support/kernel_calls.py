@@ -256,7 +256,7 @@ def meet_by_the_clock() -> None:
 
 def triage_alarms() -> None:
     """Weigh alarms by a model that was exported."""
-    from alerting.triage import logistic
+    from alerting.life.triage import logistic
 
     random = np.random.default_rng(6)
     logistic(random.random((5, 3)), random.normal(size=3), 0.2, np.zeros(5))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alerting.delivery import Order, SinkStatus, Verdict
-from alerting.outbox import Outbox
+from alerting.outbox.outbox import Outbox
+from alerting.words.delivery import Order, SinkStatus, Verdict
 from runtime.bus import Publisher, RequestServer
 from runtime.clock import SystemClock
 from telemetry.batch import Batch

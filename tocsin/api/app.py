@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from alerting.causes.rows import span
 from alerting.config import AlertingSettings
-from alerting.load import STANDING_NS, Load, LoadMetrics, load_of
-from alerting.rows import span
+from alerting.life.load import STANDING_NS, Load, LoadMetrics, load_of
 from history.reader import HistoryReader
 from history.store import Connection
 from runtime.component import Context

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from alerting.alert import Alert
+from alerting.words.alert import Alert
 from tocsin import verbs
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=10_000)]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alerting.picture import picture
+from alerting.words.picture import picture
 from history.reader import HistoryReader, Line
 
 HOUR_NS = 3_600_000_000_000

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from alerting.amounts import rounded
+from alerting.words.amounts import rounded
 
 
 @click.command()

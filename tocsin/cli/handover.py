@@ -14,8 +14,8 @@ def handover(since: str, operators: int | None, path: Path | None, state: Path |
     """Print what is open, what changed, what is hidden, works to come, load and noise."""
     import msgspec
 
-    from alerting.load import STANDING_NS
-    from alerting.windows import Window
+    from alerting.life.load import STANDING_NS
+    from alerting.life.windows import Window
     from history.reader import LOAD_COLUMNS
     from runtime.bus import RequestClient
     from runtime.clock import SystemClock

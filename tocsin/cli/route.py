@@ -32,9 +32,9 @@ def test(
 
     Exit code 3 where nobody is told.
     """
-    from alerting.alarm import KINDS, OURS, SEVERITIES
-    from alerting.alert import Alert
-    from alerting.routes import Router
+    from alerting.outbox.routes import Router
+    from alerting.records.alarm import KINDS, OURS, SEVERITIES
+    from alerting.words.alert import Alert
     from runtime.clock import SystemClock
     from tocsin.config import load_config
 

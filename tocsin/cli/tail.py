@@ -21,7 +21,7 @@ def tail(what: str, output: str, state: Path | None) -> None:
     import msgspec
     import zmq
 
-    from alerting.alert import Alert, human
+    from alerting.words.alert import Alert, human
     from telemetry.errors import TransientError
     from tocsin.state import state_dir
 

@@ -18,7 +18,7 @@ import click
 import msgspec
 import zmq
 
-from alerting.alert import Alert, human
+from alerting.words.alert import Alert, human
 from runtime import logs
 from runtime.bus import RequestClient
 from runtime.clock import SystemClock

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from alerting.alert import canonical
-from alerting.records import alerts_of
+from alerting.words.alert import canonical
+from alerting.words.alerts import alerts_of
 from correlator.windows import FlowWindows
 from runtime.clock import ManualClock
 from runtime.metrics import Metrics

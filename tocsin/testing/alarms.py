@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from alerting.alert import Alert
 from alerting.config import AlertingSettings
-from alerting.records import alerts_of, notices_of
 from alerting.stage import AlertingStage
+from alerting.words.alert import Alert
+from alerting.words.alerts import alerts_of, notices_of
 from correlator.tables.network_map import (
     FileNetworkMap,
     InterfaceEntry,

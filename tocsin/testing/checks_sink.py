@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from alerting.alert import Alert
 from alerting.sinks import AlertSink, Parcel
+from alerting.words.alert import Alert
 from tocsin.testing.alarms import AlarmWorld
 
 NOW_NS = 1_700_000_100_000_000_000

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from alerting.alert import Alert
 from alerting.config import SinkSettings
 from alerting.sinks import RefusedError, make_sink
+from alerting.words.alert import Alert
 from telemetry.errors import ConfigError, TransientError
 from tocsin.testing import checks_sink
 from tocsin.testing.checks_sink import NOW_NS, parcel

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from alerting.attacks import vector_of
-from alerting.causes import scanner_of
+from alerting.causes.attacks import vector_of
+from alerting.causes.rules import scanner_of
 from telemetry.batch import batch_from_rows
 from telemetry.identity import V4_MAPPED
 from telemetry.schemas import ROUTE

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from alerting.causality import learn
+from alerting.incidents.causality import learn
 from correlator.tables.network_map import FileNetworkMap
 from telemetry.errors import ConfigError
 from tests.support.faults import leaf_and_spine, mesh, overlapping_faults, ring_of_rings, tree

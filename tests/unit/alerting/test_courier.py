@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from alerting.alert import Alert
 from alerting.config import AlertingSettings, SinkSettings
 from alerting.courier import FAILURES_TO_OPEN, Courier
-from alerting.delivery import Delivery, Verdict
-from alerting.outbox import Outbox
+from alerting.outbox.outbox import Outbox
 from alerting.sinks import Parcel, RefusedError
+from alerting.words.alert import Alert
+from alerting.words.delivery import Delivery, Verdict
 from runtime.clock import ManualClock
 from telemetry.errors import TransientError
 from tocsin.testing import make_context
@@ -80,7 +80,7 @@ class Office:
                 del self.waiting[verdict.number]
 
     def post(self, sink: str, count: int = 1) -> None:
-        from alerting.alert import canonical
+        from alerting.words.alert import canonical
 
         for _ in range(count):
             number = len(self.waiting) + len(self.verdicts) + 1

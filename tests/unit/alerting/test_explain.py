@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerting.alert import Alert
 from alerting.config import AlertingSettings, RunbookSettings
-from alerting.explain import SHORT_CHARACTERS_MAX, short
-from alerting.sinks.wording import story
+from alerting.incidents.explain import SHORT_CHARACTERS_MAX, short
+from alerting.words.alert import Alert
+from alerting.words.wording import story
 from correlator.tables.network_map import FileNetworkMap, NetworkFile, RouterEntry, SiteEntry
 from telemetry.errors import ConfigError
 from tests.unit.alerting.test_causes import attack, cut

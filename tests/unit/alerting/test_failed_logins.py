@@ -2,7 +2,7 @@
 
 import pytest
 
-from alerting.failed_logins import PAIRS_MAX, source_of
+from alerting.causes.failed_logins import PAIRS_MAX, source_of
 from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import LOG

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alerting.flowspec import rule
+from alerting.causes.flowspec import rule
 from runtime.ports import Talker
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alerting.alert import canonical
 from alerting.config import AlertingSettings
-from alerting.flood import collapse
+from alerting.life.flood import collapse
+from alerting.words.alert import canonical
 from runtime.checkpoint import Snapshot
 from telemetry.batch import batch_from_rows
 from telemetry.schemas import ALARM

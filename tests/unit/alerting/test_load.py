@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from alerting.load import TEN_MINUTES_NS, load_of
+from alerting.life.load import TEN_MINUTES_NS, load_of
+from alerting.life.windows import PLANNED_WORK, SHELVED, SILENCE, Window
 from alerting.operate import check
-from alerting.picture import picture
-from alerting.windows import PLANNED_WORK, SHELVED, SILENCE, Window
+from alerting.words.picture import picture
 from telemetry.errors import ConfigError
 from tocsin.handover import report
 from tocsin.maintenance_files import read_works, take_folder

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from alerting.config import AlertingSettings, MaintenanceSettings
-from alerting.records import alerts_of, notices_of
-from alerting.windows import NEVER_NS, PLANNED_WORK, Window, Windows, moment_ns
+from alerting.life.windows import NEVER_NS, PLANNED_WORK, Window, Windows, moment_ns
+from alerting.words.alerts import alerts_of, notices_of
 from tocsin.testing.alarms import AlarmWorld
 
 HOUR_NS = 3_600_000_000_000

@@ -3,8 +3,8 @@
 import pytest
 
 from alerting.config import SinkSettings
-from alerting.delivery import Order
 from alerting.orders import KEYS_KEPT, Orders
+from alerting.words.delivery import Order
 from runtime.checkpoint import Snapshot
 from tocsin.control import control_row
 

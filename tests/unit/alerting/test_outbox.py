@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from alerting.config import AlertingSettings, SinkSettings
-from alerting.delivery import Delivery, Verdict
-from alerting.outbox import Outbox
-from alerting.outbox_tables import MIGRATIONS, VERSION, check_bodies
+from alerting.outbox.outbox import Outbox
+from alerting.outbox.tables import MIGRATIONS, VERSION, check_bodies
+from alerting.words.delivery import Delivery, Verdict
 from runtime.clock import ManualClock
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
@@ -187,7 +187,7 @@ def test_a_retry_never_sends_a_raise_behind_its_clear(outbox: Outbox) -> None:
 def test_too_many_waiting_are_given_up_oldest_first_and_counted(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alerting.outbox.TRIM_EVERY_TICKS", 1)
+    monkeypatch.setattr("alerting.outbox.outbox.TRIM_EVERY_TICKS", 1)
     small = AlertingSettings(sinks={"a": SinkSettings(kind="stdout")}, waiting_max=5)
     context = make_context("outbox")
     outbox = Outbox(path, small, context)
@@ -203,8 +203,8 @@ def test_every_table_stays_within_its_bound(path: Path, monkeypatch: pytest.Monk
         "TRIM_EVERY_TICKS": 1, "DONE_KEPT": 10, "CHANGES_KEPT": 20, "CLEARED_KEPT": 5,
         "SENT_KEPT": 8,
     }.items():  # fmt: skip
-        where = "outbox" if name == "TRIM_EVERY_TICKS" else "outbox_trim"
-        monkeypatch.setattr(f"alerting.{where}.{name}", bound)
+        where = "outbox" if name == "TRIM_EVERY_TICKS" else "trim"
+        monkeypatch.setattr(f"alerting.outbox.{where}.{name}", bound)
     outbox = opened(path)
     ticks = Ticks(outbox)
     for i in range(1, 200):
@@ -296,8 +296,8 @@ def test_a_body_is_there_once_and_goes_with_the_last_row_that_has_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, bound in {"CHANGES_KEPT": 20, "CLEARED_KEPT": 5, "SENT_KEPT": 8}.items():
-        monkeypatch.setattr(f"alerting.outbox_trim.{name}", bound)
-    monkeypatch.setattr("alerting.outbox.TRIM_EVERY_TICKS", 1)
+        monkeypatch.setattr(f"alerting.outbox.trim.{name}", bound)
+    monkeypatch.setattr("alerting.outbox.outbox.TRIM_EVERY_TICKS", 1)
     outbox = opened(path, ALARMS)
     ticks = Ticks(outbox)
     ticks.commit("192.0.2.250")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from alerting.alert import Alert
 from alerting.config import AlertingSettings, RouteSettings, SinkSettings, TimesSettings
-from alerting.routes import Router
+from alerting.outbox.routes import Router
+from alerting.words.alert import Alert
 from telemetry.errors import ConfigError
 from tocsin.cli.route import route
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from alerting import flowspec
+from alerting.causes import flowspec
 from runtime.ports import Talker
 from tocsin.testing.alarms import AlarmWorld, talker
 

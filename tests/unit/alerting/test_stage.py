@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from alerting.alert import Alert, canonical, human
 from alerting.config import AlertingSettings
+from alerting.words.alert import Alert, canonical, human
 from runtime.checkpoint import Snapshot
 from telemetry.schemas import FrameFlag
 from tocsin.testing.alarms import START_NS, TICK_NS, AlarmWorld, flood

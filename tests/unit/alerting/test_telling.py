@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from alerting.alert import Alert
 from alerting.config import AlertingSettings, RouteSettings, SinkSettings, TimesSettings
-from alerting.delivery import Verdict
-from alerting.outbox import Outbox
-from alerting.routes import Router
+from alerting.outbox.outbox import Outbox
+from alerting.outbox.routes import Router
+from alerting.words.alert import Alert
+from alerting.words.delivery import Verdict
 from runtime.clock import ManualClock
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from alerting.config import AlertingSettings
-from alerting.outbox import Outbox
+from alerting.outbox.outbox import Outbox
 from runtime.bus import Later, Publisher
 from runtime.checkpoint import Snapshot
 from runtime.clock import ManualClock

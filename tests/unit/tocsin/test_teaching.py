@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alerting.triage import Model, Triage, check, features, logistic
+from alerting.life.triage import Model, Triage, check, features, logistic
 from correlator.views import views_for
 from detectors.config import AlsoSettings, DetectionSettings
 from detectors.detector import ScoreColumns

@@ -1,0 +1,1 @@
+"""Cause rules: the anomalies of a tick become claims, one for each fault."""

@@ -1,0 +1,123 @@
+"""Failed logins that logs tell of, counted by source: brute force as its targets see it.
+
+Lines whose event is `login-failed` (collectors/syslog/events.toml). A host's own log is no guess, so what
+it says stands outside the alert budget. Counts fade with a half-life of three minutes. Blind to logs
+that name no source beyond their host, and to what the device does not log.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from alerting.causes import flowspec
+from alerting.causes.rows import prefix_of, some
+from alerting.records.alarm import Claim
+from runtime.ports import NetworkMap
+from telemetry.batch import Batch
+
+EVENT = "login-failed"
+LINES_MAX = 2_000  # of one event tick that are read; more of them say nothing new
+PAIRS_MAX = 10_000  # (source, host) that are counted; the longest silent is forgotten
+TRIES_MIN = 30.0
+HALF_LIFE_NS = 180_000_000_000
+HOSTS_SHOWN = 3
+_ADDRESS = re.compile(
+    r"(?<![\w.:])((?:\d{1,3}\.){3}\d{1,3}|[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7})(?![\w:])", re.I
+)
+_SOURCE = re.compile(r"\b(?:from|source|host|rhost|ip|address)\b\W{0,4}" + _ADDRESS.pattern, re.I)
+
+
+class FailedLogins:
+    """Counts by (source, host); a source that no line names is ""."""
+
+    def __init__(self, network: NetworkMap) -> None:
+        self._network = network
+        self._tries: dict[tuple[str, str], tuple[float, int, int]] = {}  # tries, last, first
+
+    def take(self, logs: Batch, now_ns: int) -> None:
+        """Count the failed logins among log lines."""
+        events = logs.dictionaries["event"]
+        if EVENT not in events:
+            return
+        rows = np.flatnonzero(logs["event"] == events.index(EVENT))
+        hosts, message = logs.dictionaries["host"], logs.blobs["message"]
+        edges = logs["message"]
+        for row in rows[:LINES_MAX].tolist():
+            text = message[edges[row] : edges[row + 1]].tobytes().decode("utf-8", "replace")
+            host = self._network.router_of(hosts[int(logs["host"][row])])
+            self._count(source_of(text), host, now_ns)
+
+    def _count(self, source: str, host: str, now_ns: int) -> None:
+        tries, last_ns, first_ns = self._tries.pop((source, host), (0.0, now_ns, now_ns))
+        left = tries * 0.5 ** ((now_ns - last_ns) / HALF_LIFE_NS)
+        if left < 1.0:
+            first_ns = now_ns
+        self._tries[source, host] = (left + 1.0, now_ns, first_ns)  # the newest last
+        if len(self._tries) > PAIRS_MAX:
+            del self._tries[next(iter(self._tries))]
+
+    def claims(self, now_ns: int, *, tick_seconds: float, cadence: str) -> list[Claim]:
+        """Return a claim for each source that fails too often, or host where unknown ones do."""
+        found: dict[str, list[tuple[float, str, str, int]]] = {}
+        for (source, host), (tries, last_ns, first_ns) in self._tries.items():
+            left = tries * 0.5 ** ((now_ns - last_ns) / HALF_LIFE_NS)
+            if left >= 1.0:
+                found.setdefault(source or host, []).append((left, host, source, first_ns))
+        made = []
+        for entity, pairs in sorted(found.items()):
+            total = sum(tries for tries, _, _, _ in pairs)
+            if total >= TRIES_MIN:
+                claim = self._claim(entity, sorted(pairs, key=lambda p: (-p[0], p[1])), total)
+                claim.tick_seconds, claim.cadence = tick_seconds, cadence
+                made.append(claim)
+        return made
+
+    def _claim(self, entity: str, pairs: list[tuple[float, str, str, int]], total: float) -> Claim:
+        source = pairs[0][2]
+        hosts = [host for _, host, _, _ in pairs]
+        owner = self._network.owner_of_prefix(prefix_of(source)) if source else ""
+        rule = f"; FlowSpec `{flowspec.block(source, protocol='tcp')}`" if source else ""
+        return Claim(
+            "brute-force", entity, "major",
+            f"brute force at {some(hosts)}: {total:.0f} failed logins "
+            f"from {source or 'unknown sources'} within minutes",
+            min(first_ns for _, _, _, first_ns in pairs), total / TRIES_MIN, 1, total, 0.0, 0.0,
+            TRIES_MIN, "{line}",
+            evidence=[f"log of {host}: {tries:.0f} failed logins" for tries, host, _, _ in pairs[:HOSTS_SHOWN]],
+            causes=[{"kind": "brute-force", "entity": entity, "rank": 1, "why": "failed logins in logs"}],
+            affects=[*dict.fromkeys(name for name in (owner, *hosts[:HOSTS_SHOWN], source) if name)],
+            advice=f"look for a success in the log of {some(hosts)}; limit who may log in{rule}",
+            disposition="hard",
+        )  # fmt: skip
+
+    def snapshot(self) -> list[list[Any]]:
+        """Return what `restore` takes."""
+        return [[*key, *value] for key, value in self._tries.items()]
+
+    def restore(self, kept: list[list[Any]]) -> None:
+        """Take it back."""
+        self._tries = {(source, host): (n, last, first) for source, host, n, last, first in kept}
+
+
+def source_of(message: str) -> str:
+    """Return the address that a failed login came from, "" where the line names none.
+
+    >>> source_of("Failed password for invalid user admin from 192.0.2.7 port 51022 ssh2")
+    '192.0.2.7'
+    >>> source_of("Login failed [user: root] [Source: 2001:db8::7] [localport: 22] [Reason: x]")
+    '2001:db8::7'
+    """
+    for pattern in (_SOURCE, _ADDRESS):
+        for found in pattern.finditer(message):
+            if _is_address(found.group(1)):
+                return found.group(1)
+    return ""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        prefix_of(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,84 @@
+"""What a fault explains is attached to its alarm, never alerted beside it and never lost.
+
+An anomaly belongs to a fault when the fault can reach it (a cut link moves traffic on any interface,
+a flood raises what it passes, a silent exporter takes its own series away) and when it began about
+when the fault began or ended. What merely happens while some fault is up elsewhere is not explained.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from alerting.causes.rows import Row
+from alerting.causes.rules import SIGNATURES
+from alerting.records.alarm import MANY_SMALL, PRIMARY, Alarm
+from runtime.ports import NetworkMap
+
+BEFORE_TICKS = 2  # a detector may be faster than the rule that names the fault
+ATTACHED_MAX = 200  # of one alarm
+
+
+class Explanations:
+    """Attaches the anomalies of a tick to the faults that explain them. State is in the alarms."""
+
+    def __init__(self, network: NetworkMap, *, aftermath_seconds: float) -> None:
+        self._network = network
+        self.aftermath_ns = round(aftermath_seconds * 1e9)
+
+    def rest(self, rows: Sequence[Row], alarms: Iterable[Alarm], now_ns: int) -> list[Row]:
+        """Attach what is explained and return the rows that nothing explains."""
+        faults = [alarm for alarm in alarms if self._counts(alarm, now_ns)]
+        left = []
+        for row in rows:
+            if row.detector in SIGNATURES:
+                continue
+            for fault in faults:
+                if self._explains(fault, row):
+                    attach(fault, _name(row))
+                    break
+            else:
+                left.append(row)
+        return left
+
+    def _counts(self, alarm: Alarm, now_ns: int) -> bool:
+        if alarm.kind not in PRIMARY:
+            return False
+        return alarm.state != "cleared" or now_ns - alarm.cleared_ns < self.aftermath_ns
+
+    def _explains(self, fault: Alarm, row: Row) -> bool:
+        if _name(row) in fault.attached:
+            return True
+        if not self._reaches(fault, row):
+            return False
+        tick_ns = round(row.tick_seconds * 1e9)
+        if fault.first_ns - BEFORE_TICKS * tick_ns <= row.since_ns:
+            if row.since_ns <= fault.first_ns + self.aftermath_ns:
+                return True
+            # It ended: what comes back or falls back now, also while its clearing is confirmed.
+            ended_ns = fault.last_ns if fault.last_ns else fault.cleared_ns
+            over = fault.state == "cleared" or fault.quiet_ticks > 0
+            return over and row.since_ns >= ended_ns - BEFORE_TICKS * tick_ns
+        return False
+
+    def _reaches(self, fault: Alarm, row: Row) -> bool:
+        up = row.actual > row.expected
+        if fault.kind == "link-cut":
+            return row.view in ("interface", "exporter")
+        if fault.kind == "exporter-down":
+            exporter = row.key.key.get("exporter", "")
+            return not exporter or self._network.router_of(exporter) == fault.entity
+        if fault.kind in MANY_SMALL:
+            return up and row.measure in ("flows", "packets", "records")
+        over = fault.state == "cleared" or fault.quiet_ticks > 0
+        return up or over  # a flood or a leak adds; its end takes away
+
+
+def _name(row: Row) -> str:
+    return f"{row.view} {row.key.entity}"
+
+
+def attach(fault: Alarm, name: str) -> None:
+    """Note on an alarm what else it explains, in the order seen; beyond the limit the first stay.
+
+    The order is that of the tick's rows, by id: what a thing is called does not move it.
+    """
+    if name not in fault.attached and len(fault.attached) < ATTACHED_MAX:
+        fault.attached.append(name)

@@ -1,0 +1,274 @@
+"""Which incident an alarm belongs to: the one whose alarms explain it best, or none of them.
+
+What explains an alarm, the surest first: the incident is about its link; the incident's fault cuts
+its way to the network; a raise of the incident most likely set it off (`companions`). The last is
+weighed against all other incidents and against the alarm having begun by itself, so two faults side
+by side stay two. What no evidence overrules is in `_refuses`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from alerting.config import AlertingSettings
+from alerting.incidents.companions import NEXT, SOON, Companions, Parent
+from alerting.incidents.parting import Parting
+from alerting.records.alarm import OURS, PRIMARY, ROUTE_FAULTS, Alarm
+from alerting.records.incident import Incident, Member
+from alerting.records.layers import ATTACK, EQUIPMENT, LINK, is_node_down, layer_of
+from alerting.records.places import Place, Places
+
+LATE_NS = 60_000_000_000  # a cause may be reported so much later than its first symptom
+PHYSICAL_NS = 10_000_000_000  # one cause takes several links down within seconds
+ABSORB_NS = 60_000_000_000  # symptoms that came before their cause
+LASTING_LEAST = 0.3  # trouble that its node has had for hours is preferred to a new one
+# So much likelier than a beginning of its own must be that a raise next door, or any other, set an alarm off: a cause
+# that joins wrongly takes its own symptoms along.
+NEXT_ODDS, ODDS = 4.0, 1.5
+
+
+class Grouping:
+    """Finds the incident of an alarm. Knows which incidents are where, and what they cut off."""
+
+    def __init__(
+        self,
+        settings: AlertingSettings,
+        places: Places,
+        incidents: Mapping[int, Incident],
+        incident_of: Mapping[int, int],
+    ) -> None:
+        """`incidents` and `incident_of` (alarm: its incident) are kept by their owner."""
+        self._settings = settings
+        self._places = places
+        self._group_ns = round(settings.group_seconds * 1e9)
+        self._repeat_ns = round(settings.repeat_hours * 3600e9)
+        self._incidents = incidents
+        self._of = incident_of
+        self._at: dict[str, dict[int, None]] = {}  # node: incidents there, the newest last
+        self._on: dict[str, int] = {}  # link: the newest incident about it
+        self._cut: dict[str, int] = {}  # node that is cut off: by which incident
+        self.companions = Companions(self._group_ns, len(places.graph.nodes))
+        self.parting = Parting(places, incidents, self._at, self.companions)
+
+    # ---- finding
+
+    def parents(self, alarm: Alarm, place: Place, now_ns: int) -> list[Parent]:
+        """Return the raises that may have set this one off."""
+        near = self.companions.busy_of(self._places.graph.beside(place.nodes[0]))
+        return self.companions.parents(
+            alarm.kind, layer_of(alarm), place.nodes, near, place.mentioned, now_ns
+        )
+
+    def learn(self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int) -> None:
+        """Remember a raise, and learn from it what sets off what."""
+        degree = len(self._places.graph.beside(place.nodes[0]))
+        self.companions.learn(
+            alarm.kind,
+            layer_of(alarm),
+            place.nodes,
+            alarm.id,
+            parents,
+            degree=degree,
+            now_ns=now_ns,
+        )
+
+    def find(
+        self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int
+    ) -> tuple[Incident | None, bool]:
+        """Return the incident that explains an alarm best, and whether the alarm is cut off by it."""
+        found = self._about_link(alarm, place, now_ns)
+        if found is not None:
+            return found, False
+        over = self._cut_by(alarm, place)
+        if over is not None:
+            return over, True
+        return self._likeliest(alarm, place, parents, now_ns), False
+
+    def _about_link(self, alarm: Alarm, place: Place, now_ns: int) -> Incident | None:
+        incident = self._incidents.get(self._on.get(place.link, 0)) if place.link else None
+        if incident is None or self._refuses(incident, alarm, place, now_ns):
+            return None
+        root = incident.members[incident.root]
+        going = incident.open and root.up and root.link_down
+        return incident if going or now_ns - incident.last_ns <= self._group_ns else None
+
+    def _cut_by(self, alarm: Alarm, place: Place) -> Incident | None:
+        incident = self._incidents.get(self._cut.get(place.nodes[0], 0))
+        if incident is None or not incident.open or incident.by_hand:
+            return None
+        if alarm.kind in PRIMARY and alarm.source == OURS and incident.primary:
+            return None
+        # Hardware that breaks and attacks are no consequence of a lost way.
+        if layer_of(alarm) in (EQUIPMENT, ATTACK) and not is_node_down(alarm):
+            return None
+        links, nodes = incident.links_down(), incident.nodes_down()
+        return incident if place.nodes[0] in self._places.graph.cut_off(links, nodes) else None
+
+    def _likeliest(
+        self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int
+    ) -> Incident | None:
+        """Return the incident with the raise that most likely set an alarm off, if it did not begin itself."""
+        if not parents:
+            return None
+        begins = self.companions.begins(alarm.kind, now_ns)
+        weights: dict[int, float] = {}
+        odds: dict[int, float] = {}
+        lasting: dict[int, float] = {}
+        rooted: set[int] = set()  # incidents whose root alone explains the alarm
+        for weight, number, _, relation, delay in parents:
+            of = self._of.get(number, 0)
+            incident = self._incidents.get(of)
+            if incident is None:
+                continue
+            if delay >= SOON:
+                if not incident.open and now_ns - incident.closed_ns > self._repeat_ns:
+                    continue
+                lasting[of] = lasting.get(of, 0.0) + weight
+            if number == incident.root and weight > begins:
+                rooted.add(of)
+            weights[of] = max(weights.get(of, 0.0), weight)
+            likelier = weight / (NEXT_ODDS if relation == NEXT else ODDS)
+            odds[of] = max(odds.get(of, 0.0), likelier)
+        for found, sure, least in (
+            (weights, odds, begins),
+            (lasting, lasting, begins * LASTING_LEAST),
+        ):
+            for of in sorted(found, key=lambda one: -found[one]):
+                if sure[of] <= least:
+                    break
+                incident = self._incidents[of]
+                if not self._refuses(incident, alarm, place, now_ns, rooted=of in rooted):
+                    return incident
+        return None
+
+    def _refuses(
+        self, incident: Incident, alarm: Alarm, place: Place, now_ns: int, *, rooted: bool = False
+    ) -> bool:
+        """Whether an incident cannot hold an alarm, whatever speaks for it."""
+        root = incident.members[incident.root]
+        if incident.by_hand:
+            return True
+        if alarm.source == OURS:
+            if not incident.open:
+                return True
+            if alarm.kind in PRIMARY and (
+                incident.primary or incident.of_routes or incident.is_of_another(place.link)
+            ):
+                return True
+        if alarm.kind in ROUTE_FAULTS and incident.primary:
+            return True
+        if place.link and place.link == root.link:
+            return False
+        layer = layer_of(alarm)
+        if layer <= LINK:
+            if place.link and root.link and root.layer <= LINK:
+                together = now_ns - incident.last_ns <= PHYSICAL_NS
+                if not together or not set(place.nodes) & set(root.nodes):
+                    return True
+            # A deeper fault that comes late is no symptom.
+            if layer < root.layer and now_ns - incident.opened_ns > LATE_NS:
+                return True
+        if any(node in root.nodes for node in place.nodes):
+            return False
+        if layer == EQUIPMENT and root.layer <= LINK and not is_node_down(alarm):
+            # Hardware breaks by itself, or with the power of its site, not with its neighbours'.
+            site = self._places.site(place.nodes[0])
+            if not site or site not in {self._places.site(node) for node in root.nodes}:
+                return True
+        if len(incident.members) >= self._settings.incident_alarms_max and not rooted:
+            return True
+        return not self._is_within_reach(root, place)
+
+    def _is_within_reach(self, root: Member, place: Place) -> bool:
+        """Whether a place is near enough to the root, or the words of either name the other."""
+        near = self._places.graph.near(place.nodes[0])
+        return any(node in near or node in place.mentioned for node in root.nodes)
+
+    def absorbable(
+        self, incident: Incident, cut: frozenset[str], now_ns: int
+    ) -> list[tuple[Incident, bool]]:
+        """Return incidents of symptoms that came just before their cause, and whether it cuts them off.
+
+        Each once, on however many nodes it is.
+        """
+        root = incident.members[incident.root]
+        found: dict[int, tuple[Incident, bool]] = {}
+        for node in [*root.nodes, *sorted(cut)]:
+            for number in self._at.get(node, ()):
+                other = self._incidents[number]
+                if (
+                    other is incident
+                    or number in found
+                    or not other.open
+                    or other.by_hand
+                    or other.primary
+                ):
+                    continue
+                if now_ns - other.opened_ns > ABSORB_NS:
+                    continue
+                theirs = other.members[other.root]
+                same = theirs.link and theirs.link == root.link
+                if not same and (theirs.layer <= LINK or (other.hard_up and node not in cut)):
+                    continue
+                if same or set(other.nodes) <= {*root.nodes, *cut}:
+                    found[number] = other, node in cut
+        return list(found.values())
+
+    # ---- what is where
+
+    def put(self, incident: Incident, nodes: Iterable[str]) -> None:
+        """Note that an incident has alarms on some nodes, and which link it is about."""
+        for node in nodes:
+            here = self._at.setdefault(node, {})
+            here.pop(incident.number, None)
+            here[incident.number] = None
+        link = incident.members[incident.root].link
+        if link:
+            self._on[link] = incident.number
+
+    def move(self, into: Incident, other: Incident) -> None:
+        """Note that what was of one incident is of another now."""
+        for node in other.nodes:
+            here = self._at.setdefault(node, {})
+            here[into.number] = None
+            here.pop(other.number, None)
+        for link in {member.link for member in other.members.values()}:
+            if self._on.get(link) == other.number:
+                self._on[link] = into.number
+
+    def mark_cut(self, incident: Incident) -> frozenset[str]:
+        """Note what an incident's links and nodes that are down cut off, and return it."""
+        cut = self._places.graph.cut_off(incident.links_down(), incident.nodes_down())
+        for node in cut:
+            self._cut[node] = incident.number
+        return cut
+
+    def drop(self, incident: Incident) -> None:
+        """Forget where an incident was."""
+        self.leave(incident, incident.nodes)
+
+    def leave(self, incident: Incident, nodes: Iterable[str]) -> None:
+        """Note that an incident has no alarms on some nodes any more."""
+        for node in nodes:
+            here = self._at.get(node)
+            if here is not None:
+                here.pop(incident.number, None)
+                if not here:
+                    del self._at[node]
+
+    # ---- checkpoint
+
+    def snapshot(self) -> Any:
+        """Return what `restore` takes."""
+        return {
+            "at": [[node, list(numbers)] for node, numbers in self._at.items()],
+            "on": list(self._on.items()),
+            "cut": list(self._cut.items()),
+            "companions": self.companions.snapshot(),
+        }
+
+    def restore(self, kept: Any) -> None:
+        """Take it back."""
+        self._at.clear()
+        self._at.update((node, dict.fromkeys(numbers)) for node, numbers in kept["at"])
+        self._on, self._cut = dict(kept.get("on", ())), dict(kept["cut"])
+        self.companions.restore(kept["companions"])

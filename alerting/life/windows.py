@@ -1,0 +1,213 @@
+"""Planned works, silences and shelved alarms: spans of time in which alarms are told to nobody.
+
+A hidden alarm lives on: it is raised, stored, cleared. When its window ends and it is still up, it
+is told then ("maintenance that overruns"). A window that is entered late counts at once for what is
+up already.
+"""
+
+import heapq
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from alerting.records.alarm import Alarm
+from alerting.records.places import Place
+
+PLANNED_WORK, SILENCE, SHELVED, OUT_OF_SERVICE = (
+    "planned-work",
+    "silence",
+    "shelved",
+    "out-of-service",
+)
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+NEVER_NS = (1 << 63) - 1
+FORGOTTEN_AFTER_NS = 86_400_000_000_000  # a window that is over is a suspect for so long
+
+
+class Window(msgspec.Struct):
+    """One span, or one that returns each week, and which alarms it is about.
+
+    Where: one of its nodes, links or entities, everywhere if it names none. Which: every list of
+    alarms (ids), kinds and sources that is not empty must match.
+    """
+
+    name: str  # unique: an operator's action or the notice's id
+    kind: str
+    start_ns: int
+    end_ns: int  # of the first span where it returns weekly; NEVER_NS = until it is ended
+    days: tuple[str, ...] = ()
+    zone: str = "UTC"
+    until_ns: int = NEVER_NS  # of the last span
+    nodes: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
+    alarms: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    reason: str = ""
+    by: str = ""
+
+    def span(self, now_ns: int) -> tuple[int, int] | None:
+        """Return the span (start, end) that goes on at a time, None between spans."""
+        if not self.days:
+            return (self.start_ns, self.end_ns) if self.start_ns <= now_ns < self.end_ns else None
+        for start_ns in self._starts(now_ns, days_back=self._days_long() + 1, days_on=1):
+            end_ns = start_ns + self.end_ns - self.start_ns
+            if start_ns <= now_ns < end_ns and start_ns < self.until_ns:
+                return start_ns, end_ns
+        return None
+
+    def next_change_ns(self, now_ns: int) -> int:
+        """Return when it next begins or ends after a time, NEVER_NS where it is over."""
+        going = self.span(now_ns)
+        if going is not None:
+            return going[1]
+        if not self.days:
+            return self.start_ns if now_ns < self.start_ns else NEVER_NS
+        starts = (at for at in self._starts(now_ns, days_back=0, days_on=8) if at > now_ns)
+        begins = min(starts, default=NEVER_NS)
+        return begins if begins < self.until_ns else NEVER_NS
+
+    def matches(self, alarm: Alarm, place: Place) -> bool:
+        """Whether it is about an alarm at this place."""
+        here = (
+            not (self.nodes or self.links or self.entities)
+            or any(node in self.nodes for node in place.nodes)
+            or place.link in self.links
+            or alarm.entity in self.entities
+        )
+        return (
+            here
+            and (not self.alarms or alarm.id in self.alarms)
+            and (not self.kinds or alarm.kind in self.kinds)
+            and (not self.sources or alarm.source in self.sources)
+        )
+
+    def _days_long(self) -> int:
+        return (self.end_ns - self.start_ns) // 86_400_000_000_000
+
+    def _starts(self, now_ns: int, *, days_back: int, days_on: int) -> Iterable[int]:
+        # Local wall-clock time: 02:00 stays 02:00 when summer time begins.
+        zone = ZoneInfo(self.zone)
+        first = datetime.fromtimestamp(self.start_ns // 1_000_000_000, zone)
+        today = datetime.fromtimestamp(now_ns // 1_000_000_000, zone).date()
+        for day in range(-days_back, days_on + 1):
+            date = today + timedelta(days=day)
+            if DAYS[date.weekday()] in self.days:
+                at = datetime.combine(date, first.timetz().replace(tzinfo=None), zone)
+                start_ns = round(at.astimezone(UTC).timestamp()) * 1_000_000_000
+                if start_ns >= self.start_ns:
+                    yield start_ns
+
+
+class Windows:
+    """All windows, bounded, with the next moment at which one begins or ends."""
+
+    def __init__(self, windows_max: int) -> None:
+        self._most = windows_max
+        self._all: dict[str, Window] = {}
+        self._going: dict[str, Window] = {}
+        self._changes: list[tuple[int, str]] = []
+        self._moved = False  # one began or ended by an action, not by time
+
+    def put(self, window: Window, now_ns: int) -> bool:
+        """Keep a window in place of the one of its name; return False where there is no room."""
+        if window.name not in self._all and len(self._all) >= self._most:
+            self._forget(now_ns)
+            if len(self._all) >= self._most:
+                return False
+        self._all[window.name] = window
+        self._moved |= self._going.pop(window.name, None) is not None
+        if window.span(now_ns) is not None:
+            self._going[window.name] = window
+            self._moved = True
+        self._schedule(window, now_ns)
+        return True
+
+    def end(self, name: str, now_ns: int) -> bool:
+        """End a window early; return whether there was one of this name."""
+        window = self._all.get(name)
+        if window is None:
+            return False
+        going = window.span(now_ns)
+        if going is None:
+            del self._all[name]
+        else:
+            window.end_ns = window.until_ns = now_ns
+            window.days, window.start_ns = (), going[0]
+        self._moved |= self._going.pop(name, None) is not None
+        return True
+
+    @property
+    def due_ns(self) -> int:
+        """When the next window begins or ends."""
+        return self._changes[0][0] if self._changes else NEVER_NS
+
+    def move_on(self, now_ns: int) -> bool:
+        """Let time pass; return whether a window began or ended since it was last asked."""
+        moved, self._moved = self._moved, False
+        while self._changes and self._changes[0][0] <= now_ns:
+            _, name = heapq.heappop(self._changes)
+            window = self._all.get(name)
+            if window is None:
+                continue
+            moved = True
+            self._going.pop(name, None)
+            if window.span(now_ns) is not None:
+                self._going[name] = window
+            self._schedule(window, now_ns)
+        if moved:
+            self._forget(now_ns)
+        return moved
+
+    def over(self, alarm: Alarm, place: Place) -> Window | None:
+        """Return the window that hides an alarm now, None where none does."""
+        return next((w for w in self._going.values() if w.matches(alarm, place)), None)
+
+    def near(self, alarm: Alarm, place: Place, now_ns: int, within_ns: int) -> list[Window]:
+        """Return planned works about an alarm that go on, or ended not longer ago than `within_ns`."""
+        return [
+            window
+            for window in self._all.values()
+            if window.kind == PLANNED_WORK
+            and window.matches(alarm, place)
+            and (window.span(now_ns) or window.span(now_ns - within_ns))
+        ]
+
+    def all(self) -> list[Window]:
+        """Return every window, in the order in which they came."""
+        return list(self._all.values())
+
+    def _schedule(self, window: Window, now_ns: int) -> None:
+        at = window.next_change_ns(now_ns)
+        if at != NEVER_NS:
+            heapq.heappush(self._changes, (at, window.name))
+        if len(self._changes) > 2 * self._most:  # of windows that were put again and again
+            kept = {name: at for at, name in sorted(self._changes, reverse=True)}
+            self._changes = sorted((at, name) for name, at in kept.items())
+
+    def _forget(self, now_ns: int) -> None:
+        for name, window in list(self._all.items()):
+            over = name not in self._going and window.next_change_ns(now_ns) == NEVER_NS
+            if over and now_ns - window.end_ns >= FORGOTTEN_AFTER_NS:
+                del self._all[name]
+
+    def snapshot(self) -> Any:
+        """Return what `restore` takes."""
+        return list(self._all.values())
+
+    def restore(self, kept: Any, now_ns: int) -> None:
+        """Take the windows back, as they stood at a time."""
+        for fields in kept:
+            self.put(msgspec.convert(fields, Window), now_ns)
+
+
+def moment_ns(text: str, zone: str = "UTC") -> int:
+    """Return a moment written as ISO 8601 in ns; one without an offset is of `zone`."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=ZoneInfo(zone))
+    return round(at.timestamp()) * 1_000_000_000

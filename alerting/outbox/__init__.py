@@ -1,0 +1,1 @@
+"""From a change to its sinks: who is told, and what is kept until it was taken."""

@@ -1,0 +1,162 @@
+"""The outbox's file: opened, brought to this version, checked; what is damaged is set aside and salvaged."""
+
+import contextlib
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alerting.outbox.bodies import fits
+from alerting.outbox.tables import (
+    APPLICATION_ID,
+    MIGRATIONS,
+    NAMING,
+    VERSION,
+    check_bodies,
+    drop_bodies_of_nobody,
+    salvaged,
+)
+from runtime.component import Context
+from runtime.mistakes import NOT_STARTED
+from telemetry.errors import ConfigError
+
+# What SQLite says about a file that is no longer a database, as opposed to a disk that refuses.
+DAMAGE = ("malformed", "not a database", "quick_check", "checksum", "already exists")
+# SQLite moves its log into the file within the commit that fills so many pages of it; the outbox does so
+# earlier, when no alert waits for it.
+LOG_PAGES_MAX = 8_000
+
+
+def open_file(path: Path, context: Context) -> tuple[sqlite3.Connection, str]:
+    """Return a connection to the file, and the name under which a damaged one was set aside, or "".
+
+    A damaged file is set aside whole, and a new one is begun with what can be read of it; where a disk
+    or another process refuses, or a newer Tocsin wrote it, ConfigError says what to do.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _open(path), ""
+    except (sqlite3.DatabaseError, OSError) as error:
+        text = str(error)
+        if isinstance(error, OSError) or not any(word in text for word in DAMAGE):
+            raise ConfigError(f"{path}: {remedy(text)}. {NOT_STARTED}") from error
+    aside = _set_aside(path, context.clock.now_ns() // 10**9)
+    context.log.error("outbox_set_aside file=%s error=%s", aside, text)
+    return _salvage(path, path.with_name(aside), context), aside
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = connect(path)
+    try:
+        version = int(db.execute("pragma user_version").fetchone()[0])
+        if version > VERSION:
+            raise ConfigError(
+                f"{path} has version {version}, this Tocsin knows {VERSION}; upgrade "
+                f"Tocsin or move the file away. {NOT_STARTED}"
+            )
+        if db.execute("pragma quick_check").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("quick_check found damage")
+        migrate(db, version, VERSION)
+        check_bodies(db)
+        # What an earlier process could not sync is only sure to be there once it is written again.
+        with contextlib.suppress(sqlite3.OperationalError):
+            drop_bodies_of_nobody(db)
+            db.execute("pragma wal_checkpoint(truncate)")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Return a connection as the outbox needs it: what is committed is on the disk."""
+    db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
+    try:
+        db.execute("pragma journal_mode = wal")
+        db.execute("pragma synchronous = full")
+        db.execute(f"pragma wal_autocheckpoint = {LOG_PAGES_MAX}")
+    except BaseException:
+        db.close()
+        raise
+    db.create_function("crc32", 1, lambda text: zlib.crc32(text.encode()), deterministic=True)
+    return db
+
+
+def migrate(db: sqlite3.Connection, version: int, to: int) -> None:
+    """Bring the tables from one version to a later one."""
+    for number in range(version, to):
+        db.executescript(
+            f"begin; {MIGRATIONS[number]}; pragma application_id = {APPLICATION_ID};"
+            f" pragma user_version = {number + 1}; commit;"
+        )
+
+
+def _set_aside(path: Path, now_s: int) -> str:
+    aside = f"{path.name}.damaged-{now_s}"
+    for suffix in ("", "-wal", "-shm"):
+        part = Path(f"{path}{suffix}")
+        if part.exists():
+            part.rename(part.with_name(aside + suffix))
+    return aside
+
+
+def _salvage(path: Path, aside: Path, context: Context) -> sqlite3.Connection:
+    """Return a new file with every row of a damaged one that can still be read and fits its checksum."""
+    kept = lost = 0
+    with contextlib.closing(sqlite3.connect(f"file:{aside}?mode=ro", uri=True)) as old:
+        version = VERSION
+        with contextlib.suppress(sqlite3.DatabaseError):
+            version = min(old.execute("pragma user_version").fetchone()[0] or VERSION, VERSION)
+        with contextlib.closing(connect(path)) as db:
+            migrate(db, 0, version)
+            for table, (columns, summed) in salvaged(version).items():
+                marks = ",".join("?" * (columns.count(",") + 1))
+                put = f"insert or ignore into {table} ({columns}) values ({marks})"
+                order = " order by number" if table == "delivery" else ""
+                with transaction(db), contextlib.suppress(sqlite3.DatabaseError):
+                    for row in old.execute(f"select {columns} from {table}{order}"):
+                        if summed and not fits(row[-2], row[-1]):
+                            lost += 1
+                            continue
+                        db.execute(put, row)
+                        kept += 1
+            migrate(db, version, VERSION)
+            with transaction(db):  # what names a body that is lost has nothing to say
+                for table in NAMING:
+                    gone = db.execute(
+                        f"delete from {table} where body not in (select number from body)"
+                    )
+                    lost += gone.rowcount
+                    kept -= gone.rowcount
+    context.log.error("outbox_salvaged rows=%d rows_damaged=%d", kept, lost)
+    return _open(path)
+
+
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing."""
+    db.execute("begin immediate")
+    try:
+        yield db
+        db.execute("commit")
+    except BaseException:
+        if db.in_transaction:  # SQLite may have rolled back by itself
+            db.execute("rollback")
+        raise
+
+
+def rows_of(db: sqlite3.Connection, sql: str, *values: Any) -> list[dict[str, Any]]:
+    """Return what a question finds, a row a dictionary."""
+    cursor = db.execute(sql, values)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def remedy(text: str) -> str:
+    """Return what SQLite or the system said with what to do about it."""
+    if "locked" in text:
+        return "in use: another Tocsin runs on this state folder; stop it, or set another state_dir"
+    if "full" in text:
+        return f"{text}; make room on that disk"
+    return f"{text}; make the state folder and this file writable, or set another state_dir"

@@ -1,0 +1,457 @@
+"""The outbox: alarm changes and what is to be sent about them, in one SQLite transaction a tick.
+
+`node.sqlite` in WAL mode with synchronous=FULL: when `commit` returns, nothing of the tick can be
+lost, and a tick that was committed is never committed again. Deliveries carry an idempotency key
+(alarm, change, sink); a sink that understands it sees each change once, whatever happens.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alerting.config import AlertingSettings
+from alerting.outbox.bodies import Bodies
+from alerting.outbox.file import open_file, remedy, rows_of, transaction
+from alerting.outbox.tables import ANSWER_CHARACTERS_MAX, record
+from alerting.outbox.telling import Letter, Telling, incidents_as_alerts
+from alerting.outbox.trim import give_up_overflow, trim
+from alerting.words.alert import SealedAlert
+from alerting.words.alerts import sealed_alerts, sealed_notices
+from alerting.words.delivery import Delivery, Verdict
+from runtime.component import Context
+from telemetry.batch import Batch
+from telemetry.errors import TransientError
+
+REFUSED_TICKS_MAX = 10_000  # kept in memory while a disk refuses; then no more should come
+ACTIONS = ("command", "diagnostics")  # kinds of sinks that do something rather than tell it
+TRIM_EVERY_TICKS = 500
+LOG_ROWS = (
+    250  # rows of deliveries or transactions after which `rest` moves SQLite's log into the file
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What one tick commits."""
+
+    tick_end_ns: int
+    alerts: Sequence[SealedAlert]
+    incidents: Sequence[Batch]
+    now_ns: int
+
+
+class Outbox:
+    """Owns node.sqlite. Used from the node's main thread."""
+
+    def __init__(self, path: Path, settings: AlertingSettings, context: Context) -> None:
+        self._path = path
+        self._settings = settings
+        self._context = context
+        self._db: sqlite3.Connection | None = None
+        self._deliveries = context.metrics.counter(
+            "outbox_deliveries_total",
+            "deliveries by what became of them",
+            label="result",
+            values=("queued", "sent", "retried", "given_up", "overflowed"),
+        )
+        self._damaged = context.metrics.counter(
+            "outbox_damaged_total", "outbox files set aside because they could not be read"
+        )
+        self.damaged = ""  # the name of the file that this start set aside
+        self._ticks = 0
+        self._logged = 0  # rows and transactions that lie in SQLite's log
+        # Ticks that a full disk refused, oldest first; committed as soon as there is room again.
+        self._refused: deque[_Kept] = deque()
+        self._trouble = ""
+        # Called with the alerts and incidents of each tick once it is committed.
+        self.on_commit: Callable[[Sequence[SealedAlert], Sequence[Batch]], None] = lambda *_: None
+        self._sinks: tuple[str, ...] = ()  # those of the configuration, and those of old deliveries
+        self._bodies = Bodies()
+        self._telling = Telling(settings, context, self._bodies)
+        # Sinks that act on the network: what became of each of their deliveries is kept as a record.
+        self._audited = {
+            name for name, sink in settings.sinks.items() if sink.approval or sink.kind in ACTIONS
+        }
+
+    def start(self) -> None:
+        """Open the file; see `open_file` for what is damaged and what refuses."""
+        self._db, self.damaged = open_file(self._path, self._context)
+        if self.damaged:
+            self._damaged.add()
+        old = self._db.execute(
+            "select distinct sink from delivery where state != 'sent'"
+        ).fetchall()
+        self._sinks = tuple(sorted({*self._settings.sinks, *(row[0] for row in old)}))
+        self._bodies.start(self._db)
+
+    def stop(self) -> None:
+        """Close the file."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def health(self) -> str:
+        """Return "" or what is wrong: deliveries given up, or a file that was set aside."""
+        stuck = self._one("select count(*) from delivery where state = 'given_up'")
+        said = [f"{stuck} deliveries were given up; see `tocsin outbox list`"] if stuck else []
+        if self._trouble:
+            said.append(self._trouble)
+        if self.damaged:
+            said.append(f"the outbox was damaged and is set aside as {self.damaged}")
+        return "; ".join(said)
+
+    @property
+    def trouble(self) -> str:
+        """Why a disk refuses ticks right now, "" where it does not."""
+        return self._trouble
+
+    @property
+    def full(self) -> bool:
+        """Whether so many ticks wait in memory for the disk that no more should be made."""
+        return len(self._refused) >= REFUSED_TICKS_MAX
+
+    # ---- ticks
+
+    def last_done(self) -> int:
+        """Return the end of the newest tick that is committed, 0 = none."""
+        return int(self._one("select coalesce(max(tick_end_ns), 0) from done"))
+
+    def is_done(self, tick_end_ns: int) -> bool:
+        """Whether a tick was committed."""
+        return bool(self._one("select count(*) from done where tick_end_ns = ?", tick_end_ns))
+
+    def commit(
+        self,
+        tick_end_ns: int,
+        alarms: Sequence[Batch],
+        now_ns: int,
+        *,
+        incidents: Sequence[Batch] = (),
+    ) -> list[SealedAlert]:
+        """Commit a tick in one transaction; return the alerts of all ticks that are committed by that.
+
+        Alarm changes, deliveries (of incidents too) and "this tick is done" become durable together
+        or not at all. Where the disk refuses (full, read-only), the tick waits in
+        memory with those after it, `health` says so, and it is committed when there is room; after
+        a restart the journal has it. A commit whose sync fails is rolled back: SQLite writes it again
+        to the same place of the log, so a later sync that succeeds is one of what is written then.
+        """
+        alerts = [alert for batch in alarms for alert in sealed_alerts(batch)]
+        self._refused.append(_Kept(tick_end_ns, alerts, incidents, now_ns))
+        return self.retry_ticks()
+
+    def retry_ticks(self) -> list[SealedAlert]:
+        """Commit the ticks that wait; return the alerts of those that are committed now, not before."""
+        told: list[SealedAlert] = []
+        try:
+            while self._refused:
+                kept = self._refused[0]
+                new = self._commit(kept)
+                self._refused.popleft()
+                if new:
+                    told += kept.alerts
+                    self.on_commit(kept.alerts, kept.incidents)
+        except sqlite3.OperationalError as error:
+            self._disk_refuses(error)
+            return told
+        if self._trouble:
+            self._context.log.info("outbox_writes_again file=%s", self._path)
+            self._trouble = ""
+        return told
+
+    def _commit(self, kept: "_Kept") -> bool:
+        with self._transaction() as db:
+            try:
+                db.execute("insert into done values (?)", (kept.tick_end_ns,))
+            except sqlite3.IntegrityError:
+                return False
+            if kept.alerts or kept.incidents:
+                self._keep(db, kept.alerts, kept.incidents, kept.now_ns)
+            self._ticks += 1
+            if self._ticks % TRIM_EVERY_TICKS == 0:
+                self._trim(db)
+            self._bodies.flush(db)
+        return True
+
+    def rest(self) -> None:
+        """Do what nobody waits for, while there is nothing else to do: move the log into the file."""
+        if self._logged < LOG_ROWS or self._db is None or self._refused:
+            return
+        self._logged = 0
+        with contextlib.suppress(sqlite3.OperationalError):  # the next commit says what is wrong
+            self._db.execute("pragma wal_checkpoint(passive)").fetchall()
+
+    def _disk_refuses(self, error: sqlite3.OperationalError) -> None:
+        if not self._trouble:
+            self._context.log.error("outbox_refused file=%s error=%s", self._path, error)
+        self._trouble = (
+            f"{self._path} cannot be written: {remedy(str(error))}; {len(self._refused)} ticks wait "
+            f"in memory, their alerts go out when there is room"
+        )
+
+    def _keep(
+        self,
+        db: sqlite3.Connection,
+        alerts: Sequence[SealedAlert],
+        incidents: Sequence[Batch],
+        now_ns: int,
+    ) -> None:
+        bodies = [self._bodies.number(alert) for alert in alerts]
+        db.executemany(
+            "insert into alarm values (?,?,?,?,?) on conflict (id) do update set"
+            " state = excluded.state, changed_ns = excluded.changed_ns,"
+            " cleared_ns = excluded.cleared_ns, body = excluded.body",
+            [
+                (alert.id, alert.state, alert.changed_ns, alert.cleared_ns, body)
+                for alert, body in zip(alerts, bodies, strict=True)
+            ],
+        )
+        db.executemany(
+            "insert or ignore into change values (?,?,?,?,?)",
+            [
+                (body, alert.change, alert.id, alert.changed_ns, alert.state)
+                for alert, body in zip(alerts, bodies, strict=True)
+            ],
+        )
+        told = incidents if self._telling.takes_incidents else ()
+        notices = incidents_as_alerts(one for batch in told for one in sealed_notices(batch))
+        self._post(db, self._telling.letters(db, alerts, notices, now_ns), now_ns)
+
+    def _post(self, db: sqlite3.Connection, letters: Sequence[Letter], now_ns: int) -> None:
+        db.executemany(
+            "insert or ignore into delivery"
+            " (key, sink, alarm, body, changed_ns, created_ns, due_ns, state)"
+            " values (?,?,?,?,?,?,?,?)",
+            [
+                (f"{letter.alert.change}-{letter.sink}", letter.sink, letter.alert.id, letter.body,
+                 letter.alert.changed_ns, now_ns, now_ns, "held" if letter.held else "waiting")
+                for letter in letters
+            ],
+        )  # fmt: skip
+        self._logged += len(letters)
+        self._deliveries.add("queued", len(letters))
+
+    def _trim(self, db: sqlite3.Connection) -> None:
+        trim(db)
+        for name in self._settings.sinks:
+            most = self._settings.waiting_max
+            gone = give_up_overflow(db, name, most)
+            if gone:
+                self._deliveries.add("overflowed", gone)
+                self._context.log.error(
+                    "outbox_overflow sink=%s given_up=%d waiting_max=%d", name, gone, most
+                )
+
+    # ---- delivery
+
+    def due(self, now_ns: int, limit: int) -> list[Delivery]:
+        """Return what is due: at most `limit` for each sink, oldest first, one for each alarm.
+
+        A later change of an alarm waits until the one before it went to that sink (or was given
+        up), so order holds; a sink with a long queue leaves the others theirs.
+        """
+        if now_ns >= self._telling.due_ns:
+            self._by_time(now_ns)
+        assert self._db is not None
+        made: list[Delivery] = []
+        for sink in self._sinks:
+            rows = self._db.execute(
+                "select d.number, key, sink, alarm, text, attempts, created_ns"
+                " from delivery d join body on body.number = d.body"
+                " where state = 'waiting' and sink = ? and due_ns <= ? and not exists"
+                " (select 1 from delivery e indexed by delivery_waiting where e.state = 'waiting'"
+                " and e.sink = d.sink and e.alarm = d.alarm and e.number < d.number)"
+                " order by d.number limit ?",
+                (sink, now_ns, limit),
+            )  # fmt: skip
+            made += [
+                Delivery(
+                    number=number, key=key, sink=sink, alarm=alarm, body=body, attempts=attempts,
+                    created_ns=created_ns,
+                )
+                for number, key, sink, alarm, body, attempts, created_ns in rows
+            ]  # fmt: skip
+        return sorted(made, key=lambda delivery: delivery.number)
+
+    def _by_time(self, now_ns: int) -> None:
+        try:
+            with self._transaction() as db:
+                self._post(db, self._telling.timers(db, now_ns), now_ns)
+                self._bodies.flush(db)
+        except sqlite3.OperationalError as error:
+            self._context.log.warning("outbox_refused file=%s error=%s", self._path, error)
+
+    def mark(self, verdicts: Sequence[Verdict], now_ns: int) -> None:
+        """Record what became of deliveries: done, to be tried again later, or given up.
+
+        Where the disk refuses, nothing is recorded: what was sent will be sent again, under its key.
+        """
+        try:
+            self._mark(verdicts, now_ns)
+        except sqlite3.OperationalError as error:
+            self._context.log.warning("outbox_refused file=%s error=%s", self._path, error)
+
+    def _mark(self, verdicts: Sequence[Verdict], now_ns: int) -> None:
+        with self._transaction() as db:
+            known = {}
+            for first in range(0, len(verdicts), 500):
+                numbers = [verdict.number for verdict in verdicts[first : first + 500]]
+                marks = ",".join("?" * len(numbers))
+                for row in db.execute(
+                    "select number, attempts, sink, alarm, key from delivery"
+                    f" where state = 'waiting' and number in ({marks})", numbers,
+                ):  # fmt: skip
+                    known[row[0]] = row[1:]
+            updates = []
+            for verdict in verdicts:
+                found = known.pop(verdict.number, None)
+                if found is None:
+                    continue  # told twice, or trimmed meanwhile
+                attempts, about = found[0] + 1, found[1:]
+                if about[0] in self._audited:
+                    what = "done" if verdict.sent else "refused" if verdict.final else "failed"
+                    record(db, now_ns, "tocsin", what, about, verdict.answer)
+                state, due_ns = self._fate(verdict, attempts, now_ns)
+                said = verdict.answer[:ANSWER_CHARACTERS_MAX]
+                updates.append((state, due_ns, attempts, said, verdict.number))
+            db.executemany(
+                "update delivery set state = ?, due_ns = ?, attempts = ?, answer = ? where number = ?",
+                updates,
+            )
+
+    def _fate(self, verdict: Verdict, attempts: int, now_ns: int) -> tuple[str, int]:
+        """Return the state of a delivery after an attempt, and when it is due again."""
+        if verdict.sent:
+            self._deliveries.add("sent")
+            return "sent", now_ns
+        if verdict.final or attempts >= self._settings.attempts_max:
+            self._deliveries.add("given_up")
+            return "given_up", now_ns
+        self._deliveries.add("retried")
+        first, most = self._settings.retry_seconds_first, self._settings.retry_seconds_max
+        wait = min(first * 2 ** min(attempts - 1, 30), most)
+        wait *= 0.75 + 0.5 * float(self._context.random.random())
+        return "waiting", now_ns + round(wait * 1e9)
+
+    def retry(self) -> int:
+        """Put every delivery that was given up back on its way; return how many.
+
+        Not where a later change of the same alarm reached that sink: an old raise behind its clear
+        would be a lie.
+        """
+        with self._asked() as db:
+            db.execute(
+                "update delivery set state = 'superseded' where state = 'given_up' and exists"
+                " (select 1 from delivery later where later.sink = delivery.sink"
+                " and later.alarm = delivery.alarm and later.number > delivery.number"
+                " and later.state = 'sent')"
+            )
+            done = db.execute(
+                "update delivery set state = 'waiting', attempts = 0, due_ns = 0"
+                " where state = 'given_up'"
+            )
+            return int(done.rowcount)
+
+    def decide(self, number: int, *, approve: bool, by: str, now_ns: int) -> bool:
+        """Let a delivery that waits for approval go, or end it; False where none does."""
+        with self._asked() as db:
+            row = db.execute(
+                "select sink, alarm, key from delivery where number = ? and state = 'held'",
+                (number,),
+            ).fetchone()
+            if row is None:
+                return False
+            state, what = ("waiting", "approved") if approve else ("rejected", "rejected")
+            said = f"{what} by {by}"[:ANSWER_CHARACTERS_MAX]
+            db.execute(
+                "update delivery set state = ?, due_ns = ?, answer = ? where number = ?",
+                (state, now_ns, said, number),
+            )
+            if not approve:  # never told, so nothing to take back
+                db.execute("delete from told where alarm = ? and sink = ?", (row[1], row[0]))
+            record(db, now_ns, by, what, row, "")
+            return True
+
+    def told(self, sink: str, *, limit: int = 10_000) -> list[str]:
+        """Return what a sink was last told of each alarm that is up, as JSON of alerts."""
+        rows = self._rows(
+            "select text as body from told join body on number = body where sink = ?"
+            " order by alarm limit ?", sink, limit,
+        )  # fmt: skip
+        return [str(row["body"]) for row in rows]
+
+    def audit(self, *, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return what was done to the network and who let it, newest first."""
+        return self._rows("select * from audit order by number desc limit ?", limit)
+
+    def sinks(self) -> list[dict[str, Any]]:
+        """Return what waits for each sink, what was given up, and its last answer."""
+        return self._rows(
+            "select sink, sum(state = 'waiting') as waiting, sum(state = 'given_up') as given_up,"
+            " sum(state = 'held') as held,"
+            " min(case when state = 'waiting' then created_ns end) as oldest_ns"
+            " from delivery where state in ('waiting', 'given_up', 'held') group by sink order by sink"
+        )
+
+    def deliveries(self, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return deliveries, newest first."""
+        return self._rows(
+            "select number, key, sink, alarm, attempts, state, answer, created_ns, due_ns"
+            " from delivery order by number desc limit ?",
+            limit,
+        )
+
+    # ---- reading
+
+    def alarms(self, *, active_only: bool, limit: int) -> list[dict[str, Any]]:
+        """Return alarms as their alerts, the newest change first."""
+        where = "where state not in ('cleared', 'closed')" if active_only else ""
+        rows = self._rows(
+            "select text as body from alarm join body on number = body"
+            f" {where} order by changed_ns desc limit ?", limit,
+        )  # fmt: skip
+        return [json.loads(row["body"]) for row in rows]
+
+    def changes(self, alarm: str = "", *, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return changes in order, of one alarm or of all."""
+        where, values = ("where id = ?", (alarm,)) if alarm else ("", ())
+        rows = self._rows(
+            "select text as body from change join body on number = body"
+            f" {where} order by changed_ns, key limit ?", *values, limit,
+        )  # fmt: skip
+        return [json.loads(row["body"]) for row in rows]
+
+    def _one(self, sql: str, *values: Any) -> Any:
+        assert self._db is not None
+        return self._db.execute(sql, values).fetchone()[0]
+
+    def _rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
+        assert self._db is not None
+        return rows_of(self._db, sql, *values)
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that somebody waits for; where the disk refuses, TransientError says so."""
+        try:
+            with self._transaction() as db:
+                yield db
+        except sqlite3.OperationalError as error:
+            raise TransientError(f"{self._path}: {remedy(str(error))}. Nothing was done") from error
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        assert self._db is not None
+        undo = self._telling.remember()
+        try:
+            with transaction(self._db) as db:
+                yield db
+        except BaseException:
+            undo()
+            self._bodies.start(self._db)
+            raise
+        self._logged += 1

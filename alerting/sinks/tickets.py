@@ -1,0 +1,268 @@
+"""Tickets: one for each incident, in step with it both ways, whatever answers get lost.
+
+A ticket is known by our correlation id, the incident's (or alarm's) id, which the ticket system
+keeps in a field of its own. Before one is made it is looked for, so that a create whose answer was
+lost is found and not repeated; where a late create or a person left two, the older one counts and the
+younger is closed as its duplicate. A ticket that people merged into another is followed there.
+
+What others change (closed, severity, comments, taken on) is read in passing and given to the node as
+orders; what we wrote ourselves is remembered by ticket, so that it never comes back as news.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from alerting.records.alarm import ASKED
+from alerting.sinks.parcel import NotSentError, Parcel, RefusedError
+from alerting.words.alert import Alert
+from alerting.words.delivery import Order
+from alerting.words.wording import is_over, story
+from telemetry.errors import TransientError
+
+DOUBT_NS = 30_000_000_000
+KNOWN_MAX = 20_000  # tickets whose last state is remembered
+MERGES_FOLLOWED_MAX = 5
+HEAR_SECONDS = 15.0
+COMMENT_CHARACTERS_MAX = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One ticket as its system shows it, in our words."""
+
+    number: str  # the other system's key
+    correlation: str
+    state: str  # "open", "taken", "resolved", "closed"
+    severity: str
+    title: str = ""
+    merged_into: str = ""
+    made: str = ""  # when, as text that sorts
+    changed: str = ""
+    comments: tuple[tuple[str, str, str], ...] = ()  # (id, by, text), ours included
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody works on it any more."""
+        return self.state in ("resolved", "closed")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to make of a ticket; None leaves it."""
+
+    state: str | None = None  # "open", "taken" or "resolved"
+    severity: str | None = None
+    title: str | None = None
+    description: str | None = None
+    comment: str | None = None
+
+
+class TicketDesk(Protocol):
+    """A ticket system, in five calls. Each raises TransientError, RefusedError where it is final."""
+
+    user: str  # who we are there: what this name wrote is ours
+
+    def find(self, correlation: str) -> Sequence[Ticket]:
+        """Return every ticket with this correlation id, the oldest first."""
+        ...
+
+    def get(self, number: str) -> Ticket | None:
+        """Return one ticket."""
+        ...
+
+    def create(self, correlation: str, change: Change) -> Ticket:
+        """Make one and return it."""
+        ...
+
+    def update(self, number: str, change: Change) -> Ticket:
+        """Change one and return it as it is now."""
+        ...
+
+    def changed_since(self, mark: str, now_ns: int) -> tuple[Sequence[Ticket], str]:
+        """Return our tickets that changed since a mark ("" = the last hour), and the next mark."""
+        ...
+
+
+@dataclass(slots=True)
+class _Known:
+    """How a ticket stood when we last wrote or read it, and which alert it tells."""
+
+    number: str
+    state: str
+    severity: str
+    change: str = ""
+    over: bool = False  # whether the incident is
+    comments: set[str] = field(default_factory=set)
+
+
+class TicketSink:
+    """Keeps tickets in step with incidents; `desk` speaks one system's language."""
+
+    batch_max = 1
+    repeat_seconds = 0.0
+    hear_seconds = HEAR_SECONDS
+
+    def __init__(self, desk: TicketDesk) -> None:
+        self._desk = desk
+        self._known: dict[str, _Known] = {}  # by correlation, the least recently used first
+        self._doubts: dict[str, int] = {}  # by correlation: when a create was not answered
+        self._merged: dict[str, set[str]] = {}  # by ticket: incidents whose tickets went into it
+        self._mark = ""
+
+    # ---- ours to theirs
+
+    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
+        """Bring the ticket to what the alert says; the same again changes nothing."""
+        (parcel,) = parcels
+        alert = parcel.alert
+        found = self._desk.find(alert.id)
+        if not found:
+            if is_over(alert):
+                return "no ticket, and none is needed: it is over"
+            found = [self._create(alert, now_ns)]
+            if alert.operator_state != ASKED:
+                self._learn(alert.id, found[0], alert)
+                return f"ticket {found[0].number} opened"
+        self._doubts.pop(alert.id, None)
+        ticket = self._one_of(found)
+        if ticket.correlation != alert.id:
+            self._merged.setdefault(ticket.number, set()).add(alert.id)
+        known = self._known.get(alert.id)
+        change = _difference(alert, ticket, told=bool(known and known.change == alert.change))
+        if change.state == "resolved" and self._others_up(alert.id, ticket):
+            change = replace(change, state=None)  # it closes with the last of its incidents
+        if change != Change():
+            ticket = self._desk.update(ticket.number, change)
+        self._learn(alert.id, ticket, alert)
+        return f"ticket {ticket.number} {ticket.state}"
+
+    def _create(self, alert: Alert, now_ns: int) -> Ticket:
+        """Make a ticket. Where the answer to a create did not come, a queue in between may let it
+        through late: until that can no longer be, the ticket is looked for and not made again."""
+        asked_ns = self._doubts.get(alert.id, -DOUBT_NS)
+        if now_ns - asked_ns < DOUBT_NS:
+            raise TransientError("an earlier create was not answered and may still come through")
+        try:
+            return self._desk.create(alert.id, _whole(alert))
+        except (RefusedError, NotSentError):
+            raise
+        except TransientError:
+            self._doubts[alert.id] = now_ns
+            while len(self._doubts) > KNOWN_MAX:
+                del self._doubts[next(iter(self._doubts))]
+            raise
+
+    def _others_up(self, correlation: str, ticket: Ticket) -> bool:
+        """Whether another incident that this ticket stands for is still up."""
+        sharing = self._merged.get(ticket.number)
+        if not sharing:
+            return False
+        others = (sharing | {ticket.correlation}) - {correlation}
+        return any(one in self._known and not self._known[one].over for one in others)
+
+    def _one_of(self, found: Sequence[Ticket]) -> Ticket:
+        """Return the ticket that counts, and close its younger twins."""
+        first, *twins = found
+        for twin in twins:
+            if not twin.over:
+                note = f"Duplicate of {first.number}: made when an answer was lost."
+                self._desk.update(twin.number, Change(state="resolved", comment=note))
+        for _ in range(MERGES_FOLLOWED_MAX):
+            if not first.merged_into:
+                return first
+            target = self._desk.get(first.merged_into)
+            if target is None:
+                return first
+            first = target
+        return first
+
+    def _learn(self, correlation: str, ticket: Ticket, alert: Alert | None = None) -> None:
+        made = self._known.pop(correlation, None) or _Known(ticket.number, "open", "")
+        made.number, made.state, made.severity = ticket.number, ticket.state, ticket.severity
+        made.comments |= {number for number, _, _ in ticket.comments}
+        if alert is not None:
+            made.change, made.over = alert.change, is_over(alert)
+            if alert.operator_state == ASKED and ticket.state == "taken":
+                made.state = "open"  # what they make of it is news: it is theirs to acknowledge
+        self._known[correlation] = made
+        while len(self._known) > KNOWN_MAX:
+            gone = next(iter(self._known))
+            self._merged.pop(self._known.pop(gone).number, None)
+
+    # ---- theirs to ours
+
+    def hear(self, *, now_ns: int) -> Sequence[Order]:
+        """Return what others changed since the last call, as orders for the node."""
+        tickets, mark = self._desk.changed_since(self._mark, now_ns)
+        orders: list[Order] = []
+        for ticket in tickets:
+            orders += self._news(ticket, now_ns)
+        self._mark = mark
+        return orders
+
+    def _news(self, ticket: Ticket, now_ns: int) -> Iterable[Order]:
+        if ticket.merged_into or not ticket.correlation:
+            return
+        known = self._known.get(ticket.correlation)
+        if known is not None and known.number != ticket.number:
+            return  # a twin, or one that was merged away: not the ticket that counts
+        seen = known or _Known(ticket.number, "open", ticket.severity)
+        by = self._desk.user
+
+        def order(do: str, text: str = "", who: str = "") -> Order:
+            return Order(
+                do=do, id=ticket.correlation, by=who or f"ticket {ticket.number}", text=text,
+                at_ns=now_ns, key=f"{ticket.number}-{ticket.changed}-{do}-{text[:40]}",
+            )  # fmt: skip
+
+        for number, who, text in ticket.comments:
+            if number not in seen.comments and who != by:
+                yield order("comment", text[:COMMENT_CHARACTERS_MAX], who)
+        if ticket.severity != seen.severity:
+            yield order("severity", ticket.severity)
+        if ticket.state != seen.state:
+            if ticket.state == "taken":
+                yield order("acknowledge")
+            elif ticket.over and seen.state not in ("resolved", "closed"):
+                yield order("close")
+            elif not ticket.over and seen.state in ("resolved", "closed"):
+                yield order("reopen")
+        self._learn(ticket.correlation, ticket)
+
+    def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
+        """Tickets stay: nothing to say again."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _whole(alert: Alert) -> Change:
+    return Change("open", alert.severity, alert.title, story(alert))
+
+
+def _difference(alert: Alert, ticket: Ticket, *, told: bool) -> Change:
+    """Return what must change so that the ticket says what the alert does."""
+    over = is_over(alert)
+    state = None
+    if over and not ticket.over:
+        state = "resolved"
+    elif not over and ticket.over and alert.state == "raised":
+        state = "open"  # it is up again; an update alone opens nothing that a person closed
+    marked = f"[{alert.change}]"
+    if not over and alert.operator_state == ASKED and ticket.state == "open":
+        state = "taken"
+    if told or any(marked in text for _, _, text in ticket.comments):
+        return Change(state=state)
+    severity = alert.severity if not over and alert.severity != ticket.severity else None
+    title = alert.title if not over and alert.title != ticket.title else None
+    if state is None and severity is None and title is None and alert.state == "raised":
+        return Change()  # just made by an attempt whose answer was lost
+    return Change(state, severity, title, comment=f"{story(alert)}\n{marked}")
+
+
+def ask_for_ticket(value: object, name: str) -> str:
+    """Return a text field of a ticket system's answer, or raise TransientError."""
+    if not isinstance(value, str | int):
+        raise TransientError(f"the ticket system's answer has no {name}")
+    return str(value)
