@@ -77,11 +77,15 @@ def _structs(kind: Any, seen: dict[Any, None]) -> dict[Any, None]:
 
 
 def _comments(kind: type[Any]) -> dict[str, str]:
-    """Return the comments of the fields that this class itself declares."""
+    """Return the comments of the fields that this class itself declares, none where its source is not at hand."""
+    try:
+        source = inspect.getsource(kind)
+    except (OSError, TypeError):  # a plug-in's, made by a program or packed without its source
+        return {}
     found: dict[str, list[str]] = {}
     above: list[str] = []
     within = ""  # the field whose value goes over several lines
-    for line in map(str.strip, inspect.getsource(kind).splitlines()):
+    for line in map(str.strip, source.splitlines()):
         code, _, beside = line.partition("  # ")
         name = code.partition(":")[0]
         if line.startswith("#"):

@@ -206,8 +206,8 @@ class Sources:
         made = []
         for name, settings in self._settings.items():
             health = self._wrong.get(name, "")
-            if name in self._sources:
-                health = self._sources[name].health()
+            if name in self._sources and (trouble := self._sources[name].health()):
+                health = f"source {name}: {trouble}"
             offer = self._offers[name]
             made.append(
                 SourceStatus(

@@ -208,7 +208,7 @@ def test_a_source_that_cannot_start_is_told_and_the_others_go_on(
     running["a"].offer(alarms("x", "y"))
     told = {one.name: one for one in running["all"].statuses()}
     assert told["broken"].health == "source broken was not started: no such folder; make it"
-    assert told["lonely"].health == "its peer is away"
+    assert told["lonely"].health == "source lonely: its peer is away"
     assert (told["a"].health, told["a"].offered, told["a"].kind) == ("", 2, "told")
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import msgspec
 import pytest
 
 from alerting.sinks import SINKS
@@ -50,6 +51,13 @@ def test_options_are_told_with_type_default_and_meaning() -> None:
         "limit": ("float or none", None, "none = no limit", False),
         "peers.*.name": ("str", None, "what it is called", True),
     }
+
+
+def test_options_of_a_program_s_making_have_no_source_to_read() -> None:
+    made = msgspec.defstruct(
+        "Made", [("size", int, 3)], bases=(Settings,), kw_only=True, frozen=True
+    )
+    assert [one[:4] for one in options_of(made)] == [("size", "int", 3, "")]
 
 
 def test_the_schema_says_what_keys_mean() -> None:
