@@ -20,7 +20,7 @@ EXTRAS-site := [site]
 EXTRAS-core := [core]
 EXTRAS-dev := [dev$(comma)site]
 
-.PHONY: setup setup-dev library run check test test-deep perf plan clean
+.PHONY: setup setup-dev library run check test test-deep perf plan plan-deep clean
 
 # The tests' environment and `site` have all that `sensor` needs.
 ifneq ($(wildcard $(TESTS)),)
@@ -68,9 +68,13 @@ check: $(TESTS)
 test: plan $(TESTS)
 	@deploy/test.sh
 
-test-deep: export DEEP := 1
-test-deep: plan $(TESTS)
-	@deploy/test.sh
+# Hours; PARTS="kills seeds": these alone. What was stopped goes on; AGAIN=1: what passed runs, too.
+test-deep: plan-deep $(TESTS)
+	@deploy/test.sh --packages
+	@$(PY) deploy/deep.py $(if $(AGAIN),--again) $(PARTS)
+
+plan-deep:
+	@$(PYTHON) deploy/deep.py --plan $(if $(AGAIN),--again) $(PARTS)
 
 plan:
 	@deploy/test.sh --plan

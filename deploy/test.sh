@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Runs the tests in tiers. TIER=fast: the environment alone, two minutes. DEEP=1: the long forms.
+# Runs the tests in tiers. TIER=fast: the environment alone, two minutes. The long forms: deploy/deep.py.
 # WORKERS=N: so many pytest workers at once; default: one a core, and one more where tests wait for real time.
-# --plan says what would run and ends.
+# --plan says what would run, --packages installs what the live tests need; both end there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PY=.venv/bin/python
 TIER="${TIER:-all}"
-DEEP="${DEEP:-}"
 WORKERS="${WORKERS:-$(nproc)}"
 PACKAGES=(gcc libc6-dev softflowd pmacct nfdump openvswitch-switch iperf3 tshark tcpdump iproute2 prometheus
   prometheus-alertmanager strace systemd rsyslog rsyslog-gnutls frr openssh-server openssh-client snmp snmpd snmptrapd
@@ -26,7 +25,7 @@ may_install() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
 plan() {
   local wanted
   mapfile -t wanted < <(missing)
-  echo "Plan (TIER=$TIER${DEEP:+, deep}; minutes on 2 cores, a pytest worker each):"
+  echo "Plan (TIER=$TIER; minutes on 2 cores, a pytest worker each):"
   echo "  fast      2 min   unit, property, contract, architecture, docs, doctests; downloads nothing"
   if [ "$TIER" = fast ]; then return; fi
   echo "  whole    11 min   scenario, conformance, fuzz, live with real exporters and peers"
@@ -40,10 +39,6 @@ plan() {
   fi
   [ "$(id -u)" -eq 0 ] || echo "                    without root: no network namespaces, so no live traffic"
   echo "  checked   2 min   kernels again with bounds checks, a cache of their own"
-  if [ -n "$DEEP" ]; then
-    echo "  deep      hours   1,000,000 mutants, 50 kills, 20 seeds, 3,000 examples a property, kernels"
-    echo "                    without JIT; wheels of every package for aarch64 are looked up"
-  fi
 }
 
 install_packages() {
@@ -78,10 +73,10 @@ tier() {
   return "$code"
 }
 
-if [ "${1:-}" = --plan ]; then
-  plan
-  exit 0
-fi
+case "${1:-}" in
+  --plan) plan; exit 0 ;;
+  --packages) install_packages; exit 0 ;;
+esac
 
 mkdir -p .cache
 rm -f "$TOCSIN_LEFT_OUT"
@@ -98,9 +93,3 @@ CHECKED=(tests/unit/collectors tests/unit/correlator tests/unit/detectors tests/
 export NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR="$PWD/.cache/numba-checked"
 $PY -m tocsin warm
 tier "checked (bounds of every read and write in a kernel)" "${CHECKED[@]}"
-
-if [ -n "$DEEP" ]; then
-  unset NUMBA_BOUNDSCHECK
-  # The same kernels as plain Python: what numba makes of them is what they say. Slow, so not the deep counts.
-  DEEP='' NUMBA_DISABLE_JIT=1 tier "without JIT" tests/unit/collectors tests/unit/correlator tests/unit/detectors
-fi

@@ -280,6 +280,8 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
             if "cannot cache function" not in str(error):
                 raise
             compiled = njit(parse_signature(signature), nogil=True)(function)
+        for made in compiled.overloads.values():  # type: ignore[attr-defined]
+            made.library._shared_module = None  # its LLVM code, for callers to be linked with: none
     return compiled
 
 

@@ -18,6 +18,8 @@ CI = os.environ.get("CI", "") == "true"
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60)
 settings.register_profile("deep", deadline=None, max_examples=3000)
 settings.load_profile("deep" if DEEP else "ci")
+SECONDS_MAX = 300  # pyproject.toml
+DEEP_PATIENCE = 6  # times as long may a long form take, so that a busy machine ends it, too
 
 
 # What needs more than the environment, or longer than two minutes, is of the tier `whole`.
@@ -40,6 +42,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         }
         config.hook.pytest_deselected(items=[item for item in items if of[item] != tier])
         items[:] = [item for item in items if of[item] == tier]
+    if DEEP:
+        for item in items:
+            mark = item.get_closest_marker("timeout")
+            seconds = mark.args[0] if mark else SECONDS_MAX
+            item.add_marker(pytest.mark.timeout(seconds * DEEP_PATIENCE), append=False)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)  # stable: the rest keeps its order
 

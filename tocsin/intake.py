@@ -21,7 +21,7 @@ from runtime.checkpoint import Checkpoints
 from runtime.clock import Clock
 from runtime.component import Context
 from runtime.kernels import imported
-from runtime.memory import give_back
+from runtime.memory import give_back, give_back_freed
 from runtime.metrics import Metrics
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
@@ -90,6 +90,7 @@ def settle(clock: Clock, log: Logger) -> None:
             log.warning("compiling_kernels done=%d of=%d", number + 1, len(imported()))
     give_back("libllvmlite.so")  # where numba loaded them: 70 MB
     garbage.calm()
+    give_back_freed()  # and what it took to load them: 10 MB
 
 
 class Intake:
