@@ -263,6 +263,7 @@ class ServerConnection:
             yield
         except errors.ServerException as error:
             if error.code in WRONG_LOGIN:
+                self._client.disconnect()
                 raise ConfigError(
                     f"ClickHouse at {self._servers} refuses user {self._settings.user!r}: put its "
                     f"password into the file that history.clickhouse.password_file names"
@@ -280,7 +281,10 @@ class ServerConnection:
         connection.disconnect()
         connection.password = _secret(settings.password_file)
         connection.database = ""  # ours may not be there yet
-        connection.connect()
+        connection.send_receive_timeout = settings.connect_seconds  # of the greeting
+        self._greet()
+        connection.send_receive_timeout = settings.answer_seconds
+        connection.socket.settimeout(settings.answer_seconds)
         info = connection.server_info
         version = (info.version_major, info.version_minor)
         self._place, before = connection.get_description(), self._place
@@ -292,6 +296,19 @@ class ServerConnection:
                 f"the oldest that works, {WHOLE[0]}.{WHOLE[1]} the oldest that has all: install a newer one"
             )
         return version
+
+    def _greet(self) -> None:
+        """Take the first server that answers; the driver tries the next one only where none listens."""
+        connection = self._client.connection
+        for left in reversed(range(len(self._settings.servers))):
+            try:
+                connection.connect()
+                break
+            except (EOFError, errors.UnexpectedPacketFromServerError):
+                connection.disconnect()
+                connection.hosts.rotate(-1)
+                if not left:
+                    raise
 
     def _begin(self) -> None:
         """Connect, and see to it that our database is there and is up to date."""
@@ -405,6 +422,8 @@ def _reason(error: Exception) -> str:
         return "it speaks another protocol; name its native port (9000, with TLS 9440)"
     if isinstance(error, EOFError):
         return "it closed the connection; its native port is 9000, with TLS 9440"
+    if isinstance(error, errors.SocketTimeoutError | TimeoutError):
+        return "no answer in time"
     return str(getattr(error, "message", "") or getattr(error, "strerror", "") or error)
 
 
