@@ -39,6 +39,7 @@ PAIRS_MOST = PAIRS << WINDOWS - 1
 DAY = 24  # slow pace: steps of a day
 DAYS_LOOKED_AT = 6
 AGREE = 0.5  # share of the trend that both of its halves must show
+BEGUN = 0.2  # of the older half at the fast pace: it may have begun in there
 SEASON_GAIN = 0.3
 SHRINK_LEVEL, SHRINK_TREND = 16.0, 81.0  # sigmas to the fourth at which half is believed
 LOG_4 = math.log(4.0)
@@ -94,9 +95,9 @@ def _spread(work, n, centre):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _halves(older, newer, slope):  # type: ignore[no-untyped-def]
+def _halves(older, newer, slope, least):  # type: ignore[no-untyped-def]
     """Return the slope, 0 where a half of the time does not show it too."""
-    if slope == 0.0 or older / slope < AGREE or newer / slope < AGREE:
+    if slope == 0.0 or older / slope < least or newer / slope < AGREE:
         return 0.0
     return slope
 
@@ -301,7 +302,7 @@ def advance(
                     slope, doubt = mean / DAY, error_of_mean
                     rest = days - 2
                     older = slope if rest == 0 else (sums - newer * DAY * 2) / rest / DAY
-            slope = _halves(older, newer, slope)
+            slope = _halves(older, newer, slope, AGREE)
         else:
             # Over 24 steps or 48, whichever make it surer: what rises slowly shows in the longer.
             for which in range(WINDOWS):
@@ -330,7 +331,9 @@ def advance(
                 usual_trend[i, which, 0] += share * (steepness - usual_size)
                 usual_trend[i, which, 1] = min(trends + 1.0, 1e6)
                 newer, older = _climb(off, 0, pairs), _climb(off, pairs, pairs)
-                steep = 0.0 if _is_step(off, 2 * pairs) else _halves(older, newer, steep)
+                steep = _halves(older, newer, steep, BEGUN)
+                if _is_step(off, 2 * pairs):
+                    steep = 0.0
                 if doubt == 0.0 or abs(steep) * doubt > abs(slope) * unsure:
                     slope, doubt, over = steep, unsure, pairs
         sure = abs(slope) / max(doubt, 1e-12 + 1e-6 * abs(slope))

@@ -356,8 +356,8 @@ def test_what_grows_steadily_is_told_when_it_comes() -> None:
     assert {said["series_id"] for _, said in made} == {1003}
     first, said = made[0]
     likely = (said["likely_ns"] / SECOND - MONDAY_S) / TICK_S
-    assert first <= over - 6, f"told {over - first} ticks before"
-    assert likely == pytest.approx(over, abs=5)
+    assert first <= over - 12, f"told {over - first} ticks before"
+    assert over - 5 <= likely <= over + 10, "what is told too early is judged false"
     assert made[-1][1]["outcome"] == "hit", [said["outcome"] for _, said in made]
 
 
