@@ -23,7 +23,7 @@ ABSORB_NS = 60_000_000_000  # symptoms that came before their cause
 LASTING_LEAST = 0.3  # trouble that its node has had for hours is preferred to a new one
 # So much likelier than a beginning of its own must be that a raise next door, or any other, set an alarm off: a cause
 # that joins wrongly takes its own symptoms along.
-NEXT_ODDS, ODDS = 4.0, 1.5
+NEXT_ODDS, ODDS = 2.5, 1.5
 
 
 class Grouping:
@@ -113,7 +113,9 @@ class Grouping:
         weights: dict[int, float] = {}
         odds: dict[int, float] = {}
         lasting: dict[int, float] = {}
-        rooted: set[int] = set()  # incidents whose root alone explains the alarm
+        rooted: set[int] = (
+            set()
+        )  # incidents of which the root or a fault below explains the alarm alone
         for weight, number, _, relation, delay in parents:
             of = self._of.get(number, 0)
             incident = self._incidents.get(of)
@@ -123,7 +125,9 @@ class Grouping:
                 if not incident.open and now_ns - incident.closed_ns > self._repeat_ns:
                     continue
                 lasting[of] = lasting.get(of, 0.0) + weight
-            if number == incident.root and weight > begins:
+            if weight > begins and (
+                number == incident.root or incident.members[number].layer <= LINK
+            ):
                 rooted.add(of)
             weights[of] = max(weights.get(of, 0.0), weight)
             likelier = weight / (NEXT_ODDS if relation == NEXT else ODDS)
@@ -138,6 +142,7 @@ class Grouping:
                 incident = self._incidents[of]
                 if not self._refuses(incident, alarm, place, now_ns, rooted=of in rooted):
                     return incident
+                parents[:] = [one for one in parents if self._of.get(one[1]) != of]
         return None
 
     def _refuses(

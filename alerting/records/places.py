@@ -19,7 +19,7 @@ class Place(msgspec.Struct, frozen=True):
 
     nodes: tuple[str, ...]  # never empty
     link: str = ""
-    mentioned: tuple[str, ...] = ()  # other nodes that its words name: the far end of a session
+    mentioned: tuple[str, ...] = ()  # other nodes that its words name, and the far end of its port
 
 
 class Places:
@@ -86,8 +86,10 @@ class Places:
             return Place(self.graph.ends[entity], entity)
         node, rest = self._node_of(entity)
         link = self._link_of(node, rest) if rest else ""
-        if link:
-            return Place((node,), link, self._mentioned(words, node))
+        if link:  # what hurts at a port may come from its far end, as if the words named it
+            far = (end for end in self.graph.ends.get(link, ()) if end != node)
+            named = dict.fromkeys((*far, *self._mentioned(words, node)))
+            return Place((node,), link, tuple(named)[:MENTIONED_MAX])
         return Place((node,), "", self._mentioned(words, node))
 
     def _node_of(self, entity: str) -> tuple[str, str]:

@@ -55,6 +55,7 @@ def leaf_and_spine(spines: int, leaves: int) -> list[tuple[str, str]]:
 def overlapping_faults(
     pairs: Sequence[tuple[str, str]], *, faults: int, mean_gap_seconds: float, seed: int,
     slowness: float = 1.0, late_seconds: float = 0.0, causes_seen: bool = False,
+    at_ports: bool = False,
 ) -> list[Event]:  # fmt: skip
     """Return the alarms of faults that begin at random, on average so long after each other.
 
@@ -62,7 +63,8 @@ def overlapping_faults(
     times as long); each fault lasts some minutes and clears what it raised. The fault itself is reported up
     to `late_seconds` late, its symptoms before it. `fault` of each event is the truth. An alarm is raised once in
     a run; a fault whose own alarm was raised before is not drawn, but where `causes_seen` it is: nothing tells its
-    symptoms from those of the fault before it.
+    symptoms from those of the fault before it. What is felt next to the root is an alarm of the node there, or,
+    `at_ports`, of its port to the root: a session of its own for each neighbour, as routers have them.
     """
     random = np.random.default_rng(seed)
     network = network_of(list(pairs), [])
@@ -71,6 +73,12 @@ def overlapping_faults(
     for a, b in pairs:
         near[a].append(b)
         near[b].append(a)
+    ports = {
+        (here, there): f"{here}:{index}"
+        for router in nodes
+        for link in network.links_of(router)
+        for (here, index), (there, _) in (link.ends, link.ends[::-1])
+    }
     now, made, up = 0.0, [], set()
     for number in range(faults):
         now += float(random.exponential(mean_gap_seconds))
@@ -83,9 +91,10 @@ def overlapping_faults(
         raises = [(late, root_kind, node, severity)]
         for kind, where, likely, latest in symptoms:
             for place in [node] if where == "here" else near[node]:
+                felt = ports.get((place, node), place) if at_ports else place
                 if random.random() < likely:
                     raises.append(
-                        (float(random.uniform(0, latest * slowness)), kind, place, "major")
+                        (float(random.uniform(0, latest * slowness)), kind, felt, "major")
                     )
         lasts = float(random.uniform(300, 1800))
         for after, kind, place, how in raises:

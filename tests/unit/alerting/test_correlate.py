@@ -60,6 +60,17 @@ def test_overlapping_faults_are_neither_merged_nor_torn(name: str, deep: bool) -
         assert report.largest <= 60
 
 
+@pytest.mark.parametrize("name", ["dense-mesh-132", "fabric-132"])
+def test_what_is_felt_at_ports_is_of_the_fault_at_their_far_end(name: str) -> None:
+    """In a fabric every fault is felt on every spine: only the port says whose it is."""
+    pairs = NETWORKS.get(name) or leaf_and_spine(8, 124)
+    events = overlapping_faults(pairs, faults=60, mean_gap_seconds=20, seed=14, at_ports=True)
+    report = correlate(events, network_of(pairs, []))
+    assert report.judged == report.alarms
+    assert report.over_merge <= 0.05
+    assert report.torn <= 0.05
+
+
 def test_slow_symptoms_are_still_those_of_their_fault() -> None:
     pairs = NETWORKS["rings-132"]
     events = overlapping_faults(pairs, faults=150, mean_gap_seconds=60, seed=5, slowness=3.0)
