@@ -113,9 +113,7 @@ class Grouping:
         weights: dict[int, float] = {}
         odds: dict[int, float] = {}
         lasting: dict[int, float] = {}
-        rooted: set[int] = (
-            set()
-        )  # incidents of which the root or a fault below explains the alarm alone
+        rooted: set[int] = set()  # incidents whose root, or a physical fault, explains the alarm
         for weight, number, _, relation, delay in parents:
             of = self._of.get(number, 0)
             incident = self._incidents.get(of)
@@ -142,6 +140,7 @@ class Grouping:
                 incident = self._incidents[of]
                 if not self._refuses(incident, alarm, place, now_ns, rooted=of in rooted):
                     return incident
+                # What cannot hold it did not set it off: nothing is learned from that.
                 parents[:] = [one for one in parents if self._of.get(one[1]) != of]
         return None
 
