@@ -30,7 +30,7 @@ class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
     samplers_max: SamplersMax = 65_536  # sampling rates by sampler, from options data
     names_max: PositiveInt = 262_144  # of interfaces, VRFs and applications, from options data
     names_per_exporter_max: PositiveInt = 65_536  # of them for one exporter
-    counter_series_max: PositiveInt = 262_144  # interface counters that sFlow agents send
+    counter_series_max: PositiveInt = 262_144  # counters of sFlow agents whose names are kept
     # times of exporters further off than that, corrected, are not believed
     clock_tolerance_seconds: PositiveFloat = 300.0
     # "exported" takes the exporter's times as they stand, right or wrong: for `tocsin decode`.

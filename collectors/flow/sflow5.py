@@ -36,7 +36,8 @@ from collectors.flow.stream_table import Streams
 from runtime.component import Context
 from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch, batch_from_rows
-from telemetry.identity import address_text, stable_id
+from telemetry.identity import address_text
+from telemetry.sample_series import SampleKind, SeriesNames
 from telemetry.schema import Schema
 from telemetry.schemas import FLOW, LEDGER, OPTION, SAMPLE, SERIES
 
@@ -71,7 +72,10 @@ _MASKS = np.array(
     ],
     np.uint64,
 )
-_WIDE = {"in_octets", "out_octets"}  # 64 bits; the other counters 32
+_COUNTED = COUNTER_ROWS[3:]
+_OCTETS = np.array([name.endswith("octets") for name in _COUNTED])  # 64 bits; the others 32
+_ALL_ONES = np.where(_OCTETS, np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFFFFFFFF))
+_UNITS = ["By" if octets else "{packet}" for octets in _OCTETS]
 _DROP_SOURCES = 1 << 16  # places of the table of drop counters; half of them may be taken
 _NAMES = {5: "sflow5"}
 
@@ -94,12 +98,11 @@ class SflowDecoder:
             streams_max=settings.streams_max, per_exporter_max=settings.streams_per_exporter_max
         )
         self._second_max = settings.datagrams_per_second_max
-        self._series_max = settings.counter_series_max
+        self._names = SeriesNames(series_max=settings.counter_series_max)
         # (agent row, source) → drops as last stated.
         self._drop_key = np.zeros(_DROP_SOURCES, np.uint64)
         self._drop_count = np.zeros(_DROP_SOURCES, np.uint64)
         self._drop_used = np.zeros(1, np.int64)
-        self._known: set[int] = set()
         self.reference = ReferenceTables(
             names_max=settings.names_max, per_exporter_max=settings.names_per_exporter_max
         )
@@ -112,9 +115,9 @@ class SflowDecoder:
         )
         self._unknown = metrics.counter(
             "collector_sflow5_skipped_total",
-            "sFlow structures skipped by their length, and series beyond the bound",
+            "sFlow structures of unknown kinds, skipped by their length",
             label="structure",
-            values=("sample", "record", "series"),
+            values=("sample", "record"),
         )
         self._agent_drops = metrics.counter(
             "collector_sflow5_agent_drops_total",
@@ -144,7 +147,7 @@ class SflowDecoder:
             block.payload, block.offset, block.length, flows, counters, names, head, verdict, tally
         )
         self._verdict.array += np.bincount(verdict, minlength=len(Verdict)).astype("u8")
-        self._unknown.array[:2] += tally[1:3].astype("u8")
+        self._unknown.array += tally[1:3].astype("u8")
         datagram = flows[0, :rows].astype(np.int64)
         records = np.bincount(datagram, minlength=count)
         agent, weight = self._account(block, head, verdict, records)
@@ -294,43 +297,30 @@ class SflowDecoder:
     def _counter_batches(
         self, block: DatagramBlock, head: NDArray[np.uint64], counters: NDArray[np.uint64]
     ) -> list[Batch]:
-        samples, series = [], []
-        for c in range(counters.shape[1]):
-            d = int(counters[0, c])
+        """Return what interfaces counted, as series of the view `sample`."""
+        value = counters[3:].T
+        kept = value != _ALL_ONES  # else the agent does not keep this counter
+        ids = np.zeros(value.shape, np.uint64)
+        for c, (d, index) in enumerate(counters[:2].T.tolist()):
             agent = address_text(int(head[0, d]), int(head[1, d]))
-            index = int(counters[1, c])
-            time_ns = int(block.arrival_ns[d])
-            for k, name in enumerate(COUNTER_ROWS[3:], 3):
-                value = int(counters[k, c])
-                if value == (0xFFFFFFFFFFFFFFFF if name in _WIDE else 0xFFFFFFFF):
-                    continue  # all ones: the agent does not keep this counter
-                key = f"exporter={agent},interface={index},metric={name}"
-                series_id = stable_id(f"interface_counters|{key}")
-                if series_id not in self._known:
-                    if len(self._known) >= self._series_max:
-                        self._unknown.add("series")
-                        continue
-                    self._known.add(series_id)
-                    series.append(
-                        {
-                            "series_id": series_id,
-                            "entity_id": stable_id(f"{agent}:{index}"),
-                            "view": "interface_counters",
-                            "entity": f"{agent}:{index}",
-                            "key": key,
-                        }
-                    )
-                samples.append(
-                    {
-                        "time_ns": time_ns,
-                        "arrival_ns": time_ns,
-                        "series_id": series_id,
-                        "value": float(value),
-                        "kind": 1,
-                    }
-                )
-        made = [batch_from_rows(SERIES, series, source="sflow5")] if series else []
-        return [*made, batch_from_rows(SAMPLE, samples, source="sflow5")]
+            port = {"interface": str(index)}
+            for k in np.flatnonzero(kept[c]).tolist():
+                ids[c, k] = self._names.id(agent, _COUNTED[k], port, unit=_UNITS[k])
+        time_ns = np.repeat(block.arrival_ns[counters[0].astype(np.int64)], kept.sum(axis=1))
+        samples = Batch(
+            SAMPLE,
+            {
+                "time_ns": time_ns,
+                "arrival_ns": time_ns,
+                "series_id": ids[kept],
+                "value": value[kept].astype(np.float64),
+                "kind": np.full(time_ns.size, SampleKind.COUNTER, np.uint8),
+            },
+            source="sflow5",
+            arrival_ns=int(block.arrival_ns[-1]),
+        )
+        new = self._names.new()
+        return [samples] if new is None else [new, samples]
 
     def advance(self, frontier_ns: int) -> list[Batch]:
         """Return a ledger row for each sub-agent heard of since the last call."""
