@@ -62,6 +62,9 @@ def load_with_origin(
         try:
             text = path.read_text("utf-8")
             tree = tomllib.loads(text)
+        except FileNotFoundError as error:
+            fix = "name one that is there, or none: all has a default"
+            raise wrong([f"{path}: {error.strerror}; {fix}"], then) from error
         except OSError as error:
             raise wrong([f"{path}: {error.strerror}"], then) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -159,7 +159,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, gate.ask_to_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if settings.node.profile == "sensor" and settings.api.metrics_listen:
-            Pages(settings.api.metrics_listen, f"ipc://{folder}/node.sock", clock).start()
+            pages = Pages(settings.api.metrics_listen, f"ipc://{folder}/node.sock", clock)
+            pages.start_when_free(logs.child("gate"))
         gate.run()
     except ConfigError as error:
         sys.stderr.write(f"tocsin: {error}\n")

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import socket
 import threading
+from logging import Logger
 
 from runtime.bus import RequestClient
 from runtime.clock import Clock
@@ -55,12 +56,26 @@ class Pages:
                 f"api.metrics_listen = {self._listen!r}: {why}; give an address of this "
                 f"machine with a free port, such as 127.0.0.1:8470"
             ) from error
-        self._socket = listening
         self._client = RequestClient(self._node_address)
+        self._socket = listening
         for _ in range(THREADS):
             thread = threading.Thread(target=self._serve, args=(listening,), daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def start_when_free(self, log: Logger) -> None:
+        """Start, if need be later: that another program has the port must keep no alert."""
+        try:
+            self.start()
+        except ConfigError as error:
+            log.error("pages_not_served why='%s' what_now='alerts go out all the same'", error)
+            threading.Thread(target=self._start_later, daemon=True).start()
+
+    def _start_later(self) -> None:
+        while self._socket is None:
+            self._clock.sleep(AGAIN_SECONDS)
+            with contextlib.suppress(ConfigError):
+                self.start()
 
     def stop(self) -> None:
         """Close the listening socket; answers under way are finished."""

@@ -26,8 +26,11 @@ def check(path: Path | None) -> None:
 
     made = load_config(path, then="", further=mistakes)
     network = load_network(Path(made.network.map) if made.network.map else None)
-    for name, size in windows_bytes(made.all_views(), open_ticks=1).items():
+    sizes = windows_bytes(made.all_views(), open_ticks=1)
+    for name, size in sizes.items():
         click.echo(f"view {name}: at most {size / 1e6:.1f} MB for each open tick")
+    most = made.views.windows_bytes_max / 1e6
+    click.echo(f"views: {sum(sizes.values()) / 1e6:.1f} of {most:.1f} MB (views.windows_bytes_max)")
     if made.network.map:
         click.echo(f"network map: {len(network.routers())} routers")
     else:

@@ -167,26 +167,31 @@ def clock(state: int | None = None) -> tuple[bool, str]:
         return True, "the clock is synchronised"
     # No fault of Tocsin's: offsets of exporters are told against this clock all the same.
     return True, (
-        "the clock is not synchronised, as far as the kernel knows: ticks and alarms carry its time; "
-        "on a machine of its own install chrony"
+        "clock: not synchronised as far as the kernel knows (in a container it cannot tell); where nobody "
+        "keeps its time, install chrony: ticks and alarms carry it"
     )
 
 
 def _ports(config: "Config", folder: Path) -> Iterator[tuple[bool, str]]:
-    """Say which inputs are taken by somebody else; only while our own node does not run."""
+    """Say which addresses are taken by somebody else; only while our own node does not run."""
     from collectors.listen.udp import bind
     from telemetry.errors import ConfigError
 
     if (folder / "node.sock").exists():
         return
-    for name, settings in config.collectors.items():
+    wanted = {f"collectors.{name}": one.listen for name, one in config.collectors.items()}
+    own = ("metrics_listen",) if config.node.profile == "sensor" else ("listen", "sql_listen")
+    wanted |= {
+        f"api.{key}": f"tcp://{listen}" for key in own if (listen := getattr(config.api, key))
+    }
+    for name, listen in wanted.items():
         try:
-            for sock in bind(settings.listen, shards=1, receive_buffer_bytes=65_536):
+            for sock in bind(listen, shards=1, receive_buffer_bytes=65_536):
                 sock.close()
         except ConfigError as error:
-            yield False, f"collectors.{name}: {error}"
+            yield False, f"{name}: {error}"
         else:
-            yield True, f"collectors.{name}: {settings.listen} is free"
+            yield True, f"{name}: {listen} is free"
 
 
 def _state(folder: Path) -> Iterator[tuple[bool, str]]:

@@ -1,6 +1,7 @@
 """The pages of a sensor: what a scraper gets, and what a peer that asks badly may cost."""
 
 import http.client
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -118,10 +119,31 @@ def test_a_node_that_is_away_is_said(tmp_path: Path) -> None:
     assert pages.port == 0
 
 
-def test_an_address_that_cannot_be_used_is_told(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as busy:
-        listen = f"127.0.0.1:{busy.getsockname()[1]}"
-        with pytest.raises(
-            ConfigError, match="in use; give an address of this machine with a free port"
-        ):
-            Pages(listen, f"ipc://{tmp_path}/node.sock", SteadyClock()).start()
+class Freeing(SteadyClock):
+    """A clock under which another program ends while we wait."""
+
+    def __init__(self, busy: socket.socket) -> None:
+        super().__init__()
+        self._busy = busy
+
+    def sleep(self, seconds: float) -> None:
+        self._busy.close()
+        super().sleep(seconds / 100.0)
+
+
+def test_a_busy_port_is_told_and_taken_when_it_is_free(
+    node: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    busy = socket.create_server(("127.0.0.1", 0))
+    listen = f"127.0.0.1:{busy.getsockname()[1]}"
+    with pytest.raises(
+        ConfigError, match="in use; give an address of this machine with a free port"
+    ):
+        Pages(listen, node, SteadyClock()).start()
+    pages = Pages(listen, node, Freeing(busy))
+    pages.start_when_free(logging.getLogger("tocsin.gate"))
+    assert "what_now='alerts go out all the same'" in caplog.text
+    while not pages.port:
+        SteadyClock().sleep(0.01)
+    assert answer(pages, b"GET /metrics HTTP/1.1\r\n\r\n")[1] == b"tocsin_up 1\n"
+    pages.stop()
