@@ -88,7 +88,6 @@ class FlowDecoder:
             names_max=settings.names_max, per_exporter_max=settings.names_per_exporter_max
         )
         self._options = OptionReader(self._sampling, self.reference)
-        self._names_expired_ns = 0
         self._tunnels = settings.tunnels
         metrics = context.metrics
         self._verdict5 = metrics.counter(
@@ -647,7 +646,7 @@ class FlowDecoder:
         expired = self.templates.expire(horizon)
         if expired:
             self._templates_seen.add("expired", expired)
-        self._expire_names(horizon)
+        self.reference.expire(horizon)
         self._held.expire(frontier_ns - self._held_ns)
         self._waiting.set(self._held.bytes)
         batch = ledger_batch(self._streams, VERSIONS, frontier_ns)
@@ -658,12 +657,6 @@ class FlowDecoder:
         if facts:
             made.append(batch_from_rows(OPTION, facts, source="options", arrival_ns=frontier_ns))
         return made
-
-    def _expire_names(self, horizon_ns: int) -> None:
-        """Forget old names, an hour's worth at a time: it looks at all of them."""
-        if horizon_ns - self._names_expired_ns > 3_600_000_000_000:
-            self._names_expired_ns = horizon_ns
-            self.reference.expire(horizon_ns)
 
     def waiting_sets(self) -> list[tuple[str, int, int]]:
         """Return (stream as people read it, set id, sets) of what waits for a template."""

@@ -12,6 +12,7 @@ from runtime.checkpoint import read_array, write_array
 from telemetry.batch import Batch
 
 NAME_BYTES_MAX = 256
+HOUR_NS = 3_600_000_000_000
 TABLES = ("interface", "vrf", "application")
 # Column of a flow record: the table that names its values.
 COLUMNS = {
@@ -33,17 +34,19 @@ class ReferenceTables:
         self._per_exporter_max = per_exporter_max
         self._names: dict[Exporter, dict[tuple[str, int], tuple[str, int]]] = {}
         self._count = 0
+        self._expired_ns = -(1 << 62)
 
     def __len__(self) -> int:
         return self._count
 
     def learn(self, high: int, low: int, table: str, key: int, name: str, now_ns: int) -> bool:
         """Keep a name; False where there is no room for it."""
-        own = self._names.setdefault((high, low), {})
+        own = self._names.get((high, low), {})
         if (table, key) not in own:
             if len(own) >= self._per_exporter_max or self._count >= self._names_max:
                 return False
             self._count += 1
+            self._names[high, low] = own
         own[table, key] = (name, now_ns)
         return True
 
@@ -70,7 +73,10 @@ class ReferenceTables:
         return [names[i] for i in inverse.reshape(-1).tolist()]
 
     def expire(self, before_ns: int) -> int:
-        """Forget names not announced since `before_ns`; return how many."""
+        """Forget names not announced since `before_ns`, once an hour: it looks at all; return how many."""
+        if before_ns - self._expired_ns <= HOUR_NS:
+            return 0
+        self._expired_ns = before_ns
         gone = 0
         for exporter in list(self._names):
             own = self._names[exporter]

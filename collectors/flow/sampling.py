@@ -79,11 +79,12 @@ class SamplingRates:
         """Keep a sampler's rate; sampler -1 means the whole domain. False where the table is full."""
         if rate <= 0 or rate >= 1 << 32:
             return True
-        own = self._samplers.setdefault((high, low, domain), {})
+        own = self._samplers.get((high, low, domain), {})
         if sampler not in own:
             if self._count >= self._samplers_max:
                 return False
             self._count += 1
+            self._samplers[high, low, domain] = own
         own[sampler] = rate
         self._index((high, low, domain, sampler), rate)
         return True

@@ -98,6 +98,7 @@ class SflowDecoder:
             streams_max=settings.streams_max, per_exporter_max=settings.streams_per_exporter_max
         )
         self._second_max = settings.datagrams_per_second_max
+        self._names_ns = round(settings.template_expiry_seconds * 1e9)
         self._names = SeriesNames(series_max=settings.counter_series_max)
         # (agent row, source) → drops as last stated.
         self._drop_key = np.zeros(_DROP_SOURCES, np.uint64)
@@ -275,10 +276,11 @@ class SflowDecoder:
             high, low = int(head[0, d]), int(head[1, d])
             text = block.payload[at : at + min(size, NAME_BYTES_MAX)].tobytes().rstrip(b"\0")
             name = text.decode("utf-8", "replace")
-            if not name or self.reference.name(high, low, "interface", index) == name:
+            if not name:
                 continue
+            known = self.reference.name(high, low, "interface", index) == name
             now_ns = int(block.arrival_ns[d])
-            if not self.reference.learn(high, low, "interface", index, name, now_ns):
+            if not self.reference.learn(high, low, "interface", index, name, now_ns) or known:
                 continue
             found.append(
                 {
@@ -324,6 +326,7 @@ class SflowDecoder:
 
     def advance(self, frontier_ns: int) -> list[Batch]:
         """Return a ledger row for each sub-agent heard of since the last call."""
+        self.reference.expire(frontier_ns - self._names_ns)
         batch = ledger_batch(self._agents, _NAMES, frontier_ns)
         show(self._agents, self._ledger)
         if self._agents.make_room(frontier_ns):

@@ -17,8 +17,11 @@ NOT_KEPT = 0xFFFFFFFF
 AGENT = "192.0.2.1"
 
 
-def datagram(sequence: int, ports: dict[int, tuple[int, int]]) -> bytes:
-    """Return a datagram with (octets, unicast packets) in of each port; no other counter is kept."""
+def datagram(sequence: int, ports: dict[int, tuple[int, int]], name: str = "") -> bytes:
+    """Return a datagram with (octets, unicast packets) in of each port; no other counter is kept.
+
+    `name`: of each port, four letters.
+    """
     head = struct.pack("!IIIIII", 5, 1, 0xC0000201, 0, sequence, 1)
     samples = b""
     for port, (octets, packets) in ports.items():
@@ -26,14 +29,18 @@ def datagram(sequence: int, ports: dict[int, tuple[int, int]]) -> bytes:
         counters += struct.pack("!QIIIIII", octets, packets, *[NOT_KEPT] * 5)
         counters += struct.pack("!QIIIIII", 2**64 - 1, *[NOT_KEPT] * 5, 0)
         record = struct.pack("!II", 1, len(counters)) + counters
-        body = struct.pack("!III", sequence, port, 1) + record
+        if name:
+            record += struct.pack("!III4s", 1005, 8, 4, name.encode())
+        body = struct.pack("!III", sequence, port, 1 + bool(name)) + record
         samples += struct.pack("!II", 2, len(body)) + body
     return head + struct.pack("!I", len(ports)) + samples
 
 
-def arrived(decoder: SflowDecoder, at_s: int, ports: dict[int, tuple[int, int]]) -> list[Batch]:
+def arrived(
+    decoder: SflowDecoder, at_s: int, ports: dict[int, tuple[int, int]], name: str = ""
+) -> list[Batch]:
     high, low = address_pair(AGENT)
-    data = datagram(at_s, ports)
+    data = datagram(at_s, ports, name)
     return decoder.decode(pack([Datagram(ARRIVAL_NS + at_s * SECOND, high, low, 1, 6343, data)]))
 
 
@@ -64,3 +71,18 @@ def test_counters_become_rates_in_frames() -> None:
         f"{AGENT} 7 in_octets": 0.0,
         f"{AGENT} 7 in_unicast_packets": 10.0,
     }
+
+
+def test_names_of_ports_are_told_once_and_forgotten_when_nobody_says_them_any_more() -> None:
+    settings = FlowDecoderSettings(template_expiry_seconds=86_400)
+    decoder, high, low = SflowDecoder(settings, make_context()), *address_pair(AGENT)
+    said = [0, 40_000, 80_000, 120_000]  # in s; each is news to no one but the first
+    told = []
+    for at_s in said:
+        batches = arrived(decoder, at_s, {3: (1, 1)}, "xe-0")
+        told.append(sum(b.rows for b in batches if b.schema.name == "option"))
+        decoder.advance(ARRIVAL_NS + at_s * SECOND)
+    assert told == [1, 0, 0, 0]
+    assert decoder.reference.name(high, low, "interface", 3) == "xe-0"
+    decoder.advance(ARRIVAL_NS + (said[-1] + 86_401) * SECOND)
+    assert decoder.reference.name(high, low, "interface", 3) == ""

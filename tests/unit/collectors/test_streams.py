@@ -1,6 +1,7 @@
 """The table of export streams: room for new ones, clocks, what is remembered and what is not."""
 
 import struct
+import tracemalloc
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from collectors.flow import streams
 from collectors.flow.decoder import FlowDecoder
 from collectors.flow.ledger import ledger_batch
 from collectors.flow.reference import ReferenceTables
+from collectors.flow.sampling import SamplingRates
 from collectors.flow.stream_table import Streams
 from collectors.flow.template_sets import VERSIONS
 from runtime.checkpoint import Snapshot
@@ -144,6 +146,23 @@ def test_drops_of_a_block_reach_the_ledger() -> None:
 
 
 # ---- names of options data
+
+
+def test_who_is_refused_leaves_nothing_behind() -> None:
+    """Agents and domains can be invented: a full table must not grow by their empty places."""
+    tables, rates = ReferenceTables(names_max=1), SamplingRates({}, samplers_max=1)
+    assert tables.learn(0, 0, "vrf", 1, "a", 0)
+    assert rates.learn(0, 0, 0, 1, 100)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for n in range(1, 2000):
+            assert not tables.learn(0, n, "vrf", 1, "b", 0)
+            assert not rates.learn(0, 0, n, 1, 100)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 20_000
 
 
 def test_names_are_bounded_per_exporter_expire_and_survive_a_restart() -> None:
