@@ -5,8 +5,8 @@ value, each over its own usual size:
 
 forecast  against a ridge regression on the last two values, a fast level and the daily profile.
           For spikes, drops and steps; blind to what grows over many rows (it follows).
-season    against the daily profile and a slow level. For a day unlike the others and for long
-          deviations; blind until a day was seen, and to what comes every day.
+season    against the daily profile and a slow level, half of it smoothed. For a day unlike the
+          others and for long deviations; blind until a day was seen, and to what comes every day.
 shift     a smoothed value against the fast level. For small steps and ramps of a few rows that no
           single value shows.
 shape     how unlike the past the last rows look: given from outside (detectors.shape).
@@ -55,8 +55,8 @@ BYTES = 4 * STATE + SLOTS * (4 + 2 + 1)
 WARM = 20  # rows before the first score
 ROWS_PER_DAY_MOST = 1440.0  # faster series learn as if they came once a minute
 SCALE_CLIP = 3.0
-FLOOR_RANGE, FLOOR_LEVEL, FLOOR = 0.006, 1e-3, 1e-9
-FAST_GAIN, SMOOTH_GAIN = 0.1, 0.5
+FLOOR_RANGE, FLOOR_LEVEL, FLOOR = 0.006, 1e-3, 1e-15
+FAST_GAIN, SMOOTH_GAIN = 0.1, 0.25
 FIRST_UNIT, LEAST_UNIT, LEAST_UNIT_SHAPE, LEAST_UNIT_FLAT = 3.0, 2.0, 4.0, 3.0
 DAILY = 0.85  # of the spread around the level is left around the profile: the day is clear
 CROSSINGS, STEP_UP, APART = 2.0, 0.1, 0.1  # a day; of the log unit; days between two that count
@@ -154,6 +154,7 @@ def _look(i, value, shape, time_s, step_s, looks, work, profile, spread, visits)
             off[FORECAST] = plain
         if abs(smooth_off - s[FAST_OFF]) < abs(off[SHIFT]):
             off[SHIFT] = smooth_off - s[FAST_OFF]
+        off[SEASON] = 0.5 * (off[SEASON] + smooth_off - s[SEASONED])
     # ---- each over its usual size
     z = s[W_Z : W_Z + 5]
     for k in range(3):
