@@ -1,9 +1,10 @@
-"""Every store of the history sits the same exam: chDB in our process, and ClickHouse servers.
+"""Every store of the history sits the same exam: chDB in our process, old and new ClickHouse servers.
 
 Below are checks of the contract itself, for all; the tests of writer and loader that are imported here
 run on servers as they do on chDB in their own files.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -20,7 +21,9 @@ from history.store import Store as AnyStore
 from telemetry.batch import batch_from_rows
 from telemetry.errors import TransientError
 from telemetry.schemas import ALARM, ANOMALY, INCIDENT, SERIES
+from tests.conftest import leave_out
 from tests.support.clickhouse_server import ClickhouseServer
+from tests.support.new_clickhouse import NewClickhouse
 from tests.unit.history.test_flows import (  # noqa: F401
     test_a_shards_older_file_that_comes_later_does_not_hide_the_one_in_doubt,
     test_room_is_made_from_raw_flows_first_but_never_the_newest_hour,
@@ -32,17 +35,16 @@ from tests.unit.history.test_writer import (  # noqa: F401
     feed,
     frame,
     test_a_refused_insert_is_tried_again_and_counts_once,
-    test_a_rollup_cut_off_in_the_middle_is_built_again,
     test_a_tick_cut_off_in_the_middle_is_written_whole,
-    test_every_field_of_what_is_stored_beside_frames_has_its_column,
-    test_rare_rows_of_a_tick_are_stored_once,
     test_rollups_equal_a_computation_over_the_ticks,
-    test_rollups_outlive_the_ticks_they_were_built_from,
 )
 
 Opens = Callable[..., AnyStore]
 CHDB_BYTES = 400 * 1024**2
-SERVERS = [pytest.param("server", marks=[pytest.mark.live, pytest.mark.slow])]
+SERVERS = [
+    pytest.param(kind, marks=[pytest.mark.live, pytest.mark.slow])
+    for kind in (ClickhouseServer, NewClickhouse)
+]
 ROWS: dict[str, Any] = {
     "key": np.array([1, 2**64 - 1, 3], np.uint64),
     "value": np.zeros(3, np.uint64),
@@ -65,7 +67,9 @@ def opens(
         folder = tmp_path_factory.mktemp("chdb")
         yield lambda: ChdbStore(folder, memory_bytes_max=CHDB_BYTES)  # one a process
         return
-    server = ClickhouseServer(tmp_path_factory.mktemp("clickhouse"))
+    if request.param is ClickhouseServer and not shutil.which("clickhouse-server"):
+        leave_out("needs clickhouse-server: run deploy/test.sh as root, it installs it")
+    server = request.param(tmp_path_factory.mktemp("clickhouse"))
     server.start()
     yield lambda: ServerStore(server.settings(f"exam_{next(numbers)}"))
     server.kill()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from history.chdb_store import ChdbStore
 from history.config import HistorySettings, ServerSettings
 from history.server_form import (
     MARK,
@@ -114,15 +115,18 @@ def test_the_plain_form_has_nothing_that_old_servers_do_not_know() -> None:
     )
 
 
-def test_on_a_cluster_each_table_is_made_everywhere_and_replicated() -> None:
+def test_on_a_cluster_each_table_is_made_everywhere_and_replicated(tmp_path: Path) -> None:
+    engine = ChdbStore(tmp_path, memory_bytes_max=1 << 29).connect()
     for statement in every_statement():
         made = replicated_ddl(statement, cluster="noc", database="db")
+        engine.rows(f"explain ast {made}")  # the engine of today can read it
         assert made.count("on cluster 'noc'") == 1
         if statement.startswith("create table"):
             name = statement.split()[5]
             assert f"MergeTree('/clickhouse/tables/{{shard}}/db/{name}', '{{replica}}'" in made
     rollups = next(one for one in every_statement() if "exists rollups" in one)
     assert "', '{replica}', revision)" in replicated_ddl(rollups, cluster="c", database="d")
+    engine.close()
 
 
 @pytest.mark.parametrize(
