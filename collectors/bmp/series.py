@@ -34,7 +34,9 @@ class PeerSeries:
     def __init__(self, series_max: int) -> None:
         self._names = SeriesNames(series_max=series_max)
         self._ids = np.zeros((256, len(_COLUMNS)), np.uint64)  # by row of the counts; 0 = not named
-        self._last: dict[tuple[int, str, str], int] = {}  # of statistics reports
+        self._series_max = series_max
+        # Counters of statistics reports, those told last at the end.
+        self._last: dict[tuple[int, str, str], int] = {}
 
     def close(self, peers: Peers, time_ns: int, only: set[int] | None = None) -> list[Batch]:
         """Return samples of what was counted since the last call, and how many routes there are.
@@ -70,10 +72,13 @@ class PeerSeries:
         """Return samples of a statistics report; a counter's first value only starts it."""
         ids, values, kinds = [], [], []
         for one in found:
-            key = (peer, one.metric, one.family)
             value = one.value
-            before, self._last[key] = self._last.get(key), value
             if not one.gauge:
+                key = (peer, one.metric, one.family)
+                before = self._last.pop(key, None)
+                self._last[key] = value
+                if len(self._last) > self._series_max:  # that one starts anew
+                    del self._last[next(iter(self._last))]
                 if before is None:
                     continue
                 value = (value - before) % _WRAP

@@ -10,6 +10,8 @@ import pytest
 from collectors.block import DatagramBlock
 from collectors.bmp.decoder import BmpDecoder
 from collectors.bmp.rib import Change
+from collectors.bmp.series import PeerSeries
+from collectors.bmp.words import Statistic
 from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
@@ -252,6 +254,20 @@ def test_samples_of_a_period_are_told_when_it_is_over() -> None:
         if r["kind"] == 0
     ]  # fmt: skip
     assert prefixes == [(start + (n + 1) * 10 * SECOND - 1, v) for n, v in enumerate((1, 2, 2, 2))]
+
+
+def test_counters_of_statistics_reports_are_bounded() -> None:
+    """A router may invent kinds: the counter told the longest ago starts anew."""
+    series = PeerSeries(series_max=3)
+
+    def told(*values: tuple[str, int]) -> list[float]:
+        found = [Statistic(metric, "", False, value) for metric, value in values]
+        made = series.statistics(1, "ams1:192.0.2.1", found, 1, 1)
+        return [v for b in made if b.schema.name == "sample" for v in b["value"].tolist()]
+
+    assert told(("a", 1), ("b", 1), ("c", 1)) == []
+    assert told(("a", 5), ("d", 1)) == [4.0]
+    assert told(("b", 9), ("a", 6), ("d", 3)) == [1.0, 2.0]
 
 
 def test_statistics() -> None:
