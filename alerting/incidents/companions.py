@@ -77,7 +77,7 @@ class Companions:
     # ---- one raise
 
     def parents(
-        self, kind: str, layer: int, nodes: Iterable[str], near: Iterable[str],
+        self, kind: str, layer: int, nodes: Iterable[str], near: Sequence[str],
         named: Iterable[str], now_ns: int,
     ) -> list[Parent]:  # fmt: skip
         """Return what may have set off a raise now: on its nodes, next to it, where its words say."""
@@ -87,11 +87,17 @@ class Companions:
             self._weigh(found, number, node, HERE, now_ns)
         for other in named:
             self._weigh(found, number, other, NAMED, now_ns)
-        for other in near:
+        for other in self._newest_first(near):
             if len(found) >= PARENTS_MAX:
                 break
             self._weigh(found, number, other, NEXT, now_ns)
         return found
+
+    def _newest_first(self, near: Sequence[str]) -> Sequence[str]:
+        """Return busy nodes by their newest raise, where they are so many that some are not looked at."""
+        if len(near) * RECENT_MAX <= PARENTS_MAX:
+            return near
+        return sorted(near, key=lambda node: -self._recent[node][-1][0])
 
     def _weigh(
         self, found: list[Parent], number: int, node: str, relation: int, now_ns: int
