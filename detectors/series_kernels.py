@@ -55,7 +55,7 @@ BYTES = 4 * STATE + SLOTS * (4 + 2 + 1)
 WARM = 20  # rows before the first score
 ROWS_PER_DAY_MOST = 1440.0  # faster series learn as if they came once a minute
 SCALE_CLIP = 3.0
-FLOOR_RANGE, FLOOR_LEVEL, FLOOR = 0.006, 1e-3, 1e-15
+FLOOR_RANGE, FLOOR_LEVEL, FLOOR_DIGITS, FLOOR = 0.006, 1e-3, 1e-6, 1e-15
 FAST_GAIN, SMOOTH_GAIN = 0.1, 0.25
 FIRST_UNIT, LEAST_UNIT, LEAST_UNIT_SHAPE, LEAST_UNIT_FLAT = 3.0, 2.0, 4.0, 3.0
 DAILY = 0.85  # of the spread around the level is left around the profile: the day is clear
@@ -125,7 +125,9 @@ def _look(i, value, shape, time_s, step_s, looks, work, profile, spread, visits)
     if have and spread[i, slot] > 0:
         width = min(max(np.float64(spread[i, slot]) / SPREAD_ONE, SPREAD_LEAST), SPREAD_MOST)
     span = s[HIGH] - s[LOW]
-    floor = FLOOR + FLOOR_LEVEL * abs(level) + FLOOR_RANGE * span
+    # A thousandth of the level is nothing, unless all the series does lies within it: 50 Hz, 230 V.
+    tiny = max(min(FLOOR_LEVEL * abs(level), s[SPREAD]), FLOOR_DIGITS * abs(level))
+    floor = FLOOR + tiny + FLOOR_RANGE * span
     # ---- the forecast
     gain = 1.0 / (1.25 * s[SPREAD] + floor)
     feature = s[W_FEATURE : W_FEATURE + FEATURES]

@@ -89,6 +89,18 @@ def test_tiny_numbers_are_judged_as_others_are() -> None:
     assert (large.alert == tiny.alert).all()
 
 
+def test_what_happens_within_a_thousandth_of_the_level_is_seen() -> None:
+    """The frequency of the mains strays by hundredths of 50 Hz; one tenth off is a fault."""
+    value = 50.0 + np.random.default_rng(6).normal(0.0, 0.01, WEEK + 288)
+    value[WEEK : WEEK + 6] -= 0.1
+    alert = score_series(times(len(value)), value).alert
+    assert alert[WEEK : WEEK + 6].any()
+    assert alert.sum() <= 3
+    # The last digits of a single-precision float are no news.
+    still = 7.0 + np.random.default_rng(7).integers(0, 2, WEEK + 288) * 4e-7
+    assert not score_series(times(len(still)), still).alert.any()
+
+
 def test_the_budget_of_slow_series_counts_values() -> None:
     """Hourly values of a month are no more reason to alert than a day of minutes is."""
     each = {}
