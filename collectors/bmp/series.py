@@ -35,7 +35,7 @@ class PeerSeries:
         self._names = SeriesNames(series_max=series_max)
         self._ids = np.zeros((256, len(_COLUMNS)), np.uint64)  # by row of the counts; 0 = not named
         self._series_max = series_max
-        # Counters of statistics reports, those told last at the end.
+        # Of statistics reports, what was told last at the end; a gauge's says that it was announced.
         self._last: dict[tuple[int, str, str], int] = {}
 
     def close(self, peers: Peers, time_ns: int, only: set[int] | None = None) -> list[Batch]:
@@ -73,12 +73,12 @@ class PeerSeries:
         ids, values, kinds = [], [], []
         for one in found:
             value = one.value
+            key = (peer, one.metric, one.family)
+            before = self._last.pop(key, None)
+            self._last[key] = value
+            if len(self._last) > self._series_max:  # that one starts anew
+                del self._last[next(iter(self._last))]
             if not one.gauge:
-                key = (peer, one.metric, one.family)
-                before = self._last.pop(key, None)
-                self._last[key] = value
-                if len(self._last) > self._series_max:  # that one starts anew
-                    del self._last[next(iter(self._last))]
                 if before is None:
                     continue
                 value = (value - before) % _WRAP
