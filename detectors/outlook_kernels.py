@@ -332,7 +332,7 @@ def advance(
                 usual_trend[i, which, 1] = min(trends + 1.0, 1e6)
                 newer, older = _climb(off, 0, pairs), _climb(off, pairs, pairs)
                 steep = _halves(older, newer, steep, BEGUN)
-                if _is_step(off, 2 * pairs):
+                if steep != 0.0 and _is_step(off, 2 * pairs):
                     steep = 0.0
                 if doubt == 0.0 or abs(steep) * doubt > abs(slope) * unsure:
                     slope, doubt, over = steep, unsure, pairs
