@@ -44,6 +44,7 @@ _PARAMETER = re.compile(r"\{(\w+):([A-Za-z0-9_]+(?:\([A-Za-z0-9_, ']*\))?)\}")
 _ADDED = re.compile(r"alter table (\w+) add column if not exists (\w+) ")
 _ENGINE = re.compile(r"engine = (\w*MergeTree)(?:\((\w+)\))?")
 _NAME = re.compile(r"\b(table|view) (if (?:not )?exists )?(\w+)")
+_FROM = re.compile(r"\bfrom (\w+)\b(?!\()")
 _INTEGER = re.compile(r"(U?)Int(8|16|32|64)")
 _PLAINER = (
     ("LowCardinality(String)", "String"),
@@ -118,7 +119,9 @@ def replicated_ddl(statement: str, *, cluster: str, database: str) -> str:
     found = _NAME.search(statement)
     assert found is not None
     name = found[3]
-    made = f"{statement[: found.end()]} {on}{statement[found.end() :]}"
+    # Other machines of the cluster do not know which database is ours.
+    rest = _FROM.sub(rf"from {database}.\1", statement[found.end() :])
+    made = f"{statement[: found.end()]} {on}{rest}"
     path = f"'/clickhouse/tables/{{shard}}/{database}/{name}', '{{replica}}'"
     return _ENGINE.sub(
         lambda found: f"engine = Replicated{found[1]}({path}{f', {found[2]}' if found[2] else ''})",

@@ -124,7 +124,7 @@ class ServerConnection:
         # In the plain form: tables whose next token is new, and the marks of what went in.
         self._settled: set[str] = set()
         self._stored: deque[int] = deque(maxlen=TOKENS_KNOWN)
-        self._place, self._moved = "", False  # the server that we talk to; whether it was another
+        self._place = self._settled_at = ""  # the server that we talk to, and that had all we wrote
         first, *others = settings.servers
         host, _, port = first.rpartition(":")
         trust = settings.ca_file or ssl.get_default_verify_paths().cafile
@@ -287,8 +287,7 @@ class ServerConnection:
         connection.socket.settimeout(settings.answer_seconds)
         info = connection.server_info
         version = (info.version_major, info.version_minor)
-        self._place, before = connection.get_description(), self._place
-        self._moved = before not in ("", self._place)
+        self._place = connection.get_description()
         if version < OLDEST:
             connection.disconnect()
             raise ConfigError(
@@ -320,11 +319,22 @@ class ServerConnection:
             self._client.execute(f"create database if not exists {name}{on}")
         self._client.execute(f"use {name}")
         self._plain = version < WHOLE or self._has_column("frames", MARK)
-        if self._moved and not self._limits:
-            # What was written on another machine must be here before anything is made of it.
+        if self._settled_at not in ("", self._place) and not self._limits:
+            self._catch_up()
+        self._settled_at = self._place
+
+    def _catch_up(self) -> None:
+        """Wait until this machine has what another had taken: what is made of it would lack that."""
+        try:
             for (table,) in self._client.execute("show tables"):
                 if table != "digest":
                     self._client.execute(f"system sync replica {table}")
+        except (errors.Error, OSError) as error:
+            self._client.disconnect()
+            raise TransientError(
+                f"ClickHouse at {self._place} does not have yet what {self._settled_at} had taken: "
+                f"{_reason(error)}; it comes from there, or from another replica"
+            ) from None
 
     @property
     def _servers(self) -> str:
