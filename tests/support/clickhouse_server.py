@@ -16,7 +16,7 @@ CONFIG = """<yandex>
  <path>{folder}/data/</path><tmp_path>{folder}/tmp/</tmp_path>
  <users_config>users.xml</users_config><default_profile>default</default_profile>
  <default_database>default</default_database><timezone>UTC</timezone>
- <mark_cache_size>33554432</mark_cache_size>{more}
+ <mark_cache_size>33554432</mark_cache_size>
 </yandex>
 """
 USERS = """<yandex><profiles><default></default></profiles><quotas><default></default></quotas>
@@ -28,16 +28,21 @@ USERS = """<yandex><profiles><default></default></profiles><quotas><default></de
 class ClickhouseServer:
     """One server process. It can be killed, and started again on what it had."""
 
-    def __init__(self, folder: Path, *, more: str = "") -> None:
+    def __init__(self, folder: Path) -> None:
         self.native, self.http = free_ports(2)
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        config = CONFIG.format(native=self.native, http=self.http, folder=folder, more=more)
+        config = CONFIG.format(native=self.native, http=self.http, folder=folder)
         (folder / "config.xml").write_text(config)
         (folder / "users.xml").write_text(USERS.format(password=PASSWORD))
         self.password_file = folder / "password"
         self.password_file.write_text(f"{PASSWORD}\n")
+
+    def add(self, more: str) -> None:
+        """Add to its configuration, before it starts."""
+        path = self._folder / "config.xml"
+        path.write_text(path.read_text().replace("</yandex>", f"{more}</yandex>"))
 
     def start(self) -> None:
         """Start it and wait until both ports answer."""
