@@ -21,7 +21,8 @@ from history.store import migrate
 from telemetry.errors import ConfigError, TransientError
 from tests.scenario.test_kills import journalled
 from tests.support.bad_peers import absent, answering
-from tests.support.clickhouse_server import ClickhouseServer
+from tests.support.certificates import certificate
+from tests.support.clickhouse_server import ClickhouseServer, free_ports
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin.demo.settings import free_port
 
@@ -166,6 +167,34 @@ def test_an_insert_whose_answer_is_lost_is_stored_once(server: ClickhouseServer)
                 connection.insert("logs", columns, token=lost)
             assert connection.rows("select count() as n from logs") == [{"n": 10 * stored}]
         connection.close()
+
+
+def test_over_tls_a_server_must_show_a_certificate_that_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    shown, other = certificate(tmp_path), certificate(tmp_path / "other")
+    server, (native, http) = ClickhouseServer(tmp_path / "clickhouse"), free_ports(2)
+    server.add(
+        f"<tcp_port_secure>{native}</tcp_port_secure><https_port>{http}</https_port><openSSL><server>"
+        f"<certificateFile>{shown.certificate}</certificateFile><privateKeyFile>{shown.key}</privateKeyFile>"
+        "<verificationMode>none</verificationMode></server></openSSL>"
+    )
+    server.start()
+    settings = msgspec.structs.replace(
+        server.settings(), servers=(f"127.0.0.1:{native}",), http_port=http, tls=True,
+        ca_file=str(shown.ca),
+    )  # fmt: skip
+    connection = ServerStore(settings).connect()
+    assert connection.rows("select 1 as one") == [{"one": 1}]
+    assert connection.text("select 2", "CSV") == b"2\n"
+    connection.close()
+    for wrong in (
+        msgspec.structs.replace(settings, ca_file=str(other.ca)),
+        msgspec.structs.replace(settings, servers=server.settings().servers),
+    ):
+        with pytest.raises(TransientError, match="does not answer") as raised:
+            ServerStore(wrong).connect().rows("select 1")
+        assert "\n" not in str(raised.value)
+    server.kill()
 
 
 class Cutting:
