@@ -56,8 +56,8 @@ def hear(
     decoder = (SflowDecoder if kind == "sflow" else FlowDecoder)(FlowDecoderSettings(), context)
     heard = Heard()
 
-    def drain(seconds: float) -> None:
-        until = time.monotonic() + seconds
+    def drain(silent_seconds: float) -> None:
+        until = time.monotonic() + silent_seconds
         while time.monotonic() < until:
             block = listener.take()
             if block is None:
@@ -69,6 +69,7 @@ def hear(
                     heard.flows.append(batch)
                 elif batch.schema.name == "sample":
                     heard.samples.append(batch)
+            until = time.monotonic() + silent_seconds  # a cold kernel was compiled meanwhile
 
     listener.start()
     try:
