@@ -14,6 +14,7 @@ from runtime.ports import NetworkMap
 
 BEFORE_TICKS = 2  # a detector may be faster than the rule that names the fault
 ATTACHED_MAX = 200  # of one alarm
+UNUSED = 0.001  # of what a service carries now: nobody used it before
 
 
 class Explanations:
@@ -66,7 +67,9 @@ class Explanations:
             exporter = row.key.key.get("exporter", "")
             return not exporter or self._network.router_of(exporter) == fault.entity
         if fault.kind in MANY_SMALL:
-            return up and row.measure in ("flows", "packets", "records")
+            # A scan of all ports also uses services that nobody uses: there its octets show.
+            unused = row.view == "service" and row.expected < UNUSED * row.actual
+            return up and (row.measure in ("flows", "packets", "records") or unused)
         over = fault.state == "cleared" or fault.quiet_ticks > 0
         return up or over  # a flood or a leak adds; its end takes away
 

@@ -352,6 +352,26 @@ def test_a_scan_and_a_leak_are_claimed_on_their_prefix() -> None:
     assert any("horizontal scan from 192.0.2.66" in a.title for a in alerts)
 
 
+@pytest.mark.parametrize(("usual", "told"), [(1e-9, []), (800.0, [("deviation", "tcp/53")])])
+def test_a_scan_explains_a_service_that_nobody_used_before(
+    usual: float, told: list[tuple[str, str]]
+) -> None:
+    world = AlarmWorld()
+    since = world.now_ns
+    scanner = world.series("source_prefix", source_prefix="192.0.2.0/24")
+    service = world.series("service", protocol="tcp", port_class="53")
+    world.samples[scanner] = tuple(
+        talker(source="192.0.2.66", destination="198.51.100.7", destination_port=port)
+        for port in range(20, 110)
+    )
+    alerts = []
+    for _ in range(9):
+        octets = {"measure": "octets", "actual": 3e4, "expected": usual, "since_ns": since}
+        rows = [world.anomaly(scanner, "scan"), world.anomaly(service, "level", **octets)]
+        alerts += world.tick(rows)
+    assert [(a.kind, a.entity) for a in alerts] == [("port-scan", "192.0.2.0/24"), *told]
+
+
 def test_deviations_that_begin_together_are_one_alarm() -> None:
     world = AlarmWorld()
     since = world.now_ns
