@@ -69,7 +69,8 @@ def hear(
                     heard.flows.append(batch)
                 elif batch.schema.name == "sample":
                     heard.samples.append(batch)
-            until = time.monotonic() + silent_seconds  # a cold kernel was compiled meanwhile
+            if block.datagrams:  # however long a cold kernel took to compile
+                until = time.monotonic() + silent_seconds
 
     listener.start()
     try:
