@@ -10,7 +10,7 @@ WORKERS="${WORKERS:-$(nproc)}"
 PACKAGES=(gcc libc6-dev softflowd pmacct nfdump openvswitch-switch iperf3 tshark tcpdump iproute2 prometheus
   prometheus-alertmanager strace systemd rsyslog rsyslog-gnutls frr openssh-server openssh-client snmp snmpd snmptrapd
   faketime gobgpd clickhouse-server)
-[ -z "$DEEP" ] || PACKAGES+=(zookeeper openjdk-17-jre-headless)
+[ -z "${DEEP:-}" ] || PACKAGES+=(zookeeper openjdk-17-jre-headless)
 export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$PWD/.cache/numba}"
 export TOCSIN_STATE_DIR="$PWD/.cache/state"
 export TOCSIN_LEFT_OUT="$PWD/.cache/left-out"
