@@ -70,7 +70,7 @@ test: plan $(TESTS)
 
 # Hours; PARTS="kills seeds": these alone. What was stopped goes on; AGAIN=1: what passed runs, too.
 test-deep: plan-deep $(TESTS)
-	@deploy/test.sh --packages
+	@DEEP=1 deploy/test.sh --packages
 	@$(PY) deploy/deep.py $(if $(AGAIN),--again) $(PARTS)
 
 plan-deep:

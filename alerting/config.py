@@ -18,7 +18,7 @@ class SinkSettings(Settings, frozen=True, kw_only=True):
 
     kind: str  # "webhook", "pagerduty", "snmp", ... (docs/sinks.md has all), or a plug-in's
     url: str = ""  # where to: https://..., smtp://..., tcp://host:port
-    path: str = ""  # file
+    path: str = ""  # kind "file": where to write; of actions: what is in force
     token_file: str = ""  # its content is sent as a bearer token
     user: str = ""  # with the password in `password_file`, where the other side wants both
     password_file: str = ""  # its content is the password of `user`
@@ -116,8 +116,9 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     group_seconds: PositiveFloat = 300.0  # alarms further apart belong together only by cause
     wait_seconds: NotNegative = 15.0  # an incident of foreign alarms waits so long for company
     incident_alarms_max: PositiveInt = 50  # beyond it only what the topology justifies joins
-    repeat_changes: PositiveInt = 2  # raises within repeat_hours that make an alarm a repeater,
-    repeat_hours: PositiveFloat = 24.0  # which re-opens its incident within this time
+    # Raises within repeat_hours that make an alarm a repeater, which re-opens its incident.
+    repeat_changes: PositiveInt = 2
+    repeat_hours: PositiveFloat = 24.0  # see repeat_changes
     windows_max: PositiveInt = 10_000  # planned works, silences, shelved alarms
     operators: PositiveInt = 1  # who attend to alarms at the same time: for the alarm load
     acknowledge_seconds: PositiveFloat = 600.0  # in which an alarm should be acknowledged

@@ -16,14 +16,15 @@ class FlowDecoderSettings(Settings, frozen=True, kw_only=True):
     """Limits and rules of flow decoding. `[collectors.<name>.decoder]`."""
 
     templates_per_exporter_max: PositiveInt = 1024  # more are refused and counted
-    template_expiry_seconds: PositiveFloat = 86_400.0  # routers resend every 1-30 minutes
+    # One not sent again for so long is forgotten; routers resend every 1-30 minutes.
+    template_expiry_seconds: PositiveFloat = 86_400.0
     held_bytes_max: PositiveInt = 4 * 1024 * 1024  # data sets that wait for their template
     held_bytes_per_exporter_max: PositiveInt = 256 * 1024  # of them for one exporter
     held_seconds: PositiveFloat = 1800.0  # longer than that they do not wait
-    # One stream (exporter, port, domain) may send so many datagrams a second: a bound on what one
-    # exporter can cost the others. Of more a sample is taken, and its records have their sampling rate
-    # raised, so that sums stay right; the rest is shed and counted. Templates and options
-    # data are never shed. 0 = no limit.
+    # One stream (exporter, port, version, domain; with sFlow a sub-agent) may send so many datagrams a
+    # second: a bound on what one exporter can cost the others. Of more a sample is taken, and its records
+    # have their sampling rate raised, so that traffic keeps its size; the rest is shed and counted.
+    # Templates and options data are never shed. 0 = no limit.
     datagrams_per_second_max: Annotated[int, msgspec.Meta(ge=0)] = 0
     streams_max: StreamsMax = 8192  # (exporter, port, version, domain); the rest are counted as one
     streams_per_exporter_max: PositiveInt = 1024  # kept when room is made: domains can be invented

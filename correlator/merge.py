@@ -6,7 +6,7 @@ ticks (ports.Evidence).
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,16 @@ U64 = np.uint64
 
 
 # What an exporter sent and no view has seen, whoever lost it.
-_LOSSES = ("lost_wire", "lost_kernel", "undecodable")  # what was shed, sampling makes up for
+_LOSSES = ("lost_wire", "lost_kernel", "undecodable")
+
+
+class Unseen(NamedTuple):
+    """What an exporter sent in a tick, in its own units, and how much of it no view has seen."""
+
+    lost: int
+    shed: int  # and drawn records stand for it: collectors.flow.shedding
+    sent: int
+    datagrams: int
 
 
 class FrameMerger:
@@ -228,15 +237,15 @@ class FrameMerger:
             self._ledger = [one for one in self._ledger if int(one["arrival_ns"].max()) > oldest]
         return made
 
-    def _lost(self, view: View, end_ns: int) -> dict[tuple[int, int], tuple[int, int, int]]:
-        """Return (lost, sent, datagrams) of each exporter since this view's last tick.
+    def _lost(self, view: View, end_ns: int) -> dict[tuple[int, int], Unseen]:
+        """Return what of each exporter was not seen since this view's last tick.
 
         Which tick a report belongs to is decided by the frontier at which it was made, so that
         neither the order of shards nor when they were heard changes a frame.
         """
         since, until = self._told[view.name], end_ns + round(view.lateness_seconds * 1e9)
         self._told[view.name] = until
-        lost: dict[tuple[int, int], tuple[int, int, int]] = {}
+        lost: dict[tuple[int, int], Unseen] = {}
         for batch in self._ledger:
             times = batch["arrival_ns"]
             of_flows = np.isin(batch.texts("protocol"), FLOW_PROTOCOLS)
@@ -245,11 +254,12 @@ class FrameMerger:
                     int(batch["exporter_address_high"][i]),
                     int(batch["exporter_address_low"][i]),
                 )
-                before = lost.get(key, (0, 0, 0))
-                lost[key] = (
-                    before[0] + sum(int(batch[name][i]) for name in _LOSSES),
-                    before[1] + int(batch["sent"][i]),
-                    before[2] + int(batch["datagrams"][i]),
+                before = lost.get(key, Unseen(0, 0, 0, 0))
+                lost[key] = Unseen(
+                    before.lost + sum(int(batch[name][i]) for name in _LOSSES),
+                    before.shed + int(batch["shed"][i]),
+                    before.sent + int(batch["sent"][i]),
+                    before.datagrams + int(batch["datagrams"][i]),
                 )
         return lost
 
@@ -259,7 +269,7 @@ class FrameMerger:
         tick_ns: int,
         end_ns: int,
         partials: list[Batch],
-        lost: dict[tuple[int, int], tuple[int, int, int]],
+        lost: dict[tuple[int, int], Unseen],
         frontier_ns: int,
     ) -> list[Batch]:
         cells, bound = self._merged(view, partials)
@@ -288,7 +298,15 @@ class FrameMerger:
             flags |= FrameFlag.INCOMPLETE
         flags[-1] |= FrameFlag.OTHER
         flags[taken[:, UNSURE] > 0] |= FrameFlag.SAMPLING_UNKNOWN
-        share, by_exporter = self._shares(view, index.keys[live], lost)
+        share, shed, by_exporter = self._shares(view, index.keys[live], lost)
+        if shed.any():
+            # Rates of sampling make up for what was shed; counts of records have none.
+            for measure in view.measures:
+                if measure.function in ("count", "sum") and not measure.weighted:
+                    counts = columns[measure.name]
+                    counts[:-1] = np.rint(counts[:-1] / (1.0 - np.minimum(shed, 0.999)))
+            nothing = source[:-1] < 0  # a row of which none was drawn is no silent one
+            share[nothing] = np.minimum(share[nothing] + shed[nothing], 1.0)
         for name, values in by_exporter.items():
             if name in columns:
                 columns[name][:-1] = values
@@ -386,22 +404,23 @@ class FrameMerger:
         self,
         view: View,
         keys: NDArray[np.uint64],
-        lost: dict[tuple[int, int], tuple[int, int, int]],
-    ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.uint64]]]:
-        """Return (share of exports lost of each row, datagrams and lost units for `exporter`)."""
-        share = np.zeros(len(keys))
+        lost: dict[tuple[int, int], Unseen],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, NDArray[np.uint64]]]:
+        """Return shares of exports lost, and shed, of each row; datagrams and lost units for `exporter`."""
+        share, shed = np.zeros(len(keys)), np.zeros(len(keys))
         extra = {name: np.zeros(len(keys), np.uint64) for name in ("datagrams", "lost")}
         if "exporter" not in view.key:
-            missing = sum(max(n, 0) for n, _, _ in lost.values())
-            sent = sum(s for _, s, _ in lost.values())
-            share[:] = missing / sent if sent else 0.0
-            return share, {}
-        for (high, low), (missing, sent, datagrams) in lost.items():
+            if sent := sum(one.sent for one in lost.values()):
+                share[:] = sum(max(one.lost, 0) for one in lost.values()) / sent
+                shed[:] = sum(one.shed for one in lost.values()) / sent
+            return share, shed, {}
+        for (high, low), one in lost.items():
             mine = (keys[:, 1] == U64(low)) & (keys[:, 0] == U64(high))
-            share[mine] = max(missing, 0) / sent if sent > 0 else 0.0
-            extra["datagrams"][mine] = max(datagrams, 0)
-            extra["lost"][mine] = max(missing, 0)
-        return share, extra if view.key == ("exporter",) else {}
+            if one.sent > 0:
+                share[mine], shed[mine] = max(one.lost, 0) / one.sent, one.shed / one.sent
+            extra["datagrams"][mine] = max(one.datagrams, 0)
+            extra["lost"][mine] = max(one.lost, 0)
+        return share, shed, extra if view.key == ("exporter",) else {}
 
     def _merge_samples(self, view: View, tick_ns: int) -> Batch | None:
         parts = self._samples.pop((view.name, tick_ns), [])

@@ -25,8 +25,7 @@ class SecurityViewsSettings(Settings, frozen=True, kw_only=True):
     enabled: bool = (
         True  # false: no scans, floods, brute force, beacons, tunnels, uploads are looked for
     )
-    # The two whose tables are largest, by far where exporters do not sample.
-    beacons: bool = True
+    beacons: bool = True  # regular call-backs; with uploads the largest table where nobody samples
     uploads: bool = True  # who sends out more than is usual for it
     contact_tick_seconds: PositiveFloat = 300.0  # beacons: the grid on which regularity is judged
     slow_tick_seconds: PositiveFloat = 3600.0  # slow scans: targets are counted over so long

@@ -28,7 +28,7 @@ PACKAGES = ("runtime", "collectors", "correlator", "detectors", "alerting", "his
 PARTS: tuple[tuple[str, str, "Registry[Any]"], ...] = (
     ("Collectors", "collectors.*.options", COLLECTORS),
     ("Sources", "sources.*.options", SOURCES),
-    ("Detectors", "detection.detectors.*.options", DETECTORS),
+    ("Detectors", "detection.also.*.options", DETECTORS),
     ("Sinks", "alerting.sinks.*.options", SINKS),
 )
 

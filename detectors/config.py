@@ -30,15 +30,15 @@ class RouteSettings(Settings, frozen=True, kw_only=True):
         1.0  # from a prefix's first route on, its origins are taken as right
     )
     accept_days: PositiveFloat = 7.0  # what stands for so long is taken as right
-    takeover_prefixes_min: PositiveInt = 20  # of others, by one AS within ten minutes
-    leak_prefixes_min: PositiveInt = 200  # more than usual, and a fifth more
+    takeover_prefixes_min: PositiveInt = 20  # of others, by one AS within ten minutes: an alarm
+    leak_prefixes_min: PositiveInt = 200  # more than usual by one peer, and a fifth more: an alarm
 
 
 class LogSettings(Settings, frozen=True, kw_only=True):
     """`[detection.logs]`: kinds of log lines that nobody has seen before."""
 
     severity_max: int = 3  # syslog's: error or worse
-    learn_hours: PositiveFloat = 24.0  # from the first line on, all is new
+    learn_hours: PositiveFloat = 24.0  # so long after the first line nothing is new
     new_patterns_per_day: PositiveFloat = 1.0  # alarms where new kinds come no more often
 
 
@@ -77,7 +77,7 @@ class ForecastSettings(Settings, frozen=True, kw_only=True):
     enabled: bool = True  # false: nothing is predicted
     series_max: PositiveInt = 20_000  # series with a limit; 1.7 KB each
     step_seconds: PositiveFloat = 120.0  # of the fast pace; the slow one is an hour
-    probability: Share = 0.9  # of passing the limit within what is looked ahead
+    probability: Share = 0.9  # a prediction is told from this probability on
     false_predictions_per_day: PositiveFloat = 0.15  # one a week for the whole site
     limits: dict[str, LimitSettings] = {}  # beside those that ship, or instead of one of that name
     shipped: bool = True  # watch the limits that ship, too
@@ -95,7 +95,7 @@ class DetectionSettings(Settings, frozen=True, kw_only=True):
     warmup_ticks: PositiveInt = 60  # a younger series raises nothing by its own baseline
     warmup_seconds: PositiveFloat = 3_600.0  # and one that has lived for less
     silent_ticks: PositiveInt = 2  # ticks without a record before silence is a fault
-    # Half-lives of what is learned, in seconds of observed time.
+    # Half-life of the slow level, in seconds of observed time, as the next two.
     level_half_life_seconds: PositiveFloat = 86_400.0
     local_half_life_seconds: PositiveFloat = 1_800.0  # of the level that is followed within a day
     spread_half_life_seconds: PositiveFloat = 21_600.0  # of how far values lie from their level

@@ -59,15 +59,19 @@ class ChdbStore:
                 "it: ask the running Tocsin through its API"
             ) from error
         made = ChdbConnection(raw, self._path)
-        if not read_only:
-            made.run(f"create database if not exists {DATABASE}")
-        made.run(f"use {DATABASE}")
-        if read_only:
-            made.run("set max_threads = 1")
-            made.run(f"set max_execution_time = {seconds_max}")
-            made.run(f"set max_result_rows = {rows_max}")
-            made.run("set result_overflow_mode = 'break'")
-            made.run("set readonly = 1")
+        try:
+            if not read_only:
+                made.run(f"create database if not exists {DATABASE}")
+            made.run(f"use {DATABASE}")
+            if read_only:
+                made.run("set max_threads = 1")
+                made.run(f"set max_execution_time = {seconds_max}")
+                made.run(f"set max_result_rows = {rows_max}")
+                made.run("set result_overflow_mode = 'break'")
+                made.run("set readonly = 1")
+        except Exception:
+            made.close()
+            raise
         return made
 
     def look(self) -> str:

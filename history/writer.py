@@ -271,7 +271,7 @@ class HistoryWriter:
         """Insert what waits, then roll up every bucket that is over. Raises TransientError."""
         while self._rows_beside:
             table, token, columns = self._rows_beside[0]
-            self._db.insert(f"{table}", columns, token=token)
+            self._db.insert(table, columns, token=token)
             self._rows_beside.popleft()
             self.waiting_rows -= _count(columns)
             self._rows.add(table, _count(columns))

@@ -6,10 +6,13 @@ looked at once and then left alone; all of it again only seldom.
 """
 
 import gc
+import itertools
 
 COLLECT_AFTER = 100_000  # objects made and not freed, some 10 MB: then also within a tick
 TIDY_AFTER = 5_000  # in `tidy`
-WHOLE_EVERY = 1_000  # collections
+WHOLE_EVERY = 1_000  # of `tidy`: a night with a tick a minute
+
+_tidied = itertools.count(1)
 
 
 def calm() -> None:
@@ -23,8 +26,9 @@ def tidy() -> None:
     """Look at what was made since the last time, where that is much. To be called when nobody waits."""
     if gc.get_count()[0] < TIDY_AFTER:
         return
-    gc.collect(0)
-    if gc.get_stats()[0]["collections"] % WHOLE_EVERY == 0:
+    if next(_tidied) % WHOLE_EVERY == 0:
         gc.unfreeze()
         gc.collect()
+    else:
+        gc.collect(0)
     gc.freeze()

@@ -220,6 +220,9 @@ class JournalWriter:
             self._take_back()
             self._refused(error)
             self._go_on()  # in a new segment: an error may be that of a place, or of a moment
+        except Exception as error:
+            self._trouble = f"a tick could not be journalled: {error!r}"
+            raise
 
     def retry(self) -> None:
         """Write what waits in memory, where the disk takes it again."""

@@ -64,7 +64,7 @@ def prefix_number(text: str) -> tuple[int, int, int] | None:
         number = int.from_bytes(socket.inet_pton(family, host), "big")
     except (OSError, ValueError):
         return None
-    length = int(after) if after.isdecimal() else -1 if slash else bits
+    length = int(after) if after.isdecimal() and len(after) <= 3 else -1 if slash else bits
     if not 0 <= length <= bits:
         return None
     rest = bits - length

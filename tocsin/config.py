@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -63,7 +63,8 @@ class NetworkSettings(Settings, frozen=True, kw_only=True):
     """`[network]`"""
 
     map: str = ""  # a file of [[router]], [[interface]], [[link]], [[prefix]] tables
-    heard_hours: PositiveFloat = 24.0  # links that routers stated are believed so long after
+    # A link that routers stated is believed so long after they last told of it, which they do each hour.
+    heard_hours: Annotated[float, msgspec.Meta(ge=2)] = 24.0
 
 
 class Config(Settings, frozen=True, kw_only=True):

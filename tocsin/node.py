@@ -435,14 +435,19 @@ class Node:
             f"it, and draws near by one second in {PARTS}"
         )
 
-    def stop(self) -> None:
-        """Stop receiving, keep a checkpoint, close everything."""
+    def stop(self, *, orderly: bool = True) -> None:
+        """Stop receiving, keep a checkpoint, close everything.
+
+        Not `orderly`, with an error on its way: no checkpoint. It would hold a tick half judged, and
+        stand past it; from the one before, the journal gives that tick again.
+        """
         self._ended = True
         self._intake.stop()
         if self._ready:
-            if self._ticks:
-                self._save_checkpoint()
-            self._commits.rest()
+            if orderly:
+                if self._ticks:
+                    self._save_checkpoint()
+                self._commits.rest()
             self._server.stop()
             self._publisher.stop()
             self._heartbeat.stop()
@@ -473,11 +478,13 @@ def main() -> None:
         logs.set_up("node", node.metrics, clock, level=config.node.log_level)
         signal.signal(signal.SIGTERM, node.ask_to_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        orderly = False
         try:
             node.start()
             node.run()
+            orderly = True
         finally:
-            node.stop()
+            node.stop(orderly=orderly)
     except ConfigError as error:
         sys.stderr.write(f"tocsin: {error}\n")
         sys.exit(2)

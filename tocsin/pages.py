@@ -100,7 +100,12 @@ class Pages:
                     self._clock.sleep(AGAIN_SECONDS)
                 continue  # else: the peer went before it was its turn
             with connection, contextlib.suppress(OSError):  # one that goes while it is answered
-                connection.sendall(self._response(self._request(connection)))
+                request = self._request(connection)
+                try:
+                    response = self._response(request)
+                except Exception:  # noqa: BLE001  # a thread that ended would answer nobody again
+                    response = self._response(503)
+                connection.sendall(response)
 
     def _request(self, connection: socket.socket) -> bytes | int:
         """Return the head of a request, or the status that says why there is none."""

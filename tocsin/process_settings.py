@@ -30,8 +30,9 @@ class NodeSettings(Settings, frozen=True, kw_only=True):
     )
     # of disk; beyond it the oldest segments go
     journal_bytes_max: PositiveInt = 2 * 1024**3
-    journal_segment_bytes: PositiveInt = 64 * 1024**2  # a segment is closed at this size,
-    journal_segment_seconds: PositiveFloat = 600.0  # and at this age
+    # A segment is closed at this size, or at the age that follows.
+    journal_segment_bytes: PositiveInt = 64 * 1024**2
+    journal_segment_seconds: PositiveFloat = 600.0  # of a segment
     checkpoint_seconds: PositiveFloat = 600.0  # a restart replays at most about so much
     raw_ring_bytes: int = 64 * 1024**2  # the newest raw datagrams, for bug reports; 0 = none
 

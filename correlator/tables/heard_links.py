@@ -107,6 +107,8 @@ class HeardLinks:
         if not _is_link(local, peer) or local in (address, said.get("router_id")):
             local = ""
         known = self._sessions.get((address, key))
+        if known is None and said.get("state") == "down":
+            return
         if known is None and len(self._sessions) >= PORTS_MAX:
             self.dropped += 1
             return
@@ -114,7 +116,8 @@ class HeardLinks:
         up_ns = at_ns if new or known is None else known.up_ns
         self._sessions[address, key] = Session(address, local, peer, at_ns, up_ns)
         self._oldest_ns = min(self._oldest_ns, at_ns)
-        if local and (known is None or (known.local, known.peer) != (local, peer)):
+        was = (known.local, known.peer) if known else ("", "")
+        if was != (local, peer) and (local or was[0]):
             self.version += 1
 
     def state(self, address: str, key: int, session: int, text: str, at_ns: int) -> None:

@@ -42,9 +42,11 @@ def arrive(parts: list[tuple[int, bytes]], *, drops: int = 0, until_ns: int = 0)
     )  # fmt: skip
 
 
-def frames(views: list[View], blocks: list[DatagramBlock]) -> tuple[list[Batch], FrameMerger]:
+def frames(
+    views: list[View], blocks: list[DatagramBlock], settings: FlowDecoderSettings | None = None
+) -> tuple[list[Batch], FrameMerger]:
     front = Front(
-        {"flow": FlowDecoder(FlowDecoderSettings(), make_context())},
+        {"flow": FlowDecoder(settings or FlowDecoderSettings(), make_context())},
         FlowWindows(views, make_context()),
     )
     merger = FrameMerger(views, make_context(), network=FileNetworkMap())
@@ -85,6 +87,28 @@ def test_lost_exports_mark_their_frames(kept: range | list[int], drops: int, sha
     assert float(frame["lost_share"][0]) == pytest.approx(share)
     assert int(frame["datagrams"][0]) == len(list(kept))
     assert int(frame["lost"][0]) == 20 * share
+
+
+def test_what_was_shed_is_made_up_for_in_counts_and_is_no_silence() -> None:
+    wanted = ("exporter", "interface")
+    views = [v for v in views_for(tick_seconds=60.0, lateness_seconds=5.0) if v.name in wanted]
+    seconds, total = START_NS // SECOND, 9_000
+    parts = []
+    for n in range(total):
+        sets = [template_set(256, FIELDS, version=9)] if n == 0 else []
+        at = 10 + 30 * n // total  # within one tick, 300 a second
+        body = message(v9, *sets, data_set(256, record()), sequence=n, seconds=seconds + at)
+        parts.append((START_NS + at * SECOND, body))
+    rest = arrive([(START_NS + 130 * SECOND, b"x")])
+    limit = FlowDecoderSettings(datagrams_per_second_max=20)
+    made, _ = frames(views, [arrive(parts), rest], limit)
+    told = [b for b in made if b.schema.name == "frame"]
+    first = {b.texts("view")[0]: b for b in told if int(b["tick_start_ns"][0]) == START_NS}
+    exporter, interface = first["exporter"], first["interface"]
+    assert int(exporter["records"][0]) == pytest.approx(total, rel=0.1)
+    assert float(exporter["lost_share"][0]) == 0.0
+    assert int(interface["octets"][:-1].sum()) == pytest.approx(1000 * total, rel=0.1)
+    assert int(interface["flows"][:-1].sum()) == pytest.approx(total, rel=0.1)
 
 
 def test_drops_of_a_block_without_datagrams_reach_the_ledger() -> None:

@@ -34,7 +34,7 @@ from tocsin.api.exposition import merged
 from tocsin.api.feed import AlertFeed
 from tocsin.api.node_client import NodeClient
 from tocsin.api.openapi import Operation, document
-from tocsin.api.workers import Workers
+from tocsin.api.workers import BusyError, Workers
 from tocsin.times import time_ns
 
 T = TypeVar("T")
@@ -458,7 +458,7 @@ class _Handlers:
         try:
             form, data = await self._read(lambda history: history.sql(ask.sql, form=ask.format))
         except TransientError as error:
-            if error.__cause__ is None:  # ours: too many wait
+            if isinstance(error, BusyError):
                 raise
             return problem(HTTPStatus.BAD_REQUEST, str(error))  # the engine's: the statement
         return Response(data, media_type=_media_type(form))

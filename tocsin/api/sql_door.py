@@ -24,9 +24,9 @@ from starlette.routing import Route
 from history.read_only import BYTES_MAX, check_format, read_only
 from history.store import Connection
 from runtime.component import Context
-from telemetry.errors import DecodeError, TransientError
+from telemetry.errors import ConfigError, DecodeError, TransientError
 from tocsin.api.access import Access
-from tocsin.api.workers import Workers
+from tocsin.api.workers import BusyError, Workers
 
 GZIP_LEVEL = 1
 SHORTEST_GZIP_BYTES = 1024
@@ -108,8 +108,11 @@ class _Door:
             return _exception(status, code, str(error).partition(": ")[2])
         try:
             data, encoding = await self._workers.run(call)
-        except TransientError as error:
-            busy = error.__cause__ is None
+        except (
+            ConfigError,
+            TransientError,
+        ) as error:  # of the store: a login refused, too old a server
+            busy = isinstance(error, BusyError)
             self._answers.add("busy" if busy else "failed")
             if busy:
                 return _exception(503, CODE_TOO_MANY, str(error), {"Retry-After": "1"})
@@ -222,7 +225,7 @@ def _decoded(body: bytes, *, gzipped: bool) -> str:
         raise DecodeError("refused", f"the body cannot be read: {error}") from error
 
 
-def _code_of(error: TransientError) -> int:
+def _code_of(error: Exception) -> int:
     """Return the engine's error code; our own sentence left it out."""
     match = re.match(r"Code: (\d+)", str(error.__cause__))
     return int(match.group(1)) if match else CODE_UNKNOWN

@@ -12,6 +12,10 @@ from telemetry.errors import TransientError
 T = TypeVar("T")
 
 
+class BusyError(TransientError):
+    """Too many statements run or wait."""
+
+
 class Workers:
     """A few threads with a connection each, and a short queue before them.
 
@@ -33,7 +37,7 @@ class Workers:
     async def run(self, call: Callable[[Connection], T]) -> T:
         """Return what `call` makes of a connection, in one of the threads."""
         if self._inside >= self._room:
-            raise TransientError(f"{self._inside} statements run or wait already; ask again later")
+            raise BusyError(f"{self._inside} statements run or wait already; ask again later")
         self._inside += 1
         try:
             loop = asyncio.get_running_loop()

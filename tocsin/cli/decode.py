@@ -500,8 +500,8 @@ CHUNK_BYTES = 65_536
 
 
 def _count(number: int, noun: str) -> str:
-    first, space, rest = noun.partition(" ")
-    return f"{number} {first}{'' if number == 1 else 's'}{space}{rest}"
+    what, of, whole = noun.partition(" of ")  # "chunk of a stream"
+    return f"{number} {what}{'' if number == 1 else 's'}{of}{whole}"
 
 
 def is_capture(head: bytes) -> bool:

@@ -105,7 +105,7 @@ class Remote:
                 raise DecodeError("refused", str(error)) from error
             raise
         said = json.loads(answer.body)
-        return Outcome(said["taken"], said["repeated"], Counter(said["by_reason"]))
+        return Outcome(said["taken"], said["repeated"], Counter(said.get("by_reason", {})))
 
 
 def _blocks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
