@@ -78,6 +78,7 @@ class JournalWriter:
         self.newest_tick_ns = 0  # of what an earlier process wrote
         self._on_disk = 0
         self._trouble = ""
+        self._missing = ""  # a block that is in no journal and will be in none
         self._disk = ThreadPoolExecutor(1, "journal")  # starts its thread with the first job
         self._behind: Future[bool] | None = None  # owns the segment until it is settled
         self._unwritten: deque[_Kept] = deque()  # a disk refused the first of them
@@ -154,7 +155,7 @@ class JournalWriter:
 
     def health(self) -> str:
         """Return "" or what the disk refuses."""
-        return self._trouble
+        return self._missing or self._trouble
 
     @property
     def full(self) -> bool:
@@ -196,7 +197,11 @@ class JournalWriter:
 
     def _put(self, block: Block, *, sync: bool, behind: bool) -> bool:
         """Write a block behind those that wait; return whether it was synced with what `settle` is to count."""
-        parts = framed(block)
+        try:
+            parts = framed(block)
+        except Exception as error:  # its number is given out, and nothing may count as kept past it
+            self._missing = f"block {block.sequence} could not be journalled: {error!r}"
+            raise
         size = sum(map(len, parts))
         self._blocks.array[0] += 1
         self._bytes.array[0] += size - BLOCK_HEADER.size
@@ -220,9 +225,6 @@ class JournalWriter:
             self._take_back()
             self._refused(error)
             self._go_on()  # in a new segment: an error may be that of a place, or of a moment
-        except Exception as error:
-            self._trouble = f"a tick could not be journalled: {error!r}"
-            raise
 
     def retry(self) -> None:
         """Write what waits in memory, where the disk takes it again."""

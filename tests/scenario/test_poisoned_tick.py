@@ -27,3 +27,28 @@ def test_a_tick_that_ends_the_node_does_not_end_each_one_after(
         assert any("1 journalled ticks could not be taken back" in text for text in status.health)
     finally:
         node.stop()
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+def test_an_error_leaves_no_checkpoint_past_what_was_journalled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, orderly: bool
+) -> None:
+    machine = Machine(tmp_path, monkeypatch)
+    machine.run(12)
+
+    def no_memory(block: Block) -> list[bytes]:
+        raise MemoryError(block.sequence)
+
+    with monkeypatch.context() as short:
+        short.setattr("runtime.journal_writer.framed", no_memory)
+        with pytest.raises(MemoryError):
+            machine.run(12)
+    machine.node.stop(orderly=orderly)
+    last = list(JournalReader(machine.state / "journal").read())[-1].sequence
+    kept = [int(path.stem) for path in (machine.state / "checkpoints").glob("*.checkpoint")]
+    assert all(sequence <= last for sequence in kept)
+    node = machine.start()
+    machine.run(6)
+    assert not any("could not be taken back" in text for text in node.status().health)
+    node.stop()
+    assert list(JournalReader(machine.state / "journal").read())[-1].sequence > last
