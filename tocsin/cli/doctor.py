@@ -173,7 +173,7 @@ def clock(state: int | None = None) -> tuple[bool, str]:
 
 
 def _ports(config: "Config", folder: Path) -> Iterator[tuple[bool, str]]:
-    """Say which addresses are taken by somebody else; only while our own node does not run."""
+    """Say which addresses of collectors and API somebody else has; only while our own node does not run."""
     from collectors.listen.udp import bind
     from telemetry.errors import ConfigError
 
