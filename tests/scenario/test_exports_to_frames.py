@@ -93,20 +93,27 @@ def test_what_was_shed_is_made_up_for_in_counts_and_is_no_silence() -> None:
     wanted = ("exporter", "interface")
     views = [v for v in views_for(tick_seconds=60.0, lateness_seconds=5.0) if v.name in wanted]
     seconds, total = START_NS // SECOND, 9_000
-    parts = []
+    quiet = struct.pack("!6I", 0x0A000001, 0x0A000002, 0, 7, 1000, 1)  # once, by another interface
+    sets = [template_set(256, FIELDS, version=9), data_set(256, quiet)]
+    parts = [(START_NS, message(v9, *sets, sequence=0, seconds=seconds))]
     for n in range(total):
-        sets = [template_set(256, FIELDS, version=9)] if n == 0 else []
-        at = 10 + 30 * n // total  # within one tick, 300 a second
-        body = message(v9, *sets, data_set(256, record()), sequence=n, seconds=seconds + at)
+        at = 70 + 30 * n // total  # within the tick that follows, 300 a second
+        body = message(v9, data_set(256, record()), sequence=1 + n, seconds=seconds + at)
         parts.append((START_NS + at * SECOND, body))
-    rest = arrive([(START_NS + 130 * SECOND, b"x")])
+    rest = arrive([(START_NS + 190 * SECOND, b"x")])
     limit = FlowDecoderSettings(datagrams_per_second_max=20)
     made, _ = frames(views, [arrive(parts), rest], limit)
     told = [b for b in made if b.schema.name == "frame"]
-    first = {b.texts("view")[0]: b for b in told if int(b["tick_start_ns"][0]) == START_NS}
-    exporter, interface = first["exporter"], first["interface"]
+    surge = [b for b in told if int(b["tick_start_ns"][0]) == START_NS + 60 * SECOND]
+    exporter, interface = (next(b for b in surge if b.text("view", 0) == name) for name in wanted)
     assert int(exporter["records"][0]) == pytest.approx(total, rel=0.1)
+    assert int(exporter["datagrams"][0]) == total
+    assert int(exporter["lost"][0]) == 0
     assert float(exporter["lost_share"][0]) == 0.0
+    silent = interface["flows"][:-1] == 0
+    assert silent.any()
+    assert (interface["lost_share"][:-1][silent] > 0.8).all()
+    assert (interface["lost_share"][:-1][~silent] == 0.0).all()
     assert int(interface["octets"][:-1].sum()) == pytest.approx(1000 * total, rel=0.1)
     assert int(interface["flows"][:-1].sum()) == pytest.approx(total, rel=0.1)
 
