@@ -16,7 +16,7 @@ from telemetry.batch import Batch, batch_from_rows
 from telemetry.foreign_alarm import alarm_row
 from telemetry.schemas import ALARM
 from tocsin.correlation import make_stage
-from tocsin.topology_files import network_of
+from tocsin.files.topologies import network_of
 
 ACTIVE = 10_000
 NODES = 1_000

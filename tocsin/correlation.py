@@ -23,7 +23,7 @@ from telemetry.errors import ConfigError
 from telemetry.foreign_alarm import alarm_row, foreign_alarm_id
 from telemetry.schemas import ALARM
 from telemetry.x733 import CLEARED
-from tocsin.alarm_files import Event
+from tocsin.files.alarms import Event
 from tocsin.intake import make_context
 
 SOURCE = "file"

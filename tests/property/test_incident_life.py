@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from telemetry.batch import Batch
 from telemetry.foreign_alarm import foreign_alarm_id
 from telemetry.x733 import CLEARED
+from tocsin.files.topologies import network_of
 from tocsin.testing.alarms import AlarmWorld
-from tocsin.topology_files import network_of
 
 PAIRS = [("a", "b"), ("b", "c"), ("c", "a"), ("c", "d"), ("d", "e")]
 CAUSES = {

@@ -16,7 +16,7 @@ import pytest
 from alerting.words.alert import Alert, canonical
 from tests.scenario.test_crash import committed
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
-from tocsin.anonymise import Mapper
+from tocsin.cases.anonymise import Mapper
 from tocsin.cli.capture import capture
 from tocsin.cli.doctor import doctor
 from tocsin.cli.replay import replay

@@ -12,11 +12,11 @@ import pytest
 from alerting.words.alert import Alert, canonical
 from runtime.journal import BlockKind, JournalReader
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
+from tocsin.cases.replay import Replay
 from tocsin.config import load_config
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.settings import free_port
 from tocsin.demo.traffic import Fault
-from tocsin.replay import Replay
 
 SECOND = 1_000_000_000
 

@@ -29,11 +29,11 @@ from runtime.journal import BlockKind, JournalReader
 from telemetry.errors import TransientError
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin import verbs
+from tocsin.cases.replay import Replay
 from tocsin.config import load_config, with_probation
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.settings import free_port
 from tocsin.demo.traffic import Fault
-from tocsin.replay import Replay
 
 SECOND = 1_000_000_000
 ROLES = ("node", "gate", "desk", "shard")

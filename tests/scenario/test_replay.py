@@ -17,11 +17,11 @@ from tests.support.demo_capture import (
     changing_exporter,
     write_demo_capture,
 )
+from tocsin.cases.replay import Replay, pace
 from tocsin.config import Config, NetworkSettings, ViewsSettings
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.settings import FOLDER
 from tocsin.demo.traffic import Fault
-from tocsin.replay import Replay, pace
 
 SECONDS = 150
 

@@ -19,11 +19,11 @@ from telemetry.schemas import FrameFlag
 from tests.scenario.test_crash import SECOND, committed
 from tests.support.live_node import CLOCK, LiveNode, sender, write_config
 from tocsin import verbs
+from tocsin.cases.replay import Replay
 from tocsin.config import load_config
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.settings import free_port
 from tocsin.demo.traffic import Fault
-from tocsin.replay import Replay
 
 SLICE_NS = SECOND // 4
 

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from telemetry.errors import ConfigError
 from tocsin.cli.scenario import scenario
-from tocsin.scenario import play
-from tocsin.story import Step, Story, read_story
+from tocsin.stories.play import play
+from tocsin.stories.story import Step, Story, read_story
 
 STORIES = sorted((Path(__file__).parent / "stories").glob("*.yaml"))
 

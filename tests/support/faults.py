@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from telemetry.x733 import CLEARED
-from tocsin.alarm_files import Event
-from tocsin.file_times import START_NS
-from tocsin.topology_files import network_of
+from tocsin.files.alarms import Event
+from tocsin.files.times import START_NS
+from tocsin.files.topologies import network_of
 
 SECOND_NS = 1_000_000_000
 DRAWS_MAX = 1000  # for a fault that was not there yet

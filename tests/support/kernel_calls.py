@@ -42,7 +42,7 @@ class Recording:
 def record(path: Path, captures: list[Path]) -> None:
     """Replay the captures and write what kernels were given."""
     from tests.scenario.test_replay import config
-    from tocsin.replay import Replay
+    from tocsin.cases.replay import Replay
 
     recording, compiled = Recording(), kernels.Kernel.__call__
 
@@ -268,7 +268,7 @@ def receive_datagrams(folder: Path) -> None:
 
     from collectors.listen.receive import Receiver
     from runtime.clock import SystemClock
-    from tocsin.raw_ring import RawRing
+    from tocsin.cases.raw_ring import RawRing
     from tocsin.testing import make_context
 
     with (

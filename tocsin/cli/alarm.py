@@ -155,7 +155,7 @@ def works(
     Of a folder every file is taken, and put into `taken` or `refused` below it.
     """
     from runtime.clock import SystemClock
-    from tocsin.maintenance_files import read_works, take_folder
+    from tocsin.files.maintenance import read_works, take_folder
 
     pairs = dict(one.partition("=")[::2] for one in circuits)
 

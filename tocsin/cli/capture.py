@@ -27,7 +27,7 @@ def capture(
 ) -> None:
     """Save datagrams, ticks, state and configuration around an alert as a replayable case."""
     from runtime.clock import SystemClock
-    from tocsin.case import write_case
+    from tocsin.cases.case import write_case
     from tocsin.config import kept_config, load_config
     from tocsin.state import state_dir
     from tocsin.times import moment_of

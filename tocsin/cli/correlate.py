@@ -45,8 +45,8 @@ def correlate(
 
     from correlator.tables.network_map import FileNetworkMap
     from tocsin import correlation
-    from tocsin.alarm_files import COLUMNS, placed, read_alarms
-    from tocsin.topology_files import read_topology
+    from tocsin.files.alarms import COLUMNS, placed, read_alarms
+    from tocsin.files.topologies import read_topology
 
     given = dict(one.partition("=")[::2] for one in columns)
     if not set(given) <= set(COLUMNS):

@@ -144,7 +144,7 @@ def _round_step(seconds: int) -> int:
 
 def _rows_of_file(path: Path) -> dict[str, list[tuple[int, float]]]:
     from telemetry.errors import ConfigError
-    from tocsin.series_files import read_series
+    from tocsin.files.series import read_series
 
     if not path.exists():
         raise ConfigError(f"{path}: no such file")

@@ -25,9 +25,9 @@ def replay(
     from runtime.clock import SystemClock
     from runtime.journal import segments
     from telemetry.errors import ConfigError
-    from tocsin.case import unpack_case
+    from tocsin.cases.case import unpack_case
+    from tocsin.cases.replay import Replay, pace
     from tocsin.config import load_config
-    from tocsin.replay import Replay, pace
 
     try:
         times = 0.0 if speed == "max" else float(speed)

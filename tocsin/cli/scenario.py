@@ -18,8 +18,8 @@ def run(paths: tuple[Path, ...], *, show: bool) -> None:
     import time
 
     from telemetry.errors import ConfigError
-    from tocsin.scenario import play
-    from tocsin.story import StoryError, line_of, read_story
+    from tocsin.stories.play import play
+    from tocsin.stories.story import StoryError, line_of, read_story
 
     files = [
         file

@@ -35,7 +35,7 @@ def score(
     use_kernel_cache(state_dir())
     from detectors.exceedances import FALSE_ALERTS_PER_DAY
     from telemetry.errors import ConfigError
-    from tocsin.series_files import find_files
+    from tocsin.files.series import find_files
 
     budget = false_alerts_per_day or FALSE_ALERTS_PER_DAY
     files = list(find_files(paths))
@@ -58,7 +58,7 @@ def _score_all(files: list[tuple[Path, Path]], output: Path, budget: float, zone
 
     from detectors.series import score_series
     from telemetry.errors import ConfigError
-    from tocsin.series_files import plain, read_series
+    from tocsin.files.series import plain, read_series
 
     summaries: dict[str, Any] = {}
     failed = 0
@@ -120,7 +120,7 @@ def _explain(path: Path, row: int, column: str | None, budget: float, zone: str)
     from detectors.series import score_series, stage
     from detectors.series_kernels import LOOKS
     from telemetry.errors import ConfigError
-    from tocsin.series_files import read_series
+    from tocsin.files.series import read_series
 
     file = read_series(path)
     if column is None and len(file.columns) > 1:

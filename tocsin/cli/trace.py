@@ -13,8 +13,8 @@ import click
 @click.option("--state", type=click.Path(path_type=Path), help="State folder.")
 def trace(alert: str | None, listing: bool, state: Path | None) -> None:
     """Show datagrams, frame rows, scores, decisions and deliveries behind ALERT, as JSON lines."""
+    from tocsin.cases.trace import list_alerts, trace_alert
     from tocsin.state import state_dir
-    from tocsin.trace import list_alerts, trace_alert
 
     folder = state_dir(state)
     if listing or alert is None:

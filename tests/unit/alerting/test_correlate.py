@@ -13,10 +13,10 @@ from alerting.incidents.causality import learn
 from correlator.tables.network_map import FileNetworkMap
 from telemetry.errors import ConfigError
 from tests.support.faults import leaf_and_spine, mesh, overlapping_faults, ring_of_rings, tree
-from tocsin.alarm_files import read_alarms
 from tocsin.cli.correlate import correlate as command
 from tocsin.correlation import causes, correlate, score
-from tocsin.topology_files import network_of, read_topology
+from tocsin.files.alarms import read_alarms
+from tocsin.files.topologies import network_of, read_topology
 
 SETS = (
     ("18V_55N_Wireless", False, 0.577),

@@ -13,8 +13,8 @@ from correlator.tables.network_map import (
     RouterEntry,
 )
 from telemetry.batch import Batch
+from tocsin.files.topologies import network_of
 from tocsin.testing.alarms import AlarmWorld
-from tocsin.topology_files import network_of
 
 
 def chain_network(length: int = 12) -> FileNetworkMap:

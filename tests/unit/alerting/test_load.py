@@ -15,8 +15,8 @@ from alerting.life.windows import PLANNED_WORK, SHELVED, SILENCE, Window
 from alerting.operate import check
 from alerting.words.picture import picture
 from telemetry.errors import ConfigError
+from tocsin.files.maintenance import read_works, take_folder
 from tocsin.handover import report
-from tocsin.maintenance_files import read_works, take_folder
 from tocsin.testing.alarms import AlarmWorld
 
 SECOND = 1_000_000_000

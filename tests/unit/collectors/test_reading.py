@@ -19,8 +19,8 @@ from telemetry.foreign_alarm import alarm_row
 from telemetry.identity import V4_MAPPED
 from telemetry.schemas import ALARM, LEDGER, LOG
 from tests.support.decoding import decoded
+from tocsin.cases.replay import Replay
 from tocsin.config import Config
-from tocsin.replay import Replay
 
 SECOND = 1_000_000_000
 START_NS = 1_790_596_800 * SECOND

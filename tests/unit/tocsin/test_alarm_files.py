@@ -12,8 +12,8 @@ import pytest
 
 from correlator.tables.network_map import FileNetworkMap
 from telemetry.errors import ConfigError
-from tocsin.alarm_files import Event, placed, read_alarms
-from tocsin.topology_files import network_of, read_topology
+from tocsin.files.alarms import Event, placed, read_alarms
+from tocsin.files.topologies import network_of, read_topology
 
 AT_NS = 1_774_000_000_000_000_000  # 2026-03-20T09:46:40Z
 SECOND_NS = 1_000_000_000

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tocsin.cli import cli
-from tocsin.series_files import parse_times
+from tocsin.files.series import parse_times
 
 HEAD = ["timestamp", "value", "expected", "lower", "upper", "score", "alert"]
 

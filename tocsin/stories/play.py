@@ -1,6 +1,6 @@
 """Stories that a network engineer writes in YAML, played to the alerting stage on a manual clock.
 
-A story (`tocsin/story.py`) is a network, what happens in it at which second (alarms, log lines as routers
+A story (`tocsin/stories/story.py`) is a network, what happens in it at which second (alarms, log lines as routers
 send them, own findings, what operators do), and what people should have been told. Log lines go through
 the syslog decoder, findings enter as rows of schema `anomaly`, alarms as rows of schema `alarm`; the
 stage is the node's.
@@ -25,8 +25,17 @@ from telemetry.batch import Batch
 from telemetry.errors import ConfigError
 from telemetry.identity import address_pair
 from telemetry.schemas import ALARM, LOG
-from tocsin.expectations import Played, Ticket, failures
-from tocsin.story import Flap, Step, Story, StoryError, alarms_of, expanded, network_of, seconds_of
+from tocsin.stories.expectations import Played, Ticket, failures
+from tocsin.stories.story import (
+    Flap,
+    Step,
+    Story,
+    StoryError,
+    alarms_of,
+    expanded,
+    network_of,
+    seconds_of,
+)
 from tocsin.testing.alarms import TICK_NS, AlarmWorld, flood
 
 SECOND_NS = 1_000_000_000

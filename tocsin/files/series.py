@@ -3,7 +3,7 @@
 Fields are separated by commas, semicolons (then a number may have a decimal comma), tabs or bars. The
 time column is the first named `timestamp`, `time`, `date`, `datetime` or `ts`, or else with such a word in
 its name, or else the first that holds times as text: seconds, ms, µs or ns since 1970, ISO 8601 (UTC
-unless it says otherwise) or dates of the usual orders (tocsin.file_times). Columns `date` and `time` are one
+unless it says otherwise) or dates of the usual orders (tocsin.files.times). Columns `date` and `time` are one
 time together. A file without a header has its time first, if it has one. Columns named as labels are left
 out, and so are those without a single number and row numbers without a name. A field that is no number is a
 missing value; a time that cannot be read is that of the row before.
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from telemetry.errors import ConfigError
-from tocsin.file_times import SECOND_NS, reader_of
-from tocsin.row_files import DELIMITERS, UNREADABLE, text_of
+from tocsin.files.rows import DELIMITERS, UNREADABLE, text_of
+from tocsin.files.times import SECOND_NS, reader_of
 
 TIMES = ("timestamp", "time", "date", "datetime", "ts")
 LABELS = (

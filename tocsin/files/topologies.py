@@ -20,7 +20,7 @@ from correlator.tables.network_map import (
     load_network,
 )
 from telemetry.errors import ConfigError
-from tocsin.row_files import UNREADABLE, bytes_of, document_of
+from tocsin.files.rows import UNREADABLE, bytes_of, document_of
 
 # What the ends of an edge may be called, in the header of a list or as keys of JSON.
 ENDS = (

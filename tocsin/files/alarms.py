@@ -12,8 +12,8 @@ import msgspec
 from runtime.ports import NetworkMap
 from telemetry.errors import ConfigError
 from telemetry.x733 import CLEARED, SEVERITIES, severity_from
-from tocsin.file_times import Reader, reader_of
-from tocsin.row_files import rows_of
+from tocsin.files.rows import rows_of
+from tocsin.files.times import Reader, reader_of
 
 # What a column may be called, whatever its case and its marks; the first that is there counts, and of
 # `fields.device.name` the whole is looked at before its end.
