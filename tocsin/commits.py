@@ -19,7 +19,7 @@ from runtime.clock import Clock
 from runtime.journal import BlockKind, JournalReader
 from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch
-from telemetry.errors import TocsinError
+from telemetry.errors import TocsinError, TransientError
 from tocsin.chain import Outcome, Tick
 
 Found = TypeVar("Found")
@@ -37,6 +37,7 @@ class Commits:
         self._clock = clock
         self._sequence = 0  # of the newest tick
         self._held: deque[tuple[int, Outcome]] = deque()
+        # Of the ticks since the last `rest`, and of those that a disk refused: no more than it may.
         self._results: deque[Outcome] = deque()  # committed, not in the journal yet
         # Committed, not published yet: alerts and incidents of a tick.
         self._news: deque[tuple[Sequence[SealedAlert], Sequence[Batch]]] = deque()
@@ -62,6 +63,15 @@ class Commits:
         self._release()
         self._outbox.retry_ticks()
 
+    def make_room(self, paused: Callable[[], bool], log: Logger) -> None:
+        """At a start: return when no more waits for a disk than may. `paused` says whether to go on."""
+        if self.full:
+            log.error("start_waits_for_disk why='%s'", self.trouble)
+        while self.full:
+            if not paused():
+                raise TransientError(f"{self.trouble}. The node ended before it was ready")
+            self.retry()
+
     def _release(self) -> None:
         while self._held and self._held[0][0] <= self._journal.on_disk:
             _, outcome = self._held.popleft()
@@ -84,7 +94,8 @@ class Commits:
 
     def rest(self) -> None:
         """Tell watchers what was committed, and give the journal the results, which can be computed again:
-        the gate, which is awake by now, goes before them. Before the next tick, and before a checkpoint."""
+        the gate, which is awake by now, goes before them. Before the next tick, and before a checkpoint;
+        at a start after each tick that is taken back, so that a long journal does not fill memory."""
         while self._news:
             self._publish(*self._news.popleft())
         while self._results:
@@ -128,15 +139,19 @@ class Commits:
         return self._journal.health() or self._outbox.trouble
 
 
-def journalled(folder: Path, after: int, log: Logger) -> Iterator[tuple[Tick, bool]]:
+def journalled(
+    folder: Path, after: int, log: Logger, *, before: int
+) -> Iterator[tuple[Tick, bool]]:
     """Yield the ticks of a journal behind a checkpoint, one at a time, and whether each has its result.
 
-    What is damaged is logged and passed over.
+    What is damaged is logged and passed over; what was appended since, from `before` on, is not read.
     """
     heads = JournalReader(folder, next_sequence=after)
     scored = {end_ns for kind, end_ns in _all(heads, heads.heads) if kind is BlockKind.RESULT}
     reader = JournalReader(folder, next_sequence=after)
     for block in _all(reader, reader.read, log):
+        if block.sequence >= before:
+            return
         if block.kind is BlockKind.TICK:
             yield Tick(block.tick_end_ns, block.batches), block.tick_end_ns in scored
 

@@ -125,6 +125,7 @@ class Node:
         self._checkpoints = Checkpoints(state / "checkpoints", context)
         self._checkpoint_sequence = 1
         self._checkpoint_due_ns = 0
+        self._publisher.start()
         # 3. The chain, from the last checkpoint and the journal behind it.
         self._intake.start()
         self._back = make_back(config, self._clock, self.metrics, shards=config.node.workers)
@@ -144,7 +145,6 @@ class Node:
         self._answers.serve(self._server, self.status)
         self._server.start()
         self._bell.watch(self._server.socket)
-        self._publisher.start()
         self._heartbeat = Heartbeat(state)
         self._beat_due_ns = 0
         # 5. Receive. The first tick holds only what came since: it must raise no volume alarm.
@@ -171,8 +171,11 @@ class Node:
             self._last_tick_end_ns = self._closed_ns = tick_end_ns
         for sequence in (after, *(cursor.next_sequence for cursor in self._cursors())):
             self._journal.go_on_from(sequence)
-        replayed = 0
-        for tick, has_result in journalled(self._state / "journal", after, self._log):
+        replayed, before = 0, self._journal.next_sequence
+        for tick, has_result in journalled(
+            self._state / "journal", after, self._log, before=before
+        ):
+            self._commits.make_room(self._paused, self._log)
             try:
                 self._offers.absorb(tick.batches)
                 self._orders.absorb(tick.batches)
@@ -184,6 +187,7 @@ class Node:
                 self._passed_over.add()
                 continue
             self._commits.keep(outcome, has_result=has_result)
+            self._commits.rest()
             self._closed(tick)
             replayed += 1
         if self._closed_ns:
@@ -193,6 +197,11 @@ class Node:
             # What lay in open windows is lost with the old process: say so, alarm about nothing.
             self._control("gap", now_ns, seconds=round(gap, 3), replayed_ticks=replayed)
             self._log.warning("restarted gap_seconds=%.1f replayed_ticks=%d", gap, replayed)
+
+    def _paused(self) -> bool:
+        """Wait a little for a disk; return whether to go on."""
+        self._bell.wait(IDLE_MS)
+        return not self._ended
 
     def _next_tick_ns(self, time_ns: int) -> int:
         """Return when the first tick of a view starts behind the one that holds this time."""

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.journal import Block, BlockKind, JournalReader, write_segment
+from runtime.journal import Block, BlockKind, JournalReader, pack, write_segment
 from tests.support.fed_node import Machine
+from tocsin.back import Back
+from tocsin.chain import Outcome, Tick
 from tocsin.control import control_row
 
 
@@ -52,3 +54,36 @@ def test_an_error_leaves_no_checkpoint_past_what_was_journalled(
     assert not any("could not be taken back" in text for text in node.status().health)
     node.stop()
     assert list(JournalReader(machine.state / "journal").read())[-1].sequence > last
+
+
+def test_a_long_journal_without_results_fills_no_memory_and_gets_each_result_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path, monkeypatch)
+    machine.run(20)
+    machine.node.stop()
+    journal = machine.state / "journal"
+    blocks = list(JournalReader(journal).read())
+    wanted = {b.tick_end_ns: pack(b.batches) for b in blocks if b.kind is BlockKind.RESULT}
+    assert len(wanted) >= 10
+    for path in (*journal.iterdir(), *(machine.state / "checkpoints").iterdir()):
+        path.unlink()
+    (machine.state / "node.sqlite").unlink()
+    ticks = [block for block in blocks if block.kind is BlockKind.TICK]
+    write_segment(journal, ticks)  # as a power cut leaves it: what can be computed was not synced
+    waiting = []
+    absorb = Back.absorb
+
+    def counted(back: Back, tick: Tick) -> Outcome:
+        waiting.append(len(machine.node._commits._results))
+        return absorb(back, tick)
+
+    monkeypatch.setattr(Back, "absorb", counted)
+    node = machine.start()
+    again = list(JournalReader(journal).read())
+    node.stop()
+    assert len(waiting) == len(ticks)
+    assert max(waiting) <= 1
+    results = [block for block in again if block.kind is BlockKind.RESULT]
+    assert {block.tick_end_ns: pack(block.batches) for block in results} == wanted
+    assert len(results) == len(wanted)

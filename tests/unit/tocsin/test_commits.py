@@ -17,6 +17,7 @@ from runtime.clock import ManualClock
 from runtime.journal import Block, BlockKind, JournalReader, pack, write_segment
 from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch, batch_from_rows
+from telemetry.errors import TransientError
 from telemetry.foreign_alarm import alarm_row
 from telemetry.schemas import ALARM
 from tests.support.failing_disk import FailingDisk
@@ -221,6 +222,40 @@ def test_an_offer_repeated_as_soon_as_the_disk_is_well_joins_the_first(end: End)
     assert end.journalled_offers() == ["1"]
 
 
+def test_a_start_makes_no_more_while_what_waits_for_the_disk_fills_memory(
+    end: End, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("test")
+    monkeypatch.setattr("runtime.journal_writer.WAITING_BYTES_MAX", 2_000)
+    end.commits.make_room(lambda: False, log)
+    assert not caplog.records
+    end.disk.refusals = 1_000
+    ticks = [end.tick() for _ in range(3)]
+    assert end.commits.full
+    with pytest.raises(TransientError, match="ended before it was ready"):
+        end.commits.make_room(lambda: False, log)
+
+    def mended() -> bool:
+        end.disk.refusals = 0
+        return True
+
+    end.commits.make_room(mended, log)
+    assert not end.commits.full
+    assert end.answered == ticks
+    assert {record.levelname for record in caplog.records} == {"ERROR"}
+
+
+def test_what_is_appended_while_a_journal_is_taken_back_is_not_read_again(end: End) -> None:
+    ticks = [end.tick() for _ in range(3)]
+    found = []
+    for tick, has_result in journalled(
+        end.folder / "journal", 1, logging.getLogger("test"), before=end.journal.next_sequence
+    ):
+        found.append((tick.tick_end_ns, has_result))
+        end.tick()
+    assert found == [(tick, True) for tick in ticks]
+
+
 def test_a_journal_is_taken_back_tick_by_tick_and_a_tick_that_cannot_be_read_costs_no_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -245,7 +280,7 @@ def test_a_journal_is_taken_back_tick_by_tick_and_a_tick_that_cannot_be_read_cos
     segment.write_bytes(data)
     tracemalloc.start()
     found = []
-    for tick, has_result in journalled(tmp_path, 2, logging.getLogger("test")):
+    for tick, has_result in journalled(tmp_path, 2, logging.getLogger("test"), before=41):
         found.append((tick.tick_end_ns, has_result))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
