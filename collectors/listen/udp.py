@@ -147,7 +147,16 @@ def _why(text: str, port: int, error: OSError) -> str:
 
 
 def holder_of(port: int, protocol: str = "udp") -> str:
-    """Return `name (pid 123)` of the process that has a port, "" where we may not see it.
+    """Return `name (pid 123)` of the process that has a port, "" where we may not see it."""
+    pid = pid_at(port, protocol)
+    try:
+        return f"{Path(f'/proc/{pid}/comm').read_text('utf-8', 'replace').strip()} (pid {pid})"
+    except OSError:
+        return ""
+
+
+def pid_at(port: int, protocol: str) -> int:
+    """Return the number of the process that has a port, 0 where we may not see it.
 
     Source: proc(5), /proc/net/udp, /proc/net/tcp and /proc/<pid>/fd.
     """
@@ -161,9 +170,8 @@ def holder_of(port: int, protocol: str = "udp") -> str:
     for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
         with contextlib.suppress(OSError):
             if any(str(fd.readlink()) in inodes for fd in (process / "fd").iterdir()):
-                name = (process / "comm").read_text("utf-8", "replace").strip()
-                return f"{name} (pid {process.name})"
-    return ""
+                return int(process.name)
+    return 0
 
 
 def _attach_filter(sock: socket.socket, shards: int, family: int) -> None:

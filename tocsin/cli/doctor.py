@@ -25,6 +25,7 @@ def doctor(what: tuple[str, ...], path: Path | None, state: Path | None) -> None
     """
     if what and (len(what) != 2 or what[0] != "exporter"):
         raise click.UsageError("say `tocsin doctor`, or `tocsin doctor exporter ADDRESS`")
+    from tocsin.cli.doctor_ports import ports
     from tocsin.config import load_config
     from tocsin.state import state_dir
 
@@ -41,7 +42,7 @@ def doctor(what: tuple[str, ...], path: Path | None, state: Path | None) -> None
         clock(),
         *_state(folder),
     ]
-    _tell([*findings, *_ports(config, folder), *_node(folder), *_senders(folder, named=named)])
+    _tell([*findings, *ports(config, folder), *_node(folder), *_senders(folder, named=named)])
 
 
 def _tell(findings: Iterable[tuple[bool, str]]) -> NoReturn:
@@ -170,28 +171,6 @@ def clock(state: int | None = None) -> tuple[bool, str]:
         "clock: not synchronised as far as the kernel knows (in a container it cannot tell); where nobody "
         "keeps its time, install chrony: ticks and alarms carry it"
     )
-
-
-def _ports(config: "Config", folder: Path) -> Iterator[tuple[bool, str]]:
-    """Say which addresses of collectors and API somebody else has; only while our own node does not run."""
-    from collectors.listen.udp import bind
-    from telemetry.errors import ConfigError
-
-    if (folder / "node.sock").exists():
-        return
-    wanted = {f"collectors.{name}": one.listen for name, one in config.collectors.items()}
-    own = ("metrics_listen",) if config.node.profile == "sensor" else ("listen", "sql_listen")
-    wanted |= {
-        f"api.{key}": f"tcp://{listen}" for key in own if (listen := getattr(config.api, key))
-    }
-    for name, listen in wanted.items():
-        try:
-            for sock in bind(listen, shards=1, receive_buffer_bytes=65_536):
-                sock.close()
-        except ConfigError as error:
-            yield False, f"{name}: {error}"
-        else:
-            yield True, f"{name}: {listen} is free"
 
 
 def _state(folder: Path) -> Iterator[tuple[bool, str]]:

@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,13 +15,16 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from collectors.listen.udp import pid_at
 from runtime import kernel_library
 from runtime.bus import RequestServer
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_pair
 from telemetry.schemas import LEDGER, OPTION
+from tests.support.live_node import CLOCK
 from tocsin import verbs
 from tocsin.cli.doctor import CLOCK_UNSYNCHRONISED, clock, doctor, receive_buffers
+from tocsin.demo.settings import free_port
 from tocsin.senders import SENDERS_MAX, SenderBook
 
 CONFIG = """
@@ -166,6 +170,63 @@ def test_a_port_that_somebody_has(asked: Asked) -> None:
     with socket.create_server(("127.0.0.1", 0)) as page:
         asked.write(page=page.getsockname()[1])
         asked.finds("api.metrics_listen", "has this port", "stop it or listen on another")
+
+
+SERVED = """
+[sources.pushed]
+kind = "mapped"
+[sources.pushed.options]
+mapping = "unread.toml"
+push = {{ listen = "http://127.0.0.1:{source}" }}
+[sources.rules]
+kind = "alertmanager"
+options = {{ listen = "http://127.0.0.1:{rules}" }}
+[alerting.sinks.tickets]
+kind = "tmf642"
+options = {{ listen = "127.0.0.1:{sink}" }}
+"""
+
+
+def test_ports_of_sources_and_of_a_sink_that_listens(asked: Asked) -> None:
+    plain = asked.config.read_text("utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for name, source, sink in (
+            ("sources.pushed", port, 0),
+            ("alerting.sinks.tickets", 0, port),
+        ):
+            asked.config.write_text(
+                plain + SERVED.format(source=source, rules=0, sink=sink), "utf-8"
+            )
+            asked.finds(name, "has this port", "stop it or listen on another")
+            assert "sources.rules: tcp://127.0.0.1:0 is free" in asked.doctor().output
+
+
+def test_ports_of_the_gate_while_the_node_runs(
+    asked: Asked, node: Callable[[verbs.Status], None]
+) -> None:
+    node(STATUS)
+    rules = free_port(38_600, socket.SOCK_STREAM)
+    plain = asked.config.read_text("utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        asked.config.write_text(plain + SERVED.format(source=port, rules=rules, sink=0), "utf-8")
+        asked.finds("sources.pushed", "has this port", "Nobody reaches us there meanwhile")
+    asked.finds("sources.rules", f":{rules} is free although the node runs", "the log of the gate")
+    gate = subprocess.Popen(
+        [sys.executable, "-m", "tocsin.gate", str(asked.config), str(asked.state)],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until_ns = CLOCK.monotonic_ns() + 20 * 10**9
+        while not pid_at(rules, "tcp") and CLOCK.monotonic_ns() < until_ns:
+            CLOCK.sleep(0.05)
+        answer = asked.doctor().output
+        assert f"ok   sources.rules: tcp://127.0.0.1:{rules} is ours" in answer
+        assert "ok   alerting.sinks.tickets: tcp://127.0.0.1:0: any port, the log says" in answer
+    finally:
+        gate.terminate()
+        gate.wait(20)
 
 
 def test_a_node_that_does_not_answer(asked: Asked) -> None:
