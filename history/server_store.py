@@ -51,6 +51,8 @@ from telemetry.identity import stable_id
 WRONG_LOGIN = (192, 193, 194, 516)  # unknown user, wrong, required, failed
 DELETE_LOOKS_MAX = 1_200  # at a delete in the plain form, until it is done
 DELETE_LOOK_SECONDS = 0.05
+# Days, months and hours of tables are cut in the server's zone, and ours are those of UTC.
+UTC = {"UTC", "UCT", "Zulu", "Universal", "GMT", "Greenwich", "GMT0", "GMT+0", "GMT-0"}
 TOKENS_KNOWN = 1_000  # in the plain form; newer servers keep as many for us
 # Inserts wait until they are stored: a server may gather them, by default since 26.2.
 INSERT_SETTINGS = {"async_insert": 0}
@@ -293,6 +295,14 @@ class ServerConnection:
             raise ConfigError(
                 f"ClickHouse at {self._place} is {version[0]}.{version[1]}; {OLDEST[0]}.{OLDEST[1]} is "
                 f"the oldest that works, {WHOLE[0]}.{WHOLE[1]} the oldest that has all: install a newer one"
+            )
+        zone = info.timezone or "UTC"  # all that are new enough say it
+        if zone.removeprefix("Etc/") not in UTC:
+            connection.disconnect()
+            raise ConfigError(
+                f"ClickHouse at {self._place} runs in the time zone {zone}: days of history would be cut at "
+                f"its midnight, and end or be deleted hours off. Set <timezone>UTC</timezone> in the server's "
+                f"configuration and start it again; nothing is stored meanwhile, the journal keeps it"
             )
         return version
 

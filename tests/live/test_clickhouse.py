@@ -139,6 +139,31 @@ def test_a_wrong_password_is_one_sentence_with_the_fix(server: ClickhouseServer)
     assert ServerStore(server.settings()).look().startswith("ClickHouse 18.16 at 127.0.0.1")
 
 
+def test_a_server_in_another_time_zone_is_refused_until_it_is_in_utc(
+    needs: Callable[..., None], tmp_path: Path
+) -> None:
+    needs("clickhouse-server")
+    server = ClickhouseServer(tmp_path)
+    path = tmp_path / "config.xml"
+    good = path.read_text()
+    path.write_text(good.replace("<timezone>UTC<", "<timezone>Asia/Kolkata<"))
+    connection = ServerStore(server.settings()).connect()
+    try:
+        server.start()
+        with pytest.raises(
+            ConfigError, match=r"time zone Asia/Kolkata: .*<timezone>UTC</timezone>"
+        ):
+            migrate(connection)
+        server.kill()
+        path.write_text(good)
+        server.start()
+        migrate(connection)
+        assert connection.rows("select count() as n from frames") == [{"n": 0}]
+    finally:
+        connection.close()
+        server.kill()
+
+
 def test_the_next_server_is_taken_where_one_is_away(server: ClickhouseServer) -> None:
     for peer in (absent(), answering(b"")):
         with peer as port:

@@ -57,6 +57,33 @@ def test_a_server_that_is_too_old_is_told_its_version() -> None:
         store(port).connect().rows("select 1")
 
 
+@pytest.mark.parametrize("zone", ["Europe/Prague", "Asia/Kolkata", "Etc/GMT-1"])
+def test_a_server_in_another_time_zone_is_refused(zone: str) -> None:
+    connection_refused = pytest.raises(
+        ConfigError, match=rf"time zone {zone}: .*<timezone>UTC</timezone>"
+    )
+    with answering(greeting(zone)) as port, connection_refused:
+        store(port).connect().rows("select 1")
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "GMT"])
+def test_a_server_in_a_zone_that_is_utc_is_asked(zone: str) -> None:
+    with (
+        answering(greeting(zone)) as port,
+        pytest.raises(TransientError, match="does not answer"),
+    ):
+        store(port).connect().rows("select 1")
+
+
+def greeting(zone: str) -> bytes:
+    """What a server of 22.8 says first, in the form of revision 54100."""
+
+    def text(word: str) -> bytes:
+        return bytes([len(word)]) + word.encode()
+
+    return b"\0" + text("ClickHouse") + bytes([22, 8, 0xD4, 0xA6, 3]) + text(zone)
+
+
 def test_a_password_that_cannot_be_read_is_said_before_anything_starts(tmp_path: Path) -> None:
     missing = tmp_path / "absent"
     with pytest.raises(ConfigError, match=r"password_file .*absent: No such file"):
