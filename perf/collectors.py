@@ -8,7 +8,6 @@ and their CPU time (user + system) is divided by the records they took.
 import contextlib
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from collectors.block import DatagramBlock
 from collectors.datagram import Datagram, pack
 from perf import managers, routing, snmp
 from perf.measure import best_seconds, cpu_of, report, row
+from perf.programs import Program
 from tests.support.log_grouping import (
     NAMES,
     grouping_accuracy,
@@ -149,7 +149,7 @@ def _rsyslog(made: list[bytes]) -> Rows:
 
 
 @contextlib.contextmanager
-def rsyslog(folder: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]", Path]]:
+def rsyslog(folder: Path) -> Iterator[tuple[int, Program, Path]]:
     """Run rsyslogd in the foreground, from TCP to a file; give port, process and file."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -158,12 +158,12 @@ def rsyslog(folder: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]", Path
         f'module(load="imtcp")\ninput(type="imtcp" port="{port}" address="127.0.0.1")\n'
         f'action(type="omfile" file="{output}" flushOnTXEnd="on")\n'
     )
-    process = subprocess.Popen(
-        ["rsyslogd", "-n", "-f", str(folder / "rsyslog.conf"), "-i", str(folder / "pid")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = Program(
+        ["rsyslogd", "-n", "-f", str(folder / "rsyslog.conf"), "-i", str(folder / "pid")], folder
+    )
     try:
         for _ in range(100):
+            process.must_run()
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
             time.sleep(0.1)

@@ -32,6 +32,7 @@ from correlator.tables.network_map import FileNetworkMap
 from correlator.views import views_for
 from correlator.windows import FlowWindows
 from perf.measure import best_seconds, cpu_of, report, row
+from perf.programs import Program
 from telemetry.batch import Batch
 from telemetry.identity import address_pair
 from tests.support.live_node import LiveNode, write_config
@@ -257,9 +258,9 @@ def _nfcapd(folder: Path, made: list[bytes], count: int) -> float:
         if b"-w" in subprocess.run(["nfcapd", "-h"], capture_output=True, check=False).stdout
         else ["-l", str(target)]
     )
-    peer = subprocess.Popen(["nfcapd", "-p", str(port), "-b", "127.0.0.1", "-B", "4000000", *flags],
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    peer = Program(["nfcapd", "-p", str(port), "-b", "127.0.0.1", "-B", "4000000", *flags], folder)
     time.sleep(1)
+    peer.must_run()
     flood(made, port, per_second=8000)
     time.sleep(1)
     used = cpu_of(peer.pid)
@@ -288,10 +289,9 @@ def _nfacctd(folder: Path, made: list[bytes], count: int) -> float:
         "plugin_pipe_size: 40960000\n",
         "utf-8",
     )
-    peer = subprocess.Popen(
-        ["nfacctd", "-f", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    peer = Program(["nfacctd", "-f", str(config)], folder)
     time.sleep(2)
+    peer.must_run()
     flood(made, port, per_second=8000)
     time.sleep(2)
     children = subprocess.run(

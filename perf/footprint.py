@@ -27,7 +27,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from perf.exporters import Exporters
 from perf.measure import report, row
+from perf.programs import Program
 from runtime.bus import RequestClient
+from runtime.kernel_library import find_library
+from runtime.kernels import KERNEL_MODULES
 from runtime.memory import children_of
 from telemetry.errors import TransientError
 from tocsin import verbs
@@ -122,7 +125,7 @@ class Instance:
         )  # fmt: skip
         self._config = config
         self.environment = environment_of(kernels, folder)
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, Program] = {}
         self.began = 0.0
 
     def start(self) -> "Instance":
@@ -131,10 +134,15 @@ class Instance:
         watch = [PYTHON, "-m", "tocsin", "watchdog", "--state", str(self.state)]
         self.began = time.perf_counter()
         for name, command in (("supervisor", run), ("watchdog", watch)):
-            self._processes[name] = subprocess.Popen(
-                command, env=self.environment, stdout=subprocess.DEVNULL, start_new_session=True
+            self._processes[name] = Program(
+                command, self.folder, name=name, environment=self.environment
             )
         return self
+
+    def must_run(self) -> None:
+        """End the measurement where one of them has ended."""
+        for process in self._processes.values():
+            process.must_run()
 
     def pids(self) -> dict[str, int]:
         """Return the processes by role."""
@@ -172,7 +180,11 @@ class Instance:
 
 
 def environment_of(kernels: str, folder: Path) -> dict[str, str]:
-    """Return the environment in which kernels come from numba's cache, or from the library."""
+    """Return the environment in which kernels come from numba's cache, or from the library, which must be there."""
+    if kernels == "library":
+        library, why = find_library(KERNEL_MODULES)
+        if library is None:
+            raise SystemExit(f"{why}\nmake library: makes it, in a minute or two")
     made = {**os.environ, "PYTHONPATH": str(ROOT), "TOCSIN_STATE_DIR": str(folder / "state")}
     if kernels == "library":
         made["TOCSIN_KERNELS"] = "library"
@@ -212,6 +224,7 @@ def resident(profile: str, kernels: str, series: int) -> list[dict[str, object]]
         until = time.monotonic() + WARM_MOST_SECONDS
         while time.monotonic() < until:
             feed(exporters, TICK_SECONDS, rate)
+            instance.must_run()
             status = instance.status()
             if status is not None and status.series >= series and status.ticks >= 3:
                 break
@@ -271,7 +284,8 @@ def starting(profile: str, kernels: str) -> tuple[float, float]:
         exporters = Exporters(1000, port=instance.flow_port)
         while not bound(instance.flow_port):
             time.sleep(0.002)
-            assert time.perf_counter() - instance.began < 120, "not bound: see what it said above"
+            instance.must_run()
+            assert time.perf_counter() - instance.began < 120, "no socket was bound"
         sockets = time.perf_counter() - instance.began
         while True:
             exporters.send(1, time.time_ns())
@@ -279,6 +293,7 @@ def starting(profile: str, kernels: str) -> tuple[float, float]:
             if status is not None and status.records:
                 break
             time.sleep(0.01)
+            instance.must_run()
             assert time.perf_counter() - instance.began < 180, "nothing was decoded"
         decoded = time.perf_counter() - instance.began
         exporters.close()

@@ -34,6 +34,7 @@ from correlator.tables.network_map import InterfaceEntry, NetworkFile, RouterEnt
 from perf.exporters import Exporters
 from perf.footprint import children_of, environment_of, memory_of
 from perf.measure import report, row
+from perf.programs import Program
 from runtime.bus import RequestClient
 from telemetry.errors import TransientError
 from tests.support.bmp_messages import initiation, monitoring, peer_up, update, usual
@@ -326,9 +327,9 @@ def measure(folder: Path, seconds: float) -> list[dict[str, object]]:
     config, state = folder / "tocsin.toml", folder / "state"
     config.write_text(CONFIG.format(folder=folder, tick=TICK_SECONDS, **ports))
     box = Box()
-    program = subprocess.Popen(
+    program = Program(
         [sys.executable, "-m", "tocsin", "run", "-c", str(config), "--state", str(state)],
-        env=environment_of("library", folder), start_new_session=True,
+        folder, name="tocsin run", environment=environment_of("library", folder),
     )  # fmt: skip
     box.take(program.pid)
     delays: list[float] = []
@@ -342,12 +343,14 @@ def measure(folder: Path, seconds: float) -> list[dict[str, object]]:
         _wait_for(state, program)
         watcher.start()
         load.start()
+        theirs.close()  # so that an end of the load is heard
         time.sleep(WARM_SECONDS)
         delays.clear()
         memory: list[float] = []
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             time.sleep(min(10.0, seconds / 10))
+            program.must_run()
             pids = [program.pid, *children_of(program.pid)]
             memory.append(sum(one.resident for pid in pids if (one := memory_of(pid))) / 1e6)
         ours.send("end")
@@ -366,10 +369,9 @@ def measure(folder: Path, seconds: float) -> list[dict[str, object]]:
     return rows_of(sent, status, found, memory, delays)
 
 
-def _wait_for(state: Path, program: "subprocess.Popen[bytes]") -> None:
+def _wait_for(state: Path, program: Program) -> None:
     for _ in range(600):
-        if program.poll() is not None:
-            raise SystemExit("tocsin run ended; see the lines above")
+        program.must_run()
         with contextlib.suppress(TransientError):
             if (state / "node.sock").exists():
                 ask(state)

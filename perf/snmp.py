@@ -21,6 +21,7 @@ from collectors.registry import make_decoder
 from collectors.snmp.devices import PollOptions
 from collectors.snmp.poll import SnmpPoller
 from perf.measure import best_seconds, cpu_of, row
+from perf.programs import Program
 from runtime.clock import SystemClock
 from runtime.component import Context
 from telemetry.snmp import usm
@@ -94,13 +95,14 @@ def _snmptrapd(datagrams: list[bytes]) -> float:
         folder = Path(name)
         (folder / "conf").write_text("disableAuthorization yes\n")
         output = folder / "log"
-        process = subprocess.Popen(
+        process = Program(
             ["snmptrapd", "-f", "-C", "-c", str(folder / "conf"), "-Lf", str(output), "-On", "-m", "",
              "-p", str(folder / "pid"), f"udp:127.0.0.1:{port}"],
-            env={**os.environ, "SNMP_PERSISTENT_DIR": name},
+            folder, environment={**os.environ, "SNMP_PERSISTENT_DIR": name},
         )  # fmt: skip
         try:
             time.sleep(1.0)
+            process.must_run()
             began = cpu_of(process.pid)
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 for n, data in enumerate(datagrams):
@@ -138,7 +140,10 @@ def polling() -> Rows:
     )  # fmt: skip
     assert server.stdout is not None
     try:
-        port = int(server.stdout.readline())
+        said = server.stdout.readline()
+        if not said:
+            raise SystemExit("the SNMP agent ended; see the lines above")
+        port = int(said)
         found = [row("snmp-poll: 100 routers at once", _ours(port), "values/s a core")]
         with contextlib.suppress(ImportError):
             found.append(row("peer pysnmp, one bulk walk", _pysnmp_walks(port), "values/s a core"))
