@@ -73,7 +73,9 @@ class Parting:
         if first.layer > LINK and all(self._may_go(one, now_ns) for one in other.members.values()):
             there = [one for one in other.members.values() if one.nodes == first.nodes]
             begins = max(self._companions.begins(one.kind, now_ns) for one in there)
-            if sum(self._weight(root, cut, one) for one in there) > ALL_CLEARLY * begins:
+            explained = max(self._explained(one, other) for one in there)
+            ours = sum(self._weight(root, cut, one) for one in there)
+            if ours > ALL_CLEARLY * max(begins, explained):
                 return list(other.members)
         kept = {other.deepest(), other.root} if first.layer <= LINK else set()
         kept |= {other.root, other.front} if other.told_ns else set()  # it is told as these
@@ -99,6 +101,17 @@ class Parting:
             if ours > max(CLEARLY * theirs, begins):
                 made += going
         return made if len(made) < len(other.members) else []
+
+    def _explained(self, member: Member, incident: Incident) -> float:
+        """Return how well what came before an alarm explains it in its own incident."""
+        return max(
+            (
+                self._weight(one, frozenset(), member)
+                for one in incident.members.values()
+                if one is not member and one.raised_ns <= member.raised_ns
+            ),
+            default=0.0,
+        )
 
     def _may_go(self, member: Member, now_ns: int) -> bool:
         late = now_ns - member.raised_ns > LATE_NS
