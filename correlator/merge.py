@@ -17,6 +17,7 @@ from correlator.measures import measures_of, pick
 from correlator.named_alarms import name_alarms
 from correlator.partial import cells_of, in_order
 from correlator.series_index import SeriesIndex
+from correlator.tables.network_map import REFUSED_TABLES
 from correlator.windows_kernels import FLOWS, KEY_WORDS, MOVED, OCTETS, UNSURE
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
@@ -104,6 +105,12 @@ class FrameMerger:
             "keys that got no row in a tick and count in __other__",
             label="view",
             values=tuple(self._views),
+        )
+        self._refused = context.metrics.counter(
+            "network_map_refused_total",
+            "what routers state of themselves that found its table full, by table",
+            label="table",
+            values=REFUSED_TABLES,
         )
         self._series = context.metrics.gauge(
             "series_keys",
@@ -200,6 +207,7 @@ class FrameMerger:
             learn = getattr(self._network, "learn", None)
             if learn is not None:
                 learn(batch)
+                self._refused.array[:] = self._network.refused()  # type: ignore[attr-defined]
         return []
 
     def named(self, batch: Batch) -> Batch:

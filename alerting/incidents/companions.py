@@ -13,6 +13,7 @@ occurrences, JASA 97; Cappe, Moulines (2009), On-line EM, JRSS B 71.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from alerting.records.layers import LAYERS
@@ -39,6 +40,10 @@ KINDS_USUAL = 5
 SOON = 8  # steps of delay up to the window, each twice as long as the one before it
 LASTING = 8  # and so many more on the node itself, where trouble may last
 DELAYS_TRUST = 20.0
+# Of how soon one kind is felt next door to another: how many raises make it count as much as what is learned of
+# all pairs, and the least part of one that is noted.
+OWN_TRUST, OWN_LEAST = 10.0, 0.1
+OWN_PAIRS_MAX = 10_000
 SOON_SECONDS, LATE_SECONDS, LATE_SHARE = 20.0, 100.0, 0.2
 LASTING_SHARE = 0.05
 
@@ -70,6 +75,8 @@ class Companions:
         prior = [share * DELAYS_TRUST for share in _delays_before(seconds)]
         self._delays = [list(prior) for _ in FARTHER]
         self._delays_all = [sum(prior)] * len(FARTHER)
+        self._own_delays: dict[int, list[float]] = {}  # pair next door: of it alone, the sum last
+        self._ahead = [1.0 - felt for felt in accumulate(_delays_before(seconds)[:SOON])]
         self._widths = [seconds / (1 << SOON) * (1 << max(i, 1)) for i in range(SOON + LASTING)]
         self._said: dict[tuple[int, int], int] = {}
         self._recent: dict[str, list[tuple[int, int, int, int]]] = {}  # at, kind, alarm, degree
@@ -106,6 +113,7 @@ class Companions:
         if recent is None:
             return
         window_ns, set_off, said, widths = self._window_ns, self._set_off, self._said, self._widths
+        own_delays, ahead = self._own_delays, self._ahead
         earliest_ns = now_ns - window_ns * (1 << LASTING if relation == HERE else 1)
         delays, chances = self._delays[relation], self._chances[relation]
         every = self._delays_all[relation]
@@ -119,8 +127,14 @@ class Companions:
                 share = TRUST * self._believed(before, number, relation, degree)
                 set_off[pair] = share
             delay = ((now_ns - at_ns) * (1 << SOON - 1) // window_ns).bit_length()
-            weight = share * delays[delay]
-            weight /= (chances[before] + TRUST) * every * widths[delay]
+            soon = delays[delay] / every
+            if pair in own_delays:
+                own = own_delays[pair]
+                soon = (soon * OWN_TRUST + own[delay]) / (OWN_TRUST + own[-1])
+            chance = chances[before] + TRUST
+            if relation == NEXT:  # neighbours that it may still reach say nothing against it
+                chance = max(chance - degree * ahead[delay], share)
+            weight = share * soon / (chance * widths[delay])
             if said:
                 opinion = said.get((min(before, number), max(before, number)), 0)
                 if opinion < 0:
@@ -182,6 +196,8 @@ class Companions:
             self._set_off[pair] += part
             self._delays[relation][delay] += part
             self._delays_all[relation] += part
+            if part >= OWN_LEAST and relation == NEXT:
+                self._note_delay(pair, delay, part)
         self._began[number] += own / total
         self._began_all += own / total
         for relation, places in ((HERE, 1), (NEXT, degree), (NAMED, 1)):
@@ -199,6 +215,15 @@ class Companions:
             if len(self._recent) > BUSY_NODES_MAX:
                 del self._recent[next(iter(self._recent))]
 
+    def _note_delay(self, pair: int, delay: int, part: float) -> None:
+        own = self._own_delays.get(pair)
+        if own is None:
+            if len(self._own_delays) >= OWN_PAIRS_MAX:
+                return
+            own = self._own_delays[pair] = [0.0] * (SOON + LASTING + 1)
+        own[delay] += part
+        own[-1] += part
+
     def busy_of(self, nodes: Mapping[str, Any]) -> list[str]:
         """Return those of some nodes on which something was raised not long ago."""
         if len(nodes) <= len(self._recent):
@@ -209,6 +234,11 @@ class Companions:
         self._raises = 0
         self._first_ns += (now_ns - self._first_ns) // 2
         self._set_off = {p: n / 2 for p, n in self._set_off.items() if n / 2 >= PAIR_LEAST}
+        self._own_delays = {
+            pair: [n / 2 for n in own]
+            for pair, own in self._own_delays.items()
+            if pair in self._set_off
+        }
         self._chances = [[n / 2 for n in counts] for counts in self._chances]
         self._began = [n / 2 for n in self._began]
         self._began_all /= 2
@@ -248,6 +278,7 @@ class Companions:
             "kinds": list(self._numbers),
             "layers": self._layers,
             "set_off": list(self._set_off.items()),
+            "own_delays": list(self._own_delays.items()),
             "chances": self._chances,
             "began": self._began,
             "began_all": self._began_all,
@@ -267,6 +298,7 @@ class Companions:
         self._numbers = {kind: number for number, kind in enumerate(kept["kinds"])}
         self._layers, self._began = list(kept["layers"]), list(kept["began"])
         self._set_off = dict(kept["set_off"])
+        self._own_delays = {pair: list(own) for pair, own in kept.get("own_delays", ())}
         self._chances = [list(counts) for counts in kept["chances"]]
         self._began_all, self._raises = kept["began_all"], kept["raises"]
         self._first_ns = kept["first_ns"]

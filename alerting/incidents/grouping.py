@@ -136,7 +136,7 @@ class Grouping:
         ):
             for of in sorted(found, key=lambda one: -found[one]):
                 if sure[of] <= least:
-                    break
+                    continue
                 incident = self._incidents[of]
                 if not self._refuses(incident, alarm, place, now_ns, rooted=of in rooted):
                     return incident

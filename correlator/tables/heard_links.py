@@ -69,13 +69,17 @@ class HeardLinks:
         self._sessions: dict[Teller, Session] = {}  # by address and key
         self._link_state = LinkState()
         self.version = 0  # of what can be read here
-        self.dropped = 0  # ports beyond PORTS_MAX
+        self._refused: Counter[str] = Counter()  # by table: what is beyond PORTS_MAX
 
     def name(self, address: str, text: str) -> None:
         """Take what a device is called: JSON with `entity` and `system`, its own name of itself."""
         said = _object(text)
         entity, system = str(said.get("entity", "")), str(said.get("system", ""))
-        if not entity or len(self._names) >= PORTS_MAX:
+        if not entity:
+            return
+        new = address not in self._names or system not in self._systems
+        if new and max(len(self._names), len(self._systems)) >= PORTS_MAX:
+            self._refused["devices"] += 1
             return
         if (self._names.get(address), self._systems.get(system)) != (entity, address):
             self._names[address], self._systems[system] = entity, address
@@ -90,7 +94,7 @@ class HeardLinks:
         said = _object(text)
         known = self._ports.get((address, port))
         if known is None and len(self._ports) >= PORTS_MAX:
-            self.dropped += 1
+            self._refused["lldp_ports"] += 1
             return
         names = (str(said.get(name, "")) for name in ("remote_port", "remote_port_description"))
         far = tuple(name for name in names if name)
@@ -110,7 +114,7 @@ class HeardLinks:
         if known is None and said.get("state") == "down":
             return
         if known is None and len(self._sessions) >= PORTS_MAX:
-            self.dropped += 1
+            self._refused["bgp_sessions"] += 1
             return
         new = said.get("state") == "up" or known is None
         up_ns = at_ns if new or known is None else known.up_ns
@@ -125,6 +129,10 @@ class HeardLinks:
         if self._link_state.take(address, key, session, _object(text), at_ns):
             self.version += 1
         self._oldest_ns = min(self._oldest_ns, at_ns)
+
+    def refused(self) -> dict[str, int]:
+        """Return how much found its table full, by table."""
+        return {**self._refused, "link_state": self._link_state.refused}
 
     def expire(self, now_ns: int) -> None:
         """Drop what was not told for too long."""

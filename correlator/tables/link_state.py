@@ -51,7 +51,7 @@ class LinkState:
 
     def __init__(self) -> None:
         self._statements: dict[tuple[str, int], _Statement] = {}  # by address and key
-        self.dropped = 0  # statements beyond STATEMENTS_MAX
+        self.refused = 0  # statements beyond STATEMENTS_MAX
 
     def take(
         self, address: str, key: int, session: int, said: Mapping[str, Any], at_ns: int
@@ -67,7 +67,7 @@ class LinkState:
         if new is None:
             return False
         if known is None and len(self._statements) >= STATEMENTS_MAX:
-            self.dropped += 1
+            self.refused += 1
             return False
         self._statements[address, key] = new
         return known is None or replace(known, heard_ns=at_ns, withdrawn=False) != new

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from correlator.tables.routing import RoutingTable
 
 NAMES_MAX = 100_000
+REFUSED_TABLES = ("interfaces", "names", "devices", "lldp_ports", "bgp_sessions", "link_state")
 SPANS_MAX = 64  # of a customer's addresses at its port: who has more passes on those of others
 _HOST = re.compile(r"(?=[^.]*[A-Za-z])[\w-]+(\.[\w-]+)*")  # a host's name, not an address or a port
 HEARD_EVERY_NS = 60_000_000_000  # so often do links that were heard change the topology
@@ -134,6 +136,7 @@ class FileNetworkMap:
             for router, _ in link.ends:
                 self._links_of.setdefault(router, []).append(link)
         self._heard = HeardLinks(round(heard_hours * 3600e9))
+        self._refused: Counter[str] = Counter()
         self._heard_edges: dict[str, Edge] = {}
         self._heard_of: dict[str, list[Link]] = {}
         self._heard_version, self._heard_ns = 0, 0  # of what is in these two
@@ -386,10 +389,20 @@ class FileNetworkMap:
                 self._learn_interface((router, number), name)
             elif (router, table, number) in self._names or len(self._names) < NAMES_MAX:
                 self._names[router, table, number] = name
+            else:
+                self._refused["names"] += 1
+
+    def refused(self) -> list[int]:
+        """Return how much of what routers state found its table full, in the order of REFUSED_TABLES."""
+        counted = {**self._refused, **self._heard.refused()}
+        return [counted.get(table, 0) for table in REFUSED_TABLES]
 
     def _learn_interface(self, key: tuple[str, int], name: str) -> None:
         known = self._interfaces.get(key)
-        if (known is not None and known.name) or len(self._interfaces) >= NAMES_MAX:
+        if known is not None and known.name:
+            return
+        if known is None and len(self._interfaces) >= NAMES_MAX:
+            self._refused["interfaces"] += 1
             return
         link, speed, customer = (
             (known.link, known.speed_bits_per_second, known.customer) if known else ("", 0, "")

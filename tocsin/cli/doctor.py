@@ -199,7 +199,7 @@ def _senders(folder: Path, only: str = "", *, named: bool) -> Iterator[tuple[boo
     from runtime.bus import RequestClient
     from telemetry.errors import TransientError
     from tocsin import verbs
-    from tocsin.cli.doctor_senders import findings, told_by
+    from tocsin.cli.doctor_senders import findings, full_tables, told_by
     from tocsin.senders import SenderStatus
 
     if not (folder / "node.sock").exists():
@@ -220,6 +220,8 @@ def _senders(folder: Path, only: str = "", *, named: bool) -> Iterator[tuple[boo
         client.close()
     told = told_by(text, named=named)
     yield from findings(senders, now_ns=now_ns, told=told, only=only)
+    if not only:
+        yield from full_tables(text)
 
 
 def _node(folder: Path) -> Iterator[tuple[bool, str]]:

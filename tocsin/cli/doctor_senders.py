@@ -66,6 +66,42 @@ _COUNTED = re.compile(
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
+def full_tables(metrics: str) -> Iterator[Finding]:
+    """Say what a metrics page counts of what found its table full."""
+    for line in metrics.splitlines():
+        found = _REFUSED.match(line)
+        if found is not None and (count := int(float(found[3]))):
+            what, left_out, do = _FULL[found[1], found[2]]
+            yield False, f"{what}: {count} times there was no room, so {left_out}: {do}"
+
+
+_GRAPH = "links are missing in the graph"
+_MAP = "name these links in the file of network.map, or let fewer devices be polled here"
+_FULL = {
+    ("network_map_refused", "interfaces"): (
+        "names of interfaces", "some interfaces are numbers", "let fewer exporters send here",
+    ),
+    ("network_map_refused", "names"): (
+        "names of VRFs and applications", "some are numbers", "let fewer exporters send here",
+    ),
+    ("network_map_refused", "devices"): (
+        "names of polled devices", "some are addresses", "let fewer devices be polled here",
+    ),
+    ("network_map_refused", "lldp_ports"): ("ports with LLDP neighbours", _GRAPH, _MAP),
+    ("network_map_refused", "bgp_sessions"): ("BGP sessions told by BMP", _GRAPH, _MAP),
+    ("network_map_refused", "link_state"): ("nodes and links told by BGP-LS", _GRAPH, _MAP),
+    ("collector_bmp_refused", "connection_bytes"): (
+        "BMP connections", "what routers sent was not read", "raise connections_max",
+    ),
+    ("collector_bmp_refused", "peer_messages"): (
+        "BMP peers", "their messages were not read", "raise peers_max",
+    ),
+}  # fmt: skip
+_REFUSED = re.compile(
+    r"tocsin_(network_map_refused|collector_bmp_refused)_total\{.*(?:table|what)=\"(\w+)\".*\} ([\d.e+]+)$"
+)
+
+
 def findings(
     senders: Iterable[SenderStatus],
     *,

@@ -9,11 +9,14 @@ import msgspec
 import pytest
 
 from collectors.snmp.poll import PollOptions, SnmpPoller
+from correlator.merge import FrameMerger
+from correlator.tables import heard_links, link_state, network_map
 from correlator.tables.heard_links import HeardLinks
 from correlator.tables.network_map import FileNetworkMap, LinkEntry, NetworkFile, RouterEntry
 from runtime.checkpoint import Snapshot
 from runtime.clock import ManualClock
-from telemetry.batch import Batch
+from telemetry.batch import Batch, batch_from_rows
+from telemetry.schemas import OPTION
 from telemetry.snmp import ber
 from tests.support.bmp_messages import (
     chunks,
@@ -246,6 +249,43 @@ def test_a_session_is_a_link_as_long_as_its_routers_tell_of_it_and_a_day_longer(
         learn(network, decoder.advance(ended_ns + 30 * HOUR))
     assert joined(network, ended_ns + 23 * HOUR) == [name]
     assert joined(network, ended_ns + 25 * HOUR) == []
+
+
+def test_what_finds_its_table_full_is_counted_by_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heard_links, "PORTS_MAX", 2)
+    monkeypatch.setattr(network_map, "NAMES_MAX", 1)
+    monkeypatch.setattr(link_state, "STATEMENTS_MAX", 1)
+    context = make_context("correlator")
+    merger = FrameMerger([], context, network=FileNetworkMap())
+    node = {"object": "node", "node": {"igp_router_id": "10.0.0.1"}}
+    stated: list[tuple[str, int, dict[str, Any]]] = [
+        ("lldp", 3, {"local_port": "et", "remote": "b", "remote_port": "ge"}),
+        ("device", 4, {"entity": "a", "system": "a.example.net"}),
+        ("bgp-session", 5, {"local": PAIR[0], "peer": PAIR[1]}),
+        ("link-state", 6, node),
+        ("interface", 2, {}),
+        ("vrf", 2, {}),
+    ]
+    for table, count, said in stated:
+        rows = [
+            {
+                "exporter_address_low": 0xFFFF_0A00_0000 + number, "table": table, "key": number,
+                "name": json.dumps(said) if said else f"{table}{number}",
+            }
+            for number in range(count)
+        ]  # fmt: skip
+        for batch in (batch_from_rows(OPTION, rows),) * 2:
+            merger.process(batch)
+    counted = {
+        table: context.metrics.value(
+            "network_map_refused_total", component="correlator", table=table
+        )
+        for table in network_map.REFUSED_TABLES
+    }
+    assert counted == {
+        "lldp_ports": 2, "devices": 4, "bgp_sessions": 6, "link_state": 10, "interfaces": 2,
+        "names": 2,
+    }  # fmt: skip
 
 
 def test_how_long_links_are_believed_is_a_setting_and_counts_from_ticks_over_a_restart(

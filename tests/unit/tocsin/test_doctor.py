@@ -24,6 +24,7 @@ from telemetry.schemas import LEDGER, OPTION
 from tests.support.live_node import CLOCK
 from tocsin import verbs
 from tocsin.cli.doctor import CLOCK_UNSYNCHRONISED, clock, doctor, receive_buffers
+from tocsin.cli.doctor_senders import full_tables
 from tocsin.demo.settings import free_port
 from tocsin.senders import SENDERS_MAX, SenderBook
 
@@ -289,6 +290,19 @@ def node(asked: Asked, book: SenderBook) -> Iterator[Callable[[verbs.Status], No
     yield lambda status: said.__setitem__(0, status)
     ended.set()
     thread.join()
+
+
+def test_a_table_that_is_full_is_found_with_what_is_missing_for_it() -> None:
+    page = """
+tocsin_network_map_refused_total{component="correlator",table="lldp_ports"} 0.0
+tocsin_network_map_refused_total{component="correlator",table="link_state"} 12.0
+tocsin_collector_bmp_refused_total{component="collectors.bmp",what="peer_messages"} 3.0
+"""
+    (well, links), (_, peers) = full_tables(page)
+    assert not well
+    assert "BGP-LS: 12 times" in links
+    assert "missing in the graph" in links
+    assert "raise peers_max" in peers
 
 
 def test_a_node_that_is_well(asked: Asked, node: Callable[[verbs.Status], None]) -> None:
