@@ -73,7 +73,7 @@ class Parting:
         if first.layer > LINK and all(self._may_go(one, now_ns) for one in other.members.values()):
             there = [one for one in other.members.values() if one.nodes == first.nodes]
             begins = max(self._companions.begins(one.kind, now_ns) for one in there)
-            explained = max(self._explained(one, other) for one in there)
+            explained = max(self._explained(one, there, other) for one in there)
             ours = sum(self._weight(root, cut, one) for one in there)
             if ours > ALL_CLEARLY * max(begins, explained):
                 return list(other.members)
@@ -102,13 +102,13 @@ class Parting:
                 made += going
         return made if len(made) < len(other.members) else []
 
-    def _explained(self, member: Member, incident: Incident) -> float:
-        """Return how well what came before an alarm explains it in its own incident."""
+    def _explained(self, member: Member, beside: list[Member], incident: Incident) -> float:
+        """Return how well what came before an alarm, and not beside it, explains it in its own incident."""
         return max(
             (
                 self._weight(one, frozenset(), member)
                 for one in incident.members.values()
-                if one is not member and one.raised_ns <= member.raised_ns
+                if one not in beside and one.raised_ns < member.raised_ns
             ),
             default=0.0,
         )
