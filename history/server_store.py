@@ -45,6 +45,7 @@ from history.server_form import (
     replicated_ddl,
 )
 from history.store import parameter, said_by
+from runtime.trust import client_context
 from telemetry.errors import ConfigError, TransientError
 from telemetry.identity import stable_id
 
@@ -401,7 +402,7 @@ class ServerConnection:
             settings.http_port or (8443 if settings.tls else 8123),
         )
         if settings.tls:
-            trust = ssl.create_default_context(cafile=settings.ca_file or None)
+            trust = client_context(ca_file=settings.ca_file)
             made: http.client.HTTPConnection = http.client.HTTPSConnection(
                 host, port, timeout=settings.answer_seconds, context=trust
             )

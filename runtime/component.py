@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from logging import Logger
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from runtime.clock import Clock
 from runtime.metrics import Metrics
@@ -19,15 +18,18 @@ if TYPE_CHECKING:  # supervisor and gate carry no numpy
     from telemetry.schema import Schema
 
 
-@dataclass(frozen=True)
-class Context:
-    """The services each component is given. Nothing is reached through a global."""
-
+class _Services(
+    NamedTuple
+):  # no dataclass: a supervisor and a watchdog do without `inspect`, 1 MB each
     name: str  # "collectors.edge-netflow": prefix of its logs, label of its metrics
     clock: Clock
     metrics: Metrics  # scoped to `name`
     log: Logger
     seed: tuple[int, ...]  # of `random`, from (run seed, name): same seed, same run
+
+
+class Context(_Services):
+    """The services each component is given. Nothing is reached through a global."""
 
     @cached_property
     def random(self) -> np.random.Generator:

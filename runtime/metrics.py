@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from telemetry.errors import BugError
 
@@ -35,8 +34,7 @@ class _Cells:
         return np.frombuffer(self.plain, self.plain.typecode)
 
 
-@dataclass(slots=True)
-class Counter:
+class Counter(NamedTuple):
     """One family: `array[i]` counts for label value `values[i]`. uint64, only ever grows."""
 
     name: str  # without the tocsin_ prefix, ending in _total
@@ -66,8 +64,7 @@ class Counter:
         self.cells.plain[self.values.index(value)] += int(amount)
 
 
-@dataclass(slots=True)
-class Gauge:
+class Gauge(NamedTuple):
     """One number that goes up and down, per label value of a closed set."""
 
     name: str
@@ -92,8 +89,7 @@ class Gauge:
         self.cells.plain[self.values.index(value)] = number
 
 
-@dataclass(slots=True)
-class KeyedCounter:
+class KeyedCounter(NamedTuple):
     """A family whose label values are found at run time, at most `limit`, the rest in one."""
 
     name: str
@@ -101,7 +97,7 @@ class KeyedCounter:
     label: str
     limit: int
     component: str
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int]
 
     def add(self, value: str, amount: int = 1) -> None:
         """Add `amount` under `value`, or under `__other__` when the limit is reached."""
@@ -145,7 +141,7 @@ class Metrics:
         """Make (or return) a counter whose label values are bounded by `limit`."""
         if not name.endswith("_total"):
             raise BugError(f"counter {name!r} must end in _total")
-        return self._keep(KeyedCounter(name, help, label, limit, self._component))
+        return self._keep(KeyedCounter(name, help, label, limit, self._component, {}))
 
     def _keep(self, made: F) -> F:
         kept = self._families.setdefault((made.name, made.component), made)

@@ -9,8 +9,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 
 from runtime.clock import told
 from runtime.component import Context
@@ -23,22 +22,35 @@ EXIT_CONFIG = 2
 STOP_SECONDS = 4.0
 
 
-@dataclass(slots=True)
 class Role:
-    """One child process: how to start it, and how it has fared."""
+    """One child process: how to start it, and how it has fared.
 
-    name: str
-    command: Sequence[str]
-    essential: bool = False  # a configuration error here ends the whole program
-    process: "subprocess.Popen[bytes] | None" = None
-    started_ns: int = 0
-    restart_at_ns: int = 0
-    back_off_seconds: float = BACK_OFF_FIRST_SECONDS
-    restarts: int = 0
-    gone: bool = False
-    environment: dict[str, str] = field(default_factory=dict)
-    pass_fds: tuple[int, ...] = ()  # descriptors of ours that it inherits
-    ends: bool = False  # exit code 0 says that its work is done: `gone`, until it is started again
+    `essential`: a configuration error here ends the whole program. `ends`: exit code 0 says that its work
+    is done; it is `gone`, until it is started again. `pass_fds` are descriptors of ours that it inherits.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        essential: bool = False,
+        *,
+        environment: Mapping[str, str] | None = None,
+        pass_fds: tuple[int, ...] = (),
+        ends: bool = False,
+    ) -> None:
+        self.name = name
+        self.command = command
+        self.essential = essential
+        self.environment = dict(environment or {})
+        self.pass_fds = pass_fds
+        self.ends = ends
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_ns = 0
+        self.restart_at_ns = 0
+        self.back_off_seconds = BACK_OFF_FIRST_SECONDS
+        self.restarts = 0
+        self.gone = False
 
 
 class Supervisor:

@@ -40,7 +40,8 @@ def take_families(metrics: Metrics, families: Iterable[Family], part: str) -> No
         scoped = metrics.scoped(f"{part}.{one.component}")
         if one.kind == KeyedCounter.__name__:
             kept = scoped.keyed(one.name, one.help, label=one.label)
-            kept.counts = {v: int(n) for v, n in zip(one.values, one.numbers, strict=True)}
+            kept.counts.clear()
+            kept.counts.update(zip(one.values, map(int, one.numbers), strict=True))
             continue
         made: Counter | Gauge
         if one.kind == Counter.__name__:

@@ -6,8 +6,7 @@ machine slept: what alarms say of times before and after does not fit together.
 """
 
 import json
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 TICKS_BLIND = 3
 SILENT_SHARE_MAX = 0.2
@@ -19,19 +18,18 @@ OWN_GAP_SECONDS = 5.0  # longer pauses of our own are not the node's silence
 CLOCK_STEP_SECONDS = 1.0  # slewing moves a clock by half a millisecond a second at most
 
 
-@dataclass(slots=True)
 class Subject:
     """One thing that Tocsin can be blind for."""
 
-    name: str  # `node`, `ticks`, `stream netflow`, `exporters`
-    seen_ns: int  # monotonic: when it last gave a sign of life
-    blind_since_ns: int = 0  # monotonic; 0 = it sees
-    said_ns: int = 0
-    detail: str = ""
+    def __init__(self, name: str, seen_ns: int) -> None:
+        self.name = name  # `node`, `ticks`, `stream netflow`, `exporters`
+        self.seen_ns = seen_ns  # monotonic: when it last gave a sign of life
+        self.blind_since_ns = 0  # monotonic; 0 = it sees
+        self.said_ns = 0
+        self.detail = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """What the watchdog has to say: blind, still blind, or seeing again."""
 
     subject: str
@@ -88,22 +86,26 @@ class Notice:
         }
 
 
-@dataclass(slots=True)
 class Watch:
     """Turns heartbeats and the passing of time into notices. Knows no socket."""
 
-    started_ns: int
-    repeat_seconds: float = 3600.0
-    tick_seconds: float = TICK_SECONDS_FIRST
-    refused: int = 0  # heartbeats that were none
-    subjects: dict[str, Subject] = field(default_factory=dict)
-    _last: dict[str, int] = field(default_factory=dict)
-    _ledgers: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # three ticks ago
-    _looked_ns: int = 0
-    _clock_ahead_ns: int | None = None  # of the steady clock
-
-    def __post_init__(self) -> None:
-        self._subject("node", self.started_ns)
+    def __init__(
+        self,
+        started_ns: int,
+        *,
+        repeat_seconds: float = 3600.0,
+        tick_seconds: float = TICK_SECONDS_FIRST,
+    ) -> None:
+        self.started_ns = started_ns
+        self.repeat_seconds = repeat_seconds
+        self.tick_seconds = tick_seconds
+        self.refused = 0  # heartbeats that were none
+        self.subjects: dict[str, Subject] = {}
+        self._last: dict[str, int] = {}
+        self._ledgers: dict[str, tuple[int, int, int]] = {}  # three ticks ago
+        self._looked_ns = 0
+        self._clock_ahead_ns: int | None = None  # of the steady clock
+        self._subject("node", started_ns)
 
     def _subject(self, name: str, now_ns: int) -> Subject:
         return self.subjects.setdefault(name, Subject(name, now_ns))

@@ -42,7 +42,9 @@ class Watchdog:
     ) -> None:
         self._path = state / SOCKET_NAME
         self._clock = clock or SystemClock()
-        self._watch = Watch(self._clock.monotonic_ns(), repeat_seconds, tick_seconds)
+        self._watch = Watch(
+            self._clock.monotonic_ns(), repeat_seconds=repeat_seconds, tick_seconds=tick_seconds
+        )
         self._posts = Posts(webhook, self._clock) if webhook else None
         self._syslog = syslog
         self._socket: socket.socket | None = None

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from collectors.foreign_text import datetime_ns
 from runtime.clock import Clock
 from runtime.settings import PositiveFloat, PositiveInt, Settings
+from runtime.trust import client_context
 from telemetry.errors import ConfigError, TransientError
 
 BLOCK_BYTES = 65_536
@@ -105,13 +106,14 @@ class HttpPeer:
     def _trust(self) -> ssl.SSLContext:
         settings = self._settings
         try:
-            trust = ssl.create_default_context(cafile=settings.ca_file or None)
-            if settings.certificate_file:
-                trust.load_cert_chain(settings.certificate_file, settings.key_file or None)
+            return client_context(
+                ca_file=settings.ca_file,
+                certificate_file=settings.certificate_file,
+                key_file=settings.key_file,
+            )
         except (OSError, ssl.SSLError) as error:
             files = ", ".join(f for f in (settings.ca_file, settings.certificate_file) if f)
             raise ConfigError(f"{files}: cannot be used as certificates: {error}") from error
-        return trust
 
     def _credentials(self) -> dict[str, str]:
         settings = self._settings
