@@ -1,34 +1,35 @@
 """The merger: partial frames of all shards become frames with dense rows, ids and zeros for silence.
 
-It also resolves series ids (ports.SeriesDirectory) and keeps the priority samples of the last
-ticks (ports.Evidence).
+It also resolves series ids (ports.SeriesDirectory). What exporters lost is in `correlator.unseen`, the
+records behind a series (ports.Evidence) in `correlator.talkers`.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from correlator.entity_names import describe
 from correlator.groups import EVERYTHING, SALT, Groups, above_bound, layout_of
-from correlator.keys import NAMED, is_address, key_of, key_text, words_of
+from correlator.kept_batches import read_batches, write_batches
+from correlator.keys import key_text, words_of
 from correlator.measures import measures_of, pick
 from correlator.named_alarms import name_alarms
-from correlator.partial import cells_of, in_order
+from correlator.partial import cells_of
 from correlator.series_index import SeriesIndex
 from correlator.tables.network_map import REFUSED_TABLES
+from correlator.talkers import TalkerSamples
+from correlator.unseen import Ledgers, Unseen, shares
 from correlator.windows_kernels import FLOWS, KEY_WORDS, MOVED, OCTETS, UNSURE
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.ports import NetworkMap, SeriesKey, Talker
-from telemetry import wire
 from telemetry.batch import Batch, batch_from_rows
-from telemetry.identity import address_text, stable_id
+from telemetry.identity import stable_id
 from telemetry.schemas import (
     ALARM,
     EVIDENCE,
-    FLOW_PROTOCOLS,
     FRAME,
     LEDGER,
     OPTION,
@@ -42,24 +43,10 @@ NEW_SERIES_PER_TICK_MAX = 4096
 NEW_SPARSE_PER_SECOND_MAX = 2.0  # hosts come and go by thousands, and each costs Python
 EVICT_IDLE_TICKS = 10  # when full, a row must have been silent for so long before it is given away
 TRAINED_TICKS = 30  # and have spoken in fewer ticks than this: what was learned is not displaced
-EVIDENCE_TICKS = 4
 NO_ROW = 0xFFFF_FFFF
 NEVER_NS = 1 << 62
 OTHER = "__other__"
 U64 = np.uint64
-
-
-# What an exporter sent and no view has seen, whoever lost it.
-_LOSSES = ("lost_wire", "lost_kernel", "undecodable")
-
-
-class Unseen(NamedTuple):
-    """What an exporter sent in a tick, in its own units, and how much of it no view has seen."""
-
-    lost: int
-    shed: int  # and drawn records stand for it: collectors.flow.shedding
-    sent: int
-    datagrams: int
 
 
 class FrameMerger:
@@ -93,10 +80,8 @@ class FrameMerger:
         self._index = {view.name: SeriesIndex(series_max=view.series_max) for view in views}
         self._where: dict[int, tuple[str, int]] = {}
         self._partials: dict[tuple[int, str, int], list[Batch]] = {}
-        self._samples: dict[tuple[str, int], list[Batch]] = {}
-        self._evidence: OrderedDict[int, list[Batch]] = OrderedDict()
-        self._ledger: list[Batch] = []
-        self._told: dict[str, int] = dict.fromkeys(self._views, 0)  # ledgers up to here were used
+        self._samples = TalkerSamples(self._views)
+        self._ledgers = Ledgers(self._views)
         self._closed: dict[str, dict[int, int]] = {name: {} for name in self._views}
         self._incomplete_until_ns = 0
         self._other = {name: stable_id(f"{name}|{OTHER}") for name in self._views}
@@ -130,21 +115,11 @@ class FrameMerger:
         index = self._index.get(view)
         if index is None or int(index.series_id[row]) != series_id:
             return None
-        return self._describe(view, index.keys[row].tolist(), series_id)
+        return describe(self._network, self._views[view], index.keys[row].tolist(), series_id)
 
     def talkers(self, series_id: int, tick_start_ns: int, limit: int = 10) -> tuple[Talker, ...]:
         """Return the largest sampled records behind a series in a tick (ports.Evidence)."""
-        found: list[Talker] = []
-        for batch in self._evidence.get(tick_start_ns, ()):
-            rows = np.flatnonzero(batch["series_id"] == U64(series_id))
-            if not rows.size:
-                continue
-            order = np.lexsort((rows, -batch["octets"][rows].astype(np.float64)))
-            # Each record of the sample stands for max(weight, threshold) (Duffield et al. 2007).
-            by_octets = self._views[batch.text("view", 0)].talkers_by == "octets"
-            least = int(batch["priority"].min()) if by_octets and self._is_full(batch) else 0
-            found += [_talker(batch, int(row), least) for row in rows[order][:limit]]
-        return tuple(found[:limit])
+        return self._samples.talkers(series_id, tick_start_ns, limit)
 
     def backbone(self) -> list[tuple[int, int]]:
         """Return (exporter low half, ifIndex) of the interfaces between routers."""
@@ -153,9 +128,6 @@ class FrameMerger:
 
     def _idle(self, view: View) -> int:
         return round(view.idle_seconds * 1e9) or self._idle_ns
-
-    def _is_full(self, batch: Batch) -> bool:
-        return batch.rows >= self._views[batch.text("view", 0)].talkers
 
     @property
     def series(self) -> int:
@@ -174,7 +146,7 @@ class FrameMerger:
     def start_over(self) -> None:
         """Forget what shards said to an earlier process of this node: it is lost with their windows."""
         self._partials.clear()
-        self._samples.clear()
+        self._samples.start_over()
         for closed in self._closed.values():
             closed.clear()
 
@@ -199,10 +171,9 @@ class FrameMerger:
             shard, closed = int(batch["shard"][0]), self._closed[view]
             closed[shard] = max(closed.get(shard, 0), end_ns)
         elif name == EVIDENCE.name and batch.rows:
-            key = (batch.text("view", 0), int(batch["tick_start_ns"][0]))
-            self._samples.setdefault(key, []).append(batch)
+            self._samples.take(batch)
         elif name == LEDGER.name:
-            self._ledger.append(batch)
+            self._ledgers.take(batch)
         elif name in (OPTION.name, ROUTE.name):
             learn = getattr(self._network, "learn", None)
             if learn is not None:
@@ -237,39 +208,12 @@ class FrameMerger:
         made: list[Batch] = []
         for end_ns, view, tick_ns in ready:
             partials = self._partials.pop((end_ns, view, tick_ns))
-            lost = self._lost(self._views[view], end_ns)
+            lost = self._ledgers.of_tick(self._views[view], end_ns)
             closed_ns = end_ns + round(self._views[view].lateness_seconds * 1e9)
             made += self._frame(self._views[view], tick_ns, end_ns, partials, lost, closed_ns)
         if ready:
-            oldest = min(self._told.values())
-            self._ledger = [one for one in self._ledger if int(one["arrival_ns"].max()) > oldest]
+            self._ledgers.trim()
         return made
-
-    def _lost(self, view: View, end_ns: int) -> dict[tuple[int, int], Unseen]:
-        """Return what of each exporter was not seen since this view's last tick.
-
-        Which tick a report belongs to is decided by the frontier at which it was made, so that
-        neither the order of shards nor when they were heard changes a frame.
-        """
-        since, until = self._told[view.name], end_ns + round(view.lateness_seconds * 1e9)
-        self._told[view.name] = until
-        lost: dict[tuple[int, int], Unseen] = {}
-        for batch in self._ledger:
-            times = batch["arrival_ns"]
-            of_flows = np.isin(batch.texts("protocol"), FLOW_PROTOCOLS)
-            for i in np.flatnonzero((times > since) & (times <= until) & of_flows).tolist():
-                key = (
-                    int(batch["exporter_address_high"][i]),
-                    int(batch["exporter_address_low"][i]),
-                )
-                before = lost.get(key, Unseen(0, 0, 0, 0))
-                lost[key] = Unseen(
-                    before.lost + sum(int(batch[name][i]) for name in _LOSSES),
-                    before.shed + int(batch["shed"][i]),
-                    before.sent + int(batch["sent"][i]),
-                    before.datagrams + int(batch["datagrams"][i]),
-                )
-        return lost
 
     def _frame(
         self,
@@ -306,7 +250,7 @@ class FrameMerger:
             flags |= FrameFlag.INCOMPLETE
         flags[-1] |= FrameFlag.OTHER
         flags[taken[:, UNSURE] > 0] |= FrameFlag.SAMPLING_UNKNOWN
-        share, shed, by_exporter = self._shares(view, index.keys[live], lost)
+        share, shed, by_exporter = shares(view, index.keys[live], lost)
         if shed.any():
             # Rates of sampling make up for what was shed; counts of records have none.
             for measure in view.measures:
@@ -337,7 +281,7 @@ class FrameMerger:
         made = []
         if new:
             made.append(batch_from_rows(SERIES, new, source=view.name, frontier_ns=frontier_ns))
-        evidence = self._merge_samples(view, tick_ns)
+        evidence = self._samples.merged(view, tick_ns, index, self._other[view.name])
         if evidence is not None:
             made.append(evidence)
         made.append(
@@ -388,7 +332,7 @@ class FrameMerger:
             before_ns = end_ns - EVICT_IDLE_TICKS * view.tick_ns
             self._forget(index.evict(before_ns, lacking, seen_below=TRAINED_TICKS))
             chosen = chosen[: index.room()]
-        described = [self._describe(view.name, words, 0) for words in keys[chosen].tolist()]
+        described = [describe(self._network, view, words) for words in keys[chosen].tolist()]
         ids = np.array([key.series_id for key in described], np.uint64)
         rows[chosen] = index.admit(keys[chosen], ids, end_ns)
         for key, row in zip(described, rows[chosen].tolist(), strict=True):
@@ -407,86 +351,6 @@ class FrameMerger:
     def _forget(self, series_ids: NDArray[np.uint64]) -> None:
         for series_id in series_ids.tolist():
             self._where.pop(series_id, None)
-
-    def _shares(
-        self,
-        view: View,
-        keys: NDArray[np.uint64],
-        lost: dict[tuple[int, int], Unseen],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, NDArray[np.uint64]]]:
-        """Return shares of exports lost, and shed, of each row; datagrams and lost units for `exporter`."""
-        share, shed = np.zeros(len(keys)), np.zeros(len(keys))
-        extra = {name: np.zeros(len(keys), np.uint64) for name in ("datagrams", "lost")}
-        if "exporter" not in view.key:
-            if sent := sum(one.sent for one in lost.values()):
-                share[:] = sum(max(one.lost, 0) for one in lost.values()) / sent
-                shed[:] = sum(one.shed for one in lost.values()) / sent
-            return share, shed, {}
-        for (high, low), one in lost.items():
-            mine = (keys[:, 1] == U64(low)) & (keys[:, 0] == U64(high))
-            if one.sent > 0:
-                share[mine], shed[mine] = max(one.lost, 0) / one.sent, one.shed / one.sent
-            extra["datagrams"][mine] = max(one.datagrams, 0)
-            extra["lost"][mine] = max(one.lost, 0)
-        return share, shed, extra if view.key == ("exporter",) else {}
-
-    def _merge_samples(self, view: View, tick_ns: int) -> Batch | None:
-        parts = self._samples.pop((view.name, tick_ns), [])
-        index = self._index[view.name]
-        if not parts or (view.sparse and index.live_count == 0):
-            return None
-        columns = {
-            name: np.concatenate([part[name] for part in parts]) if parts[1:] else parts[0][name]
-            for name in parts[0].schema.names()
-            if name != "view"
-        }
-        keys = np.stack([columns.pop(f"key{i}") for i in range(3)], axis=1)
-        order = in_order(
-            columns["priority"], columns["octets"], columns["source_address_low"],
-            columns["destination_address_low"],
-        )[: view.talkers]  # fmt: skip
-        rows = index.find(keys[order])
-        if view.sparse:  # of who has no row, nobody asks
-            order, rows = order[rows >= 0], rows[rows >= 0]
-            if not rows.size:
-                return None
-        made = {name: column[order] for name, column in columns.items()}
-        made["series_id"] = np.where(rows >= 0, index.series_id[rows], U64(self._other[view.name]))
-        made["view"] = np.zeros(len(order), np.uint32)
-        batch = Batch(EVIDENCE, made, {}, {"view": (view.name,)}, f"view:{view.name}")
-        self._remember(batch)
-        return batch
-
-    def _remember(self, batch: Batch) -> None:
-        tick_ns = int(batch["tick_start_ns"][0])
-        self._evidence.setdefault(tick_ns, []).append(batch)
-        while len(self._evidence) > EVIDENCE_TICKS:
-            self._evidence.popitem(last=False)
-
-    def _describe(self, view: str, words: list[int], series_id: int) -> SeriesKey:
-        key = key_of(self._views[view].key, words)
-        entity = self._entity(view, key)
-        made = series_id or stable_id(f"{view}|{key_text(key)}")
-        return SeriesKey(made, stable_id(entity), view, entity, key)
-
-    def _entity(self, view: str, key: dict[str, str]) -> str:
-        if "exporter" in key:
-            router = self._network.router_of(key["exporter"])
-            rest = {name: value for name, value in key.items() if name != "exporter"}
-            if not rest:
-                return router
-            if "interface" not in key:
-                for part, table in NAMED.items():
-                    name = part in rest and self._network.reference(
-                        key["exporter"], table, int(rest[part])
-                    )
-                    rest |= {part: name} if name else {}
-                return f"{router} {key_text(rest)}"
-            known = self._network.interface(key["exporter"], int(key["interface"]))
-            return f"{router}:{known.name if known and known.name else key['interface']}"
-        if view == "service":
-            return f"{key['protocol']}/{key['port_class']}"
-        return next(iter(key.values())) if len(key) == 1 and is_address(key) else key_text(key)
 
     # ---- journal and checkpoint
 
@@ -513,7 +377,7 @@ class FrameMerger:
                     if view in self._views:
                         words[series_id] = (view, words_of(text))
             elif batch.schema.name == EVIDENCE.name:
-                self._remember(batch)
+                self._samples.remember(batch)
             elif batch.schema.name == OPTION.name:
                 self.process(batch)
         for batch in batches:
@@ -551,15 +415,12 @@ class FrameMerger:
         for name, index in self._index.items():
             index.snapshot(out.scoped(name))
         write_array(out, "incomplete_until_ns", np.array([self._incomplete_until_ns], np.int64))
-        told = [self._told[name] for name in sorted(self._told)]
-        write_array(out, "told", np.array(told, np.int64))
         for name, closed in self._closed.items():
             pairs = np.array(sorted(closed.items()), np.int64).reshape(-1, 2)
             write_array(out.scoped(name), "closed", pairs)
         write_batches(out, "partials", [b for _, bs in sorted(self._partials.items()) for b in bs])
-        write_batches(out, "samples", [b for _, bs in sorted(self._samples.items()) for b in bs])
-        write_batches(out, "ledgers", self._ledger)
-        write_batches(out, "evidence", [b for bs in self._evidence.values() for b in bs])
+        self._samples.snapshot(out)
+        self._ledgers.snapshot(out)
         if (keep := getattr(self._network, "snapshot", None)) is not None:
             keep(out.scoped("network"))
 
@@ -575,56 +436,11 @@ class FrameMerger:
         kept = read_array(state, "incomplete_until_ns")
         if kept is not None:
             self._incomplete_until_ns = int(kept[0])
-        told = read_array(state, "told")
-        if told is not None and len(told) == len(self._told):
-            self._told = dict(zip(sorted(self._told), told.tolist(), strict=True))
-        for batch in read_batches(state, "partials") + read_batches(state, "samples"):
+        for batch in read_batches(state, "partials"):
             self.process(batch)
         for name in self._closed:
             pairs = read_array(state.scoped(name), "closed")
             if pairs is not None:
                 self._closed[name] = {int(shard): int(end_ns) for shard, end_ns in pairs}
-        self._ledger = read_batches(state, "ledgers")
-        for batch in read_batches(state, "evidence"):
-            self._remember(batch)
-
-
-def write_batches(out: Any, name: str, batches: Sequence[Batch]) -> None:
-    """Write batches as their wire form."""
-    parts = [np.frombuffer(wire.encode(batch), np.uint8) for batch in batches]
-    sizes = np.array([len(part) for part in parts], np.int64)
-    write_array(out, f"{name}.sizes", sizes)
-    write_array(out, f"{name}.bytes", np.concatenate([*parts, np.zeros(0, np.uint8)]))
-
-
-def read_batches(state: Any, name: str) -> list[Batch]:
-    """Return the batches that `write_batches` wrote; none where it was never called."""
-    sizes, data = read_array(state, f"{name}.sizes"), read_array(state, f"{name}.bytes")
-    if sizes is None or data is None:
-        return []
-    ends = np.cumsum(sizes)
-    return [
-        wire.decode(data[end - size : end].tobytes())
-        for end, size in zip(ends.tolist(), sizes.tolist(), strict=True)
-    ]
-
-
-def _talker(batch: Batch, row: int, least: int) -> Talker:
-    octets, packets = int(batch["octets"][row]), int(batch["packets"][row])
-    return Talker(
-        address_text(int(batch["source_address_high"][row]), int(batch["source_address_low"][row])),
-        address_text(
-            int(batch["destination_address_high"][row]), int(batch["destination_address_low"][row])
-        ),
-        int(batch["protocol"][row]),
-        int(batch["source_port"][row]),
-        int(batch["destination_port"][row]),
-        address_text(
-            int(batch["exporter_address_high"][row]), int(batch["exporter_address_low"][row])
-        ),
-        int(batch["ingress_interface"][row]),
-        int(batch["egress_interface"][row]),
-        int(batch["tcp_flags"][row]),
-        max(octets, least),
-        int(packets * max(1.0, least / max(octets, 1))),
-    )
+        self._samples.restore(state)
+        self._ledgers.restore(state)

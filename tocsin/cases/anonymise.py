@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from correlator.kept_batches import read_batches, write_batches
 from correlator.keys import ADDRESSES, key_of, key_text, words_of
-from correlator.merge import read_batches, write_batches
 from runtime.checkpoint import Snapshot, read_array, write_array
 from telemetry.batch import Batch, code_column, text_column
 from telemetry.digest import blake2b
