@@ -94,6 +94,7 @@ class AlertingStage:
         self._cadences: set[str] = set()  # of the view ticks that end now
         self._incomplete = False
         self._last_ns = 0
+        self._untold_ns = 0  # the tick whose incidents are still to be told
         self._severities: dict[int, str] = {}  # of the alarms that are up
         self._changes = context.metrics.counter(
             "alarm_changes_total",
@@ -132,7 +133,18 @@ class AlertingStage:
         return []
 
     def advance(self, frontier_ns: int) -> list[Batch]:
-        """View ticks closed at frontier_ns, their frames and anomalies were given: judge them.
+        """View ticks closed at frontier_ns, their frames and anomalies were given: judge them."""
+        return [*self.judge(frontier_ns), *self.tell()]
+
+    def event(self, frontier_ns: int) -> list[Batch]:
+        """An event tick closed at frontier_ns, no view's: reports, actions and timers count.
+
+        Nothing of our own is quiet by it.
+        """
+        return [*self.hear(frontier_ns), *self.tell()]
+
+    def judge(self, frontier_ns: int) -> list[Batch]:
+        """The first half of `advance`: the alarms, which are final. `tell` is the other half.
 
         An alarm counts a quiet tick only where views of its own cadence closed: a tick of samples
         says nothing of flows. Between view ticks `event` is called.
@@ -157,31 +169,42 @@ class AlertingStage:
             said = self._logins.claims(frontier_ns, tick_seconds=60.0, cadence=cadence)
             judged = self._own.judge(rows, frontier_ns, cadences, said)
             changed.update((alarm.id, alarm) for alarm in judged)
-        made = self._batches(*self._group(changed, frontier_ns), frontier_ns) + digest
+        made = self._alarms(self._group(changed, frontier_ns), frontier_ns) + digest
         up = Counter(self._severities.values())
         for severity in SEVERITIES:
             self._up.set(up[severity], severity)
         self._open.set(self.incidents.open)
         return made
 
-    def event(self, frontier_ns: int) -> list[Batch]:
-        """An event tick closed at frontier_ns, no view's: reports, actions and timers count.
+    def hear(self, frontier_ns: int) -> list[Batch]:
+        """The first half of `event`, as `judge` is of `advance`."""
+        if frontier_ns <= self._last_ns:
+            return []
+        self._last_ns = frontier_ns
+        return self._alarms(self._group(self._take_waiting(frontier_ns), frontier_ns), frontier_ns)
 
-        Nothing of our own is quiet by it.
-        """
-        return self._batches(*self.changes(frontier_ns), frontier_ns)
+    def tell(self) -> list[Batch]:
+        """The other half of `advance` and `event`: what people are told of incidents."""
+        now_ns, self._untold_ns = self._untold_ns, 0
+        rows = self.incidents.advance(now_ns) if now_ns else []
+        for state, count in Counter(row["state"] for row in rows).items():
+            self._told.add(state, count)
+        if not rows:
+            return []
+        return [batch_from_rows(INCIDENT, rows, source="alerting", frontier_ns=now_ns)]
 
     def changes(self, frontier_ns: int) -> tuple[list[Alarm], list[dict[str, Any]]]:
         """As `event`, but return the alarms and the rows of incidents that changed, not batches."""
         if frontier_ns <= self._last_ns:
             return [], []
         self._last_ns = frontier_ns
-        return self._group(self._take_waiting(frontier_ns), frontier_ns)
+        changed = self._group(self._take_waiting(frontier_ns), frontier_ns)
+        self._untold_ns = 0
+        return changed, self.incidents.advance(frontier_ns)
 
-    def _group(
-        self, changed: dict[int, Alarm], now_ns: int
-    ) -> tuple[list[Alarm], list[dict[str, Any]]]:
-        """Hide and group what changed; return it with the rows of its incidents."""
+    def _group(self, changed: dict[int, Alarm], now_ns: int) -> list[Alarm]:
+        """Hide what changed, put it into incidents, and return it; these are not told yet."""
+        self._untold_ns = now_ns
         self._places.refresh(now_ns)
         self._hide(changed, now_ns)
         for alarm in changed.values():
@@ -192,7 +215,7 @@ class AlertingStage:
             self._explainer.complete(alarm)
             if alarm.up and (advice := self.triage.advise(alarm)):
                 alarm.explain = {**alarm.explain, "triage": advice}
-        return list(changed.values()), self.incidents.advance(now_ns)
+        return list(changed.values())
 
     def _count(self, alarm: Alarm) -> None:
         if alarm.up:
@@ -241,20 +264,13 @@ class AlertingStage:
             alarm.suppressed = ""
         return before != (alarm.suppressed, alarm.shelved_until_ns, alarm.out_of_service)
 
-    def _batches(
-        self, changed: Iterable[Alarm], incidents: list[dict[str, Any]], now_ns: int
-    ) -> list[Batch]:
-        alarms = [alarm.row() for alarm in changed if alarm.state != "pending"]
-        for state, count in Counter(row["state"] for row in alarms).items():
+    def _alarms(self, changed: Iterable[Alarm], now_ns: int) -> list[Batch]:
+        rows = [alarm.row() for alarm in changed if alarm.state != "pending"]
+        for state, count in Counter(row["state"] for row in rows).items():
             self._changes.add(state, count)
-        made = []
-        if alarms:
-            made.append(batch_from_rows(ALARM, alarms, source="alerting", frontier_ns=now_ns))
-        if incidents:
-            for state, count in Counter(row["state"] for row in incidents).items():
-                self._told.add(state, count)
-            made.append(batch_from_rows(INCIDENT, incidents, source="alerting", frontier_ns=now_ns))
-        return made
+        if not rows:
+            return []
+        return [batch_from_rows(ALARM, rows, source="alerting", frontier_ns=now_ns)]
 
     # ---- asking
 

@@ -1,8 +1,9 @@
 """Tick close → alert in the sink: 10,000 series scored, 100 alerts raised, one tick after another.
 
-Counted from the frames of the tick to the last line in a file sink: journal with fdatasync,
-detection, alerting, SQLite commit, and the gate process with its request socket and an fsync of the
-sink's file. The merge of partial frames is in `flows`. Beside it the disk's fdatasync.
+Counted from the frames of the tick, for each alert, to the call of the sink, and to its line in the
+sink's file: journal with fdatasync, detection, alerting, SQLite commit, and the gate process with its
+request socket. Both are measured where sinks are told of alarms and where, as by default, of incidents.
+The merge of partial frames is in `flows`. Beside it the disk's fdatasync.
 """
 
 import os
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from correlator.views import views_for
 from detectors.config import DetectionSettings
 from detectors.stage import DetectionStage
+from perf import stamped_sink
 from perf.measure import report, row
 from runtime import garbage
 from runtime.journal import BlockKind
@@ -32,8 +34,9 @@ from tocsin.testing.alarms import START_NS, TICK_NS, AlarmWorld
 SERIES = 10_000
 ALERTS = 100
 TICKS = 40  # with alerts; every fifth tick has some
+PARTS = ("journal", "detection", "alerting", "commit", "gate")
 WARM_TICKS = 25  # kernels load, SQLite and the gate come to rest
-CONFIG = '[alerting.sinks.file]\nkind = "file"\nsend = "alarms"\npath = "{file}"\n'
+CONFIG = '[alerting.sinks.file]\nkind = "stamped"\nsend = "SEND"\npath = "{file}"\n'
 
 
 def frame_of(view: View, tick_ns: int, random: np.random.Generator) -> Batch:
@@ -67,52 +70,95 @@ def moment() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-class Lines:
-    """Counts the lines that were added to a file since it was last asked."""
+class Stamps:
+    """Reads what the sink noted since it was last asked: called, done, alerts of each call."""
 
-    def __init__(self) -> None:
+    def __init__(self, sink: Path) -> None:
+        self._path = stamped_sink.stamps_of(sink)
         self._at = 0
 
-    def __call__(self, path: Path) -> int:
-        if not path.exists() or path.stat().st_size == self._at:
-            return 0
-        with path.open("rb") as file:
+    def __call__(self) -> list[tuple[float, float, int]]:
+        if not self._path.exists() or self._path.stat().st_size == self._at:
+            return []
+        with self._path.open("rb") as file:
             file.seek(self._at)
             data = file.read()
         self._at += len(data)
-        return data.count(b"\n")
+        fields = (line.split() for line in data.splitlines())
+        return [(float(called), float(done), int(count)) for called, done, count in fields]
+
+
+class Figures:
+    """What the ticks took, in ms: of each alert, of each tick's last one, and of each part of a tick."""
+
+    def __init__(self) -> None:
+        self.called: list[float] = []
+        self.written: list[float] = []
+        self.last: list[float] = []
+        self.parts: dict[str, list[float]] = {}
+        self.cpu: dict[str, list[float]] = {}
+
+    def take(
+        self, times: list[tuple[float, float]], stamps: list[tuple[float, float, int]]
+    ) -> None:
+        """Take a tick: the moments between its parts, and what the sink noted."""
+        began = times[0][0]
+        for called, done, count in stamps:
+            self.called += [(called - began) * 1e3] * count
+            self.written += [(done - began) * 1e3] * count
+        self.last.append((stamps[-1][1] - began) * 1e3)
+        for name, first, last in zip(PARTS, times[:-1], times[1:], strict=True):
+            ended = last[0] if name != PARTS[-1] else stamps[-1][0]
+            self.parts.setdefault(name, []).append((ended - first[0]) * 1e3)
+            self.cpu.setdefault(name, []).append((last[1] - first[1]) * 1e3)
+
+    def rows(self, told: str) -> list[dict[str, object]]:
+        """Return the rows of a table."""
+        table = []
+        for share, goal in ((50, 10), (99, 25)):
+            took = float(np.percentile(self.called, share))
+            table.append(
+                row(f"tick close → sink call, of {told}, p{share}", took, "ms", goal, "lower")
+            )
+        for share in (50, 99):
+            took = float(np.percentile(self.written, share))
+            table.append(row(f"  → its line on the disk, p{share}", took, "ms", None, "lower"))
+            took = float(np.percentile(self.last, share))
+            table.append(
+                row(f"  → the last of {ALERTS} lines, p{share}", took, "ms", None, "lower")
+            )
+        for what, parts in (("of it", self.parts), ("CPU of it", self.cpu)):
+            table += [
+                row(f"  {what} {name}, median", float(np.median(values)), "ms", None, "lower")
+                for name, values in parts.items()
+            ]
+        together = float(np.median(np.sum(list(self.cpu.values()), axis=0)))
+        table.append(row("  CPU of the node, median", together, "ms", None, "lower"))
+        return table
 
 
 def measure(folder: Path) -> list[dict[str, object]]:
     """Run the ticks and return the table."""
-    with node_with_gate(folder, CONFIG) as (node, sink):
-        took, parts, cpu = ticks(folder, node, sink)
+    stamped_sink.install(folder)
+    sys.path.append(str(folder))
+    places = (folder, os.environ.get("PYTHONPATH", ""))
+    os.environ["PYTHONPATH"] = os.pathsep.join(str(place) for place in places if place)
+    sys.setswitchinterval(0.0005)  # as the node does
+    table = []
+    for told in ("alarms", "incidents"):
+        state = folder / told
+        state.mkdir()
+        with node_with_gate(state, CONFIG.replace("SEND", told)) as (node, sink):
+            table += ticks(state, node, sink).rows(told)
     probe = disk(folder)
-    table = [
-        row("tick close → 100 alerts in the sink, p50", float(np.median(took)), "ms", 10, "lower"),
-        row("tick close → 100 alerts in the sink, p99", float(np.percentile(took, 99)), "ms", 25,
-            "lower"),
-    ]  # fmt: skip
-    table += [
-        row(f"  of it {name}, p50", float(np.median(values)), "ms", None, "lower")
-        for name, values in parts.items()
-    ]
-    table += [
-        row(f"  CPU of it {name}, median", float(np.median(values)), "ms", None, "lower")
-        for name, values in cpu.items()
-    ]
-    together = np.sum(list(cpu.values()), axis=0)
-    table.append(row("  CPU of the node, median", float(np.median(together)), "ms", None, "lower"))
     for share, name in ((50, "p50"), (99, "p99")):
         value = float(np.percentile(probe, share))
         table.append(row(f"fdatasync of this disk, {name}", value, "ms", None, "lower"))
     return table
 
 
-def ticks(
-    folder: Path, node: OutboxNode, sink: Path
-) -> tuple[list[float], dict[str, list[float]], dict[str, list[float]]]:
-    """Return how long each tick took in ms, its parts, and their CPU time."""
+def ticks(folder: Path, node: OutboxNode, sink: Path) -> Figures:
+    """Return what the ticks took."""
     (view,) = (
         v for v in views_for(tick_seconds=5.0, lateness_seconds=1.0) if v.name == "interface"
     )
@@ -121,17 +167,8 @@ def ticks(
     journal.start()
     world = AlarmWorld()
     random = np.random.default_rng(7)
-    took: list[float] = []
-    parts: dict[str, list[float]] = {
-        "journal": [],
-        "detection": [],
-        "alerting": [],
-        "commit": [],
-        "gate": [],
-    }
-    cpu: dict[str, list[float]] = {name: [] for name in parts}
-    lines = seen = 0
-    new_lines = Lines()
+    figures = Figures()
+    new_stamps = Stamps(sink)
     garbage.calm()
     for tick in range(WARM_TICKS + 5 * TICKS):
         frame = frame_of(view, START_NS + tick * TICK_NS, random)
@@ -151,35 +188,37 @@ def ticks(
         if rows:
             world.stage.process(batch_from_rows(ANOMALY, rows))
         world.now_ns = end_ns
-        changes = list(world.stage.advance(end_ns))
+        changes = list(world.stage.judge(end_ns))
+        if node.outbox.takes_incidents:
+            changes += world.stage.tell()
         times.append(moment())
         journal.settle()
         told = node.commit(end_ns, changes)
-        lines += told
         times.append(moment())
         assert told in (0, ALERTS), told
-        while seen < lines:
-            seen += new_lines(sink)
-            if not node.serve():
-                time.sleep(0.0002)
+        node.serve()
+        if not node.outbox.takes_incidents:
+            changes += world.stage.tell()
+        times.append(moment())
+        stamps: list[tuple[float, float, int]] = []
+        while sum(count for *_, count in stamps) < told:
+            node.wait()
+            node.serve()
+            stamps += new_stamps()
         if rows and tick >= WARM_TICKS:
             assert told == ALERTS
-            times.append(moment())
-            took.append((times[-1][0] - times[0][0]) * 1e3)
-            for name, first, last in zip(parts, times[:-1], times[1:], strict=True):
-                parts[name].append((last[0] - first[0]) * 1e3)
-                cpu[name].append((last[1] - first[1]) * 1e3)
+            figures.take(times, stamps)
         # As a node does that has nothing else to do.
         journal.append(BlockKind.RESULT, end_ns, [*widened, *changes], sync=False)
         detection.learn()
-        while rows and node.outbox.sinks():  # until the gate has said what became of it
-            if not node.serve():
-                time.sleep(0.0002)
+        while told and node.outbox.sinks():  # until the gate has said what became of it
+            node.wait()
+            node.serve()
         node.outbox.rest()
         garbage.tidy()
         node.serve()
     journal.stop()
-    return took, parts, cpu
+    return figures
 
 
 if __name__ == "__main__":

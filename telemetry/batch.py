@@ -191,6 +191,8 @@ def text_column(values: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.ui
 
 def code_column(values: Sequence[str]) -> tuple[NDArray[np.uint32], tuple[str, ...]]:
     """Return (codes uint32[n], dictionary in order of first appearance) of `values`."""
+    if values and values.count(values[0]) == len(values):  # as most are
+        return np.zeros(len(values), np.uint32), (sound(values[0]),)
     places = {value: place for place, value in enumerate(dict.fromkeys(values))}
     codes = np.fromiter(map(places.__getitem__, values), np.uint32, len(values))
     return codes, tuple(map(sound, places))

@@ -105,7 +105,10 @@ class Commits:
             )
 
     def _committed(self, alerts: Sequence[SealedAlert], incidents: Sequence[Batch]) -> None:
-        """The gate comes for what is due to its sinks; watchers are told when it has that."""
+        """The gate comes for what is due to its sinks; watchers are told when it has that.
+
+        Where no sink waits for incidents, those of the tick are added to the list after this.
+        """
         if alerts or incidents:
             self._told = True
             self._news.append((alerts, incidents))

@@ -135,6 +135,8 @@ class Node:
         self._back.merger.start_over()
         self._back.on_tick = self._journal_tick
         self._back.on_outcome = self._take_outcome
+        if not self._outbox.takes_incidents:
+            self._back.on_alarms = self._take_alarms
         settle(self._clock, self._log)
         # 4. Who may ask, and who listens.
         self._server = RequestServer(f"ipc://{state}/node.sock")
@@ -313,8 +315,14 @@ class Node:
         self._orders.absorb(tick.batches)
         self._commits.journal(tick)
 
-    def _take_outcome(self, tick: Tick, outcome: Outcome) -> None:
+    def _take_alarms(self, outcome: Outcome) -> None:
+        """No sink waits for incidents: the alarms go on their way, the gate has asked for them by now."""
         self._commits.take(outcome)
+        self._server.serve()
+
+    def _take_outcome(self, tick: Tick, outcome: Outcome) -> None:
+        if self._outbox.takes_incidents or not outcome.alarms:
+            self._commits.take(outcome)
         self._closed(tick)
         if self._checkpoint_due_ns == 0:
             self._schedule_checkpoint()

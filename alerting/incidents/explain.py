@@ -138,23 +138,40 @@ def short(
     changed before, how sure, whether it grows, the cause, what to do. What does not fit is left out
     whole.
     """
-    head = f"{severity.upper() if up else 'CLEARED'} {line(title, SHORT_TITLE_MAX)}"
-    head += (
-        f", since {_clock(since_ns // MINUTE_NS)}" if up else f", at {_clock(over_ns // MINUTE_NS)}"
-    )
-    alarms, owner, sure = told.get("alarms", 1), told.get("owner"), told.get("sure")
     before = told.get("changed_before")
-    cause = _cause_of(told, title) if up and not before else ""
+    return _short(
+        severity.upper() if up else "CLEARED",
+        title,
+        (since_ns if up else over_ns) // MINUTE_NS,
+        told.get("alarms", 1),
+        "" if "expected" in title else _numbers(told),  # titles of ours often have them
+        told.get("owner") or "",
+        told.get("runbook", ""),
+        before[0] if before else "",
+        told.get("sure") or "",
+        told.get("trend", "") if up else "",
+        _cause_of(told, title) if up and not before else "",
+        (told.get("do") or "") if up else "",
+        up=up,
+    )
+
+
+@lru_cache(1024)  # an incident of one alarm mostly reads as that
+def _short(
+    severity: str, title: str, minutes: int, alarms: int, numbers: str, owner: str, runbook: str,
+    before: str, sure: str, trend: str, cause: str, do: str, *, up: bool,
+) -> str:  # fmt: skip
+    head = f"{severity} {line(title, SHORT_TITLE_MAX)}, {'since' if up else 'at'} {_clock(minutes)}"
     parts = (  # (where it stands, what), what matters most first
         (1, f"{alarms} alarms" if alarms > 1 else ""),
-        (2, "" if "expected" in title else _numbers(told)),  # titles of ours often have them
+        (2, numbers),
         (7, f"owner {line(owner, SHORT_PART_MAX)}" if owner else ""),
-        (9, told.get("runbook", "")),
-        (5, f"before: {line(before[0], SHORT_PART_MAX)}" if before else ""),
+        (9, runbook),
+        (5, f"before: {line(before, SHORT_PART_MAX)}" if before else ""),
         (4, line(sure, SHORT_PART_MAX) if sure else ""),
-        (3, told.get("trend", "") if up else ""),
+        (3, trend),
         (6, f"cause: {line(cause, SHORT_PART_MAX)}" if cause else ""),
-        (8, f"do: {line(told['do'])}" if up and told.get("do") else ""),
+        (8, f"do: {line(do)}" if do else ""),
     )
     room = SHORT_CHARACTERS_MAX - len(head)
     kept: list[tuple[int, str]] = []

@@ -187,7 +187,7 @@ class Suspects:
         cut off with their node, in bit/s; redundancy left.
         """
         links, nodes = sorted(incident.links_down()), sorted(incident.nodes_down())
-        cut = sorted(self._places.graph.cut_off(links, nodes))
+        cut = sorted(self._places.graph.cut_off(links, nodes)) if links or nodes else []
         touched = [*nodes, *cut]
         entities = {m.entity for m in incident.members.values() if m.up and m.layer in SERVICE_CUTS}
         customers = set(map(self._places.customer, entities))
@@ -203,10 +203,10 @@ class Suspects:
             "links": links[:NAMED_MAX],
             "cut_off": cut[:NAMED_MAX],
             "cut_off_count": len(cut),
-            "sites": sorted(sites)[:NAMED_MAX],
-            "customers": sorted(customers)[:NAMED_MAX],
+            "sites": _first(sites),
+            "customers": _first(customers),
             "customers_count": len(customers),
-            "services": sorted(services)[:NAMED_MAX],
+            "services": _first(services),
             "services_count": len(services),
             "capacity_bits_per_second": sum(map(self._capacity, links)),
             "capacity_behind_bits_per_second": sum(map(self._capacity_behind, touched)),
@@ -322,6 +322,10 @@ class Suspects:
         }
         self._known.clear()
         self._past = {kind: {one["id"]: one for one in past} for kind, past in kept["past"]}
+
+
+def _first(names: set[str]) -> list[str]:
+    return sorted(names)[:NAMED_MAX] if names else []
 
 
 def _cause(kind: str, entity: str, likely: float, why: str) -> dict[str, Any]:

@@ -115,6 +115,11 @@ class Outbox:
         """Whether so many ticks wait in memory for the disk that no more should be made."""
         return len(self._refused) >= REFUSED_TICKS_MAX
 
+    @property
+    def takes_incidents(self) -> bool:
+        """Whether a sink is told of incidents."""
+        return self._telling.takes_incidents
+
     # ---- ticks
 
     def last_done(self) -> int:

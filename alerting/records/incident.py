@@ -229,7 +229,7 @@ class Incident(msgspec.Struct):
             "probable_cause": probable_cause,
             "source": front.source,
             "foreign_id": front.foreign_id,
-            "symptoms": json_text(others[:SYMPTOMS_SHOWN]),
+            "symptoms": json_text(others[:SYMPTOMS_SHOWN]) if others else "[]",
             "alarms_count": len(self.members),
             "explain": json_text(explain),
             "impact": impact,

@@ -62,6 +62,10 @@ class OutboxNode:
         alerts = self.outbox.commit(tick_end_ns, alarms, self.clock.now_ns(), incidents=incidents)
         return len(alerts)
 
+    def wait(self) -> None:
+        """Return when somebody asks something, or after a millisecond."""
+        self._server.socket.poll(1)
+
     def serve(self) -> int:
         return self._server.serve()
 

@@ -19,7 +19,7 @@ from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import TransientError
 from telemetry.foreign_alarm import alarm_row
-from telemetry.schemas import ALARM
+from telemetry.schemas import ALARM, ANOMALY
 from tests.support.failing_disk import FailingDisk
 from tocsin import verbs
 from tocsin.chain import Outcome, Promise, Tick
@@ -128,6 +128,24 @@ def test_what_came_of_a_tick_leaves_when_the_tick_is_on_disk(end: End) -> None:
     assert end.outbox.is_done(tick)
     assert end.told() == 1
     assert end.commits.on_disk_ns(tick + 7) == tick + 7
+
+
+def test_incidents_that_no_sink_waits_for_are_told_and_journalled_behind_the_alarms(
+    end: End,
+) -> None:
+    world, end_ns = end.world, end.world.now_ns + 5 * SECOND
+    silent = world.silence(world.series("exporter", exporter="192.0.2.1"))
+    world.stage.process(batch_from_rows(ANOMALY, [silent]))
+    end.commits.journal(Tick(end_ns, (control_row("gap", end_ns, {"number": 1}),)))
+    outcome = Outcome(end_ns, alarms=world.stage.judge(end_ns))
+    end.commits.take(outcome)
+    assert end.outbox.is_done(end_ns)
+    outcome.incidents += world.stage.tell()
+    assert world.stage.tell() == []  # once
+    end.commits.rest()
+    assert end.publisher._sequence == {"due": 1, "alerts": 1, "incidents": 1}
+    result = [b for b in JournalReader(end.folder / "journal").read() if b.kind is BlockKind.RESULT]
+    assert [batch.schema.name for one in result for batch in one.batches] == ["alarm", "incident"]
 
 
 def test_a_result_is_in_the_journal_before_the_next_tick_though_the_node_never_rests(
