@@ -6,7 +6,6 @@ for all. What was not sent stays in the outbox and comes back with back-off; wha
 delivery is told again until the node has heard it.
 """
 
-import contextlib
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +55,9 @@ class _Lane:
         self.name = name
         self.settings = settings
         self.sink = sink
-        self.queue: queue.Queue[Delivery | _Repeat | _Hear | None] = queue.Queue(QUEUE_MAX)
+        self.queue: queue.SimpleQueue[list[Delivery] | _Repeat | _Hear | None] = queue.SimpleQueue()
+        self._ahead: list[Delivery] = []  # taken from the queue, for a later `send`
+        self._ended = False
         self.answers: queue.SimpleQueue[Verdict | _Back | Order] = queue.SimpleQueue()
         self.busy: set[int] = set()
         self.repeat_due_ns = 0
@@ -83,7 +84,7 @@ class _Lane:
             return 0
         if self.failures >= FAILURES_TO_OPEN:
             return 0 if self.busy else 1
-        return QUEUE_MAX - self.queue.qsize()
+        return QUEUE_MAX - len(self.busy)
 
     def wants(self, now_ns: int) -> bool:
         """Whether to ask the node for more: what is due comes oldest first, so half a queue is enough
@@ -93,7 +94,7 @@ class _Lane:
     # ---- in the thread
 
     def _run(self) -> None:
-        while True:
+        while not self._ended:
             batch, order = self._take()
             if batch:
                 self._send(batch)
@@ -106,19 +107,19 @@ class _Lane:
 
     def _take(self) -> "tuple[list[Delivery], _Repeat | _Hear | _Back | None]":
         """Return deliveries that one `send` takes, and what else came: an order, or None = end."""
-        first = self.queue.get()
-        if not isinstance(first, Delivery):
-            return [], first
-        batch = [first]
+        batch, self._ahead = self._ahead, []
+        order: _Repeat | _Hear | _Back | None = _Back(0)
         while len(batch) < self.sink.batch_max:
             try:
-                more = self.queue.get_nowait()
+                more = self.queue.get(block=not batch)
             except queue.Empty:
                 break
-            if not isinstance(more, Delivery):
-                return batch, more
-            batch.append(more)
-        return batch, _Back(0)
+            if not isinstance(more, list):
+                order = more
+                break
+            batch = batch + more
+        self._ahead = batch[self.sink.batch_max :]
+        return batch[: self.sink.batch_max], order
 
     def _send(self, batch: list[Delivery]) -> None:
         now_ns = self._context.clock.now_ns()
@@ -196,10 +197,8 @@ class _Lane:
 
         What is queued stays in the outbox.
         """
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self.queue.get_nowait()
-        self.queue.put_nowait(None)
+        self._ended = True
+        self.queue.put(None)
         self._thread.join(0.5)
         if not self._thread.is_alive():
             self.sink.close()
@@ -253,6 +252,7 @@ class Courier:
         # Where no sink is left, what still waits is asked for too: to be given up.
         wanted = not self._lanes or any(lane.wants(now_ns) for lane in self._lanes.values())
         found = self._fetch(QUEUE_MAX) if wanted and (moved or not self._all_here) else ()
+        taken: dict[str, list[Delivery]] = {}
         for delivery in found:
             if delivery.sink not in self._lanes:
                 said = "no such sink in the configuration any more"
@@ -263,8 +263,10 @@ class Courier:
             lane = self._lanes[delivery.sink]
             if delivery.number not in lane.busy and lane.room(now_ns) > 0:
                 lane.busy.add(delivery.number)
-                lane.queue.put_nowait(delivery)
+                taken.setdefault(delivery.sink, []).append(delivery)
                 moved += 1
+        for name, batch in taken.items():
+            self._lanes[name].queue.put(batch)
         self._all_here = bool(moved) and len(found) < QUEUE_MAX
         self._repeat(now_ns)
         self._hear(now_ns)
@@ -287,7 +289,7 @@ class Courier:
             ):
                 lane.hear_due_ns = now_ns + round(seconds * 1e9)
                 lane.hearing = True
-                lane.queue.put_nowait(_Hear())
+                lane.queue.put(_Hear())
 
     def journalled(self, orders: Sequence[Order]) -> None:
         """Tell the sinks that orders they gave are on disk. Called by any thread."""
@@ -312,7 +314,7 @@ class Courier:
             seconds = lane.sink.repeat_seconds
             if seconds and now_ns >= lane.repeat_due_ns and lane.room(now_ns) > 0:
                 lane.repeat_due_ns = now_ns + round(seconds * 1e9)
-                lane.queue.put_nowait(_Repeat(tuple(self._active(lane.name))))
+                lane.queue.put(_Repeat(tuple(self._active(lane.name))))
 
     @property
     def busy(self) -> bool:
