@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from collectors.flow.decoder import SetSeen
 from collectors.flow.elements import ANY_WIDTH, SLOTS, VARIABLE, Convert, superseded, target
+from collectors.flow.templated_decoder import SetSeen
 from collectors.flow.templates import Template
 
 RECORDS_PER_SET_MAX = 65_536

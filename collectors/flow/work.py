@@ -13,6 +13,9 @@ from collectors.flow.elements import DIRECT, SLOT
 from collectors.flow.held import Held, Message
 from collectors.flow.streams import Fate
 from collectors.flow.templates import StreamKey
+from runtime.metrics import Metrics
+from telemetry.batch import Batch
+from telemetry.schemas import FLOW
 
 # Columns that `templated_finish.finish` writes for every batch.
 FINISHED = frozenset(
@@ -51,6 +54,23 @@ class Located:
         made = cls(*(np.empty(count, kind) for kind in kinds))
         made.weight[:] = 1
         return made
+
+
+class FlowBatches:
+    """Makes batches of rows that were decoded, and counts them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._records = metrics.counter("collector_records_total", "flow records decoded")
+
+    def made(
+        self, columns: dict[str, NDArray[Any]], rows: int, block: DatagramBlock, source: str
+    ) -> Batch:
+        """Return a batch of a block's rows."""
+        self._records.array[0] += np.uint64(rows)
+        newest = int(block.arrival_ns[-1]) if block.datagrams else 0
+        return Batch.unchecked(
+            FLOW, columns, source=source, arrival_ns=newest, frontier_ns=block.frontier_ns
+        )
 
 
 class Late(NamedTuple):

@@ -16,7 +16,8 @@ import pytest
 from collectors.capture.reader import CaptureReport, read_capture
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import blocks
-from collectors.flow.decoder import REVERSE, FlowDecoder
+from collectors.flow.decoder import FlowDecoder
+from collectors.flow.templated_decoder import REVERSE
 from telemetry.batch import Batch
 from telemetry.identity import address_text
 from telemetry.schemas import FLOW_FIELD_BIT

@@ -14,7 +14,8 @@ import pytest
 from collectors.capture.writer import PcapngWriter
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import Datagram
-from collectors.flow.decoder import REVERSE, FlowDecoder
+from collectors.flow.decoder import FlowDecoder
+from collectors.flow.templated_decoder import REVERSE
 from collectors.present import rows as plain_rows
 from runtime.component import Context
 from telemetry.batch import Batch

@@ -138,8 +138,7 @@ class Decoding:
             held_seconds=1e9,
         )
         self._flow = FlowDecoder(settings, context)
-        self._flow.sets_seen = []
-        self._flow.reverse_rows = False  # one row a record: a way back stands in it as `reverse`
+        self._sets_seen = self._flow.for_people()
         self._sflow = SflowDecoder(settings, context)
         self._context = context
         self._readings = Readings()
@@ -319,7 +318,7 @@ class Decoding:
             yield from self._other(kind, stream, block)
             return
         decoder = self._sflow if kind == "sflow5" else self._flow
-        seen = self._flow.sets_seen
+        seen = self._sets_seen
         assert seen is not None
         seen.clear()
         batches = decoder.decode(block)
@@ -378,7 +377,7 @@ class Decoding:
         """Yield what each templated flow row has besides its columns, in the rows' order."""
         from collectors.flow.explain import has_more, records_of, unmapped, way_back
 
-        for one in self._flow.sets_seen or ():
+        for one in self._sets_seen:
             if one.template.scopes:
                 continue
             if not self.explain and not has_more(one.template):
@@ -401,7 +400,7 @@ class Decoding:
         from collectors.flow.explain import records_of
         from telemetry.identity import address_text
 
-        for one in self._flow.sets_seen or ():
+        for one in self._sets_seen:
             if not one.template.scopes:
                 continue
             high, low, _, domain = one.template.stream
