@@ -8,6 +8,7 @@ import zlib
 
 import msgspec
 
+from alerting.outbox.rows import insert
 from alerting.words.alert import Alert, Envelope, SealedAlert, canonical
 from alerting.words.escape import tidy
 
@@ -40,7 +41,7 @@ class Bodies:
 
     def flush(self, db: sqlite3.Connection) -> None:
         """Write what is new."""
-        db.executemany("insert into body values (?,?,?)", self._rows)
+        insert(db, "insert into body", self._rows)
         self._new, self._rows = {}, []
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from alerting.config import AlertingSettings
 from alerting.outbox.bodies import Bodies
 from alerting.outbox.file import open_file, remedy, rows_of, transaction
+from alerting.outbox.rows import insert
 from alerting.outbox.tables import ANSWER_CHARACTERS_MAX, record
 from alerting.outbox.telling import Letter, Telling, incidents_as_alerts
 from alerting.outbox.trim import give_up_overflow, trim
@@ -207,17 +208,19 @@ class Outbox:
         now_ns: int,
     ) -> None:
         bodies = [self._bodies.number(alert) for alert in alerts]
-        db.executemany(
-            "insert into alarm values (?,?,?,?,?) on conflict (id) do update set"
-            " state = excluded.state, changed_ns = excluded.changed_ns,"
-            " cleared_ns = excluded.cleared_ns, body = excluded.body",
+        insert(
+            db,
+            "insert into alarm",
             [
                 (alert.id, alert.state, alert.changed_ns, alert.cleared_ns, body)
                 for alert, body in zip(alerts, bodies, strict=True)
             ],
+            "on conflict (id) do update set state = excluded.state, changed_ns = excluded.changed_ns,"
+            " cleared_ns = excluded.cleared_ns, body = excluded.body",
         )
-        db.executemany(
-            "insert or ignore into change values (?,?,?,?,?)",
+        insert(
+            db,
+            "insert or ignore into change",
             [
                 (body, alert.change, alert.id, alert.changed_ns, alert.state)
                 for alert, body in zip(alerts, bodies, strict=True)
@@ -228,10 +231,10 @@ class Outbox:
         self._post(db, self._telling.letters(db, alerts, notices, now_ns), now_ns)
 
     def _post(self, db: sqlite3.Connection, letters: Sequence[Letter], now_ns: int) -> None:
-        db.executemany(
+        insert(
+            db,
             "insert or ignore into delivery"
-            " (key, sink, alarm, body, changed_ns, created_ns, due_ns, state)"
-            " values (?,?,?,?,?,?,?,?)",
+            " (key, sink, alarm, body, changed_ns, created_ns, due_ns, state)",
             [
                 (f"{letter.alert.change}-{letter.sink}", letter.sink, letter.alert.id, letter.body,
                  letter.alert.changed_ns, now_ns, now_ns, "held" if letter.held else "waiting")
