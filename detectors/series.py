@@ -81,7 +81,7 @@ def score_series(
         surprise, step, false_alerts_per_day, kernels.WARM, runs, np.zeros(exceedances.STATE),
         level, alert
     )  # fmt: skip
-    rank(numbers, usual, floor, plain, step, score)
+    rank(numbers, usual, floor, plain, look, step, score)
     room *= level
     summary = _summary(time_s, value, step_s, state[0], visits[0])
     summary["shape"] = {"period_rows": period or None}

@@ -1,8 +1,10 @@
 """How rows rank: order at the top, what lasts, what is young, what is missing."""
 
 import numpy as np
+import pytest
 
-from detectors.ranking import HOLD, PLAIN_MOST, rank
+from detectors.ranking import HOLD, PLAIN_MOST, SHAPE, WEIGHT_LEAST, WEIGHT_MOST, rank
+from detectors.series_kernels import LOOKS
 
 MINUTES = np.full(6_000, 60.0)
 
@@ -12,12 +14,14 @@ def ranked(
     step: np.ndarray | None = None,
     value: np.ndarray | None = None,
     usual: np.ndarray | None = None,
+    look: int = 0,
 ) -> np.ndarray:
-    """Rank rows of a series that stands still, if nothing is said of its values."""
+    """Rank rows of a series that rests at zero, if nothing is said of its values."""
     rows = len(plain)
-    out, still, floor = np.full(rows, np.nan), np.full(rows, 5.0), np.full(rows, 1e-3)
+    out, still, floor = np.full(rows, np.nan), np.zeros(rows), np.full(rows, 1e-3)
     value, usual = still if value is None else value, still if usual is None else usual
-    assert rank(value, usual, floor, plain, MINUTES[:rows] if step is None else step, out) == rows
+    looks, step = np.full(rows, look, np.uint8), MINUTES[:rows] if step is None else step
+    assert rank(value, usual, floor, plain, looks, step, out) == rows
     return out
 
 
@@ -60,7 +64,7 @@ def test_a_fault_of_two_days_stays_ahead_of_a_passing_moment() -> None:
     # What the profile does not explain counts more than what the value alone shows.
     explained = ranked(plain, step, value, value)
     assert made[12_100] > explained[12_100]
-    assert explained.max() == max(made[10_000], PLAIN_MOST)
+    assert made[10_000] < explained.max() <= PLAIN_MOST * WEIGHT_MOST
 
 
 def test_one_wild_value_is_nothing_that_lasts() -> None:
@@ -84,6 +88,29 @@ def test_the_first_hours_count_half() -> None:
     assert 0.5 < ranked(early).max() / ranked(late).max() < 0.55
 
 
+def test_of_two_rare_changes_the_one_that_takes_half_comes_first() -> None:
+    """And only where the level is clear of zero."""
+    random = np.random.default_rng(6)
+    plain = np.full(6_000, 0.2)
+    plain[[3_000, 5_000]] = 3.0
+    value = random.normal(100.0, 1.0, 6_000)
+    value[3_000], value[5_000] = 94.0, 50.0
+    made = ranked(plain, None, value, np.full(6_000, 100.0))
+    assert made[5_000] > 1.2 * made[3_000]
+    made = ranked(plain, None, value - 100.0, np.zeros(6_000))
+    assert made[5_000] == pytest.approx(made[3_000], rel=0.01)  # but for their age
+
+
+def test_what_has_no_size_counts_as_a_large_change() -> None:
+    assert LOOKS[SHAPE:] == ("shape", "flat")
+    plain = np.full(6_000, 0.2)
+    plain[5_000] = 3.0
+    value = np.random.default_rng(8).normal(100.0, 1.0, 6_000)
+    usual = np.full(6_000, 100.0)
+    stuck, moved = (ranked(plain, None, value, usual, look)[5_000] for look in (SHAPE, 0))
+    assert stuck / moved == pytest.approx(WEIGHT_MOST / WEIGHT_LEAST, rel=0.01)
+
+
 def test_missing_rows_rank_nothing_and_change_nothing() -> None:
     random = np.random.default_rng(1)
     plain, step = random.random(1_000) * 3.0, np.full(1_000, 60.0)
@@ -98,9 +125,10 @@ def test_missing_rows_rank_nothing_and_change_nothing() -> None:
 
 
 def test_wrong_lengths_write_nothing() -> None:
-    out, two, three = np.full(3, 7.0), np.ones(2), np.ones(3)
-    assert rank(three, three, three, three, two, out) == -1
-    assert rank(two, two, two, two, two, out) == -1
-    assert rank(three, two, three, three, three, out) == -1
-    assert rank(three, three, two, three, three, out) == -1
+    out, two, three, looks = np.full(3, 7.0), np.ones(2), np.ones(3), np.zeros(3, np.uint8)
+    assert rank(three, three, three, three, looks, two, out) == -1
+    assert rank(two, two, two, two, looks[:2], two, out) == -1
+    assert rank(three, two, three, three, looks, three, out) == -1
+    assert rank(three, three, two, three, looks, three, out) == -1
+    assert rank(three, three, three, three, looks[:2], three, out) == -1
     assert (out == 7.0).all()
