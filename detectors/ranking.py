@@ -87,8 +87,8 @@ def rank(
 
     In      value float64[N]; usual float64[N], the daily profile or the level; floor float64[N], what a
             distance is at least held against; plain float64[N]: the strongest look of each value alone,
-            1 = exceeded twice a day; look uint8[N], which it was (series_kernels.LOOKS); step float64[N], usual seconds between rows, 0 where a value is
-            missing: it ranks 0.
+            1 = exceeded twice a day; look uint8[N], which it was (series_kernels.LOOKS); step float64[N],
+            usual seconds between rows, 0 where a value is missing: it ranks 0.
     Out     out float64[N].
     Returns N, or -1 when a length is wrong: nothing was written.
     """
