@@ -61,6 +61,8 @@ _TABLE = {
         "next_hop_address",
         "origin_as",
         "as_path_length",
+        "flow_rule",
+        "flow_actions",
     ),
 }
 # What would break a line, or move a terminal's cursor: a sender chose it.

@@ -294,7 +294,7 @@ LOG = Schema(
 ROUTE = Schema(
     "route",
     1,
-    1,
+    2,
     (
         plain("time_ns", "i8", "ns"),
         plain("arrival_ns", "i8", "ns"),
@@ -319,7 +319,12 @@ ROUTE = Schema(
             "0 Adj-RIB-In, 1 after policy, 2 Adj-RIB-Out, 3 after policy, 4 Loc-RIB",
         ),
         plain("afi", "u2", "", "IANA address family"),
-        plain("safi", "u1", "", "1 unicast, 2 multicast, 4 labelled, 128 VPN, 70 EVPN"),
+        plain(
+            "safi",
+            "u1",
+            "",
+            "1 unicast, 2 multicast, 4 labelled, 128 VPN, 70 EVPN, 133 FlowSpec, 134 of a VPN",
+        ),
         plain("path_id", "u4", "", "RFC 7911; 0 where routes have none"),
         plain("route_distinguisher", "u8"),
         *address("next_hop_address", "next hop"),
@@ -338,6 +343,8 @@ ROUTE = Schema(
             "0 not tracked, 1 new, 2 same path, 3 other path, 4 other origin, "
             "5 withdrawn, 6 was not there",
         ),
+        text("flow_rule", "FlowSpec: what it matches, `destination 198.51.100.7/32; protocol udp`"),
+        text("flow_actions", "and what is done to it, `rate-limit 125000; mark 8` (bytes/s)"),
     ),
 )
 

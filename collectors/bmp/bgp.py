@@ -1,15 +1,16 @@
-"""What BGP peers say about themselves: OPEN with its capabilities, NOTIFICATION in words.
+"""What BGP peers say about themselves: OPEN with its capabilities, NOTIFICATION in words; attributes of an UPDATE.
 
 Source: RFC 4271 (messages, errors), 5492 (capabilities), 9072 (extended parameters), 6793 (four-octet AS
 numbers), 7911 (path ids), 4486, 8203 and 9003 (Cease, shutdown communication), 9384 (BFD down).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from collectors.bmp.bgp_updates import FAMILIES
+from collectors.bmp.bgp_updates import FAMILY
 
 HEADER_BYTES = 19
-_FAMILY = {pair: number for number, pair in enumerate(FAMILIES[:-1])}
+MARKER = b"\xff" * 16
 _SEND, _RECEIVE = 2, 1
 
 _CEASE = {
@@ -51,7 +52,7 @@ class Open:
 
 def message_end(data: bytes, at: int) -> int:
     """Return where the BGP message at `at` ends, -1 where there is no whole one."""
-    if data[at : at + 16] != b"\xff" * 16 or at + HEADER_BYTES > len(data):
+    if data[at : at + 16] != MARKER or at + HEADER_BYTES > len(data):
         return -1
     size = int.from_bytes(data[at + 16 : at + 18], "big")
     return at + size if HEADER_BYTES <= size <= len(data) - at else -1
@@ -70,8 +71,8 @@ def read_open(data: bytes) -> Open | None:
         elif code == 69:
             for place in range(0, len(value) - 3, 4):
                 pair = (int.from_bytes(value[place : place + 2], "big"), value[place + 2])
-                if pair in _FAMILY:
-                    path_ids[_FAMILY[pair]] = value[place + 3]
+                if pair in FAMILY:
+                    path_ids[FAMILY[pair]] = value[place + 3]
     return Open(autonomous_system, identifier, path_ids)
 
 
@@ -106,12 +107,40 @@ def families_with_path_ids(sent: Open | None, received: Open | None) -> tuple[in
     ours = sent.path_ids if sent else {}
     theirs = received.path_ids if received else {}
     into = out = local = 0
-    for family in range(len(FAMILIES) - 1):
+    for family in FAMILY.values():
         a, b = ours.get(family, 0), theirs.get(family, 0)
         into |= bool(a & _RECEIVE and b & _SEND) << family
         out |= bool(a & _SEND and b & _RECEIVE) << family
         local |= bool(a or b) << family
     return into, out, local
+
+
+def attributes_of(message: bytes) -> bytes:
+    """Return the attributes of a whole UPDATE as they are."""
+    start = 23 + int.from_bytes(message[19:21], "big")
+    return message[start : start + int.from_bytes(message[start - 2 : start], "big")]
+
+
+def path_attributes(message: bytes) -> dict[int, bytes]:
+    """Return the value of each attribute of a whole UPDATE, of two the first; what is cut off is left out."""
+    data = attributes_of(message)
+    found: dict[int, bytes] = {}
+    for kind, body, end in spans(data):
+        found.setdefault(kind, data[body:end])
+    return found
+
+
+def spans(attributes: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (type, where its value begins, where it ends) of each attribute that is whole."""
+    at = 0
+    while at + 3 <= len(attributes):
+        wide = bool(attributes[at] & 0x10)
+        body = at + 3 + wide
+        end = body + int.from_bytes(attributes[at + 2 : body], "big")
+        if end > len(attributes):
+            return
+        yield attributes[at + 1], body, end
+        at = end
 
 
 def notification_text(data: bytes) -> tuple[str, tuple[int, int]]:

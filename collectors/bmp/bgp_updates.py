@@ -1,7 +1,7 @@
 """BGP UPDATE messages as rows, one for each route announced or withdrawn. Pure: knows no peers.
 
-Families read: IPv4 and IPv6 unicast, multicast, labelled, VPN; EVPN. BGP-LS is marked for `link_state`, others
-are counted and left.
+Families read: IPv4 and IPv6 unicast, multicast, labelled, VPN; EVPN. BGP-LS is marked for `link_state`, FlowSpec for
+`flow_rules`, others are counted and left.
 A route's identity is a hash of what the standard makes its key (labels and ESI of a MAC route are
 none of it); AS paths are hashed by their ASes, so that two- and four-octet forms, and any cut into
 segments, give the same number.
@@ -19,16 +19,18 @@ from numpy.typing import NDArray
 
 from runtime.kernels import inline, kernel, load_u16, load_u32, load_u64, subroutine
 
-# (AFI, SAFI) by family number; the last stands for all that are not read.
+# (AFI, SAFI) by family number; (0, 0) stands for all that are not read, what is behind it others read.
 FAMILIES = (
     (1, 1), (2, 1), (1, 4), (2, 4), (1, 128), (2, 128), (25, 70), (1, 2), (2, 2), (0, 0),
+    (1, 133), (2, 133), (1, 134), (2, 134),
 )  # fmt: skip
 FAMILY_NAMES = (
     "ipv4", "ipv6", "ipv4-labelled", "ipv6-labelled", "vpnv4", "vpnv6", "evpn", "ipv4-multicast",
-    "ipv6-multicast", "other",
+    "ipv6-multicast", "other", "ipv4-flowspec", "ipv6-flowspec", "vpnv4-flowspec", "vpnv6-flowspec",
 )  # fmt: skip
 OTHER_FAMILY = 9
 EVPN_FAMILY = 6
+FAMILY = {pair: number for number, pair in enumerate(FAMILIES) if number != OTHER_FAMILY}
 UNKNOWN_PATH_IDS = 1 << 62  # bit of `path_ids`: nobody said whether routes carry path ids
 
 # Rows of the kernel's matrices.
@@ -52,6 +54,7 @@ class Verdict(IntEnum):
     MALFORMED = 4  # routes cannot be told: no rows
     OTHER_FAMILY = 5  # nothing but routes of families that are not read
     LINK_STATE = 6  # nothing but BGP-LS, which is no route
+    FLOW_RULES = 7  # nothing but FlowSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,10 @@ def family_of(afi, safi):  # type: ignore[no-untyped-def]
             return afi + 3
         if safi == 2:
             return afi + 6
+        if safi == 133:
+            return afi + 9
+        if safi == 134:
+            return afi + 11
     if afi == 25 and safi == 70:
         return 6
     return 9
@@ -461,7 +468,7 @@ def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-u
     now: next hop of MP_REACH (0, 1), AS path hash (2), communities (3), origin AS (4), MED (5), local
     preference (6), path length (7), origin (8), which of MED and local preference (9), NEXT_HOP (10,
     11), which attributes were there (12). place: MP_REACH's routes start, end, family (0-2), those of
-    MP_UNREACH (3-5), family -1 where there is none, whether either is of BGP-LS (6).
+    MP_UNREACH (3-5), family -1 where there is none, whether either is of BGP-LS, 1, or FlowSpec, 2 (6).
     """
     wrong = 0
     for k in range(13):
@@ -561,13 +568,15 @@ def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-u
             elif width == 16 or width == 24 or width == 32 or width == 48:
                 now[0] = load_u64(buffer, hop)
                 now[1] = load_u64(buffer, hop + 8)
-            elif family != 9:
+            elif family < 9:
                 return 2
             place[0] = body + 5 + width
             place[1] = body + size
             place[2] = family
             if _u16(buffer, body) == 16388:
                 place[6] = 1
+            elif family > 9:
+                place[6] = 2
         elif kind == 15:
             if size < 3:
                 return 2
@@ -576,6 +585,8 @@ def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-u
             place[5] = family_of(_u16(buffer, body), np.int64(buffer[body + 2]))
             if _u16(buffer, body) == 16388:
                 place[6] = 1
+            elif place[5] > 9:
+                place[6] = 2
         elif kind == 17:
             newer_at = body
             newer_size = size
@@ -681,11 +692,11 @@ def decode_updates(
         less_ids = 0
         less = 0
         others = 0
-        if place[2] == 9:
+        if place[2] >= 9:
             others += 1
         elif place[2] >= 0:
             more_ids, more = _with_path_ids(buffer, place[0], place[1], place[2], ids)
-        if place[5] == 9:
+        if place[5] >= 9:
             others += 1
         elif place[5] >= 0:
             less_ids, less = _with_path_ids(buffer, place[3], place[4], place[5], ids)
@@ -699,9 +710,9 @@ def decode_updates(
                 continue
             break
         if total == 0:
-            if others > 0 and (place[2] == 9 or place[4] > place[3]):
+            if others > 0 and (place[2] >= 9 or place[4] > place[3]):
                 tally[1] += 1
-                out_verdict[m] = 6 if place[6] else 5
+                out_verdict[m] = 5 if place[6] == 0 else 5 + place[6]
             elif place[5] >= 0 and place[2] < 0:
                 out_verdict[m] = 1
                 out_family[m] = np.uint8(place[5])

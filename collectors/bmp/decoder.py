@@ -92,7 +92,7 @@ class BmpDecoder:
     """Turn BMP into `route`, `series`, `sample`, `alarm` and `ledger` batches. Owns no socket.
 
     A router's ledger counts BMP messages. Blind to families other than IP unicast, multicast, labelled,
-    VPN, EVPN and BGP-LS (counted), and to attributes other than path, next hop, MED, preference,
+    VPN, EVPN, FlowSpec and BGP-LS (counted), and to attributes other than path, next hop, MED, preference,
     communities, and those of BGP-LS.
     """
 
@@ -535,6 +535,14 @@ READS = Reads(
             "treated_as_withdraw": "BGP UPDATE messages with wrong attributes (read as withdrawals)",
             "other_family": "BGP UPDATE messages of families that are not read",
             "not_update": "route monitoring messages without an UPDATE",
+        },
+        "collector_bmp_flow_rules_malformed_total": {
+            "cut_off": "FlowSpec rules that are cut off",
+            "empty": "FlowSpec rules that match nothing",
+            "order": "FlowSpec rules whose components are not in order",
+            "component": "FlowSpec rules with a component of an unknown type",
+            "prefix": "FlowSpec rules with an impossible prefix",
+            "operator": "FlowSpec rules with a list of values that is cut off",
         },
         "collector_bmp_skipped_bytes_total": {"": "bytes between BMP messages"},
         "collector_bmp_messages_total": {"other": "BMP messages of an unknown type"},

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from collectors.bmp.bgp import path_attributes
 from collectors.bmp.words import text_of, tlvs
 
 AFI, SAFI, VPN_SAFI = 16388, 71, 72
@@ -40,11 +41,7 @@ def read_update(message: bytes) -> list[Statement] | None:
 
     An attribute that is malformed is left out (RFC 9552 section 8.2.2): its objects stand without it.
     """
-    gone = int.from_bytes(message[19:21], "big")
-    start = 23 + gone
-    parts = _path_attributes(
-        message[start : start + int.from_bytes(message[start - 2 : start], "big")]
-    )
+    parts = path_attributes(message)
     made: list[Statement] = []
     told = _told(parts.get(_LINK_STATE, b""))
     for kind, withdrawn in ((_MP_UNREACH, True), (_MP_REACH, False)):
@@ -61,21 +58,6 @@ def read_update(message: bytes) -> list[Statement] | None:
             about = {"withdrawn": True} if withdrawn else told.get(fields["object"], {})
             made.append(Statement(key, fields | about))
     return made
-
-
-def _path_attributes(data: bytes) -> dict[int, bytes]:
-    """Return the value of each attribute, of two the first; what is cut off is left out."""
-    found: dict[int, bytes] = {}
-    at = 0
-    while at + 3 <= len(data):
-        wide = bool(data[at] & 0x10)
-        size = int.from_bytes(data[at + 2 : at + 3 + wide], "big")
-        body = at + 3 + wide
-        if body + size > len(data):
-            break
-        found.setdefault(data[at + 1], data[body : body + size])
-        at = body + size
-    return found
 
 
 def _objects(data: bytes, safi: int) -> list[tuple[bytes, Fields]] | None:

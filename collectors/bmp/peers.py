@@ -20,8 +20,8 @@ SLOTS = len(RIBS) * len(FAMILIES)  # of one peer: a table of routes and family e
 LOC_RIB_PEER = 3  # type of a peer that is the router itself
 _FIRST = 64
 assert (SLOTS, len(FAMILIES), OWNER_BITS, COUNTS) == (
-    50,
-    10,
+    70,
+    14,
     14,
     7,
 )  # the kernel has them as numbers
@@ -66,8 +66,8 @@ def place_routes(
 
     In      rows of messages [first, stop) of `decode_updates`, and of each message its peer, table
             of routes, arrival, verdict and, for End-of-RIB, family.
-    Inout   slot_count int32[P, 50], the row in the counts of each peer's table and family, 0 = none
-            yet; dump_until_ns int64[P, 50], until when routes are the peer's first table, not news;
+    Inout   slot_count int32[P, 70], the row in the counts of each peer's table and family, 0 = none
+            yet; dump_until_ns int64[P, 70], until when routes are the peer's first table, not news;
             counts_used int64[1].
     Out     out_owner uint32[R], out_count int32[R], out_dumping uint8[R].
     Errors  none raised. Stops before a message's rows where counts_room is used up: call again with
@@ -80,7 +80,7 @@ def place_routes(
         p = peer[m]
         if p < 0:
             continue
-        base = np.int64(rib[m]) * 10
+        base = np.int64(rib[m]) * 14
         if verdict[m] == 1:
             dump_until_ns[p, base + end_of[m]] = 0
         begin = row
@@ -250,8 +250,14 @@ class Peers:
         self._room(max(_FIRST, 1 << self.rows.bit_length()))
         for name in self._KEPT:
             kept = read_array(state, name)
-            if kept is not None and self.rows:
-                getattr(self, name)[: self.rows] = kept
+            if kept is None or not self.rows:
+                continue
+            now = getattr(self, name)[: self.rows]
+            if now.ndim == 2 and now.shape[1] == SLOTS:  # older ones know fewer families
+                now, kept = (one.reshape(self.rows, len(RIBS), -1) for one in (now, kept))
+                now[:, :, : kept.shape[2]] = kept
+            else:
+                now[:] = kept
         while len(self.counts) < len(counts):
             self.counts_room()
         self.counts[: len(counts)], self.reported[: len(counts)] = counts, reported

@@ -15,7 +15,7 @@ from collectors.bmp.bgp import (
     printable,
     read_open,
 )
-from collectors.bmp.bgp_updates import FAMILIES, FAMILY_NAMES
+from collectors.bmp.bgp_updates import FAMILY, FAMILY_NAMES
 from telemetry.identity import V4_MAPPED, address_text
 
 HEADER_BYTES = 48  # common and per-peer header
@@ -43,7 +43,7 @@ STATISTICS = {
     16: ("bgp_adj_rib_out_pre_family_routes", True),
     17: ("bgp_adj_rib_out_post_family_routes", True),
 }
-_FAMILY = {pair: FAMILY_NAMES[number] for number, pair in enumerate(FAMILIES[:-1])}
+_FAMILY = {pair: FAMILY_NAMES[number] for pair, number in FAMILY.items()}
 
 
 @dataclass(frozen=True, slots=True)

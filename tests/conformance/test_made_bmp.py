@@ -1,7 +1,7 @@
 """Route monitoring built from the standards, each next to what tshark 4.0 reads in the same octets.
 
 Families, next hops, labels, distinguishers and AS paths in the forms that routers send them. What tshark
-shows no number for (flowspec, BGP-LS and others that we count and leave) has no rows.
+shows no number for (BGP-LS and others that are no routes or that we count and leave) has no rows.
 """
 
 import struct
@@ -188,8 +188,14 @@ CASES = {
         evpn(6, RD1 + TAG + b"\0\x20\xef\1\1\1\x20" + V4_HOP + b"\2"),
         "evpn 192.0.2.1:7 type 6 ::/0 via 10.0.0.1 as 64501/2",
     ),
-    "flowspec": (update(BASE + reach(1, 133, b"", b"\5\1\x18\xc6\x33\x64")),),
-    "flowspec of a VPN": (update(BASE + reach(1, 134, b"", b"\x0d" + RD0 + b"\1\x18\xc6\x33\x64")),),
+    "flowspec": (
+        update(BASE + reach(1, 133, b"", b"\5\1\x18\xc6\x33\x64")),
+        "ipv4-flowspec 198.51.100.0/24 via :: as 64501/2",
+    ),
+    "flowspec of a VPN": (
+        update(BASE + reach(1, 134, b"", b"\x0d" + RD0 + b"\1\x18\xc6\x33\x64")),
+        "vpnv4-flowspec 64500:94 198.51.100.0/24 via :: as 64501/2",
+    ),
     "BGP-LS": (
         update(BASE + reach(16388, 71, V4_HOP, b"\0\1\0\x0d\2" + bytes(8) + b"\1\0\0\0")),
     ),

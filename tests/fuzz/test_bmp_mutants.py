@@ -53,6 +53,14 @@ SEEDS = (
     monitoring(stated(node_nlri(ROUTER), tlv(1026, b"ams1"), bandwidth(1089, 1e9))),
     monitoring(stated(link_nlri(ROUTER, ROUTER + ".01", over("192.0.2.0", "192.0.2.1")))),
     monitoring(withdrawn(prefix_nlri("10.0.0.1:192.0.2.1", "2001:db8::/33"))),
+    monitoring(
+        update(
+            usual()
+            + attribute(16, b"\x80\6" + bytes(6))
+            + reach(1, 133, b"", b"\6\1\x18\xc6\x33\x64\0")
+            + unreach(2, 134, b"\x0f" + RD + b"\3\x81\x11\6\x91\0\x35")
+        )
+    ),
     monitoring(update(unreach(2, 1)), flags=0x10),
     monitoring(update(usual(), prefix("192.0.2.0/24", 7)), kind=3),
     statistics((0, bytes(4)), (7, bytes(8)), (9, bytes(11))),
@@ -127,6 +135,7 @@ def test_streams_of_mutants(deep: bool) -> None:
             "malformed",
             "other_family",
             "link_state",
+            "flow_rules",
         )
     )
     assert verdicts == value("collector_bmp_messages_total", type="route_monitoring")

@@ -1,4 +1,4 @@
-"""GoBGP takes BGP-LS from us as a BGP peer and tells it on by BMP: what comes back is what we stated."""
+"""GoBGP takes BGP-LS and FlowSpec from us as a BGP peer and tells them on by BMP: it comes back as we stated it."""
 
 import contextlib
 import json
@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 
 from collectors.bmp.link_state import read_update
-from tests.support.bmp_messages import bgp, make_decoder, open_message
+from tests.support.bmp_messages import (
+    as_path,
+    attribute,
+    bgp,
+    make_decoder,
+    open_message,
+    reach,
+    unreach,
+    update,
+)
 from tests.support.frr import BmpPeer, until
 from tests.support.link_state_messages import (
     OSPF,
@@ -50,13 +59,17 @@ CONFIG = """
   [[neighbors.afi-safis]]
     [neighbors.afi-safis.config]
       afi-safi-name = "ls"
+  [[neighbors.afi-safis]]
+    [neighbors.afi-safis.config]
+      afi-safi-name = "ipv4-flowspec"
 [[bmp-servers]]
   [bmp-servers.config]
     address = "127.9.0.3"
     port = {bmp}
     route-monitoring-policy = "pre-policy"
 """
-LINK_STATE = b"\x01\x04" + struct.pack("!HBB", 16388, 0, 71)  # the capability
+LINK_STATE = b"\x01\x04" + struct.pack("!HBB", 16388, 0, 71)  # the capabilities
+FLOW_RULES = b"\x01\x04" + struct.pack("!HBB", 1, 0, 133)
 THERE = over("192.0.2.0", "192.0.2.1")
 PSEUDONODE = "10.0.0.2:192.0.2.9"
 STATED = (
@@ -80,12 +93,13 @@ def gobgp(folder: Path, bmp_port: int) -> Iterator[socket.socket]:
     )  # fmt: skip
     try:
         for _ in until():  # it listens, and then closes what comes before it wants a peer
-            with contextlib.suppress(ConnectionError):
+            with contextlib.ExitStack() as closing, contextlib.suppress(ConnectionError):
                 us = socket.create_connection(("127.9.0.2", port), source_address=("127.9.0.1", 0))
-                us.sendall(open_message(64500, LINK_STATE) + bgp(4, b""))
+                closing.enter_context(us)
+                us.sendall(open_message(64500, LINK_STATE, FLOW_RULES) + bgp(4, b""))
                 if us.recv(4096):
+                    closing.pop_all()
                     break
-                us.close()
         with us:
             yield us
     finally:
@@ -120,3 +134,33 @@ def test_what_gobgp_tells_of_an_igp_is_what_it_was_told(
     assert said("link-state") == [*everything, gone | {"withdrawn": True}]
     (session,) = said("bgp-session")
     assert (session["local"], session["peer"]) == ("127.9.0.2", "127.9.0.1")
+
+
+def test_what_gobgp_tells_of_rules_is_what_it_was_told(
+    needs: Callable[..., None], tmp_path: Path
+) -> None:
+    needs("gobgpd")
+    listening = socket.create_server(("127.9.0.3", 0))
+    listening.settimeout(DEADLINE_SECONDS)
+    rule = b"\x0c\1\x20\xc6\x33\x64\7\3\x81\x11\6\x81\x35"
+    limit = attribute(
+        16, b"\x80\6\0\0" + struct.pack("!f", 125_000) + b"\x80\x09" + bytes(5) + b"\x08"
+    )
+    path = attribute(1, b"\0") + attribute(2, as_path(64500))
+    with gobgp(tmp_path, listening.getsockname()[1]) as us:
+        peer = BmpPeer(listening, make_decoder())
+
+        def said() -> list[tuple[Any, ...]]:
+            names = ("flow_rule", "flow_actions", "withdrawn", "change")
+            rows = [row for row in peer.rows("route") if row["safi"] == 133]
+            return [tuple(row[name] for name in names) for row in rows]
+
+        try:
+            us.sendall(update(path + limit + reach(1, 133, b"", rule)))
+            peer.hear(lambda: len(said()) == 1)
+            us.sendall(update(unreach(1, 133, rule)))
+            peer.hear(lambda: len(said()) == 2)
+        finally:
+            peer.close()
+    text = "destination 198.51.100.7/32; protocol udp; source-port =53"
+    assert said() == [(text, "mark 8; rate-limit 125000", 0, 1), (text, "", 1, 5)]

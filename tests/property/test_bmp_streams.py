@@ -15,6 +15,7 @@ from tests.support.bmp_messages import (
     peer_down,
     peer_up,
     prefix,
+    reach,
     statistics,
     update,
     usual,
@@ -34,6 +35,13 @@ MESSAGES = st.one_of(
     ),
     st.builds(
         lambda peer, number: monitoring(update(withdrawn=prefix(f"10.{number}.0.0/16")), peer),
+        st.sampled_from(PEERS),
+        st.integers(0, 5),
+    ),
+    st.builds(
+        lambda peer, port: monitoring(
+            update(usual() + reach(1, 133, b"", b"\3\5\x81" + bytes([port]))), peer
+        ),
         st.sampled_from(PEERS),
         st.integers(0, 5),
     ),
