@@ -1,5 +1,6 @@
 """Synthetic faults with known truth on a network: overlapping in time, near and far from each other."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -107,3 +108,35 @@ def overlapping_faults(
                           f"fault{number}")
                 )  # fmt: skip
     return sorted(made, key=lambda event: event.time_ns)
+
+
+def undecidable(
+    pairs: Sequence[tuple[str, str]], events: Sequence[Event], mean_gap_seconds: float
+) -> float:
+    """Return the share of over-merged alarms of who knows the rules by which `overlapping_faults` made them.
+
+    Each alarm goes to the fault that most likely set it off by FAULTS, or begins one where that is likelier.
+    """
+    rules = {kind: symptoms for kind, _, symptoms in FAULTS}
+    near: dict[str, set[str]] = {}
+    for a, b in pairs:
+        near.setdefault(a, set()).add(b)
+        near.setdefault(b, set()).add(a)
+    begins = 1.0 / (mean_gap_seconds * len(near) * len(FAULTS))
+    groups: dict[Event, Counter[str]] = {}
+    recent: list[Event] = []  # that may still set off others
+    for event in events:
+        if event.severity == CLEARED:
+            continue
+        most, root = begins if event.kind in rules else 0.0, event
+        for cause in recent:
+            for kind, where, likely, latest in rules[cause.kind]:
+                there = {cause.entity} if where == "here" else near[cause.entity]
+                lag = (event.time_ns - cause.time_ns) / SECOND_NS
+                if kind == event.kind and event.entity in there and 0 <= lag <= latest:
+                    most, root = max((most, root), (likely / latest, cause), key=lambda one: one[0])
+        groups.setdefault(root, Counter())[event.fault] += 1
+        recent = [one for one in recent if event.time_ns - one.time_ns < 100 * SECOND_NS]
+        recent += [event] if event.kind in rules else []
+    mixed = sum(of.total() - max(of.values()) for of in groups.values())
+    return mixed / sum(of.total() for of in groups.values())

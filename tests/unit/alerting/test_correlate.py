@@ -12,7 +12,14 @@ from click.testing import CliRunner
 from alerting.incidents.causality import learn
 from correlator.tables.network_map import FileNetworkMap
 from telemetry.errors import ConfigError
-from tests.support.faults import leaf_and_spine, mesh, overlapping_faults, ring_of_rings, tree
+from tests.support.faults import (
+    leaf_and_spine,
+    mesh,
+    overlapping_faults,
+    ring_of_rings,
+    tree,
+    undecidable,
+)
 from tocsin.cli.correlate import correlate as command
 from tocsin.correlation import causes, correlate, score
 from tocsin.files.alarms import read_alarms
@@ -58,6 +65,24 @@ def test_overlapping_faults_are_neither_merged_nor_torn(name: str, deep: bool) -
         assert report.over_merge <= 0.05
         assert report.torn <= 0.05
         assert report.largest <= 60
+
+
+def test_where_a_fabric_says_too_little_is_where_most_is_merged_wrongly() -> None:
+    """Two clocks lost 6 s apart are felt alike on every leaf: nobody could tell most of what is wrong there."""
+    pairs = leaf_and_spine(8, 124)
+    events = overlapping_faults(pairs, faults=150, mean_gap_seconds=20, seed=2503)
+    report = correlate(events, network_of(pairs, []))
+    assert 0.04 < undecidable(pairs, events, 20.0) < report.over_merge < 0.1
+
+
+@pytest.mark.parametrize("seed", [2602, 2609])
+def test_faults_of_different_kinds_on_two_spines_are_two(seed: int) -> None:
+    """A kind that is new, seconds after another one on another spine: its symptoms were taken for the other's."""
+    pairs = leaf_and_spine(8, 124)
+    events = overlapping_faults(pairs, faults=150, mean_gap_seconds=20, seed=seed)
+    report = correlate(events, network_of(pairs, []))
+    assert undecidable(pairs, events, 20.0) < 0.02
+    assert report.over_merge <= 0.05
 
 
 @pytest.mark.parametrize("name", ["dense-mesh-132", "fabric-132"])

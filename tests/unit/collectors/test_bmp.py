@@ -9,6 +9,7 @@ import pytest
 
 from collectors.block import DatagramBlock
 from collectors.bmp.decoder import BmpDecoder
+from collectors.bmp.frames import RIBS
 from collectors.bmp.rib import Change
 from collectors.bmp.series import PeerSeries
 from collectors.bmp.words import Statistic
@@ -368,6 +369,20 @@ def test_a_restart_goes_on_and_drops_connections_that_are_gone() -> None:
     assert rows_of(made, "alarm") == []
     third.advance(START_NS)
     assert value(third, "state", what="connections") == 1
+
+
+def test_a_checkpoint_of_before_flow_rules_has_its_families_in_their_places() -> None:
+    decoder, kept, older = make_decoder(), Snapshot(), Snapshot()
+    feed(decoder, HELLO, announce(), announce(kind=3))
+    decoder.snapshot(kept)
+    for name in kept.names():
+        for first, block in kept.read(name):
+            if name in ("peers.slot_count", "peers.dump_until_ns"):
+                block = block.reshape(len(block), len(RIBS), -1)[:, :, :10].reshape(len(block), -1)
+            older.write(name, first, block)
+    again = make_decoder()
+    again.restore(older)
+    assert changes(feed(again, announce(), announce(kind=3))) == ["same_path", "same_path"]
 
 
 def test_rows_of_several_routers_keep_the_order_of_chunks() -> None:
