@@ -5,7 +5,7 @@ A real `tocsin run` and `tocsin watchdog` are fed over UDP with 1,000, 10,000 an
 median of 10, summed over all processes (supervisor, node, gate, desk, watchdog), shared pages
 counted in each; the share of each page (Pss) and the peak stand beside it.
 
-With `--https` alerts go to a webhook over TLS, as all exporters fall silent once: that brings OpenSSL.
+With `--https` alerts go to a webhook over TLS, and there is one: that brings OpenSSL.
 
     python perf/footprint.py [--series 1000,10000,100000] [--profile sensor,site] [--kernels both] [--https]
 """
@@ -32,10 +32,14 @@ from perf.measure import report, row
 from perf.programs import Program
 from perf.webhook import Webhook
 from runtime.bus import RequestClient
+from runtime.journal import pack
 from runtime.kernel_library import find_library
 from runtime.kernels import KERNEL_MODULES
 from runtime.memory import children_of
+from telemetry.batch import batch_from_rows
 from telemetry.errors import TransientError
+from telemetry.foreign_alarm import alarm_row
+from telemetry.schemas import ALARM
 from tocsin import verbs
 from tocsin.demo.settings import free_port
 
@@ -45,7 +49,6 @@ TICK_SECONDS = 10.0
 SETTLE_SECONDS = 60.0
 WARM_MOST_SECONDS = 150.0
 SAMPLES = 10
-SILENT_TICKS = 6
 ROLES = ("supervisor", "node", "gate", "desk", "watchdog")
 # (profile, kernels): MB at 10,000 and at 100,000 series, installed.
 GOALS = {
@@ -170,6 +173,17 @@ class Instance:
         finally:
             client.close()
 
+    def alarm(self) -> None:
+        """Tell the node of an alarm, as its gate does for sources."""
+        row = alarm_row(
+            source="perf", kind="perf", entity="router", severity="critical",
+            changed_ns=time.time_ns(), title="out of service",
+        )  # fmt: skip
+        data = pack([batch_from_rows(ALARM, [row])])
+        client = RequestClient(f"ipc://{self.state}/node.sock")
+        client.ask("offer", verbs.Offered(source="perf", token="1", data=data), verbs.Nothing)
+        client.close()
+
     def stop(self) -> None:
         """Stop all."""
         for process in self._processes.values():
@@ -237,7 +251,7 @@ def resident(
         else:
             raise SystemExit(f"{profile}: {status} after {WARM_MOST_SECONDS} s of {series} series")
         if taker:
-            time.sleep(SILENT_TICKS * TICK_SECONDS)  # which alarms, whatever the baselines know
+            instance.alarm()
         feed(exporters, SETTLE_SECONDS, rate)
         assert not taker or taker.taken, "nothing was posted"
         samples: list[dict[str, Memory]] = []
