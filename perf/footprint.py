@@ -40,7 +40,7 @@ from telemetry.batch import batch_from_rows
 from telemetry.errors import TransientError
 from telemetry.foreign_alarm import alarm_row
 from telemetry.schemas import ALARM
-from tocsin import verbs
+from tocsin import PACKAGES, verbs
 from tocsin.demo.settings import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -375,10 +375,10 @@ def installed() -> list[dict[str, object]]:
     """Return what each extra takes on disk: the packages' files with their compiled bytecode."""
     own = sum(
         file.stat().st_size
-        for folder in ("telemetry", "runtime", "collectors", "correlator", "detectors", "history",
-                       "alerting", "tocsin")
-        for file in (ROOT / folder).rglob("*") if file.is_file()
-    )  # fmt: skip
+        for folder in PACKAGES
+        for file in (ROOT / folder).rglob("*")
+        if file.is_file()
+    )
     rows = []
     for label, extra, goal in (
         ("sensor, library", "", 250),

@@ -100,11 +100,3 @@ class Stage(Protocol):
     def restore(self, state: SnapshotReader) -> None:
         """Continue bit for bit where `snapshot` was taken."""
         ...
-
-
-class Sink(Protocol):
-    """The end of a path: history, a ticketing system, a file."""
-
-    def write(self, batch: Batch) -> None:
-        """Store the whole batch or raise; writing the same batch twice is harmless."""
-        ...

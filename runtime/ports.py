@@ -4,9 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from telemetry.batch import Batch
 
 
@@ -151,12 +148,4 @@ class HistoryWriter(Protocol):
 
     def write(self, batches: Iterable[Batch], *, token: str) -> None:
         """Store all or raise TransientError; the same token twice stores once."""
-        ...
-
-
-class ReferenceTable(Protocol):
-    """A slowly changing table such as inventory: keys in, row numbers out."""
-
-    def rows_of(self, keys: NDArray[np.uint64], *, at_ns: int) -> NDArray[np.int64]:
-        """Return the row valid at `at_ns` for each key, -1 where the key is unknown."""
         ...

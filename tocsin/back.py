@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from correlator.merge import FrameMerger
 from runtime.checkpoint import read_array, write_array
-from runtime.component import Stage
 from telemetry.batch import Batch
 from telemetry.schemas import FRAME, LOG, ROUTE, SAMPLE, SERIES
 from tocsin.chain import (
@@ -20,25 +20,6 @@ from tocsin.chain import (
     Tick,
 )
 from tocsin.events import in_order
-
-
-class Merger(Stage, Protocol):
-    """What a Back needs of the correlator's merger, beside being a stage.
-
-    `frontier_ns` of a frame is when its tick closed: its end and the lateness of its view.
-    """
-
-    def named(self, batch: Batch) -> Batch:
-        """Return a batch with foreign alarms under the names of the network map."""
-        ...
-
-    def knows(self, batch: Batch) -> bool:
-        """Return whether a journalled batch is of a view as it is configured now."""
-        ...
-
-    def absorb(self, batches: Sequence[Batch]) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Take a journalled tick as if it had been merged here; return the rows that changed hands."""
-        ...
 
 
 class Samples(Protocol):
@@ -110,7 +91,7 @@ class Back:
 
     def __init__(
         self,
-        merger: Any,
+        merger: FrameMerger,
         detection: Any,
         alerting: Any,
         *,

@@ -212,21 +212,3 @@ class FeedbackAnswer(msgspec.Struct, frozen=True, kw_only=True):
     model: dict[str, Any] | None
     rates: dict[str, list[int]]  # by view: series-samples scored, of them strange
     teacher: TeacherSays = TeacherSays()
-
-
-class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Save a case around a moment."""
-
-    around_ns: int
-    before_seconds: float = 60.0
-    after_seconds: float = 10.0
-    output: str = ""
-    anonymise: bool = False
-
-
-class CaptureAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What was saved."""
-
-    path: str
-    datagrams: int
-    ticks: int

@@ -452,10 +452,3 @@ def load_network(path: Path | None, *, heard_hours: float = 24.0) -> FileNetwork
     """Return the map of a network file; raise ConfigError with file, key and fix."""
     network = load(path, NetworkFile, environment={}) if path is not None else None
     return FileNetworkMap(network, heard_hours=heard_hours)
-
-
-def encode_network(network: NetworkFile) -> dict[str, object]:
-    """Return a network file as plain tables."""
-    made = msgspec.to_builtins(network)
-    assert isinstance(made, dict)
-    return made

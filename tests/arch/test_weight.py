@@ -7,17 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tocsin import PACKAGES
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = (
-    "telemetry",
-    "runtime",
-    "collectors",
-    "correlator",
-    "detectors",
-    "history",
-    "alerting",
-    "tocsin",
-)
 
 
 def loaded_by(code: str) -> set[str]:

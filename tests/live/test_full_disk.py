@@ -16,7 +16,7 @@ from telemetry.errors import TransientError
 from telemetry.snmp import message
 from telemetry.snmp.ber import Tag
 from tests.scenario.test_watchdog_process import Running
-from tests.support.live_node import CLOCK, LiveNode, feed, write_config
+from tests.support.live_node import CLOCK, LiveNode, feed, journalled_texts, write_config
 from tests.support.snmp_messages import LINK_DOWN, trap_v2
 from tocsin import verbs
 from tocsin.demo.settings import free_port
@@ -67,17 +67,6 @@ class Router:
 
     def close(self) -> None:
         self._sock.close()
-
-
-def journalled(state: Path, schema: str, column: str) -> list[str]:
-    return [
-        text
-        for block in JournalReader(state / "journal").read()
-        if block.kind is BlockKind.TICK
-        for batch in block.batches
-        if batch.schema.name == schema
-        for text in batch.texts(column)
-    ]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -137,8 +126,8 @@ def test_a_disk_that_fills_up_is_said_and_costs_nothing(
         feeder.join()
         watchdog.end()
     assert code == 0
-    assert journalled(node.state, "control", "kind").count("expire") == 1
-    assert len(journalled(node.state, "alarm", "entity")) >= 1
+    assert journalled_texts(node.state, "control", "kind").count("expire") == 1
+    assert len(journalled_texts(node.state, "alarm", "entity")) >= 1
     ticks = [
         block.tick_end_ns
         for block in JournalReader(node.state / "journal").read()

@@ -7,25 +7,13 @@ from pathlib import Path
 import pytest
 
 from runtime.clock import SystemClock
-from runtime.journal import BlockKind, JournalReader
 from tests.support.failing_disk import FailingDisk
-from tests.support.live_node import write_config
+from tests.support.live_node import journalled_texts, write_config
 from tocsin.config import load_config
 from tocsin.demo.settings import free_port
 from tocsin.node import Node
 
 CLOCK = SystemClock()
-
-
-def texts(state: Path, schema: str, column: str) -> list[str]:
-    return [
-        text
-        for block in JournalReader(state / "journal").read()
-        if block.kind is BlockKind.TICK
-        for batch in block.batches
-        if batch.schema.name == schema
-        for text in batch.texts(column)
-    ]
 
 
 def test_a_node_that_can_keep_no_more_stands_still_and_goes_on(
@@ -72,8 +60,8 @@ def test_a_node_that_can_keep_no_more_stands_still_and_goes_on(
     finally:
         sender.close()
         node.stop()
-    found = [int(text.rpartition(" ")[2]) for text in texts(state, "log", "message")]
+    found = [int(text.rpartition(" ")[2]) for text in journalled_texts(state, "log", "message")]
     assert found == list(range(len(found))), "a line is lost, though the kernel had room for it"
     assert len(found) > sent - 40
-    gaps = [json.loads(payload) for payload in texts(state, "control", "payload")]
+    gaps = [json.loads(payload) for payload in journalled_texts(state, "control", "payload")]
     assert any(gap.get("seconds", 0.0) > 1.0 for gap in gaps), "the time it stood still is not told"

@@ -49,6 +49,16 @@ class Office:
         self.courier = self._courier()
         self.tick = 0
 
+    def play(self, world: AlarmWorld, *given: Any) -> None:
+        """Let a second of a world pass, and commit and deliver what came of it."""
+        batches = world.second(*given)
+        self.tick += 1
+        self.outbox.commit(
+            world.now_ns, [b for b in batches if b.schema.name == "alarm"], self.clock.now_ns(),
+            incidents=[b for b in batches if b.schema.name == "incident"],
+        )  # fmt: skip
+        self.settle()
+
     def _courier(self) -> Courier:
         return Courier(
             self.settings.sinks, self.context,
@@ -276,13 +286,7 @@ def test_a_thousand_acknowledgements_and_clears_both_ways_make_no_echo(
     desk = Orders(made.settings.sinks)
 
     def play(*given: Any) -> None:
-        batches = world.second(*given)
-        made.tick += 1
-        made.outbox.commit(
-            world.now_ns, [b for b in batches if b.schema.name == "alarm"], made.clock.now_ns(),
-            incidents=[b for b in batches if b.schema.name == "incident"],
-        )  # fmt: skip
-        made.settle()
+        made.play(world, *given)
 
     def obey() -> int:
         orders, made.orders[:] = list(made.orders), []
@@ -347,13 +351,7 @@ def test_an_operators_acknowledgement_goes_to_the_owner_and_counts_when_the_owne
     names = [f"node{n}" for n in range(10)]
 
     def play(*given: Any) -> None:
-        batches = world.second(*given)
-        made.tick += 1
-        made.outbox.commit(
-            world.now_ns, [b for b in batches if b.schema.name == "alarm"], made.clock.now_ns(),
-            incidents=[b for b in batches if b.schema.name == "incident"],
-        )  # fmt: skip
-        made.settle()
+        made.play(world, *given)
 
     def states() -> set[str]:
         found = made.outbox.alarms(active_only=True, limit=100)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from runtime.bus import RequestClient
 from runtime.clock import SystemClock
+from runtime.journal import BlockKind, JournalReader
 from telemetry.errors import TransientError
 from tocsin import verbs
 from tocsin.demo.exporters import Sender
@@ -61,6 +62,18 @@ def write_config(
     )
     path.write_text(text + extra, "utf-8")
     return path
+
+
+def journalled_texts(state: Path, schema: str, column: str) -> list[str]:
+    """Return a column of all rows of a schema in the ticks of a journal."""
+    return [
+        text
+        for block in JournalReader(state / "journal").read()
+        if block.kind is BlockKind.TICK
+        for batch in block.batches
+        if batch.schema.name == schema
+        for text in batch.texts(column)
+    ]
 
 
 class LiveNode:

@@ -65,20 +65,12 @@ def _address(text: str) -> str:
 def _installation() -> Iterator[tuple[bool, str]]:
     from importlib.util import find_spec
 
+    from tocsin import PACKAGES
+
     good = sys.version_info >= (3, 11)
     yield good, f"Python {sys.version.split()[0]}" + ("" if good else ": 3.11 or newer is needed")
-    names = (
-        "telemetry",
-        "runtime",
-        "collectors",
-        "correlator",
-        "detectors",
-        "history",
-        "alerting",
-        "tocsin",
-    )
     folders = set()
-    for name in names:
+    for name in PACKAGES:
         spec = find_spec(name)
         if spec is None or spec.origin is None:
             yield False, f"package {name} is missing: install Tocsin again"
