@@ -75,7 +75,7 @@ class ForecastSettings(Settings, frozen=True, kw_only=True):
     """`[detection.forecast]`: predicted alerts."""
 
     enabled: bool = True  # false: nothing is predicted
-    series_max: PositiveInt = 20_000  # series with a limit; 1.7 KB each
+    series_max: PositiveInt = 20_000  # series with a limit; 1.9 KB each
     step_seconds: PositiveFloat = 120.0  # of the fast pace; the slow one is an hour
     probability: Share = 0.9  # a prediction is told from this probability on
     false_predictions_per_day: PositiveFloat = 0.15  # one a week for the whole site

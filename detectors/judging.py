@@ -65,10 +65,13 @@ class Judge:
         right = counts["hit"] + counts["late"]
         return (PRIOR * stated + right) / (PRIOR + right + counts["false"])
 
-    def step(self, key: tuple[str, str, int], *, beyond: bool | None, now_ns: int) -> str:
+    def step(
+        self, key: tuple[str, str, int], *, beyond: bool | None, passed_ns: int, now_ns: int
+    ) -> str:
         """A step of a series with an open prediction ended; return what became of it, "" as yet.
 
-        `beyond` says whether it is past its limit, None where nothing came.
+        `beyond` says whether it is past its limit, None where nothing came; `passed_ns` when it passed it
+        to stay there, 0 = not yet.
         """
         one = self.open[key]
         if one.outcome:
@@ -78,9 +81,10 @@ class Judge:
             if now_ns - one.beyond_ns > RESTS_NS:
                 del self.open[key]
             return ""
-        if beyond:
-            one.lead_s = (now_ns - one.made_ns) / 1e9
-            one.outcome = "hit" if now_ns - one.made_ns >= self._lead_least_ns else "late"
+        if passed_ns:
+            lead_ns = max(passed_ns - one.made_ns, 0)
+            one.lead_s = lead_ns / 1e9
+            one.outcome = "hit" if lead_ns >= self._lead_least_ns else "late"
         elif now_ns > one.deadline_ns:
             one.outcome = "false"
             del self.open[key]

@@ -15,7 +15,7 @@ from runtime.checkpoint import read_array, write_array
 PLACES_FIRST = 16
 HOUR_S = 3600
 FAST, SLOW = 0, 1
-RINGS = (2 * kernels.PAIRS_MOST, 168)
+RINGS = (kernels.LOOKED_AT, 168)
 LEADS = (60, 168)  # steps that are looked ahead: two hours of two minutes, a week of hours
 JUDGED_MIN = 12.0  # forecasts before a series' record counts
 TIE = 1.03  # an error so many times naive's is no worse: two averages of like forecasts differ by as much
@@ -31,6 +31,7 @@ ARRAYS: dict[str, tuple[tuple[int, ...], Any, float]] = {
     "total": ((2,), np.float64, 0.0),  # of the running step of each pace
     "count": ((2,), np.float64, 0.0),
     "found": ((), np.int64, -2),  # fast step in which another rule last found it rising
+    "over": ((), np.uint8, 0),  # fast steps in a row beyond the limit
     "streak": ((2,), np.int64, 0),  # evaluations in a row that promised a breach
     "hours": ((24,), np.float32, 0.0),
     "yesterday": ((24,), np.float32, 0.0),
@@ -43,7 +44,7 @@ ARRAYS: dict[str, tuple[tuple[int, ...], Any, float]] = {
         ("ring", (ring,), np.nan),
         ("made", (kernels.KEPT, 2), np.nan),
         ("error", (kernels.ERRORS,), 0.0),
-        ("usual_trend", (kernels.WINDOWS, 2), 0.0),
+        ("usual_trend", (2,), 0.0),
         ("now", (4,), np.nan),
     )
 }
@@ -141,17 +142,22 @@ class Outlooks:
         )  # fmt: skip
         return out
 
+    @property
+    def fast_wait_s(self) -> float:
+        """Seconds until a series without a past may have a trend at the fast pace."""
+        return self.steps_s[FAST] * (kernels.USUAL_MIN + kernels.BENT_MIN)
+
     def usual(self, time_s: float) -> NDArray[np.float64]:
-        """Return the usual value of each place at a time, as kept; 0 before a day was seen."""
-        at = time_s / 3600.0 - 0.5
-        a, share = int(at // 1.0) % 24, at % 1.0
-        n = self.places
-        found: NDArray[np.float64] = np.where(
-            self.whole[:n] > 0,
-            self.hours[:n, a] * (1.0 - share) + self.hours[:n, (a + 1) % 24] * share,
-            0.0,
-        ).astype(np.float64)
-        return found
+        """Return the usual value of each place at a time, as kept and as the fast pace sees it.
+
+        0 before a day was seen.
+        """
+        at, n = time_s / 3600.0 - 0.5, self.places
+        first, share = int(at // 1.0), at % 1.0
+        found = np.zeros(n)
+        for k, weight in enumerate((1.0 - share, 2.0 - share, 1.0 + share, share)):
+            found += 0.25 * weight * self.hours[:n, (first - 1 + k) % 24]
+        return np.where(self.whole[:n] > 0, found, 0.0)
 
     def record(self, pace: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[Any]]:
         """Return (mean error, that of seasonal naive, forecasts judged) of each place."""
@@ -173,16 +179,30 @@ class Outlooks:
         for name, array in self._arrays.items():
             write_array(out, name, array[: self.places])
 
-    def restore(self, state: Any) -> None:
-        """Take them back."""
+    def restore(self, state: Any) -> list[str]:
+        """Take them back; return the names of arrays that an older version kept in another way: they begin anew."""
         steps = read_array(state, "steps")
         if steps is None:
-            return
+            return []
         self.step, self._skipped = steps[:2].tolist(), steps[2:4].tolist()
         self.places = int(steps[4])
         self._arrays = {}
         self._allocate(max(PLACES_FIRST, self.places))
-        for name in ARRAYS:
+        forgotten = []
+        for name, array in self._arrays.items():
             kept = read_array(state, name)
-            if kept is not None and kept.shape[1:] == self._arrays[name].shape[1:]:
-                self._arrays[name][: self.places] = kept
+            if kept is None:
+                continue
+            if kept.shape[1:] == array.shape[1:]:
+                array[: self.places] = kept
+            elif name.startswith("ring") and kept.ndim == 2:
+                _turn(kept, array[: self.places], self.step[int(name[-1])])
+            else:
+                forgotten.append(name)
+        return forgotten
+
+
+def _turn(kept: NDArray[Any], ring: NDArray[Any], step: int) -> None:
+    """Take the last values of a ring of another length, whose newest is of the step before this one."""
+    steps = np.arange(step - min(kept.shape[1], ring.shape[1]), step)
+    ring[:, steps % ring.shape[1]] = kept[:, steps % kept.shape[1]]

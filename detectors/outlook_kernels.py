@@ -1,23 +1,24 @@
 """What a series will do in the next steps: level, trend and hour of the day, and how well that went.
 
-One kernel for two paces: steps of minutes, whose trend is that of the last 24 or 48 beside the usual
-day, and steps of an hour, whose trend is that of the same hours from day to day. What was forecast 1, 6
-and 24 steps ago is held against what came, beside seasonal naive (the same hour yesterday; the last
+One kernel for two paces: steps of minutes, whose trend is that since a level bent, within the last 96 beside
+the usual day, and steps of an hour, whose trend is that of the same hours from day to day. What was forecast
+1, 6 and 24 steps ago is held against what came, beside seasonal naive (the same hour yesterday; the last
 value where there is no yesterday): the mean errors are the width of the next forecast, and its licence.
 
-A trend counts only where its older and its newer half agree, and at the fast pace where a straight line
-explains more than one step would: a step is no trend. How sure it is comes from
-the spread of its differences and, at the fast pace, from how large such trends usually are by chance in this
-series: that holds whatever its noise is like, also where neighbouring steps are alike. What is doubted of a
-trend widens the forecast the further it goes. Values may be logarithms; growth goes on in a straight line of
-the plain values. Blind to changes that begin after the last value, and to weekends (the day before is what
-counts).
+At the fast pace a trend is a level that was flat and has grown in a straight line of the plain values since
+some step: the step that leaves the least unexplained. It counts only where it lasted for a while, its newer
+part alone shows it, and a step would explain less; from day to day, where its older and its newer half
+agree. How sure it is comes from what it leaves unexplained and, at the fast pace, from how sure such trends
+usually seem by chance in this series: that holds whatever its noise is like, also where neighbouring steps
+are alike. What is doubted of a trend widens the forecast the further it goes. Values may be logarithms;
+growth goes on in a straight line of the plain values. Blind to changes that begin after the last value, and
+to weekends (the day before is what counts).
 
-A series takes 1.7 KB; only series with a limit have that (detectors.prediction).
+A series takes 1.9 KB; only series with a limit have that (detectors.prediction).
 
-Source: Holt (1957); Theil (1950), Sen (1968) for the median of differences; Hyndman & Athanasopoulos,
-Forecasting, ch. 5.2 (seasonal naive) and 5.8 (errors by lead); Bowling et al. (2009) for the logistic form
-of the normal distribution.
+Source: Holt (1957); Hinkley, Inference in two-phase regression, JASA 66 (1971) for the line that bends; Theil
+(1950), Sen (1968) for the median of differences; Hyndman & Athanasopoulos, Forecasting, ch. 5.2 (seasonal
+naive) and 5.8 (errors by lead); Bowling et al. (2009) for the logistic form of the normal distribution.
 """
 
 import math
@@ -34,17 +35,24 @@ ERRORS = 7  # of us and of naive by lead, and how many were judged
 JUDGED = 6
 GAINS = (0.004, 0.02)  # of the error averages of each pace once they are old: half a day, two days
 ERRORS_KNOWN, ERROR_MOST = 24.0, 4.0  # then no error teaches more than so many usual ones
-PAIRS, WINDOWS = 12, 2  # fast pace: differences over twelve steps, and over twice as many
-PAIRS_MOST = PAIRS << WINDOWS - 1
+# Fast pace: values whose mean is the level, that a trend is looked for in, of which so many must be known
+LEVEL, LOOKED_AT, BENT_MIN = 12, 96, 24
+BENT_LEAST, GROWN_LEAST = (
+    12,
+    16,
+)  # steps since a growth begins that are looked at, and that are enough
+STILL, STILL_OF = 0.8, (2, 3)  # sigmas that its newer part alone must show: 2 of 3 steps
+OVER_STEP = 4.0  # variances by which a bent line must explain more than a step
 DAY = 24  # slow pace: steps of a day
 DAYS_LOOKED_AT = 6
 AGREE = 0.5  # share of the trend that both of its halves must show
-BEGUN = 0.2  # of the older half at the fast pace: it may have begun in there
 SEASON_GAIN = 0.3
 SHRINK_LEVEL, SHRINK_TREND = 16.0, 81.0  # sigmas to the fourth at which half is believed
 LOG_4 = math.log(4.0)
 MAD_TO_SIGMA, MAE_TO_SIGMA = 1.4826, 1.2533
-WORK = 3 * PAIRS_MOST
+WORK = LOOKED_AT + DAY
+MOST_EXPONENT = 30.0  # of a value beside the mean of its logarithms
+END_LEAST = 1e-3  # share of the mean that a growth is a share of
 MOST_AHEAD = 600.0  # of a logarithm: its plain value is a number
 USUAL_GAIN = 0.002  # of the usual size of a trend: 16 hours of two minutes
 USUAL_MIN = 36.0  # trends seen before one may be sure
@@ -71,6 +79,16 @@ def _season(hours, whole, i, time_s):  # type: ignore[no-untyped-def]
     a = int(first) % 24
     b = (a + 1) % 24
     return np.float64(hours[i, a]) * (1.0 - share) + np.float64(hours[i, b]) * share
+
+
+@inline
+def _smooth(hours, whole, daily, i, time_s):  # type: ignore[no-untyped-def]
+    """The same; at the fast pace with hours smoothed 1-2-1: what one hour's usual is off is no trend."""
+    middle = _season(hours, whole, i, time_s)
+    if daily:
+        return middle
+    sides = _season(hours, whole, i, time_s - 3600.0) + _season(hours, whole, i, time_s + 3600.0)
+    return 0.5 * middle + 0.25 * sides
 
 
 @inline
@@ -103,44 +121,98 @@ def _halves(older, newer, slope, least):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _climb(off, first, pairs):  # type: ignore[no-untyped-def]
-    """Trend a step over so many values, newest first: the mean of the newer half against that of the older."""
-    half = pairs // 2
-    sums, counted, before, counted_before = 0.0, 0, 0.0, 0
-    for k in range(first, first + half):
-        if np.isfinite(off[k]):
-            sums += off[k]
-            counted += 1
-        if np.isfinite(off[k + half]):
-            before += off[k + half]
-            counted_before += 1
-    if counted == 0 or counted_before == 0:
-        return 0.0
-    return (sums / counted - before / counted_before) / half
+def _line(x, size):  # type: ignore[no-untyped-def]
+    """Return the rise a step of so many values, newest first, and its variance where theirs is 1."""
+    n, total, times, squares, products = 0, 0.0, 0.0, 0.0, 0.0
+    for k in range(size):
+        if np.isfinite(x[k]):
+            n += 1
+            total += x[k]
+            times -= k
+            squares += k * k
+            products -= k * x[k]
+    if n < 2:
+        return 0.0, 1.0
+    spread = squares - times * times / n
+    return (products - times * total / n) / spread, 1.0 / spread
 
 
 @inline
-def _is_step(off, size):  # type: ignore[no-untyped-def]
-    """Whether one step explains more of so many values, newest first, than a straight line does."""
-    n, total, times, squares, products = 0, 0.0, 0.0, 0.0, 0.0
+def _step_gain(x, size, n, total):  # type: ignore[no-untyped-def]
+    """Return how much of the squares of n known values, newest first, the likeliest step explains."""
+    best, newer, counted = 0.0, 0.0, 0
     for k in range(size):
-        if np.isfinite(off[k]):
-            n += 1
-            total += off[k]
-            times += k
-            squares += k * k
-            products += k * off[k]
-    if n < size // 2:
-        return False
-    together = products - times * total / n
-    line, best, newer, counted = together * together / (squares - times * times / n), 0.0, 0.0, 0
-    for k in range(size):
-        if np.isfinite(off[k]) and counted < n - 1:
-            newer += off[k]
+        if np.isfinite(x[k]) and counted < n - 1:
+            newer += x[k]
             counted += 1
             beside = newer - total * counted / n
             best = max(best, beside * beside * n / (np.float64(counted) * (n - counted)))
-    return best > line
+    return best
+
+
+@inline
+def _mean(x, size):  # type: ignore[no-untyped-def]
+    """Return the mean of so many values, newest first; 0 where none is known."""
+    n, total = 0, 0.0
+    for k in range(size):
+        if np.isfinite(x[k]):
+            n += 1
+            total += x[k]
+    return total / max(n, 1)
+
+
+@inline
+def _plain(off, logs):  # type: ignore[no-untyped-def]
+    """Make values relative to their mean, of logarithms shares of it; return how many are known."""
+    reference, n = _mean(off, LOOKED_AT), 0
+    for k in range(LOOKED_AT):
+        if np.isfinite(off[k]):
+            n += 1
+            off[k] -= reference
+            if logs:
+                off[k] = math.exp(min(off[k], MOST_EXPONENT))
+    return n
+
+
+@inline
+def _bend(x, n, noise_least, usual_sure):  # type: ignore[no-untyped-def]
+    """Look for the step in which a level began to rise or fall; newest first, n values are known.
+
+    Returns the growth a step since then, its sigma, and whether it is one: it lasted, its newer part alone
+    shows it by more than such parts usually do, and no step explains as much.
+    """
+    total, squares = 0.0, 0.0
+    for k in range(LOOKED_AT):
+        if np.isfinite(x[k]):
+            total += x[k]
+            squares += x[k] * x[k]
+    squares -= total * total / n
+    gain, steep, spread, since = 0.0, 0.0, 1.0, 0
+    # Of the bent part, a step longer each time: values, their sum, times, their squares, times x.
+    known, newer, times, times_squares, products = 0, 0.0, 0.0, 0.0, 0.0
+    for bent in range(1, LOOKED_AT + 1):
+        if np.isfinite(x[bent - 1]):
+            known += 1
+            newer += x[bent - 1]
+        times_squares += 2.0 * times + known
+        times += known
+        products += newer
+        beside = times_squares - times * times / n
+        together = products - times * total / n
+        if bent >= BENT_LEAST and beside > 0.0 and together * together > gain * beside:
+            gain, steep, spread, since = (
+                together * together / beside,
+                together / beside,
+                beside,
+                bent,
+            )
+    noise = max(max(squares - gain, 0.0) / (n - 2), noise_least)
+    unsure = max(math.sqrt(noise / spread), 1e-12 + 1e-6 * abs(steep))
+    lately, own = _line(x, since * STILL_OF[0] // STILL_OF[1])
+    goes_on = since >= GROWN_LEAST and lately * steep > 0.0 and abs(lately) >= AGREE * abs(steep)
+    goes_on = goes_on and abs(lately) >= STILL * usual_sure * math.sqrt(noise * own)
+    goes_on = goes_on and gain - _step_gain(x, LOOKED_AT, n, total) > OVER_STEP * noise
+    return steep, unsure, goes_on
 
 
 @inline
@@ -149,13 +221,6 @@ def _ahead(level, slope, lead, logs):  # type: ignore[no-untyped-def]
     if logs and slope > 0.0:
         return level + math.log1p(slope * lead)
     return level + slope * lead
-
-
-@inline
-def _straight(slope, pairs):  # type: ignore[no-untyped-def]
-    """The growth a step, as a share of the value now, of a line whose logarithms rose so over `pairs` steps."""
-    times, middle = math.exp(min(slope * pairs, 30.0)), 0.5 * (pairs - 1)
-    return (times - 1.0) / (times * (middle + pairs) - middle)
 
 
 @inline
@@ -168,7 +233,7 @@ def _on(base, ahead, base_now, logs):  # type: ignore[no-untyped-def]
 
 @kernel(
     "i8(i8, i8, f8, i8, const f8[::1], const u1[::1], f4[:,::1], f4[:,::1], u1[:,::1], f4[:,::1],"
-    " f4[:,:,::1], f4[:,::1], f4[:,:,::1], f4[:,::1], f8[::1])"
+    " f4[:,:,::1], f4[:,::1], f4[:,::1], f4[:,::1], f8[::1])"
 )
 def advance(
     step: int,
@@ -190,28 +255,28 @@ def advance(
     """Judge what was forecast for this step, take its value, and forecast anew.
 
     In      step, number of the step that ended (time / step_s); skipped, steps without a call before
-            it; daily 1 = the trend is that from day to day, 0 = that of the last 24 steps; value
+            it; daily 1 = the trend is that from day to day, 0 = that since a level bent; value
             float64[M], mean of the step, NaN = nothing came; logs uint8[M], 1 = it is a logarithm; work
-            float64[72].
+            float64[120].
     Inout   hours, yesterday float32[M, 24], seen uint8[M, 24]: usual and last value of each hour (learned
-            at the daily pace only); ring float32[M, R], last values, R >= 48, daily >= 168; made
+            at the daily pace only); ring float32[M, R], last values, R >= 96, daily >= 168; made
             float32[M, 24, 2], level and trend of past forecasts; error float32[M, 7]; usual_trend
-            float32[M, 2, 2], mean size of a trend over 24 and over 48 steps and how many were seen
-            (fast pace only).
+            float32[M, 2], how many sigmas a trend was on the average and how many were seen (fast pace
+            only).
     Out     now float32[M, 4]: level over the usual day, trend a step, how many sigmas the trend is, and
             one of them.
     Returns M, or -1 when a length is wrong: nothing was changed.
     """
     rows = value.size
     size = ring.shape[1]
-    if work.size < WORK or size < 2 * PAIRS_MOST or (daily and size < (DAYS_LOOKED_AT + 1) * DAY):
+    if work.size < WORK or size < LOOKED_AT or (daily and size < (DAYS_LOOKED_AT + 1) * DAY):
         return -1
     if ring.shape[0] < rows or made.shape[0] < rows or error.shape[0] < rows or now.shape[0] < rows:
         return -1
     if logs.size != rows or usual_trend.shape[0] < rows:
         return -1
     middle_s = (step + 0.5) * step_s
-    off = work[PAIRS_MOST:]
+    off = work[DAY:]
     for i in range(rows):
         for k in range(min(skipped, size)):
             ring[i, (step - 1 - k) % size] = np.nan
@@ -219,7 +284,7 @@ def advance(
             made[i, (step - 1 - k) % KEPT, 0] = np.nan
         y = value[i]
         whole = _whole(seen, i)
-        usual = _season(hours, whole, i, middle_s)
+        usual = _smooth(hours, whole, daily, i, middle_s)
         # ---- judge
         if np.isfinite(y):
             judged = np.float64(error[i, JUDGED])
@@ -232,7 +297,7 @@ def advance(
                     continue
                 was = np.float64(made[i, (step - lead) % KEPT, 1])
                 ahead = _ahead(level, was, lead, logs[i])
-                then = _season(hours, whole, i, middle_s - lead * step_s)
+                then = _smooth(hours, whole, daily, i, middle_s - lead * step_s)
                 centre = usual + ahead if daily else _on(usual, ahead, then, logs[i])
                 miss = abs(y - centre)
                 naive = np.float64(ring[i, (step - lead) % size])
@@ -255,20 +320,20 @@ def advance(
         # ---- level over the usual day
         total, count = 0.0, 0
         if not daily:
-            for k in range(2 * PAIRS_MOST):
+            for k in range(LOOKED_AT):
                 x = np.float64(ring[i, (step - k) % size])
-                off[k] = x - _season(hours, whole, i, middle_s - k * step_s)
-        for k in range(DAY if daily else PAIRS):
+                off[k] = x - _smooth(hours, whole, daily, i, middle_s - k * step_s)
+        for k in range(DAY if daily else LEVEL):
             x = off[k]
             if daily:
                 x = np.float64(ring[i, (step - k) % size])
-                x -= _season(hours, whole, i, middle_s - k * step_s)
+                x -= _smooth(hours, whole, daily, i, middle_s - k * step_s)
             if np.isfinite(x):
                 total += x
                 count += 1
         # ---- trend
         level = np.float64(total / count) if count > 0 else np.float64(np.nan)
-        slope, doubt, older, newer, over = 0.0, 0.0, 0.0, 0.0, PAIRS
+        slope, doubt, older, newer = 0.0, 0.0, 0.0, 0.0
         if daily:
             # From each day to the next: the median over its hours. Days that wander show in their spread.
             days, sums, squares, noise = 0, 0.0, 0.0, 0.0
@@ -304,46 +369,33 @@ def advance(
                     older = slope if rest == 0 else (sums - newer * DAY * 2) / rest / DAY
             slope = _halves(older, newer, slope, AGREE)
         else:
-            # Over 24 steps or 48, whichever make it surer: what rises slowly shows in the longer.
-            for which in range(WINDOWS):
-                pairs = PAIRS << which
-                n = 0
-                for k in range(pairs):
-                    d = off[k] - off[k + pairs]
-                    if np.isfinite(d):
-                        work[n] = d
-                        n += 1
-                if n < pairs // 2:
-                    continue
-                one = _median(work, n)
-                steep = one / pairs
-                # A few differences may agree by chance: the usual error of one step is the least noise.
-                usually = math.sqrt(2.0) * MAE_TO_SIGMA * np.float64(error[i, 0])
-                unsure = 1.25 * max(_spread(work, n, one), usually) / math.sqrt(float(n)) / pairs
-                steepness, trends = abs(steep), np.float64(usual_trend[i, which, 1])
-                usual_size = np.float64(usual_trend[i, which, 0])
+            n = _plain(off, logs[i])
+            if n >= BENT_MIN:
+                # A few values may agree by chance: the usual error of one step is the least noise.
+                least = (MAE_TO_SIGMA * np.float64(error[i, 0])) ** 2
+                usual_size, trends = np.float64(usual_trend[i, 0]), np.float64(usual_trend[i, 1])
+                usual_sure = max(MAE_TO_SIGMA * usual_size, 1.0)
+                steep, unsure, goes_on = _bend(off, n, least, usual_sure)
+                times_sure = abs(steep) / unsure
                 if trends < USUAL_MIN:
-                    unsure = max(unsure, steepness)
+                    unsure *= max(times_sure, 1.0)
                 else:
-                    unsure = max(unsure, MAE_TO_SIGMA * usual_size)
-                    steepness = min(steepness, USUAL_MOST * usual_size)
+                    unsure *= usual_sure
+                    times_sure = min(times_sure, USUAL_MOST * usual_sure)
                 share = max(USUAL_GAIN, 1.0 / (trends + 1.0))
-                usual_trend[i, which, 0] += share * (steepness - usual_size)
-                usual_trend[i, which, 1] = min(trends + 1.0, 1e6)
-                newer, older = _climb(off, 0, pairs), _climb(off, pairs, pairs)
-                steep = _halves(older, newer, steep, BEGUN)
-                if steep != 0.0 and _is_step(off, 2 * pairs):
-                    steep = 0.0
-                if doubt == 0.0 or abs(steep) * doubt > abs(slope) * unsure:
-                    slope, doubt, over = steep, unsure, pairs
+                usual_trend[i, 0] += share * (times_sure - usual_size)
+                usual_trend[i, 1] = min(trends + 1.0, 1e6)
+                end = 1.0
+                if logs[i]:  # growth is a share of the last ones' mean and what it grew since
+                    end = _mean(off, LEVEL) + steep * 0.5 * (LEVEL - 1)
+                if goes_on and end > 0.0:
+                    slope = steep / end
+                doubt = unsure / max(end, END_LEAST)
         sure = abs(slope) / max(doubt, 1e-12 + 1e-6 * abs(slope))
-        middle = 0.5 * ((DAY if daily else PAIRS) - 1)
+        middle = 0.5 * ((DAY if daily else LEVEL) - 1)
         climbed = slope * middle  # since the middle of the time that the level is the mean of
         if logs[i] and not daily and slope > 0.0:
-            # A straight line of the plain values is steepest at its beginning, as logarithms.
-            now_slope = _straight(slope, over)
-            doubt *= now_slope / slope
-            slope, climbed = now_slope, -math.log1p(-now_slope * middle)
+            climbed = -math.log1p(-slope * middle)
         # What may be chance is forecast by so much less: a trend, and a level beside the usual day.
         if whole and count > 0:
             chance = MAE_TO_SIGMA * np.float64(error[i, 0]) / math.sqrt(float(count))
@@ -430,13 +482,16 @@ def breach(
         if usual_times[i] != 0.0 and not whole:
             continue
         count += 1
-        now_base = _season(hours, whole, i, (step + 0.5) * step_s)
+        now_base = _smooth(hours, whole, daily, i, (step + 0.5) * step_s)
         for lead in range(1, leads + 1):
-            base = _season(hours, whole, i, (step + lead + 0.5) * step_s)
+            base = _smooth(hours, whole, daily, i, (step + lead + 0.5) * step_s)
             most = limit[i] + usual_times[i] * base
             ahead = _ahead(level, slope, np.float64(lead), logs[i])
             centre = base + ahead if daily else _on(base, ahead, now_base, logs[i])
-            sigma = math.hypot(_sigma(error, i, np.float64(lead)), doubt * lead)
+            spread = doubt * lead
+            if logs[i] and not daily and slope > 0.0:
+                spread /= 1.0 + slope * lead  # what it is of a logarithm
+            sigma = math.hypot(_sigma(error, i, np.float64(lead)), spread)
             z = sign[i] * (centre - most) / sigma
             p = 0.0
             if z > -6.0:  # the normal distribution to 1.5e-4

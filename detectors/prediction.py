@@ -33,11 +33,11 @@ from telemetry.errors import ConfigError
 from telemetry.views import View
 
 DETECTOR = "predicted"
-# Sigmas that a trend must be, at each pace: a day holds many more steps than days.
-SURE = (4.0, 3.0)
+SURE = 3.0  # sigmas that a trend must be
 SURE_FOUND, LIKELY_FOUND = 2.0, 0.8  # sigmas, share of the probability, where a rule found it too
 RISE = "trend"  # that rule
 CONFIRM = 3  # evaluations in a row
+PASSED = 2  # fast steps in a row beyond a limit: one is a peak
 TOLD = 0.5  # calibrated: likelier than not
 LET_GO = 0.5  # of the probability asked: below, it no longer looks like it
 SLACK = 1.25  # of the latest time, before a prediction is false
@@ -80,6 +80,7 @@ class Predictor:
     ) -> None:  # fmt: skip
         self._settings = settings
         self._limits = settings.watched
+        self._log = context.log
         self._directory = directory
         self._network = network
         self._budget = AlertBudget(false_alerts_per_day=settings.false_predictions_per_day)
@@ -149,9 +150,13 @@ class Predictor:
             return
         for pace, step, mean in ended:
             now_ns = round((step + 1) * watched.outlooks.steps_s[pace] * 1e9)
+            past = self._beyond(watched, mean, now_ns, watched.outlooks.steps_s[pace])
             if pace == outlook.FAST:
-                self._judge(view, measure, watched, mean, now_ns)
-            self._look_ahead(view, measure, watched, pace, step, mean, now_ns)
+                over = watched.outlooks.over[: len(past)]
+                over[past == 1.0] = np.minimum(over[past == 1.0] + 1, PASSED)
+                over[past == 0.0] = 0
+                self._judge(view, measure, watched, past, now_ns)
+            self._look_ahead(view, measure, watched, pace, step, past, now_ns)
 
     # ---- limits
 
@@ -265,37 +270,39 @@ class Predictor:
         return past
 
     def _judge(
-        self, view: str, measure: str, watched: _Watched, mean: NDArray[np.float64], now_ns: int
+        self, view: str, measure: str, watched: _Watched, past: NDArray[np.float64], now_ns: int
     ) -> None:
-        mine = [key for key in self.judge.open if key[:2] == (view, measure)]
-        if not mine:
-            return
-        past = self._beyond(watched, mean, now_ns, watched.outlooks.steps_s[outlook.FAST])
-        for key in mine:
+        first_ns = now_ns - round((PASSED - 1) * watched.outlooks.steps_s[outlook.FAST] * 1e9)
+        for key in [key for key in self.judge.open if key[:2] == (view, measure)]:
             told = float(past[key[2]])
             beyond = None if math.isnan(told) else told > 0.0
-            outcome = self.judge.step(key, beyond=beyond, now_ns=now_ns)
+            passed = beyond and watched.outlooks.over[key[2]] >= PASSED
+            outcome = self.judge.step(
+                key, beyond=beyond, passed_ns=first_ns if passed else 0, now_ns=now_ns
+            )
             if outcome:
                 self._judged.add(outcome)
 
     def _look_ahead(
         self, view: str, measure: str, watched: _Watched, pace: int, step: int,
-        mean: NDArray[np.float64], now_ns: int,
+        past: NDArray[np.float64], now_ns: int,
     ) -> None:  # fmt: skip
-        looks = watched.outlooks
-        n, step_s = looks.places, looks.steps_s[pace]
+        looks, n = watched.outlooks, len(past)
         if not n:
             return
         out = looks.breaches(pace, step)
         trend = getattr(looks, f"now{pace}")[:n]
         asked, likely, sure = self._settings.probability, out[:, 0], trend[:, 2]
-        promising = (likely >= asked) & (sure >= SURE[pace])
+        promising = (likely >= asked) & (sure >= SURE)
         if pace == outlook.FAST:
             found = looks.found[:n] >= step - 1
             promising |= found & (likely >= LIKELY_FOUND * asked) & (sure >= SURE_FOUND)
+            promising &= (looks.whole[:n] > 0) | (looks.logs[:n] == 0)  # the morning is no trend
         promising &= (out[:, 1] > 0) & looks.licensed(pace)
         promising &= looks.sign[:n] * trend[:, 1] > 0.0
-        promising &= self._beyond(watched, mean, now_ns, step_s) == 0.0
+        promising &= np.isfinite(past) & (looks.over[:n] < PASSED)
+        if pace == outlook.SLOW:
+            promising &= past == 0.0
         streak = looks.streak[:n, pace]
         streak[:] = np.where(promising, streak + 1, 0)
         self._budget.open_tick(now_ns / 1e9)
@@ -330,8 +337,8 @@ class Predictor:
             0.0, 0.0, 0.0, 0.0, 0.0, [], 0, 0, 0, six(ours), six(naive), int(judged),
         )  # fmt: skip
         self._refresh(one, watched, place, out, pace, now_ns)
-        latest = one.latest_ns or round(now_ns + 1.5 * (one.likely_ns - now_ns))
         step_ns = round(watched.outlooks.steps_s[pace] * 1e9)
+        latest = one.latest_ns or now_ns + outlook.LEADS[pace] * step_ns
         one.deadline_ns = max(
             now_ns + round(SLACK * (latest - now_ns)), one.likely_ns + 2 * step_ns
         )
@@ -444,7 +451,13 @@ class Predictor:
             ids, places = read_array(inner, "row_series_id"), read_array(inner, "row_place")
             if ids is None or places is None:
                 continue
-            watched.outlooks.restore(inner)
+            forgotten = watched.outlooks.restore(inner)
+            if forgotten:
+                self._log.warning(
+                    "prediction_state_of_an_older_version view=%s measure=%s begins_anew=%s"
+                    " (trends of this view are predicted again in about %d minutes)",
+                    view, measure, ",".join(forgotten), watched.outlooks.fast_wait_s // 60,
+                )  # fmt: skip
             watched.series_id, watched.place = np.array(ids), np.array(places)
             self._name_again(watched)
 

@@ -11,9 +11,10 @@ import pytest
 from correlator.tables.network_map import FileNetworkMap, InterfaceEntry, NetworkFile, RouterEntry
 from correlator.views import SampleViewSettings, sample_view, views_for
 from detectors.config import DetectionSettings, ForecastSettings, LimitSettings
-from detectors.judging import Judge
+from detectors.judging import Judge, Prediction
+from detectors.outlook import ARRAYS, Outlooks
 from detectors.stage import DetectionStage
-from runtime.checkpoint import Snapshot
+from runtime.checkpoint import Snapshot, read_array, write_array
 from runtime.ports import SeriesKey
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
@@ -265,12 +266,10 @@ def test_series_beyond_the_bound_are_counted() -> None:
 
 
 def test_bytes_of_a_series_are_as_said() -> None:
-    from detectors.outlook import ARRAYS
-
     size = sum(
         np.dtype(dtype).itemsize * int(np.prod(columns)) for columns, dtype, _ in ARRAYS.values()
     )
-    assert size <= 1_700
+    assert size <= 1_900
     assert msgspec.to_builtins(ForecastSettings())["series_max"] == 20_000
 
 
@@ -375,3 +374,73 @@ def test_a_slow_leak_in_noise_is_told_hours_before_it_is_twice_the_usual() -> No
     assert {said["series_id"] for _, said in made} == {1004}
     assert made[0][0] <= begin + 68 - 12
     assert made[-1][1]["outcome"] == "hit"
+
+
+def test_a_rise_of_minutes_to_a_new_level_is_no_leak() -> None:
+    """Every prefix rises by a third to a half at another time, at once or within ten minutes, and stays there."""
+    begin, rise = 5 * DAY, np.linspace(1.33, 1.5, ROWS)
+
+    def risen(k: int) -> np.ndarray:
+        done = np.clip((k - begin - np.arange(ROWS)) / (1.0 + np.arange(ROWS) % 2), 0.0, 1.0)
+        value: np.ndarray = traffic(k) / 100.0 * (1.0 + (rise - 1.0) * done)
+        return value
+
+    assert World().play("source_prefix", range(begin + 96), risen) == []
+
+
+def test_one_loud_step_beyond_a_limit_is_no_breach() -> None:
+    judge = Judge(600)
+    judge.open["v", "m", 0] = Prediction(
+        "v",
+        "m",
+        1,
+        "x",
+        "leak",
+        True,
+        0,
+        0,
+        10**13,
+        0.9,
+        2.0,
+        1.0,
+        1.0,
+        1.0,
+        [],
+        0,
+        0,
+        0,
+        1.0,
+        1.0,
+        50,
+    )
+    key = ("v", "m", 0)
+    assert judge.step(key, beyond=True, passed_ns=0, now_ns=SECOND) == ""
+    assert judge.step(key, beyond=True, passed_ns=660 * SECOND, now_ns=780 * SECOND) == "hit"
+    assert judge.ended[0].lead_s == 660.0, "from the first of the steps that stayed beyond"
+
+
+def test_an_older_checkpoint_keeps_its_last_values() -> None:
+    looks = Outlooks(120.0)
+    place = np.array([looks.add()])
+    for k in range(200):
+        looks.take(place, np.array([float(k)]), 120.0 * k)
+    now = Snapshot()
+    looks.snapshot(now)
+    before = Snapshot()
+    for name in ("steps", *ARRAYS):
+        kept = read_array(now, name)
+        assert kept is not None
+        if name == "ring0":
+            steps = np.arange(looks.step[0] - 48, looks.step[0])
+            older = np.zeros((1, 48), np.float32)
+            older[:, steps % 48] = kept[:, steps % kept.shape[1]]
+            kept = older
+        if name == "usual_trend0":
+            kept = np.zeros((1, 2, 2), np.float32)
+        write_array(before, name, kept)
+    restored = Outlooks(120.0)
+    assert restored.restore(before) == ["usual_trend0"]
+    steps = np.arange(looks.step[0] - 48, looks.step[0])
+    width = restored.ring0.shape[1]
+    assert restored.ring0[0, steps % width].tolist() == steps.tolist()
+    assert np.isnan(restored.ring0[0, (steps - 48) % width]).all()
