@@ -51,12 +51,13 @@ class Parting:
         root = incident.members[incident.deepest()]
         if root.layer > LINK or incident.by_hand:
             return
-        around = dict.fromkeys((*root.nodes, *sorted(cut)))
-        for node in root.nodes:
-            around.update(dict.fromkeys(self._places.graph.beside(node)))
+        beside = [other for node in root.nodes for other in self._places.graph.beside(node)]
+        around = dict.fromkeys((*root.nodes, *sorted(cut), *beside))
         found: dict[int, None] = {}
         for node in self._companions.busy_of(around):
             found.update(self._at.get(node, {}))
+        if len(found) == 1 and incident.number in found:
+            return
         for number in list(found)[-INCIDENTS_MAX:]:
             other = self._incidents[number]
             if other is incident or not other.open or other.by_hand or other.primary:
