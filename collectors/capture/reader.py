@@ -1,4 +1,4 @@
-"""Capture files as datagram blocks: pcap, pcapng, and files that hold one payload.
+"""Capture files as datagram blocks: pcap, pcapng, MRT dumps (`mrt`), and files that hold one payload.
 
 Link types: Ethernet (with VLAN tags, PPPoE), Linux cooked v1 and v2, raw IP, loopback. Fragments are put
 together within bounds. TCP gives chunks of its byte streams where the caller hands in
@@ -8,14 +8,18 @@ before the damage, and one sentence. Files are mapped, not read: they may be lar
 Source: pcap and pcapng file formats (draft-ietf-opsawg-pcap, -pcapng); RFC 791, 768, 8200.
 """
 
+import bz2
+import gzip
+import io
 import mmap
 import struct
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
+from collectors.capture.mrt import looks_like_mrt, read_mrt
+from collectors.capture.report import CaptureReport
 from collectors.datagram import Datagram
 from telemetry.errors import DecodeError
 from telemetry.identity import V4_MAPPED
@@ -34,19 +38,12 @@ PCAP_MAGIC = (
     b"\xa1\xb2\x3c\x4d",
     b"\x4d\x3c\xb2\xa1",
 )
+_PACKED: dict[bytes, Callable[[BinaryIO], object]] = {b"\x1f\x8b\x08": gzip.open, b"BZh": bz2.open}
+HEAD_BYTES = 64
 _RAW_IP = {LINK_RAW, 12, 14, 228, 229}
 PPPOE_SESSION = 0x8864
 _PPP = {b"\x00\x21": 0x0800, b"\x00\x57": 0x86DD}
 _VLAN = {0x8100, 0x88A8, 0x9100}
-
-
-@dataclass(slots=True)
-class CaptureReport:
-    """What a capture held besides datagrams, for people."""
-
-    packets: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-    damage: str = ""
 
 
 @dataclass(slots=True)
@@ -65,6 +62,9 @@ def read_capture(
     Raises DecodeError only where nothing can be read at all.
     """
     with path.open("rb") as file:
+        if (unpacked := _unpacked_dump(file)) is not None:
+            yield from read_mrt(unpacked, report)
+            return
         size = path.stat().st_size if path.is_file() else 0
         if not size:
             yield from parse_capture(file.read(), report, path, tcp)
@@ -82,6 +82,9 @@ def parse_capture(
         packets = _pcapng(data, report)
     elif magic in PCAP_MAGIC:
         packets = _pcap(data, report)
+    elif looks_like_mrt(data[:HEAD_BYTES]):
+        yield from read_mrt(io.BytesIO(data) if isinstance(data, bytes) else data, report)
+        return
     elif not len(data):
         raise DecodeError("empty", f"{path} is empty")
     else:
@@ -101,6 +104,30 @@ def parse_capture(
         yield from tcp.end()
         if tcp.bytes_missing:
             report.left_out["TCP bytes missing from the capture"] += tcp.bytes_missing
+
+
+def is_capture(head: bytes) -> bool:
+    """Whether a file that begins so is a pcap or pcapng file, or an MRT dump, packed or not."""
+    return (
+        head[:4] in (*PCAP_MAGIC, b"\x0a\x0d\x0d\x0a")
+        or looks_like_mrt(head)
+        or head[:3] in _PACKED
+    )
+
+
+def _unpacked_dump(file: BinaryIO) -> BinaryIO | None:
+    """Return what is in a packed file where that is an MRT dump, as archives have them."""
+    made = _PACKED.get(file.read(3))
+    file.seek(0)
+    if made is None:
+        return None
+    unpacked = cast("BinaryIO", made(file))
+    try:
+        head = unpacked.read(HEAD_BYTES)
+    except (OSError, EOFError):
+        head = b""
+    unpacked.seek(0) if head else file.seek(0)
+    return unpacked if looks_like_mrt(head) else None
 
 
 def split_messages(data: bytes) -> list[bytes]:

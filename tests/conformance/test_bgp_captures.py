@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from collectors.capture.reader import CaptureReport, read_capture
+from collectors.capture.reader import read_capture
+from collectors.capture.report import CaptureReport
 from collectors.capture.tcp import TcpStreams
 from telemetry.identity import address_text
 from tests.conformance.test_bmp_captures import expected_routes, our_routes

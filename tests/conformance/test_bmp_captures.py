@@ -13,7 +13,8 @@ import pytest
 
 from collectors.bmp.bgp_updates import FAMILIES, FAMILY_NAMES
 from collectors.bmp.decoder import BmpDecoder
-from collectors.capture.reader import CaptureReport, read_capture
+from collectors.capture.reader import read_capture
+from collectors.capture.report import CaptureReport
 from collectors.capture.tcp import TcpStreams
 from collectors.datagram import blocks
 from telemetry.batch import Batch

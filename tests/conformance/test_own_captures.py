@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from collectors.capture.reader import CaptureReport, read_capture
+from collectors.capture.reader import read_capture
+from collectors.capture.report import CaptureReport
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import blocks
 from collectors.flow.decoder import FlowDecoder

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collectors.capture.reader import CaptureReport, _pcap
+from collectors.capture.reader import _pcap
+from collectors.capture.report import CaptureReport
 from collectors.flow import packet
 from telemetry.identity import address_text
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from collectors.capture.reader import CaptureReport, read_capture
+from collectors.capture.reader import read_capture
+from collectors.capture.report import CaptureReport
 from telemetry.errors import DecodeError
 from telemetry.snmp import message, usm
 from telemetry.snmp.ber import Tag

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from collectors.capture.reader import CaptureReport, read_capture
+from collectors.capture.reader import read_capture
+from collectors.capture.report import CaptureReport
 from collectors.capture.tcp import TcpStreams
 from collectors.datagram import blocks
 from tests.support.decoding import decoded

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collectors.capture.reader import CaptureReport, parse_capture, read_capture
+from collectors.capture.reader import parse_capture, read_capture
+from collectors.capture.report import CaptureReport
 from collectors.config import FlowDecoderSettings
 from collectors.datagram import Datagram, blocks, pack
 from collectors.flow import packet

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from collectors.bmp.link_state import read_update
+from collectors.capture.reader import read_capture
+from collectors.capture.report import CaptureReport
 from tests.support.bmp_messages import (
     as_path,
     attribute,
     bgp,
+    chunks,
     make_decoder,
     open_message,
     reach,
@@ -35,6 +38,7 @@ from tests.support.link_state_messages import (
     tlv,
     withdrawn,
 )
+from tocsin.testing.rows import rows_of
 
 A, B = "1921.6800.1001", "1921.6800.1002"
 pytestmark = pytest.mark.live
@@ -62,6 +66,10 @@ CONFIG = """
   [[neighbors.afi-safis]]
     [neighbors.afi-safis.config]
       afi-safi-name = "ipv4-flowspec"
+[[mrt-dump]]
+  [mrt-dump.config]
+    dump-type = "updates"
+    file-name = "dump"  # digits of a path would be read as a time
 [[bmp-servers]]
   [bmp-servers.config]
     address = "127.9.0.3"
@@ -89,7 +97,7 @@ def gobgp(folder: Path, bmp_port: int) -> Iterator[socket.socket]:
     config.write_text(CONFIG.format(bgp=port, bmp=bmp_port))
     daemon = subprocess.Popen(
         ["gobgpd", "-f", str(config), "--api-hosts", "127.9.0.2:0", "--pprof-disable"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
     )  # fmt: skip
     try:
         for _ in until():  # it listens, and then closes what comes before it wants a peer
@@ -105,6 +113,14 @@ def gobgp(folder: Path, bmp_port: int) -> Iterator[socket.socket]:
     finally:
         daemon.kill()
         daemon.wait()
+
+
+def dumped(path: Path) -> list[dict[str, Any]]:
+    """Return what an MRT dump has of an IGP, in its order."""
+    decoder, rows = make_decoder(), []
+    for one in read_capture(path, CaptureReport()) if path.exists() and path.stat().st_size else ():
+        rows += rows_of(decoder.decode(chunks([one.payload])), "option")
+    return [json.loads(row["name"]) for row in rows if row["table"] == "link-state"]
 
 
 def test_what_gobgp_tells_of_an_igp_is_what_it_was_told(
@@ -126,6 +142,9 @@ def test_what_gobgp_tells_of_an_igp_is_what_it_was_told(
             peer.hear(lambda: len(said("link-state")) == len(STATED))
             us.sendall(withdrawn(link_nlri(A, B, THERE)))
             peer.hear(lambda: len(said("link-state")) > len(STATED))
+            for _ in until():  # its dump says the same
+                if dumped(tmp_path / "dump") == said("link-state"):
+                    break
         finally:
             peer.close()
     everything = [one.fields for message in STATED for one in read_update(message) or []]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from alerting.words.alerts import alerts_of
 from collectors.block import DatagramBlock, choose, silence
-from collectors.capture.reader import CaptureReport, read_capture
+from collectors.capture.reader import read_capture
+from collectors.capture.report import CaptureReport
 from collectors.capture.tcp import TcpStreams
 from collectors.config import ListenerSettings
 from collectors.datagram import DATAGRAMS_PER_BLOCK, Datagram, pack
@@ -103,6 +104,7 @@ class Replay:
             self.summary.packets += report.packets
             if report.damage:
                 self.summary.damage.append(f"{path}: {report.damage}")
+            self.summary.damage += [f"{path}: {n} {what}" for what, n in report.undecoded.items()]
         if flush:
             closings = [closing for front in fronts for closing in front.flush()]
             for closing in sorted(closings, key=lambda one: one.frontier_ns):

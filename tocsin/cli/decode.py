@@ -54,7 +54,7 @@ def decode(
     tunnels: str,
     output: str,
 ) -> None:
-    """Print the records of FILES: pcap, pcapng, .arrows, or files of one payload or stream.
+    """Print the records of FILES: pcap, pcapng, MRT dumps, .arrows, or files of one payload or stream.
 
     Files share their templates in the order given. Times are the exporter's own. Beside its fields a
     flow has `elements` (what has no field, raw), `reverse` (counts of the way back) and `names`
@@ -170,7 +170,8 @@ class Decoding:
                     yield from self._present(batch)
 
     def _file(self, path: Path) -> Iterator[dict[str, Any]]:
-        from collectors.capture.reader import CaptureReport, read_capture
+        from collectors.capture.reader import read_capture
+        from collectors.capture.report import CaptureReport
         from collectors.capture.tcp import TcpStreams
         from collectors.datagram import Datagram, pack
         from telemetry.errors import DecodeError
@@ -202,6 +203,7 @@ class Decoding:
         if report.damage:
             self.undecoded[f"{path}: {report.damage}; what came before it was read"] += 1
         self.left_out.update(report.left_out)
+        self.undecoded.update({f"{path}: {what}": n for what, n in report.undecoded.items()})
 
     def _kind(self, datagram: Any) -> "Kind":
         """Return which decoder a datagram goes to, "" where none; count those that are none."""
@@ -239,6 +241,8 @@ class Decoding:
 
     def _file_kind(self, path: Path) -> str:
         """Return the kind whose file this is; "" for captures and flow payloads."""
+        from collectors.capture.reader import is_capture
+
         with path.open("rb") as file:
             head = file.read(512)
         if is_capture(head):
@@ -501,13 +505,6 @@ CHUNK_BYTES = 65_536
 def _count(number: int, noun: str) -> str:
     what, of, whole = noun.partition(" of ")  # "chunk of a stream"
     return f"{number} {what}{'' if number == 1 else 's'}{of}{whole}"
-
-
-def is_capture(head: bytes) -> bool:
-    """Whether a file that begins so is a pcap or pcapng file."""
-    from collectors.capture.reader import PCAP_MAGIC
-
-    return head[:4] in (*PCAP_MAGIC, b"\x0a\x0d\x0d\x0a")
 
 
 def _timed(datagram: Any) -> Any:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from collectors.capture.reader import CaptureReport, parse_capture, read_capture
+from collectors.capture.reader import parse_capture, read_capture
+from collectors.capture.report import CaptureReport
 from collectors.capture.tcp import TcpStreams
 from collectors.capture.writer import PcapngWriter
 from collectors.datagram import Datagram, blocks

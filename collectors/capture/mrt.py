@@ -1,0 +1,283 @@
+"""MRT dumps of BGP (RouteViews, RIPE RIS, FRR, GoBGP, BIRD) as the BMP that a router of these peers would send.
+
+So one decoder reads both: messages that a peer sent are route monitoring, the entries of a table are as well, each as
+an UPDATE of its own; a peer comes up before its first message and goes down with its session. What is no BGP
+(OSPF, IS-IS), and tables of before 2011 (TABLE_DUMP), is counted and left out.
+
+Source: RFC 6396 (format), 8050 (path ids), 7854 (BMP), draft-ietf-grow-bmp-tlv (version 4, which says of each message
+whether its routes carry path ids).
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from collectors.bmp.bgp import MARKER, spans
+from collectors.bmp.bgp_updates import FAMILY
+from collectors.capture.report import CaptureReport
+from collectors.datagram import Datagram
+from telemetry.identity import V4_MAPPED
+
+HEAD_BYTES = 12
+RECORD_BYTES_MAX = 1 << 24
+YEAR_1990, YEAR_2100 = 631_152_000, 4_102_444_800
+BMP_PORT = 11019
+SECOND_NS = 1_000_000_000
+
+_TABLE2, _BGP, _BGP_FINE = 13, 16, 17  # the last with microseconds
+_INDEX, _GENERIC, _GENERIC_PATHS = 1, 6, 12
+_TABLES = {2: (1, 1), 3: (1, 2), 4: (2, 1), 5: (2, 2)}
+_PATHS_BEHIND = 6  # of these tables with path ids
+_STATES, _MESSAGES = (
+    {0: 2, 5: 4},
+    {1: 2, 4: 4, 6: 2, 7: 4, 8: 2, 9: 4, 10: 2, 11: 4},
+)  # octets of an AS
+_WITH_PATHS = 8  # and beyond
+_ESTABLISHED = 6
+_UPDATE, _NEXT_HOP, _MP_REACH = 2, 3, 14
+_NO_HOP = 133  # rules, and beyond
+_CONTRADICT = "MRT records that contradict themselves"
+_EVERY_PATH_ID = b"".join(struct.pack("!HBB", *pair, 3) for pair in FAMILY)
+
+
+class Readable(Protocol):
+    """What octets are read from: a file, a mapped one, or one that is unpacked on the way."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next octets, fewer at the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    address: bytes  # 4 or 16 octets
+    autonomous_system: int
+    identifier: int = 0
+
+    def header(self, seconds: int, micros: int, *, two_octet_as: bool = False) -> bytes:
+        """Return the per-peer header of BMP."""
+        flags = (0x80 if len(self.address) == 16 else 0) | (0x20 if two_octet_as else 0)
+        return (
+            struct.pack("!BBQ", 0, flags, 0)
+            + self.address.rjust(16, b"\0")
+            + struct.pack("!IIII", self.autonomous_system, self.identifier, seconds, micros)
+        )
+
+
+def looks_like_mrt(head: bytes) -> bool:
+    """Whether a file that begins so is an MRT dump of a kind that is read."""
+    if len(head) < HEAD_BYTES:
+        return False
+    seconds, kind, subtype, size = struct.unpack_from("!IHHI", head)
+    known = {_TABLE2: range(1, 13), _BGP: range(12), _BGP_FINE: range(12)}
+    return (
+        YEAR_1990 < seconds < YEAR_2100
+        and subtype in known.get(kind, ())
+        and 8 <= size <= RECORD_BYTES_MAX
+    )
+
+
+def read_mrt(file: Readable, report: CaptureReport) -> Iterator[Datagram]:
+    """Yield the records of a dump as chunks of one BMP connection, in their order."""
+    dump = _Dump()
+    while head := _next(file, HEAD_BYTES, report):
+        if len(head) < HEAD_BYTES:
+            report.damage = report.damage or f"the head of record {report.packets + 1} is cut"
+            return
+        seconds, kind, subtype, size = struct.unpack("!IHHI", head)
+        if size > RECORD_BYTES_MAX:
+            report.damage = (
+                f"record {report.packets + 1} would have {size} bytes: it is damaged there"
+            )
+            return
+        body = _next(file, size, report)
+        if len(body) < size:
+            report.damage = report.damage or f"record {report.packets + 1} is cut"
+            return
+        report.packets += 1
+        if kind not in (_TABLE2, _BGP, _BGP_FINE):
+            report.left_out[f"MRT records of type {kind}"] += 1
+            continue
+        try:
+            messages = list(dump.messages(seconds, kind, subtype, body))
+        except (struct.error, IndexError):
+            report.undecoded[_CONTRADICT] += 1
+            continue
+        for micros, message in messages:
+            when = seconds * SECOND_NS + micros * 1000
+            yield Datagram(when, *dump.router, 0, BMP_PORT, message, stream=True)
+
+
+def _next(file: Readable, size: int, report: CaptureReport) -> bytes:
+    try:
+        return file.read(size)
+    except (OSError, EOFError, zlib.error):
+        report.damage = f"what is packed is damaged behind record {report.packets}"
+        return b""
+
+
+class _Dump:
+    """What the records of one file have in common: who dumped it, its peers, and which of them are up."""
+
+    def __init__(self) -> None:
+        self.router = (0, 0)
+        self._index: list[_Peer] = []
+        self._up: set[bytes] = set()
+
+    def messages(
+        self, seconds: int, kind: int, subtype: int, body: bytes
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield (microseconds, BMP message) of one record."""
+        if kind == _TABLE2:
+            if subtype == _INDEX:
+                self._read_index(body)
+            else:
+                yield from ((0, message) for message in self._entries(seconds, subtype, body))
+            return
+        micros = 0
+        if kind == _BGP_FINE:
+            (micros,), body = struct.unpack_from("!I", body), body[4:]
+        width = (_STATES | _MESSAGES).get(subtype, 0)
+        if not width:
+            return
+        numbers = "!II" if width == 4 else "!HH"
+        theirs, _ = struct.unpack_from(numbers, body)
+        (family,) = struct.unpack_from("!H", body, 2 * width + 2)
+        octets, at = 4 if family == 1 else 16, 2 * width + 4
+        peer = _Peer(body[at : at + octets], theirs)
+        local, rest = body[at + octets : at + 2 * octets], body[at + 2 * octets :]
+        if len(local) < octets:
+            raise IndexError(at)
+        if not any(self.router) and any(local):
+            self.router = _halves(local)
+        header = peer.header(seconds, micros, two_octet_as=width == 2)
+        if subtype in _STATES:
+            before, after = struct.unpack_from("!HH", rest)
+            if after == _ESTABLISHED:
+                yield micros, self._come_up(peer, header, local)
+            elif before == _ESTABLISHED:
+                self._up.discard(peer.address)
+                yield micros, _bmp(2, header + b"\4")
+            return
+        if len(rest) < 19 or rest[18] != _UPDATE:
+            return  # OPEN, KEEPALIVE, NOTIFICATION: a change of state says as much
+        if peer.address not in self._up:
+            yield micros, self._come_up(peer, header, local)
+        yield micros, _monitoring(header, rest, path_ids=subtype >= _WITH_PATHS)
+
+    def _come_up(self, peer: _Peer, header: bytes, local: bytes) -> bytes:
+        self._up.add(peer.address)
+        ends = local.rjust(16, b"\0") + struct.pack("!HH", 0, 0)
+        return _bmp(3, header + ends + _open(0) + _open(peer.autonomous_system))
+
+    # ---- tables
+
+    def _read_index(self, body: bytes) -> None:
+        collector, name = struct.unpack_from("!IH", body)
+        self.router = (0, V4_MAPPED | collector)
+        (count,), at = struct.unpack_from("!H", body, 6 + name), 8 + name
+        self._index = []
+        for _ in range(count):
+            kind, identifier = struct.unpack_from("!BI", body, at)
+            octets = 16 if kind & 1 else 4
+            address, at = body[at + 5 : at + 5 + octets], at + 5 + octets
+            number = "!I" if kind & 2 else "!H"
+            (autonomous_system,) = struct.unpack_from(number, body, at)
+            at += struct.calcsize(number)
+            self._index.append(_Peer(address, autonomous_system, identifier))
+
+    def _entries(self, seconds: int, subtype: int, body: bytes) -> Iterator[bytes]:
+        """Yield the entries of one route, each as an UPDATE of its peer."""
+        path_ids = subtype > _GENERIC
+        if subtype in (_GENERIC, _GENERIC_PATHS):
+            afi, safi = struct.unpack_from("!HB", body, 4)
+            start = 7
+        else:
+            afi, safi = _TABLES[subtype - _PATHS_BEHIND if path_ids else subtype]
+            start = 4
+        end = start + _route_bytes(body, start, afi, safi)
+        route = body[start:end]
+        (count,), at = struct.unpack_from("!H", body, end), end + 2
+        for _ in range(count):
+            number, _since = struct.unpack_from("!HI", body, at)
+            at += 6
+            path_id = body[at : at + 4] if path_ids else b""
+            at += len(path_id)
+            (size,) = struct.unpack_from("!H", body, at)
+            attributes, at = body[at + 2 : at + 2 + size], at + 2 + size
+            if at > len(body):
+                raise IndexError(at)
+            peer = self._index[number]
+            header = peer.header(seconds, 0)
+            if peer.address not in self._up:
+                yield self._come_up(peer, header, b"")
+            update = _update(afi, safi, path_id + route, attributes)
+            yield _monitoring(header, update, path_ids=path_ids)
+
+
+def _route_bytes(body: bytes, at: int, afi: int, safi: int) -> int:
+    """Return how long the route at a place is, as its family says it."""
+    if afi == 16388:  # BGP-LS
+        return 4 + int.from_bytes(body[at + 2 : at + 4], "big")
+    if safi == 70:  # EVPN
+        return 2 + body[at + 1]
+    if safi in (133, 134):  # FlowSpec
+        wide = body[at] >= 0xF0
+        return 2 + ((body[at] & 0x0F) << 8 | body[at + 1]) if wide else 1 + body[at]
+    return 1 + (body[at] + 7) // 8
+
+
+def _update(afi: int, safi: int, route: bytes, attributes: bytes) -> bytes:
+    """Return a table's entry as an UPDATE: in tables the next hop alone stands for MP_REACH."""
+    kept, hop, plain, at = b"", b"", b"", 0
+    for kind, body, end in spans(attributes):
+        value = attributes[body:end]
+        plain = value if kind == _NEXT_HOP else plain
+        if kind != _MP_REACH:
+            kept += attributes[at:end]
+        elif value and value[0] == len(value) - 1:
+            hop = value[1:]
+        else:  # some write it whole
+            hop = value[4 : 4 + value[3]] if len(value) > 3 else b""
+        at = end
+    kept += attributes[at:]
+    if (afi, safi) == (1, 1) and not hop:
+        return _message(kept, route)
+    if not hop and safi < _NO_HOP:  # what forwards has one
+        hop = plain or bytes(16 if afi == 2 else 4)
+    value = struct.pack("!HBB", afi, safi, len(hop)) + hop + b"\0" + route
+    return _message(kept + struct.pack("!BBH", 0x90, _MP_REACH, len(value)) + value, b"")
+
+
+def _message(attributes: bytes, routes: bytes) -> bytes:
+    body = struct.pack("!HH", 0, len(attributes)) + attributes + routes
+    return MARKER + struct.pack("!HB", 19 + len(body), _UPDATE) + body
+
+
+def _open(autonomous_system: int) -> bytes:
+    """Return an OPEN that says who speaks, and that no routes carry path ids."""
+    short = min(autonomous_system, 23456) if autonomous_system > 0xFFFF else autonomous_system
+    parameter = b"\2\6\x41\4" + struct.pack("!I", autonomous_system)
+    body = struct.pack("!BHHIB", 4, short, 180, 0, len(parameter)) + parameter
+    return MARKER + struct.pack("!HB", 19 + len(body), 1) + body
+
+
+def _monitoring(header: bytes, update: bytes, *, path_ids: bool) -> bytes:
+    if not path_ids:
+        return _bmp(0, header + update)
+    stated = bytes((69, len(_EVERY_PATH_ID))) + _EVERY_PATH_ID
+    tlvs = ((1, stated), (4, update))
+    body = b"".join(struct.pack("!HHH", kind, len(value), 0) + value for kind, value in tlvs)
+    return _bmp(0, header + body, version=4)
+
+
+def _bmp(kind: int, body: bytes, version: int = 3) -> bytes:
+    return struct.pack("!BIB", version, 6 + len(body), kind) + body
+
+
+def _halves(address: bytes) -> tuple[int, int]:
+    if len(address) == 4:
+        return 0, V4_MAPPED | int.from_bytes(address, "big")
+    return int.from_bytes(address[:8], "big"), int.from_bytes(address[8:], "big")
