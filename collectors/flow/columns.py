@@ -74,6 +74,7 @@ assert all(
 ), "and its width"
 
 ROWS_MAX = 65_536 + 8  # of one batch; not a power of two, see `stride`
+SPARSE = 8  # memory that is used to less than one part in so many is given back
 _ZEROS = np.zeros(ROWS_MAX, np.uint64)
 _ZEROS.setflags(write=False)
 
@@ -127,6 +128,15 @@ class FlowMemory:
     def rows_max(self) -> int:
         """How many records fit."""
         return int(self.wide.shape[1])
+
+    def is_sparse(self, rows: int) -> bool:
+        """Return whether so few rows are a waste of this room."""
+        return rows * SPARSE < self.rows_max
+
+    def compact(self, rows: int) -> "FlowMemory":
+        """Return memory for these rows alone: of many small batches each would hold a whole room."""
+        matrices = (self.wide, self.words, self.halves, self.octets)
+        return FlowMemory(*(matrix[:, :rows].copy() for matrix in matrices))
 
     def columns(
         self, filled: frozenset[str], rows: int, *, sealed: bool

@@ -151,8 +151,9 @@ class TemplatedDecoder:
                 if noting or ready or buffers.plans != self.templates.plans.first.size:
                     # The new plan may fill columns that earlier rows never wrote: close them first.
                     batches += self._finish(part, buffers, cursor, first_segment)
+                    spare = buffers.memory.is_sparse(int(cursor[templated.ROWS]))
                     cursor[templated.ROWS] = cursor[templated.SEGMENTS] = first_segment = 0
-                    buffers = self._buffers(part)
+                    buffers = self._buffers(part, buffers.memory if spare else None)
                 for held in ready:
                     batches += self._decode_held(work, held, int(part.chosen[d]))
         if options:
@@ -176,14 +177,16 @@ class TemplatedDecoder:
         )
         return batches
 
-    def _buffers(self, part: "CallPart") -> "Buffers":
+    def _buffers(self, part: "CallPart", spare: FlowMemory | None = None) -> "Buffers":
         plans = self.templates.plans
         # Room for all of the block, or for as much as one batch takes: more than any one set.
         room = min(part.bytes // plans.least + 1, ROWS_MAX)
+        if spare is not None and spare.rows_max < room:
+            spare = None
         active, wide_active = plans.active()
         segments = min(SEGMENTS_PER_CALL, part.bytes // 4 + 1)
         return Buffers(
-            FlowMemory.room(room, extra=len(RAW)),
+            spare or FlowMemory.room(room, extra=len(RAW)),
             np.empty((segments, 6), np.int32),
             active,
             wide_active,
@@ -276,6 +279,8 @@ class TemplatedDecoder:
             memory.words,
             memory.halves,
         )
+        if memory.is_sparse(rows):
+            memory = memory.compact(rows)
         overridden = left & templated_finish.RATE_UNKNOWN and self._sampling.has_overrides
         if not self.reverse_rows:
             left &= ~templated_finish.HAS_REVERSE

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -139,3 +140,26 @@ def test_templates_at_random_with_data_at_random() -> None:
         )
         made.decode(block(message))
     assert context.metrics.value("collector_templated_datagrams_total") == MUTANTS // 50
+
+
+def test_templates_one_after_the_other_take_no_room_of_their_own() -> None:
+    """Each closes a batch; with records of one octet each batch has room for 65,536 of them."""
+    widths = [(n % 8 + 1, n // 8 + 1) for n in range(32)]
+    messages = [
+        ipfix(
+            template_set(256 + n, [(4, 1), (1, one), (2, two)]),
+            data_set(256 + n, bytes(1 + one + two)),
+        )
+        for n, (one, two) in enumerate(widths)
+    ]
+    made = FlowDecoder(FlowDecoderSettings(), make_context())
+    made.decode(block(ipfix(template_set(300, [(4, 1)]))))  # kernels are there
+    padding = ipfix(data_set(256, bytes(1300)), domain=9)  # octets that could all be records
+    tracemalloc.start()
+    try:
+        batches = made.decode(block(*messages, *[padding] * 100))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(batch.rows for batch in batches if batch.schema.name == "flow") == len(widths)
+    assert peak < 64 << 20
