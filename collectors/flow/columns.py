@@ -135,8 +135,12 @@ class FlowMemory:
 
     def compact(self, rows: int) -> "FlowMemory":
         """Return memory for these rows alone: of many small batches each would hold a whole room."""
-        matrices = (self.wide, self.words, self.halves, self.octets)
-        return FlowMemory(*(matrix[:, :rows].copy() for matrix in matrices))
+        return FlowMemory(
+            self.wide[:, :rows].copy(),
+            self.words[:, :rows].copy(),
+            self.halves[:, :rows].copy(),
+            self.octets[:, :rows].copy(),
+        )
 
     def columns(
         self, filled: frozenset[str], rows: int, *, sealed: bool

@@ -329,8 +329,8 @@ def test_end_of_rib_other_messages_and_families() -> None:
     assert decoded(update()) == ([], "end_of_rib")
     assert decoded(update(unreach(2, 1))) == ([], "end_of_rib")
     assert decoded(bgp(4, b"")) == ([], "not_update")
-    flow_specification = reach(1, 133, b"", b"\x03\x01\x08\x0a")
-    assert decoded(update(usual() + flow_specification)) == ([], "other_family")
+    route_targets = reach(1, 132, b"", b"\x00")
+    assert decoded(update(usual() + route_targets)) == ([], "other_family")
     assert decoded(update(usual())) == ([], "ok")
 
 
