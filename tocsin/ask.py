@@ -24,6 +24,12 @@ class ApiAnswer(msgspec.Struct, frozen=True):
     series: list[dict[str, Any]]
 
 
+class _Health(msgspec.Struct, frozen=True):
+    """What `/health` says; see tocsin.api.models.Health."""
+
+    problems: list[str]
+
+
 def running_desk(state: Path) -> str:
     """Return `host:port` of the API of the desk that runs on this state folder, "" where none does."""
     try:
@@ -40,6 +46,23 @@ def running_desk(state: Path) -> str:
     finally:
         connection.close()
     return address
+
+
+def problems(state: Path) -> list[str]:
+    """Return what a running desk says is wrong with itself and the node; nothing where none runs."""
+    address = running_desk(state)
+    if not address:
+        return []
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=5.0)
+    try:
+        connection.request("GET", "/health", headers={"Host": f"127.0.0.1:{port}"})
+        body = connection.getresponse().read()
+    except OSError as error:
+        return [f"the desk at {address} does not answer: {error}"]
+    finally:
+        connection.close()
+    return msgspec.json.decode(body, type=_Health).problems
 
 
 def query(config: Config, state: Path, sql: str, form: str) -> bytes:

@@ -40,8 +40,9 @@ def report(
             f"({load.grade}), worst 10 min {load.peak_10min}, {load.floods} floods"
         ),
         (
-            f"told: {load.incidents} incidents, {load.hidden} alarms hidden, {load.acknowledged_share:.0%} "
-            f"acknowledged in {acknowledge_seconds / 60:g} min"
+            f"told: {load.incidents} incidents, {load.hidden} alarms hidden, "
+            + (f"{load.acknowledged_share:.0%}" if load.raises else "nothing to be")
+            + f" acknowledged in {acknowledge_seconds / 60:g} min"
         ),
         f"standing over a day: {load.standing}, chattering: {load.chattering}",
         "",
@@ -99,7 +100,8 @@ def _windows(windows: Sequence[Window], now_ns: int) -> list[str]:
             else ""
         )
         what = ", ".join([*one.nodes, *one.links, *one.entities, *one.kinds][:6]) or "alarms"
-        made.append(f"  {one.kind} {one.name}: {what} {begins}{until} {one.reason}".rstrip())
+        why = f" ({one.reason})" if one.reason else ""
+        made.append(f"  {one.kind} {one.name}: {what} {begins}{until}{why}")
     return made or ["  none"]
 
 

@@ -14,7 +14,7 @@ from telemetry.errors import ConfigError, DecodeError, TransientError
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("run", "Start Tocsin: receive, detect, alert."),
     "demo": ("demo", "Start a node fed by a simulated carrier whose faults you can watch."),
-    "decode": ("decode", "Print the records of captures (pcap, pcapng, payload files)."),
+    "decode": ("decode", "Print the records of captures (pcap, pcapng, MRT, payload files)."),
     "replay": ("replay", "Run the whole chain on captures, a case or a journal."),
     "score": ("score", "Score CSV files with the online detectors, as if they came live."),
     "forecast": ("forecast", "Say what series will do next, with its track record."),

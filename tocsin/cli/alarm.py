@@ -48,6 +48,16 @@ def ack(ids: tuple[str, ...], until: str, by: str, note: str, state: Path | None
 @alarm.command()
 @_ids
 @_by
+@_state
+def unack(ids: tuple[str, ...], by: str, state: Path | None) -> None:
+    """Take an acknowledgement back."""
+    for target in ids:
+        _act(state, "unacknowledge", _target(target) | {"by": by})
+
+
+@alarm.command()
+@_ids
+@_by
 @_note
 @_state
 def close(ids: tuple[str, ...], by: str, note: str, state: Path | None) -> None:
@@ -73,6 +83,62 @@ def shelve(
             "shelve",
             _target(target) | {"seconds": seconds, "behind": behind, "by": by, "note": note},
         )
+
+
+@alarm.command()
+@_ids
+@_by
+@_state
+def unshelve(ids: tuple[str, ...], by: str, state: Path | None) -> None:
+    """Tell of shelved alarms or incidents again; of a whole site: `tocsin alarm expire NAME`."""
+    for target in ids:
+        _act(state, "unshelve", _target(target) | {"by": by})
+
+
+@alarm.command()
+@click.argument("objects", nargs=-1, required=True)
+@click.option("--from", "start", default="", help="RFC 3339, with its zone.  [default: now]")
+@click.option("--for", "seconds", type=_Span(), default="2h", show_default=True)
+@click.option("--behind", is_flag=True, help="Also what loses its way without them.")
+@click.option("--name", default="", help="To end it with `tocsin alarm expire NAME`.")
+@_by
+@_note
+@_state
+def plan(
+    objects: tuple[str, ...],
+    start: str,
+    seconds: float,
+    behind: bool,
+    name: str,
+    by: str,
+    note: str,
+    state: Path | None,
+) -> None:
+    """Plan a work on OBJECTS: routers, links, interfaces, sites. What is still up after it is told then."""
+    from runtime.clock import SystemClock
+    from tocsin.times import time_ns
+
+    payload: dict[str, Any] = {
+        "objects": list(objects), "seconds": seconds, "behind": behind, "by": by, "note": note,
+    }  # fmt: skip
+    if start:
+        payload["start_ns"] = time_ns(start, now_ns=SystemClock().now_ns())
+    _act(state, "maintenance", payload | ({"name": name} if name else {}))
+
+
+@alarm.command("out-of-service")
+@click.argument("nodes", nargs=-1, required=True)
+@click.option("--over", is_flag=True, help="They are in service again.")
+@_by
+@_note
+@_state
+def out_of_service(
+    nodes: tuple[str, ...], over: bool, by: str, note: str, state: Path | None
+) -> None:
+    """Hide all alarms of NODES that are not in service yet, or no more, until `--over`."""
+    for node in nodes:
+        payload: dict[str, Any] = {"nodes": [node], "by": by, "note": note}
+        _act(state, "out_of_service", payload | ({"over": True} if over else {}))
 
 
 @alarm.command()
@@ -180,7 +246,7 @@ def works(
 @alarm.command()
 @_state
 def windows(state: Path | None) -> None:
-    """List planned works, silences and shelved alarms."""
+    """List planned works, silences, shelved alarms and what is out of service."""
     from datetime import UTC, datetime
 
     from tocsin import verbs

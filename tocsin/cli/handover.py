@@ -58,6 +58,7 @@ def handover(since: str, operators: int | None, path: Path | None, state: Path |
         blind = [f"the node does not answer: {error}"]
     finally:
         client.close()
+    blind = ask.problems(folder) or blind  # the desk knows of the node, and how far the history is
     click.echo(
         report(
             changes, incidents, windows, since_ns=since_ns, now_ns=now_ns, blind=blind,

@@ -91,10 +91,10 @@ Open incidents (3):
 Ended in this shift (1):
   1970-01-04 23:00 critical  new: fan of r7
 Hidden now:
-  silence s1: doorOpen until 1970-01-05 05:00 painters
-  shelved shelve-00000000000000aa: alarms until 1970-01-05 06:00 known
+  silence s1: doorOpen until 1970-01-05 05:00 (painters)
+  shelved shelve-00000000000000aa: alarms until 1970-01-05 06:00 (known)
 Works now and in the next 16 h:
-  planned-work CRQ1: a-b from 1970-01-05 07:00 splice
+  planned-work CRQ1: a-b from 1970-01-05 07:00 (splice)
   planned-work weekly: r1 from 1970-01-05 05:00
 Blind areas:
   exporter r9 is silent
@@ -149,6 +149,8 @@ def test_the_handover_says_what_the_next_shift_must_know() -> None:
         operators=2, acknowledge_seconds=300.0, blind=["exporter r9 is silent"],
     )  # fmt: skip
     assert text == HANDOVER
+    quiet = report([], [], (), since_ns=now - 8 * HOUR, now_ns=now)
+    assert "0 alarms hidden, nothing to be acknowledged in 10 min" in quiet
 
 
 ICALS = ("ical1", "ical2", "ical4", "ical5", "ical7")
