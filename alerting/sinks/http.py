@@ -1,24 +1,26 @@
 """HTTP with the standard library: small, and enough for webhooks and REST interfaces.
 
 A redirect is not followed: a POST would become a GET, and a token would go where nobody sent it.
+What needs OpenSSL is imported by who asks, the gate: the node knows sinks too, for their settings (7 MB).
 """
 
 import base64
-import http.client
 import json
 import os
 import socket
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from alerting.config import SinkSettings
 from alerting.sinks.parcel import NotSentError, RefusedError
-from runtime.trust import client_context
 from telemetry.errors import TransientError
+
+if TYPE_CHECKING:
+    import ssl
+    from http.client import HTTPConnection
 
 # The body is what is wrong, not the moment: 400, 413, 415, 422. All else may pass (401 after a
 # new token, 404 after a deployment, 429 and 5xx by themselves).
@@ -56,15 +58,19 @@ def secret(path: str, name: str) -> str:
         raise TransientError(f"{name} {path}: {reason}") from error
 
 
-def tls(settings: SinkSettings) -> ssl.SSLContext:
+def tls(settings: SinkSettings) -> "ssl.SSLContext":
     """Return what TLS connections of this sink trust and show."""
+    from ssl import SSLError
+
+    from runtime.trust import client_context
+
     try:
         return client_context(
             ca_file=settings.ca_file,
             certificate_file=settings.certificate_file,
             key_file=settings.key_file,
         )
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, SSLError) as error:
         named = settings.certificate_file or settings.ca_file
         raise TransientError(f"certificates ({named}): {error}") from error
 
@@ -78,6 +84,9 @@ def request(
     all_headers = {
         "User-Agent": "tocsin", "Connection": "close", **_authorization(settings), **headers,
     }  # fmt: skip
+    from http.client import HTTPException
+    from ssl import SSLError
+
     sent = False
     try:
         connection, target = _connection(settings, urlsplit(url), all_headers)
@@ -89,16 +98,18 @@ def request(
             return Answer(answer.status, answer.read(ANSWER_BYTES_MAX))
         finally:
             connection.close()
-    except (http.client.HTTPException, OSError, ValueError) as error:
-        refused = isinstance(error, ConnectionRefusedError | socket.gaierror | ssl.SSLError)
+    except (HTTPException, OSError, ValueError) as error:
+        refused = isinstance(error, ConnectionRefusedError | socket.gaierror | SSLError)
         kind = NotSentError if refused and not sent else TransientError
         raise kind(f"{url}: {str(error) or type(error).__name__}") from error
 
 
 def _connection(
     settings: SinkSettings, url: SplitResult, headers: dict[str, str]
-) -> tuple[http.client.HTTPConnection, str]:
+) -> tuple["HTTPConnection", str]:
     """Return a connection to whom the environment names as proxy, else to the host, and what to ask it for."""
+    from http.client import HTTPConnection, HTTPSConnection
+
     if not url.hostname:
         raise ValueError("no host given")
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
@@ -109,8 +120,8 @@ def _connection(
         if proxy:
             headers.update(login)
             target = url._replace(fragment="").geturl()
-        return http.client.HTTPConnection(host, port, timeout=seconds), target
-    made = http.client.HTTPSConnection(host, port, timeout=seconds, context=tls(settings))
+        return HTTPConnection(host, port, timeout=seconds), target
+    made = HTTPSConnection(host, port, timeout=seconds, context=tls(settings))
     if proxy:
         made.set_tunnel(url.hostname, url.port, login)
     return made, target

@@ -9,7 +9,6 @@ and RFC 5425 (octet counting).
 """
 
 import socket
-import ssl
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -104,10 +103,12 @@ class SyslogSink:
 
 def _closed(connection: socket.socket) -> bool:
     """Whether the other side has closed: it sends nothing, so what can be read is its end."""
+    from ssl import SSLWantReadError  # OpenSSL, which the node does without
+
     connection.setblocking(False)
     try:
         return connection.recv(1) == b""
-    except (BlockingIOError, ssl.SSLWantReadError):
+    except (BlockingIOError, SSLWantReadError):
         return False
     except OSError:
         return True
