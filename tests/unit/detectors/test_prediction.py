@@ -444,3 +444,28 @@ def test_an_older_checkpoint_keeps_its_last_values() -> None:
     width = restored.ring0.shape[1]
     assert restored.ring0[0, steps % width].tolist() == steps.tolist()
     assert np.isnan(restored.ring0[0, (steps - 48) % width]).all()
+
+
+@pytest.mark.parametrize("seed", [pytest.param(23, id="23"), *range(24, 33)])
+def test_drawn_leaks_are_told_before_they_are_twice_the_usual(seed: int, deep: bool) -> None:
+    """Half of the prefixes leak, each from its own hour at its own pace: over eight hours 1.2 to 2 times as much."""
+    if seed != 23 and not deep:
+        pytest.skip("nine more seeds: DEEP=1")
+    drawn = np.random.default_rng(seed)
+    begin = 4 * DAY + drawn.integers(0, DAY // 2, ROWS)
+    factor = np.where(np.arange(ROWS) % 2, drawn.uniform(1.2, 2.0, ROWS), 0.0)
+
+    def leaky(k: int) -> np.ndarray:
+        random = np.random.default_rng([seed, k])
+        done = np.clip((k - begin) / 96.0, 0.0, 1.0)
+        value: np.ndarray = traffic(k) / 100.0 * np.exp(random.normal(0.0, 0.08, ROWS))
+        return value * (1.0 + factor * done)
+
+    world = World()
+    world.play("source_prefix", range(4 * DAY + DAY // 2 + 96), leaky)
+    judge = world.stage.predictor.judge
+    told = {one.series_id - 1000: one for one in judge.ended}
+    assert all(factor[row] > 0.0 for row in told), "nothing else is predicted"
+    before = [row for row, one in told.items() if one.outcome == "hit"]
+    assert len(before) >= 8, f"{len(before)} of 12 leaks"
+    assert "false" not in [one.outcome for one in judge.ended]
