@@ -437,11 +437,12 @@ class _Handlers:
         since_ns = time_ns(ask.since, now_ns=now_ns)
         # A day before: what stands since then is up too.
         rows = await self._read(lambda h: h.alarm_load(since_ns=since_ns - STANDING_NS))
-        return load_of(
+        load = load_of(
             rows, since_ns=since_ns, until_ns=now_ns + 1,
             operators=ask.operators or alerting.operators,
             acknowledge_seconds=ask.acknowledge_seconds or alerting.acknowledge_seconds,
         )  # fmt: skip
+        return msgspec.structs.replace(load, stored_until_ns=self._services.history.high_water_ns)
 
     async def _show_load(self) -> None:
         """Let the metrics say the load of the last shift, worked out once a minute at most."""

@@ -419,6 +419,11 @@ def test_alarm_load_comes_from_the_history(client: Api) -> None:
     load = client.get("/api/v1/load", params={"since": "1h", "operators": 2}).json()
     assert (load["raises"], load["grade"], load["operators"]) == (2, "acceptable", 2)
     assert load["top"][0]["entity"] == "ams1-fra2"
+    assert (
+        load["stored_until_ns"]
+        == client.get("/api/v1/status").json()["desk"]["history"]["high_water_ns"]
+        > 0
+    )
     page = client.get("/metrics").text
     assert 'tocsin_alarm_load{component="alarms",figure="raises"} 2' in page
     assert 'tocsin_alarm_load{component="alarms",figure="acknowledged_share"} 0.5' in page
