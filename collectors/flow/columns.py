@@ -125,6 +125,11 @@ class FlowMemory:
         )
 
     @property
+    def matrices(self) -> tuple[NDArray[Any], ...]:
+        """All of it, as `PLACE` counts the width classes."""
+        return self.wide, self.words, self.halves, self.octets
+
+    @property
     def rows_max(self) -> int:
         """How many records fit."""
         return int(self.wide.shape[1])
@@ -135,12 +140,10 @@ class FlowMemory:
 
     def compact(self, rows: int) -> "FlowMemory":
         """Return memory for these rows alone: of many small batches each would hold a whole room."""
-        return FlowMemory(
-            self.wide[:, :rows].copy(),
-            self.words[:, :rows].copy(),
-            self.halves[:, :rows].copy(),
-            self.octets[:, :rows].copy(),
-        )
+        made = FlowMemory.room(rows, extra=len(self.wide) - len(WIDE))
+        for into, of in zip(made.matrices, self.matrices, strict=True):
+            into[:, :rows] = of[:, :rows]
+        return made
 
     def columns(
         self, filled: frozenset[str], rows: int, *, sealed: bool
@@ -150,7 +153,7 @@ class FlowMemory:
         `sealed`: read-only, as a batch's must be; else the caller writes more and calls `seal`. One
         view for each width of zeros, however many columns share it: this runs for every block.
         """
-        matrices = (self.wide, self.words, self.halves, self.octets)
+        matrices = self.matrices
         if sealed:  # before they are sliced: four flags, not forty
             for matrix in matrices:
                 matrix.flags.writeable = False

@@ -133,7 +133,7 @@ def finish(
             by hash (exporter high, low, domain, id) to rate; plans by row.
     Inout   boot int64[N, 4], see BOOT_NS and following.
     Out     rows 0 to 5 and 19 of wide, 0 and 3 of words, the port of ICMP flows; bits HAS_FRAMES,
-            HAS_REVERSE, RATE_UNKNOWN.
+            HAS_REVERSE, RATE_UNKNOWN, HAS_ICMP (the port is filled in every row of the batch).
     Method  Times, the later one wins where both are stated: uptime, seconds, milliseconds, NTP
             microseconds, NTP nanoseconds, delta to the export. v9 uptime stamps are differences to
             the header's uptime, so that only the drift in between matters. IPFIX has none there:
@@ -261,6 +261,8 @@ def finish(
                     if _has(present, ICMP_CODE + RAW_SLOT):
                         both |= wide[ICMP_CODE, r]
                 halves[PORT, r] = np.uint16(both)
+        elif not _has(present, PORT_SLOT):  # other rows of the batch may have it
+            halves[PORT, a:b] = np.uint16(0)
         # Sampling.
         whole = segment_rate[g]
         if (
