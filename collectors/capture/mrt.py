@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from collectors.bmp.bgp import MARKER, spans
 from collectors.bmp.bgp_updates import FAMILY
@@ -22,22 +22,50 @@ from telemetry.identity import V4_MAPPED
 
 HEAD_BYTES = 12
 RECORD_BYTES_MAX = 1 << 24
+SUBTYPE_MAX = 12  # that a standard names
 YEAR_1990, YEAR_2100 = 631_152_000, 4_102_444_800
 BMP_PORT = 11019
 SECOND_NS = 1_000_000_000
 
 _TABLE2, _BGP, _BGP_FINE = 13, 16, 17  # the last with microseconds
+_READ = (_TABLE2, _BGP, _BGP_FINE)
+_OTHERS = (11, 12, 32, 33, 48, 49)  # OSPFv2, TABLE_DUMP, ISIS, OSPFv3: known, and left out
+# Of TABLE_DUMP_V2: PEER_INDEX_TABLE, RIB_GENERIC, RIB_GENERIC_ADDPATH; RIB_IPV4_UNICAST and those behind it.
 _INDEX, _GENERIC, _GENERIC_PATHS = 1, 6, 12
 _TABLES = {2: (1, 1), 3: (1, 2), 4: (2, 1), 5: (2, 2)}
 _PATHS_BEHIND = 6  # of these tables with path ids
-_STATES, _MESSAGES = (
-    {0: 2, 5: 4},
-    {1: 2, 4: 4, 6: 2, 7: 4, 8: 2, 9: 4, 10: 2, 11: 4},
-)  # octets of an AS
-_WITH_PATHS = 8  # and beyond
+_WITH_PATHS = {_PATHS_BEHIND + table: pair for table, pair in _TABLES.items()}
+
+
+class _Form(NamedTuple):
+    """What a subtype of BGP4MP says of its records."""
+
+    octets: int  # of an AS
+    change: bool = False  # of a session's state
+    local: bool = False  # a message that the router itself sent
+    path_ids: bool = False
+
+
+_FORMS = {
+    0: _Form(2, change=True),  # BGP4MP_STATE_CHANGE
+    1: _Form(2),  # BGP4MP_MESSAGE
+    4: _Form(4),  # BGP4MP_MESSAGE_AS4
+    5: _Form(4, change=True),  # BGP4MP_STATE_CHANGE_AS4
+    6: _Form(2, local=True),  # BGP4MP_MESSAGE_LOCAL
+    7: _Form(4, local=True),  # BGP4MP_MESSAGE_AS4_LOCAL
+    8: _Form(2, path_ids=True),  # BGP4MP_MESSAGE_ADDPATH
+    9: _Form(4, path_ids=True),  # BGP4MP_MESSAGE_AS4_ADDPATH
+    10: _Form(2, local=True, path_ids=True),  # BGP4MP_MESSAGE_LOCAL_ADDPATH
+    11: _Form(4, local=True, path_ids=True),  # BGP4MP_MESSAGE_AS4_LOCAL_ADDPATH
+}
+_SUBTYPES = {_TABLE2: {_INDEX, _GENERIC, _GENERIC_PATHS, *_TABLES, *_WITH_PATHS},
+             _BGP: _FORMS.keys(), _BGP_FINE: _FORMS.keys()}  # fmt: skip
+_V6_PEER, _TWO_OCTET_AS, _SENT = 0x80, 0x20, 0x10  # flags of BMP's per-peer header (RFC 7854, 8671)
 _ESTABLISHED = 6
 _UPDATE, _NEXT_HOP, _MP_REACH = 2, 3, 14
-_NO_HOP = 133  # rules, and beyond
+_MESSAGE_BYTES_MAX = 0xFFFF
+_AROUND_BYTES = 52  # of an UPDATE around an entry's attributes and route, at most
+_FIRST_WITHOUT_HOP = 133  # the first SAFI whose routes need no next hop
 _CONTRADICT = "MRT records that contradict themselves"
 _EVERY_PATH_ID = b"".join(struct.pack("!HBB", *pair, 3) for pair in FAMILY)
 
@@ -56,9 +84,9 @@ class _Peer:
     autonomous_system: int
     identifier: int = 0
 
-    def header(self, seconds: int, micros: int, *, two_octet_as: bool = False) -> bytes:
+    def header(self, seconds: int, micros: int, flags: int = 0) -> bytes:
         """Return the per-peer header of BMP."""
-        flags = (0x80 if len(self.address) == 16 else 0) | (0x20 if two_octet_as else 0)
+        flags |= _V6_PEER if len(self.address) == 16 else 0
         return (
             struct.pack("!BBQ", 0, flags, 0)
             + self.address.rjust(16, b"\0")
@@ -67,14 +95,14 @@ class _Peer:
 
 
 def looks_like_mrt(head: bytes) -> bool:
-    """Whether a file that begins so is an MRT dump of a kind that is read."""
+    """Whether a file that begins so is an MRT dump, of whatever kind its first record is."""
     if len(head) < HEAD_BYTES:
         return False
     seconds, kind, subtype, size = struct.unpack_from("!IHHI", head)
-    known = {_TABLE2: range(1, 13), _BGP: range(12), _BGP_FINE: range(12)}
     return (
         YEAR_1990 < seconds < YEAR_2100
-        and subtype in known.get(kind, ())
+        and kind in (*_READ, *_OTHERS)
+        and subtype <= SUBTYPE_MAX
         and 8 <= size <= RECORD_BYTES_MAX
     )
 
@@ -97,11 +125,14 @@ def read_mrt(file: Readable, report: CaptureReport) -> Iterator[Datagram]:
             report.damage = report.damage or f"record {report.packets + 1} is cut"
             return
         report.packets += 1
-        if kind not in (_TABLE2, _BGP, _BGP_FINE):
+        if kind not in _READ:
             report.left_out[f"MRT records of type {kind}"] += 1
             continue
+        if subtype not in _SUBTYPES[kind]:
+            report.left_out[f"MRT records of type {kind}, subtype {subtype}"] += 1
+            continue
         try:
-            messages = list(dump.messages(seconds, kind, subtype, body))
+            messages = dump.messages(seconds, kind, subtype, body)
         except (struct.error, IndexError):
             report.undecoded[_CONTRADICT] += 1
             continue
@@ -129,43 +160,49 @@ class _Dump:
     def messages(
         self, seconds: int, kind: int, subtype: int, body: bytes
     ) -> Iterator[tuple[int, bytes]]:
-        """Yield (microseconds, BMP message) of one record."""
-        if kind == _TABLE2:
-            if subtype == _INDEX:
-                self._read_index(body)
-            else:
-                yield from ((0, message) for message in self._entries(seconds, subtype, body))
-            return
-        micros = 0
-        if kind == _BGP_FINE:
-            (micros,), body = struct.unpack_from("!I", body), body[4:]
-        width = (_STATES | _MESSAGES).get(subtype, 0)
-        if not width:
-            return
-        numbers = "!II" if width == 4 else "!HH"
-        theirs, _ = struct.unpack_from(numbers, body)
+        """Return (microseconds, BMP message) of one record, made one by one as they are taken.
+
+        A record that contradicts itself raises struct.error or IndexError here, before it changes anything.
+        """
+        if kind != _TABLE2:
+            micros = 0
+            if kind == _BGP_FINE:
+                (micros,), body = struct.unpack_from("!I", body), body[4:]
+            made = self._session(seconds, micros, _FORMS[subtype], body)
+            return ((micros, message) for message in made)
+        if subtype == _INDEX:
+            self._read_index(body)
+            return iter(())
+        return ((0, message) for message in self._entries(seconds, subtype, body))
+
+    def _session(self, seconds: int, micros: int, form: _Form, body: bytes) -> list[bytes]:
+        """Return what a message of a peer, or a change of its session, is in BMP."""
+        width = form.octets
+        theirs, _ = struct.unpack_from("!II" if width == 4 else "!HH", body)
         (family,) = struct.unpack_from("!H", body, 2 * width + 2)
         octets, at = 4 if family == 1 else 16, 2 * width + 4
         peer = _Peer(body[at : at + octets], theirs)
         local, rest = body[at + octets : at + 2 * octets], body[at + 2 * octets :]
-        if len(local) < octets:
+        if len(local) < octets or len(rest) > _MESSAGE_BYTES_MAX:
             raise IndexError(at)
+        before, after = struct.unpack_from("!HH", rest) if form.change else (0, 0)
         if not any(self.router) and any(local):
             self.router = _halves(local)
-        header = peer.header(seconds, micros, two_octet_as=width == 2)
-        if subtype in _STATES:
-            before, after = struct.unpack_from("!HH", rest)
+        flags = _TWO_OCTET_AS if width == 2 else 0
+        header = peer.header(seconds, micros, flags)
+        if form.change:
             if after == _ESTABLISHED:
-                yield micros, self._come_up(peer, header, local)
-            elif before == _ESTABLISHED:
+                return [self._come_up(peer, header, local)]
+            if before == _ESTABLISHED:
                 self._up.discard(peer.address)
-                yield micros, _bmp(2, header + b"\4")
-            return
+                return [_bmp(2, header + b"\4")]
+            return []
         if len(rest) < 19 or rest[18] != _UPDATE:
-            return  # OPEN, KEEPALIVE, NOTIFICATION: a change of state says as much
-        if peer.address not in self._up:
-            yield micros, self._come_up(peer, header, local)
-        yield micros, _monitoring(header, rest, path_ids=subtype >= _WITH_PATHS)
+            return []  # OPEN, KEEPALIVE, NOTIFICATION: a change of state says as much
+        made = [] if peer.address in self._up else [self._come_up(peer, header, local)]
+        if form.local:
+            header = peer.header(seconds, micros, flags | _SENT)
+        return [*made, _monitoring(header, rest, path_ids=form.path_ids)]
 
     def _come_up(self, peer: _Peer, header: bytes, local: bytes) -> bytes:
         self._up.add(peer.address)
@@ -176,9 +213,8 @@ class _Dump:
 
     def _read_index(self, body: bytes) -> None:
         collector, name = struct.unpack_from("!IH", body)
-        self.router = (0, V4_MAPPED | collector)
         (count,), at = struct.unpack_from("!H", body, 6 + name), 8 + name
-        self._index = []
+        index = []
         for _ in range(count):
             kind, identifier = struct.unpack_from("!BI", body, at)
             octets = 16 if kind & 1 else 4
@@ -186,35 +222,41 @@ class _Dump:
             number = "!I" if kind & 2 else "!H"
             (autonomous_system,) = struct.unpack_from(number, body, at)
             at += struct.calcsize(number)
-            self._index.append(_Peer(address, autonomous_system, identifier))
+            index.append(_Peer(address, autonomous_system, identifier))
+        self.router, self._index = (0, V4_MAPPED | collector), index
 
     def _entries(self, seconds: int, subtype: int, body: bytes) -> Iterator[bytes]:
-        """Yield the entries of one route, each as an UPDATE of its peer."""
+        """Return the entries of one route, each as an UPDATE of its peer, after a look at all of them."""
         path_ids = subtype > _GENERIC
         if subtype in (_GENERIC, _GENERIC_PATHS):
             afi, safi = struct.unpack_from("!HB", body, 4)
             start = 7
         else:
-            afi, safi = _TABLES[subtype - _PATHS_BEHIND if path_ids else subtype]
+            afi, safi = (_TABLES | _WITH_PATHS)[subtype]
             start = 4
         end = start + _route_bytes(body, start, afi, safi)
         route = body[start:end]
         (count,), at = struct.unpack_from("!H", body, end), end + 2
+        places = []  # (peer, where its path id and where its attributes begin, where they end)
         for _ in range(count):
-            number, _since = struct.unpack_from("!HI", body, at)
-            at += 6
-            path_id = body[at : at + 4] if path_ids else b""
-            at += len(path_id)
-            (size,) = struct.unpack_from("!H", body, at)
-            attributes, at = body[at + 2 : at + 2 + size], at + 2 + size
-            if at > len(body):
+            (number,) = struct.unpack_from("!H", body, at)
+            begin = at + 6 + 4 * path_ids
+            (size,) = struct.unpack_from("!H", body, begin)
+            places.append((self._index[number], at + 6, begin + 2, begin + 2 + size))
+            at = begin + 2 + size
+            if at > len(body) or size + len(route) + _AROUND_BYTES > _MESSAGE_BYTES_MAX:
                 raise IndexError(at)
-            peer = self._index[number]
-            header = peer.header(seconds, 0)
-            if peer.address not in self._up:
-                yield self._come_up(peer, header, b"")
-            update = _update(afi, safi, path_id + route, attributes)
-            yield _monitoring(header, update, path_ids=path_ids)
+
+        def updates() -> Iterator[bytes]:
+            for peer, at, begin, end in places:
+                header = peer.header(seconds, 0)
+                if peer.address not in self._up:
+                    yield self._come_up(peer, header, b"")
+                named = body[at : begin - 2] + route
+                update = _update(afi, safi, named, body[begin:end])
+                yield _monitoring(header, update, path_ids=path_ids)
+
+        return updates()
 
 
 def _route_bytes(body: bytes, at: int, afi: int, safi: int) -> int:
@@ -245,8 +287,8 @@ def _update(afi: int, safi: int, route: bytes, attributes: bytes) -> bytes:
     kept += attributes[at:]
     if (afi, safi) == (1, 1) and not hop:
         return _message(kept, route)
-    if not hop and safi < _NO_HOP:  # what forwards has one
-        hop = plain or bytes(16 if afi == 2 else 4)
+    if not hop and safi < _FIRST_WITHOUT_HOP:
+        hop = plain[:4] or bytes(16 if afi == 2 else 4)
     value = struct.pack("!HBB", afi, safi, len(hop)) + hop + b"\0" + route
     return _message(kept + struct.pack("!BBH", 0x90, _MP_REACH, len(value)) + value, b"")
 

@@ -13,6 +13,7 @@ import gzip
 import io
 import mmap
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def read_capture(
     Raises DecodeError only where nothing can be read at all.
     """
     with path.open("rb") as file:
-        if (unpacked := _unpacked_dump(file)) is not None:
+        if (unpacked := _unpacked_dump(file, path)) is not None:
             yield from read_mrt(unpacked, report)
             return
         size = path.stat().st_size if path.is_file() else 0
@@ -115,7 +116,7 @@ def is_capture(head: bytes) -> bool:
     )
 
 
-def _unpacked_dump(file: BinaryIO) -> BinaryIO | None:
+def _unpacked_dump(file: BinaryIO, path: Path) -> BinaryIO | None:
     """Return what is in a packed file where that is an MRT dump, as archives have them."""
     made = _PACKED.get(file.read(3))
     file.seek(0)
@@ -124,10 +125,13 @@ def _unpacked_dump(file: BinaryIO) -> BinaryIO | None:
     unpacked = cast("BinaryIO", made(file))
     try:
         head = unpacked.read(HEAD_BYTES)
-    except (OSError, EOFError):
-        head = b""
-    unpacked.seek(0) if head else file.seek(0)
-    return unpacked if looks_like_mrt(head) else None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DecodeError("corrupt", f"what is packed in {path} is damaged: {error}") from error
+    if looks_like_mrt(head):
+        unpacked.seek(0)
+        return unpacked
+    file.seek(0)
+    return None
 
 
 def split_messages(data: bytes) -> list[bytes]:

@@ -4,19 +4,25 @@ What FRR and GoBGP write is read in `tests/live`.
 """
 
 import bz2
+import contextlib
 import gzip
+import io
 import ipaddress
 import json
 import struct
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from collectors.capture.mrt import looks_like_mrt
+from collectors.bmp.frames import RIBS
+from collectors.capture.mrt import looks_like_mrt, read_mrt
 from collectors.capture.reader import read_capture
 from collectors.capture.report import CaptureReport
+from telemetry.errors import DecodeError
 from tests.support.bmp_messages import (
     as_path,
     attribute,
@@ -116,7 +122,6 @@ OLD = update(attribute(1, b"\0") + attribute(2, as_path(64500, 64501, width=2)) 
     [
         pytest.param(message(ROUTE), 0, id="four octets"),
         pytest.param(message(OLD, 1), 0, id="two octets"),
-        pytest.param(message(ROUTE, 7), 0, id="sent by the router itself"),
         pytest.param(message(ADD_PATH, 9), 9, id="with path ids"),
         pytest.param(record(17, 4, session(ROUTE), 250_000), 0, id="with microseconds"),
         pytest.param(message(ROUTE, peer=PEER6, local=LOCAL6), 0, id="over IPv6"),
@@ -130,6 +135,26 @@ def test_messages(tmp_path: Path, data: bytes, path_id: int) -> None:
     assert row["time_ns"] == WHEN * 10**9 + (250_000_000 if data[5] == 17 else 0)
     assert report == CaptureReport(packets=1)
     assert value("collector_bmp_updates_total", verdict="ok") == 1
+
+
+@pytest.mark.parametrize(
+    ("subtype", "route"),
+    [
+        pytest.param(6, OLD, id="two octets"),
+        pytest.param(7, ROUTE, id="four octets"),
+        pytest.param(11, ADD_PATH, id="with path ids"),
+    ],
+)
+def test_what_the_router_itself_sent_is_a_table_of_its_own(
+    tmp_path: Path, subtype: int, route: bytes
+) -> None:
+    rows, report, _ = read(tmp_path, message(ROUTE) + message(route, subtype) + message(ROUTE))
+    routes = [row for row in rows if "prefix_high" in row]
+    assert [(RIBS[row["rib"]], row["change"]) for row in routes] == [
+        ("adj-in-pre", 1), ("adj-out-pre", 1), ("adj-in-pre", 2),
+    ]  # fmt: skip
+    assert [row["path_id"] for row in routes] == [0, 9 * (subtype == 11), 0]
+    assert report == CaptureReport(packets=3)
 
 
 def test_a_session_that_ends_ends_its_routes_and_its_open_messages_are_passed_over(
@@ -234,6 +259,78 @@ def test_what_is_cut_wrong_or_no_bgp_is_told_and_what_is_beside_it_is_read(tmp_p
         assert "cut" in report.damage
     _, report, _ = read(tmp_path, message(ROUTE) + struct.pack("!IHHI", WHEN, 16, 4, 1 << 30))
     assert "damaged" in report.damage
+
+
+def test_kinds_that_are_not_read_are_counted_wherever_they_stand(tmp_path: Path) -> None:
+    others = [(kind, record(kind, 0, bytes(30))) for kind in (11, 12, 32, 33, 48, 49)]
+    for kind, first in others:
+        rows, report, _ = read(tmp_path, first + message(ROUTE))
+        assert [said(row) for row in rows if "prefix_high" in row] == ["198.51.100.0/24"]
+        assert report.left_out == {f"MRT records of type {kind}": 1}
+    strange = [(13, 0), (13, 7), (13, 13), (13, 99), (16, 2), (16, 12), (17, 40)]
+    data = b"".join(record(kind, subtype, bytes(20)) for kind, subtype in strange)
+    _, report, _ = read(tmp_path, index((PEER, 64500)) + data)
+    assert report.left_out == {
+        f"MRT records of type {kind}, subtype {subtype}": 1 for kind, subtype in strange
+    }
+    _, report, _ = read(tmp_path, record(13, 7, bytes(20)))  # and where it is the first
+    assert report.left_out == {"MRT records of type 13, subtype 7": 1}
+
+
+def test_a_record_that_contradicts_itself_changes_nothing(tmp_path: Path) -> None:
+    route = prefix("198.51.100.0/24")
+    wrong = table(2, route, (0, usual()), (5, usual()))  # there is no peer 5
+    rows, report, _ = read(tmp_path, index((PEER, 64500)) + wrong + table(2, route, (0, usual())))
+    assert [json.loads(row["name"])["state"] for row in rows if "prefix_high" not in row] == ["up"]
+    assert [said(row) for row in rows if "prefix_high" in row] == ["198.51.100.0/24"]
+    assert report.undecoded == {"MRT records that contradict themselves": 1}
+    cut = index((PEER, 64501), (PEER6, 64502))
+    shorter = cut[:8] + struct.pack("!I", len(cut) - 13) + cut[12:-1]
+    rows, report, _ = read(tmp_path, index((PEER, 64500)) + shorter + table(2, route, (0, usual())))
+    assert [row["peer_as"] for row in rows if "prefix_high" in row] == [64500]
+    assert report.undecoded == {"MRT records that contradict themselves": 1}
+    long = message(ROUTE + bytes(65536 - len(ROUTE)), 9)
+    assert read(tmp_path, long)[1].undecoded == {"MRT records that contradict themselves": 1}
+
+
+def test_an_entry_is_no_longer_than_a_message_of_bgp_may_be(tmp_path: Path) -> None:
+    route = prefix("2001:db8::/32")
+    room = 0xFFFF - 52 - len(route) - len(BASE) - 4
+    for more, undecoded in ((0, {}), (1, {"MRT records that contradict themselves": 1})):
+        large = attribute(99, bytes(room + more), 0xC0)
+        rows, report, _ = read(tmp_path, index((PEER, 64500)) + table(10, route, (0, BASE + large)))
+        assert report.undecoded == undecoded
+        assert [said(row) for row in rows if "prefix_high" in row] == ["2001:db8::/32"][more:]
+
+
+def test_a_long_route_of_many_entries_is_never_there_many_times() -> None:
+    """220 KB of a file that were 1.2 GB of memory."""
+    node = struct.pack("!HH", 1, 60_000) + bytes(60_000)
+    entries = [(0, b"")] * 20_000
+    data = index((PEER, 64500)) + table(6, node, *entries, family=struct.pack("!HB", 16388, 71))
+    tracemalloc.start()
+    made = sum(len(one.payload) for one in read_mrt(io.BytesIO(data), CaptureReport()))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert made > 20_000 * 60_000
+    assert peak < 16 << 20
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_a_packed_file_that_is_damaged_says_so(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    whole = bytearray(pack(message(ROUTE) * 50))
+    for at in range(4 if pack is bz2.compress else 10, len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0xFF
+        (tmp_path / "dump").write_bytes(damaged)
+        with contextlib.suppress(DecodeError):
+            list(read_capture(tmp_path / "dump", CaptureReport()))
+    (tmp_path / "dump").write_bytes(b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + b"\xff" * 60)
+    done = CliRunner().invoke(decode, [str(tmp_path / "dump")])
+    assert "what is packed" in done.output
+    assert isinstance(done.exception, SystemExit)
 
 
 def test_other_files_are_not_taken_for_dumps() -> None:
