@@ -36,7 +36,6 @@ from telemetry.views import View, frame_schema
 COUNTED, LATE, AHEAD, NOT_A_NUMBER, RESET, DISORDER, REPLACED = range(7)
 RESULTS = ("counted", "late", "ahead", "not_a_number", "counter_reset", "out_of_order", "replaced")
 BACK_NS = 300_000_000_000  # a counter's time that falls by more than this is a clock that was set
-WRAP_LEAST = 2.0**31
 WRAP_RATE = 10.0  # times the rate before: what a wrap may look like
 GAP_TICKS_MAX = 64
 EVICT_IDLE_TICKS = 10  # when full, a row must have been silent for so long before it is given away

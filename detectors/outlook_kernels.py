@@ -37,10 +37,8 @@ GAINS = (0.004, 0.02)  # of the error averages of each pace once they are old: h
 ERRORS_KNOWN, ERROR_MOST = 24.0, 4.0  # then no error teaches more than so many usual ones
 # Fast pace: values whose mean is the level, that a trend is looked for in, of which so many must be known
 LEVEL, LOOKED_AT, BENT_MIN = 12, 96, 24
-BENT_LEAST, GROWN_LEAST = (
-    12,
-    16,
-)  # steps since a growth begins that are looked at, and that are enough
+BENT_LEAST = 12  # steps since a growth begins: fewer are not looked at
+GROWN_LEAST = 16  # and so many are enough
 STILL, STILL_OF = 0.8, (2, 3)  # sigmas that its newer part alone must show: 2 of 3 steps
 OVER_STEP = 4.0  # variances by which a bent line must explain more than a step
 DAY = 24  # slow pace: steps of a day
@@ -388,7 +386,7 @@ def advance(
                 end = 1.0
                 if logs[i]:  # growth is a share of the last ones' mean and what it grew since
                     end = _mean(off, LEVEL) + steep * 0.5 * (LEVEL - 1)
-                if goes_on and end > 0.0:
+                if goes_on and count > 0 and end > 0.0:  # of no level there is no growth
                     slope = steep / end
                 doubt = unsure / max(end, END_LEAST)
         sure = abs(slope) / max(doubt, 1e-12 + 1e-6 * abs(slope))

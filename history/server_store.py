@@ -298,12 +298,17 @@ class ServerConnection:
                 f"the oldest that works, {WHOLE[0]}.{WHOLE[1]} the oldest that has all: install a newer one"
             )
         zone = info.timezone or "UTC"  # all that are new enough say it
-        if zone.removeprefix("Etc/") not in UTC:
+        has = "runs in"
+        mend = "<timezone>UTC</timezone> in the server's configuration and start it again"
+        if _is_utc(zone):
+            ((zone,),) = self._client.execute("select timezone()")
+            has, mend = "gives our user", f"no other session_timezone for user {settings.user!r}"
+        if not _is_utc(zone):
             connection.disconnect()
             raise ConfigError(
-                f"ClickHouse at {self._place} runs in the time zone {zone}: days of history would be cut at "
-                f"its midnight, and end or be deleted hours off. Set <timezone>UTC</timezone> in the server's "
-                f"configuration and start it again; nothing is stored meanwhile, the journal keeps it"
+                f"ClickHouse at {self._place} {has} the time zone {zone}: days of history would be cut at its "
+                f"midnight, and end or be deleted hours off. Set {mend}; nothing is stored meanwhile, "
+                f"the journal keeps it"
             )
         return version
 
@@ -427,6 +432,10 @@ class ServerConnection:
             cause = RuntimeError(body.decode("utf-8", "replace"))
             raise TransientError(said_by(cause)) from cause
         return body
+
+
+def _is_utc(zone: str) -> bool:
+    return zone.removeprefix("Etc/") in UTC
 
 
 def _secret(path: str) -> str:

@@ -16,6 +16,8 @@ from tocsin.config import Config
 
 TIMEOUT_SECONDS = 60.0
 ADDRESS_FILE = "desk.address"  # written by a running desk: where its API listens
+# What is raised where something else answers there: no HTTP, no such document, no address in the file.
+NO_DESK = (http.client.HTTPException, msgspec.DecodeError, ValueError)
 
 
 class ApiAnswer(msgspec.Struct, frozen=True):
@@ -30,21 +32,20 @@ class _Health(msgspec.Struct, frozen=True):
     problems: list[str]
 
 
+class _Problem(msgspec.Struct, frozen=True):
+    """Why the API refuses a question; see tocsin.api.models.Problem."""
+
+    title: str
+    detail: str = ""
+
+
 def running_desk(state: Path) -> str:
     """Return `host:port` of the API of the desk that runs on this state folder, "" where none does."""
     try:
         address = (state / ADDRESS_FILE).read_text("ascii").strip()
-    except OSError:
-        return ""
-    host, _, port = address.rpartition(":")
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=2.0)
-    try:
-        connection.request("GET", "/ready", headers={"Host": f"127.0.0.1:{port}"})
-        connection.getresponse().read()
-    except OSError:
-        return ""  # left behind by a desk that was killed
-    finally:
-        connection.close()
+        msgspec.json.decode(_answer(address, "/ready", seconds=2.0)[1], type=_Health)
+    except (OSError, *NO_DESK):
+        return ""  # left behind by a desk that was killed; another server may have its port by now
     return address
 
 
@@ -53,16 +54,12 @@ def problems(state: Path) -> list[str]:
     address = running_desk(state)
     if not address:
         return []
-    host, _, port = address.rpartition(":")
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=5.0)
     try:
-        connection.request("GET", "/health", headers={"Host": f"127.0.0.1:{port}"})
-        body = connection.getresponse().read()
-    except OSError as error:
+        return msgspec.json.decode(
+            _answer(address, "/health", seconds=5.0)[1], type=_Health
+        ).problems
+    except (OSError, *NO_DESK) as error:
         return [f"the desk at {address} does not answer: {error}"]
-    finally:
-        connection.close()
-    return msgspec.json.decode(body, type=_Health).problems
 
 
 def query(config: Config, state: Path, sql: str, form: str) -> bytes:
@@ -154,26 +151,34 @@ def _opened(config: Config, state: Path) -> Any:
 
 def _get(config: Config, address: str, path: str, asked: Mapping[str, str]) -> bytes:
     """Return the API's answer, or raise with its own sentence."""
-    host, _, port = address.rpartition(":")
-    headers = {"Host": f"127.0.0.1:{port}"}
+    token = ""
     if config.api.token_file:
         from tocsin.api.access import load_access
 
         token = min(load_access(config.api.token_file).tokens)
-        headers["Authorization"] = f"Bearer {token}"
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=TIMEOUT_SECONDS)
     try:
-        connection.request("GET", f"{path}?{urlencode(asked)}", headers=headers)
-        answer = connection.getresponse()
-        body = answer.read()
-    except OSError as error:
+        status, body = _answer(address, f"{path}?{urlencode(asked)}", TIMEOUT_SECONDS, token)
+        if status == http.client.OK:
+            return body
+        said = msgspec.json.decode(body, type=_Problem)
+    except (OSError, *NO_DESK) as error:
         raise TransientError(f"the desk at {address} does not answer: {error}") from error
+    raise TransientError(said.detail or said.title)
+
+
+def _answer(address: str, path: str, seconds: float, token: str = "") -> tuple[int, bytes]:
+    """Return (status, body) of what listens there."""
+    host, _, port = address.rpartition(":")
+    headers = {"Host": f"127.0.0.1:{port}"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=seconds)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     finally:
         connection.close()
-    if answer.status != http.client.OK:
-        said = msgspec.json.decode(body)
-        raise TransientError(str(said.get("detail") or said.get("title")))
-    return body
 
 
 def _rfc3339(time_ns: int) -> str:

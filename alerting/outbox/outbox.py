@@ -123,10 +123,6 @@ class Outbox:
 
     # ---- ticks
 
-    def last_done(self) -> int:
-        """Return the end of the newest tick that is committed, 0 = none."""
-        return int(self._one("select coalesce(max(tick_end_ns), 0) from done"))
-
     def is_done(self, tick_end_ns: int) -> bool:
         """Whether a tick was committed."""
         return bool(self._one("select count(*) from done where tick_end_ns = ?", tick_end_ns))

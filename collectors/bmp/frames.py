@@ -50,7 +50,6 @@ class Kind(IntEnum):
 
 # Which table of routes of a peer a message is about.
 RIBS = ("adj-in-pre", "adj-in-post", "adj-out-pre", "adj-out-post", "loc-rib")
-LOC_RIB = 4
 
 
 @inline

@@ -12,15 +12,13 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from collectors.flow.elements import VARIABLE
 from runtime.kernels import inline, kernel, load_u16, load_u32, load_u64, subroutine
 
-TABLE_BITS = 14  # of the template hash table, see templates.TABLE_SIZE
 V9_HEADER_BYTES = 20
 IPFIX_HEADER_BYTES = 16
 FIRST_DATA_ID = 256
-VARIABLE_WIDTH = 65535
 NTP_TO_UNIX_SECONDS = 2208988800
-V4_MAPPED_HIGH_BITS = 0xFFFF
 
 
 class Verdict(IntEnum):
@@ -67,9 +65,9 @@ def _ntp(payload, at, micro):  # type: ignore[no-untyped-def]
     """Rounded, as a fraction of 32 bits hits no decimal place. RFC 7011 sections 6.1.9, 6.1.10."""
     seconds = load_u32(payload, at)
     fraction = load_u32(payload, at + 4)
-    if seconds < np.uint64(2208988800):
+    if seconds < np.uint64(NTP_TO_UNIX_SECONDS):
         return np.uint64(0)
-    whole = (seconds - np.uint64(2208988800)) * np.uint64(1000000000)
+    whole = (seconds - np.uint64(NTP_TO_UNIX_SECONDS)) * np.uint64(1000000000)
     half = np.uint64(0x80000000)
     if micro:
         part = ((fraction * np.uint64(1000000) + half) >> np.uint64(32)) * np.uint64(1000)
@@ -378,7 +376,7 @@ def walk(
                     begin = here
                     for f in range(first, first + fields):
                         width = np.int64(field_width[f])
-                        if width == 65535:
+                        if width == VARIABLE:
                             if here + 1 > set_end:
                                 whole = False
                                 break

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ from history.server_store import ServerStore
 from history.store import Connection, migrate
 from history.store import Store as AnyStore
 from telemetry.batch import batch_from_rows
-from telemetry.errors import TransientError
+from telemetry.errors import ConfigError, TransientError
 from telemetry.schemas import ALARM, ANOMALY, INCIDENT, SERIES
 from tests.conftest import leave_out
 from tests.support.clickhouse_server import ClickhouseServer
@@ -307,3 +308,22 @@ def _answers(store: AnyStore) -> list[Any]:
     connection.close()
     made.connection.close()
     return told
+
+
+@pytest.mark.live
+def test_a_user_in_another_time_zone_is_refused(tmp_path: Path) -> None:
+    server = NewClickhouse(tmp_path)
+    server.start()
+    try:
+        settings = msgspec.structs.replace(server.settings(), user="Asia/Kolkata")
+        said = r"time zone Asia/Kolkata: .* no other session_timezone for user 'Asia/Kolkata'"
+        with pytest.raises(ConfigError, match=said):
+            ServerStore(settings).connect().rows("select 1 as one")
+        with pytest.raises(ConfigError, match=said):
+            ServerStore(settings).look()
+        settings = msgspec.structs.replace(settings, user="Etc/UTC")
+        connection = ServerStore(settings).connect()
+        assert connection.rows("select 1 as one") == [{"one": 1}]
+        connection.close()
+    finally:
+        server.kill()

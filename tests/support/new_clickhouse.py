@@ -205,11 +205,13 @@ class Native(socketserver.StreamRequestHandler):
     def _greet(self) -> None:
         wire = self._wire
         wire.text(), wire.number(), wire.number(), wire.number()
-        wire.text(), wire.text()
+        _, user = wire.text(), wire.text()
         if wire.text() != PASSWORD:
             self._refuse("Code: 516. DB::Exception: tocsin: Authentication failed")
             self.wfile.flush()
             raise EOFError
+        if "/" in user:  # one named after a time zone is in that
+            self._db.run(f"set session_timezone = '{user}'")
         self.wfile.write(
             length(HELLO) + text("ClickHouse") + length(26) + length(5) + length(REVISION)
             + text("UTC") + text("test") + length(2)

@@ -1,5 +1,6 @@
 """`tocsin doctor` about ports: whether we could listen where the configuration says, or do."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,19 @@ def _ours(name: str, listen: str) -> tuple[bool, str]:
             else " is free although the node runs: nobody listens there; the log of the gate says why, or "
             "start the node again where the configuration is newer than it"
         )
-    pid = pid_at(port, "tcp")
-    if pid and GATE not in Path(f"/proc/{pid}/cmdline").read_bytes():
+    command = _command(pid_at(port, "tcp"))
+    if command and GATE not in command:
         return False, (
-            f"{name}: {listen}: {holder_of(port, 'tcp')} has this port; stop it or listen on another one. "
-            f"Nobody reaches us there meanwhile"
+            f"{name}: {listen}: {holder_of(port, 'tcp') or 'another program'} has this port; stop it or listen "
+            f"on another one. Nobody reaches us there meanwhile"
         )
     return True, f"{name}: {listen} is " + (
-        "ours" if pid else "taken; by whom, this user cannot see"
+        "ours" if command else "taken; by whom, this user cannot see"
     )
+
+
+def _command(pid: int) -> bytes:
+    """Return how a process was started, b"" where it has ended meanwhile."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""

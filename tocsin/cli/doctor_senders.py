@@ -66,17 +66,9 @@ _COUNTED = re.compile(
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
-def full_tables(metrics: str) -> Iterator[Finding]:
-    """Say what a metrics page counts of what found its table full."""
-    for line in metrics.splitlines():
-        found = _REFUSED.match(line)
-        if found is not None and (count := int(float(found[3]))):
-            what, left_out, do = _FULL[found[1], found[2]]
-            yield False, f"{what}: {count} times there was no room, so {left_out}: {do}"
-
-
 _GRAPH = "links are missing in the graph"
 _MAP = "name these links in the file of network.map, or let fewer devices be polled here"
+_ANY = ("some are left out", "let fewer devices send here")  # of a newer node's table
 _FULL = {
     ("network_map_refused", "interfaces"): (
         "names of interfaces", "some interfaces are numbers", "let fewer exporters send here",
@@ -100,6 +92,16 @@ _FULL = {
 _REFUSED = re.compile(
     r"tocsin_(network_map_refused|collector_bmp_refused)_total\{.*(?:table|what)=\"(\w+)\".*\} ([\d.e+]+)$"
 )
+
+
+def full_tables(metrics: str) -> Iterator[Finding]:
+    """Say what a metrics page counts of what found its table full."""
+    for line in metrics.splitlines():
+        found = _REFUSED.match(line)
+        if found is None or not (count := int(float(found[3]))):
+            continue
+        what, left_out, do = _FULL.get((found[1], found[2]), (found[2], *_ANY))
+        yield False, f"{what}: {count} times there was no room, so {left_out}: {do}"
 
 
 def findings(

@@ -1,6 +1,7 @@
 """What `tocsin doctor` finds, and that each finding says what to do."""
 
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from telemetry.schemas import LEDGER, OPTION
 from tests.support.live_node import CLOCK
 from tocsin import verbs
 from tocsin.cli.doctor import CLOCK_UNSYNCHRONISED, clock, doctor, receive_buffers
+from tocsin.cli.doctor_ports import _command
 from tocsin.cli.doctor_senders import full_tables
 from tocsin.demo.settings import free_port
 from tocsin.senders import SENDERS_MAX, SenderBook
@@ -230,6 +232,13 @@ def test_ports_of_the_gate_while_the_node_runs(
         gate.wait(20)
 
 
+def test_a_process_that_ended_while_the_doctor_looked_has_no_command() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    assert _command(ended.pid) == b""
+    assert b"python" in _command(os.getpid())
+
+
 def test_a_node_that_does_not_answer(asked: Asked) -> None:
     (asked.state / "node.sock").touch()
     asked.finds("no node answers: start it with `tocsin run`")
@@ -297,12 +306,14 @@ def test_a_table_that_is_full_is_found_with_what_is_missing_for_it() -> None:
 tocsin_network_map_refused_total{component="correlator",table="lldp_ports"} 0.0
 tocsin_network_map_refused_total{component="correlator",table="link_state"} 12.0
 tocsin_collector_bmp_refused_total{component="collectors.bmp",what="peer_messages"} 3.0
+tocsin_network_map_refused_total{component="correlator",table="of_a_newer_node"} 4.0
 """
-    (well, links), (_, peers) = full_tables(page)
+    (well, links), (_, peers), (_, newer) = full_tables(page)
     assert not well
     assert "BGP-LS: 12 times" in links
     assert "missing in the graph" in links
     assert "raise peers_max" in peers
+    assert newer.startswith("of_a_newer_node: 4 times")
 
 
 def test_a_node_that_is_well(asked: Asked, node: Callable[[verbs.Status], None]) -> None:
