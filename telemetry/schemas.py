@@ -344,7 +344,7 @@ ROUTE = Schema(
             "5 withdrawn, 6 was not there",
         ),
         text("flow_rule", "FlowSpec: what it matches, `destination 198.51.100.7/32; protocol udp`"),
-        text("flow_actions", "and what is done to it, `rate-limit 125000; mark 8` (bytes/s)"),
+        code("flow_actions", "and what is done to it, `rate-limit 125000; mark 8` (bytes/s)"),
     ),
 )
 

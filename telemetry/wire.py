@@ -10,13 +10,14 @@ Source: Apache Arrow columnar format, IPC streaming format.
 import io
 import json
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import nanoarrow as na
 import numpy as np
 from nanoarrow.ipc import InputStream, StreamWriter
 
-from telemetry.batch import Batch, Column, text_column
+from telemetry.batch import Batch, Column, code_column, text_column
 from telemetry.errors import BugError, DecodeError
 from telemetry.schema import Field, Kind, Schema
 from telemetry.schemas import CATALOGUE
@@ -145,6 +146,14 @@ def _batch(
         label = child_schema.name
         spec = known.by_name.get(label) if known else None
         buffers = child.view()
+        if child_schema.format == "u" and spec is not None and spec.kind is Kind.CODE:
+            # An older writer: it had a text of its own for each row.
+            data = bytes(buffers.buffer(2))
+            ends = np.frombuffer(buffers.buffer(1), np.int32)[: rows + 1].tolist()
+            texts = [data[a:b].decode("utf-8", "replace") for a, b in pairwise(ends)]
+            columns[label], dictionaries[label] = code_column(texts)
+            fields.append(spec)
+            continue
         if child_schema.format == "u":
             offsets = np.frombuffer(buffers.buffer(1), np.int32)[: rows + 1]
             columns[label] = offsets if offsets.size else np.zeros(1, np.int32)

@@ -42,6 +42,7 @@ WORDS = ("message", "path_id", "origin_as", "multi_exit_discriminator", "local_p
          "mpls_label")  # fmt: skip
 OCTETS = ("prefix_length", "withdrawn", "origin", "family", "evpn_route_type", "attributes")
 HAS_MED, HAS_LOCAL_PREFERENCE = 1, 2  # bits of `attributes`
+LINK_STATE, FLOW_RULES, OTHER = 1, 2, 4  # bits of `out_others`: what a message holds that is no row
 
 
 class Verdict(IntEnum):
@@ -461,6 +462,16 @@ def _communities(buffer, at, size, step, kind):  # type: ignore[no-untyped-def]
     return total
 
 
+@inline
+def _others(afi, family):  # type: ignore[no-untyped-def]
+    """What is told of routes that others read, or nobody, as a bit; 0 for routes that are rows."""
+    if family < 9:
+        return 0
+    if family > 9:
+        return 2
+    return 1 if afi == 16388 else 4
+
+
 @subroutine
 def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-untyped-def]
     """Read path attributes; return 0, or 1 treat as withdraw, 2 routes cannot be told.
@@ -468,7 +479,7 @@ def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-u
     now: next hop of MP_REACH (0, 1), AS path hash (2), communities (3), origin AS (4), MED (5), local
     preference (6), path length (7), origin (8), which of MED and local preference (9), NEXT_HOP (10,
     11), which attributes were there (12). place: MP_REACH's routes start, end, family (0-2), those of
-    MP_UNREACH (3-5), family -1 where there is none, whether either is of BGP-LS, 1, or FlowSpec, 2 (6).
+    MP_UNREACH (3-5), family -1 where there is none, what either is that others read, as in `out_others` (6).
     """
     wrong = 0
     for k in range(13):
@@ -573,20 +584,15 @@ def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-u
             place[0] = body + 5 + width
             place[1] = body + size
             place[2] = family
-            if _u16(buffer, body) == 16388:
-                place[6] = 1
-            elif family > 9:
-                place[6] = 2
+            place[6] |= _others(_u16(buffer, body), family)
         elif kind == 15:
             if size < 3:
                 return 2
             place[3] = body + 3
             place[4] = body + size
             place[5] = family_of(_u16(buffer, body), np.int64(buffer[body + 2]))
-            if _u16(buffer, body) == 16388:
-                place[6] = 1
-            elif place[5] > 9:
-                place[6] = 2
+            if size > 3:
+                place[6] |= _others(_u16(buffer, body), place[5])
         elif kind == 17:
             newer_at = body
             newer_size = size
@@ -617,7 +623,7 @@ def _attributes(buffer, at, end, two_octet_as, now, place):  # type: ignore[no-u
 
 @kernel(
     "i8(const u1[::1], const i8[::1], const i4[::1], const u1[::1], const i8[::1], i8, i8,"
-    " u8[:,::1], u4[:,::1], u2[::1], u1[:,::1], u1[::1], u1[::1], u8[::1], i8[::1], i8[::1])"
+    " u8[:,::1], u4[:,::1], u2[::1], u1[:,::1], u1[::1], u1[::1], u1[::1], u8[::1], i8[::1], i8[::1])"
 )
 def decode_updates(
     buffer: NDArray[np.uint8],
@@ -633,6 +639,7 @@ def decode_updates(
     octets: NDArray[np.uint8],
     out_verdict: NDArray[np.uint8],
     out_family: NDArray[np.uint8],
+    out_others: NDArray[np.uint8],
     now: NDArray[np.uint64],
     place: NDArray[np.int64],
     tally: NDArray[np.int64],
@@ -644,9 +651,9 @@ def decode_updates(
             UNKNOWN_PATH_IDS.
     Out     columns of R rows as in WIDE, WORDS, OCTETS, withdrawals of a message before what it
             announces; attributes of withdrawn routes are 0; out_verdict, out_family uint8[M], family
-            of End-of-RIB; tally[0], the message to go on with: less than `stop` where the columns
-            are full; tally[1] += messages with
-            routes of families that are not read.
+            of End-of-RIB; out_others uint8[M], bits of what it holds, alone or beside its rows: 1
+            BGP-LS, 2 FlowSpec, 4 families that are not read; tally[0], the message to go on with:
+            less than `stop` where the columns are full.
     Scratch now uint64[13]; place int64[7].
     Errors  none raised. RFC 7606: wrong attributes make withdrawals of the routes they came with;
             where routes cannot be told the message has none.
@@ -659,6 +666,7 @@ def decode_updates(
         length = np.int64(size[m])
         out_verdict[m] = 4
         out_family[m] = 9
+        out_others[m] = 0
         if length < 19 or _u16(buffer, start + 16) > length:
             m += 1
             continue
@@ -691,18 +699,14 @@ def decode_updates(
         more = 0
         less_ids = 0
         less = 0
-        others = 0
-        if place[2] >= 9:
-            others += 1
-        elif place[2] >= 0:
+        if place[2] >= 0 and place[2] < 9:
             more_ids, more = _with_path_ids(buffer, place[0], place[1], place[2], ids)
-        if place[5] >= 9:
-            others += 1
-        elif place[5] >= 0:
+        if place[5] >= 0 and place[5] < 9:
             less_ids, less = _with_path_ids(buffer, place[3], place[4], place[5], ids)
         if gone < 0 or new < 0 or more < 0 or less < 0:
             m += 1
             continue
+        out_others[m] = np.uint8(place[6])
         total = gone + new + more + less
         if rows + total > rows_max:
             if rows == 0:  # more routes than there is room for in one message
@@ -710,9 +714,12 @@ def decode_updates(
                 continue
             break
         if total == 0:
-            if others > 0 and (place[2] >= 9 or place[4] > place[3]):
-                tally[1] += 1
-                out_verdict[m] = 5 if place[6] == 0 else 5 + place[6]
+            if place[6] & 2 != 0:
+                out_verdict[m] = 7
+            elif place[6] & 1 != 0:
+                out_verdict[m] = 6
+            elif place[6] != 0:
+                out_verdict[m] = 5
             elif place[5] >= 0 and place[2] < 0:
                 out_verdict[m] = 1
                 out_family[m] = np.uint8(place[5])
@@ -723,8 +730,6 @@ def decode_updates(
                 out_verdict[m] = 2 if wrong else 0
             m += 1
             continue
-        if others > 0:
-            tally[1] += 1
         # ORIGIN and AS_PATH are mandatory (RFC 7606 section 3d). So is NEXT_HOP, but routers tell of
         # routes of their own without it (IOS-XR, Adj-RIB-Out): we use no route, we watch it.
         if new + more > 0 and now[12] & np.uint64(6) != np.uint64(6):

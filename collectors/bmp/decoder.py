@@ -536,6 +536,9 @@ READS = Reads(
             "other_family": "BGP UPDATE messages of families that are not read",
             "not_update": "route monitoring messages without an UPDATE",
         },
+        "collector_bmp_left_beside_total": {
+            "": "BGP UPDATE messages with routes of a family that is not read beside others"
+        },
         "collector_bmp_flow_rules_malformed_total": {
             "cut_off": "FlowSpec rules that are cut off",
             "empty": "FlowSpec rules that match nothing",

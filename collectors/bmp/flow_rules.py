@@ -1,6 +1,7 @@
 """FlowSpec: filter rules as routers pass them on by BGP, in the words of ExaBGP. Pure: knows no peers.
 
-A rule is read whole or not at all: half a filter would match what nobody meant. What it matches is a text that
+A rule is read whole or not at all: half a filter would match what nobody meant. Its texts are bounded, what makes
+it this rule and this way is not: one message of 64 KB gives 1.2 MB of rules at most. What it matches is a text that
 `flow route { match { ...; } then { ...; } }` takes as it is, what it does another one. Two encodings of one
 rule give one text and one identity. Blind to actions that no standard names (interface sets of a vendor).
 
@@ -15,7 +16,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from collectors.bmp.bgp import MARKER, attributes_of, path_attributes, spans
-from collectors.bmp.bgp_updates import FAMILIES, FAMILY, FAMILY_NAMES, OTHER_FAMILY
+from collectors.bmp.bgp_updates import (
+    FAMILIES,
+    FAMILY,
+    FAMILY_NAMES,
+    OTHER_FAMILY,
+    UNKNOWN_PATH_IDS,
+)
 from telemetry.errors import DecodeError
 from telemetry.identity import V4_MAPPED, address_pair, address_text, stable_id
 
@@ -29,6 +36,9 @@ MALFORMED = (
     "prefix",
     "operator",
 )  # why a rule cannot be told
+ACTIONS_MAX = 16  # said of a message's rules, each in 60 characters at most
+MATCH_MAX = 4096  # characters
+_LOW = (1 << 64) - 1
 _MP_REACH, _MP_UNREACH, _EXTENDED, _EXTENDED6 = 14, 15, 16, 25
 
 _NUMERIC = ("false", "=", ">", ">=", "<", "<=", "!=", "true")  # by the bits less, greater, equal
@@ -58,6 +68,11 @@ class FlowRule:
     length: int
 
     @property
+    def text(self) -> str:
+        """What it matches, cut where it is longer than anybody reads."""
+        return self.match if len(self.match) <= MATCH_MAX else f"{self.match[:MATCH_MAX]} and more"
+
+    @property
     def key(self) -> int:
         """What makes it this rule in its family, as a number."""
         return stable_id(f"flow rule|{FAMILY_NAMES[self.family]}|{self.distinguisher}|{self.match}")
@@ -70,6 +85,7 @@ class FlowUpdate:
     withdrawn: Sequence[FlowRule]
     announced: Sequence[FlowRule]
     actions: str  # of all that are announced
+    way: int  # what makes it this way: a hash of all actions
     next_hop: tuple[int, int]
     malformed: Sequence[str]  # why, for each rule that was left out
 
@@ -82,7 +98,7 @@ class FlowUpdate:
 def read_rules(message: bytes, path_ids: int = 0) -> FlowUpdate:
     """Return the rules of a whole UPDATE; those that cannot be told are left out with their reason.
 
-    `path_ids` has a bit for each family whose rules carry path ids.
+    `path_ids` has a bit for each family whose rules carry path ids, or is UNKNOWN_PATH_IDS.
     """
     parts = path_attributes(message)
     found: dict[int, list[FlowRule]] = {_MP_UNREACH: [], _MP_REACH: []}
@@ -99,17 +115,20 @@ def read_rules(message: bytes, path_ids: int = 0) -> FlowUpdate:
         if kind == _MP_REACH:
             hop = value[4 : 4 + value[3]] if len(value) > 3 else b""
             start = 5 + len(hop)
-        try:
-            for path_id, body in _bodies(value[start:], path_ids=bool(path_ids >> family & 1)):
-                try:
-                    rules.append(_rule(body, family, path_id))
-                except DecodeError as why:
-                    malformed.append(why.reason)
-        except DecodeError as why:
-            malformed.append(why.reason)
+        stated = bool(path_ids >> family & 1)
+        rules[:], wrong = _rules(value[start:], family, path_ids=stated)
+        if wrong and path_ids & UNKNOWN_PATH_IDS:  # a path id reads as rules that nobody would send
+            others, wrong_too = _rules(value[start:], family, path_ids=True)
+            if not wrong_too:
+                rules[:], wrong = others, []
+        malformed += wrong
     next_hop = _next_hop(hop)
-    actions = "; ".join(sorted(_actions(parts, next_hop))) or "accept"  # communities have no order
-    return FlowUpdate(found[_MP_UNREACH], found[_MP_REACH], actions, next_hop, malformed)
+    actions = sorted(set(_actions(parts, next_hop))) or ["accept"]  # communities have no order
+    said = "; ".join(actions[:ACTIONS_MAX])
+    if len(actions) > ACTIONS_MAX:
+        said += f" and {len(actions) - ACTIONS_MAX} more"
+    way = stable_id("; ".join(actions))
+    return FlowUpdate(found[_MP_UNREACH], found[_MP_REACH], said, way, next_hop, malformed)
 
 
 def stand_in(message: bytes, withdrawn: int, announced: int) -> bytes:
@@ -127,6 +146,21 @@ def stand_in(message: bytes, withdrawn: int, announced: int) -> bytes:
     body = struct.pack("!H", withdrawn) + bytes(withdrawn)
     body += struct.pack("!H", len(kept)) + kept + bytes(announced)
     return MARKER + struct.pack("!HB", 19 + len(body), 2) + body
+
+
+def _rules(data: bytes, family: int, *, path_ids: bool) -> tuple[list[FlowRule], list[str]]:
+    """Return the rules of a list, and why others of it cannot be told."""
+    rules: list[FlowRule] = []
+    wrong: list[str] = []
+    try:
+        for path_id, body in _bodies(data, path_ids=path_ids):
+            try:
+                rules.append(_rule(body, family, path_id))
+            except DecodeError as why:
+                wrong.append(why.reason)
+    except DecodeError as why:
+        wrong.append(why.reason)
+    return rules, wrong
 
 
 def _bodies(data: bytes, *, path_ids: bool) -> Iterator[tuple[int, bytes]]:
@@ -173,7 +207,8 @@ def _rule(body: bytes, family: int, path_id: int) -> FlowRule:
             at, network, bits, offset = _network(body, at, afi)
             said = f"{network}/{bits}" + (f"/{offset}" if offset else "")
             if kind == 1 and not offset:
-                (high, low), length = address_pair(str(network)), bits
+                number, length = int(network), bits
+                high, low = (0, V4_MAPPED | number) if afi == 1 else (number >> 64, number & _LOW)
         else:
             at, said = _terms(body, at, kind)
         words.append(f"{names[kind]} {said}")
@@ -214,7 +249,7 @@ def _terms(body: bytes, at: int, kind: int) -> tuple[int, str]:
             raise DecodeError("operator", _RULE)
         value = int.from_bytes(body[at + 1 : at + 1 + size], "big")
         if kind in _BITWISE:
-            word = _BITS[(operator >> 1 & 1) << 1 | operator & 1] + _flags(value, _BITWISE[kind])
+            word = _BITS[operator & 3] + _flags(value, _BITWISE[kind])
         else:
             sign = _NUMERIC[operator & 7]
             name = _PROTOCOLS.get(value, "") if kind == 3 and sign == "=" else ""

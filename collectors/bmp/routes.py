@@ -1,6 +1,6 @@
 """Route monitoring: a run of BMP messages of one connection as one batch of routes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,27 +8,30 @@ from numpy.typing import NDArray
 
 from collectors.bmp.bgp_updates import (
     FAMILIES,
+    FLOW_RULES,
+    LINK_STATE,
     OCTETS,
+    OTHER,
     WIDE,
     WORDS,
     RouteMemory,
     Verdict,
     decode_updates,
 )
-from collectors.bmp.flow_rules import MALFORMED, FlowUpdate, read_rules, stand_in
+from collectors.bmp.flow_rules import MALFORMED, FlowRule, FlowUpdate, read_rules, stand_in
 from collectors.bmp.frames import locate_peers
 from collectors.bmp.link_state import read_update
 from collectors.bmp.peers import Peers, place_routes
 from collectors.bmp.rib import RouteTable
 from collectors.bmp.sessions import Sessions
 from runtime.component import Context
-from telemetry.batch import Batch, batch_from_rows, text_column
-from telemetry.identity import stable_id
+from telemetry.batch import Batch, batch_from_rows, code_column, text_column
 from telemetry.schema import Kind
 from telemetry.schemas import OPTION, ROUTE
 
 MESSAGES = 4096  # looked at in one go
 ROWS = 1 << 16  # a message of 65,535 octets cannot hold more routes
+RULE_BYTES = 1 << 16  # of messages of FlowSpec, about, whose rules are one batch: at most ROWS
 _AFI = np.array([afi for afi, _ in FAMILIES], np.uint16)
 _SAFI = np.array([safi for _, safi in FAMILIES], np.uint8)
 _NO_TEXT = np.zeros(0, np.uint8)
@@ -57,7 +60,7 @@ class RouteDecoder:
         self._tolerance_ns = tolerance_ns
         self._memory = RouteMemory.room(ROWS)
         self._now, self._place = np.zeros(13, np.uint64), np.zeros(7, np.int64)
-        self._tally = np.zeros(2, np.int64)
+        self._tally = np.zeros(1, np.int64)
         self.peer = np.zeros(MESSAGES, np.int32)
         self._rib = np.zeros(MESSAGES, np.uint8)
         self._time_ns = np.zeros(MESSAGES, np.int64)
@@ -68,6 +71,8 @@ class RouteDecoder:
         self._path_ids = np.zeros(MESSAGES, np.int64)
         self._verdict = np.zeros(MESSAGES, np.uint8)
         self._end_of = np.zeros(MESSAGES, np.uint8)
+        self._others = np.zeros(MESSAGES, np.uint8)
+        self._plain = _Plain()
         self._owner = np.zeros(ROWS, np.uint32)
         self._count_row = np.zeros(ROWS, np.int32)
         self._dumping = np.zeros(ROWS, np.uint8)
@@ -82,6 +87,10 @@ class RouteDecoder:
             "FlowSpec rules that could not be told, by reason; what stands beside them in a message is read",
             label="reason",
             values=MALFORMED,
+        )
+        self._left = context.metrics.counter(
+            "collector_bmp_left_beside_total",
+            "BGP UPDATE messages whose routes are read, but not those of another family beside them",
         )
         self._routes = context.metrics.counter(
             "collector_bmp_routes_total", "routes announced and withdrawn, as decoded from BMP"
@@ -115,14 +124,15 @@ class RouteDecoder:
         while message < stop:
             rows = self._decode(buffer, message, stop)
             done = int(self._tally[0])
-            rules = np.flatnonzero(self._verdict[message:done] == Verdict.FLOW_RULES)
-            for rule in (message + rules).tolist():  # they keep their place among routes
-                if rule > message:
-                    before = self._decode(buffer, message, rule)
-                    made += self._routes_of(arrival_ns, message, rule, before)
-                made += self._flow_rules(buffer, arrival_ns, rule)
-                message = rule + 1
-            if rules.size and message < done:
+            runs = self._runs_of_rules(message, done)
+            for begin, end in runs:  # they keep their place among routes
+                beside = end if self._verdict[begin] != Verdict.FLOW_RULES else begin
+                if beside > message:
+                    before = self._decode(buffer, message, beside)
+                    made += self._routes_of(arrival_ns, message, beside, before)
+                made += self._flow_rules(buffer, arrival_ns, begin, end)
+                message = end
+            if runs and message < done:
                 rows = self._decode(buffer, message, done)
             if message < done:
                 made += self._routes_of(arrival_ns, message, done, rows)
@@ -130,6 +140,9 @@ class RouteDecoder:
         made += self._link_state(buffer, arrival_ns, first, stop)
         verdicts = np.bincount(self._verdict[first:stop], minlength=len(Verdict))
         self._updates.array += verdicts.astype("u8")
+        alone = self._verdict[first:stop] == Verdict.OTHER_FAMILY
+        left = (self._others[first:stop] & OTHER != 0) & ~alone
+        self._left.array[0] += np.uint64(np.count_nonzero(left))
         return made, int(verdicts[list(_UNDECODABLE)].sum())
 
     def _link_state(
@@ -137,7 +150,7 @@ class RouteDecoder:
     ) -> list[Batch]:
         """Return what messages of BGP-LS state, one row for each object."""
         rows: list[dict[str, Any]] = []
-        for m in (first + np.flatnonzero(self._verdict[first:stop] == Verdict.LINK_STATE)).tolist():
+        for m in (first + np.flatnonzero(self._others[first:stop] & LINK_STATE)).tolist():
             start = int(self._update_at[m])
             found = read_update(buffer[start : start + int(self._update_size[m])].tobytes())
             if found is None:
@@ -148,25 +161,47 @@ class RouteDecoder:
                 )
         return [batch_from_rows(OPTION, rows, source="bmp")] if rows else []
 
-    def _flow_rules(
-        self, buffer: NDArray[np.uint8], arrival_ns: NDArray[np.int64], m: int
-    ) -> list[Batch]:
-        """Return what a message of FlowSpec announces and withdraws, one row for each rule."""
-        start = int(self._update_at[m])
-        message = buffer[start : start + int(self._update_size[m])].tobytes()
-        found = read_rules(message, int(self._path_ids[m]))
-        for why in found.malformed:
-            self._malformed_rules.add(why)
-        plain = stand_in(message, len(found.withdrawn), len(found.announced))
-        self._update_at[m], self._update_size[m], self._path_ids[m] = 0, len(plain), 0
-        rows = self._decode(np.frombuffer(plain, np.uint8), m, m + 1)
-        if not found.rules or rows != len(found.rules):
-            self._verdict[m] = Verdict.MALFORMED
+    def _runs_of_rules(self, first: int, stop: int) -> list[tuple[int, int]]:
+        """Return [first, behind) of messages with rules: such as hold nothing else together, within bounds."""
+        found = first + np.flatnonzero(self._others[first:stop] & FLOW_RULES)
+        if not found.size:
             return []
-        made = self._batch(arrival_ns, m, m + 1, rows, found)
-        if self._verdict[m] == Verdict.OK:
-            self._verdict[m] = Verdict.FLOW_RULES
-        return [made]
+        alone = self._verdict[found] == Verdict.FLOW_RULES
+        room = np.cumsum(self._update_size[found], dtype=np.int64) // RULE_BYTES
+        apart = np.ones(found.size, bool)
+        apart[1:] = (np.diff(found) > 1) | ~alone[1:] | ~alone[:-1] | (np.diff(room) > 0)
+        begins = np.flatnonzero(apart)
+        behind = found[np.append(begins[1:], found.size) - 1] + 1
+        return list(zip(found[begins].tolist(), behind.tolist(), strict=True))
+
+    def _flow_rules(
+        self, buffer: NDArray[np.uint8], arrival_ns: NDArray[np.int64], first: int, stop: int
+    ) -> list[Batch]:
+        """Return what a run of messages of FlowSpec announces and withdraws, one row for each rule."""
+        plain, found = self._plain, []
+        octets = bytearray()
+        for m in range(first, stop):
+            start = int(self._update_at[m])
+            message = buffer[start : start + int(self._update_size[m])].tobytes()
+            update = read_rules(message, int(self._path_ids[m]))
+            for why in update.malformed:
+                self._malformed_rules.add(why)
+            found.append(update)
+            plain.at[m] = len(octets)
+            octets += stand_in(message, len(update.withdrawn), len(update.announced))
+            plain.size[m] = len(octets) - plain.at[m]
+        rows = self._decode(np.frombuffer(octets, np.uint8), first, stop, plain)
+        alone = self._verdict[first] == Verdict.FLOW_RULES
+        if alone:
+            ok = plain.verdict[first:stop] != Verdict.TREATED_AS_WITHDRAW
+            told = [bool(update.rules) for update in found]
+            self._verdict[first:stop] = np.where(
+                told,
+                np.where(ok, Verdict.FLOW_RULES, Verdict.TREATED_AS_WITHDRAW),
+                Verdict.MALFORMED,
+            )
+        rules = [(rule, update) for update in found for rule in update.rules]
+        return [self._batch(arrival_ns, first, stop, rows, rules)] if rules else []
 
     def _routes_of(
         self, arrival_ns: NDArray[np.int64], first: int, stop: int, rows: int
@@ -176,19 +211,19 @@ class RouteDecoder:
         self._end_dumps(arrival_ns, first, stop)
         return []
 
-    def _enter_rules(self, found: FlowUpdate) -> None:
+    def _enter_rules(self, rules: "Rules") -> None:
         """Put rules in the place of the routes that stood in for them."""
-        memory, rules = self._memory, found.rules
-        rows = len(rules)
-        memory.wide[0, :rows] = [rule.high for rule in rules]
-        memory.wide[1, :rows] = [rule.low for rule in rules]
+        memory, rows = self._memory, len(rules)
+        memory.wide[0, :rows] = [rule.high for rule, _ in rules]
+        memory.wide[1, :rows] = [rule.low for rule, _ in rules]
         # What a rule does is its way: done otherwise it is another path for the table of routes.
-        memory.wide[2, :rows], memory.wide[3, :rows] = found.next_hop[0], stable_id(found.actions)
-        memory.wide[4, :rows] = [rule.distinguisher for rule in rules]
-        memory.wide[7, :rows] = [rule.key for rule in rules]
-        memory.words[1, :rows] = [rule.path_id for rule in rules]
-        memory.octets[0, :rows] = [rule.length for rule in rules]
-        memory.octets[3, :rows] = [rule.family for rule in rules]
+        memory.wide[2, :rows] = [update.next_hop[0] for _, update in rules]
+        memory.wide[3, :rows] = [update.way for _, update in rules]
+        memory.wide[4, :rows] = [rule.distinguisher for rule, _ in rules]
+        memory.wide[7, :rows] = [rule.key for rule, _ in rules]
+        memory.words[1, :rows] = [rule.path_id for rule, _ in rules]
+        memory.octets[0, :rows] = [rule.length for rule, _ in rules]
+        memory.octets[3, :rows] = [rule.family for rule, _ in rules]
 
     def _locate(
         self,
@@ -205,12 +240,20 @@ class RouteDecoder:
             self._update_size, self._two_octet_as, self._path_ids,
         )  # fmt: skip
 
-    def _decode(self, buffer: NDArray[np.uint8], first: int, stop: int) -> int:
+    def _decode(
+        self, buffer: NDArray[np.uint8], first: int, stop: int, plain: "_Plain | None" = None
+    ) -> int:
+        """Read messages, or what stands in for them."""
         memory = self._memory
+        if plain is None:
+            places = self._update_at, self._update_size, self._two_octet_as, self._path_ids
+            said = self._verdict, self._end_of, self._others
+        else:
+            places = plain.at, plain.size, self._two_octet_as, plain.path_ids
+            said = plain.verdict, plain.end_of, plain.others
         return decode_updates(
-            buffer, self._update_at, self._update_size, self._two_octet_as, self._path_ids, first,
-            stop, memory.wide, memory.words, memory.lengths, memory.octets, self._verdict,
-            self._end_of, self._now, self._place, self._tally,
+            buffer, *places, first, stop, memory.wide, memory.words, memory.lengths, memory.octets,
+            *said, self._now, self._place, self._tally,
         )  # fmt: skip
 
     def _end_dumps(self, arrival_ns: NDArray[np.int64], first: int, stop: int) -> None:
@@ -235,10 +278,10 @@ class RouteDecoder:
         first: int,
         stop: int,
         rows: int,
-        found: FlowUpdate | None = None,
+        rules: "Rules" = (),
     ) -> Batch:
-        if found is not None:
-            self._enter_rules(found)
+        if rules:
+            self._enter_rules(rules)
         self._place_rows(arrival_ns, first, stop, rows)
         peers, memory = self._peers, self._memory
         change = self._table.apply(
@@ -276,19 +319,42 @@ class RouteDecoder:
         # A path of no AS starts where the peer itself is.
         local = (columns["as_path_length"] == 0) & (columns["withdrawn"] == 0)
         columns["origin_as"][local] = columns["peer_as"][local]
-        columns["flow_rule"] = columns["flow_actions"] = np.zeros(rows + 1, np.int32)
-        blobs = {"flow_rule": _NO_TEXT, "flow_actions": _NO_TEXT}
-        if found is not None:
+        columns["flow_rule"], columns["flow_actions"] = (
+            np.zeros(rows + 1, np.int32),
+            np.zeros(rows, "u4"),
+        )
+        blob = _NO_TEXT
+        words: tuple[str, ...] = ("",)
+        if rules:
             there = columns["withdrawn"] == 0
             for half, side in enumerate(("high", "low")):
-                columns[f"next_hop_address_{side}"][:] = np.where(there, found.next_hop[half], 0)
-            done = [found.actions if one else "" for one in there.tolist()]
-            for name, texts in (
-                ("flow_rule", [rule.match for rule in found.rules]), ("flow_actions", done),
-            ):  # fmt: skip
-                columns[name], blobs[name] = text_column(texts)
+                hops = [update.next_hop[half] for _, update in rules]
+                columns[f"next_hop_address_{side}"][:] = np.where(there, hops, 0)
+            columns["flow_rule"], blob = text_column([rule.text for rule, _ in rules])
+            columns["flow_actions"], words = code_column(
+                [
+                    update.actions if one else ""
+                    for (_, update), one in zip(rules, there.tolist(), strict=True)
+                ]
+            )
         newest = int(arrival_ns[stop - 1])
-        return Batch(ROUTE, columns, blobs, source="bmp", arrival_ns=newest, frontier_ns=newest)
+        return Batch(
+            ROUTE, columns, {"flow_rule": blob}, {"flow_actions": words},
+            source="bmp", arrival_ns=newest, frontier_ns=newest,
+        )  # fmt: skip
+
+
+Rules = Sequence[tuple[FlowRule, FlowUpdate]]  # in the order of their rows
+
+
+class _Plain:
+    """Places of messages that stand in for those with rules, and what the kernel says of them."""
+
+    def __init__(self) -> None:
+        self.at = np.zeros(MESSAGES, np.int64)
+        self.size = np.zeros(MESSAGES, np.int32)
+        self.path_ids = np.zeros(MESSAGES, np.int64)
+        self.verdict, self.end_of, self.others = np.zeros((3, MESSAGES), np.uint8)
 
 
 def ended(peers: Peers, rows: list[int], time_ns: int) -> Batch:
@@ -308,4 +374,7 @@ def ended(peers: Peers, rows: list[int], time_ns: int) -> Batch:
     columns["peer_as"][:] = peers.autonomous_system[rows]
     columns["withdrawn"][:], columns["rib"][:] = 2, ALL_RIBS
     blobs = dict.fromkeys(texts, _NO_TEXT)
-    return Batch(ROUTE, columns, blobs, source="bmp", arrival_ns=time_ns, frontier_ns=time_ns)
+    words = {field.name: ("",) for field in ROUTE.fields if field.kind is Kind.CODE}
+    return Batch(
+        ROUTE, columns, blobs, words, source="bmp", arrival_ns=time_ns, frontier_ns=time_ns
+    )

@@ -1,5 +1,6 @@
 """FlowSpec: ExaBGP writes rules from their words, we read its octets and say the same words; tshark reads them."""
 
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from collectors.bmp.flow_rules import read_rules
+from telemetry import wire
 from tests.support.bmp_messages import (
     add_path,
     as_path,
@@ -19,12 +21,14 @@ from tests.support.bmp_messages import (
     open_message,
     peer_down,
     peer_up,
+    prefix,
     reach,
     unreach,
     update,
+    usual,
 )
 from tests.support.frames_on_wire import ipv4, pcap, tcp
-from tests.support.link_state_messages import address
+from tests.support.link_state_messages import address, node_nlri
 from tocsin.testing.rows import rows_of
 
 BASE = attribute(1, b"\0") + attribute(2, as_path(64500, 64501))
@@ -202,6 +206,86 @@ def test_what_cannot_be_told_is_counted_by_its_reason(octets: bytes, why: str) -
     rows, value = heard(update(BASE + reach(1, 133, b"", octets)))
     assert rows == []
     assert value("collector_bmp_updates_total", verdict="malformed") == 1
+
+
+def test_what_a_message_makes_of_many_actions_and_long_rules_is_bounded() -> None:
+    """One of 64 KB was 824 MB."""
+    targets = b"".join(b"\x80\x08\xff\xff" + struct.pack("!I", n % 900) for n in range(4000))
+    rules = b"".join(bytes((3, 3, 0x81, n % 256)) for n in range(8000))
+    message = update(BASE + attribute(16, targets, 0xC0) + reach(1, 133, b"", rules))
+    made = make_decoder().decode(chunks([initiation() + peer_up() + monitoring(message)]))
+    (batch,) = (batch for batch in made if batch.schema.name == "route")
+    assert batch.rows == 8000
+    (done,) = batch.dictionaries["flow_actions"]
+    assert done.startswith("redirect 65535:0; redirect 65535:1; ")
+    assert done.endswith(" and 884 more")
+    assert len(wire.encode(batch)) < 3 << 20
+    swapped = targets.replace(struct.pack("!I", 899), struct.pack("!I", 999))
+    other = update(BASE + attribute(16, swapped, 0xC0) + reach(1, 133, b"", rules[:4]))
+    assert read_rules(other).actions == done
+    assert read_rules(other).way != read_rules(message).way  # all count, not those that are said
+
+
+def test_a_rule_longer_than_anybody_reads_is_cut_and_still_another_one() -> None:
+    long = b"\x09" + b"\x00\xff" * 1000
+    first, second = (b"\xf7\xd3" + long + bytes((0x80, last)) for last in (1, 2))
+    rows, value = heard(update(BASE + reach(1, 133, b"", first + second)))
+    texts = {row["flow_rule"] for row in rows}
+    assert {len(text) for text in texts} == {4096 + len(" and more")}
+    assert len(texts) == 1
+    assert len({row["route_key"] for row in rows}) == 2
+    assert value("collector_bmp_flow_rules_malformed_total") == 0
+
+
+def test_rules_beside_routes_and_other_families_beside_either() -> None:
+    routes = prefix("198.51.100.0/24")
+    mixed = update(
+        usual() + reach(1, 133, b"", RULE) + unreach(2, 1, prefix("2001:db8::/32")), routes
+    )
+    odd = update(usual() + reach(1, 5, bytes(4), b"\1"), routes)  # multicast VPN
+    rows, value = heard(mixed, odd, update(usual(), routes))
+    assert [(row["safi"], row["withdrawn"], row["flow_rule"]) for row in rows] == [
+        (1, 1, ""), (1, 0, ""), (133, 0, TEXT), (1, 0, ""), (1, 0, ""),
+    ]  # fmt: skip
+    assert value("collector_bmp_updates_total", verdict="ok") == 3
+    assert value("collector_bmp_left_beside_total") == 1
+    beside = update(usual() + reach(16388, 71, bytes(4), node_nlri("10.0.0.1")), routes)
+    decoder = make_decoder()
+    made = decoder.decode(chunks([initiation() + peer_up() + monitoring(beside)]))
+    assert [row["safi"] for row in rows_of(made, "route")] == [1]
+    assert [row["table"] for row in rows_of(made, "option")][-1] == "link-state"
+    assert decoder.metrics.value("collector_bmp_left_beside_total") == 0  # type: ignore[attr-defined]
+
+
+def test_path_ids_of_a_session_picked_up_in_the_middle() -> None:
+    for numbers in ((7, 8), (0x21000000, 0x0300ABCD)):
+        ids = b"".join(
+            struct.pack("!I", n) + one
+            for n, one in zip(numbers, (RULE, b"\3\3\x81\1"), strict=True)
+        )
+        told = [monitoring(update(BASE + reach(1, 133, b"", one))) for one in (ids, RULE)]
+        rows = rows_of(make_decoder().decode(chunks([initiation(), *told])), "route")
+        assert [(row["path_id"], row["flow_rule"]) for row in rows] == [
+            (numbers[0], TEXT), (numbers[1], "protocol icmp"), (0, TEXT),
+        ]  # fmt: skip
+
+
+def test_a_run_of_messages_is_one_batch_and_keeps_its_place() -> None:
+    def rule(number: int) -> bytes:
+        return monitoring(update(BASE + reach(1, 133, b"", bytes((3, 3, 0x81, number)))))
+
+    route = monitoring(update(usual(), prefix("198.51.100.0/24")))
+    wrong = monitoring(update(BASE + reach(1, 133, b"", b"\3\x63\x81\1")))
+    runs = [*map(rule, range(9)), wrong, rule(9), route, *map(rule, range(5)), route]
+    made = make_decoder().decode(chunks([initiation() + peer_up() + b"".join(runs)]))
+    routes = [batch for batch in made if batch.schema.name == "route"]
+    assert [batch.rows for batch in routes] == [10, 1, 5, 1]
+    assert [row["change"] for row in rows_of(routes, "route")] == [1] * 11 + [2] * 6
+    many = b"".join(rule(n % 256) for n in range(4000))
+    made = make_decoder().decode(chunks([initiation() + peer_up() + many]))
+    rows = [batch.rows for batch in made if batch.schema.name == "route"]
+    assert sum(rows) == 4000
+    assert len(rows) < 8
 
 
 def test_impossible_offsets_of_ipv6_prefixes() -> None:

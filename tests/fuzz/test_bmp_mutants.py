@@ -61,6 +61,12 @@ SEEDS = (
             + unreach(2, 134, b"\x0f" + RD + b"\3\x81\x11\6\x91\0\x35")
         )
     ),
+    monitoring(
+        update(
+            usual() + reach(1, 133, b"", b"\3\3\x81\6") + unreach(16388, 71, node_nlri(ROUTER)),
+            prefix("192.0.2.0/24"),
+        )
+    ),
     monitoring(update(unreach(2, 1)), flags=0x10),
     monitoring(update(usual(), prefix("192.0.2.0/24", 7)), kind=3),
     statistics((0, bytes(4)), (7, bytes(8)), (9, bytes(11))),

@@ -9,7 +9,7 @@ from telemetry import wire
 from telemetry.batch import batch_from_rows, empty
 from telemetry.errors import DecodeError
 from telemetry.schema import Schema, plain, text
-from telemetry.schemas import CATALOGUE, FRAME, SERIES
+from telemetry.schemas import CATALOGUE, FRAME, ROUTE, SERIES
 
 
 @pytest.mark.parametrize("schema", CATALOGUE.values(), ids=lambda schema: schema.name)
@@ -52,6 +52,15 @@ def test_a_column_that_an_older_writer_lacks_is_empty() -> None:
     back = wire.decode(wire.encode(batch_from_rows(older, [{"series_id": 9}])))
     assert back.texts("key") == [""]
     assert back.texts("view") == [""]
+
+
+def test_a_text_of_an_older_writer_becomes_a_code() -> None:
+    fields = tuple(text(f.name) if f.name == "flow_actions" else f for f in ROUTE.fields)
+    older = Schema("route", 1, 2, fields)
+    rows = [{"flow_actions": said} for said in ("discard", "é", "discard", "")]
+    back = wire.decode(wire.encode(batch_from_rows(older, rows).slice(1, 4)))
+    assert back.texts("flow_actions") == ["é", "discard", ""]
+    assert back["flow_actions"].dtype == "u4"
 
 
 def test_an_unknown_major_is_refused_by_name() -> None:
