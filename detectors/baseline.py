@@ -2,7 +2,7 @@
 
 For each (row, measure): a daily profile of 24 hours for workdays and one for weekends, a slow level
 (a day) and a fast local level (half an hour) relative to it, and a spread relative to the square
-root of the expectation, because sums of independent flows vary so. 328 bytes a series, 356 with
+root of the expectation, because sums of independent flows vary so. 328 bytes a series, 360 with
 its calibration.
 
 The spread is kept per square root of a second, so ticks of 15 minutes teach what ticks of 5
@@ -11,7 +11,8 @@ quantised average per sample would stand still. Two averages of actual / expecte
 and of an hour, show slow rises.
 
 What lies between the local level and the profile is no deviation: a series that comes back to what is
-usual at this hour, after a leak of hours or a detour, is no news.
+usual at this hour, after a leak of hours or a detour, is no news. Nor is a silence that is shorter than
+others of that series, which were no fault.
 
 Blind to seasons other than the day and the weekend, to any rise slower than the slow level
 follows, and to what only brings a series back to its profile.
@@ -33,6 +34,7 @@ SLOTS = 48  # 24 hours of a workday, 24 of a weekend day
 STATE = 22
 RISEN = 1.3  # ten-minute ratio that may be a slow rise
 RISING = 1.15  # ten-minute ratio from which on the steepness is watched
+QUIET = 3.0  # ticks: a series that was silent for so long, and it was no fault, may be again
 FLOOR = 0.02  # of the expectation: no series is steadier than this
 
 
@@ -116,6 +118,9 @@ def expect(
             # Far from its profile: what lies between is nearer to the usual, and no deviation.
             low, high = min(base, expected), max(base, expected)
             expected = min(max(value[n], low), high) if np.isfinite(value[n]) else expected
+        quiet = float(state[i, ZERO_RUN_MAX])
+        if value[n] == 0.0 and quiet >= QUIET and float(state[i, ZERO_RUN]) < quiet:
+            expected = 0.0  # it is often silent for longer
         lost = min(max(float(lost_share[n]), 0.0), 1.0)
         moved = min(max(float(moved_share[n]), 0.0), 1.0)
         out_expected[n] = expected

@@ -1,19 +1,23 @@
 """From deviations to p-values: how surprising is this for this series, and for series like it.
 
-Three steps, each a few numbers a series:
+Four steps, each a few numbers a series:
 
 1. A controller finds the deviation that one tick in a hundred exceeds, for rises and falls apart.
    It steers by *moderate* exceedances, because the deep tail of a series is its faults.
 2. What lies beyond is measured in this unit, and its tail index is fitted over all series of the
    view together (Hill's estimator, robust against single wild ticks).
-3. The surprises of consecutive ticks add up in a cumulative sum. If p-values were exact and ticks
+3. A deviation far beyond is remembered as a burst of its series, for three days: where bursts are usual,
+   in a prefix that speaks once an hour, the next one surprises no more than their share of the ticks
+   says. Such a series has no tail to fit: it is nothing, or it is something. And few packets or flows,
+   come or stayed out, prove no more than a Poisson law allows.
+4. The surprises of consecutive ticks add up in a cumulative sum. If p-values were exact and ticks
    independent, it would pass h with probability exp(-omega h), the root of E[exp(omega (s - K))] = 1
    (Lindley's queue); omega is taken lower than that root, as neither is quite so.
 
 The p-value is ordered at the top: a larger deviation or a longer one always has a smaller one.
 Blind to what stays below the one-in-a-hundred deviation, however long.
 
-Source: Hill (1975); Page (1954); Asmussen, Applied Probability and Queues, chapter XIII;
+Source: Hill (1975); Page (1954); Chernoff (1952); Asmussen, Applied Probability and Queues, chapter XIII;
 notes on our prototype (controller of moderate exceedances).
 """
 
@@ -22,8 +26,8 @@ from numpy.typing import NDArray
 
 from runtime.kernels import inline, kernel
 
-(UP, DOWN, SUM_UP, SUM_DOWN, RUN, AGE, LIVED) = range(7)
-STATE = 7
+(UP, DOWN, SUM_UP, SUM_DOWN, RUN, AGE, LIVED, BURSTS) = range(8)
+STATE = 8
 EXCEED = 0.01  # share of ticks that the controller steers to
 MARGIN = 0.75  # of the unit: values that recur exactly (an empty tick) stay below it
 FIRST_UP, FIRST_DOWN = 1.4, 1.1  # log of the first unit, in usual deviations
@@ -31,11 +35,17 @@ TAIL_FIRST, TAIL_WEIGHT = 5.0, 50.0  # prior of the tail index and how many exce
 TAIL_LEAST, TAIL_MOST = 2.5, 12.0
 OMEGA = 0.85
 AT_UNIT = 4.605  # -log EXCEED
+BURST = 2.0  # of RUN: the run that goes on has been one
 DRIFT = 3.5  # what a tick must surprise by before it counts
 SOFT_CAP = 14.0  # of one tick's surprise; beyond, only its logarithm counts
 SUM_MOST = 40.0  # kept of the cumulative sum, so that it falls in a few ticks when all is well
 LEAST_UP, LEAST_DOWN, MOST = 0.4, 0.2, 3.7  # bounds of the log unit
 CALIBRATED = 20.0  # ticks
+FEW = 8.0  # events of a tick: more prove what they prove
+SELDOM = 0.05  # events a tick: of no series is less known
+BURSTS_KEPT_S = 3 * 86_400.0
+BURSTS_LEAST = 0.05  # of a burst, faded: before, none is known
+BURST_TICKS = 1000.0  # without bursts that are taken as seen: a young series is held to less
 
 
 @inline
@@ -47,6 +57,28 @@ def _surprise(unit, tail):  # type: ignore[no-untyped-def]
     return (
         s if s <= SOFT_CAP else SOFT_CAP + np.log(1.0 + (s - SOFT_CAP))
     )  # one tick alone proves little
+
+
+@inline
+def _burst_cap(state, i):  # type: ignore[no-untyped-def]
+    """The most that a tick of this series may surprise by: -log of how often it bursts."""
+    bursts = float(state[i, BURSTS])
+    if bursts < BURSTS_LEAST:
+        return SUM_MOST
+    age, lived = float(state[i, AGE]), float(state[i, LIVED])
+    remembered = age if lived <= BURSTS_KEPT_S else age * BURSTS_KEPT_S / lived
+    return max(-np.log(bursts / (remembered + BURST_TICKS)), AT_UNIT)
+
+
+@inline
+def _by_chance(value, expected, events):  # type: ignore[no-untyped-def]
+    """The most that few events may surprise by: -log of the bound on their probability (Chernoff)."""
+    if not events < np.inf:
+        return SUM_MOST
+    count, usual = value * events, max(expected * events, SELDOM)
+    if count <= 0.0:  # that none of e comes has exp(-e)
+        return usual
+    return count * np.log(count / usual) - (count - usual) if count < FEW else SUM_MOST
 
 
 @inline
@@ -74,7 +106,7 @@ def _round20(x):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    "i8(const i8[::1], const f8[::1], const f8[::1], const f8[::1], f8, f8, const f4[:,::1],"
+    "i8(const i8[::1], const f8[::1], const f8[::1], const f8[::1], f8, f8, f8, const f4[:,::1],"
     " const f8[::1], f4[::1], f4[::1], f4[::1], f4[::1], f8[::1], f4[::1])"
 )
 def judge(
@@ -82,6 +114,7 @@ def judge(
     value: NDArray[np.float64],
     expected: NDArray[np.float64],
     scale: NDArray[np.float64],
+    events: float,
     warmup: float,
     warmup_s: float,
     state: NDArray[np.float32],
@@ -95,9 +128,10 @@ def judge(
 ) -> int:
     """Write band, score and p-value of each series; changes nothing.
 
-    In      row int64[N]; value, expected, scale float64[N] (baseline.expect); warmup, warmup_s,
-            learned ticks and the seconds they stand for, before a series may say anything;
-            state float32[M, 7]; pool float64[4]: count and sum of log exceedances, rises then falls.
+    In      row int64[N]; value, expected, scale float64[N] (baseline.expect); events, how many events
+            a value of 1 stands for at most, infinite where it counts none; warmup, warmup_s, learned
+            ticks and the seconds they stand for, before a series may say anything; state
+            float32[M, 8]; pool float64[4]: count and sum of log exceedances, rises then falls.
     Out     expected, lower, upper float32[N]; score float32[N] = -log10(p), 0 where nothing is to
             be said; p float64[N] in (0, 1]; z float32[N], signed deviation in units of the
             deviation that one tick in a hundred exceeds. NaN in, NaN in score and z.
@@ -136,9 +170,11 @@ def judge(
         high = off / up if off > 0.0 else 0.0
         low = -off / down if off < 0.0 else 0.0
         out_z[n] = _round20(high - low)
+        cap = min(_burst_cap(state, i), _by_chance(value[n], expected[n], events))
+        s_up, s_down = _surprise(high, tail_up), _surprise(low, tail_down)
         most = max(
-            _advance(float(state[i, SUM_UP]), _surprise(high, tail_up)),
-            _advance(float(state[i, SUM_DOWN]), _surprise(low, tail_down)),
+            _advance(float(state[i, SUM_UP]), min(s_up, cap)),
+            _advance(float(state[i, SUM_DOWN]), min(s_down, cap)),
         )
         out_score[n] = _round20(OMEGA * most / np.log(10.0))
         out_p[n] = _round20(np.exp(-OMEGA * most))
@@ -146,7 +182,7 @@ def judge(
 
 
 @kernel(
-    "i8(const i8[::1], const f8[::1], const f8[::1], const f8[::1], const u1[::1], f8,"
+    "i8(const i8[::1], const f8[::1], const f8[::1], const f8[::1], f8, const u1[::1], f8,"
     " f4[:,::1], f8[::1])"
 )
 def learn(
@@ -154,6 +190,7 @@ def learn(
     value: NDArray[np.float64],
     expected: NDArray[np.float64],
     scale: NDArray[np.float64],
+    events: float,
     mask: NDArray[np.uint8],
     weight_s: float,
     state: NDArray[np.float32],
@@ -166,7 +203,7 @@ def learn(
 
     In      as for `judge`, before the baseline learned the tick; mask uint8[N]; weight_s,
             seconds that the tick stands for.
-    Inout   state float32[M, 7]; pool float64[4].
+    Inout   state float32[M, 8]; pool float64[4].
     Returns how many exceedances were counted, or -1 when a length is wrong.
     """
     n_rows = row.size
@@ -176,6 +213,7 @@ def learn(
         return -1
     count = 0
     tail_up, tail_down = _tail(pool, 0), _tail(pool, 1)
+    fade = np.exp(-weight_s / BURSTS_KEPT_S)
     for n in range(n_rows):
         i = row[n]
         if i < 0 or i >= state.shape[0] or not np.isfinite(value[n]):
@@ -188,10 +226,16 @@ def learn(
             off = value[n] - expected[n]
             high = off / (scale[n] * np.exp(float(state[i, UP]))) if off > 0.0 else 0.0
             low = -off / (scale[n] * np.exp(float(state[i, DOWN]))) if off < 0.0 else 0.0
-            s_up, s_down = _surprise(high, tail_up), _surprise(low, tail_down)
+            chance = _by_chance(value[n], expected[n], events)
+            s_up = min(_surprise(high, tail_up), chance)
+            s_down = min(_surprise(low, tail_down), chance)
+            state[i, BURSTS] *= fade
             if state[i, AGE] > CALIBRATED:
-                state[i, SUM_UP] = min(_advance(float(state[i, SUM_UP]), s_up), SUM_MOST)
-                state[i, SUM_DOWN] = min(_advance(float(state[i, SUM_DOWN]), s_down), SUM_MOST)
+                cap = _burst_cap(state, i)
+                sum_up = _advance(float(state[i, SUM_UP]), min(s_up, cap))
+                sum_down = _advance(float(state[i, SUM_DOWN]), min(s_down, cap))
+                state[i, SUM_UP] = min(sum_up, SUM_MOST)
+                state[i, SUM_DOWN] = min(sum_down, SUM_MOST)
                 crossed = high >= MARGIN or low >= MARGIN
                 gain = min(max(25.0 / (float(state[i, AGE]) + 50.0), 0.02), 0.3)
                 if crossed and state[i, RUN] == 0.0:
@@ -209,7 +253,13 @@ def learn(
                     state[i, DOWN] -= gain * EXCEED
                 state[i, UP] = min(max(float(state[i, UP]), LEAST_UP), MOST)
                 state[i, DOWN] = min(max(float(state[i, DOWN]), LEAST_DOWN), MOST)
-                state[i, RUN] = 1.0 if crossed else 0.0
+                if crossed:
+                    burst = max(s_up, s_down) >= SOFT_CAP or state[i, RUN] == BURST
+                    state[i, RUN] = BURST if burst else 1.0
+                else:
+                    if state[i, RUN] == BURST:  # over: this one was told by what came before it
+                        state[i, BURSTS] += 1.0
+                    state[i, RUN] = 0.0
         if mask[n] != 0:
             state[i, AGE] = min(float(state[i, AGE]) + 1.0, 1e7)
             state[i, LIVED] = min(float(state[i, LIVED]) + weight_s, 1e7)

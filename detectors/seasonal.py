@@ -1,5 +1,6 @@
 """The seasonal baseline detector: state for all series of one view, in arrays by dense row."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from telemetry.views import View
 
 BETWEEN_SECONDS_MAX = 1800.0  # between two samples that still count as one life
 SILENCE_LOST_MAX = 0.5  # with more lost than this, an empty tick says nothing of the network
+PACKET_LEAST = 40.0  # octets: what is less is no packet
 MATURE_MIN = 20  # series needed before new ones start from the usual unit of their like
 BYTES_PER_SERIES = 4 * (baseline.STATE + baseline.SLOTS + calibration.STATE) + baseline.SLOTS
 
@@ -93,6 +95,7 @@ class SeasonalBaseline:
             value,
             expected,
             scale,
+            events(frame, measure),
             float(self._settings.warmup_ticks),
             self._settings.warmup_seconds,
             self.rows["units"],
@@ -119,8 +122,8 @@ class SeasonalBaseline:
         lost = places[frame["lost_share"][: len(places)] > SILENCE_LOST_MAX]
         run = state[lost, baseline.ZERO_RUN]
         calibration.learn(
-            places, value, expected, scale, bits, weight_s or tick_s, self.rows["units"],
-            self.pool[self.rows.measures.index(measure)]
+            places, value, expected, scale, events(frame, measure), bits, weight_s or tick_s,
+            self.rows["units"], self.pool[self.rows.measures.index(measure)]
         )  # fmt: skip
         baseline.learn(
             places,
@@ -210,6 +213,13 @@ def rates(frame: Batch, measure: str) -> NDArray[np.float64]:
 def span_s(frame: Batch, measure: str) -> float:
     """Return the time over which a value averages: the tick for rates, 1 s for the others."""
     return float(frame["tick_seconds"][0]) if per_second(measure) else 1.0
+
+
+def events(frame: Batch, measure: str) -> float:
+    """Return how many packets, flows or whatever is counted a value of 1 stands for at most."""
+    if measure.startswith(("value", "entropy")):
+        return math.inf
+    return span_s(frame, measure) / (PACKET_LEAST if measure.startswith("octets") else 1.0)
 
 
 def middle_s(frame: Batch) -> int:

@@ -1,5 +1,6 @@
 """A fleet of simulated series: how often it is wrong, and whether it finds what is there."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -104,9 +105,10 @@ def test_the_other_links_carry_a_cut_ones_traffic() -> None:
     st.lists(st.floats(0.0, 1e12), min_size=1, max_size=60),
     st.floats(0.0, 1e12),
     st.floats(1e-6, 1e12),
+    st.sampled_from([0.125, 1.0, math.inf]),
 )
 def test_p_values_are_probabilities_and_sums_stay_bounded(
-    values: list[float], expected: float, scale: float
+    values: list[float], expected: float, scale: float, events: float
 ) -> None:
     row, bits = np.array([0], np.int64), np.ones(1, np.uint8)
     units, pool = np.zeros((1, calibration.STATE), np.float32), np.zeros(4)
@@ -115,11 +117,13 @@ def test_p_values_are_probabilities_and_sums_stay_bounded(
     p = np.zeros(1)
     for value in values:
         v = np.array([value])
-        calibration.judge(row, v, mean, spread, 0.0, 0.0, units, pool, *columns[:4], p, columns[4])
+        calibration.judge(
+            row, v, mean, spread, events, 0.0, 0.0, units, pool, *columns[:4], p, columns[4]
+        )
         assert 0.0 <= p[0] <= 1.0
         assert columns[3][0] >= 0.0
         assert columns[1][0] <= columns[0][0] <= columns[2][0]
-        calibration.learn(row, v, mean, spread, bits, 5.0, units, pool)
+        calibration.learn(row, v, mean, spread, events, bits, 5.0, units, pool)
         assert 0.0 <= units[0, calibration.SUM_UP] <= calibration.SUM_MOST
         assert 0.0 <= units[0, calibration.SUM_DOWN] <= calibration.SUM_MOST
     assert np.isfinite(units).all()

@@ -118,7 +118,7 @@ def test_wrong_lengths_write_nothing() -> None:
     assert expected.tolist() == [1.0, 1.0]
     units, pool = np.zeros((1, calibration.STATE), np.float32), np.zeros(4)
     bits = np.ones(1, np.uint8)
-    assert calibration.learn(ROW, two, two, two, bits, 5.0, units, pool) == -1
+    assert calibration.learn(ROW, two, two, two, math.inf, bits, 5.0, units, pool) == -1
     assert not units.any()
 
 
@@ -162,7 +162,15 @@ def test_controller_finds_one_in_a_hundred() -> None:
     bits = np.ones(1, np.uint8)
     for draw in draws:
         calibration.learn(
-            ROW, np.array([100.0 + draw]), np.array([100.0]), np.ones(1), bits, 5.0, units, pool
+            ROW,
+            np.array([100.0 + draw]),
+            np.array([100.0]),
+            np.ones(1),
+            math.inf,
+            bits,
+            5.0,
+            units,
+            pool,
         )
     unit = math.exp(float(units[0, calibration.UP])) * calibration.MARGIN
     assert float((draws > unit).mean()) == pytest.approx(0.01, rel=0.35)

@@ -292,6 +292,27 @@ def test_nothing_over_budget_is_muted() -> None:
     assert "hard" in {r["disposition"] for r in found if r["series_id"] == 1009}
 
 
+def test_prefixes_that_speak_seldom_are_no_news() -> None:
+    """A flow every twenty minutes, nothing wrong: on the second day within twice the budget."""
+    settings = DetectionSettings(false_alerts_per_day=10.0)
+    view = next(v for v in views_for(tick_seconds=120.0) if v.name == "source_prefix")
+    stage = DetectionStage([view], settings, make_context("detectors"))
+    random, alerts, day = np.random.default_rng(7), 0, 86_400 // 120
+    for k in range(2 * day):
+        flows = random.poisson(0.1, 60).astype(float)
+        octets = np.array([random.lognormal(0.0, 1.0, int(n)).sum() * SIZE for n in flows])
+        made = {"octets": octets, "packets": np.ceil(octets / 800.0), "flows": flows,
+                "distinct_destination": np.minimum(flows, 1.0)}  # fmt: skip
+        start = (MONDAY_S + 120 * k) * SECOND
+        stage.process(frame(view, start, made, tick_seconds=120.0))
+        found = rows_of(stage.advance(start + 120 * SECOND))
+        new = [
+            r for r in found if r["disposition"] == "alert" and r["since_ns"] == r["tick_start_ns"]
+        ]
+        alerts += len(new) if k >= day else 0
+    assert alerts <= 20
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_frames_of_no_series(rows: int) -> None:
     stage = make_stage()
