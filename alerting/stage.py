@@ -94,7 +94,7 @@ class AlertingStage:
         self._cadences: set[str] = set()  # of the view ticks that end now
         self._incomplete = False
         self._last_ns = 0
-        self._untold_ns = 0  # the tick whose incidents are still to be told
+        self._untold = False  # the incidents of the last tick are still to be told
         self._severities: dict[int, str] = {}  # of the alarms that are up
         self._changes = context.metrics.counter(
             "alarm_changes_total",
@@ -133,7 +133,10 @@ class AlertingStage:
         return []
 
     def advance(self, frontier_ns: int) -> list[Batch]:
-        """View ticks closed at frontier_ns, their frames and anomalies were given: judge them."""
+        """View ticks closed at frontier_ns, their frames and anomalies were given: judge them.
+
+        The node calls the halves; `advance` and `event` are for who wants all at once: tests, stories, perf.
+        """
         return [*self.judge(frontier_ns), *self.tell()]
 
     def event(self, frontier_ns: int) -> list[Batch]:
@@ -147,7 +150,7 @@ class AlertingStage:
         """The first half of `advance`: the alarms, which are final. `tell` is the other half.
 
         An alarm counts a quiet tick only where views of its own cadence closed: a tick of samples
-        says nothing of flows. Between view ticks `event` is called.
+        says nothing of flows. Between view ticks `hear` is called.
         A frontier that does not move ends no tick. A tick that a restart cut short proves nothing:
         it neither raises nor counts as quiet.
         """
@@ -185,13 +188,12 @@ class AlertingStage:
 
     def tell(self) -> list[Batch]:
         """The other half of `advance` and `event`: what people are told of incidents."""
-        now_ns, self._untold_ns = self._untold_ns, 0
-        rows = self.incidents.advance(now_ns) if now_ns else []
+        rows = self._told_of_incidents()
         for state, count in Counter(row["state"] for row in rows).items():
             self._told.add(state, count)
         if not rows:
             return []
-        return [batch_from_rows(INCIDENT, rows, source="alerting", frontier_ns=now_ns)]
+        return [batch_from_rows(INCIDENT, rows, source="alerting", frontier_ns=self._last_ns)]
 
     def changes(self, frontier_ns: int) -> tuple[list[Alarm], list[dict[str, Any]]]:
         """As `event`, but return the alarms and the rows of incidents that changed, not batches."""
@@ -199,12 +201,16 @@ class AlertingStage:
             return [], []
         self._last_ns = frontier_ns
         changed = self._group(self._take_waiting(frontier_ns), frontier_ns)
-        self._untold_ns = 0
-        return changed, self.incidents.advance(frontier_ns)
+        return changed, self._told_of_incidents()
+
+    def _told_of_incidents(self) -> list[dict[str, Any]]:
+        """Return the rows of incidents that changed; once for each tick."""
+        untold, self._untold = self._untold, False
+        return self.incidents.advance(self._last_ns) if untold else []
 
     def _group(self, changed: dict[int, Alarm], now_ns: int) -> list[Alarm]:
         """Hide what changed, put it into incidents, and return it; these are not told yet."""
-        self._untold_ns = now_ns
+        self._untold = True
         self._places.refresh(now_ns)
         self._hide(changed, now_ns)
         for alarm in changed.values():

@@ -18,9 +18,8 @@ if TYPE_CHECKING:  # supervisor and gate carry no numpy
     from telemetry.schema import Schema
 
 
-class _Services(
-    NamedTuple
-):  # no dataclass: a supervisor and a watchdog do without `inspect`, 1 MB each
+# No dataclass: a supervisor and a watchdog do without `inspect`, 1 MB each.
+class _Services(NamedTuple):
     name: str  # "collectors.edge-netflow": prefix of its logs, label of its metrics
     clock: Clock
     metrics: Metrics  # scoped to `name`

@@ -18,9 +18,11 @@ def client_context(
 ) -> ssl.SSLContext:
     """Return what trusts the certificates of `ca_file`, "" = the system's, and shows ours where there is one.
 
-    A file that has changed is read again. Raises OSError or ssl.SSLError where one cannot be used.
+    What has changed is read again, the system's too. Raises OSError or ssl.SSLError where one cannot be used.
     """
-    files = (ca_file, certificate_file, key_file)
+    system = ssl.get_default_verify_paths()
+    trusts = (ca_file,) if ca_file else (system.cafile, system.capath)
+    files = (*trusts, certificate_file, key_file)
     key = tuple((file, Path(file).stat().st_mtime_ns) if file else "" for file in files)
     made = _contexts.get(key)
     if made is None:

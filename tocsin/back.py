@@ -1,7 +1,7 @@
 """The node's half of the chain: closings in, ticks to the journal, alarms out (tocsin.chain)."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from tocsin.chain import (
     Tick,
 )
 from tocsin.events import in_order
+
+if TYPE_CHECKING:
+    from alerting.stage import AlertingStage
 
 
 class Samples(Protocol):
@@ -93,7 +96,7 @@ class Back:
         self,
         merger: FrameMerger,
         detection: Any,
-        alerting: Any,
+        alerting: "AlertingStage",
         *,
         samples: Samples | None = None,
         routes: EventAlarms | None = None,

@@ -79,18 +79,23 @@ class Commits:
             for promise in outcome.promises:
                 promise()
 
-    def keep(self, outcome: Outcome, *, has_result: bool = False) -> None:
-        """Keep what came of a tick that is on disk. `has_result`: the journal has that as well."""
+    def keep(self, outcome: Outcome, *, is_done: bool = False, has_result: bool = False) -> None:
+        """Keep what came of a tick that is on disk. Of one that is taken back the outbox may have its part
+        (`is_done`), and the journal (`has_result`)."""
         if not outcome.is_worth_keeping:
             return
+        if not is_done:
+            self._commit(outcome)
+        if not has_result:
+            self._results.append(outcome)
+
+    def _commit(self, outcome: Outcome) -> None:
         if outcome.alarms or outcome.incidents:
             # The gate wakes up meanwhile and asks what is due to its sinks: it is answered after the commit.
             self._publisher.publish("due", b"")
         self._outbox.commit(
             outcome.tick_end_ns, outcome.alarms, self._clock.now_ns(), incidents=outcome.incidents
         )
-        if not has_result:
-            self._results.append(outcome)
 
     def rest(self) -> None:
         """Tell watchers what was committed, and give the journal the results, which can be computed again:

@@ -1,4 +1,4 @@
-"""The node's sign of life: to systemd, and to the watchdog with what each stream last said."""
+"""The node's sign of life: to systemd from its start on, and to the watchdog with what each stream last said."""
 
 import contextlib
 import json
@@ -7,11 +7,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runtime.clock import Clock
 from runtime.journal import Cursor
 from runtime.notify import notify
 
 FAULT_CHARACTERS_MAX = 300
 HISTORY_BEHIND = 3  # journal blocks: the desk stores them as they come
+
+COMING_UP_NS = 5_000_000_000  # so often a start says that it goes on,
+COMING_UP_USEC = 60_000_000  # and then has so long to say so again
+
+
+class ComingUp:
+    """Tells systemd what a start waits for: TimeoutStartSec does not end one that goes on."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due_ns = clock.monotonic_ns()
+
+    def says(self, what: str) -> None:
+        """Say it, where the last word is a while ago."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns >= self._due_ns:
+            self._due_ns = now_ns + COMING_UP_NS
+            notify(
+                f"EXTEND_TIMEOUT_USEC={COMING_UP_USEC}\nSTATUS=Starting: {' '.join(what.split())}"
+            )
+
+    def ready(self) -> None:
+        """It is up."""
+        notify("READY=1")
+        notify("STATUS=")
 
 
 class Heartbeat:

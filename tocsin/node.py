@@ -24,7 +24,6 @@ from runtime.kernels import require
 from runtime.lock import FolderLock
 from runtime.memory import rss_bytes
 from runtime.metrics import Metrics
-from runtime.notify import notify
 from runtime.parent import end_with_parent
 from telemetry.errors import ConfigError, TransientError
 from tocsin import __version__, verbs
@@ -34,7 +33,7 @@ from tocsin.chain import Outcome, Tick
 from tocsin.commits import Commits, journalled
 from tocsin.config import Config, keep_config, load_config, with_probation
 from tocsin.control import control_row
-from tocsin.heartbeat import Heartbeat
+from tocsin.heartbeat import ComingUp, Heartbeat
 from tocsin.intake import Intake, make_context, settle
 from tocsin.offers import Offers
 from tocsin.senders import SenderBook
@@ -76,6 +75,10 @@ class Node:
         self._senders = SenderBook()
         self._lock = FolderLock(state, "node", self._clock)
         self._bell = Doorbell()
+        self._coming_up = ComingUp(self._clock)
+        self._opened = contextlib.ExitStack()  # closes what a start has opened, however far it got
+        self._opened.callback(self._lock.free)
+        self._opened.callback(self._bell.close)
         self._intake = self._made_intake()
 
     def _made_intake(self) -> "Intake | Workers":
@@ -114,12 +117,15 @@ class Node:
             segment_seconds=config.node.journal_segment_seconds,
             budget_bytes=config.node.journal_bytes_max,
         )
+        self._opened.callback(self._journal.stop)
         self._journal.start()
         self._clock.not_before(self._journal.newest_tick_ns)
         outbox_context = make_context("outbox", self._clock, self.metrics, seed)
         self._outbox = Outbox(state / "node.sqlite", config.alerting, outbox_context)
+        self._opened.callback(self._outbox.stop)
         self._outbox.start()
         self._publisher = Publisher(f"ipc://{state}/frames.sock")
+        self._opened.callback(self._publisher.stop)
         self._commits = Commits(self._journal, self._outbox, self._publisher, self._clock)
         self._sinks = SinkBoard(config.alerting.sinks, outbox_context)
         self._checkpoints = Checkpoints(state / "checkpoints", context)
@@ -140,6 +146,7 @@ class Node:
         settle(self._clock, self._log)
         # 4. Who may ask, and who listens.
         self._server = RequestServer(f"ipc://{state}/node.sock")
+        self._opened.callback(self._server.stop)
         self._answers = Answers(
             self._back, self._outbox, self._offers, self._sinks, self._senders,
             self._orders, self._clock, self.metrics, trouble=self._journal.health,
@@ -148,12 +155,13 @@ class Node:
         self._server.start()
         self._bell.watch(self._server.socket)
         self._heartbeat = Heartbeat(state)
+        self._opened.callback(self._heartbeat.stop)
         self._beat_due_ns = 0
         # 5. Receive. The first tick holds only what came since: it must raise no volume alarm.
         self._back.mark_incomplete(self._next_tick_ns(self._clock.now_ns()))
         self._intake.receive()
         self._ready = True
-        notify("READY=1")
+        self._coming_up.ready()
         self._log.info(
             "node_ready listeners=%s state=%s",
             ",".join(listener.address for listener in self._intake.listeners()),
@@ -188,10 +196,12 @@ class Node:
                 self._log.exception("tick_passed_over tick_end_ns=%d", tick.tick_end_ns)
                 self._passed_over.add()
                 continue
-            self._commits.keep(outcome, has_result=has_result)
+            is_done = self._outbox.is_done(tick.tick_end_ns)
+            self._commits.keep(outcome, is_done=is_done, has_result=has_result)
             self._commits.rest()
             self._closed(tick)
             replayed += 1
+            self._coming_up.says(f"{replayed} ticks of the journal are taken back")
         if self._closed_ns:
             now_ns = self._clock.now_ns()
             gap = max(now_ns - self._closed_ns, 0) / 1e9
@@ -202,6 +212,7 @@ class Node:
 
     def _paused(self) -> bool:
         """Wait a little for a disk; return whether to go on."""
+        self._coming_up.says(f"waits for a disk: {self._commits.trouble}")
         self._bell.wait(IDLE_MS)
         return not self._ended
 
@@ -316,12 +327,13 @@ class Node:
         self._commits.journal(tick)
 
     def _take_alarms(self, outcome: Outcome) -> None:
-        """No sink waits for incidents: the alarms go on their way, the gate has asked for them by now."""
+        """No sink waits for incidents: the alarms go on their way. The gate has mostly asked for them by now;
+        if not, it waits for `tell`."""
         self._commits.take(outcome)
         self._server.serve()
 
     def _take_outcome(self, tick: Tick, outcome: Outcome) -> None:
-        if self._outbox.takes_incidents or not outcome.alarms:
+        if self._back.on_alarms is None or not outcome.alarms:  # else `_take_alarms` has it
             self._commits.take(outcome)
         self._closed(tick)
         if self._checkpoint_due_ns == 0:
@@ -459,19 +471,13 @@ class Node:
         stand past it; from the one before, the journal gives that tick again.
         """
         self._ended = True
-        self._intake.stop()
-        if self._ready:
-            if orderly:
+        ready, self._ready = self._ready, False
+        with self._opened:
+            self._intake.stop()
+            if ready and orderly:
                 if self._ticks:
                     self._save_checkpoint()
                 self._commits.rest()
-            self._server.stop()
-            self._publisher.stop()
-            self._heartbeat.stop()
-            self._journal.stop()
-            self._outbox.stop()
-            self._bell.close()
-        self._lock.free()
 
     def ask_to_stop(self, number: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002
         """End the loop after the current step; also a signal handler."""

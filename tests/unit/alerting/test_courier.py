@@ -127,6 +127,25 @@ def test_a_sink_that_hangs_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> N
     office.courier.stop()
 
 
+def test_what_waits_behind_a_sink_that_hangs_at_the_end_stays_in_the_outbox(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, release = threading.Event(), threading.Event()
+    office = Office(monkeypatch, slow=FakeSink())
+    office.sinks["slow"].act = lambda parcels: (begun.set(), release.wait(30), None)[2]
+    office.post("slow", 2)
+    office.settle(begun.is_set)
+    office.post("slow", 2)
+    office.courier.step()
+    (lane,) = [one for one in threading.enumerate() if one.name == "sink-slow"]
+    office.courier.stop()
+    release.set()
+    lane.join(30)
+    assert not lane.is_alive()
+    assert office.sinks["slow"].sent == [["k1"]]
+    assert list(office.waiting) == [1, 2, 3, 4]
+
+
 def test_the_breaker_opens_and_one_delivery_tries_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     office = Office(monkeypatch, a=FakeSink())
     tries: list[str] = []

@@ -8,12 +8,17 @@ import pytest
 from alerting.config import AlertingSettings
 from alerting.words.alert import Alert, canonical, human
 from runtime.checkpoint import Snapshot
-from telemetry.schemas import FrameFlag
+from telemetry.batch import batch_from_rows
+from telemetry.schemas import ALARM, FrameFlag
 from tocsin.testing.alarms import START_NS, TICK_NS, AlarmWorld, flood
 
 
 def down(world: AlarmWorld) -> dict[str, Any]:
     return world.silence(world.series("exporter", exporter="127.1.0.1"))
+
+
+def bytes_of(kept: Snapshot) -> dict[str, bytes]:
+    return {name: b"".join(rows.tobytes() for _, rows in kept.read(name)) for name in kept.names()}
 
 
 def test_an_alarm_is_raised_once_and_cleared_after_quiet_ticks() -> None:
@@ -142,6 +147,12 @@ def test_the_stage_goes_on_bit_for_bit_from_a_snapshot() -> None:
                     world.anomaly(world.interface("lon1", 2), "level", disposition="digest"),
                     world.anomaly(world.interface("lon1", 1), "level", since_ns=START_NS),
                 ]
+            # What one node has the next one feels, as a rule after another time.
+            world.stage.process(batch_from_rows(ALARM, [
+                world.report(kind, node, severity)
+                for kind, node, after in (("los", "ams1", 0), ("bgp", "fra2", 2 + i // 40 % 2))
+                for severity, at in (("major", after), ("cleared", after + 20)) if i % 40 == at
+            ]))  # fmt: skip
             said += b"".join(canonical(a) for a in world.tick(rows))
         return said
 
@@ -152,8 +163,14 @@ def test_the_stage_goes_on_bit_for_bit_from_a_snapshot() -> None:
     cut.stage.snapshot(kept)
     cut.stage = cut.make_stage()
     cut.stage.restore(kept)
+    companions = cut.stage.incidents.grouping.companions.snapshot()
+    assert companions["own_delays"]
     assert said + play(cut, range(431, 900)) == expected
     assert expected.count(b'"cleared"') > 3
+    ends = [Snapshot(), Snapshot()]
+    for world, end in zip((whole, cut), ends, strict=True):
+        world.stage.snapshot(end)
+    assert bytes_of(ends[0]) == bytes_of(ends[1])
 
 
 def test_the_alert_is_canonical_json_and_reads_well() -> None:

@@ -28,6 +28,28 @@ def test_one_context_serves_all_that_say_the_same_until_a_file_changes(tmp_path:
         client_context(ca_file=f"{ca}.absent")
 
 
+def test_the_systems_certificates_are_read_again_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, folder = tmp_path / "all.pem", tmp_path / "certs"
+    shutil.copy(certificate(tmp_path).certificate, file)
+    folder.mkdir()
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    monkeypatch.setenv("SSL_CERT_DIR", str(folder))
+    first = client_context()
+    assert client_context() is first
+    assert len(first.get_ca_certs()) == 1
+    file.write_text(file.read_text() + certificate(folder).certificate.read_text())
+    os.utime(file, ns=(1, 1))
+    second = client_context()
+    assert len(second.get_ca_certs()) == 2
+    os.utime(folder, ns=(1, 1))
+    assert client_context() is not second
+    monkeypatch.setenv("SSL_CERT_FILE", str(shutil.copy(file, tmp_path / "other.pem")))
+    third = client_context()
+    assert client_context() is third is not second
+
+
 def test_contexts_are_bounded(tmp_path: Path) -> None:
     own = certificate(tmp_path)
     for n in range(trust.CONTEXTS_MAX + 5):

@@ -6,6 +6,7 @@ import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,9 +132,17 @@ def test_what_came_of_a_tick_leaves_when_the_tick_is_on_disk(end: End) -> None:
 
 
 def test_incidents_that_no_sink_waits_for_are_told_and_journalled_behind_the_alarms(
-    end: End,
+    end: End, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, end_ns = end.world, end.world.now_ns + 5 * SECOND
+    advance = world.stage.incidents.advance
+    moved: list[int] = []
+
+    def counted(now_ns: int) -> list[dict[str, Any]]:
+        moved.append(now_ns)
+        return advance(now_ns)
+
+    monkeypatch.setattr(world.stage.incidents, "advance", counted)
     silent = world.silence(world.series("exporter", exporter="192.0.2.1"))
     world.stage.process(batch_from_rows(ANOMALY, [silent]))
     end.commits.journal(Tick(end_ns, (control_row("gap", end_ns, {"number": 1}),)))
@@ -141,11 +150,29 @@ def test_incidents_that_no_sink_waits_for_are_told_and_journalled_behind_the_ala
     end.commits.take(outcome)
     assert end.outbox.is_done(end_ns)
     outcome.incidents += world.stage.tell()
-    assert world.stage.tell() == []  # once
+    assert world.stage.tell() == []
+    assert moved == [end_ns], "incidents move on once in a tick"
     end.commits.rest()
     assert end.publisher._sequence == {"due": 1, "alerts": 1, "incidents": 1}
     result = [b for b in JournalReader(end.folder / "journal").read() if b.kind is BlockKind.RESULT]
     assert [batch.schema.name for one in result for batch in one.batches] == ["alarm", "incident"]
+
+
+def test_the_gate_is_woken_for_what_is_new_and_not_for_what_a_start_takes_back(end: End) -> None:
+    tick = end.tick()
+    end.commits.rest()
+    (result,) = [
+        b for b in JournalReader(end.folder / "journal").read() if b.kind is BlockKind.RESULT
+    ]
+    again = Outcome(tick, alarms=list(result.batches))
+    end.commits.keep(again, is_done=True, has_result=True)
+    end.commits.rest()
+    assert end.publisher._sequence == {"due": 1, "alerts": 1}
+    assert end.kept(BlockKind.RESULT) == [tick]
+    end.commits.keep(again, is_done=True)  # a power cut took the result
+    end.commits.rest()
+    assert end.publisher._sequence == {"due": 1, "alerts": 1}
+    assert end.kept(BlockKind.RESULT) == [tick, tick]
 
 
 def test_a_result_is_in_the_journal_before_the_next_tick_though_the_node_never_rests(
