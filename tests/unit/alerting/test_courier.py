@@ -132,7 +132,12 @@ def test_what_waits_behind_a_sink_that_hangs_at_the_end_stays_in_the_outbox(
 ) -> None:
     begun, release = threading.Event(), threading.Event()
     office = Office(monkeypatch, slow=FakeSink())
-    office.sinks["slow"].act = lambda parcels: (begun.set(), release.wait(30), None)[2]
+
+    def hangs(parcels: Sequence[Parcel]) -> None:
+        begun.set()
+        release.wait(30)
+
+    office.sinks["slow"].act = hangs
     office.post("slow", 2)
     office.settle(begun.is_set)
     office.post("slow", 2)
