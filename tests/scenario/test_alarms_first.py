@@ -55,7 +55,7 @@ def kept(machine: Machine) -> tuple[Any, ...]:
     """What a node keeps of all it did: its outbox, and what it knows of incidents."""
     outbox, stage = machine.node._outbox, machine.node._back.alerting
     incidents = stage.incidents.listed(open_only=False, limit=100)
-    return outbox.changes(), outbox.deliveries(), outbox.last_done(), incidents
+    return outbox.changes(), outbox.deliveries(), incidents
 
 
 def journal(machine: Machine) -> list[tuple[int, int, bytes]]:
@@ -87,7 +87,7 @@ def test_the_gate_has_the_alarms_before_incidents_are_told_and_a_kill_there_lose
         gate.close()
     whole = kept(machine)
     machine.node.stop()
-    alarms, _, _, incidents = whole
+    alarms, _, incidents = whole
     assert [delivery.alarm for delivery in due] == [alarm["id"] for alarm in alarms]
     assert alarms
     assert incidents
@@ -110,7 +110,7 @@ def test_a_sink_that_says_nothing_of_what_it_takes_gets_incidents_told_with_the_
     machine = Machine(tmp_path, monkeypatch, faults=(CUT,))
     assert machine.node._back.on_alarms is None
     machine.run(16)
-    _, deliveries, _, incidents = kept(machine)
+    _, deliveries, incidents = kept(machine)
     machine.node.stop()
     assert incidents
     assert {one["alarm"] for one in deliveries} == {one["incident_id"] for one in incidents}
