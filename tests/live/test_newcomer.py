@@ -24,7 +24,7 @@ def make_run(home: Path, before: str = "", seconds: int = 3) -> subprocess.Compl
         env={**kept, "HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
 
