@@ -14,7 +14,8 @@ Four steps, each a few numbers a series:
    independent, it would pass h with probability exp(-omega h), the root of E[exp(omega (s - K))] = 1
    (Lindley's queue); omega is taken lower than that root, as neither is quite so.
 
-The p-value is ordered at the top: a larger deviation or a longer one always has a smaller one.
+The p-value is ordered at the top: a larger deviation never has a larger one, a longer one has a smaller one; where
+bursts are usual or events few, deviations beyond what they allow have the same.
 Blind to what stays below the one-in-a-hundred deviation, however long.
 
 Source: Hill (1975); Page (1954); Chernoff (1952); Asmussen, Applied Probability and Queues, chapter XIII;

@@ -157,7 +157,7 @@ def _count(buffer, at, end, family, path_ids):  # type: ignore[no-untyped-def]
             at += 4
             if at >= end:
                 return -1, 0
-        if family == 6:
+        if family == EVPN_FAMILY:
             if at + 2 > end:
                 return -1, 0
             kind = np.int64(buffer[at])
@@ -231,7 +231,7 @@ def _write(buffer, at, end, family, path_ids, withdrawn, message, now, wide, wor
         mac = np.uint64(0)
         label = np.int64(0)
         kind = np.int64(0)
-        if family == 6:
+        if family == EVPN_FAMILY:
             kind = np.int64(buffer[at])
             size = np.int64(buffer[at + 1])
             at += 2

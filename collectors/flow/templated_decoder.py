@@ -119,12 +119,12 @@ class TemplatedDecoder:
         first_segment = 0  # segments before it already have their sampling rate
         while True:
             stop = self._walk(part, buffers, cursor, verdict, records)
-            if stop in (templated.Stop.END, templated.Stop.FULL):
+            if stop == templated.Stop.END:
                 batches += self._finish(part, buffers, cursor, first_segment)
-                if stop == templated.Stop.END:
-                    break
-                cursor[templated.ROWS] = cursor[templated.SEGMENTS] = first_segment = 0
-                buffers = self._buffers(part)
+                break
+            if stop == templated.Stop.FULL:
+                batches += self._finish(part, buffers, cursor, first_segment)
+                buffers, first_segment = self._next_buffers(part, buffers, cursor), 0
                 continue
             d = int(cursor[templated.AT_DATAGRAM])
             at, end = int(cursor[templated.SET_AT]), int(cursor[templated.SET_END])
@@ -151,9 +151,7 @@ class TemplatedDecoder:
                 if noting or ready or buffers.plans != self.templates.plans.first.size:
                     # The new plan may fill columns that earlier rows never wrote: close them first.
                     batches += self._finish(part, buffers, cursor, first_segment)
-                    spare = buffers.memory.is_sparse(int(cursor[templated.ROWS]))
-                    cursor[templated.ROWS] = cursor[templated.SEGMENTS] = first_segment = 0
-                    buffers = self._buffers(part, buffers.memory if spare else None)
+                    buffers, first_segment = self._next_buffers(part, buffers, cursor), 0
                 for held in ready:
                     batches += self._decode_held(work, held, int(part.chosen[d]))
         if options:
@@ -176,6 +174,14 @@ class TemplatedDecoder:
             self._verdict.array,
         )
         return batches
+
+    def _next_buffers(
+        self, part: "CallPart", buffers: "Buffers", cursor: NDArray[np.int64]
+    ) -> "Buffers":
+        """Return buffers for what follows a batch: its memory again, if it was copied for being sparse."""
+        spare = buffers.memory.is_sparse(int(cursor[templated.ROWS]))
+        cursor[templated.ROWS] = cursor[templated.SEGMENTS] = 0
+        return self._buffers(part, buffers.memory if spare else None)
 
     def _buffers(self, part: "CallPart", spare: FlowMemory | None = None) -> "Buffers":
         plans = self.templates.plans
