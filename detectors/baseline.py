@@ -2,13 +2,14 @@
 
 For each (row, measure): a daily profile of 24 hours for workdays and one for weekends, a slow level
 (a day) and a fast local level (half an hour) relative to it, and a spread relative to the square
-root of the expectation, because sums of independent flows vary so. 328 bytes a series, 360 with
+root of the expectation, because sums of independent flows vary so. 332 bytes a series, 364 with
 its calibration.
 
 The spread is kept per square root of a second, so ticks of 15 minutes teach what ticks of 5
 seconds will show. The profile is written once per visit of an hour, from an accumulator: a
-quantised average per sample would stand still. Two averages of actual / expected, of ten minutes
-and of an hour, show slow rises.
+quantised average per sample would stand still. How much a profile may be off is kept apart for
+workdays and weekends: five lived workdays prove nothing of a Saturday. Two averages of actual /
+expected, of ten minutes and of an hour, show slow rises.
 
 What lies between the local level and the profile is no deviation: a series that comes back to what is
 usual at this hour, after a leak of hours or a detour, is no news. Nor is a silence that is shorter than
@@ -29,9 +30,9 @@ from runtime.kernels import inline, kernel
 SLOTS = 48  # 24 hours of a workday, 24 of a weekend day
 (
     LEVEL, LOCAL, MEAN, SPREAD, ABSOLUTE, SEEN, ACC, ACC_N, ACC_E, SLOT, PROFILED, BASE, ZERO_RUN,
-    ZERO_RUN_MAX, FAST, SLOW, SINCE, STEEPEST, DOUBT, TICK, SQUARE, BEHIND,
-) = range(22)  # fmt: skip
-STATE = 22
+    ZERO_RUN_MAX, FAST, SLOW, SINCE, STEEPEST, DOUBT, TICK, SQUARE, BEHIND, WEEKEND_DOUBT,
+) = range(23)  # fmt: skip
+STATE = 23
 RISEN = 1.3  # ten-minute ratio that may be a slow rise
 RISING = 1.15  # ten-minute ratio from which on the steepness is watched
 QUIET = 3.0  # ticks: a series that was silent for so long, and it was no fault, may be again
@@ -43,6 +44,11 @@ def _slot_of(time_s):  # type: ignore[no-untyped-def]
     """Hour of the day in UTC, 24 more on weekends; 1970-01-01 was a Thursday."""
     weekend = (time_s // 86400 + 3) % 7 >= 5
     return (time_s % 86400) // 3600 + (24 if weekend else 0)
+
+
+def doubt_at(time_s: int) -> int:
+    """Return the column that says how much the profile of this day's kind may be off."""
+    return WEEKEND_DOUBT if _slot_of(time_s) >= 24 else DOUBT
 
 
 @inline
@@ -93,7 +99,7 @@ def expect(
 
     In      row int64[N], place in the state; value float64[N]; lost_share, moved_share float32[N]
             in [0, 1]; time_s, middle of the tick, s since 1970; span_s, length of the tick where
-            values are rates, 1 where they are not; state float32[M, 22], profile float32[M, 48],
+            values are rates, 1 where they are not; state float32[M, 23], profile float32[M, 48],
             visits uint8[M, 48].
     Out     expected, scale float64[N]; both 0 where the series was never seen; scale infinite where
             nine tenths of the exports were lost: what is left proves nothing.
@@ -158,7 +164,7 @@ def learn(
     Where mask is 0 only the running observations advance: the silence and the slow-rise averages.
 
     In      as for `expect`; mask uint8[N]; weight_s, seconds of time that this tick stands for.
-    Inout   state float32[M, 22], profile float32[M, 48], visits uint8[M, 48].
+    Inout   state float32[M, 23], profile float32[M, 48], visits uint8[M, 48].
     Returns how many rows were learned, or -1 when a length is wrong.
     """
     n_rows = row.size
@@ -208,6 +214,7 @@ def learn(
             state[i, BEHIND] = 1.0
             state[i, TICK] = tick_s
             state[i, DOUBT] = 1.0
+            state[i, WEEKEND_DOUBT] = 1.0
         base = _base(profile, visits, state, i, slot, other, nearness)
         profiled = 1.0 if base > 0.0 else 0.0
         base = abs(base)
@@ -277,10 +284,11 @@ def learn(
                     state[i, LEVEL] *= 1.0 + level_gain * (change - 1.0)
                 relative = mean / max(float(state[i, LEVEL]), 1e-3)
                 profile[i, old] += share * (relative - float(profile[i, old]))
-                # Variance of a slot in units of one tick's, on the average over the slots.
+                # Variance of a slot in units of one tick's, on the average over the day's slots.
                 kept = 1.0 - share
-                now = kept * kept * float(state[i, DOUBT]) + share * share / float(state[i, ACC_N])
-                state[i, DOUBT] += (now - float(state[i, DOUBT])) / 24.0
+                day = WEEKEND_DOUBT if old >= 24 else DOUBT
+                now = kept * kept * float(state[i, day]) + share * share / float(state[i, ACC_N])
+                state[i, day] += (now - float(state[i, day])) / 24.0
                 if visits[i, old] < 255:
                     visits[i, old] += 1
             state[i, ACC] = 0.0

@@ -170,6 +170,10 @@ class SeasonalBaseline:
         found: NDArray[np.float32] = self.rows["state"][self.rows.places(frame, measure), which]
         return found
 
+    def doubt(self, frame: Batch, measure: str) -> NDArray[np.float32]:
+        """Return how much each profile may be off at the frame's time, in variances of one tick's noise."""
+        return self.column(frame, measure, baseline.doubt_at(self._local(middle_s(frame))))
+
     def mature(self, frame: Batch, measure: str) -> NDArray[np.bool_]:
         """Return which rows have learned enough to speak for themselves, without `__other__`."""
         units = self.rows["units"][self.rows.places(frame, measure)]

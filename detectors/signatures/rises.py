@@ -27,8 +27,9 @@ def rising(
     told when the short one stayed above 1.3 for `leak_seconds`, lies above the long one, and never
     went up by more than a fifth of its rise within five minutes: a step does, whatever its height
     (averages of 10 and of 5 minutes in a row show a quarter of it at their steepest). Its p-value
-    counts the noise of the average and of the profile itself: a profile of few visits
-    proves little. Blind to what rises by less than 30 % before the slow level (a day) has followed.
+    counts the noise of the average and of the profile itself: a profile of few visits proves little,
+    also where the workdays' hours have had many. Blind to what rises by less than 30 % before the
+    slow level (a day) has followed.
     """
     measure = "octets"
     rows = frame.rows - 1
@@ -48,7 +49,7 @@ def rising(
     tick_s = float(frame["tick_seconds"][0])
     base = np.abs(model.column(frame, measure, baseline.BASE)).astype(np.float64)
     square = model.column(frame, measure, baseline.SQUARE).astype(np.float64)
-    doubt = model.column(frame, measure, baseline.DOUBT).astype(np.float64)
+    doubt = model.doubt(frame, measure).astype(np.float64)
     found = []
     for i in candidates.tolist():
         one_tick = math.sqrt(square[i] / (max(base[i], 1e-9) * tick_s))

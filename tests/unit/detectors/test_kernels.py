@@ -65,6 +65,18 @@ def test_profile_is_learned_and_told_apart_by_weekend() -> None:
     assert expect(0.0, saturday + 3 * HOUR + 1800, kept)[0] == pytest.approx(50.0, rel=0.1)
 
 
+def test_workdays_leave_the_doubt_of_the_weekend_as_it_is() -> None:
+    kept = state()
+    for k in range(14 * 96):
+        learn(100.0, MONDAY_S + k * 900, kept)
+    monday, saturday = MONDAY_S + 14 * 86_400, MONDAY_S + 19 * 86_400
+    doubts = [kept[0][0, baseline.doubt_at(at)] for at in (monday, saturday)]
+    for k in range(5 * 1440):
+        learn(100.0, monday + k * 60, kept, tick_s=60.0)
+    assert kept[0][0, baseline.doubt_at(monday)] < 0.5 * doubts[0]
+    assert kept[0][0, baseline.doubt_at(saturday)] == pytest.approx(doubts[1], rel=0.05)
+
+
 def test_spread_of_long_ticks_is_that_of_short_ones_per_second() -> None:
     """Poisson counts: 15-minute ticks teach the spread that 5-second ticks will show."""
     random = np.random.default_rng(5)
