@@ -8,7 +8,8 @@ CSV, Parquet) are made by the server itself, over its HTTP port.
 An insert that was sent and not answered may be stored or not. It is sent again under its token: servers
 from 22.8 on know it (`history/server_form.py` has what older ones lack); for older ones each row carries
 the token's hash, and inserts that may be a repetition are looked for first. Tokens of a table come in
-order, so those are the ones up to the first that is new, and any one that failed.
+order, so those are the ones up to the first that is new, and any one that failed. An insert that lost its
+connection may still be at work in the server: it is named after its token, and waited for before the look.
 """
 
 import http.client
@@ -50,8 +51,9 @@ from telemetry.errors import ConfigError, TransientError
 from telemetry.identity import stable_id
 
 WRONG_LOGIN = (192, 193, 194, 516)  # unknown user, wrong, required, failed
-DELETE_LOOKS_MAX = 1_200  # at a delete in the plain form, until it is done
-DELETE_LOOK_SECONDS = 0.05
+# In the plain form: looks at a delete, or at an insert without connection, until it is done.
+LOOKS_MAX = 1_200
+LOOK_SECONDS = 0.05
 # Days, months and hours of tables are cut in the server's zone, and ours are those of UTC.
 UTC = {"UTC", "UCT", "Zulu", "Universal", "GMT", "Greenwich", "GMT0", "GMT+0", "GMT-0"}
 TOKENS_KNOWN = 1_000  # in the plain form; newer servers keep as many for us
@@ -200,6 +202,7 @@ class ServerConnection:
             self._client.execute(
                 f"insert into {table} ({', '.join(columns)}) values",
                 (columns, words or {}),
+                query_id=self._query_of(mark),
                 settings=self._insert_settings(token),
             )
 
@@ -213,7 +216,10 @@ class ServerConnection:
             if self._plain:
                 query = f"select *, toUInt64({mark}) from ({query})"
             self._execute(
-                f"insert into {table} {query}", values, settings=self._insert_settings(token)
+                f"insert into {table} {query}",
+                values,
+                query_id=self._query_of(mark),
+                settings=self._insert_settings(token),
             )
 
     def define(self, statement: str) -> None:
@@ -381,6 +387,10 @@ class ServerConnection:
         """Look for an insert in the plain form, where it may be a repetition; take away a part of one."""
         if not self._plain or table in self._settled:
             return False
+        self._wait(
+            f"select count() = 0 from system.processes where query_id = '{self._query_of(mark)}'",
+            f"an insert into {table}",
+        )
         there = self._client.execute(f"select count() from {table} where {MARK} = {mark}")[0][0]
         if there and there != rows:
             self._client.execute(f"alter table {table} delete where {MARK} = {mark}")
@@ -390,15 +400,24 @@ class ServerConnection:
     def _insert_settings(self, token: str) -> dict[str, Any]:
         return {} if self._plain else {"insert_deduplication_token": token, **INSERT_SETTINGS}
 
+    def _query_of(self, mark: int) -> str:
+        """Name an insert in the server's list of what runs."""
+        return f"tocsin-{self._settings.database}-{mark:016x}"
+
     def _wait_for_delete(self, table: str) -> None:
-        for _ in range(DELETE_LOOKS_MAX):
-            if not self._client.execute(
-                "select count() from system.mutations where database = currentDatabase()"
-                f" and table = '{table}' and not is_done"
-            )[0][0]:
+        self._wait(
+            "select count() = 0 from system.mutations where database = currentDatabase()"
+            f" and table = '{table}' and not is_done",
+            f"a delete in {table}",
+        )
+
+    def _wait(self, done: str, what: str) -> None:
+        """Ask until it is done."""
+        for _ in range(LOOKS_MAX):
+            if self._client.execute(done)[0][0]:
                 return
-            time.sleep(DELETE_LOOK_SECONDS)
-        raise TransientError(f"a delete in {table} is not done yet; it goes on")
+            time.sleep(LOOK_SECONDS)
+        raise TransientError(f"{what} is not done yet; it goes on")
 
     def _post(self, path: str, sql: str) -> bytes:
         settings = self._settings

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from history.server_store import ServerStore
+from history.server_store import ServerConnection, ServerStore
 from history.store import migrate
 from telemetry.errors import ConfigError, TransientError
 from tests.scenario.test_kills import journalled
@@ -175,23 +175,41 @@ def test_the_next_server_is_taken_where_one_is_away(server: ClickhouseServer) ->
             connection.close()
 
 
-def test_an_insert_whose_answer_is_lost_is_stored_once(server: ClickhouseServer) -> None:
+@contextmanager
+def cut_off(server: ClickhouseServer) -> Iterator[tuple["Cutting", ServerConnection]]:
+    """Connect over a wire that can be cut; the tables are there."""
     with Cutting(server.native) as wire:
         settings = msgspec.structs.replace(
             server.settings(), servers=(f"127.0.0.1:{wire.port}",), compression="none"
         )
-        connection = ServerStore(settings).connect()
-        migrate(connection)
-        columns = {"time_ns": np.arange(10), "message": [f"line {i}" for i in range(10)]}
+        with closing(ServerStore(settings).connect()) as connection:
+            migrate(connection)
+            yield wire, connection
+
+
+LINES = {"time_ns": np.arange(10), "message": [f"line {i}" for i in range(10)]}
+
+
+def test_an_insert_whose_answer_is_lost_is_stored_once(server: ClickhouseServer) -> None:
+    with cut_off(server) as (wire, connection):
         for stored, lost in enumerate(("answer", "connection"), start=1):
             wire.cut = lost
             with pytest.raises(TransientError, match="does not answer"):
-                connection.insert("logs", columns, token=lost)
+                connection.insert("logs", LINES, token=lost)
             assert not wire.cut, "it was cut"
             for _ in range(2):
-                connection.insert("logs", columns, token=lost)
+                connection.insert("logs", LINES, token=lost)
             assert connection.rows("select count() as n from logs") == [{"n": 10 * stored}]
-        connection.close()
+
+
+def test_an_insert_that_outlives_its_connection_is_stored_once(server: ClickhouseServer) -> None:
+    with cut_off(server) as (wire, connection):
+        connection.run("alter table logs add column slow UInt8 default sleep(1)")
+        wire.cut = "connection"
+        with pytest.raises(TransientError, match="does not answer"):
+            connection.insert("logs", LINES, token="one")
+        connection.insert("logs", LINES, token="one")
+        assert connection.rows("select count() as n from logs") == [{"n": 10}]
 
 
 def test_over_tls_a_server_must_show_a_certificate_that_is_trusted(tmp_path: Path) -> None:
@@ -231,6 +249,7 @@ class Cutting:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self._server = port
+        self._ends: tuple[socket.socket, ...] = ()
         self.cut = ""
         self._thread = threading.Thread(target=self._serve)
 
@@ -239,16 +258,19 @@ class Cutting:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
+        with suppress(OSError):  # what is closed already
+            for end in (self._listening, *self._ends):
+                end.shutdown(socket.SHUT_RDWR)
         self._thread.join()
+        self._listening.close()
 
     def _serve(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
                 with client, socket.create_connection(("127.0.0.1", self._server)) as server:
-                    for end in (client, server):
+                    self._ends = (client, server)
+                    for end in self._ends:
                         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     self._carry(client, server)
 
