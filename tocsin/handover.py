@@ -41,7 +41,11 @@ def report(
         ),
         (
             f"told: {load.incidents} incidents, {load.hidden} alarms hidden, "
-            + (f"{load.acknowledged_share:.0%}" if load.raises else "nothing to be")
+            + (
+                "nothing to be"
+                if load.acknowledged_share is None
+                else f"{load.acknowledged_share:.0%}"
+            )
             + f" acknowledged in {acknowledge_seconds / 60:g} min"
         ),
         f"standing over a day: {load.standing}, chattering: {load.chattering}",

@@ -4,6 +4,7 @@ A pure function of alarm changes. What was hidden (planned work, silence, sympto
 nobody and is counted apart.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +37,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     raises: int  # told to people
     hidden: int  # raised, and told to nobody
     incidents: int
-    compression: float  # share of raises that no incident of its own stands for
+    # Share of raises that no incident of its own stands for; none where nothing was raised.
+    compression: float | None
     per_operator_10min: float
     peak_10min: int  # raises of the worst ten minutes
     grade: str
@@ -44,7 +46,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     flood_share: float  # of the time
     standing: int  # up for more than a day
     chattering: int  # alarms raised three times within a minute
-    acknowledged_share: float  # of what was raised, acknowledged within `acknowledge_seconds`
+    # Of what was raised, acknowledged within `acknowledge_seconds`; none where nothing was raised.
+    acknowledged_share: float | None
     by_severity: dict[str, int]
     top: list[dict[str, Any]]  # the ten alarms raised most often
     stored_until_ns: int = (
@@ -110,7 +113,7 @@ def load_of(
         raises=total,
         hidden=hidden,
         incidents=len(incidents),
-        compression=rounded(1.0 - len(incidents) / total if total else 0.0, 4),
+        compression=rounded(1.0 - len(incidents) / total, 4) if total else None,
         per_operator_10min=rounded(rate, 4),
         peak_10min=max(bins.values(), default=0),
         grade=next((word for most, word in GRADES if rate <= most), "unacceptable"),
@@ -118,7 +121,7 @@ def load_of(
         flood_share=rounded(len(flooded) / spans, 4),
         standing=sum(until_ns - raised_ns > STANDING_NS for raised_ns in up.values()),
         chattering=sum(_chatters(at) for at in times.values()),
-        acknowledged_share=rounded(acknowledged / total if total else 0.0, 4),
+        acknowledged_share=rounded(acknowledged / total, 4) if total else None,
         by_severity=dict(sorted(severities.items())),
         top=[
             {"alarm": f"{number:016x}", "kind": kind, "entity": entity, "raises": count}
@@ -141,9 +144,10 @@ class LoadMetrics:
         )
 
     def show(self, load: Load) -> None:
-        """Say these figures from now on."""
+        """Say these figures from now on; NaN where there is none."""
         for name in FIGURES:
-            self._gauge.set(float(getattr(load, name)), name)
+            value = getattr(load, name)
+            self._gauge.set(math.nan if value is None else float(value), name)
 
 
 def _chatters(times: Sequence[int]) -> bool:

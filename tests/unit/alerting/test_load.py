@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from alerting.life.load import TEN_MINUTES_NS, load_of
+from alerting.life.load import TEN_MINUTES_NS, LoadMetrics, load_of
 from alerting.life.windows import PLANNED_WORK, SHELVED, SILENCE, Window
 from alerting.operate import check
 from alerting.words.picture import picture
+from runtime.metrics import Metrics
 from telemetry.errors import ConfigError
 from tocsin.files.maintenance import read_works, take_folder
 from tocsin.handover import report
@@ -47,6 +48,10 @@ def test_a_flood_is_more_than_ten_alarms_in_ten_minutes() -> None:
 def test_what_was_hidden_loads_nobody() -> None:
     load = load_of([change(1, 5, suppressed="planned-work")], since_ns=0, until_ns=HOUR)
     assert (load.raises, load.hidden) == (0, 1)
+    assert (load.acknowledged_share, load.compression) == (None, None), "no share of nothing"
+    metrics = Metrics("desk")
+    LoadMetrics(metrics).show(load)
+    assert b'figure="acknowledged_share"} NaN' in metrics.render()
 
 
 def test_chattering_standing_and_acknowledged() -> None:
