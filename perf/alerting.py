@@ -15,8 +15,8 @@ from runtime import garbage
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.foreign_alarm import alarm_row
 from telemetry.schemas import ALARM
-from tocsin.correlation import make_stage
 from tocsin.files.topologies import network_of
+from tocsin.reports.correlation import make_stage
 
 ACTIVE = 10_000
 NODES = 1_000

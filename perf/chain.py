@@ -30,8 +30,8 @@ from telemetry import wire
 from telemetry.batch import Batch
 from telemetry.schemas import FLOW
 from telemetry.views import View
-from tocsin.back import Back
-from tocsin.chain import Closing
+from tocsin.chain.back import Back
+from tocsin.chain.ticks import Closing
 from tocsin.testing import make_context
 
 SECOND = 1_000_000_000
@@ -152,10 +152,10 @@ def rate() -> list[dict[str, object]]:
     from collectors.datagram import Datagram, pack
     from collectors.flow.decoder import FlowDecoder
     from telemetry.identity import address_pair
+    from tocsin.chain.front import Front
     from tocsin.demo.exporters import Exporter
     from tocsin.demo.network import load_demo_network
     from tocsin.demo.traffic import TrafficModel
-    from tocsin.front import Front
 
     network = load_demo_network()
     made: list[Datagram] = []

@@ -159,7 +159,7 @@ class Instance:
             with contextlib.suppress(OSError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                 role = next((w for w in words if w.startswith(b"tocsin.")), b"tocsin.other")
-                found[role.decode().removeprefix("tocsin.")] = pid
+                found[role.decode().rpartition(".")[2]] = pid
         return found
 
     def status(self) -> verbs.Status | None:

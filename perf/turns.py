@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from perf.flows import datagrams, flood
 from perf.measure import report, row
 from tests.support.live_node import LiveNode, write_config
-from tocsin import node
 from tocsin.demo.settings import free_port
+from tocsin.node import node
 
 PROBE_SECONDS = 0.001
 LONG_SECONDS = 0.002

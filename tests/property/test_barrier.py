@@ -12,10 +12,10 @@ from correlator.views import views_for
 from correlator.windows import FlowWindows
 from telemetry.batch import Batch
 from telemetry.schemas import FrameFlag
-from tocsin.barrier import Barrier, Left
-from tocsin.chain import Closing, tick_end_of
+from tocsin.chain.ticks import Closing, tick_end_of
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.traffic import TrafficModel
+from tocsin.node.barrier import Barrier, Left
 from tocsin.testing import make_context
 
 SECOND = 1_000_000_000

@@ -18,12 +18,12 @@ from telemetry.batch import Batch, batch_from_rows
 from telemetry.foreign_alarm import alarm_row
 from telemetry.identity import address_pair
 from telemetry.schemas import ALARM, CONTROL, LOG
-from tocsin.assembly import make_back
-from tocsin.back import Back
-from tocsin.chain import Closing, Outcome, Tick
+from tocsin.chain.assembly import make_back
+from tocsin.chain.back import Back
+from tocsin.chain.events import chosen, in_order, joined
+from tocsin.chain.front import Front
+from tocsin.chain.ticks import Closing, Outcome, Tick
 from tocsin.config import Config
-from tocsin.events import chosen, in_order, joined
-from tocsin.front import Front
 from tocsin.testing import make_context
 
 SECOND = 1_000_000_000
@@ -228,7 +228,7 @@ def test_offered_rows_and_control_rows_are_journalled_before_they_are_acknowledg
 
     def take(tick: Tick, outcome: Outcome) -> None:
         said.append("outcome")
-        for promise in outcome.promises:  # as tocsin.commits does once the tick is on disk
+        for promise in outcome.promises:  # as tocsin.node.commits does once the tick is on disk
             promise()
 
     back.on_outcome = take

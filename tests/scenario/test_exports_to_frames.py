@@ -18,7 +18,7 @@ from telemetry.batch import Batch
 from telemetry.identity import address_pair
 from telemetry.views import View
 from tests.support.flow_messages import data_set, ipfix, options_set, template_set, v9
-from tocsin.front import Front
+from tocsin.chain.front import Front
 from tocsin.testing import make_context
 
 SECOND = 1_000_000_000

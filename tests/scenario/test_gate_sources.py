@@ -22,8 +22,8 @@ from telemetry.schemas import ALARM, FLOW, SAMPLE
 from tests.support.live_node import LiveNode, write_config
 from tocsin import verbs
 from tocsin.demo.settings import free_port
-from tocsin.gate_sources import OfferLine, Sources
-from tocsin.offers import Offers
+from tocsin.gate.sources import OfferLine, Sources
+from tocsin.node.offers import Offers
 from tocsin.testing import make_context
 
 CLOCK = SystemClock()

@@ -36,7 +36,10 @@ from tocsin.demo.settings import free_port
 from tocsin.demo.traffic import Fault
 
 SECOND = 1_000_000_000
-ROLES = ("node", "gate", "desk", "shard")
+ROLES = {
+    "node": b"tocsin.node", "gate": b"tocsin.gate", "desk": b"tocsin.desk",
+    "shard": b"tocsin.node.shard",
+}  # fmt: skip
 EXTRA = """
 [alerting.sinks.hook]
 kind = "webhook"
@@ -91,8 +94,8 @@ class Instance:
                 children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
                 waiting += [int(child) for child in children]
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                for role in ROLES:
-                    if f"tocsin.{role}".encode() in words:
+                for role, module in ROLES.items():
+                    if module in words:
                         found[role].append(pid)
         return found
 
@@ -170,7 +173,7 @@ def test_whoever_is_killed_nothing_is_lost_or_told_under_another_name(
             running = instance.at_work()
             if not running:
                 continue
-            role = min(running, key=lambda one: (killed[one], ROLES.index(one)))
+            role = min(running, key=lambda one: (killed[one], list(ROLES).index(one)))
             pids = running[role]
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pids[int(random.integers(len(pids)))], signal.SIGKILL)

@@ -11,8 +11,8 @@ from runtime.clock import ManualClock
 from runtime.metrics import Metrics
 from telemetry.batch import Batch
 from tests.support.syslog_messages import SECOND, block, make_syslog
-from tocsin.assembly import make_back
-from tocsin.chain import Closing, Outcome, Tick
+from tocsin.chain.assembly import make_back
+from tocsin.chain.ticks import Closing, Outcome, Tick
 from tocsin.config import Config
 from tocsin.testing.rows import rows_of
 

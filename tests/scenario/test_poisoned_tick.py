@@ -6,8 +6,8 @@ import pytest
 
 from runtime.journal import Block, BlockKind, JournalReader, pack, write_segment
 from tests.support.fed_node import Machine
-from tocsin.back import Back
-from tocsin.chain import Outcome, Tick
+from tocsin.chain.back import Back
+from tocsin.chain.ticks import Outcome, Tick
 from tocsin.control import control_row
 
 

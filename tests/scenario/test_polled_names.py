@@ -24,9 +24,9 @@ from telemetry.identity import address_pair
 from tests.support.flow_messages import data_set, ipfix, template_set
 from tests.support.snmp_agent import SMALL, Agent, AgentServer
 from tests.support.source_world import MemoryNode
-from tocsin.assembly import make_back
+from tocsin.chain.assembly import make_back
+from tocsin.chain.front import Front
 from tocsin.config import Config
-from tocsin.front import Front
 from tocsin.testing import make_context
 
 SECOND = 1_000_000_000

@@ -12,9 +12,9 @@ from runtime.metrics import Metrics
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.sample_series import SampleKind, SeriesNames
 from telemetry.schemas import SAMPLE
-from tocsin.assembly import make_back
-from tocsin.back import Back
-from tocsin.chain import Closing, Outcome, Tick
+from tocsin.chain.assembly import make_back
+from tocsin.chain.back import Back
+from tocsin.chain.ticks import Closing, Outcome, Tick
 from tocsin.config import Config
 
 SECOND = 1_000_000_000

@@ -11,7 +11,7 @@ from tests.support.failing_disk import FailingDisk
 from tests.support.live_node import journalled_texts, write_config
 from tocsin.config import load_config
 from tocsin.demo.settings import free_port
-from tocsin.node import Node
+from tocsin.node.node import Node
 
 CLOCK = SystemClock()
 

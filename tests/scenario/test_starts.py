@@ -18,8 +18,8 @@ from telemetry.errors import TransientError
 from telemetry.foreign_alarm import alarm_row
 from telemetry.schemas import ALARM
 from tests.support.fed_node import SECOND, START_NS, Machine
-from tocsin.back import Back
-from tocsin.chain import Outcome, Tick
+from tocsin.chain.back import Back
+from tocsin.chain.ticks import Outcome, Tick
 
 TICKS = 7
 

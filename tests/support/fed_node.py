@@ -13,13 +13,13 @@ from collectors.datagram import Datagram, pack
 from runtime.clock import SteadyClock
 from telemetry.identity import address_pair
 from tests.support.live_node import write_config
+from tocsin.chain.intake import Intake
 from tocsin.config import load_config
 from tocsin.demo.exporters import Exporter
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.settings import free_port
 from tocsin.demo.traffic import Fault, TrafficModel
-from tocsin.intake import Intake
-from tocsin.node import Node
+from tocsin.node.node import Node
 
 SECOND = 1_000_000_000
 START_NS = 1_790_596_800 * SECOND
@@ -59,7 +59,7 @@ class Machine:
         faults: tuple[Fault, ...] = (),
         records_per_second: float = 600.0,
     ) -> None:
-        monkeypatch.setattr("tocsin.intake.UdpListener", Input)
+        monkeypatch.setattr("tocsin.chain.intake.UdpListener", Input)
         ports = [free_port(47_000 + 50 * n, socket.SOCK_DGRAM) for n in range(2)]
         self.config = load_config(write_config(folder, port=ports[0], sflow_port=ports[1]))
         self.state = folder / "state"

@@ -268,7 +268,7 @@ def receive_datagrams(folder: Path) -> None:
 
     from collectors.listen.receive import Receiver
     from runtime.clock import SystemClock
-    from tocsin.raw_ring import RawRing
+    from tocsin.chain.raw_ring import RawRing
     from tocsin.testing import make_context
 
     with (

@@ -37,9 +37,9 @@ from runtime.metrics import Metrics
 from telemetry.errors import ConfigError, DecodeError
 from tocsin import __version__
 from tocsin.cases.anonymise import AnonymisedState, Mapper
+from tocsin.chain.raw_ring import read_ring
 from tocsin.config import Config, NetworkSettings
 from tocsin.process_settings import ApiSettings
-from tocsin.raw_ring import read_ring
 
 SECOND = 1_000_000_000
 CASE_BYTES_MAX = 8 * 1024**3  # of one entry, unpacked

@@ -29,12 +29,12 @@ from runtime.clock import Clock, ManualClock
 from runtime.journal import BlockKind, JournalReader
 from runtime.metrics import Metrics
 from telemetry.errors import DecodeError
-from tocsin.assembly import make_back
-from tocsin.back import Back
-from tocsin.chain import Closing, Outcome, Tick
+from tocsin.chain.assembly import make_back
+from tocsin.chain.back import Back
+from tocsin.chain.front import Front
+from tocsin.chain.intake import make_context, make_front
+from tocsin.chain.ticks import Closing, Outcome, Tick
 from tocsin.config import Config
-from tocsin.front import Front
-from tocsin.intake import make_context, make_front
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 

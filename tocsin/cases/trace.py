@@ -14,8 +14,8 @@ from runtime.journal import Block, BlockKind, JournalReader
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError, DecodeError
 from telemetry.identity import address_text, id_text
+from tocsin.chain.raw_ring import read_ring
 from tocsin.config import kept_config
-from tocsin.raw_ring import read_ring
 from tocsin.times import moment_of
 
 LOOK_BACK_NS = 600_000_000_000

@@ -44,9 +44,9 @@ def correlate(
     import json
 
     from correlator.tables.network_map import FileNetworkMap
-    from tocsin import correlation
     from tocsin.files.alarms import COLUMNS, placed, read_alarms
     from tocsin.files.topologies import read_topology
+    from tocsin.reports import correlation
 
     given = dict(one.partition("=")[::2] for one in columns)
     if not set(given) <= set(COLUMNS):

@@ -92,7 +92,7 @@ def _history(config: "Config", folder: Path) -> Iterator[tuple[bool, str]]:
     from importlib.util import find_spec
 
     from telemetry.errors import TocsinError
-    from tocsin.history_store import open_store
+    from tocsin.desk.store import open_store
 
     if config.node.profile == "sensor":
         return
@@ -192,7 +192,7 @@ def _senders(folder: Path, only: str = "", *, named: bool) -> Iterator[tuple[boo
     from telemetry.errors import TransientError
     from tocsin import verbs
     from tocsin.cli.doctor_senders import findings, full_tables, told_by
-    from tocsin.senders import SenderStatus
+    from tocsin.node.senders import SenderStatus
 
     if not (folder / "node.sock").exists():
         if only:

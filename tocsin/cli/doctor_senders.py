@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from telemetry.schemas import FLOW_PROTOCOLS
 from tocsin.cli import doctor_lines as lines
-from tocsin.senders import SenderStatus
+from tocsin.node.senders import SenderStatus
 
 SECOND = 1_000_000_000
 SILENT_SECONDS = 900.0

@@ -158,7 +158,7 @@ def _rows_of_file(path: Path) -> dict[str, list[tuple[int, float]]]:
 def _rows_of_history(
     match: str, since: str, step_s: int, path: Path | None, state: Path | None, now_ns: int
 ) -> dict[str, list[tuple[int, float]]]:
-    from tocsin.map_groups import direction_of
+    from tocsin.reports.map_groups import direction_of
 
     found: dict[str, list[tuple[int, float]]] = {}
     for row in _history(match, since, step_s, path, state, now_ns):
@@ -173,8 +173,8 @@ def _history(
     match: str, since: str, step_s: int, path: Path | None, state: Path | None, now_ns: int
 ) -> list[dict[str, Any]]:
     from telemetry.errors import ConfigError
-    from tocsin import ask
     from tocsin.config import load_config
+    from tocsin.desk import ask
     from tocsin.state import state_dir
     from tocsin.times import time_ns
 
@@ -197,8 +197,8 @@ def _rows_of_groups(
     from correlator.tables.network_map import NetworkFile
     from runtime.settings import load
     from telemetry.errors import ConfigError
-    from tocsin import map_groups
     from tocsin.config import load_config
+    from tocsin.reports import map_groups
 
     config = load_config(path)
     if not config.network.map:

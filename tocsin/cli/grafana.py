@@ -19,7 +19,7 @@ def push(url: str, files: tuple[Path, ...], token_file: str, folder: str) -> Non
     """Put the dashboards that ship (or FILES) into the Grafana at URL; those of the same uid are replaced."""
     from alerting.sinks.http import secret
     from telemetry.errors import ConfigError, TransientError
-    from tocsin.grafana import dashboards, push_dashboard
+    from tocsin.desk.grafana import dashboards, push_dashboard
 
     token = secret(token_file, "--token-file") if token_file else ""
     for path in files or dashboards():

@@ -20,9 +20,10 @@ def handover(since: str, operators: int | None, path: Path | None, state: Path |
     from runtime.bus import RequestClient
     from runtime.clock import SystemClock
     from telemetry.errors import TransientError
-    from tocsin import ask, verbs
+    from tocsin import verbs
     from tocsin.config import load_config
-    from tocsin.handover import report
+    from tocsin.desk import ask
+    from tocsin.reports.handover import report
     from tocsin.state import state_dir
     from tocsin.times import time_ns
 

@@ -26,8 +26,8 @@ def query(sql: str, output: str, path: Path | None, state: Path | None) -> None:
     """Run SQL on the history (frames, rollups, series, alarms, incidents, anomalies, logs, routes, flows)."""
     import sys
 
-    from tocsin import ask
     from tocsin.config import load_config
+    from tocsin.desk import ask
     from tocsin.state import state_dir
 
     if output in BINARY and sys.stdout.isatty():

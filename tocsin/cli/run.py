@@ -16,9 +16,9 @@ def run(path: Path | None, state: Path | None) -> None:
     from runtime.clock import SystemClock
     from runtime.lock import FolderLock
     from tocsin.config import load_config
-    from tocsin.processes import plan
     from tocsin.state import state_dir
-    from tocsin.supervise import PLAN
+    from tocsin.supervisor.processes import plan
+    from tocsin.supervisor.supervisor import PLAN
 
     config = load_config(path)
     folder = state_dir(state or (Path(config.node.state_dir) if config.node.state_dir else None))
@@ -29,6 +29,6 @@ def run(path: Path | None, state: Path | None) -> None:
     # needs none of them: a fresh program takes over under the same process id.
     os.execve(  # noqa: S606
         sys.executable,
-        [sys.executable, "-m", "tocsin.supervise", str(folder), str(lock.hand_on())],
+        [sys.executable, "-m", "tocsin.supervisor", str(folder), str(lock.hand_on())],
         {**os.environ, PLAN: plan(config.for_processes(), path, folder)},
     )

@@ -36,8 +36,8 @@ def series(
     from datetime import UTC, datetime
 
     from runtime.clock import SystemClock
-    from tocsin import ask
     from tocsin.config import load_config
+    from tocsin.desk import ask
     from tocsin.state import state_dir
     from tocsin.times import time_ns
 

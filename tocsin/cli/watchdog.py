@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tocsin.state import state_dir
-from tocsin.watch import TICK_SECONDS_FIRST
+from tocsin.watchdog.watch import TICK_SECONDS_FIRST
 
 
 @click.command()

@@ -16,11 +16,11 @@ from runtime.journal_writer import JournalWriter
 from runtime.metrics import Metrics
 from telemetry.batch import Batch
 from telemetry.schemas import FRAME
-from tocsin.assembly import make_back
-from tocsin.back import Back
+from tocsin.chain.assembly import make_back
+from tocsin.chain.back import Back
+from tocsin.chain.intake import customer_sources, make_context
 from tocsin.config import Config
 from tocsin.demo.traffic import TrafficModel
-from tocsin.intake import customer_sources, make_context
 
 QUARTER_NS = 900_000_000_000
 

@@ -28,6 +28,7 @@ from runtime.metrics import Metrics
 from runtime.supervisor import Supervisor
 from telemetry.errors import TransientError
 from tocsin import __version__, verbs
+from tocsin.chain.intake import make_context
 from tocsin.config import load_config
 from tocsin.demo.bootstrap import prepare_state
 from tocsin.demo.faults import scripted, write_truth
@@ -36,8 +37,7 @@ from tocsin.demo.scoring import judge, table
 from tocsin.demo.settings import FOLDER, demo_config, free_port
 from tocsin.demo.snmp_speaker import COMMUNITY
 from tocsin.demo.traffic import Fault, TrafficModel
-from tocsin.intake import make_context
-from tocsin.processes import roles
+from tocsin.supervisor.processes import roles
 
 DAYS = 14
 READY_SECONDS = 120.0

@@ -12,7 +12,8 @@ from alerting.words.alerts import alerts_of
 from correlator.windows import FlowWindows
 from runtime.clock import ManualClock
 from runtime.metrics import Metrics
-from tocsin.chain import Closing
+from tocsin.chain.intake import customer_sources, make_context
+from tocsin.chain.ticks import Closing
 from tocsin.config import Config
 from tocsin.demo.bootstrap import bootstrap
 from tocsin.demo.conditions import STEP_NS, Conditions
@@ -21,7 +22,6 @@ from tocsin.demo.network import load_demo_network
 from tocsin.demo.scoring import Score, judge, table
 from tocsin.demo.settings import demo_config
 from tocsin.demo.traffic import Fault, TrafficModel
-from tocsin.intake import customer_sources, make_context
 
 START_NS = 1_790_553_600_000_000_000  # Monday 2026-09-28 00:00 UTC
 DAY_NS = 86_400_000_000_000

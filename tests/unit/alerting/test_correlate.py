@@ -21,9 +21,9 @@ from tests.support.faults import (
     undecidable,
 )
 from tocsin.cli.correlate import correlate as command
-from tocsin.correlation import causes, correlate, score
 from tocsin.files.alarms import read_alarms
 from tocsin.files.topologies import network_of, read_topology
+from tocsin.reports.correlation import causes, correlate, score
 
 SETS = (
     ("18V_55N_Wireless", False, 0.577),

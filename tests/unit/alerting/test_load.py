@@ -17,7 +17,7 @@ from alerting.words.picture import picture
 from runtime.metrics import Metrics
 from telemetry.errors import ConfigError
 from tocsin.files.maintenance import read_works, take_folder
-from tocsin.handover import report
+from tocsin.reports.handover import report
 from tocsin.testing.alarms import AlarmWorld
 
 SECOND = 1_000_000_000

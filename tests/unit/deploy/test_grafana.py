@@ -16,7 +16,7 @@ from alerting.sinks import make_sink
 from alerting.sinks.grafana import GrafanaOptions, annotation
 from tests.support.grafana_server import TOKEN, GrafanaServer
 from tocsin.cli.grafana import push
-from tocsin.grafana import dashboards
+from tocsin.desk.grafana import dashboards
 from tocsin.testing import checks_sink
 from tocsin.testing.checks_sink import NOW_NS, parcel
 

@@ -20,7 +20,7 @@ from history.store import DDL, statements
 from telemetry.errors import ConfigError, TransientError
 from tests.support.bad_peers import absent, answering, silent
 from tocsin.config import load_config
-from tocsin.history_store import open_store
+from tocsin.desk.store import open_store
 
 
 def store(*ports: int) -> ServerStore:

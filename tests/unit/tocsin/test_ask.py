@@ -9,8 +9,8 @@ import pytest
 
 from telemetry.errors import TransientError
 from tests.support.bad_peers import NONSENSE, answering
-from tocsin.ask import ADDRESS_FILE, problems, query, running_desk
 from tocsin.config import Config
+from tocsin.desk.ask import ADDRESS_FILE, problems, query, running_desk
 
 
 class Desk(BaseHTTPRequestHandler):

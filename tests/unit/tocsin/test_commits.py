@@ -23,10 +23,10 @@ from telemetry.foreign_alarm import alarm_row
 from telemetry.schemas import ALARM, ANOMALY
 from tests.support.failing_disk import FailingDisk
 from tocsin import verbs
-from tocsin.chain import Outcome, Promise, Tick
-from tocsin.commits import Commits, journalled
+from tocsin.chain.ticks import Outcome, Promise, Tick
 from tocsin.control import control_row
-from tocsin.offers import Offers
+from tocsin.node.commits import Commits, journalled
+from tocsin.node.offers import Offers
 from tocsin.testing import make_context
 from tocsin.testing.alarms import AlarmWorld
 

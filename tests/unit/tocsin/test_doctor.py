@@ -28,7 +28,7 @@ from tocsin.cli.doctor import CLOCK_UNSYNCHRONISED, clock, doctor, receive_buffe
 from tocsin.cli.doctor_ports import _command
 from tocsin.cli.doctor_senders import full_tables
 from tocsin.demo.settings import free_port
-from tocsin.senders import SENDERS_MAX, SenderBook
+from tocsin.node.senders import SENDERS_MAX, SenderBook
 
 CONFIG = """
 [node]

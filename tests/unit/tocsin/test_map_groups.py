@@ -11,7 +11,7 @@ from correlator.tables.network_map import (
     RouterEntry,
 )
 from tocsin.cli.forecast import _one
-from tocsin.map_groups import groups, sums
+from tocsin.reports.map_groups import groups, sums
 
 FILE = NetworkFile(
     router=[

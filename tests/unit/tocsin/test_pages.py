@@ -14,7 +14,7 @@ from runtime.bus import RequestServer
 from runtime.clock import SteadyClock
 from telemetry.errors import ConfigError
 from tocsin import verbs
-from tocsin.pages import REQUEST_BYTES_MAX, Pages
+from tocsin.gate.pages import REQUEST_BYTES_MAX, Pages
 
 
 @pytest.fixture

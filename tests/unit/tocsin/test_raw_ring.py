@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from collectors.block import DatagramBlock
-from tocsin.raw_ring import SEGMENT_BYTES, RawRing, read_ring, ring_files
+from tocsin.chain.raw_ring import SEGMENT_BYTES, RawRing, read_ring, ring_files
 from tocsin.testing import make_context
 
 

@@ -7,11 +7,11 @@ from correlator.windows import FlowWindows
 from runtime.metrics import Metrics
 from telemetry.batch import Batch
 from telemetry.errors import DecodeError
-from tocsin.chain import Closing
+from tocsin.chain.ticks import Closing
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.traffic import TrafficModel
 from tocsin.families import families_of, take_families
-from tocsin.shard import decode_closing, encode_closing, frontier_of
+from tocsin.node.shard import decode_closing, encode_closing, frontier_of
 from tocsin.testing import make_context
 
 SECOND = 1_000_000_000

@@ -17,7 +17,7 @@ from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError
 from telemetry.schemas import CONTROL
-from tocsin.teaching import DriftWatch, RiverDetector, learn_triage, model_class
+from tocsin.desk.teaching import DriftWatch, RiverDetector, learn_triage, model_class
 from tocsin.testing import make_context
 from tocsin.testing.alarms import AlarmWorld
 from tocsin.testing.frames import MONDAY_S, SECOND, frame
@@ -238,7 +238,7 @@ def test_the_teacher_turns_verdicts_into_a_model_at_a_real_node_socket(tmp_path:
     from runtime.clock import SteadyClock
     from tocsin import verbs
     from tocsin.config import Config
-    from tocsin.teacher import Teacher, _work
+    from tocsin.desk.teacher import Teacher, _work
 
     world, asked, ended = AlarmWorld(), [], threading.Event()
     judge_many(world)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tocsin.watch import Notice, Watch
+from tocsin.watchdog.watch import Notice, Watch
 
 SECOND = 1_000_000_000
 TICK = 5

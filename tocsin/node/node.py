@@ -27,20 +27,20 @@ from runtime.metrics import Metrics
 from runtime.parent import end_with_parent
 from telemetry.errors import ConfigError, TransientError
 from tocsin import __version__, verbs
-from tocsin.answers import Answers
-from tocsin.assembly import make_back
-from tocsin.chain import Outcome, Tick
-from tocsin.commits import Commits, journalled
+from tocsin.chain.assembly import make_back
+from tocsin.chain.intake import Intake, make_context, settle
+from tocsin.chain.ticks import Outcome, Tick
 from tocsin.config import Config, keep_config, load_config, with_probation
 from tocsin.control import control_row
-from tocsin.heartbeat import ComingUp, Heartbeat
-from tocsin.intake import Intake, make_context, settle
-from tocsin.offers import Offers
-from tocsin.senders import SenderBook
+from tocsin.node.answers import Answers
+from tocsin.node.commits import Commits, journalled
+from tocsin.node.heartbeat import ComingUp, Heartbeat
+from tocsin.node.offers import Offers
+from tocsin.node.senders import SenderBook
 from tocsin.state import state_dir
 
 if TYPE_CHECKING:
-    from tocsin.workers import Workers
+    from tocsin.node.workers import Workers
 
 HEARTBEAT_NS = 1_000_000_000
 AHEAD_SECONDS = 10.0  # of the machine's clock: worth telling
@@ -85,7 +85,7 @@ class Node:
         config, clock = self._config, self._clock
         if config.node.workers == 1:
             return Intake(config, self._state, clock, self.metrics, on_block=self._bell.ring)
-        from tocsin.workers import Workers
+        from tocsin.node.workers import Workers
 
         return Workers(
             config, self._state, clock, self.metrics, self._bell,
@@ -514,7 +514,3 @@ def main() -> None:
     except TransientError as error:
         sys.stderr.write(f"tocsin: {error}\n")
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ import sys
 from collections import deque
 
 from runtime.clock import Clock
-from tocsin.watch import Notice
+from tocsin.watchdog.watch import Notice
 
 POSTS_WAITING_MAX = 100
 POST_SECONDS = 5.0

@@ -34,7 +34,7 @@ class Teacher:
     """One round at a time: `turn` asks the node, learns, and tells it what is new."""
 
     def __init__(self, config: Config, state: Path, node: RequestClient) -> None:
-        from tocsin import teaching
+        from tocsin.desk import teaching
 
         self._teaching = teaching
         self._node = node
@@ -114,7 +114,7 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """`python -m tocsin.teacher CONFIG STATE`: until SIGTERM. Exit 2: configuration."""
+    """`python -m tocsin.desk.teacher CONFIG STATE`: until SIGTERM. Exit 2: configuration."""
     end_with_parent(signal.SIGTERM)
     path, state = (Path(argument) if argument else None for argument in sys.argv[1:3])
     clock, ended = SteadyClock(), threading.Event()

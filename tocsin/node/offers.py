@@ -20,7 +20,7 @@ from telemetry.batch import Batch
 from telemetry.errors import DecodeError
 from telemetry.schemas import ALARM, CONTROL, LEDGER, LOG, OPTION, ROUTE, SAMPLE, SERIES
 from tocsin import verbs
-from tocsin.chain import Promise
+from tocsin.chain.ticks import Promise
 from tocsin.control import control_row
 
 TOKENS_MAX = 100_000

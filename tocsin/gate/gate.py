@@ -1,7 +1,7 @@
 """The gate process: what needs HTTP or slow peers, away from the node.
 
 It takes due deliveries from the node's outbox to their sinks, and runs the sources (HTTP inputs, pollers,
-watched folders), which offer what they have to the node (`tocsin.gate_sources`). On profile `sensor` it also serves
+watched folders), which offer what they have to the node (`tocsin.gate.sources`). On profile `sensor` it also serves
 the metrics page and health, whose text the node renders.
 """
 
@@ -28,13 +28,13 @@ from runtime.parent import end_with_parent
 from telemetry.errors import ConfigError, TransientError
 from tocsin import verbs
 from tocsin.families import families_of
-from tocsin.gate_orders import OrderLine
-from tocsin.pages import Pages
+from tocsin.gate.orders import OrderLine
+from tocsin.gate.pages import Pages
 from tocsin.process_settings import ProcessSettings
 from tocsin.state import state_dir
 
 if TYPE_CHECKING:
-    from tocsin.gate_sources import Sources
+    from tocsin.gate.sources import Sources
 
 IDLE_MS = 50
 AWAY_SECONDS = 0.5
@@ -72,7 +72,7 @@ class Gate:
     def _made_sources(self, settings: ProcessSettings, state: Path) -> "Sources | None":
         if not settings.sources:
             return None
-        from tocsin.gate_sources import Sources  # needs numpy, as nothing else here does
+        from tocsin.gate.sources import Sources  # needs numpy, as nothing else here does
 
         return Sources(settings.sources, state, self._part)
 
@@ -165,7 +165,3 @@ def main() -> None:
     except ConfigError as error:
         sys.stderr.write(f"tocsin: {error}\n")
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

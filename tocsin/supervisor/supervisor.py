@@ -1,7 +1,7 @@
 """The supervisor's process: keeps node, gate and desk running; carries neither numpy nor a decoder.
 
 It lives for months and does next to nothing, so it does not even read the configuration: `tocsin run`
-hands on a plan in plain JSON (`tocsin.processes.plan`).
+hands on a plan in plain JSON (`tocsin.supervisor.processes.plan`).
 """
 
 import json
@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.2
 
 
 def main() -> int:
-    """`python -m tocsin.supervise STATE LOCK`: run until SIGTERM; return the exit code.
+    """`python -m tocsin.supervisor STATE LOCK`: run until SIGTERM; return the exit code.
 
     `tocsin run` turns into this; LOCK is the descriptor of the state folder's lock, which it took.
     """
@@ -61,7 +61,3 @@ def main() -> int:
         supervisor.stop()
         lock.free()
     return code or 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

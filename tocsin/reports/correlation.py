@@ -23,8 +23,8 @@ from telemetry.errors import ConfigError
 from telemetry.foreign_alarm import alarm_row, foreign_alarm_id
 from telemetry.schemas import ALARM
 from telemetry.x733 import CLEARED
+from tocsin.chain.intake import make_context
 from tocsin.files.alarms import Event
-from tocsin.intake import make_context
 
 SOURCE = "file"
 SECOND_NS = 1_000_000_000

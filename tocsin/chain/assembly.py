@@ -13,9 +13,9 @@ from detectors.stage import DetectionStage
 from runtime.clock import Clock
 from runtime.metrics import Metrics
 from runtime.ports import SeriesDirectory, SeriesKey
-from tocsin.back import Back
+from tocsin.chain.back import Back
+from tocsin.chain.intake import make_context
 from tocsin.config import Config
-from tocsin.intake import make_context
 
 
 def make_back(config: Config, clock: Clock, metrics: Metrics, *, shards: int = 1) -> Back:

@@ -1,4 +1,4 @@
-"""The node's half of the chain: closings in, ticks to the journal, alarms out (tocsin.chain)."""
+"""The node's half of the chain: closings in, ticks to the journal, alarms out (tocsin.chain.ticks)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,7 +9,8 @@ from correlator.merge import FrameMerger
 from runtime.checkpoint import read_array, write_array
 from telemetry.batch import Batch
 from telemetry.schemas import FRAME, LOG, ROUTE, SAMPLE, SERIES
-from tocsin.chain import (
+from tocsin.chain.events import in_order
+from tocsin.chain.ticks import (
     AT_EVENT_TICKS,
     EVENT_TICK_NS,
     EVENTS,
@@ -19,7 +20,6 @@ from tocsin.chain import (
     Promise,
     Tick,
 )
-from tocsin.events import in_order
 
 if TYPE_CHECKING:
     from alerting.stage import AlertingStage

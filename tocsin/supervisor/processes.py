@@ -35,7 +35,7 @@ def roles(settings: ProcessSettings, config_path: Path | None, state: Path) -> l
 
 
 def plan(settings: ProcessSettings, config_path: Path | None, state: Path) -> str:
-    """Return what `tocsin.supervise` works by, as JSON: the roles, log level and seed."""
+    """Return what `tocsin.supervisor` works by, as JSON: the roles, log level and seed."""
     children = [
         {
             "name": role.name,

@@ -1,6 +1,6 @@
 """What River learns: triage from operators' verdicts, drift of score rates, and river models as detectors.
 
-Pure but for the library: rows in, coefficients, drifts and scores out. Only `tocsin.teacher`, a process of
+Pure but for the library: rows in, coefficients, drifts and scores out. Only `tocsin.desk.teacher`, a process of
 its own that the desk starts when there is something to learn, imports this module; the node never does.
 """
 

@@ -1,9 +1,9 @@
 """The deterministic chain from datagrams to alarms: the same code live, in a shard, and in replay.
 
-`Front` (tocsin.front) is one shard's half: decoders and windows. It cuts its input at tick deadlines,
-so that what a tick holds depends on arrival times alone, never on how datagrams came in blocks. `Back`
-(tocsin.back) is the node's half: merge, journal, detection, alerting. Neither knows a socket or a
-clock. Here is what goes from one to the other, and what comes of it.
+`Front` (tocsin.chain.front) is one shard's half: decoders and windows. It cuts its input at tick
+deadlines, so that what a tick holds depends on arrival times alone, never on how datagrams came in
+blocks. `Back` (tocsin.chain.back) is the node's half: merge, journal, detection, alerting. Neither
+knows a socket or a clock. Here is what goes from one to the other, and what comes of it.
 
 Time is the arrival frontier. A view's tick [s, e) closes at e + lateness. What is not aggregated
 (alarms, logs, routes) and samples go on at the end of each event tick, a second. Each is journalled

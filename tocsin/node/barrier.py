@@ -1,7 +1,7 @@
 """The order in which the closings of shards reach the merger: the same whatever process was fast.
 
 Closings are given out in the order of (frontier, shard), each only when every shard that counts has
-passed its frontier. Pure: who lives and who died is told to it (tocsin.workers).
+passed its frontier. Pure: who lives and who died is told to it (tocsin.node.workers).
 """
 
 from collections import deque

@@ -132,7 +132,7 @@ def series(
 
 def _opened(config: Config, state: Path) -> Any:
     from history.store import migrate
-    from tocsin.history_store import open_store
+    from tocsin.desk.store import open_store
 
     settings = config.history
     folder = state / "history"

@@ -35,9 +35,9 @@ from tocsin.api.feed import AlertFeed
 from tocsin.api.node_client import NodeClient
 from tocsin.api.sql_door import sql_door
 from tocsin.api.workers import Workers
-from tocsin.ask import ADDRESS_FILE
 from tocsin.config import Config, load_config
-from tocsin.history_store import open_store
+from tocsin.desk.ask import ADDRESS_FILE
+from tocsin.desk.store import open_store
 from tocsin.state import state_dir
 
 API_THREADS = 2
@@ -137,7 +137,8 @@ class Desk:
         """Run a teacher while there is something to learn; it takes 125 MB."""
         detection = self._config.detection
         stays = detection.drift or any(a.kind == "river" for a in detection.also.values())
-        command = [sys.executable, "-m", "tocsin.teacher", str(self._path or ""), str(self._state)]
+        arguments = [str(self._path or ""), str(self._state)]
+        command = [sys.executable, "-m", "tocsin.desk.teacher", *arguments]
         role = Role("teacher", command, ends=not stays)
         children = Supervisor([role], self._context("teacher"))
         taught = 0
@@ -230,7 +231,3 @@ def main() -> None:
     except ConfigError as error:
         sys.stderr.write(f"tocsin: {error}\n")
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

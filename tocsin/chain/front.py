@@ -1,4 +1,4 @@
-"""One shard's half of the chain: datagrams in, closings out (tocsin.chain)."""
+"""One shard's half of the chain: datagrams in, closings out (tocsin.chain.ticks)."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 from collectors.block import DatagramBlock, Decoder, Reply
 from telemetry.batch import Batch
 from telemetry.schemas import FLOW, LEDGER
-from tocsin.chain import AT_EVENT_TICKS, EVENT_TICK_NS, NEVER_NS, Closing
+from tocsin.chain.ticks import AT_EVENT_TICKS, EVENT_TICK_NS, NEVER_NS, Closing
 
 ADVANCE_NS = 10_000_000_000  # decoders that make no flows report so often what they counted
 REPLIES_MAX = 10_000  # that wait; beyond it the oldest go, and their senders ask again

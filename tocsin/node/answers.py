@@ -22,11 +22,11 @@ from runtime.clock import Clock
 from runtime.metrics import Metrics
 from telemetry.errors import ConfigError
 from tocsin import verbs
-from tocsin.back import Back
+from tocsin.chain.back import Back
 from tocsin.control import control_row
 from tocsin.families import take_families
-from tocsin.offers import Offers
-from tocsin.senders import SenderBook
+from tocsin.node.offers import Offers
+from tocsin.node.senders import SenderBook
 
 
 class Answers:

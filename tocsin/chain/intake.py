@@ -1,6 +1,6 @@
 """Where datagrams come in: sockets, decoders and windows of one shard, with what it keeps on disk.
 
-The node owns one where `workers = 1`; else each shard process does (tocsin.shard).
+The node owns one where `workers = 1`; else each shard process does (tocsin.node.shard).
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from runtime.memory import give_back, give_back_freed
 from runtime.metrics import Metrics
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
-from tocsin.chain import Closing
+from tocsin.chain.front import Front
+from tocsin.chain.raw_ring import RawRing
+from tocsin.chain.ticks import Closing
 from tocsin.config import Config
-from tocsin.front import Front
-from tocsin.raw_ring import RawRing
 from tocsin.verbs import ListenerStatus, WorkerStatus
 
 BLOCKS_PER_STEP = 8  # of each listener, so that none waits for another's flood

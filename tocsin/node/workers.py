@@ -23,12 +23,12 @@ from runtime.clock import Clock
 from runtime.lock import FolderLock
 from runtime.metrics import Metrics
 from runtime.supervisor import Role, Supervisor
-from tocsin.barrier import Barrier, Left
-from tocsin.chain import Closing
+from tocsin.chain.intake import make_context
+from tocsin.chain.ticks import Closing
 from tocsin.config import Config
 from tocsin.families import take_families
-from tocsin.intake import make_context
-from tocsin.shard import (
+from tocsin.node.barrier import Barrier, Left
+from tocsin.node.shard import (
     Beat,
     Open,
     Said,
@@ -120,7 +120,7 @@ class Workers:
         for number in range(count):
             descriptors = {name: socks[number].fileno() for name, socks in self._sockets.items()}
             command = [
-                sys.executable, "-m", "tocsin.shard",
+                sys.executable, "-m", "tocsin.node.shard",
                 str(self._state), str(number), str(count), json.dumps(descriptors),
             ]  # fmt: skip
             role = Role(

@@ -3,7 +3,7 @@
 It shares nothing with the node but a datagram socket, `<state>/watchdog.sock`, on which the node
 beats once a second with what it last saw. It imports no numpy, no OpenSSL and no HTTP client, so
 that it fits in 20 MB and goes on when the machine is short of memory; a webhook is called by a
-child that lives for one request. `tocsin/watch.py` says what is blindness.
+child that lives for one request. `tocsin/watchdog/watch.py` says what is blindness.
 
 `python -m tocsin.watchdog watch STATE WEBHOOK SYSLOG REPEAT TICK` is what `tocsin watchdog` turns into
 once its options are checked; `python -m tocsin.watchdog post URL SECONDS` is that child: it posts its
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from runtime.clock import Clock, SystemClock
 from telemetry.errors import ConfigError
-from tocsin.watch import TICK_SECONDS_FIRST, Notice, Watch
-from tocsin.watchdog_voices import Posts, notify, post, to_syslog
+from tocsin.watchdog.voices import Posts, notify, post, to_syslog
+from tocsin.watchdog.watch import TICK_SECONDS_FIRST, Notice, Watch
 
 SOCKET_NAME = "watchdog.sock"
 BEAT_BYTES_MAX = 65_536
@@ -145,7 +145,8 @@ def _watch(state: str, webhook: str, syslog: str, repeat: str, tick: str) -> int
     return 0
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Watch, or post what the watchdog has to say; return the exit code."""
     if sys.argv[1] == "watch":
-        sys.exit(_watch(*sys.argv[2:]))
-    sys.exit(post(sys.argv[2], float(sys.argv[3])))
+        return _watch(*sys.argv[2:])
+    return post(sys.argv[2], float(sys.argv[3]))

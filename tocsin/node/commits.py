@@ -20,7 +20,7 @@ from runtime.journal import BlockKind, JournalReader
 from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch
 from telemetry.errors import TocsinError, TransientError
-from tocsin.chain import Outcome, Tick
+from tocsin.chain.ticks import Outcome, Tick
 
 Found = TypeVar("Found")
 

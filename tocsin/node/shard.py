@@ -25,10 +25,10 @@ from runtime.journal import pack, unpack
 from runtime.metrics import Metrics
 from runtime.parent import end_with_parent
 from telemetry.errors import ConfigError
-from tocsin.chain import Closing
+from tocsin.chain.intake import Intake, settle
+from tocsin.chain.ticks import Closing
 from tocsin.config import Config
 from tocsin.families import Family, families_of
-from tocsin.intake import Intake, settle
 from tocsin.verbs import ListenerStatus
 
 BEAT_NS = 50_000_000  # at most so often, unless a tick closed
@@ -215,7 +215,7 @@ class Shard:
 
 
 def main() -> None:
-    """`python -m tocsin.shard STATE SHARD SHARDS {"LISTENER": FD}`: one shard until SIGTERM."""
+    """`python -m tocsin.node.shard STATE SHARD SHARDS {"LISTENER": FD}`: one shard until SIGTERM."""
     end_with_parent(signal.SIGKILL)
     sys.setswitchinterval(0.0005)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from telemetry.errors import ConfigError, TransientError
 
-FOLDER = Path(__file__).parents[1] / "deploy" / "grafana" / "dashboards"
+FOLDER = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards"
 
 
 def dashboards() -> list[Path]:

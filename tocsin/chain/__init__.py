@@ -1,0 +1,1 @@
+"""The deterministic chain from datagrams to alarms: the same code live, in a shard, and in replay."""

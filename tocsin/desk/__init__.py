@@ -1,0 +1,1 @@
+"""The desk process and its teacher: the history, and what is asked of it."""

@@ -1,0 +1,1 @@
+"""The node process and its shards: everything between sockets and outbox that must go on."""

@@ -1,0 +1,1 @@
+"""The supervisor's process: which processes there are, started and kept running."""
