@@ -25,8 +25,8 @@ from alerting.words.alert import Alert
 from tests.support.live_node import CLOCK, feed, write_config
 from tests.support.sink_peers import RIGS
 from tocsin.api import models
-from tocsin.api.app import OPERATIONS
 from tocsin.api.openapi import Operation
+from tocsin.api.operations import OPERATIONS
 from tocsin.demo.network import load_demo_network
 from tocsin.demo.settings import free_port
 from tocsin.demo.traffic import Fault

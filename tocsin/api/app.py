@@ -4,8 +4,7 @@ Handlers are thin: they read a struct, ask the node or the history in a thread, 
 Every error is a problem document (RFC 9457) with one sentence.
 """
 
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -29,11 +28,22 @@ from runtime.metrics import Metrics
 from telemetry.errors import ConfigError, DecodeError, TransientError
 from tocsin import __version__, verbs
 from tocsin.api import models, pictures
-from tocsin.api.access import Access, token_of
+from tocsin.api.access import Access
+from tocsin.api.exchange import (
+    asked,
+    body_of,
+    guarded,
+    id_of,
+    json_answer,
+    problem,
+    problem_of,
+    problem_of_http,
+)
 from tocsin.api.exposition import merged
 from tocsin.api.feed import AlertFeed
 from tocsin.api.node_client import NodeClient
-from tocsin.api.openapi import Operation, document
+from tocsin.api.openapi import document
+from tocsin.api.operations import OPERATIONS
 from tocsin.api.workers import BusyError, Workers
 from tocsin.times import time_ns
 
@@ -41,7 +51,6 @@ T = TypeVar("T")
 A = TypeVar("A")
 CONSOLE = Path(__file__).parent / "console.html"
 BEHIND_TOLD_SECONDS = 120.0  # a tick of a minute is being stored, and one may wait
-BODY_BYTES_MAX = 512 * 1024
 ALARMS_SEARCHED = 1000  # the newest, for one that is not in the history yet
 LOAD_SHOWN_NS = 60_000_000_000
 CONSOLE_POLICY = (
@@ -49,80 +58,6 @@ CONSOLE_POLICY = (
     "img-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-
-OPERATIONS = (
-    Operation("/health", "get", "health", "Whether all is well", models.Health, open=True),
-    Operation("/ready", "get", "ready", "Whether the node receives", models.Health, open=True),
-    Operation("/metrics", "get", "metrics", "Metrics of node and desk", "text/plain"),
-    Operation("/api/v1/status", "get", "status", "Node and desk at a glance", models.StatusAnswer),
-    Operation(
-        "/api/v1/alarms", "get", "alarms", "Alarms as they stand", models.AlarmsAnswer,
-        models.AlarmsQuery,
-    ),
-    Operation("/api/v1/alarms/{id}", "get", "alarm", "One alarm's life", models.AlarmAnswer),
-    Operation(
-        "/api/v1/alarms/{id}/picture.svg", "get", "alarm_picture",
-        "An alarm's series with its band", "image/svg+xml",
-    ),
-    Operation(
-        "/api/v1/incidents", "get", "incidents", "Incidents from the history",
-        models.IncidentsAnswer, models.SpanQuery,
-    ),
-    Operation(
-        "/api/v1/incidents/now", "get", "incidents_now", "Incidents as the node has them now",
-        verbs.IncidentsAnswer, models.AlarmsQuery,
-    ),
-    Operation(
-        "/api/v1/incidents/{id}/picture.svg", "get", "incident_picture",
-        "The series of an incident's first alarm that has one", "image/svg+xml",
-    ),
-    Operation(
-        "/api/v1/digest", "get", "digest", "Findings over the alert budget", models.DigestAnswer,
-        models.SpanQuery,
-    ),
-    Operation(
-        "/api/v1/series", "get", "series", "Series from the history", models.SeriesAnswer,
-        models.SeriesQuery,
-    ),
-    Operation(
-        "/api/v1/query", "get", "query", "Read-only SQL", "application/json", models.SqlQuery
-    ),
-    Operation(
-        "/api/v1/query", "post", "query_body", "Read-only SQL", "application/json", models.SqlQuery
-    ),
-    Operation(
-        "/api/v1/actions", "post", "actions", "Acknowledge, shelve, silence, merge, ...",
-        verbs.OperateAnswer, models.ActionBody,
-    ),
-    Operation(
-        "/api/v1/windows", "get", "windows", "Planned works, silences and shelved alarms",
-        verbs.WindowsAnswer,
-    ),
-    Operation(
-        "/api/v1/predictions", "get", "predictions", "Predictions, what became of them, and the "
-        "record of each limit", verbs.PredictionsAnswer,
-    ),
-    Operation(
-        "/api/v1/series/baselines", "get", "baselines", "How far baselines have come, youngest first",
-        verbs.BaselinesAnswer, models.BaselinesQuery,
-    ),
-    Operation(
-        "/api/v1/triage", "get", "triage", "Verdicts of operators, what was learned from them, "
-        "and where scores drifted", verbs.FeedbackAnswer,
-    ),
-    Operation(
-        "/api/v1/probation", "get", "probation", "Which detectors may alert yet, what the others "
-        "would have sent", verbs.ProbationAnswer,
-    ),
-    Operation(
-        "/api/v1/load", "get", "load", "Alarm load as ISA-18.2 and EEMUA 191 have it", Load,
-        models.LoadQuery,
-    ),
-    Operation("/api/v1/feed", "get", "feed", "Alerts as they come", "text/event-stream"),
-    Operation(
-        "/api/v1/openapi.json", "get", "openapi", "This document", "application/json", open=True
-    ),
-)  # fmt: skip
 
 
 class HistoryState(Protocol):
@@ -155,37 +90,17 @@ def api(services: Services) -> Starlette:
     routes = [Route("/", handlers.console)]
     for op in OPERATIONS:
         handler = getattr(handlers, op.name)
-        guarded = handler if op.open else _guarded(handler, services.access)
-        routes.append(Route(op.path, guarded, methods=[op.method.upper()]))
+        if not op.open:
+            handler = guarded(handler, services.access)
+        routes.append(Route(op.path, handler, methods=[op.method.upper()]))
     return Starlette(routes=routes, exception_handlers={
-        HTTPException: _problem_of_http,
-        ConfigError: _problem_of(HTTPStatus.BAD_REQUEST),
-        DecodeError: _problem_of(HTTPStatus.BAD_REQUEST),
-        msgspec.MsgspecError: _problem_of(HTTPStatus.BAD_REQUEST),
-        TransientError: _problem_of(HTTPStatus.SERVICE_UNAVAILABLE),
-        Exception: _problem_of(HTTPStatus.INTERNAL_SERVER_ERROR),
+        HTTPException: problem_of_http,
+        ConfigError: problem_of(HTTPStatus.BAD_REQUEST),
+        DecodeError: problem_of(HTTPStatus.BAD_REQUEST),
+        msgspec.MsgspecError: problem_of(HTTPStatus.BAD_REQUEST),
+        TransientError: problem_of(HTTPStatus.SERVICE_UNAVAILABLE),
+        Exception: problem_of(HTTPStatus.INTERNAL_SERVER_ERROR),
     })  # fmt: skip
-
-
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-def _guarded(handler: Handler, access: Access) -> Handler:
-    async def enter(request: Request) -> Response:
-        picture = request.url.path.endswith(".svg")
-        given = token_of(request.headers.get("authorization", ""), basic=picture)
-        if access.allows(request.url.hostname or "", given):
-            return await handler(request)
-        return problem(
-            HTTPStatus.UNAUTHORIZED,
-            "send `Authorization: Bearer TOKEN` with a token of api.token_file"
-            if access.tokens
-            else "without api.token_file only http://127.0.0.1 and localhost are answered",
-            # A picture is opened from a ticket by a browser, which asks its user: the token is the password.
-            {"WWW-Authenticate": 'Basic realm="Tocsin"' if picture else "Bearer"},
-        )
-
-    return enter
 
 
 class _Handlers:
@@ -246,7 +161,7 @@ class _Handlers:
             node = await self._services.node.ask("status", verbs.Nothing(), verbs.Status)
         except TransientError:
             self._services.context.log.debug("status_without_node")
-        return _json(
+        return json_answer(
             models.StatusAnswer(
                 version=__version__,
                 node=node,
@@ -263,13 +178,13 @@ class _Handlers:
         )
 
     async def alarms(self, request: Request) -> Response:
-        ask = _asked(request, models.AlarmsQuery)
+        ask = asked(request, models.AlarmsQuery)
         wish = verbs.AlarmsRequest(active_only=ask.state == "active", limit=ask.limit)
         answer = await self._services.node.ask("alarms", wish, verbs.Alarms)
-        return _json({"alarms": answer.alarms})
+        return json_answer({"alarms": answer.alarms})
 
     async def alarm(self, request: Request) -> Response:
-        name = _id(request)
+        name = id_of(request)
         rows = await self._read(lambda history: history.alarm_changes(int(name, 16)))
         if not rows:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"no alarm {name} in the history")
@@ -286,7 +201,7 @@ class _Handlers:
             )
             for row in rows
         ]
-        return _json(
+        return json_answer(
             models.AlarmAnswer(
                 id=name,
                 kind=rows[0]["kind"],
@@ -303,7 +218,7 @@ class _Handlers:
         return await self._picture(request, pictures.of_incident, "incident")
 
     async def _picture(self, request: Request, draw: Callable[..., str], what: str) -> Response:
-        name, now_ns = _id(request), self._now_ns()
+        name, now_ns = id_of(request), self._now_ns()
         made = await self._read(lambda history: draw(history, int(name, 16), now_ns=now_ns))
         if not made and (alert := await self._newest(name, what)):
             made = await self._read(lambda h: pictures.of_alert(h, alert, now_ns=now_ns))
@@ -324,7 +239,7 @@ class _Handlers:
         return next((alarm for alarm in answer.alarms if alarm.get(field) == name), None)
 
     async def incidents(self, request: Request) -> Response:
-        ask = _asked(request, models.SpanQuery)
+        ask = asked(request, models.SpanQuery)
         since_ns = time_ns(ask.since, now_ns=self._now_ns())
         rows = await self._read(lambda h: h.incidents(since_ns=since_ns, limit=ask.limit))
         found = [
@@ -341,23 +256,23 @@ class _Handlers:
             for row in rows
         ]
         until_ns = self._services.history.high_water_ns
-        return _json(models.IncidentsAnswer(incidents=found, stored_until_ns=until_ns))
+        return json_answer(models.IncidentsAnswer(incidents=found, stored_until_ns=until_ns))
 
     async def incidents_now(self, request: Request) -> Response:
-        ask = _asked(request, models.AlarmsQuery)
+        ask = asked(request, models.AlarmsQuery)
         wish = verbs.IncidentsRequest(open_only=ask.state == "active", limit=ask.limit)
-        return _json(await self._services.node.ask("incidents", wish, verbs.IncidentsAnswer))
+        return json_answer(await self._services.node.ask("incidents", wish, verbs.IncidentsAnswer))
 
     async def digest(self, request: Request) -> Response:
-        ask = _asked(request, models.SpanQuery)
+        ask = asked(request, models.SpanQuery)
         since_ns = time_ns(ask.since, now_ns=self._now_ns())
         rows = await self._read(lambda h: h.digest(since_ns=since_ns, limit=ask.limit))
         found = msgspec.convert(rows, list[models.DigestRow])
         until_ns = self._services.history.high_water_ns
-        return _json(models.DigestAnswer(digest=found, stored_until_ns=until_ns))
+        return json_answer(models.DigestAnswer(digest=found, stored_until_ns=until_ns))
 
     async def series(self, request: Request) -> Response:
-        ask = _asked(request, models.SeriesQuery)
+        ask = asked(request, models.SeriesQuery)
         now_ns = self._now_ns()
         since_ns = time_ns(ask.since, now_ns=now_ns)
         until_ns = time_ns(ask.until, now_ns=now_ns) if ask.until else now_ns
@@ -372,7 +287,7 @@ class _Handlers:
                 limit=ask.limit,
             )
         )
-        return _json(
+        return json_answer(
             models.SeriesAnswer(
                 step_seconds=step,
                 series=_by_series(rows, aggregates),
@@ -388,49 +303,51 @@ class _Handlers:
         return max(node.last_tick_end_ns - stored_ns, 0) / 1e9
 
     async def query(self, request: Request) -> Response:
-        return await self._run_sql(_asked(request, models.SqlQuery))
+        return await self._run_sql(asked(request, models.SqlQuery))
 
     async def query_body(self, request: Request) -> Response:
-        return await self._run_sql(await _body(request, models.SqlQuery))
+        return await self._run_sql(await body_of(request, models.SqlQuery))
 
     async def actions(self, request: Request) -> Response:
         # A page of another origin can send text without asking first, but not this type.
         kind = request.headers.get("content-type", "").partition(";")[0].strip()
         if kind != "application/json":
             raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
-        body = await _body(request, models.ActionBody)
+        body = await body_of(request, models.ActionBody)
         wish = verbs.OperateRequest(kind=body.kind, payload=body.payload)
         answer = await self._services.node.act("operate", wish, verbs.OperateAnswer)
         if answer.refused:
             raise ConfigError(answer.refused)
-        return _json(answer)
+        return json_answer(answer)
 
     async def windows(self, request: Request) -> Response:
         del request
-        return _json(await self._services.node.ask("windows", verbs.Nothing(), verbs.WindowsAnswer))
+        return json_answer(
+            await self._services.node.ask("windows", verbs.Nothing(), verbs.WindowsAnswer)
+        )
 
     async def predictions(self, request: Request) -> Response:
         del request
         ask = self._services.node.ask("predictions", verbs.Nothing(), verbs.PredictionsAnswer)
-        return _json(await ask)
+        return json_answer(await ask)
 
     async def baselines(self, request: Request) -> Response:
-        ask = _asked(request, models.BaselinesQuery)
+        ask = asked(request, models.BaselinesQuery)
         wish = verbs.BaselinesRequest(match=ask.match, limit=ask.limit)
-        return _json(await self._services.node.ask("baselines", wish, verbs.BaselinesAnswer))
+        return json_answer(await self._services.node.ask("baselines", wish, verbs.BaselinesAnswer))
 
     async def triage(self, request: Request) -> Response:
         del request
         ask = self._services.node.ask("feedback", verbs.Nothing(), verbs.FeedbackAnswer)
-        return _json(await ask)
+        return json_answer(await ask)
 
     async def probation(self, request: Request) -> Response:
         del request
         ask = self._services.node.ask("probation", verbs.Nothing(), verbs.ProbationAnswer)
-        return _json(await ask)
+        return json_answer(await ask)
 
     async def load(self, request: Request) -> Response:
-        return _json(await self._load(_asked(request, models.LoadQuery)))
+        return json_answer(await self._load(asked(request, models.LoadQuery)))
 
     async def _load(self, ask: models.LoadQuery) -> Load:
         now_ns, alerting = self._now_ns(), self._services.alerting
@@ -483,48 +400,6 @@ class _Handlers:
         return self._services.context.clock.now_ns()
 
 
-def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a problem document."""
-    body = models.Problem(title=status.phrase, status=status.value, detail=detail)
-    return Response(
-        msgspec.json.encode(body), status.value, headers, media_type="application/problem+json"
-    )
-
-
-def _problem_of(status: HTTPStatus) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def answer(request: Request, error: Exception) -> Response:
-        del request
-        if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-            return problem(status, "an error of Tocsin itself; the desk's log has it")
-        return problem(status, str(error))
-
-    return answer
-
-
-async def _problem_of_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    detail = error.detail
-    if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
-        detail = f"there is no {request.url.path}; /api/v1/openapi.json lists what there is"
-    return problem(HTTPStatus(error.status_code), detail, error.headers)
-
-
-async def _body(request: Request, kind: type[T]) -> T:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
-    return msgspec.json.decode(bytes(body), type=kind)
-
-
-def _id(request: Request) -> str:
-    name = str(request.path_params["id"])
-    if not re.fullmatch(r"[0-9a-f]{16}", name):
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "an id is 16 hex digits")
-    return name
-
-
 def _media_type(form: str) -> str:
     """Return the media type of one of the engine's output formats."""
     if form.startswith("JSON"):
@@ -536,19 +411,6 @@ def _media_type(form: str) -> str:
     }
     binary = form in ("Native", "RowBinary", "ORC", "Avro", "MsgPack")
     return known.get(form, "application/octet-stream" if binary else "text/plain; charset=utf-8")
-
-
-def _asked(request: Request, kind: type[T]) -> T:
-    known = {field.encode_name for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
-    for name in request.query_params:
-        if name not in known:
-            listed = ", ".join(sorted(known))
-            raise ConfigError(f"parameter {name[:40]!r} is not known here; known: {listed}")
-    return msgspec.convert(dict(request.query_params), kind, strict=False)
-
-
-def _json(answer: Any) -> Response:
-    return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
 def _health(problems: list[str]) -> Response:

@@ -27,9 +27,10 @@ from telemetry.schemas import ALARM, FRAME, INCIDENT, SERIES
 from tocsin import verbs
 from tocsin.api import models
 from tocsin.api.access import Access, load_access
-from tocsin.api.app import OPERATIONS, Services, api
+from tocsin.api.app import Services, api
 from tocsin.api.feed import AlertFeed
 from tocsin.api.node_client import NodeClient
+from tocsin.api.operations import OPERATIONS
 from tocsin.api.workers import Workers
 from tocsin.testing import make_context
 
