@@ -156,7 +156,7 @@ class _Lane:
         for delivery in batch:
             self.answers.put(
                 Verdict(
-                    number=delivery.number, sent=result == "sent", answer=text,
+                    number=delivery.number, key=delivery.key, sent=result == "sent", answer=text,
                     final=result == "refused",
                 )
             )  # fmt: skip
@@ -257,7 +257,7 @@ class Courier:
             if delivery.sink not in self._lanes:
                 said = "no such sink in the configuration any more"
                 self._unreported.append(
-                    Verdict(number=delivery.number, sent=False, answer=said, final=True)
+                    Verdict(number=delivery.number, key=delivery.key, sent=False, answer=said, final=True)
                 )
                 continue
             lane = self._lanes[delivery.sink]

@@ -41,6 +41,8 @@ class WholeTicks:
         """Take the next block; yield every tick that is whole by that."""
         if block.kind is BlockKind.TICK:
             self._held.append(block)
+        elif block.kind is BlockKind.TOLD:
+            return  # its result says it again
         elif any(held.tick_end_ns == block.tick_end_ns for held in self._held):
             while self._held[0].tick_end_ns != block.tick_end_ns:
                 yield self._alone(self._held.popleft())

@@ -22,19 +22,19 @@ from detectors.stage import DetectionStage
 from perf import stamped_sink
 from perf.measure import report, row
 from runtime import garbage
-from runtime.journal import BlockKind
 from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import ANOMALY
 from telemetry.views import View, frame_schema
 from tests.support.outbox_node import OutboxNode, node_with_gate
+from tocsin.chain import Outcome, Tick
 from tocsin.testing import make_context
 from tocsin.testing.alarms import START_NS, TICK_NS, AlarmWorld
 
 SERIES = 10_000
 ALERTS = 100
 TICKS = 40  # with alerts; every fifth tick has some
-PARTS = ("journal", "detection", "alerting", "commit", "gate")
+PARTS = ("journal", "detection", "alerting", "whom to tell", "gate")
 WARM_TICKS = 25  # kernels load, SQLite and the gate come to rest
 CONFIG = '[alerting.sinks.file]\nkind = "stamped"\nsend = "SEND"\npath = "{file}"\n'
 
@@ -165,6 +165,15 @@ def ticks(folder: Path, node: OutboxNode, sink: Path) -> Figures:
     detection = DetectionStage([view], DetectionSettings(), make_context("detection"))
     journal = JournalWriter(folder / "journal", make_context("journal"))
     journal.start()
+    commits = node.commits(journal)
+    answered: list[tuple[float, float]] = []
+    answer_due = commits.on_due
+
+    def on_due() -> None:
+        if answer_due():
+            answered.append(moment())
+
+    commits.on_due = on_due
     world = AlarmWorld()
     random = np.random.default_rng(7)
     figures = Figures()
@@ -178,7 +187,7 @@ def ticks(folder: Path, node: OutboxNode, sink: Path) -> Figures:
             rows = [world.silence(world.series("exporter", exporter=name)) for name in names]
         times = [moment()]
         end_ns = world.now_ns + TICK_NS
-        journal.append(BlockKind.TICK, end_ns, [frame], sync=True, behind=True)
+        commits.journal(Tick(end_ns, (frame,)))
         times.append(moment())
         widened = list(detection.process(frame))
         found = list(detection.advance(end_ns))
@@ -188,17 +197,19 @@ def ticks(folder: Path, node: OutboxNode, sink: Path) -> Figures:
         if rows:
             world.stage.process(batch_from_rows(ANOMALY, rows))
         world.now_ns = end_ns
-        changes = list(world.stage.judge(end_ns))
-        if node.outbox.takes_incidents:
-            changes += world.stage.tell()
-        times.append(moment())
-        journal.settle()
-        told = node.commit(end_ns, changes)
-        times.append(moment())
+        outcome = Outcome(end_ns, frames=widened, anomalies=found)
+        outcome.alarms += world.stage.judge(end_ns)
+        told = sum(batch.rows for batch in outcome.alarms)
         assert told in (0, ALERTS), told
+        if node.outbox.takes_incidents:
+            outcome.incidents += world.stage.tell()
+        times.append(moment())
+        answered.clear()
+        commits.take(outcome)
         node.serve()
+        times += answered[:1] or [moment()]  # the gate, most often while the outbox commits
         if not node.outbox.takes_incidents:
-            changes += world.stage.tell()
+            outcome.incidents += world.stage.tell()
         times.append(moment())
         stamps: list[tuple[float, float, int]] = []
         while sum(count for *_, count in stamps) < told:
@@ -209,7 +220,7 @@ def ticks(folder: Path, node: OutboxNode, sink: Path) -> Figures:
             assert told == ALERTS
             figures.take(times, stamps)
         # As a node does that has nothing else to do.
-        journal.append(BlockKind.RESULT, end_ns, [*widened, *changes], sync=False)
+        commits.rest()
         detection.learn()
         while told and node.outbox.sinks():  # until the gate has said what became of it
             node.wait()

@@ -90,6 +90,7 @@ class RequestServer:
         self._handlers: dict[bytes, tuple[type, Handler]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
+        self._put_off: deque[list[bytes]] = deque()  # what came while one verb alone was answered
 
     def handle(self, verb: str, body: type, handler: Handler) -> None:
         """Answer `verb`, whose body is a `body`, with what `handler` returns (anything msgspec knows)."""
@@ -118,17 +119,32 @@ class RequestServer:
 
     def serve(self, *, limit: int = 32) -> int:
         """Answer what waits, at most `limit` requests, without waiting; return how many."""
-        if self._socket is None:
-            return 0
         for done in range(limit):
-            try:
-                peer, number, verb, body = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            parts = self._put_off.popleft() if self._put_off else self._receive()
+            if parts is None:
                 return done
-            except ValueError:  # not our four frames: nobody to answer
-                continue
-            self._answer(peer, number, verb, body)
+            if len(parts) == 4:  # else not our frames: nobody to answer
+                self._answer(*parts)
         return limit
+
+    def serve_only(self, verb: str, *, limit: int = 32) -> int:
+        """Answer requests of one verb, in the middle of something; return how many. `serve` answers the others."""
+        found = 0
+        while len(self._put_off) < limit and (parts := self._receive()) is not None:
+            if len(parts) == 4 and parts[2] == verb.encode():
+                self._answer(*parts)
+                found += 1
+            else:
+                self._put_off.append(parts)
+        return found
+
+    def _receive(self) -> list[bytes] | None:
+        if self._socket is None:
+            return None
+        try:
+            return self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
 
     def _answer(self, peer: bytes, number: bytes, verb: bytes, body: bytes) -> None:
         kind, handler = self._handlers.get(verb, (None, None))

@@ -5,6 +5,7 @@ header and blocks of:
 
     magic "TBLK" | kind u8 | pad 3 | CRC-32 of the rest u32 | payload bytes u32 | sequence u64 |
     tick end i64 ns | payload: count u32, count lengths u32, then that many Arrow IPC streams
+    (of a TOLD block: `telemetry.as_they_lie`)
 
 all little-endian. Sequence numbers rise by one over the life of a journal. A block cut by a power
 failure is found by its checksum: what follows it in that file is set aside as
@@ -24,7 +25,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from telemetry import wire
+from telemetry import as_they_lie, wire
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError, DecodeError, TransientError
 
@@ -39,6 +40,7 @@ class BlockKind(IntEnum):
 
     TICK = 1  # merged frames, new series, control rows of one tick end: fdatasync'ed
     RESULT = 2  # score columns, anomalies, alarm and incident changes: can be computed again
+    TOLD = 3  # directly behind its TICK: changes that leave before the outbox has them: fdatasync'ed
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,8 @@ class JournalReader:
             if found is None:
                 return
             kind, sequence, tick_end_ns, payload = found
-            yield Block(sequence, kind, tick_end_ns, unpack(payload))
+            made = as_they_lie.decode(payload) if kind is BlockKind.TOLD else unpack(payload)
+            yield Block(sequence, kind, tick_end_ns, made)
 
     def heads(self) -> Iterator[tuple[BlockKind, int]]:
         """Yield (kind, tick end) of the blocks that are there now; raises as `read` does."""
@@ -224,7 +227,8 @@ def write_segment(folder: Path, blocks: Iterable[Block]) -> int:
 
 def framed(block: Block) -> list[bytes]:
     """Return a block as it is written, in parts, the header first."""
-    payload = _parts(block.batches)
+    told = block.kind is BlockKind.TOLD
+    payload = [as_they_lie.encode(block.batches)] if told else _parts(block.batches)
     size = sum(map(len, payload))
     if size > BLOCK_BYTES_MAX:
         raise ConfigError(f"a tick of {size} bytes is over {BLOCK_BYTES_MAX}; lower caps")

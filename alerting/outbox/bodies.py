@@ -39,6 +39,10 @@ class Bodies:
         self._rows.append((number, text, zlib.crc32(text.encode())))
         return number
 
+    def text(self, number: int) -> str:
+        """Return a body of this transaction."""
+        return self._rows[number - self._rows[0][0]][1]
+
     def flush(self, db: sqlite3.Connection) -> None:
         """Write what is new."""
         insert(db, "insert into body", self._rows)

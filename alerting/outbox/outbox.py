@@ -11,6 +11,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from alerting.config import AlertingSettings
 from alerting.outbox.bodies import Bodies
 from alerting.outbox.file import open_file, remedy, rows_of, transaction
 from alerting.outbox.rows import insert
+from alerting.outbox.shown import Shown
 from alerting.outbox.tables import ANSWER_CHARACTERS_MAX, record
 from alerting.outbox.telling import Letter, Telling, incidents_as_alerts
 from alerting.outbox.trim import give_up_overflow, trim
@@ -36,14 +38,18 @@ LOG_ROWS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Kept:
     """What one tick commits."""
 
     tick_end_ns: int
-    alerts: Sequence[SealedAlert]
+    alarms: Sequence[Batch]
     incidents: Sequence[Batch]
     now_ns: int
+
+    @cached_property
+    def alerts(self) -> list[SealedAlert]:
+        return [alert for batch in self.alarms for alert in sealed_alerts(batch)]
 
 
 class Outbox:
@@ -74,6 +80,7 @@ class Outbox:
         self._sinks: tuple[str, ...] = ()  # those of the configuration, and those of old deliveries
         self._bodies = Bodies()
         self._telling = Telling(settings, context, self._bodies)
+        self._shown = Shown(self._bodies)
         # Sinks that act on the network: what became of each of their deliveries is kept as a record.
         self._audited = {
             name for name, sink in settings.sinks.items() if sink.approval or sink.kind in ACTIONS
@@ -134,6 +141,7 @@ class Outbox:
         now_ns: int,
         *,
         incidents: Sequence[Batch] = (),
+        show: Callable[[], object] | None = None,
     ) -> list[SealedAlert]:
         """Commit a tick in one transaction; return the alerts of all ticks that are committed by that.
 
@@ -142,18 +150,25 @@ class Outbox:
         memory with those after it, `health` says so, and it is committed when there is room; after
         a restart the journal has it. A commit whose sync fails is rolled back: SQLite writes it again
         to the same place of the log, so a later sync that succeeds is one of what is written then.
+
+        `show` is called within the transaction, as soon as it is known what goes to which sink: `due`
+        returns that meanwhile. For who has the changes on disk already, and makes the same deliveries of them
+        should this commit fail; nothing but `due` may be asked in it.
         """
-        alerts = [alert for batch in alarms for alert in sealed_alerts(batch)]
-        self._refused.append(_Kept(tick_end_ns, alerts, incidents, now_ns))
-        return self.retry_ticks()
+        first = not self._refused
+        self._refused.append(_Kept(tick_end_ns, alarms, incidents, now_ns))
+        return self._commit_all(show if first else None)
 
     def retry_ticks(self) -> list[SealedAlert]:
         """Commit the ticks that wait; return the alerts of those that are committed now, not before."""
+        return self._commit_all()
+
+    def _commit_all(self, show: Callable[[], object] | None = None) -> list[SealedAlert]:
         told: list[SealedAlert] = []
         try:
             while self._refused:
                 kept = self._refused[0]
-                new = self._commit(kept)
+                new = self._commit(kept, show)
                 self._refused.popleft()
                 if new:
                     told += kept.alerts
@@ -166,14 +181,14 @@ class Outbox:
             self._trouble = ""
         return told
 
-    def _commit(self, kept: "_Kept") -> bool:
+    def _commit(self, kept: "_Kept", show: Callable[[], object] | None) -> bool:
         with self._transaction() as db:
             try:
                 db.execute("insert into done values (?)", (kept.tick_end_ns,))
             except sqlite3.IntegrityError:
                 return False
-            if kept.alerts or kept.incidents:
-                self._keep(db, kept.alerts, kept.incidents, kept.now_ns)
+            if kept.alarms or kept.incidents:
+                self._keep(db, kept, show)
             self._ticks += 1
             if self._ticks % TRIM_EVERY_TICKS == 0:
                 self._trim(db)
@@ -197,12 +212,21 @@ class Outbox:
         )
 
     def _keep(
-        self,
-        db: sqlite3.Connection,
-        alerts: Sequence[SealedAlert],
-        incidents: Sequence[Batch],
-        now_ns: int,
+        self, db: sqlite3.Connection, kept: _Kept, show: Callable[[], object] | None
     ) -> None:
+        telling = self._telling
+        told = kept.incidents if telling.takes_incidents else ()
+        notices = incidents_as_alerts(one for batch in told for one in sealed_notices(batch))
+        alerts = kept.alerts if telling.takes_alarms else ()
+        letters = telling.letters(db, alerts, notices, kept.now_ns)
+        first = self._next_number(db)
+        if show is not None:
+            self._shown.show(db, letters, first, kept.now_ns, show)
+        self._list(db, kept.alerts)
+        self._post(db, letters, first, kept.now_ns)
+
+    def _list(self, db: sqlite3.Connection, alerts: Sequence[SealedAlert]) -> None:
+        """Write how alarms stand, and what changed."""
         bodies = [self._bodies.number(alert) for alert in alerts]
         insert(
             db,
@@ -222,19 +246,22 @@ class Outbox:
                 for alert, body in zip(alerts, bodies, strict=True)
             ],
         )
-        told = incidents if self._telling.takes_incidents else ()
-        notices = incidents_as_alerts(one for batch in told for one in sealed_notices(batch))
-        self._post(db, self._telling.letters(db, alerts, notices, now_ns), now_ns)
 
-    def _post(self, db: sqlite3.Connection, letters: Sequence[Letter], now_ns: int) -> None:
+    def _next_number(self, db: sqlite3.Connection) -> int:
+        found = db.execute("select seq from sqlite_sequence where name = 'delivery'").fetchone()
+        return found[0] + 1 if found else 1
+
+    def _post(
+        self, db: sqlite3.Connection, letters: Sequence[Letter], first: int, now_ns: int
+    ) -> None:
         insert(
             db,
             "insert or ignore into delivery"
-            " (key, sink, alarm, body, changed_ns, created_ns, due_ns, state)",
+            " (number, key, sink, alarm, body, changed_ns, created_ns, due_ns, state)",
             [
-                (f"{letter.alert.change}-{letter.sink}", letter.sink, letter.alert.id, letter.body,
+                (number, letter.key, letter.sink, letter.alert.id, letter.body,
                  letter.alert.changed_ns, now_ns, now_ns, "held" if letter.held else "waiting")
-                for letter in letters
+                for number, letter in enumerate(letters, first)
             ],
         )  # fmt: skip
         self._logged += len(letters)
@@ -259,6 +286,8 @@ class Outbox:
         A later change of an alarm waits until the one before it went to that sink (or was given
         up), so order holds; a sink with a long queue leaves the others theirs.
         """
+        if self._shown:
+            return self._shown.due(limit)
         if now_ns >= self._telling.due_ns:
             self._by_time(now_ns)
         assert self._db is not None
@@ -285,7 +314,7 @@ class Outbox:
     def _by_time(self, now_ns: int) -> None:
         try:
             with self._transaction() as db:
-                self._post(db, self._telling.timers(db, now_ns), now_ns)
+                self._post(db, self._telling.timers(db, now_ns), self._next_number(db), now_ns)
                 self._bodies.flush(db)
         except sqlite3.OperationalError as error:
             self._context.log.warning("outbox_refused file=%s error=%s", self._path, error)
@@ -313,9 +342,10 @@ class Outbox:
                     known[row[0]] = row[1:]
             updates = []
             for verdict in verdicts:
-                found = known.pop(verdict.number, None)
-                if found is None:
-                    continue  # told twice, or trimmed meanwhile
+                found = known.get(verdict.number)
+                if found is None or found[-1] != verdict.key:
+                    continue  # trimmed meanwhile, or its commit failed after it was shown
+                del known[verdict.number]  # told twice
                 attempts, about = found[0] + 1, found[1:]
                 if about[0] in self._audited:
                     what = "done" if verdict.sent else "refused" if verdict.final else "failed"

@@ -50,6 +50,11 @@ class Letter(msgspec.Struct, frozen=True):
     body: int  # its number
     held: bool = False  # waits for approval
 
+    @property
+    def key(self) -> str:
+        """Its idempotency key."""
+        return f"{self.alert.change}-{self.sink}"
+
 
 class Telling:
     """Decides; owns the tables `told`, `later` and `storm`. Every call is inside a transaction."""
@@ -74,6 +79,11 @@ class Telling:
         """Whether a sink is told of incidents."""
         return bool(self._incidents)
 
+    @property
+    def takes_alarms(self) -> bool:
+        """Whether a sink is told of alarms."""
+        return len(self._incidents) < len(self._settings.sinks)
+
     def remember(self) -> Callable[[], None]:
         """Return what puts back, beside the rolled-back rows, what is counted in memory."""
         raises = {sink: deque(times) for sink, times in self._raises.items()}
@@ -94,7 +104,7 @@ class Telling:
         """Return the deliveries that these changes make; alarms and incidents each to those sinks
         that take them."""
         changes = [(n, True) for n in notices] if self._incidents else []
-        if len(self._incidents) < len(self._settings.sinks):
+        if self.takes_alarms:
             changes = [(a, False) for a in alerts] + changes
         before = _told(db, [alert.id for alert, _ in changes])
         knows = {alarm: set(sinks) for alarm, sinks in before.items()}

@@ -25,6 +25,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a delivery."""
 
     number: int
+    key: str  # of the delivery: a number alone may have been given to another one since
     sent: bool
     answer: str = ""
     final: bool = False  # not sent and never will be: no use in trying again

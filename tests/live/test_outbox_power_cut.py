@@ -52,7 +52,7 @@ for tick in range(220):
             "changes": len(outbox.changes(limit=100000))}
     os.write(1, b"ack " + json.dumps(told).encode() + b"\\n")
     if tick % 3 == 0:
-        outbox.mark([Verdict(number=d.number, sent=True) for d in outbox.due(1, 5)], 1)
+        outbox.mark([Verdict(number=d.number, key=d.key, sent=True) for d in outbox.due(1, 5)], 1)
 outbox.stop()
 """
 

@@ -12,8 +12,10 @@ from alerting.outbox.outbox import Outbox
 from alerting.words.delivery import Order, SinkStatus, Verdict
 from runtime.bus import Publisher, RequestServer
 from runtime.clock import SystemClock
+from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch
 from tocsin import verbs
+from tocsin.commits import Commits
 from tocsin.config import load_config
 from tocsin.testing import make_context
 
@@ -61,6 +63,12 @@ class OutboxNode:
             self._publisher.publish("due", b"")
         alerts = self.outbox.commit(tick_end_ns, alarms, self.clock.now_ns(), incidents=incidents)
         return len(alerts)
+
+    def commits(self, journal: JournalWriter) -> Commits:
+        """Return what commits ticks as a node does, with a journal, and answers the gate meanwhile."""
+        made = Commits(journal, self.outbox, self._publisher, self.clock)
+        made.on_due = lambda: self._server.serve_only("due")
+        return made
 
     def wait(self) -> None:
         """Return when somebody asks something, or after a millisecond."""

@@ -16,10 +16,11 @@ from alerting.words.alert import SealedAlert, canonical
 from alerting.words.alerts import sealed_notices
 from runtime.bus import Publisher
 from runtime.clock import Clock
-from runtime.journal import BlockKind, JournalReader
+from runtime.journal import Block, BlockKind, JournalReader
 from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch
 from telemetry.errors import TocsinError, TransientError
+from telemetry.schemas import ALARM, INCIDENT
 from tocsin.chain.ticks import Outcome, Tick
 
 Found = TypeVar("Found")
@@ -42,6 +43,8 @@ class Commits:
         # Committed, not published yet: alerts and incidents of a tick.
         self._news: deque[tuple[Sequence[SealedAlert], Sequence[Batch]]] = deque()
         self._told = False  # something was, since this was last asked
+        # Called in the middle of a commit, when what it makes is due: to answer who asks for that, and nothing else.
+        self.on_due: Callable[[], object] = lambda: None
         outbox.on_commit = self._committed
 
     def journal(self, tick: Tick) -> None:
@@ -74,28 +77,65 @@ class Commits:
 
     def _release(self) -> None:
         while self._held and self._held[0][0] <= self._journal.on_disk:
-            _, outcome = self._held.popleft()
-            self.keep(outcome)
+            sequence, outcome = self._held.popleft()
+            self._keep(outcome, show=self._told_first(sequence, outcome))
             for promise in outcome.promises:
                 promise()
 
-    def keep(self, outcome: Outcome, *, is_done: bool = False, has_result: bool = False) -> None:
-        """Keep what came of a tick that is on disk. Of one that is taken back the outbox may have its part
-        (`is_done`), and the journal (`has_result`)."""
+    def keep(
+        self,
+        outcome: Outcome,
+        *,
+        told: Sequence[Batch] = (),
+        is_done: bool = False,
+        has_result: bool = False,
+    ) -> None:
+        """Keep what came of a tick that is taken back. The outbox may have its part (`is_done`), and the journal
+        (`has_result`). What may have left before the outbox had it is `told`: that counts, whatever would come of
+        the tick today."""
+        if told:
+            outcome.alarms[:] = [batch for batch in told if batch.schema.name == ALARM.name]
+            incidents = [batch for batch in told if batch.schema.name == INCIDENT.name]
+            outcome.incidents[:] = incidents or outcome.incidents
+        self._keep(outcome, is_done=is_done, has_result=has_result)
+
+    def _keep(
+        self,
+        outcome: Outcome,
+        *,
+        show: Callable[[], None] | None = None,
+        is_done: bool = False,
+        has_result: bool = False,
+    ) -> None:
         if not outcome.is_worth_keeping:
             return
         if not is_done:
-            self._commit(outcome)
+            if outcome.alarms or outcome.incidents:
+                # The gate wakes up meanwhile and asks what is due to its sinks.
+                self._publisher.publish("due", b"")
+            self._outbox.commit(
+                outcome.tick_end_ns, outcome.alarms, self._clock.now_ns(), incidents=outcome.incidents,
+                show=show,
+            )  # fmt: skip
         if not has_result:
             self._results.append(outcome)
 
-    def _commit(self, outcome: Outcome) -> None:
-        if outcome.alarms or outcome.incidents:
-            # The gate wakes up meanwhile and asks what is due to its sinks: it is answered after the commit.
-            self._publisher.publish("due", b"")
-        self._outbox.commit(
-            outcome.tick_end_ns, outcome.alarms, self._clock.now_ns(), incidents=outcome.incidents
+    def _told_first(self, sequence: int, outcome: Outcome) -> Callable[[], None] | None:
+        """Give the journal what is told of a tick, while the outbox finds out whom to tell; return what answers
+        the gate once it is there. None where it cannot be there first: the gate is answered after the commit."""
+        told = [*outcome.alarms, *outcome.incidents]
+        if not told or self._journal.next_sequence != sequence + 1 or self.trouble:
+            return None
+        number = self._journal.append(
+            BlockKind.TOLD, outcome.tick_end_ns, told, sync=True, behind=True
         )
+
+        def show() -> None:
+            self._journal.settle()
+            if self._journal.on_disk >= number:
+                self.on_due()
+
+        return show
 
     def rest(self) -> None:
         """Tell watchers what was committed, and give the journal the results, which can be computed again:
@@ -149,19 +189,25 @@ class Commits:
 
 def journalled(
     folder: Path, after: int, log: Logger, *, before: int
-) -> Iterator[tuple[Tick, bool]]:
-    """Yield the ticks of a journal behind a checkpoint, one at a time, and whether each has its result.
+) -> Iterator[tuple[Tick, bool, tuple[Batch, ...]]]:
+    """Yield the ticks of a journal behind a checkpoint, one at a time, whether each has its result, and what was
+    told of it before the outbox had that.
 
     What is damaged is logged and passed over; what was appended since, from `before` on, is not read.
     """
     heads = JournalReader(folder, next_sequence=after)
     scored = {end_ns for kind, end_ns in _all(heads, heads.heads) if kind is BlockKind.RESULT}
     reader = JournalReader(folder, next_sequence=after)
+    tick: Block | None = None  # what was told of it follows at once
     for block in _all(reader, reader.read, log):
         if block.sequence >= before:
-            return
-        if block.kind is BlockKind.TICK:
-            yield Tick(block.tick_end_ns, block.batches), block.tick_end_ns in scored
+            break
+        if tick is not None:
+            told = block.batches if block.kind is BlockKind.TOLD else ()
+            yield Tick(tick.tick_end_ns, tick.batches), tick.tick_end_ns in scored, told
+        tick = block if block.kind is BlockKind.TICK else None
+    if tick is not None:
+        yield Tick(tick.tick_end_ns, tick.batches), tick.tick_end_ns in scored, ()
 
 
 def _all(

@@ -151,6 +151,7 @@ class Node:
             self._back, self._outbox, self._offers, self._sinks, self._senders,
             self._orders, self._clock, self.metrics, trouble=self._journal.health,
         )  # fmt: skip
+        self._commits.on_due = lambda: self._server.serve_only("due")
         self._answers.serve(self._server, self.status)
         self._server.start()
         self._bell.watch(self._server.socket)
@@ -182,7 +183,7 @@ class Node:
         for sequence in (after, *(cursor.next_sequence for cursor in self._cursors())):
             self._journal.go_on_from(sequence)
         replayed, before = 0, self._journal.next_sequence
-        for tick, has_result in journalled(
+        for tick, has_result, told in journalled(
             self._state / "journal", after, self._log, before=before
         ):
             self._commits.make_room(self._paused, self._log)
@@ -197,7 +198,7 @@ class Node:
                 self._passed_over.add()
                 continue
             is_done = self._outbox.is_done(tick.tick_end_ns)
-            self._commits.keep(outcome, is_done=is_done, has_result=has_result)
+            self._commits.keep(outcome, told=told, is_done=is_done, has_result=has_result)
             self._commits.rest()
             self._closed(tick)
             replayed += 1

@@ -70,7 +70,7 @@ class Ticks:
 
 
 def sent(outbox: Outbox, deliveries: list[Delivery], now_ns: int = 0) -> None:
-    outbox.mark([Verdict(number=d.number, sent=True) for d in deliveries], now_ns)
+    outbox.mark([Verdict(number=d.number, key=d.key, sent=True) for d in deliveries], now_ns)
 
 
 def test_a_tick_is_committed_once_and_its_alarms_are_there_after_a_restart(path: Path) -> None:
@@ -148,7 +148,7 @@ def test_failures_come_back_later_with_jitter_and_are_given_up_in_the_end(outbox
     now_ns, waits = 0, []
     for _ in range(3):
         (delivery,) = (d for d in outbox.due(now_ns, 10) if d.sink == "a")
-        outbox.mark([Verdict(number=delivery.number, sent=False, answer="no")], now_ns)
+        outbox.mark([Verdict(number=delivery.number, key=delivery.key, sent=False, answer="no")], now_ns)
         before = now_ns
         while now_ns < before + 10 * SECOND and not any(
             d.sink == "a" for d in outbox.due(now_ns, 10)
@@ -166,7 +166,7 @@ def test_failures_come_back_later_with_jitter_and_are_given_up_in_the_end(outbox
 def test_what_is_refused_for_good_is_given_up_at_once(outbox: Outbox) -> None:
     Ticks(outbox).commit("192.0.2.1")
     (delivery,) = (d for d in outbox.due(0, 10) if d.sink == "a")
-    outbox.mark([Verdict(number=delivery.number, sent=False, answer="400", final=True)], 0)
+    outbox.mark([Verdict(number=delivery.number, key=delivery.key, sent=False, answer="400", final=True)], 0)
     (row,) = (d for d in outbox.deliveries() if d["number"] == delivery.number)
     assert (row["state"], row["answer"]) == ("given_up", "400")
 
@@ -175,7 +175,7 @@ def test_a_retry_never_sends_a_raise_behind_its_clear(outbox: Outbox) -> None:
     ticks = Ticks(outbox)
     ticks.commit("192.0.2.1")
     (raised,) = (d for d in outbox.due(0, 10) if d.sink == "a")
-    outbox.mark([Verdict(number=raised.number, sent=False, final=True)], 0)
+    outbox.mark([Verdict(number=raised.number, key=raised.key, sent=False, final=True)], 0)
     for _ in range(3):
         ticks.commit()
     sent(outbox, [d for d in outbox.due(0, 10) if d.sink == "a"])

@@ -293,7 +293,7 @@ def test_a_start_makes_no_more_while_what_waits_for_the_disk_fills_memory(
 def test_what_is_appended_while_a_journal_is_taken_back_is_not_read_again(end: End) -> None:
     ticks = [end.tick() for _ in range(3)]
     found = []
-    for tick, has_result in journalled(
+    for tick, has_result, _ in journalled(
         end.folder / "journal", 1, logging.getLogger("test"), before=end.journal.next_sequence
     ):
         found.append((tick.tick_end_ns, has_result))
@@ -325,7 +325,7 @@ def test_a_journal_is_taken_back_tick_by_tick_and_a_tick_that_cannot_be_read_cos
     segment.write_bytes(data)
     tracemalloc.start()
     found = []
-    for tick, has_result in journalled(tmp_path, 2, logging.getLogger("test"), before=41):
+    for tick, has_result, _ in journalled(tmp_path, 2, logging.getLogger("test"), before=41):
         found.append((tick.tick_end_ns, has_result))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
