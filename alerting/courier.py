@@ -257,8 +257,10 @@ class Courier:
             if delivery.sink not in self._lanes:
                 said = "no such sink in the configuration any more"
                 self._unreported.append(
-                    Verdict(number=delivery.number, key=delivery.key, sent=False, answer=said, final=True)
-                )
+                    Verdict(
+                        number=delivery.number, key=delivery.key, sent=False, answer=said, final=True
+                    )
+                )  # fmt: skip
                 continue
             lane = self._lanes[delivery.sink]
             if delivery.number not in lane.busy and lane.room(now_ns) > 0:

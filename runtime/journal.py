@@ -40,7 +40,7 @@ class BlockKind(IntEnum):
 
     TICK = 1  # merged frames, new series, control rows of one tick end: fdatasync'ed
     RESULT = 2  # score columns, anomalies, alarm and incident changes: can be computed again
-    TOLD = 3  # directly behind its TICK: changes that leave before the outbox has them: fdatasync'ed
+    TOLD = 3  # directly behind its TICK, fdatasync'ed: what leaves before the outbox has it
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,11 @@ class Outbox:
         return len(self._refused) >= REFUSED_TICKS_MAX
 
     @property
+    def tells(self) -> bool:
+        """Whether there is a sink."""
+        return bool(self._settings.sinks)
+
+    @property
     def takes_incidents(self) -> bool:
         """Whether a sink is told of incidents."""
         return self._telling.takes_incidents
@@ -167,9 +172,12 @@ class Outbox:
         told: list[SealedAlert] = []
         try:
             while self._refused:
-                kept = self._refused[0]
-                new = self._commit(kept, show)
-                self._refused.popleft()
+                kept = self._refused.popleft()
+                try:
+                    new = self._commit(kept, show)
+                except sqlite3.OperationalError:
+                    self._refused.appendleft(kept)
+                    raise
                 if new:
                     told += kept.alerts
                     self.on_commit(kept.alerts, kept.incidents)
@@ -211,9 +219,7 @@ class Outbox:
             f"in memory, their alerts go out when there is room"
         )
 
-    def _keep(
-        self, db: sqlite3.Connection, kept: _Kept, show: Callable[[], object] | None
-    ) -> None:
+    def _keep(self, db: sqlite3.Connection, kept: _Kept, show: Callable[[], object] | None) -> None:
         telling = self._telling
         told = kept.incidents if telling.takes_incidents else ()
         notices = incidents_as_alerts(one for batch in told for one in sealed_notices(batch))

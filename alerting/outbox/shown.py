@@ -13,7 +13,8 @@ class Shown:
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
-        self._deliveries: dict[tuple[str, str], Delivery] = {}  # by sink and alarm: of each the first
+        # By sink and alarm: of each the first.
+        self._deliveries: dict[tuple[str, str], Delivery] = {}
 
     def __bool__(self) -> bool:
         return bool(self._deliveries)

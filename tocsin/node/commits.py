@@ -123,7 +123,7 @@ class Commits:
     def _told_first(self, sequence: int, outcome: Outcome) -> Callable[[], None] | None:
         """Give the journal what is told of a tick, while the outbox finds out whom to tell; return what answers
         the gate once it is there. None where it cannot be there first: the gate is answered after the commit."""
-        told = [*outcome.alarms, *outcome.incidents]
+        told = [*outcome.alarms, *outcome.incidents] if self._outbox.tells else []
         if not told or self._journal.next_sequence != sequence + 1 or self.trouble:
             return None
         number = self._journal.append(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from alerting.config import AlertingSettings, SinkSettings
@@ -105,6 +106,55 @@ def test_a_commit_that_fails_leaves_nothing_of_its_tick(outbox: Outbox) -> None:
     assert len(outbox.commit(ticks.world.now_ns, alarms, 0)) == 1
 
 
+def test_what_is_due_is_shown_before_it_is_committed_and_comes_again_where_that_fails(
+    outbox: Outbox,
+) -> None:
+    ticks = Ticks(outbox)
+    shown: list[list[Delivery]] = []
+    alarms, incidents = ticks.batches("192.0.2.1", "192.0.2.2")
+    end_ns = ticks.world.now_ns
+
+    def show() -> None:
+        shown.append(outbox.due(7, 10))
+        shown.append(outbox.due(7, 1))
+        with contextlib.closing(sqlite3.connect(outbox._path)) as other:
+            assert other.execute("select count(*) from delivery").fetchone() == (0,)
+        if len(shown) == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    assert outbox.commit(end_ns, alarms, 7, incidents=incidents, show=show) == []
+    assert outbox.due(7, 10) == [], "nothing is due that was not committed"
+    first, one_each = shown
+    assert [d.number for d in first] == [1, 2, 3, 4]
+    assert [(d.sink, d.number) for d in one_each] == [("a", 1), ("b", 2)]
+    sent(outbox, first)
+    assert len(outbox.retry_ticks()) == 2
+    assert len(shown) == 2, "a tick that waited is not shown again"
+    assert outbox.due(7, 10) == first, "the same letters under the same keys"
+    sent(outbox, [msgspec.structs.replace(d, key="of another start") for d in first])
+    assert outbox.due(7, 10) == first
+    sent(outbox, first[:1])
+    assert outbox.due(7, 10) == first[1:]
+
+
+def test_only_to_sinks_for_which_nothing_waits_is_anything_shown(outbox: Outbox) -> None:
+    ticks = Ticks(outbox)
+    ticks.commit("192.0.2.1")
+    sent(outbox, [d for d in outbox.due(0, 10) if d.sink == "a"])
+    shown: list[Delivery] = []
+    alarms, incidents = ticks.batches("192.0.2.1", "192.0.2.2")
+    outbox.commit(
+        ticks.world.now_ns,
+        alarms,
+        0,
+        incidents=incidents,
+        show=lambda: shown.extend(outbox.due(0, 9)),
+    )
+    assert {d.sink for d in shown} == {"a"}
+    assert [d for d in outbox.due(0, 9) if d.sink == "a"] == shown
+    assert len([d for d in outbox.due(0, 9) if d.sink == "b"]) == 2
+
+
 def test_routes_by_severity_and_kind(outbox: Outbox) -> None:
     ticks = Ticks(outbox)
     ticks.commit("192.0.2.1")
@@ -148,7 +198,9 @@ def test_failures_come_back_later_with_jitter_and_are_given_up_in_the_end(outbox
     now_ns, waits = 0, []
     for _ in range(3):
         (delivery,) = (d for d in outbox.due(now_ns, 10) if d.sink == "a")
-        outbox.mark([Verdict(number=delivery.number, key=delivery.key, sent=False, answer="no")], now_ns)
+        outbox.mark(
+            [Verdict(number=delivery.number, key=delivery.key, sent=False, answer="no")], now_ns
+        )
         before = now_ns
         while now_ns < before + 10 * SECOND and not any(
             d.sink == "a" for d in outbox.due(now_ns, 10)
@@ -166,7 +218,9 @@ def test_failures_come_back_later_with_jitter_and_are_given_up_in_the_end(outbox
 def test_what_is_refused_for_good_is_given_up_at_once(outbox: Outbox) -> None:
     Ticks(outbox).commit("192.0.2.1")
     (delivery,) = (d for d in outbox.due(0, 10) if d.sink == "a")
-    outbox.mark([Verdict(number=delivery.number, key=delivery.key, sent=False, answer="400", final=True)], 0)
+    outbox.mark(
+        [Verdict(number=delivery.number, key=delivery.key, sent=False, answer="400", final=True)], 0
+    )
     (row,) = (d for d in outbox.deliveries() if d["number"] == delivery.number)
     assert (row["state"], row["answer"]) == ("given_up", "400")
 

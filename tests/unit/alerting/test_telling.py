@@ -78,7 +78,9 @@ class World:
             for delivery in due:
                 alert = msgspec.json.decode(delivery.body, type=Alert)
                 made.append((delivery.sink, delivery.alarm.lstrip("0"), alert.state))
-            self.outbox.mark([Verdict(number=d.number, key=d.key, sent=sent) for d in due], self.now_ns)
+            self.outbox.mark(
+                [Verdict(number=d.number, key=d.key, sent=sent) for d in due], self.now_ns
+            )
         return made
 
 
@@ -267,7 +269,9 @@ def at(site: str) -> str:
 def next_told(world: World) -> list[dict[str, Any]]:
     """What the next deliveries say, each taken as sent."""
     due = world.outbox.due(world.now_ns, 100)
-    world.outbox.mark([Verdict(number=one.number, key=one.key, sent=True) for one in due], world.now_ns)
+    world.outbox.mark(
+        [Verdict(number=one.number, key=one.key, sent=True) for one in due], world.now_ns
+    )
     return [json.loads(one.body) for one in due]
 
 

@@ -35,6 +35,10 @@ def given(*blocks: Block) -> list[tuple[int, str]]:
     return found
 
 
+def told(end: int) -> Block:
+    return Block(0, BlockKind.TOLD, end, (batch_from_rows(ALARM, [{"entity": f"e{end}"}]),))
+
+
 @pytest.mark.parametrize(("blocks", "wanted"), [
     pytest.param([tick(1), result(1), tick(2), result(2)], [(1, "lfa"), (2, "lfa")], id="side-by-side"),
     pytest.param(
@@ -48,6 +52,10 @@ def given(*blocks: Block) -> list[tuple[int, str]]:
     pytest.param([tick(1), tick(2), result(2)], [(1, "fl"), (2, "lfa")], id="a-result-is-lost"),
     pytest.param([result(1), tick(2), result(2)], [(1, "fa"), (2, "lfa")], id="its-tick-is-lost"),
     pytest.param([tick(1, frames=False), tick(2, frames=False)], [(1, "l"), (2, "l")], id="events"),
+    pytest.param(
+        [tick(1), told(1), result(1), tick(2, frames=False), told(2), result(2, frames=False)],
+        [(1, "lfa"), (2, "l"), (2, "a")], id="what-was-told-first-is-said-again",
+    ),
 ])  # fmt: skip
 def test_ticks_come_whole_and_in_order(blocks: list[Block], wanted: list[tuple[int, str]]) -> None:
     assert given(*blocks) == wanted

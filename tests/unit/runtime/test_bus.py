@@ -34,6 +34,36 @@ class Said(msgspec.Struct):
     data: bytes
 
 
+def test_one_verb_alone_is_answered_and_the_others_afterwards_in_order(tmp_path: Path) -> None:
+    said: list[int] = []
+    server = RequestServer(f"ipc://{tmp_path}/node.sock")
+    server.handle("say", Ask, lambda ask: said.append(ask.number) or ask)  # type: ignore[func-returns-value]
+    server.handle("double", Ask, lambda ask: Answer(ask.number * 2))
+    server.start()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    peer = context.socket(zmq.DEALER)
+    peer.connect(f"ipc://{tmp_path}/node.sock")
+    for number, verb in enumerate((b"say", b"double", b"say")):
+        peer.send_multipart([b"n", verb, msgspec.msgpack.encode(Ask(number))])
+    peer.send_multipart([b"not our four frames"])
+    answered = 0
+    while not answered:
+        server.socket.poll(1000)
+        answered = server.serve_only("double")
+    assert peer.poll(1000)
+    assert msgspec.msgpack.decode(peer.recv_multipart()[2], type=Answer) == Answer(2)
+    assert (answered, said) == (1, [])
+    while server.serve_only("double") or len(server._put_off) < 3:
+        server.socket.poll(1000)
+    assert server.serve(limit=1) == 1
+    assert said == [0]
+    server.serve()
+    assert said == [0, 2]
+    peer.close()
+    context.term()
+    server.stop()
+
+
 def test_a_request_is_answered_and_errors_are_sentences(tmp_path: Path) -> None:
     address = f"ipc://{tmp_path}/node.sock"
     server = RequestServer(address)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry import wire
+from telemetry import as_they_lie, wire
 from telemetry.batch import batch_from_rows, empty
 from telemetry.errors import DecodeError
 from telemetry.schema import Schema, plain, text
@@ -24,6 +24,28 @@ def test_every_schema_travels(schema: Schema) -> None:
             assert back[field.name].dtype == field.dtype
         else:
             assert back.texts(field.name) == ["é", "é"]
+
+
+@pytest.mark.parametrize("schema", CATALOGUE.values(), ids=lambda schema: schema.name)
+def test_every_schema_is_kept_as_it_lies(schema: Schema) -> None:
+    row = {field.name: "é" if field.kind != "plain" else 3 for field in schema.fields}
+    batch = batch_from_rows(schema, [row, row], source="view:x", arrival_ns=5, frontier_ns=6)
+    none = empty(schema)
+    kept = as_they_lie.decode(as_they_lie.encode([batch, none, batch.slice(1, 2)]))
+    for back, whole in zip(kept, (batch, none, batch.slice(1, 2)), strict=True):
+        assert wire.encode(back) == wire.encode(whole)
+
+
+def test_what_another_version_kept_as_it_lies_is_left_out_and_damage_is_said() -> None:
+    older = Schema("series", 1, 0, SERIES.fields[:2])
+    unknown = Schema("nothing", 1, 0, SERIES.fields[:2])
+    batches = [batch_from_rows(schema, [{"series_id": 9}]) for schema in (older, unknown, SERIES)]
+    (back,) = as_they_lie.decode(as_they_lie.encode(batches))
+    assert back.schema is SERIES
+    data = as_they_lie.encode(batches[2:])
+    for damaged in (b"", data[:-3], data.replace(b"series_id", b"series_ix")):
+        with pytest.raises(DecodeError, match="as they lie"):
+            as_they_lie.decode(damaged)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.text(max_size=30)), max_size=20))

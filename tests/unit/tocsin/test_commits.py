@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from alerting.config import AlertingSettings
+from alerting.config import AlertingSettings, SinkSettings
 from alerting.outbox.outbox import Outbox
+from alerting.words.delivery import Delivery
 from runtime.bus import Later, Publisher
 from runtime.checkpoint import Snapshot
 from runtime.clock import ManualClock
-from runtime.journal import Block, BlockKind, JournalReader, pack, write_segment
+from runtime.journal import FILE_HEADER, Block, BlockKind, JournalReader, pack, write_segment
 from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import TransientError
@@ -31,6 +32,7 @@ from tocsin.testing import make_context
 from tocsin.testing.alarms import AlarmWorld
 
 SECOND = 1_000_000_000
+SETTINGS = AlertingSettings(sinks={"a": SinkSettings(kind="stdout", send="alarms")})
 
 
 class Said(Later):
@@ -48,7 +50,7 @@ class End:
         self.folder, self.disk = folder, disk
         self.journal = JournalWriter(folder / "journal", make_context("journal"))
         self.journal.start()
-        self.outbox = Outbox(folder / "node.sqlite", AlertingSettings(), make_context("outbox"))
+        self.outbox = Outbox(folder / "node.sqlite", SETTINGS, make_context("outbox"))
         self.outbox.start()
         self.publisher = Publisher(f"ipc://{folder}/pub")
         self.publisher.start()
@@ -185,9 +187,76 @@ def test_a_result_is_in_the_journal_before_the_next_tick_though_the_node_never_r
     second = end.tick()
     blocks = [(b.kind, b.tick_end_ns) for b in JournalReader(end.folder / "journal").read()]
     assert blocks == [
-        (BlockKind.TICK, first), (BlockKind.RESULT, first), (BlockKind.TICK, second),
-        (BlockKind.RESULT, second),
-    ]  # fmt: skip
+        (kind, tick)
+        for tick in (first, second)
+        for kind in (BlockKind.TICK, BlockKind.TOLD, BlockKind.RESULT)
+    ]
+
+
+def test_the_gate_has_what_is_told_once_the_journal_has_and_a_kill_there_loses_nothing(
+    end: End,
+) -> None:
+    shown: list[Delivery] = []
+
+    class Killed(BaseException):
+        """Nothing catches it."""
+
+    def on_due() -> None:
+        shown.extend(end.outbox.due(0, 10))
+        (segment,) = end.disk.on_disk.values()
+        assert segment[:16] == FILE_HEADER
+        assert segment.count(b"TBLK") == len(end.kept(BlockKind.TICK)) * 2
+        raise Killed
+
+    end.commits.on_due = on_due
+    with pytest.raises(Killed):
+        end.tick()
+    assert len(shown) == end.raised == 1
+    assert end.outbox.due(0, 10) == []
+    end.commits.on_due = lambda: None
+    ((tick, has_result, told),) = journalled(
+        end.folder / "journal", 1, logging.getLogger("test"), before=end.journal.next_sequence
+    )
+    assert not has_result
+    assert [batch.schema.name for batch in told] == ["alarm"]
+    # A newer Tocsin would find another alarm in that tick: what people were told counts.
+    world = AlarmWorld()
+    other = world.batches([world.silence(world.series("exporter", exporter="203.0.113.9"))])
+    again = Outcome(tick.tick_end_ns, alarms=[b for b in other if b.schema.name == "alarm"])
+    end.commits.keep(again, told=told, is_done=end.outbox.is_done(tick.tick_end_ns))
+    assert [(d.number, d.key, d.body) for d in end.outbox.due(0, 10)] == [
+        (d.number, d.key, d.body) for d in shown
+    ]
+
+
+def test_what_the_journal_does_not_get_leaves_after_the_commit(end: End) -> None:
+    shown: list[int] = []
+    end.commits.on_due = lambda: shown.append(end.disk.refusals)
+    first = end.tick()
+    assert shown == [0]
+    settle = end.commits._told_first
+
+    def refused(*given: Any) -> Any:
+        end.disk.refusals = 1_000
+        return settle(*given)
+
+    end.commits._told_first = refused  # type: ignore[method-assign]
+    second = end.tick()
+    assert shown == [0], "the gate was answered before what it got was anywhere"
+    assert end.outbox.is_done(second)
+    assert len(end.outbox.due(0, 10)) == 2
+    assert end.kept(BlockKind.TOLD) == [first]
+    end.disk.refusals = 0
+    end.commits.retry()
+    end.commits.rest()
+    assert end.kept(BlockKind.TOLD) == end.kept(BlockKind.RESULT) == [first, second]
+
+
+def test_without_sinks_nothing_is_told_first(tmp_path: Path, end: End) -> None:
+    end.outbox._settings = AlertingSettings()
+    end.tick()
+    assert end.kept(BlockKind.TOLD) == []
+    assert end.kept(BlockKind.RESULT) != []
 
 
 def test_while_the_disk_refuses_nothing_is_told_and_then_all_of_it_in_order(end: End) -> None:
