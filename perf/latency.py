@@ -27,7 +27,7 @@ from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import ANOMALY
 from telemetry.views import View, frame_schema
 from tests.support.outbox_node import OutboxNode, node_with_gate
-from tocsin.chain import Outcome, Tick
+from tocsin.chain.ticks import Outcome, Tick
 from tocsin.testing import make_context
 from tocsin.testing.alarms import START_NS, TICK_NS, AlarmWorld
 

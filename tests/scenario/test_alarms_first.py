@@ -1,6 +1,7 @@
-"""Where no sink takes incidents, alarms leave before these are told (ADR 0067)."""
+"""Alarms leave before incidents are told where no sink takes these, and before the outbox has them (ADR 0067)."""
 
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import zmq
 
 from alerting.incidents.incidents import Incidents
 from alerting.words.delivery import Delivery
-from runtime.bus import Publisher, packed
+from runtime.bus import Publisher, RequestServer, packed
 from runtime.journal import JournalReader, pack
 from tests.support import live_node
 from tests.support.fed_node import SECOND, START_NS, Machine
@@ -99,6 +100,46 @@ def test_the_gate_has_the_alarms_before_incidents_are_told_and_a_kill_there_lose
     machine.node.stop()
     assert again == whole
     assert journal(machine) == blocks
+
+
+@pytest.mark.parametrize("of", ["alarms", "incidents"])
+def test_the_gate_has_what_is_due_before_the_outbox_and_a_kill_there_loses_and_doubles_nothing(
+    of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = live_node.CONFIG.replace('send = "alarms"', f'send = "{of}"')
+    monkeypatch.setattr(live_node, "CONFIG", usual)
+    machine = Machine(tmp_path, monkeypatch, faults=(CUT,))
+    killed = tmp_path / "killed"
+    due: list[Delivery] = []
+    serve_only = RequestServer.serve_only
+    with monkeypatch.context() as watched:
+        gate = Gate(machine, watched)
+
+        def answers(server: RequestServer, verb: str) -> int:
+            found = serve_only(server, verb)
+            if found and not due:
+                due.extend(gate.answer())
+                shutil.copytree(machine.state, killed, ignore=shutil.ignore_patterns("*.sock"))
+            return found
+
+        watched.setattr(RequestServer, "serve_only", answers)
+        while not due:
+            machine.run(0.25)
+        gate.close()
+    whole = kept(machine)
+    machine.node.stop()
+    blocks = journal(machine)
+    machine.state = killed
+    outbox = sqlite3.connect(killed / "node.sqlite")
+    assert outbox.execute("select count(*) from delivery").fetchone() == (0,)
+    outbox.close()
+    machine.start()
+    again = kept(machine)
+    machine.node.stop()
+    assert again == whole
+    assert journal(machine) == blocks
+    told = {one["key"]: one["number"] for one in again[1]}
+    assert told == {delivery.key: delivery.number for delivery in due}
 
 
 def test_a_sink_that_says_nothing_of_what_it_takes_gets_incidents_told_with_the_alarms(

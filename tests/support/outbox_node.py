@@ -15,8 +15,8 @@ from runtime.clock import SystemClock
 from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch
 from tocsin import verbs
-from tocsin.commits import Commits
 from tocsin.config import load_config
+from tocsin.node.commits import Commits
 from tocsin.testing import make_context
 
 FOLDER = Path(__file__).parents[2]
