@@ -18,13 +18,13 @@ from correlator.measures import measures_of, pick
 from correlator.named_alarms import name_alarms
 from correlator.partial import cells_of
 from correlator.series_index import SeriesIndex
-from correlator.tables.network_map import REFUSED_TABLES
+from correlator.tables.network_map import REFUSED_TABLES, FileNetworkMap
 from correlator.talkers import TalkerSamples
 from correlator.unseen import Ledgers, Unseen, shares
 from correlator.windows_kernels import FLOWS, KEY_WORDS, MOVED, OCTETS, UNSURE
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
-from runtime.ports import NetworkMap, SeriesKey, Talker
+from runtime.ports import SeriesKey, Talker
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import stable_id
 from telemetry.schemas import (
@@ -65,7 +65,7 @@ class FrameMerger:
         views: Sequence[View],
         context: Context,
         *,
-        network: NetworkMap,
+        network: FileNetworkMap,
         shards: int = 1,
         idle_seconds: float = 86_400.0,
         salt: int = SALT,
@@ -123,8 +123,7 @@ class FrameMerger:
 
     def backbone(self) -> list[tuple[int, int]]:
         """Return (exporter low half, ifIndex) of the interfaces between routers."""
-        known = getattr(self._network, "backbone", None)
-        return known() if known is not None else []
+        return self._network.backbone()
 
     def _idle(self, view: View) -> int:
         return round(view.idle_seconds * 1e9) or self._idle_ns
@@ -175,10 +174,8 @@ class FrameMerger:
         elif name == LEDGER.name:
             self._ledgers.take(batch)
         elif name in (OPTION.name, ROUTE.name):
-            learn = getattr(self._network, "learn", None)
-            if learn is not None:
-                learn(batch)
-                self._refused.array[:] = self._network.refused()  # type: ignore[attr-defined]
+            self._network.learn(batch)
+            self._refused.array[:] = self._network.refused()
         return []
 
     def named(self, batch: Batch) -> Batch:
@@ -421,13 +418,11 @@ class FrameMerger:
         write_batches(out, "partials", [b for _, bs in sorted(self._partials.items()) for b in bs])
         self._samples.snapshot(out)
         self._ledgers.snapshot(out)
-        if (keep := getattr(self._network, "snapshot", None)) is not None:
-            keep(out.scoped("network"))
+        self._network.snapshot(out.scoped("network"))
 
     def restore(self, state: Any) -> None:
         """Take them back."""
-        if (take := getattr(self._network, "restore", None)) is not None:
-            take(state.scoped("network"))
+        self._network.restore(state.scoped("network"))
         for name, index in self._index.items():
             index.restore(state.scoped(name))
             for row in index.live_rows.tolist():

@@ -20,6 +20,7 @@ from telemetry.schemas import ALARM
 from tests.support.fed_node import SECOND, START_NS, Machine
 from tocsin.chain.back import Back
 from tocsin.chain.ticks import Outcome, Tick
+from tocsin.node.heartbeat import COMING_UP_USEC
 
 TICKS = 7
 
@@ -103,29 +104,58 @@ def test_a_start_behind_a_long_journal_asks_for_time_now_and_then(
     machine.start().stop()
     assert systemd.heard() == [
         *(
-            f"EXTEND_TIMEOUT_USEC=60000000\nSTATUS=Starting: {n} ticks of the journal are taken back"
-            for n in range(1, TICKS + 1, 3)
+            f"EXTEND_TIMEOUT_USEC={COMING_UP_USEC}\nSTATUS=Starting: {what}"
+            for what in (
+                "reads its checkpoint",
+                *(f"takes back tick {n} of the journal" for n in range(4, TICKS + 1, 3)),
+            )
         ),
         "READY=1",
         "STATUS=",
     ]
 
 
+@pytest.mark.parametrize("slow", range(1, TICKS + 1))
+def test_one_tick_that_takes_minutes_does_not_end_a_start(
+    machine: Machine, systemd: Systemd, monkeypatch: pytest.MonkeyPatch, slow: int
+) -> None:
+    """TimeoutStartSec has passed: only what was asked for counts. Every tick takes a while, one of them minutes."""
+    ticks = iter(range(1, TICKS + 1))
+    ends_ns = 0
+    left_ns = []
+
+    def taken() -> None:
+        nonlocal ends_ns
+        for said in systemd.heard():
+            asked_us = int(said.partition("\n")[0].removeprefix("EXTEND_TIMEOUT_USEC="))
+            ends_ns = machine.true_ns + asked_us * 1_000
+        machine.true_ns += 9 * 60 * SECOND if next(ticks) == slow else 4 * SECOND
+        left_ns.append(ends_ns - machine.true_ns)
+
+    taking_back(monkeypatch, taken)
+    machine.start().stop()
+    assert len(left_ns) == TICKS
+    assert min(left_ns) > 0
+    assert systemd.heard()[-2:] == ["READY=1", "STATUS="]
+
+
 def test_a_start_that_waits_for_a_disk_asks_for_time_and_goes_on(
     machine: Machine, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals = iter(range(3))
+    heard: list[str] = []
 
     def until_mended() -> bool:
+        heard.extend(systemd.heard())  # it takes ten at a time
         machine.true_ns += 6 * SECOND
         return next(refusals, None) is not None
 
     refusing(monkeypatch, until_mended)
     machine.start().stop()
-    heard = systemd.heard()
+    heard += systemd.heard()
     waited = [one for one in heard if "STATUS=Starting: waits for a disk: the journal" in one]
     assert waited
-    assert all(one.startswith("EXTEND_TIMEOUT_USEC=60000000\n") for one in waited)
+    assert all(one.startswith(f"EXTEND_TIMEOUT_USEC={COMING_UP_USEC}\n") for one in waited)
     assert heard[-2:] == ["READY=1", "STATUS="]
 
 

@@ -15,7 +15,7 @@ FAULT_CHARACTERS_MAX = 300
 HISTORY_BEHIND = 3  # journal blocks: the desk stores them as they come
 
 COMING_UP_NS = 5_000_000_000  # so often a start says that it goes on,
-COMING_UP_USEC = 60_000_000  # and then has so long to say so again
+COMING_UP_USEC = 600_000_000  # and then has so long for what comes next: one tick, every kernel
 
 
 class ComingUp:

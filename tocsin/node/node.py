@@ -16,9 +16,7 @@ from alerting.outbox.outbox import Outbox
 from alerting.outbox.sink_board import SinkBoard
 from runtime import garbage, logs
 from runtime.bus import Doorbell, Publisher, RequestServer
-from runtime.checkpoint import Checkpoints
 from runtime.clock import PARTS, Clock, SteadyClock
-from runtime.journal import Cursor
 from runtime.journal_writer import JournalWriter
 from runtime.kernels import require
 from runtime.lock import FolderLock
@@ -33,6 +31,7 @@ from tocsin.chain.ticks import Outcome, Tick
 from tocsin.config import Config, keep_config, load_config, with_probation
 from tocsin.control import control_row
 from tocsin.node.answers import Answers
+from tocsin.node.checkpoints import NodeCheckpoints
 from tocsin.node.commits import Commits, journalled
 from tocsin.node.heartbeat import ComingUp, Heartbeat
 from tocsin.node.offers import Offers
@@ -46,7 +45,6 @@ HEARTBEAT_NS = 1_000_000_000
 AHEAD_SECONDS = 10.0  # of the machine's clock: worth telling
 GATE_MS = 2  # what was told is asked for by then: before that, nothing that nobody waits for
 IDLE_MS = 200  # a listener, a shard or a request wakes the loop before that
-CURSORS = ("history",)
 
 
 class Node:
@@ -128,15 +126,16 @@ class Node:
         self._opened.callback(self._publisher.stop)
         self._commits = Commits(self._journal, self._outbox, self._publisher, self._clock)
         self._sinks = SinkBoard(config.alerting.sinks, outbox_context)
-        self._checkpoints = Checkpoints(state / "checkpoints", context)
-        self._checkpoint_sequence = 1
-        self._checkpoint_due_ns = 0
+        self._checkpoints = NodeCheckpoints(
+            state, context, self._journal, seconds=config.node.checkpoint_seconds
+        )
         self._publisher.start()
         # 3. The chain, from the last checkpoint and the journal behind it.
         self._intake.start()
         self._back = make_back(config, self._clock, self.metrics, shards=config.node.workers)
         self._offers = Offers(self._back.offer, trouble=self._journal.health)
         self._orders = Orders(config.alerting.sinks)
+        self._kept = {"back": self._back, "offers": self._offers, "orders": self._orders}
         self._recover()
         self._back.merger.start_over()
         self._back.on_tick = self._journal_tick
@@ -170,23 +169,14 @@ class Node:
         )
 
     def _recover(self) -> None:
-        loaded = self._checkpoints.load()
-        after = 1
-        if loaded is not None:
-            sequence, tick_end_ns, snapshot = loaded
-            self._back.restore(snapshot.scoped("back"))
-            self._offers.restore(snapshot.scoped("offers"))
-            self._orders.restore(snapshot.scoped("orders"))
-            after = sequence + 1
-            self._checkpoint_sequence = after
-            self._last_tick_end_ns = self._closed_ns = tick_end_ns
-        for sequence in (after, *(cursor.next_sequence for cursor in self._cursors())):
-            self._journal.go_on_from(sequence)
-        replayed, before = 0, self._journal.next_sequence
+        self._coming_up.says("reads its checkpoint")
+        self._last_tick_end_ns = self._closed_ns = self._checkpoints.restore(self._kept)
+        after, before, replayed = self._checkpoints.next_sequence, self._journal.next_sequence, 0
         for tick, has_result, told in journalled(
             self._state / "journal", after, self._log, before=before
         ):
             self._commits.make_room(self._paused, self._log)
+            self._coming_up.says(f"takes back tick {replayed + 1} of the journal")
             try:
                 self._offers.absorb(tick.batches)
                 self._orders.absorb(tick.batches)
@@ -202,7 +192,6 @@ class Node:
             self._commits.rest()
             self._closed(tick)
             replayed += 1
-            self._coming_up.says(f"{replayed} ticks of the journal are taken back")
         if self._closed_ns:
             now_ns = self._clock.now_ns()
             gap = max(now_ns - self._closed_ns, 0) / 1e9
@@ -269,7 +258,7 @@ class Node:
             self._commits.retry()
             if trouble := self._journal.health():
                 self._answers.refuse(trouble)
-        if now_ns >= self._checkpoint_due_ns and self._ticks:
+        if now_ns >= self._checkpoints.due_ns and self._ticks:
             self._save_checkpoint()
         return moved
 
@@ -337,8 +326,8 @@ class Node:
         if self._back.on_alarms is None or not outcome.alarms:  # else `_take_alarms` has it
             self._commits.take(outcome)
         self._closed(tick)
-        if self._checkpoint_due_ns == 0:
-            self._schedule_checkpoint()
+        if not self._checkpoints.due_ns:
+            self._checkpoints.schedule()
 
     def _closed(self, tick: Tick) -> None:
         self._closed_ns = tick.tick_end_ns
@@ -346,34 +335,12 @@ class Node:
             self._ticks += 1
             self._last_tick_end_ns = tick.tick_end_ns
 
-    def _schedule_checkpoint(self) -> None:
-        self._checkpoint_due_ns = self._clock.now_ns() + round(
-            self._config.node.checkpoint_seconds * 1e9
-        )
-
     def _save_checkpoint(self) -> None:
-        self._schedule_checkpoint()
+        self._checkpoints.schedule()
         if self._commits.trouble:
             return  # it would stand past what a disk has refused, and nobody would read that again
         self._commits.rest()
-        sequence = self._journal.next_sequence - 1
-        try:
-            kept = {"back": self._back, "offers": self._offers, "orders": self._orders}
-            self._checkpoints.save(sequence, self._closed_ns, kept)
-            self._checkpoint_sequence = sequence + 1
-            self._journal.trim(self._cursors(), keep_sequence=self._checkpoint_sequence)
-        except OSError as error:
-            self._log.error("checkpoint_refused error=%s", error)
-
-    def _cursors(self) -> list[Cursor]:
-        """Return where the journal's readers stand."""
-        found = []
-        for name in CURSORS:
-            if (self._state / "cursors" / name).exists():
-                cursor = Cursor(self._state / "cursors", name)
-                cursor.load()
-                found.append(cursor)
-        return found
+        self._checkpoints.save(self._closed_ns, self._kept)
 
     # ---- what it tells of itself
 

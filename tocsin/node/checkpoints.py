@@ -1,0 +1,64 @@
+"""The node's checkpoints: what is kept, how often, and how much of the journal is still needed behind them."""
+
+from pathlib import Path
+from typing import Any
+
+from runtime import logs
+from runtime.checkpoint import Checkpoints
+from runtime.component import Context
+from runtime.journal import Cursor
+from runtime.journal_writer import JournalWriter
+
+CURSORS = ("history",)
+
+
+class NodeCheckpoints:
+    """Keeps the parts of a node, under their names, beside the journal."""
+
+    def __init__(
+        self, state: Path, context: Context, journal: JournalWriter, *, seconds: float
+    ) -> None:
+        self._cursors_folder = state / "cursors"
+        self._checkpoints = Checkpoints(state / "checkpoints", context)
+        self._journal = journal
+        self._clock = context.clock
+        self._every_ns = round(seconds * 1e9)
+        self._log = logs.child("node")
+        self.next_sequence = 1  # of the journal, the first behind the newest checkpoint
+        self.due_ns = 0  # 0: as soon as there is something to keep
+
+    def restore(self, parts: dict[str, Any]) -> int:
+        """Give the parts back what the newest good one holds; return at which tick's end, 0 without one."""
+        loaded, tick_end_ns = self._checkpoints.load(), 0
+        if loaded is not None:
+            sequence, tick_end_ns, snapshot = loaded
+            for name, part in parts.items():
+                part.restore(snapshot.scoped(name))
+            self.next_sequence = sequence + 1
+        for sequence in (self.next_sequence, *(one.next_sequence for one in self._cursors())):
+            self._journal.go_on_from(sequence)
+        return tick_end_ns
+
+    def schedule(self) -> None:
+        """The next one is due when its time has passed."""
+        self.due_ns = self._clock.now_ns() + self._every_ns
+
+    def save(self, tick_end_ns: int, parts: dict[str, Any]) -> None:
+        """Keep the parts as they are behind all that is journalled; let go of what nobody needs."""
+        sequence = self._journal.next_sequence - 1
+        try:
+            self._checkpoints.save(sequence, tick_end_ns, parts)
+            self.next_sequence = sequence + 1
+            self._journal.trim(self._cursors(), keep_sequence=self.next_sequence)
+        except OSError as error:
+            self._log.error("checkpoint_refused error=%s", error)
+
+    def _cursors(self) -> list[Cursor]:
+        """Return where the journal's readers stand."""
+        found = []
+        for name in CURSORS:
+            if (self._cursors_folder / name).exists():
+                cursor = Cursor(self._cursors_folder, name)
+                cursor.load()
+                found.append(cursor)
+        return found
