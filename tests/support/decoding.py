@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from collectors.flow.columns import FlowMemory
-from tocsin.cli.decode import Decoding
+from tocsin.cases.decoding import Decoding
 from tocsin.testing import make_context
 
 

@@ -1,1 +1,1 @@
-"""What was received, kept to be seen again: case files, replay, and the trace of an alert."""
+"""What was received, to be seen again: captures as records, case files, replay, the trace of an alert."""
