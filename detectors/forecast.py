@@ -27,6 +27,8 @@ ORIGINS_MAX = 40
 ORIGINS_MIN = 6
 DAY_S, WEEK_S = 86_400, 604_800
 TREND_ROWS_MIN = 12
+VALUE_MOST = 1e30  # as in series_kernels: beyond, a value is taken as missing
+ROWS_MOST = 10_000_000  # of a grid
 TREND_MARGIN = 0.97  # another model must be so much better before it takes the lead from naive
 
 Array = NDArray[np.float64]
@@ -57,12 +59,17 @@ class Breach:
 
 def regular(time_s: NDArray[np.int64], value: Array, step_s: int) -> tuple[int, Array]:
     """Return (first second, values on a regular grid); what is missing is the value before it."""
-    usable = np.isfinite(value)
+    usable = np.abs(np.nan_to_num(value, nan=np.inf)) <= VALUE_MOST
     time_s, value = time_s[usable], value[usable]
     if not len(value):
         raise ConfigError("the series has no value in the time given")
     place = (time_s - time_s.min()) // step_s
     size = int(place.max()) + 1
+    if size > ROWS_MOST:
+        raise ConfigError(
+            f"from the first time to the last are {size} steps of {step_s} s, {ROWS_MOST} at most: mend "
+            "times that are far off, or take a longer --step or --horizon"
+        )
     total, count = np.zeros(size), np.zeros(size)
     np.add.at(total, place, value)
     np.add.at(count, place, 1.0)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from alerting.words.amounts import rounded
+from tocsin.cli.finite import finite
 
 
 @click.command()
@@ -18,14 +19,16 @@ from alerting.words.amounts import rounded
 @click.option("--horizon", default="2h", show_default=True, help="How far: 30m, 2h, 1d.")
 @click.option("--since", default="14d", show_default=True, help="History that is learned from.")
 @click.option("--step", type=click.IntRange(1), help="Seconds; default: a 24th of the horizon.")
-@click.option("--above", type=float, help="Say when this limit is passed upwards.")
-@click.option("--below", type=float, help="Say when this limit is passed downwards.")
+@click.option("--above", type=float, callback=finite, help="Say when this limit is passed upwards.")
+@click.option(
+    "--below", type=float, callback=finite, help="Say when this limit is passed downwards."
+)
 @click.option(
     "--group", "as_group", is_flag=True, help="Forecast the sum of all that match, not each."
 )
 @click.option("--by", "by", type=click.Choice(["site", "bundle", "service", "customer"]),
               help="Forecast groups of interfaces by the network map; MATCH is a group's name.")  # fmt: skip
-@click.option("--capacity", type=click.FloatRange(0.0, min_open=True),
+@click.option("--capacity", type=click.FloatRange(0.0, min_open=True), callback=finite,
               help="With --by: say when this share of all members' speed is passed.")  # fmt: skip
 @click.option("--file", "from_file", is_flag=True, help="MATCH is a CSV file, not series.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table",
@@ -66,6 +69,8 @@ def forecast(
         raise click.UsageError("say which series, such as view=interface,entity=ams1*")
     if above is not None and below is not None:
         raise click.UsageError("--above or --below, not both")
+    if from_file and by:
+        raise click.UsageError("--file or --by, not both: a file has no network map")
     if capacity is not None and (not by or above is not None or below is not None):
         raise click.UsageError("--capacity goes with --by, without --above and --below")
     now_ns = SystemClock().now_ns()
@@ -149,6 +154,8 @@ def _rows_of_file(path: Path) -> dict[str, list[tuple[int, float]]]:
     if not path.exists():
         raise ConfigError(f"{path}: no such file")
     file = read_series(path)
+    for note in file.notes:
+        click.echo(f"tocsin: {path}: {note}", err=True)
     return {
         f"{path.name} {name}": list(zip(file.time_s.tolist(), value.tolist(), strict=True))
         for name, (_, value) in file.columns.items()

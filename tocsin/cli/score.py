@@ -1,9 +1,22 @@
 """`tocsin score`: the online detectors over CSV files, as an operator would try them on old data."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from tocsin.cli.finite import finite
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from detectors.series import SeriesScores
+    from tocsin.files.series import SeriesFile
+
+    Values = NDArray[np.float64]
+
+HEAD = "timestamp,value,expected,lower,upper,score,alert"
 
 
 @click.command()
@@ -12,7 +25,8 @@ import click
 @click.option("--explain", type=click.IntRange(1), metavar="ROW",
               help="Say why this row of one file (1 = first after the header) scores as it does.")  # fmt: skip
 @click.option("--column", help="The column to explain, where a file has several.")
-@click.option("--false-alerts-per-day", type=click.FloatRange(1e-6, 1e4), metavar="NUMBER",
+@click.option("--false-alerts-per-day", type=click.FloatRange(1e-6, 1e4),
+              metavar="NUMBER", callback=finite,
               help="How many false alerts a series may raise; default: one a week.")  # fmt: skip
 @click.option("--zone", default="UTC", show_default=True, metavar="ZONE",
               help="Whose clocks the day goes by, such as Europe/Vienna.")  # fmt: skip
@@ -38,35 +52,35 @@ def score(
     from tocsin.files.series import find_files
 
     budget = false_alerts_per_day or FALSE_ALERTS_PER_DAY
-    files = list(find_files(paths))
+    files = find_files(paths, output)
     if not files:
         raise ConfigError(f"{', '.join(map(str, paths))}: no .csv or .csv.gz file is in there")
     if explain is not None:
         if len(files) > 1:
             raise click.UsageError("--explain takes one file")
-        _explain(files[0][0], explain, column, budget, zone)
+        _explain(next(iter(files)), explain, column, budget, zone)
         return
     if output is None:
         raise click.UsageError("--output FOLDER is needed (or --explain ROW)")
     _score_all(files, output, budget, zone)
 
 
-def _score_all(files: list[tuple[Path, Path]], output: Path, budget: float, zone: str) -> None:
-    import csv
+def _score_all(files: dict[Path, Path], output: Path, budget: float, zone: str) -> None:
     import json
     import sys
 
     from detectors.series import score_series
     from telemetry.errors import ConfigError
-    from tocsin.files.series import plain, read_series
+    from tocsin.files.series import read_series
 
     summaries: dict[str, Any] = {}
     failed = 0
+    sources = {path.resolve() for path in files}
     if output.exists() and not output.is_dir():
         raise ConfigError(
             f"{output}: is a file; --output names a folder, which is made where it is not"
         )
-    for number, (path, name) in enumerate(files, 1):
+    for number, (path, name) in enumerate(files.items(), 1):
         if sys.stderr.isatty():
             click.echo(f"\r{number} of {len(files)} files", nl=False, err=True)
         try:
@@ -78,25 +92,27 @@ def _score_all(files: list[tuple[Path, Path]], output: Path, budget: float, zone
         for note in file.notes:
             click.echo(f"tocsin: {path}: {note}", err=True)
         for one, (texts, value) in file.columns.items():
-            alone = len(file.columns) == 1
-            key = name.as_posix() if alone else f"{name.as_posix()}/{one.replace('/', '_')}"
-            scores = score_series(file.time_s, value, false_alerts_per_day=budget, zone=zone)
+            key = name.as_posix()
+            if len(file.columns) > 1:
+                key = f"{key}/{one.replace('/', '_')}"
+            while key in summaries:  # base.csv beside base.csv.gz
+                key += "-2"
             target = output / f"{key}.csv"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("w", encoding="utf-8", newline="") as out:
-                rows = csv.writer(out, lineterminator="\n")
-                rows.writerow(
-                    ("timestamp", "value", "expected", "lower", "upper", "score", "alert")
+            if not _may_write(target, sources):
+                failed += 1
+                click.echo(
+                    f"tocsin: {target}: is no file of scores and would be written over, so {path} is left "
+                    "out; --output must name another folder",
+                    err=True,
                 )
-                for k, time in enumerate(file.times):
-                    rows.writerow((
-                        time, plain(texts[k], value[k]), f"{scores.expected[k]:.6g}",
-                        f"{scores.lower[k]:.6g}", f"{scores.upper[k]:.6g}", f"{scores.score[k]:.6g}",
-                        scores.alert[k],
-                    ))  # fmt: skip
+                continue
+            scores = score_series(file.time_s, value, false_alerts_per_day=budget, zone=zone)
+            _write(target, file, texts, value, scores)
             summaries[key] = {
                 "file": str(path),
                 **scores.summary,
+                # A time that cannot be read is that of the row beside it: no row twice.
+                "repeated_times": max(scores.summary["repeated_times"] - file.times_unreadable, 0),
                 "times_unreadable": file.times_unreadable,
                 "notes": file.notes,
             }
@@ -110,10 +126,37 @@ def _score_all(files: list[tuple[Path, Path]], output: Path, budget: float, zone
     alerts = sum(one["alerts"] for one in summaries.values())
     click.echo(
         f"{len(summaries)} series, {rows} rows, {alerts} alerts; {output / 'summary.json'}"
-        + (f"; {failed} files could not be read" if failed else ""),
+        + (f"; {failed} files could not be scored" if failed else ""),
         err=True,
     )
     raise SystemExit(1 if failed else 0)
+
+
+def _may_write(target: Path, sources: set[Path]) -> bool:
+    """Say whether a file is new, or one of an earlier run: the input of nobody."""
+    if not target.exists():
+        return True
+    with target.open("rb") as there:
+        return target.resolve() not in sources and there.readline() == (HEAD + "\n").encode()
+
+
+def _write(
+    target: Path, file: "SeriesFile", texts: list[str], value: "Values", scores: "SeriesScores"
+) -> None:
+    import csv
+
+    from tocsin.files.series import plain
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("w", encoding="utf-8", newline="") as out:
+        out.write(HEAD + "\n")
+        rows = csv.writer(out, lineterminator="\n")
+        for k, time in enumerate(file.times):
+            rows.writerow((
+                time, plain(texts[k], value[k]), f"{scores.expected[k]:.6g}",
+                f"{scores.lower[k]:.6g}", f"{scores.upper[k]:.6g}", f"{scores.score[k]:.6g}",
+                scores.alert[k],
+            ))  # fmt: skip
 
 
 def _explain(path: Path, row: int, column: str | None, budget: float, zone: str) -> None:

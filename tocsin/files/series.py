@@ -6,12 +6,13 @@ its name, or else the first that holds times as text: seconds, ms, µs or ns sin
 unless it says otherwise) or dates of the usual orders (tocsin.files.times). Columns `date` and `time` are one
 time together. A file without a header has its time first, if it has one. Columns named as labels are left
 out, and so are those without a single number and row numbers without a name. A field that is no number is a
-missing value; a time that cannot be read is that of the row before.
+missing value; a time that cannot be read is that of the row before, at the head of a file of the first that can.
 """
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,19 +60,45 @@ class SeriesFile:
     notes: list[str]
 
 
-def find_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield each CSV file below the paths, and its name below the output folder without ending."""
+def find_files(paths: Sequence[Path], output: Path | None = None) -> dict[Path, Path]:
+    """Return each CSV file below the paths, with its name below the output folder without ending.
+
+    Files of one name keep the folders that tell them apart. What lies below `output` is no input.
+    """
+    found: dict[
+        Path, tuple[Path, int]
+    ] = {}  # whole name without ending, and how much of it is shown
+    known: set[Path] = set()
     for path in paths:
         if not path.exists():
             raise ConfigError(f"{path}: no such file or folder")
-        found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in found:
+        if path.is_dir() and output is not None and path.resolve() == output.resolve():
+            raise ConfigError(
+                f"{output}: is the folder of the input, whose files would be written over; "
+                "--output must name another folder"
+            )
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            whole = file.resolve()
             ending = next((end for end in reversed(ENDINGS) if file.name.endswith(end)), "")
-            if not ending and file is not path:
+            if whole in known or not file.is_file() or (not ending and file is not path):
                 continue
-            name = file.name.removesuffix(ending)
-            below = file.relative_to(path).parent if path.is_dir() else Path()
-            yield file, below / name
+            if file is not path and output is not None and output.resolve() in whole.parents:
+                continue
+            known.add(whole)
+            shown = len(file.relative_to(path).parts) if path.is_dir() else 1
+            found[file] = file.parent.resolve() / file.name.removesuffix(ending), shown
+    return _told_apart(found)
+
+
+def _told_apart(found: dict[Path, tuple[Path, int]]) -> dict[Path, Path]:
+    """Return as much of each file's name as no other has."""
+    names = {file: Path(*whole.parts[-shown:]) for file, (whole, shown) in found.items()}
+    for more in range(1, max((len(whole.parts) for whole, _ in found.values()), default=0)):
+        often = Counter(name for name, _ in {(names[file], found[file][0]) for file in found})
+        for file, (whole, shown) in found.items():
+            if often[names[file]] > 1:
+                names[file] = Path(*whole.parts[1:][-shown - more :])
+    return names
 
 
 def read_series(path: Path) -> SeriesFile:
@@ -125,9 +152,9 @@ def read_series(path: Path) -> SeriesFile:
 
 
 def parse_times(texts: Sequence[str]) -> tuple[NDArray[np.int64], int]:
-    """Return seconds since 1970, and how many texts could not be read."""
+    """Return seconds since 1970, and how many texts could not be read: each has the time of its neighbour."""
     made = np.zeros(len(texts), np.int64)
-    unreadable, before = 0, 0
+    unreadable, first = 0, len(texts)
     other = None
     for n, text in enumerate(texts):
         found = _seconds(text.strip())
@@ -137,11 +164,13 @@ def parse_times(texts: Sequence[str]) -> tuple[NDArray[np.int64], int]:
                 found = other(text.strip()) // SECOND_NS
             except (ValueError, OverflowError):
                 found = None
-        if found is None:
-            unreadable += 1
+        if found is not None:
+            made[n], first = found, min(first, n)
         else:
-            before = found
-        made[n] = before
+            unreadable += 1
+            made[n] = made[n - 1] if n else 0
+    if first < len(texts):
+        made[:first] = made[first]
     return made, unreadable
 
 

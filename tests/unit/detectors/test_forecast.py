@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from detectors.forecast import QUANTILES, breach, forecast, regular
+from detectors import series_kernels
+from detectors.forecast import QUANTILES, VALUE_MOST, breach, forecast, regular
 from telemetry.errors import ConfigError
 
 STEP = 900
@@ -90,6 +91,9 @@ def test_gaps_become_the_value_before() -> None:
     assert (start, grid.tolist()) == (60, [1.0, 2.0, 2.0, 2.0, 5.0])
     with pytest.raises(ConfigError, match="no value"):
         regular(np.array([60]), np.array([np.nan]), 60)
+    with pytest.raises(ConfigError, match="far off"):
+        regular(np.array([0, 1_790_553_600]), np.ones(2), 60)
+    assert VALUE_MOST == series_kernels.VALUE_MOST
 
 
 def test_quantiles_are_in_order() -> None:

@@ -53,5 +53,29 @@ def test_too_little_history_is_said(tmp_path: Path) -> None:
 
 def test_mistakes(leak: Path) -> None:
     assert run(leak, "--file", "--above", 1, "--below", 2).exit_code == 2
+    done = run(leak, "--file", "--by", "site")
+    assert (done.exit_code, "not both" in done.output) == (2, True)
+    for limit in ("nan", "inf"):
+        done = run(leak, "--file", "--above", limit)
+        assert (done.exit_code, "no finite number" in done.output) == (2, True)
     assert "no such file" in str(run("nowhere.csv", "--file").exception)
     assert "is no time" in str(run(leak, "--file", "--horizon", "soon").exception)
+
+
+def test_times_that_are_made_up_are_said(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("value\n" + "\n".join(str(n % 7) for n in range(600)))
+    done = run(tmp_path / "one.csv", "--file", "--horizon", "10m")
+    assert done.exit_code == 0, done.output
+    assert "rows are taken as 60 s apart" in done.output
+
+
+def test_an_absurd_value_is_missing(leak: Path) -> None:
+    made = []
+    for value in ("", "1e300"):
+        rows = leak.read_text().splitlines()
+        rows[200] = rows[200].split(",")[0] + "," + value
+        leak.write_text("\n".join(rows))
+        done = run(leak, "--file", "-o", "json")
+        assert done.exit_code == 0, done.output
+        made.append(json.loads(done.output))
+    assert made[0] == made[1]

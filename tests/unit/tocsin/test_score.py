@@ -108,9 +108,68 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("\n".join(lines()))
     assert run(tmp_path / "one.csv").exit_code == 2
     assert "is a file" in str(run(tmp_path / "one.csv", "--output", tmp_path / "one.csv").exception)
+    assert run(tmp_path, "--output", tmp_path / "o", "--false-alerts-per-day", "nan").exit_code == 2
     assert run(tmp_path / "one.csv", "--explain", 3, "--column", "nothing").exit_code == 2
     assert "no such file" in str(run(tmp_path / "none", "--output", tmp_path / "o").exception)
     assert "row 9999" in str(run(tmp_path / "one.csv", "--explain", 9999).exception)
+
+
+def summary_of(output: Path) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = json.loads((output / "summary.json").read_text())[
+        "series"
+    ]
+    return found
+
+
+def test_an_input_is_never_written_over(tmp_path: Path) -> None:
+    folder, text = tmp_path / "in", "\n".join(lines())
+    folder.mkdir()
+    (folder / "base.csv").write_text(text)
+    assert "is the folder of the input" in str(run(folder, "--output", folder).exception)
+    done = run(folder / "base.csv", "--output", folder)
+    assert done.exit_code == 1
+    assert "would be written over" in done.output
+    (tmp_path / "base.csv").write_text(text)  # somebody's file that is no input
+    assert run(folder, "--output", tmp_path).exit_code == 1
+    assert (folder / "base.csv").read_text() == (tmp_path / "base.csv").read_text() == text
+
+
+def test_scores_below_the_input_are_no_input_the_next_time(tmp_path: Path) -> None:
+    (tmp_path / "base.csv").write_text("\n".join(lines()))
+    for _ in range(2):
+        done = run(tmp_path, "--output", tmp_path / "out")
+        assert done.exit_code == 0, done.output
+        assert list(summary_of(tmp_path / "out")) == ["base"]
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for folder in ("lis", "ams/a", "ams/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "base.csv").write_text("\n".join(lines()))
+    (tmp_path / "lis/alone.csv").write_text("\n".join(lines()))
+    (tmp_path / "ams/a/base.csv.gz").write_bytes(gzip.compress("\n".join(lines()).encode()))
+    out = tmp_path / "out"
+    done = run(*sorted(tmp_path.rglob("base.csv")), "--output", out)
+    assert done.exit_code == 0, done.output
+    assert set(summary_of(out)) == {"a/base", "b/base", "lis/base"}
+    done = run(tmp_path / "lis", tmp_path / "ams", tmp_path / "lis/base.csv", "--output", out)
+    assert done.exit_code == 0, done.output
+    assert set(summary_of(out)) == {"alone", "base", "a/base", "a/base-2", "b/base"}
+    assert len({str(one["file"]) for one in summary_of(out).values()}) == 5
+    assert all((out / f"{key}.csv").is_file() for key in summary_of(out))
+
+
+def test_a_first_time_that_cannot_be_read_makes_no_gap(tmp_path: Path) -> None:
+    head, *body = lines(label=False)
+    for n in (0, 1, 300):
+        body[n] = "soon," + body[n].split(",")[1]
+    body[400] = body[399].split(",")[0] + ",50"  # a time that does come twice
+    (tmp_path / "one.csv").write_text("\n".join([head, *body]))
+    done = run(tmp_path / "one.csv", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    kept = summary_of(tmp_path / "out")["one"]
+    assert kept["gaps"] == {"count": 0, "longest_seconds": 0, "first": []}
+    assert (kept["repeated_times"], kept["times_unreadable"]) == (1, 3)
 
 
 def test_messy_fields_are_missing_values(tmp_path: Path) -> None:
