@@ -126,12 +126,13 @@ class JournalReader:
         self.gap_blocks = 0  # blocks that were gone before we came to them
         self._file: Path | None = None
         self._offset = 0
+        self._damaged = False  # there, and later files exist
 
     def read(self, *, limit: int = 1_000_000) -> Iterator[Block]:
         """Yield what is there now, at most `limit` blocks. Returns at the end; call it again.
 
-        Raises DecodeError for a damaged block that is not the end of the newest file; `skip`
-        goes on behind it.
+        Raises DecodeError for a damaged block that is not the end of the newest file, and for a block that
+        holds no batches of ours; `skip` goes on behind it.
         """
         for _ in range(limit):
             found = self._next()
@@ -147,7 +148,11 @@ class JournalReader:
             yield found[0], found[2]
 
     def skip(self) -> None:
-        """Give up on the rest of the current file (a damaged block) and go on with the next."""
+        """Give up on what `read` raised for: one block, or where bytes are damaged the rest of that file."""
+        if not self._damaged:  # whole as it was written, and no batches of ours: `read` is behind it
+            self.gap_blocks += 1
+            return
+        self._damaged = False
         later = [file for file in segments(self._folder) if self._file and file > self._file]
         if later:
             self.gap_blocks += max(0, int(later[0].stem) - self.next_sequence)
@@ -163,26 +168,34 @@ class JournalReader:
             found = _read_block(self._file, self._offset)
             if found is None:
                 files = segments(self._folder)
-                if self._file not in files or self._file == files[-1]:
-                    if self._file not in files:
-                        self._file = None  # trimmed under us
-                        continue
+                if self._file not in files:
+                    self._file = None  # trimmed under us
+                    continue
+                if self._file == files[-1]:
                     return None
-                following = files[files.index(self._file) + 1]
-                if int(following.stem) > self.next_sequence:
-                    raise DecodeError(
-                        "corrupt",
-                        f"journal {self._file} is damaged at byte {self._offset}; blocks "
-                        f"{self.next_sequence} to {int(following.stem) - 1} cannot be read",
-                    )
-                self._file = None
-                continue
+                # Nothing is appended any more; before the next file was begun, something may have been.
+                found = _read_block(self._file, self._offset)
+                if found is None:
+                    self._leave(files[files.index(self._file) + 1])
+                    continue
             kind, sequence, tick_end_ns, payload, end = found
             self._offset = end
             if sequence < self.next_sequence:
                 continue
             self.next_sequence = sequence + 1
             return BlockKind(kind), sequence, tick_end_ns, payload
+
+    def _leave(self, following: Path) -> None:
+        """Go on with the file behind, or raise DecodeError where blocks are missing in between."""
+        assert self._file is not None
+        if int(following.stem) > self.next_sequence and self._file.exists():  # else it was trimmed just now
+            self._damaged = True
+            raise DecodeError(
+                "corrupt",
+                f"journal {self._file} is damaged at byte {self._offset}; blocks "
+                f"{self.next_sequence} to {int(following.stem) - 1} cannot be read",
+            )
+        self._file = None
 
     def _open(self) -> bool:
         files = segments(self._folder)

@@ -191,10 +191,7 @@ class Replay:
                 return
             except DecodeError as error:
                 self.summary.damage.append(str(error))
-                before = reader.next_sequence
                 reader.skip()
-                if reader.next_sequence == before:
-                    return
 
     def checkpoint(self, path: Path) -> int:
         """Start from a checkpoint; return the journal sequence to go on with."""

@@ -213,15 +213,11 @@ def journalled(
 def _all(
     reader: JournalReader, read: Callable[[], Iterator[Found]], log: Logger | None = None
 ) -> Iterator[Found]:
-    passed = -1
     while True:
         try:
             yield from read()
         except TocsinError as error:
-            if reader.next_sequence == passed:  # it cannot be passed over block by block
-                reader.skip()
-                continue
-            passed = reader.next_sequence
+            reader.skip()
             if log is not None:
                 log.error("journal_damaged error=%s", error)
         else:

@@ -103,6 +103,66 @@ def test_a_reader_follows_the_writer_over_segments(tmp_path: Path) -> None:
     assert len(segments(tmp_path)) > 2
 
 
+def test_what_was_appended_just_before_the_next_file_was_begun_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = fill(tmp_path, 3, segment_seconds=9.0)
+    reader = JournalReader(tmp_path)
+    assert len(list(reader.read())) == 3
+
+    def meanwhile(folder: Path) -> list[Path]:  # the reader saw the end, and lists the folder now
+        monkeypatch.undo()
+        journal.append(BlockKind.TICK, 8 * 10**9, [control(8)], sync=True)
+        journal.append(BlockKind.TICK, 20 * 10**9, [control(20)], sync=True)
+        return segments(folder)
+
+    monkeypatch.setattr("runtime.journal.segments", meanwhile)
+    assert [block.sequence for block in reader.read()] == [4, 5]
+    assert len(segments(tmp_path)) == 2
+    journal.stop()
+
+
+def test_a_file_that_is_trimmed_as_it_is_left_is_a_gap_and_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, 6, segment_seconds=2.5).stop()
+    first, second, *_ = segments(tmp_path)
+    reader = JournalReader(tmp_path)
+    assert len(list(reader.read(limit=1))) == 1
+    second_begins = int(second.stem)
+    os.truncate(first, reader._offset)  # nothing behind the first block
+
+    def meanwhile(folder: Path) -> list[Path]:
+        monkeypatch.undo()
+        found = segments(folder)
+        first.unlink()
+        return found
+
+    monkeypatch.setattr("runtime.journal.segments", meanwhile)
+    assert [block.sequence for block in reader.read()] == list(range(second_begins, 7))
+    assert reader.gap_blocks == second_begins - 2
+
+
+@pytest.mark.parametrize("newest", [True, False])
+def test_a_block_that_holds_no_batches_of_ours_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newest: bool
+) -> None:
+    journal = fill(tmp_path, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr("runtime.journal.wire.encode", lambda _: b"no batch")
+        journal.append(BlockKind.TICK, 2, [control(2)], sync=True)
+    journal.append(BlockKind.TICK, 3, [control(3)], sync=True)
+    if not newest:
+        journal.append(BlockKind.TICK, 10**15, [control(4)], sync=True)
+    journal.stop()
+    reader = JournalReader(tmp_path)
+    with pytest.raises(DecodeError, match="corrupt"):
+        list(reader.read())
+    reader.skip()
+    assert [block.sequence for block in reader.read()] == ([3] if newest else [3, 4])
+    assert reader.gap_blocks == 1
+
+
 def test_a_full_disk_keeps_blocks_and_writes_them_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
