@@ -48,11 +48,14 @@ class TailedFile:
         while True:
             if self._file is None:
                 self._open()
-            block = self._read()
-            if block:
+            if block := self._read():
                 yield block
-            elif not self._follow():
+            elif not self._replaced():
                 return
+            elif block := self._read():  # written since we looked, before its name was taken
+                yield block
+            else:
+                self.close()
 
     def commit(self) -> None:
         """The lines that were read last are taken."""
@@ -69,30 +72,27 @@ class TailedFile:
             self._file = self._path.open("rb")
         except OSError as error:
             raise TransientError(f"{self._path}: {error.strerror}") from error
-        self.position = 0 if self._from_start else self._path.stat().st_size
+        self.position = 0 if self._from_start else os.fstat(self._file.fileno()).st_size
         self._from_start = True  # files that come later are read from their beginning
 
     def _read(self) -> list[bytes]:
         assert self._file
         if os.fstat(self._file.fileno()).st_size < self.position:
             self.position = 0  # truncated in place: what it holds now is new
-        self._file.seek(self.position)
-        data = self._file.read(BYTES_PER_READ_MAX)
-        end = data.rfind(b"\n") + 1
-        if not end and len(data) > self._line_bytes_max:
+        while True:
+            self._file.seek(self.position)
+            data = self._file.read(BYTES_PER_READ_MAX)
+            end = data.rfind(b"\n") + 1
+            if end or len(data) <= self._line_bytes_max:
+                self._next = self.position + end
+                return data[:end].splitlines()
             self.position += len(data)  # a line without end: skipped as it grows
             self.skipped_lines += 1
-            return self._read()
-        self._next = self.position + end
-        return data[:end].splitlines()
 
-    def _follow(self) -> bool:
-        """Go over to the file that took the name of ours; return whether there is one."""
+    def _replaced(self) -> bool:
+        """Return whether another file has the name of ours."""
         assert self._file
         try:
-            if self._path.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
-                return False
+            return self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
         except OSError:
             return False  # renamed, and the new one is not there yet
-        self.close()
-        return True

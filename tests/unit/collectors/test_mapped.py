@@ -340,6 +340,43 @@ def test_a_tailed_file_over_rotation_truncation_and_restart(tail: Tail) -> None:
     assert names() == ["g", "h"]
 
 
+def test_lines_written_just_before_the_file_was_renamed_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.log"
+    path.write_text("one\n")
+    tailed = TailedFile(path, from_start=True, line_bytes_max=1000)
+    seen: list[bytes] = []
+    look = TailedFile._replaced
+
+    def meanwhile(self: TailedFile) -> bool:  # the reader saw the end, and looks at the name now
+        monkeypatch.undo()
+        with path.open("a") as file:
+            file.write("two\n")
+        path.rename(tmp_path / "a.log.1")
+        path.write_text("three\n")
+        return look(self)
+
+    monkeypatch.setattr(TailedFile, "_replaced", meanwhile)
+    for block in tailed.lines():
+        seen += block
+        tailed.commit()
+    tailed.close()
+    assert seen == [b"one", b"two", b"three"]
+
+
+def test_a_line_without_end_is_passed_over_in_the_memory_of_one_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collectors.mapped.tail.BYTES_PER_READ_MAX", 16)
+    path = tmp_path / "a.log"
+    path.write_bytes(b"x" * 16 * 2_000 + b"\nnext\n")
+    tailed = TailedFile(path, from_start=True, line_bytes_max=10)
+    assert next(tailed.lines()) == [b"", b"next"]
+    assert tailed.skipped_lines == 2_000
+    tailed.close()
+
+
 def test_a_tailed_file_is_read_again_when_the_node_was_away(tail: Tail) -> None:
     tail.path.write_text("a major\n")
     tail.node.away = True
