@@ -15,6 +15,7 @@ from history.retention import Retention
 from history.whole_ticks import WholeTicks
 from history.writer import ROWS_PER_INSERT, HistoryWriter
 from runtime.component import Context
+from runtime.damaged import set_aside
 from runtime.journal import Cursor, JournalReader
 from telemetry.errors import DecodeError, TocsinError, TransientError
 
@@ -61,7 +62,10 @@ class HistoryFeeder:
 
     def start(self) -> None:
         """Find the place to go on from and start the thread, which waits for a store that is away."""
-        self._cursor.load()
+        try:
+            self._cursor.load()
+        except DecodeError as error:
+            set_aside(self._cursor.path, error, self._context)
         self._cursor.commit(self._cursor.next_sequence)  # from now on the node keeps what we need
         self._reader = JournalReader(self._folder, next_sequence=self._cursor.next_sequence)
         try:

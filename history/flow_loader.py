@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from history.flow_spool import read_spooled, spooled
 from history.store import Connection
 from runtime.component import Context
+from runtime.damaged import set_aside
 from telemetry.batch import Batch
 from telemetry.errors import DecodeError
 
@@ -55,10 +56,9 @@ class FlowLoader:
                 batches = list(read_spooled(path))
             except FileNotFoundError:
                 continue  # shed meanwhile
-            except DecodeError as error:
+            except (DecodeError, OSError) as error:
                 self._damaged.add()
-                self._context.log.error("flow_file_damaged file=%s error=%s", path.name, error)
-                path.rename(path.with_suffix(".damaged"))
+                set_aside(path, error, self._context)
                 continue
             self._load(int(path.stem), batches, doubted=path.name in self._doubted)
             self._doubted.discard(path.name)

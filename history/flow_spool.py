@@ -39,6 +39,7 @@ KEPT_FLOW = Schema(
         plain("kept_share", "f4", "1", "share of conversations that was kept when this row was"),
     ),
 )
+_DTYPES = {field.name: field.dtype for field in KEPT_FLOW.fields}
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
@@ -181,12 +182,14 @@ class FlowSpool:
 
 def spooled(folder: Path) -> list[Path]:
     """Return the finished files of a spool, oldest first."""
-    return sorted(folder.glob("*.flows"))
+    return sorted(path for path in folder.glob("*.flows") if path.stem.isdecimal())
 
 
 def read_spooled(path: Path) -> Iterator[Batch]:
     """Yield the batches of a file. Raises DecodeError where it is damaged, OSError where it is gone."""
     data = path.read_bytes()
+    if not data:  # its name survived a power cut, and what it held did not
+        raise DecodeError("corrupt", f"{path.name} is empty")
     at = 0
     while at < len(data):
         if at + _LENGTH.size > len(data):
@@ -195,7 +198,10 @@ def read_spooled(path: Path) -> Iterator[Batch]:
         at += _LENGTH.size
         if at + length > len(data):
             raise DecodeError("corrupt", f"{path.name}: cut off at byte {at}")
-        yield decode(memoryview(data)[at : at + length])
+        batch = decode(memoryview(data)[at : at + length])
+        if {name: column.dtype for name, column in batch.columns.items()} != _DTYPES:
+            raise DecodeError("corrupt", f"{path.name} holds other columns than raw flows have")
+        yield batch
         at += length
 
 

@@ -2,7 +2,7 @@
 
 `<folder>/<journal sequence>.checkpoint`: a header line of JSON (format version, sequence, tick end)
 and records of named array blocks, each with a CRC-32, closed by an end record. A damaged or unknown
-file is set aside as `*.damaged`, named in the log, and the one before it is used; with none left the
+file is set aside as `*.damaged-<time>`, named in the log, and the one before it is used; with none left the
 journal is read from its beginning.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.component import Context
+from runtime.damaged import set_aside
 from telemetry.errors import DecodeError
 
 FORMAT = 1
@@ -132,11 +133,11 @@ class Checkpoints:
         for path in reversed(self._files()):
             try:
                 return read_checkpoint(path)
+            except FileNotFoundError:
+                continue  # another shard's, which has saved newer ones meanwhile
             except (DecodeError, OSError) as error:
                 self._damaged.add()
-                aside = path.with_name(path.name + ".damaged")
-                path.rename(aside)
-                self._context.log.error("checkpoint_set_aside file=%s error=%s", aside, error)
+                set_aside(path, error, self._context)
         return None
 
     def _files(self) -> list[Path]:
@@ -145,19 +146,26 @@ class Checkpoints:
 
 def read_checkpoint(path: Path) -> tuple[int, int, Snapshot]:
     """Return (journal sequence, tick end, state) of one file, or raise DecodeError."""
-    with path.open("rb") as file:
-        head, _ = read_record(file)
-        if head.get("format") != FORMAT:
-            raise DecodeError("unknown_version", f"{path} has format {head.get('format')!r}")
-        state = Snapshot()
-        while True:
-            record, data = read_record(file)
-            if record.get("end"):
-                return int(head["sequence"]), int(head["tick_end_ns"]), state
-            descr = record["dtype"]
-            dtype = np.dtype([tuple(part) for part in descr] if isinstance(descr, list) else descr)
-            block = np.frombuffer(data, dtype).reshape(record["shape"])
-            state.write(record["name"], record["first_row"], block)
+    try:
+        with path.open("rb") as file:
+            return _read_checkpoint(file)
+    except (KeyError, ValueError, TypeError) as error:  # whole, and not written by us
+        raise DecodeError("corrupt", f"{path} is no checkpoint of ours: {error!r}") from error
+
+
+def _read_checkpoint(file: BinaryIO) -> tuple[int, int, Snapshot]:
+    head, _ = read_record(file)
+    if head.get("format") != FORMAT:
+        raise DecodeError("unknown_version", f"{file.name} has format {head.get('format')!r}")
+    state = Snapshot()
+    while True:
+        record, data = read_record(file)
+        if record.get("end"):
+            return int(head["sequence"]), int(head["tick_end_ns"]), state
+        descr = record["dtype"]
+        dtype = np.dtype([tuple(part) for part in descr] if isinstance(descr, list) else descr)
+        block = np.frombuffer(data, dtype).reshape(record["shape"])
+        state.write(record["name"], record["first_row"], block)
 
 
 def append_record(file: BinaryIO, head: dict[str, Any], data: bytes) -> None:
@@ -174,6 +182,9 @@ def read_record(file: BinaryIO) -> tuple[dict[str, Any], bytes]:
     if len(fixed) < _RECORD.size:
         raise DecodeError("corrupt", "checkpoint ends too early")
     head_bytes, crc, data_bytes = _RECORD.unpack(fixed)
+    # A damaged length must not be believed: room for so many bytes would be made first.
+    if head_bytes + data_bytes > os.fstat(file.fileno()).st_size - file.tell():
+        raise DecodeError("corrupt", "checkpoint record is longer than the rest of its file")
     text = file.read(head_bytes)
     data = file.read(data_bytes)
     if len(data) < data_bytes or zlib.crc32(data, zlib.crc32(text)) != crc:

@@ -84,36 +84,40 @@ class Cursor:
     """Where one reader stands, kept in `<folder>/<reader>` with a checksum."""
 
     def __init__(self, folder: Path, reader: str) -> None:
-        self._path = folder / reader
+        self.path = folder / reader
         self.next_sequence = 1
 
     def load(self) -> None:
-        """Read the file; a damaged one is set aside and reading starts at the beginning."""
+        """Read the file; without one, reading starts at the beginning.
+
+        Raises DecodeError for a damaged one, and starts at the beginning as well; `start` of the reader
+        whose cursor it is sets it aside.
+        """
         try:
-            text = self._path.read_text("utf-8")
+            fields = json.loads(self.path.read_bytes())
+            if zlib.crc32(str(fields["next_sequence"]).encode()) != fields["crc32"]:
+                raise ValueError("its checksum does not fit")
+            self.next_sequence = int(fields["next_sequence"])
         except FileNotFoundError:
             return
-        try:
-            fields = json.loads(text)
-            if zlib.crc32(str(fields["next_sequence"]).encode()) != fields["crc32"]:
-                raise ValueError("checksum")
-            self.next_sequence = int(fields["next_sequence"])
-        except (ValueError, KeyError, TypeError):
-            self._path.rename(self._path.with_name(self._path.name + ".damaged"))
+        except OSError as error:
+            raise TransientError(f"cursor {self.path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DecodeError("corrupt", f"cursor {self.path}: {error}") from error
 
     def commit(self, next_sequence: int) -> None:
         """Keep `next_sequence`: everything before it is done. Atomic and synced."""
         crc = zlib.crc32(str(next_sequence).encode())
-        new = self._path.with_name(self._path.name + ".new")
+        new = self.path.with_name(self.path.name + ".new")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with new.open("w", encoding="utf-8") as file:
                 json.dump({"next_sequence": next_sequence, "crc32": crc}, file)
                 file.flush()
                 os.fsync(file.fileno())
-            new.replace(self._path)
+            new.replace(self.path)
         except OSError as error:
-            raise TransientError(f"cursor {self._path}: {error.strerror}") from error
+            raise TransientError(f"cursor {self.path}: {error.strerror}") from error
         self.next_sequence = next_sequence
 
 
@@ -262,7 +266,8 @@ def _read_block(path: Path, offset: int) -> tuple[int, int, int, bytes, int] | N
             if len(header) < BLOCK_HEADER.size:
                 return None
             magic, kind, crc, length, sequence, tick_end_ns = BLOCK_HEADER.unpack(header)
-            if magic != MAGIC or length > BLOCK_BYTES_MAX:
+            # A damaged length must not be believed: room for so many bytes would be made first.
+            if magic != MAGIC or length > os.fstat(file.fileno()).st_size - file.tell():
                 return None
             payload = file.read(length)
     except FileNotFoundError:

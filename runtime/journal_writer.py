@@ -9,6 +9,7 @@ into a new segment, before it counts (ADR 0014).
 
 import contextlib
 import os
+import shutil
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -118,8 +119,9 @@ class JournalWriter:
         size = segment.stat().st_size
         if good < size:
             aside = segment.with_name(f"{segment.name}.damaged-{last + 1}")
-            data = segment.read_bytes()
-            aside.write_bytes(data[good:])
+            with segment.open("rb") as torn, aside.open("wb") as kept:
+                torn.seek(good)
+                shutil.copyfileobj(torn, kept)
             os.truncate(segment, good)
             self._dropped.add("damaged_tail")
             self._context.log.warning(

@@ -7,6 +7,7 @@ from typing import Any
 
 from runtime.checkpoint import append_record, read_record
 from runtime.component import Context
+from runtime.damaged import set_aside
 from telemetry.errors import DecodeError, TransientError
 
 FORMAT = 1
@@ -30,14 +31,10 @@ class KeptFile:
         except FileNotFoundError:
             return None
         except (DecodeError, OSError, ValueError) as error:
-            aside = self._path.with_name(
-                f"{self._path.name}.damaged-{self._context.clock.now_ns() // 1_000_000_000}"
-            )
             try:
-                self._path.rename(aside)
+                set_aside(self._path, error, self._context)
             except OSError as failed:
                 raise TransientError(f"{self._path}: {failed.strerror}") from failed
-            self._context.log.error("state_set_aside file=%s error=%s", aside, error)
             return None
 
     def save(self, state: Any) -> None:

@@ -18,6 +18,7 @@ from alerting.outbox.tables import (
     salvaged,
 )
 from runtime.component import Context
+from runtime.damaged import set_aside
 from runtime.mistakes import NOT_STARTED
 from telemetry.errors import ConfigError
 
@@ -41,9 +42,8 @@ def open_file(path: Path, context: Context) -> tuple[sqlite3.Connection, str]:
         text = str(error)
         if isinstance(error, OSError) or not any(word in text for word in DAMAGE):
             raise ConfigError(f"{path}: {remedy(text)}. {NOT_STARTED}") from error
-    aside = _set_aside(path, context.clock.now_ns() // 10**9)
-    context.log.error("outbox_set_aside file=%s error=%s", aside, text)
-    return _salvage(path, path.with_name(aside), context), aside
+    aside = set_aside(path, text, context, beside=("-wal", "-shm"))
+    return _salvage(path, aside, context), aside.name
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -90,15 +90,6 @@ def migrate(db: sqlite3.Connection, version: int, to: int) -> None:
             f"begin; {MIGRATIONS[number]}; pragma application_id = {APPLICATION_ID};"
             f" pragma user_version = {number + 1}; commit;"
         )
-
-
-def _set_aside(path: Path, now_s: int) -> str:
-    aside = f"{path.name}.damaged-{now_s}"
-    for suffix in ("", "-wal", "-shm"):
-        part = Path(f"{path}{suffix}")
-        if part.exists():
-            part.rename(part.with_name(aside + suffix))
-    return aside
 
 
 def _salvage(path: Path, aside: Path, context: Context) -> sqlite3.Connection:

@@ -1,5 +1,6 @@
 """The node's checkpoints: what is kept, how often, and how much of the journal is still needed behind them."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from runtime.checkpoint import Checkpoints
 from runtime.component import Context
 from runtime.journal import Cursor
 from runtime.journal_writer import JournalWriter
+from telemetry.errors import TocsinError
 
 CURSORS = ("history",)
 
@@ -59,6 +61,7 @@ class NodeCheckpoints:
         for name in CURSORS:
             if (self._cursors_folder / name).exists():
                 cursor = Cursor(self._cursors_folder, name)
-                cursor.load()
+                with contextlib.suppress(TocsinError):  # it will begin anew, and needs all
+                    cursor.load()
                 found.append(cursor)
         return found

@@ -10,6 +10,7 @@ from typing import Any
 from runtime.clock import Clock
 from runtime.journal import Cursor
 from runtime.notify import notify
+from telemetry.errors import TocsinError
 
 FAULT_CHARACTERS_MAX = 300
 HISTORY_BEHIND = 3  # journal blocks: the desk stores them as they come
@@ -62,7 +63,8 @@ class Heartbeat:
         with contextlib.suppress(OSError):
             stored_ns = self._history.stat().st_mtime_ns
             cursor = Cursor(self._history.parent, self._history.name)
-            cursor.load()
+            with contextlib.suppress(TocsinError):  # nothing is known of how far it came
+                cursor.load()
             behind = next_sequence - cursor.next_sequence
             return stored_ns if behind > HISTORY_BEHIND else now_ns
         return None

@@ -1,6 +1,6 @@
 """Raw flow records: thinned by conversation, bounded on their way, in the table once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -230,18 +230,31 @@ def test_a_store_that_refuses_is_asked_again(
     assert one(store, "select sum(octets) as n from flows") == octets
 
 
+DAMAGE: tuple[Callable[[bytes], bytes], ...] = (
+    lambda data: data[:-100],
+    lambda _: b"",  # what a power cut leaves of a file that was never synced
+    lambda data: bytes(len(data)),
+    lambda data: data.replace(b"octets", b"octetz"),
+    lambda data: data.replace(b"kept_flow", b"kept_flaw").replace(b"octets", b"packet"),
+    lambda data: b"\xff" * 4 + data[4:],
+)
+
+
 def test_a_damaged_file_is_set_aside_and_the_others_go_in(
     tmp_path: Path, store: Connection
 ) -> None:
-    filled(tmp_path / "flows")
-    first = spooled(tmp_path / "flows")[0]
-    first.write_bytes(first.read_bytes()[:-100])
+    filled(tmp_path / "flows", files=1 + len(DAMAGE))
+    for path, damage in zip(spooled(tmp_path / "flows"), DAMAGE, strict=False):
+        path.write_bytes(damage(path.read_bytes()))
     context = make_context("history")
     loader = FlowLoader(tmp_path / "flows", store, context)
-    loader.step()
-    assert one(store, "select count() as n from flows") == 2_000
-    assert context.metrics.value("history_flow_files_damaged_total") == 1
-    assert [path.suffix for path in (tmp_path / "flows").iterdir()] == [".damaged"]
+    while loader.step():
+        pass
+    assert one(store, "select count() as n from flows") == 1_000
+    assert context.metrics.value("history_flow_files_damaged_total") == len(DAMAGE)
+    left = [path.name for path in (tmp_path / "flows").iterdir()]
+    assert len(left) == len(DAMAGE)
+    assert all(".flows.damaged-" in name for name in left)
 
 
 def test_room_is_made_from_raw_flows_first_but_never_the_newest_hour(

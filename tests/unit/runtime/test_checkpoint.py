@@ -59,7 +59,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path: Path) ->
     assert loaded is not None
     assert loaded[0] == 2
     assert context.metrics.value("checkpoint_damaged_total") == 1
-    assert list(tmp_path.glob("*.damaged"))
+    assert list(tmp_path.glob("*.checkpoint.damaged-*"))
 
 
 def test_with_nothing_left_there_is_no_state(tmp_path: Path) -> None:

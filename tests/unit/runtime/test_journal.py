@@ -293,14 +293,23 @@ def test_beyond_the_budget_the_oldest_goes_and_is_counted(tmp_path: Path) -> Non
     assert next(iter(reader.read())).sequence == reader.gap_blocks + 1
 
 
-def test_a_cursor_survives_and_a_damaged_one_starts_over(tmp_path: Path) -> None:
+def test_a_cursor_survives(tmp_path: Path) -> None:
     cursor = Cursor(tmp_path, "history")
     cursor.commit(41)
     again = Cursor(tmp_path, "history")
     again.load()
     assert again.next_sequence == 41
-    (tmp_path / "history").write_text('{"next_sequence": 42, "crc32": 1}')
-    again = Cursor(tmp_path, "history")
-    again.load()
-    assert again.next_sequence == 1
-    assert (tmp_path / "history.damaged").exists()
+
+
+@pytest.mark.parametrize(
+    "damage", [b'{"next_sequence": 42, "crc32": 1}', b"\xff\xfe\x00{", b"[" * 9_000, b"", b"[]"]
+)
+def test_a_damaged_cursor_is_told_and_reading_begins_at_the_beginning(
+    tmp_path: Path, damage: bytes
+) -> None:
+    (tmp_path / "history").write_bytes(damage)
+    cursor = Cursor(tmp_path, "history")
+    with pytest.raises(DecodeError, match="history"):
+        cursor.load()
+    assert cursor.next_sequence == 1
+    assert (tmp_path / "history").exists(), "who asks where another reader stands moves nothing"
