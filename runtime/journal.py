@@ -153,7 +153,7 @@ class JournalReader:
 
     def skip(self) -> None:
         """Give up on what `read` raised for: one block, or where bytes are damaged the rest of that file."""
-        if not self._damaged:  # whole as it was written, and no batches of ours: `read` is behind it
+        if not self._damaged:  # a block that is whole and none of ours: `read` is behind it
             self.gap_blocks += 1
             return
         self._damaged = False
@@ -192,7 +192,8 @@ class JournalReader:
     def _leave(self, following: Path) -> None:
         """Go on with the file behind, or raise DecodeError where blocks are missing in between."""
         assert self._file is not None
-        if int(following.stem) > self.next_sequence and self._file.exists():  # else it was trimmed just now
+        missing = int(following.stem) > self.next_sequence
+        if missing and self._file.exists():  # it was not trimmed just now
             self._damaged = True
             raise DecodeError(
                 "corrupt",
