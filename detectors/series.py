@@ -16,12 +16,12 @@ from detectors.detector import six
 from detectors.exceedances import FALSE_ALERTS_PER_DAY
 from detectors.local_time import LocalTime
 from detectors.ranking import rank
+from detectors.seasons import season
 from detectors.shape import shape_column
 
 STEP_ROWS = kernels.WARM + 1  # the first rows tell the sampling interval
 GAP_STEPS = 2.5
 GAPS_LISTED = 20
-SEASON_MIN = 0.3  # share of the variance that a season must explain to be called found
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,9 @@ def score_series(
     score, level, step = (np.zeros(rows) for _ in range(3))
     numbers = np.ascontiguousarray(value, np.float64)
     look, alert = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
+    local_s = np.ascontiguousarray(LocalTime(zone).of(time_s), np.int64)
     kernels.walk(
-        np.ascontiguousarray(LocalTime(zone).of(time_s), np.int64),
+        local_s,
         numbers, shape, step_s, looks, state, profile, spread, visits, work,
         expected, room, surprise, plain, usual, floor, look, step,
     )  # fmt: skip
@@ -83,7 +84,13 @@ def score_series(
     )  # fmt: skip
     rank(numbers, usual, floor, plain, look, step, score)
     room *= level
-    summary = _summary(time_s, value, step_s, state[0], visits[0])
+    summary = _summary(time_s, value, step_s, float(state[0, kernels.SEEN]))
+    found_s, strength = season(local_s, numbers, step_s)
+    summary["season"] = {
+        "found": found_s is not None,
+        "period_seconds": found_s,
+        "strength": six(strength),
+    }
     summary["shape"] = {"period_rows": period or None}
     summary["false_alerts_per_day"] = six(false_alerts_per_day)
     summary["alerts"] = int(alert.sum())
@@ -108,18 +115,12 @@ def _summary(
     time_s: NDArray[np.int64],
     value: NDArray[np.float64],
     step_s: float,
-    state: NDArray[np.float32],
-    visits: NDArray[np.uint8],
+    seen: float,
 ) -> dict[str, Any]:
     passed = np.diff(time_s)
     usable = np.abs(np.nan_to_num(value, nan=np.inf)) <= kernels.VALUE_MOST
     gaps = np.flatnonzero(passed > GAP_STEPS * step_s)
-    days = float(state[kernels.SEEN]) * step_s / 86400.0
     warm = np.flatnonzero(np.cumsum(usable) > kernels.WARM)
-    strength = 0.0
-    if (visits > 1).mean() > 0.5 and state[kernels.SPREAD] > 0.0:
-        left = float(state[kernels.SCALE + kernels.SEASON]) / float(state[kernels.SPREAD])
-        strength = max(0.0, 1.0 - left * left)
     return {
         "rows": len(value),
         "missing": int((~usable).sum()),
@@ -136,15 +137,10 @@ def _summary(
                 {"after_row": int(i) + 1, "seconds": int(passed[i])} for i in gaps[:GAPS_LISTED]
             ],
         },
-        "season": {
-            "found": strength >= SEASON_MIN,
-            "period_seconds": 86400 if strength >= SEASON_MIN else None,
-            "strength": six(strength),
-        },
         "warm_up_end": {"row": int(warm[0]) + 1, "time_s": int(time_s[warm[0]])}
         if warm.size
         else None,
-        "stage": stage(float(state[kernels.SEEN]), days),
+        "stage": stage(seen, seen * step_s / 86400.0),
     }
 
 
