@@ -86,8 +86,7 @@ class AlertingStage:
             triage=self.triage,
             alarm=self.alarm,
         )
-        for name, work in settings.maintenance.items():
-            self._windows.put(self._operations.planned(name, work), 0)
+        self._operations.plan(settings.maintenance)
         self._digest = Digest(context)
         self._rows: list[Row] = []
         self._waiting: list[Batch] = []  # foreign reports and control rows, in order
@@ -345,7 +344,7 @@ class AlertingStage:
         if "incidents" in data:  # a checkpoint of before there were foreign alarms
             self._foreign.restore(data["foreign"])
             self._logins.restore(data.get("failed_logins", []))
-            self._windows.restore(data["windows"], self._last_ns)
+            self._operations.restore_windows(data["windows"], self._last_ns)
             self._suspects.restore(data["suspects"])
             self.incidents.restore(data["incidents"])
         for alarm in self._all():

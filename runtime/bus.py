@@ -9,6 +9,7 @@ is done with them, beside short ones that are not kept.
 """
 
 import contextlib
+import logging
 import os
 import struct
 from collections import deque
@@ -23,6 +24,7 @@ from telemetry.errors import TransientError
 from telemetry.text import sound
 
 T = TypeVar("T")
+LOG = logging.getLogger(__name__)
 MESSAGE_BYTES_MAX = 256 * 1024 * 1024
 Handler = Callable[[Any], Any]
 
@@ -79,14 +81,15 @@ class Later:
     def fail(self, why: str) -> None:
         """Send that it did not work."""
         if self._send is not None:
-            self._send(b"error", why.encode())
+            self._send(b"error", why.encode(errors="replace"))
 
 
 class RequestServer:
     """Answers requests in its owner's thread: call `serve` in the loop. Owns a ROUTER socket."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, log: logging.Logger = LOG) -> None:
         self._address = address
+        self._log = log
         self._handlers: dict[bytes, tuple[type, Handler]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -161,12 +164,14 @@ class RequestServer:
             except (
                 msgspec.MsgspecError, ValueError, LookupError, OSError, TransientError,
             ) as error:  # fmt: skip
-                status, answer = b"error", str(error).encode()
-            except (
-                TypeError
-            ) as error:  # a handler's answer that no encoder knows: the owner goes on
+                status, answer = b"error", str(error).encode(errors="replace")
+            except Exception as error:  # noqa: BLE001  # what one asker brings about must not end it for all
                 name = verb.decode(errors="replace")
-                status, answer = b"error", f"the answer to {name} cannot be sent: {error}".encode()
+                self._log.exception("request_failed verb=%s", name)
+                status = b"error"
+                answer = f"{name} failed within: {type(error).__name__}: {error}".encode(
+                    errors="replace"
+                )
         self._send(peer, number, status, answer)
 
     def _send(self, peer: bytes, number: bytes, status: bytes, answer: bytes) -> None:

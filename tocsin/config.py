@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from alerting.config import AlertingSettings
+from alerting.life.windows import planned
 from alerting.outbox.routes import Router
 from alerting.sinks import SINKS
 from collectors.config import ListenerSettings
@@ -219,10 +220,9 @@ def _mistakes(config: Config) -> Iterator[str]:
             f"history.clickhouse.servers names {len(servers.servers)} servers, of which each would hold "
             f"a part: name in history.clickhouse.cluster the cluster that they are replicas of"
         )
-    try:
-        Router(config.alerting)
-    except ConfigError as error:
-        yield str(error)
+    for name, work in config.alerting.maintenance.items():
+        yield from _told(planned, name, work)
+    yield from _told(Router, config.alerting)
     for key in ("listen", "sql_listen", "metrics_listen"):
         listen = getattr(config.api, key)
         host, _, port = listen.rpartition(":")
@@ -235,6 +235,14 @@ def _mistakes(config: Config) -> Iterator[str]:
                 f"api.{key} = {listen!r} can be reached from outside, so api.token_file must name a "
                 f"file of tokens"
             )
+
+
+def _told(make: Callable[..., object], *arguments: object) -> Iterator[str]:
+    """Yield what a part says of settings from which it cannot be made."""
+    try:
+        make(*arguments)
+    except ConfigError as error:
+        yield str(error)
 
 
 def _mistakes_of_part(where: str, settings: Any, registry: Registry[Any]) -> Iterator[str]:

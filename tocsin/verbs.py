@@ -1,6 +1,6 @@
 """What the node answers on its request socket: one struct a verb (runtime.bus)."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -9,6 +9,8 @@ from tocsin.families import Family
 
 # Within it comes what is answered once it is journalled: an event tick and what may hold up a node.
 JOURNALLED_SECONDS = 15.0
+NUMBER_MAX = (1 << 63) - 1  # that SQLite can keep
+Limit = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -103,7 +105,7 @@ class AlarmsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Which alarms."""
 
     active_only: bool = True
-    limit: int = 1000
+    limit: Limit = 1000
 
 
 class Alarms(msgspec.Struct, frozen=True):
@@ -116,7 +118,7 @@ class IncidentsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Which incidents."""
 
     open_only: bool = True
-    limit: int = 1000
+    limit: Limit = 1000
 
 
 class IncidentsAnswer(msgspec.Struct, frozen=True):
@@ -128,7 +130,7 @@ class IncidentsAnswer(msgspec.Struct, frozen=True):
 class DueRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The gate asks for deliveries that are due."""
 
-    limit: int = 100
+    limit: Limit = 100
 
 
 class ToldRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +142,7 @@ class ToldRequest(msgspec.Struct, frozen=True, kw_only=True):
 class DecideRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody lets a delivery that waits for approval go, or ends it."""
 
-    number: int
+    number: Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
     approve: bool
     by: str
 
@@ -148,7 +150,7 @@ class DecideRequest(msgspec.Struct, frozen=True, kw_only=True):
 class OperateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """An operator acts: one control row, from the next event tick on; answered when that is on disk."""
 
-    kind: str  # acknowledge, shelve, silence, maintenance, merge, ... (alerting.operate.KINDS)
+    kind: str  # acknowledge, shelve, silence, maintenance, merge, ... (alerting.asked.KINDS)
     payload: dict[str, Any]
 
 
@@ -186,7 +188,7 @@ class BaselinesRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Which series: `view=interface,entity=ams1*`, each part optional, and how many."""
 
     match: str = ""
-    limit: int = 1000
+    limit: Limit = 1000
 
 
 class BaselinesAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,15 +6,18 @@ up already.
 """
 
 import heapq
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from zoneinfo import ZoneInfo
+from typing import Annotated, Any
 
 import msgspec
 
+from alerting.config import MaintenanceSettings
 from alerting.records.alarm import Alarm
 from alerting.records.places import Place
+from telemetry.errors import ConfigError
+from telemetry.zones import zone_of
 
 PLANNED_WORK, SILENCE, SHELVED, OUT_OF_SERVICE = (
     "planned-work",
@@ -22,9 +25,13 @@ PLANNED_WORK, SILENCE, SHELVED, OUT_OF_SERVICE = (
     "shelved",
     "out-of-service",
 )
+CONFIGURATION = "configuration"  # who a window is by that stands there
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 NEVER_NS = (1 << 63) - 1
+MOMENT_NS_MAX = 1 << 62  # in the year 2116
+WEEK_NS = 7 * 86_400_000_000_000
 FORGOTTEN_AFTER_NS = 86_400_000_000_000  # a window that is over is a suspect for so long
+Moment = Annotated[int, msgspec.Meta(ge=-MOMENT_NS_MAX, le=NEVER_NS)]
 
 
 class Window(msgspec.Struct):
@@ -36,11 +43,11 @@ class Window(msgspec.Struct):
 
     name: str  # unique: an operator's action or the notice's id
     kind: str
-    start_ns: int
-    end_ns: int  # of the first span where it returns weekly; NEVER_NS = until it is ended
+    start_ns: Moment
+    end_ns: Moment  # of the first span where it returns weekly; NEVER_NS = until it is ended
     days: tuple[str, ...] = ()
     zone: str = "UTC"
-    until_ns: int = NEVER_NS  # of the last span
+    until_ns: Moment = NEVER_NS  # of the last span
     nodes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     entities: tuple[str, ...] = ()
@@ -49,6 +56,17 @@ class Window(msgspec.Struct):
     sources: tuple[str, ...] = ()
     reason: str = ""
     by: str = ""
+
+    def check(self) -> None:
+        """Raise ConfigError for a window that cannot be."""
+        for at_ns in (self.start_ns, self.end_ns, self.until_ns):
+            if not (abs(at_ns) <= MOMENT_NS_MAX or at_ns == NEVER_NS):
+                raise ConfigError("it begins before 1824 or ends after 2116")
+        zone_of(self.zone)
+        if unknown := [day for day in self.days if day not in DAYS]:
+            raise ConfigError(f"{unknown[0]!r} is no day: {', '.join(DAYS)}")
+        if self.days and self.end_ns - self.start_ns > WEEK_NS:
+            raise ConfigError("what returns each week must end within a week")
 
     def span(self, now_ns: int) -> tuple[int, int] | None:
         """Return the span (start, end) that goes on at a time, None between spans."""
@@ -91,7 +109,7 @@ class Window(msgspec.Struct):
 
     def _starts(self, now_ns: int, *, days_back: int, days_on: int) -> Iterable[int]:
         # Local wall-clock time: 02:00 stays 02:00 when summer time begins.
-        zone = ZoneInfo(self.zone)
+        zone = zone_of(self.zone)
         first = datetime.fromtimestamp(self.start_ns // 1_000_000_000, zone)
         today = datetime.fromtimestamp(now_ns // 1_000_000_000, zone).date()
         for day in range(-days_back, days_on + 1):
@@ -114,7 +132,11 @@ class Windows:
         self._moved = False  # one began or ended by an action, not by time
 
     def put(self, window: Window, now_ns: int) -> bool:
-        """Keep a window in place of the one of its name; return False where there is no room."""
+        """Keep a window in place of the one of its name; return False where there is no room.
+
+        Raises ConfigError for one that cannot be, and keeps nothing then.
+        """
+        window.check()
         if window.name not in self._all and len(self._all) >= self._most:
             self._forget(now_ns)
             if len(self._all) >= self._most:
@@ -199,15 +221,52 @@ class Windows:
         """Return what `restore` takes."""
         return list(self._all.values())
 
-    def restore(self, kept: Any, now_ns: int) -> None:
-        """Take the windows back, as they stood at a time."""
+    def restore(self, kept: Any, now_ns: int) -> list[str]:
+        """Take the windows back, as they stood at a time; return what was wrong with those that cannot be.
+
+        Those of the configuration are as it says now, unless they were ended early.
+        """
+        refused = []
         for fields in kept:
-            self.put(msgspec.convert(fields, Window), now_ns)
+            try:
+                window = msgspec.convert(fields, Window)
+                if window.by != CONFIGURATION or window.until_ns != NEVER_NS:
+                    self.put(window, now_ns)
+            except (msgspec.ValidationError, ConfigError) as error:
+                refused.append(f"{fields!r:.200}: {error}")
+        return refused
+
+
+def planned(name: str, work: MaintenanceSettings) -> Window:
+    """Return the window of `[alerting.maintenance.<name>]`, or raise ConfigError with its key.
+
+    Which nodes its sites have, and what is behind them, the map says.
+    """
+    # One that returns each week needs a time of day alone: its first day may be any in the past.
+    start = f"1970-01-05T{work.start}" if work.days else work.start
+    if work.days and not re.fullmatch(r"\d\d:\d\d(:\d\d)?", work.start):
+        raise ConfigError(
+            f"alerting.maintenance.{name}.start = {work.start!r}: with days it is a time of day: 02:00"
+        )
+    try:
+        start_ns = moment_ns(start, work.zone)
+        window = Window(
+            name, PLANNED_WORK, start_ns, start_ns + work.minutes * 60_000_000_000, days=work.days,
+            zone=work.zone, nodes=work.routers, links=work.links, kinds=work.kinds,
+            reason=work.reason, by=CONFIGURATION,
+        )  # fmt: skip
+        window.check()
+    except ConfigError as error:
+        raise ConfigError(f"alerting.maintenance.{name}: {error}") from error
+    return window
 
 
 def moment_ns(text: str, zone: str = "UTC") -> int:
     """Return a moment written as ISO 8601 in ns; one without an offset is of `zone`."""
-    at = datetime.fromisoformat(text)
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=ZoneInfo(zone))
-    return round(at.timestamp()) * 1_000_000_000
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=zone_of(zone))
+        return round(at.timestamp()) * 1_000_000_000
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{text[:40]!r} is no time: write 2026-12-01T02:00:00+01:00") from error

@@ -16,7 +16,7 @@ def outbox() -> None:
 
 _state = click.option("--state", type=click.Path(path_type=Path), help="State folder.")
 _by = click.option("--by", required=True, help="Who decides; it is kept in the audit.")
-_number = click.argument("number", type=int)
+_number = click.argument("number", type=click.IntRange(min=1, max=(1 << 63) - 1))
 
 
 @outbox.command("list")

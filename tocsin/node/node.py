@@ -144,7 +144,7 @@ class Node:
             self._back.on_alarms = self._take_alarms
         settle(self._clock, self._log)
         # 4. Who may ask, and who listens.
-        self._server = RequestServer(f"ipc://{state}/node.sock")
+        self._server = RequestServer(f"ipc://{state}/node.sock", self._log)
         self._opened.callback(self._server.stop)
         self._answers = Answers(
             self._back, self._outbox, self._offers, self._sinks, self._senders,

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
+from alerting.asked import KINDS, check
 from alerting.config import AlertingSettings
-from alerting.operate import KINDS, check
 from alerting.words.alert import Alert
 from alerting.words.alerts import alerts_of, notices_of
 from collectors.config import ListenerSettings
@@ -211,7 +211,7 @@ class _Player:
                 found = [self._alarm(str(one)) for one in ([given] if name == "alarm" else given)]
                 made[name] = found[0] if name == "alarm" else found
         made.setdefault("by", "operator")
-        check(kind, made)
+        check(kind, made, self._world.now_ns)
         return made
 
     def _incident(self, title: str) -> str:

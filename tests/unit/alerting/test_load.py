@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from alerting.asked import check
 from alerting.life.load import TEN_MINUTES_NS, LoadMetrics, load_of
 from alerting.life.windows import PLANNED_WORK, SHELVED, SILENCE, Window
-from alerting.operate import check
 from alerting.words.picture import picture
 from runtime.metrics import Metrics
 from telemetry.errors import ConfigError
@@ -295,7 +295,7 @@ def test_actions_that_cannot_be_meant_are_refused(
     kind: str, payload: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        check(kind, payload)
+        check(kind, payload, 0)
 
 
 def test_the_picture_is_svg_with_band_gap_and_marks_and_escapes_what_it_is_told() -> None:

@@ -200,7 +200,8 @@ def test_work_that_ends_in_time_is_told_to_nobody() -> None:
 
 def test_a_silence_is_over_when_it_is_expired() -> None:
     world = AlarmWorld()
-    world.second(world.act("silence", name="s1", kinds=["fan"], sources=["traps"], by="ann"))
+    silence = world.act("silence", name="s1", kinds=["fan"], sources=["traps"], seconds=3600)
+    world.second(silence)
     (fan,) = world.told(world.report("fan", "ams1"))
     assert fan.suppressed == "silence"
     (back,) = world.told(world.report("fan", "ams1", "critical"), world.act("expire", name="s1"))

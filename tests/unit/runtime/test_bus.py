@@ -1,5 +1,6 @@
 """Requests are answered or refused with a sentence; feeds are numbered."""
 
+import builtins
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,10 @@ class Answer(msgspec.Struct):
 class Said(msgspec.Struct):
     words: list[str]
     data: bytes
+
+
+def fail(name: str) -> None:
+    raise getattr(builtins, name)("a\ud800")
 
 
 def test_one_verb_alone_is_answered_and_the_others_afterwards_in_order(tmp_path: Path) -> None:
@@ -70,6 +75,7 @@ def test_a_request_is_answered_and_errors_are_sentences(tmp_path: Path) -> None:
     server.handle("double", Ask, lambda ask: Answer(ask.number * 2))
     server.handle("say", Said, lambda said: said)
     server.handle("strange", Ask, lambda ask: object())
+    server.handle("fail", str, fail)
     server.start()
     ended = threading.Event()
 
@@ -86,8 +92,11 @@ def test_a_request_is_answered_and_errors_are_sentences(tmp_path: Path) -> None:
             client.ask("halve", Ask(1), Answer)
         with pytest.raises(TransientError, match="Expected `int`"):
             client.ask("double", {"number": "x"}, Answer)
-        with pytest.raises(TransientError, match="the answer to strange cannot be sent"):
+        with pytest.raises(TransientError, match="strange failed within: TypeError: Encoding"):
             client.ask("strange", Ask(1), Answer)
+        for kind in (OverflowError, AttributeError, RecursionError):
+            with pytest.raises(TransientError, match=rf"fail failed within: {kind.__name__}: a\?"):
+                client.ask("fail", kind.__name__, Answer)
         assert client.ask("double", Ask(4), Answer).double == 8, "the server goes on"
         # Half a surrogate pair, out of another system's JSON: it ends no gate.
         said = client.ask("say", Said(["a\ud800"], b"\xff"), Said)

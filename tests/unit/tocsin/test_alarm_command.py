@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from alerting.operate import check
+from alerting.asked import check
 from runtime.bus import RequestServer
 from tests.unit.tocsin.test_doctor import STATUS
 from tocsin import verbs
@@ -25,7 +25,7 @@ class Node:
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
     def operate(self, wish: verbs.OperateRequest) -> verbs.OperateAnswer:
-        check(wish.kind, wish.payload)
+        check(wish.kind, wish.payload, 0)
         self.asked.append((wish.kind, wish.payload))
         return verbs.OperateAnswer()
 

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import pytest
 
-from alerting.operate import check
+from alerting.asked import check
 from history.chdb_store import ChdbStore
 from history.store import migrate
 from history.writer import HistoryWriter
@@ -164,7 +164,7 @@ class Api:
 
     def _operate(self, ask: verbs.OperateRequest) -> verbs.OperateAnswer:
         try:
-            check(ask.kind, ask.payload)
+            check(ask.kind, ask.payload, 0)
         except ConfigError as error:
             return verbs.OperateAnswer(refused=str(error))
         self.asked.append(ask)

@@ -77,6 +77,7 @@ def test_an_unknown_option_is_usage(verb: str, folder: Path) -> None:
         pytest.param("capture --around abcdef12 --output c.tocsin", 2, "--state names", id="capture"),
         pytest.param("capture --around noon --output c.tocsin", 2, "is no time", id="capture-time"),
         pytest.param("capture --around 2h --output c.tocsin", 2, "holds no tick", id="capture-none"),
+        pytest.param("outbox approve 9999999999999999999 --by a", 2, "not in the range", id="number"),
         pytest.param("demo --speed max", 2, "--speed goes with --days", id="demo"),
         pytest.param("demo --for soon", 2, "Invalid value", id="demo-for"),
     ],

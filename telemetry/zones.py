@@ -1,0 +1,15 @@
+"""Time zones by name."""
+
+from zoneinfo import ZoneInfo
+
+from telemetry.errors import ConfigError
+
+
+def zone_of(name: str) -> ZoneInfo:
+    """Return a time zone, or raise ConfigError for a name that is none."""
+    try:
+        return ZoneInfo(name)
+    except (LookupError, ValueError, OSError) as error:  # OSError: "Europe" is a folder of zones
+        raise ConfigError(
+            f"{name[:40]!r} is no time zone; write UTC or a name such as Europe/Vienna"
+        ) from error
