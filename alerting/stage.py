@@ -215,6 +215,11 @@ class AlertingStage:
         for alarm in changed.values():
             self.incidents.take(alarm, now_ns, hidden=_is_hidden(alarm))
             self._count(alarm)
+        for alarm in self.incidents.moved():
+            if alarm.id not in changed:  # its record says another incident: that is a change of it
+                alarm.state = "updated" if alarm.state == "raised" else alarm.state
+                alarm.changed_ns = now_ns
+                changed[alarm.id] = alarm
         # All are taken first: what changed in this tick explains its faults in whatever order they came.
         for alarm in changed.values():
             self._explainer.complete(alarm)

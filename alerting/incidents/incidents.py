@@ -5,7 +5,7 @@ up; its key is fixed when people first hear of it; title and root may move in it
 twice after. Merged or split by an operator it is left alone, and what they did is learned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from typing import Any
 
@@ -54,6 +54,7 @@ class Incidents:
         self._closed: dict[int, None] = {}  # in order of closing
         self._waiting: dict[int, None] = {}  # not told yet
         self._changed: dict[int, bool] = {}  # incident: whether the change is told at once
+        self._moved: dict[int, None] = {}  # alarms that went to another incident in this tick
 
     # ---- alarms come and go
 
@@ -182,10 +183,7 @@ class Incidents:
         self._mark_all_behind(other, behind=behind)
         for number, member in other.members.items():
             into.add(number, copy(member))  # as a checkpoint has it: each its own
-            self._of[number] = into.number
-            alarm = self._alarm(number)
-            if alarm is not None:
-                alarm.incident = into.number
+            self._belongs(number, into)
         for node, at in other.nodes.items():
             into.nodes[node] = max(into.nodes.get(node, 0), at)
         into.last_ns = max(into.last_ns, other.last_ns)
@@ -194,10 +192,26 @@ class Incidents:
         self._waiting.pop(other.number, None)
         self._closed[other.number] = None
         self._changed[other.number] = True
-        self._touch(into, at_once=False)
+        if other.told_ns and not into.told_ns:
+            into.told_ns = now_ns  # who hears that the one is over hears of the other
+        self._touch(into, at_once=bool(other.told_ns))
         self.grouping.mark_cut(into)
         if any(member.up for member in into.members.values()):
             self._reopen(into)
+
+    def _belongs(self, number: int, incident: Incident) -> Alarm | None:
+        """Let an alarm be another incident's from now on; return it."""
+        self._of[number] = incident.number
+        alarm = self._alarm(number)
+        if alarm is not None:
+            alarm.incident = incident.number
+            self._moved[number] = None
+        return alarm
+
+    def moved(self) -> list[Alarm]:
+        """Return the alarms whose incident is another one since the last call."""
+        moved, self._moved = self._moved, {}
+        return self._known(moved)
 
     def _whole(self, number: int) -> Incident | None:
         """Return the incident that people mean by a number: that which it became part of, where it did."""
@@ -217,6 +231,8 @@ class Incidents:
                 for theirs in other.kinds:
                     if kind != theirs:
                         self.grouping.companions.said(kind, theirs, together=True)
+            if into.acknowledged and not other.acknowledged and other.open:
+                into.acknowledged = ""  # nobody has taken on all of it
             self._merge(into, other, now_ns, behind=False)
         into.by_hand, into.operator = True, by
         self._touch(into, at_once=True)
@@ -241,13 +257,10 @@ class Incidents:
         for number in numbers:
             member = other.members.pop(number)
             into.add(number, member)
-            self._of[number] = into.number
-            alarm = self._alarm(number)
             member.behind = False
-            if alarm is not None:
-                alarm.incident = into.number
-                if alarm.suppressed == "parent":
-                    alarm.suppressed = ""
+            alarm = self._belongs(number, into)
+            if alarm is not None and alarm.suppressed == "parent":
+                alarm.suppressed = ""
             for node in member.nodes:
                 into.nodes[node] = max(into.nodes.get(node, 0), other.nodes[node])
         other.first = 0
@@ -322,10 +335,10 @@ class Incidents:
         for incident, _ in told:
             if incident.state in ("raised", "updated") or not (incident.told_ns or incident.parent):
                 self._suspects.judge(incident, self._members(incident), now_ns)
-        blocks = [
-            self._explainer.incident(one, self._alarm(one.root) or front) for one, front in told
-        ]
-        rows = [one.row(front, block) for (one, front), block in zip(told, blocks, strict=True)]
+        # Title, place, kind and explanation are all of the alarm that seems to be the cause.
+        shown = [(one, self._alarm(one.root) or front) for one, front in told]
+        blocks = [self._explainer.incident(one, alarm) for one, alarm in shown]
+        rows = [one.row(alarm, block) for (one, alarm), block in zip(shown, blocks, strict=True)]
         for incident, _ in told:
             incident.origin = ""
         self._expire(now_ns)
@@ -424,8 +437,10 @@ class Incidents:
                 member.behind, incident.first = behind, 0
 
     def _members(self, incident: Incident) -> list[Alarm]:
-        found = (self._alarm(number) for number in incident.members)
-        return [alarm for alarm in found if alarm is not None]
+        return self._known(incident.members)
+
+    def _known(self, numbers: Iterable[int]) -> list[Alarm]:
+        return [alarm for number in numbers if (alarm := self._alarm(number)) is not None]
 
     def _expire(self, now_ns: int) -> None:
         """Forget incidents that closed too long ago to come back."""

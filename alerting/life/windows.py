@@ -17,6 +17,7 @@ from alerting.config import MaintenanceSettings
 from alerting.records.alarm import Alarm
 from alerting.records.places import Place
 from telemetry.errors import ConfigError
+from telemetry.identity import id_text
 from telemetry.zones import zone_of
 
 PLANNED_WORK, SILENCE, SHELVED, OUT_OF_SERVICE = (
@@ -103,6 +104,13 @@ class Window(msgspec.Struct):
             and (not self.kinds or alarm.kind in self.kinds)
             and (not self.sources or alarm.source in self.sources)
         )
+
+    def about(self) -> list[str]:
+        """Return what it hides, a name each: places first, then which alarms there; `all alarms` for all."""
+        alarms = [f"alarm {id_text(number)}" for number in self.alarms]
+        sources = [f"source {name}" for name in self.sources]
+        named = [*self.nodes, *self.links, *self.entities, *alarms, *self.kinds, *sources]
+        return named or ["all alarms"]
 
     def _days_long(self) -> int:
         return (self.end_ns - self.start_ns) // 86_400_000_000_000

@@ -89,6 +89,13 @@ class Groups:
             )
             self._touch(db, number, now_ns)
 
+    def inherit(self, db: sqlite3.Connection, alarm: str, heir: str) -> None:
+        """Let another alert be in every group that an alert is in, which is over now."""
+        db.execute(
+            "insert or ignore into member select bundle, ?, 0, body from member where alarm = ? and not over",
+            (heir, alarm),
+        )
+
     def _touch(self, db: sqlite3.Connection, number: str, now_ns: int) -> None:
         db.execute(
             "update bundle set due_ns = min(due_ns, max(?, told_ns + wait_ns)) where id = ? and told_ns > 0",

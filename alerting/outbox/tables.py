@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from alerting.outbox.bodies import fits
 from alerting.outbox.bundles import TABLES as GROUP_TABLES
-from alerting.outbox.telling import TABLES
+from alerting.outbox.telling import HELD_TABLE, TABLES
 
 # Until version 4 each table had bodies of its own; the rows of those days get one each. Incidents and the digest
 # are read from the node and the history, not from here.
@@ -83,6 +83,7 @@ MIGRATIONS = (
     TABLES,
     GROUP_TABLES,
     ONE_BODY,
+    HELD_TABLE,
 )
 VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x544F4353  # "TOCS": another program's file is not ours to write to

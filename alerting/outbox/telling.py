@@ -1,7 +1,8 @@
 """Who is told of each change, and when: routes, what a sink knows already, limits, escalation.
 
 A sink that was told of an alarm hears of it until its end, whatever the routes say by then: a raise
-whose clear goes elsewhere stays open for ever. Beyond `rate_per_minute` raises are not told one by
+whose clear goes elsewhere stays open for ever. Who was told of an incident that became part of another
+one hears of that one from then on: what was wrong still is. Beyond `rate_per_minute` raises are not told one by
 one; a summary each minute says how many and of what kind, and is cleared when the storm is over. Its
 tables lie in the outbox's file and change in its transactions.
 """
@@ -40,6 +41,11 @@ OVER = ("cleared", "closed")
 MINUTE_NS = 60_000_000_000
 KINDS_SHOWN = 10
 NEVER_NS = 1 << 62
+
+
+HELD_TABLE = """
+    create table held (sink text, alarm text, primary key (sink, alarm)) without rowid;
+"""
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -108,6 +114,9 @@ class Telling:
             changes = [(a, False) for a in alerts] + changes
         before = _told(db, [alert.id for alert, _ in changes])
         knows = {alarm: set(sinks) for alarm, sinks in before.items()}
+        inherited = self._inherit(db, notices, before)
+        for incident, sink in inherited:
+            knows.setdefault(incident, set()).add(sink)
         made: list[Letter] = []
         for alert, incidents in changes:
             known = knows.setdefault(alert.id, set())
@@ -120,8 +129,34 @@ class Telling:
         db.executemany("delete from told where alarm = ? and sink = ?", gone)
         db.executemany(
             "insert or replace into told values (?,?,?)",
-            [(i, s, body) for (i, s), body in last.items() if s in knows[i]],
+            [(i, s, body) for (i, s), body in (inherited | last).items() if s in knows[i]],
         )
+        return made
+
+    def _inherit(
+        self,
+        db: sqlite3.Connection,
+        notices: Sequence[SealedAlert],
+        told: dict[str, dict[str, int]],
+    ) -> dict[tuple[str, str], int]:
+        """Let those that merged incidents became part of have their sinks, groups and escalations.
+
+        Return (incident, sink): the body that the sink was told last. Actions are asked for anew: what was
+        let for the one is undone with its end.
+        """
+        parents = {notice.id: notice.parent for notice in notices if notice.parent}
+        made = {}
+        for incident in parents:
+            heir = incident
+            while heir in parents:  # several in one tick
+                heir = parents[heir]
+            for sink, body in told.get(incident, {}).items():
+                if sink in self._incidents and not self._settings.sinks[sink].approval:
+                    made[heir, sink] = body
+            if self._groups.used:
+                self._groups.inherit(db, incident, heir)
+            if self.due_ns < NEVER_NS:
+                db.execute("update or ignore later set alarm = ? where alarm = ?", (heir, incident))
         return made
 
     def _letters(
@@ -140,7 +175,7 @@ class Telling:
             self.due_ns = min(self.due_ns, self._groups.due_ns)
         if alert.state in OVER:
             return self._end(db, alert, told)
-        sinks = set(told)
+        sinks = {name for name in told if name in self._settings.sinks}
         later: tuple[tuple[float, str], ...] = ()
         if not alert.suppressed:
             decision = self._router.decide(alert)
@@ -201,8 +236,10 @@ class Telling:
         if len(recent) < limit:
             recent.append(now_ns)
             return True
-        self._held.add()
-        self._hold(db, sink, alert, now_ns)
+        new = db.execute("insert or ignore into held values (?,?)", (sink, alert.id))
+        if new.rowcount:  # its changes while it is held are none of their own
+            self._held.add()
+            self._hold(db, sink, alert, now_ns)
         return False
 
     def _hold(self, db: sqlite3.Connection, sink: str, alert: Envelope, now_ns: int) -> None:
@@ -238,6 +275,7 @@ class Telling:
                 made.append(Letter(sink, alert, self._bodies.number(alert)))
             if over:
                 db.execute("delete from storm where sink = ?", (sink,))
+                db.execute("delete from held where sink = ?", (sink,))
             else:
                 db.execute(
                     "update storm set told = held, minute_ns = ? where sink = ?",
@@ -303,15 +341,16 @@ def incidents_as_alerts(notices: Iterable[SealedAlert]) -> list[SealedAlert]:
     ]  # fmt: skip
 
 
-def _told(db: sqlite3.Connection, alarms: Sequence[str]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+def _told(db: sqlite3.Connection, alarms: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return for each alarm the sinks that know of it, with the body that each was told last."""
+    found: dict[str, dict[str, int]] = {}
     for first in range(0, len(alarms), 500):
         part = alarms[first : first + 500]
         marks = ",".join("?" * len(part))
-        for alarm, sink in db.execute(
-            f"select alarm, sink from told where alarm in ({marks})", part
+        for alarm, sink, body in db.execute(
+            f"select alarm, sink, body from told where alarm in ({marks})", part
         ):
-            found.setdefault(alarm, set()).add(sink)
+            found.setdefault(alarm, {})[sink] = body
     return found
 
 

@@ -205,9 +205,9 @@ class Incident(msgspec.Struct):
             "said": self.said,
         }  # fmt: skip
 
-    def row(self, front: Alarm, explain: dict[str, Any]) -> dict[str, Any]:
-        """Return it as a row of schema `incident`."""
-        event_type, probable_cause = front.types
+    def row(self, shown: Alarm, explain: dict[str, Any]) -> dict[str, Any]:
+        """Return it as a row of schema `incident`, which reads as the alarm `shown`."""
+        event_type, probable_cause = shown.types
         others = [m.title for number, m in self.members.items() if number != self.root]
         causes, impact = json_text(self.causes), json_text(self.impact)
         # Both are in the block as well: written once.
@@ -223,17 +223,17 @@ class Incident(msgspec.Struct):
             "alarms": json_text(list(map(id_text, self.members))),
             "state": self.state,
             "lead_alarm_id": self.front,
-            "kind": front.kind,
-            "entity": front.entity,
+            "kind": shown.kind,
+            "entity": shown.entity,
             "event_type": event_type,
             "probable_cause": probable_cause,
-            "source": front.source,
-            "foreign_id": front.foreign_id,
+            "source": shown.source,
+            "foreign_id": shown.foreign_id,
             "symptoms": json_text(others[:SYMPTOMS_SHOWN]) if others else "[]",
             "alarms_count": len(self.members),
             "explain": json_text(explain),
             "impact": impact,
-            "occurrence": front.occurrence,
+            "occurrence": shown.occurrence,
             "parent_incident_id": self.parent,
             "operator_state": self.operator_state,
             "operator": self.operator,

@@ -35,6 +35,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     operator: str = ""  # who acknowledged or shelved it
     suppressed: str = ""  # why nobody is told, "" where people are
     incident: str = ""  # the incident it belongs to, 16 hex digits
+    parent: str = ""  # of an incident: the one that it became part of
     symptoms: tuple[str, ...] = ()  # what else belongs to that incident
     alarms_count: int = 1  # of that incident
     origin: str = ""  # the system that caused this change: it is not told again

@@ -70,7 +70,7 @@ def sealed_notices(incidents: Batch) -> list[SealedAlert]:
             operator=operator, origin=origin, changed_ns=changed_ns,
             title=f"{title} (now part of incident {id_text(parent)})" if parent else title,
             explain=Raw(explain.encode()), raised_ns=opened_ns, cleared_ns=closed_ns,
-            occurrence=occurrence, incident=id_text(incident),
+            occurrence=occurrence, incident=id_text(incident), parent=id_text(parent) if parent else "",
             symptoms=tuple(read_json(symptoms)), alarms_count=alarms_count,
         )
         for (

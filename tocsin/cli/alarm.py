@@ -247,15 +247,14 @@ def works(
 @_state
 def windows(state: Path | None) -> None:
     """List planned works, silences, shelved alarms and what is out of service."""
-    from datetime import UTC, datetime
+    import msgspec
 
+    from alerting.life.windows import Window
     from tocsin import verbs
+    from tocsin.reports.handover import window_line
 
     for one in _ask(state, "windows", verbs.Nothing(), verbs.WindowsAnswer).windows:
-        ends = one["end_ns"]
-        until = datetime.fromtimestamp(ends / 1e9, UTC).isoformat() if ends < 1 << 62 else "ended"
-        where = [*one["nodes"], *one["links"], *one["entities"], *one["kinds"]]
-        click.echo(f"{one['kind']:15} {one['name']:40} until {until}  {', '.join(where[:8])}")
+        click.echo(window_line(msgspec.convert(one, Window)))
 
 
 def _target(text: str) -> dict[str, Any]:

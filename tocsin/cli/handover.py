@@ -44,8 +44,8 @@ def handover(since: str, operators: int | None, path: Path | None, state: Path |
         f" where changed_ns >= {since_ns - STANDING_NS} order by changed_ns"
     )
     incidents = rows(
-        "select opened_ns, changed_ns, closed_ns, severity, title, alarms_count, operator_state, operator from"
-        f" incidents where changed_ns >= {since_ns - 7 * STANDING_NS}"
+        "select opened_ns, changed_ns, closed_ns, severity, title, alarms_count, operator_state, operator,"
+        f" parent_incident_id from incidents where changed_ns >= {since_ns - 7 * STANDING_NS}"
         " order by changed_ns desc limit 1 by incident_id"
     )
     windows: list[Window] = []

@@ -8,6 +8,7 @@ from alerting.life.load import load_of
 from alerting.life.windows import NEVER_NS, PLANNED_WORK, Window
 
 SHOWN = 20
+NAMED = 8  # what a window is about, in a list of windows
 NIGHT_NS = 16 * 3_600_000_000_000  # works that begin so soon are the next shift's
 
 
@@ -25,12 +26,14 @@ def report(
     """Return the report: what is open, what changed, what is hidden until when, works to come, load.
 
     `changes` are rows of schema `alarm` of a day and more, oldest first, `incidents` each as it
-    stands; `blind` are sentences of what Tocsin does not see.
+    stands (one that became part of another is left out: that one has its alarms); `blind` are
+    sentences of what Tocsin does not see.
     """
     load = load_of(
         changes, since_ns=since_ns, until_ns=now_ns, operators=operators,
         acknowledge_seconds=acknowledge_seconds,
     )  # fmt: skip
+    incidents = [one for one in incidents if not one.get("parent_incident_id")]
     open_now = [one for one in incidents if not one["closed_ns"]]
     closed = [one for one in incidents if one["closed_ns"] and one["closed_ns"] >= since_ns]
     lines = [
@@ -98,15 +101,32 @@ def _windows(windows: Sequence[Window], now_ns: int) -> list[str]:
         begins = f"from {_at(one.next_change_ns(now_ns))}" if span is None else ""
         until = (
             "until it is ended"
-            if one.end_ns == NEVER_NS
+            if one.end_ns >= NEVER_NS
             else f"until {_at(span[1])}"
             if span
             else ""
         )
-        what = ", ".join([*one.nodes, *one.links, *one.entities, *one.kinds][:6]) or "alarms"
+        what = ", ".join(one.about()[:6])
         why = f" ({one.reason})" if one.reason else ""
         made.append(f"  {one.kind} {one.name}: {what} {begins}{until}{why}")
     return made or ["  none"]
+
+
+def window_line(one: Window) -> str:
+    """Return a window as `tocsin alarm windows` lists it."""
+    names = one.about()
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    days = f" ({', '.join(one.days)})" if one.days else ""
+    ends_ns = one.until_ns if one.days else one.end_ns
+    begins = datetime.fromtimestamp(one.start_ns / 1e9, UTC).isoformat()
+    until = (
+        "until it is ended"
+        if ends_ns >= NEVER_NS
+        else f"until {datetime.fromtimestamp(ends_ns / 1e9, UTC).isoformat()}"
+    )
+    return (
+        f"{one.kind:15} {one.name:40} from {begins}{days} {until}  {', '.join(names[:NAMED])}{more}"
+    )
 
 
 def _soon(window: Window, now_ns: int) -> bool:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from alerting.config import AlertingSettings
+from alerting.words.alert import Alert
 from correlator.tables.network_map import (
     FileNetworkMap,
     InterfaceEntry,
@@ -246,6 +247,63 @@ def test_an_incident_that_is_named_twice_is_not_merged_with_itself() -> None:
     found = newest(world, world.second(world.report("fanFail", "c2")), world.second(seconds=20))
     assert not world.stage.incidents.merge([*found, *found], 1 << 62, "ann")
     assert len(world.stage.incidents.listed(open_only=True, limit=10)) == 1
+
+
+def test_a_merged_incident_reads_as_one_alarm_and_is_taken_on_when_all_of_it_is() -> None:
+    world = AlarmWorld(network=chain_network())
+    world.second(world.report("bgpDown", "c2"), world.report("linkDown", "a7:1", "critical"))
+    session, link = sorted(world.notices(seconds=20), key=lambda a: a.kind)
+    world.second(world.act("acknowledge", incident=session.incident, by="ann"))
+    notices = world.notices(
+        world.act("merge", incidents=[session.incident, link.incident], by="bob")
+    )
+    (left,) = (a for a in notices if a.state == "updated")
+    assert (left.incident, left.title) == (session.incident, "linkDown on a7:1")
+    assert (left.entity, left.kind, left.severity) == ("a7:1", "linkDown", "critical")
+    assert left.operator_state == "none"  # nobody took on the link
+    (over,) = (a for a in notices if a.state == "cleared")
+    assert (over.incident, over.parent) == (link.incident, session.incident)
+
+
+def test_a_merge_of_what_was_taken_on_stays_that() -> None:
+    world = AlarmWorld(network=chain_network())
+    world.second(world.report("fan", "c2"), world.report("door", "a7"))
+    both = [a.incident for a in world.notices(seconds=20)]
+    for one in both:
+        world.second(world.act("acknowledge", incident=one, by="ann"))
+    notices = world.notices(world.act("merge", incidents=both, by="bob"))
+    assert [a.operator_state for a in notices if a.state == "updated"] == ["acknowledged"]
+
+
+def told_incident(alerts: list[Alert]) -> dict[str, str]:
+    return {alert.id: alert.incident for alert in alerts}
+
+
+def test_alarms_that_went_to_another_incident_say_so() -> None:
+    world = AlarmWorld(network=chain_network())
+    raised = world.told(world.report("fan", "c2"), world.report("door", "a7"))
+    fan, door = (alert.id for alert in raised)
+    one, other = (a.incident for a in world.notices(seconds=20))
+    first, second = (one, other) if told_incident(raised)[fan] == one else (other, one)
+    changed = world.told(world.act("merge", incidents=[first, second], by="ann"))
+    assert [(a.id, a.incident, a.state) for a in changed] == [(door, first, "updated")]
+    (apart,) = world.told(world.act("split", incident=first, alarms=[door], by="ann"))
+    assert apart.id == door
+    assert apart.incident not in (first, second)
+
+
+def test_alarms_of_an_incident_that_a_cause_took_in_say_so() -> None:
+    world = AlarmWorld(network=chain_network())
+    early = [world.report("bgpDown", f"a{i}") for i in (5, 7, 9, 11)]
+    lasts = told_incident(world.told(*early) + world.told(seconds=20))
+    assert len(set(lasts.values())) == 4
+    for face in ("a4:2", "a4:1"):
+        cut = world.report("linkDown", face, "critical", probable_cause="lossOfSignal")
+        lasts |= told_incident(world.told(cut))
+    lasts |= told_incident(world.told(seconds=20))
+    listed = world.stage.incidents.listed(open_only=True, limit=10)
+    now = {alarm["id"]: one["incident_id"] for one in listed for alarm in one["alarms"]}
+    assert lasts == now
 
 
 def test_split_by_hand_they_are_two_and_stay_two() -> None:

@@ -97,7 +97,8 @@ Ended in this shift (1):
   1970-01-04 23:00 critical  new: fan of r7
 Hidden now:
   silence s1: doorOpen until 1970-01-05 05:00 (painters)
-  shelved shelve-00000000000000aa: alarms until 1970-01-05 06:00 (known)
+  silence nc: source netcool until 1970-01-05 05:00
+  shelved shelve-00000000000000aa: alarm 00000000000000aa until 1970-01-05 06:00 (known)
 Works now and in the next 16 h:
   planned-work CRQ1: a-b from 1970-01-05 07:00 (splice)
   planned-work weekly: r1 from 1970-01-05 05:00
@@ -130,8 +131,10 @@ def test_the_handover_says_what_the_next_shift_must_know() -> None:
     }
     old = worse | {"title": "disk of nms2", "opened_ns": 69 * HOUR, "changed_ns": 69 * HOUR}
     long_over = over | {"closed_ns": 80 * HOUR}
+    merged = over | {"title": "part of the link's", "parent_incident_id": 7}
     windows = [
         Window("s1", SILENCE, now - HOUR, now + HOUR, kinds=("doorOpen",), reason="painters"),
+        Window("nc", SILENCE, now - HOUR, now + HOUR, sources=("netcool",)),
         Window("shelve-00000000000000aa", SHELVED, now - HOUR, now + 2 * HOUR, alarms=(0xAA,), reason="known"),
         Window("gone", SILENCE, now - 3 * HOUR, now - HOUR, kinds=("x",)),
         Window("CRQ1", PLANNED_WORK, now + 3 * HOUR, now + 5 * HOUR, links=("a-b",), reason="splice"),
@@ -150,7 +153,7 @@ def test_the_handover_says_what_the_next_shift_must_know() -> None:
              change(2, start + 400 * SECOND, operator_state="acknowledged"),
              change(60, start + 500 * SECOND, suppressed="planned-work")]  # fmt: skip
     text = report(
-        rows, [incident, worse, old, over, long_over], windows, since_ns=now - 8 * HOUR, now_ns=now,
+        rows, [incident, worse, old, over, long_over, merged], windows, since_ns=now - 8 * HOUR, now_ns=now,
         operators=2, acknowledge_seconds=300.0, blind=["exporter r9 is silent"],
     )  # fmt: skip
     assert text == HANDOVER

@@ -29,7 +29,8 @@ class World:
 
     def __init__(self, path: Path, settings: AlertingSettings) -> None:
         self.now_ns = START
-        self._made = path, settings, make_context("outbox", clock=ManualClock(START))
+        self.context = make_context("outbox", clock=ManualClock(START))
+        self._made = path, settings, self.context
         self.outbox = Outbox(*self._made)
         self.outbox.start()
         self._tick = 0
@@ -53,8 +54,18 @@ class World:
         } | fields  # fmt: skip
 
     def incident(self, number: int, state: str, lead: int, **fields: Any) -> Batch:
+        return self.incidents([(number, state, lead, fields)])
+
+    def incidents(self, changes: list[tuple[int, str, int, dict[str, Any]]]) -> Batch:
         self._tick += 1
-        row = {
+        batch = batch_from_rows(INCIDENT, [self._incident(*one) for one in changes])
+        self.outbox.commit(self._tick, [], self.now_ns, incidents=[batch])
+        return batch
+
+    def _incident(
+        self, number: int, state: str, lead: int, fields: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {
             "changed_ns": self.now_ns + self._tick, "incident_id": number, "opened_ns": START,
             "closed_ns": self.now_ns if state == "cleared" else 0, "state": state, "severity": "major",
             "title": "an incident", "causes": "[]", "alarms": "[]", "lead_alarm_id": lead,
@@ -62,9 +73,6 @@ class World:
             "probable_cause": "lossOfSignal", "symptoms": "[]", "alarms_count": 2, "explain": "{}",
             "occurrence": 1, "operator_state": "none", "source": "tocsin",
         } | fields  # fmt: skip
-        batch = batch_from_rows(INCIDENT, [row])
-        self.outbox.commit(self._tick, [], self.now_ns, incidents=[batch])
-        return batch
 
     def restart(self) -> None:
         self.outbox.stop()
@@ -126,6 +134,23 @@ def test_who_was_not_told_of_a_raise_is_not_told_of_its_end(world: Callable[...,
     made.change(1, "raised")
     made.change(1, "cleared", severity="critical")
     assert made.take() == []
+
+
+def test_a_sink_that_is_no_more_is_told_of_nothing(
+    world: Callable[..., World], tmp_path: Path
+) -> None:
+    made = world({"old": {}})
+    made.change(1, "raised")
+    assert made.take() == [("old", "1", "raised")]
+    made.outbox.stop()
+    settings = AlertingSettings(
+        sinks={"new": SinkSettings(kind="stdout", send="alarms", kinds=("fan",))}
+    )
+    later = World(tmp_path / "0.sqlite", settings)
+    later.changes([(2, "raised")])
+    later.change(1, "updated")
+    later.change(1, "cleared")
+    assert later.take() == []
 
 
 def test_beyond_the_limit_one_summary_a_minute_says_how_many_and_of_what(
@@ -234,6 +259,120 @@ def test_incidents_go_to_sinks_that_take_incidents_under_the_incidents_id(
     assert made.take() == [("tickets", "a", "updated")]
     made.incident(0xA, "cleared", 2)
     assert made.take() == [("tickets", "a", "cleared")]
+
+
+LIS_AND_REST = {
+    "lis": RouteSettings(entities=("lis*",), to=("lis",), goes_on=True),
+    "rest": RouteSettings(to=("limited", "chat"), escalate_minutes=5.0, escalate_to=("boss",)),
+}
+
+
+@pytest.mark.parametrize("order", [(0xA, 0xB), (0xB, 0xA)])
+def test_who_knew_of_a_merged_incident_hears_of_the_one_it_became_part_of(
+    world: Callable[..., World], order: tuple[int, int]
+) -> None:
+    """The link that it was about is still down: a clear and then nothing would be a lie."""
+    left, gone = order
+    told = {"send": "incidents"}
+    made = world(
+        {"lis": told, "limited": told | {"rate_per_minute": 1}, "boss": told, "chat": told},
+        routes=LIS_AND_REST,
+    )
+    made.incident(gone, "raised", 1, entity="lis1")
+    made.incident(left, "raised", 2, entity="ams1")
+    names = {left: f"{left:x}", gone: f"{gone:x}"}
+    assert sorted(made.take()) == sorted(
+        [("lis", names[gone], "raised"), ("limited", names[gone], "raised"),
+         ("chat", names[gone], "raised"), ("chat", names[left], "raised")]
+    )  # fmt: skip
+    made.incidents(
+        sorted([(left, "updated", 2, {"entity": "ams1"}),
+                (gone, "cleared", 1, {"parent_incident_id": left})])
+    )  # fmt: skip
+    sinks = ("chat", "limited", "lis")
+    assert sorted(made.take()) == sorted(
+        [(sink, names[gone], "cleared") for sink in sinks]
+        + [(sink, names[left], "updated") for sink in sinks]
+    )
+    made.restart()
+    made.incident(left, "updated", 2, entity="ams1", severity="critical")
+    assert sorted(made.take()) == [(sink, names[left], "updated") for sink in sinks]
+    made.now_ns += 6 * MINUTE  # nobody took it on
+    assert ("boss", names[left], "updated") in made.take()
+    made.incident(left, "cleared", 2, entity="ams1")
+    assert sorted(made.take()) == [
+        (sink, names[left], "cleared") for sink in ("boss", "chat", "limited", "lis")
+    ]
+
+
+def test_incidents_that_are_merged_one_into_another_in_one_tick_leave_their_sinks_to_the_last(
+    world: Callable[..., World],
+) -> None:
+    made = world(
+        {name: {"send": "incidents"} for name in ("a", "b", "c")},
+        routes={name: RouteSettings(entities=(name,), to=(name,)) for name in ("a", "b", "c")},
+    )
+    for number, name in ((0xA, "a"), (0xB, "b"), (0xC, "c")):
+        made.incident(number, "raised", number, entity=name)
+    made.take()
+    made.incidents(
+        [(0xA, "cleared", 0xA, {"parent_incident_id": 0xB, "entity": "a"}),
+         (0xB, "cleared", 0xB, {"parent_incident_id": 0xC, "entity": "b"}),
+         (0xC, "updated", 0xC, {"entity": "c"})]
+    )  # fmt: skip
+    made.take()
+    made.incident(0xC, "cleared", 0xC, entity="c")
+    assert sorted(made.take()) == [(name, "c", "cleared") for name in ("a", "b", "c")]
+
+
+def test_a_group_that_knew_of_a_merged_incident_goes_on(world: Callable[..., World]) -> None:
+    grouped = RouteSettings(
+        entities=("lis*",), group_by=("entity",), group_wait_seconds=10.0,
+        group_interval_seconds=60.0, to=("chat",),
+    )  # fmt: skip
+    made = world({"chat": {"send": "incidents"}}, routes={"lis": grouped})
+    made.incident(0xA, "raised", 1, entity="lis1")
+    made.now_ns += 10 * SECOND
+    assert [state for _, _, state in made.take()] == ["raised"]
+    made.incidents([(0xA, "cleared", 1, {"entity": "lis1", "parent_incident_id": 0xB}),
+                    (0xB, "updated", 2, {"entity": "ams1", "title": "ams1 down"})])  # fmt: skip
+    made.now_ns += MINUTE
+    (told,) = next_told(made)
+    assert (told["state"], told["title"]) == ("updated", "ams1 down")
+    made.incident(0xB, "cleared", 2, entity="ams1")
+    made.now_ns += MINUTE
+    assert [state for _, _, state in made.take()] == ["cleared"]
+
+
+def test_an_action_on_a_merged_incident_is_asked_for_anew(world: Callable[..., World]) -> None:
+    made = world({"filter": {"approval": True, "send": "incidents"}})
+    made.incident(0xA, "raised", 1)
+    (held,) = made.outbox.deliveries()
+    assert made.outbox.decide(int(held["number"]), approve=True, by="ann", now_ns=made.now_ns)
+    assert made.take() == [("filter", "a", "raised")]
+    made.incidents([(0xA, "cleared", 1, {"parent_incident_id": 0xB}), (0xB, "updated", 2, {})])
+    assert made.take() == [("filter", "a", "cleared")]
+    assert [row["state"] for row in made.outbox.deliveries() if str(row["alarm"])[-1] == "b"] == [
+        "held"
+    ]
+
+
+def test_an_alarm_that_is_held_back_counts_once_whatever_becomes_of_it(
+    world: Callable[..., World],
+) -> None:
+    made = world({"pager": {"rate_per_minute": 2}})
+    made.changes([(n, "raised") for n in range(1, 6)])
+    made.take()
+    for number in (3, 4, 5):
+        made.change(number, "updated", operator_state="acknowledged")
+    made.change(3, "cleared")
+    made.now_ns += MINUTE
+    assert [state for _, _, state in made.take()] == ["raised"]
+    summary = json.loads(bodies(made)[-1])
+    assert summary["title"].startswith(
+        "3 more alarms were not told one by one to pager: 3 link-cut"
+    )
+    assert made.context.metrics.value("outbox_raises_held_total") == 3
 
 
 def test_an_action_waits_for_approval_and_its_end_does_not(world: Callable[..., World]) -> None:
