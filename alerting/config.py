@@ -2,13 +2,20 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from runtime.settings import PositiveFloat, PositiveInt, Settings
+from runtime.settings import (
+    Minutes,
+    PositiveFloat,
+    PositiveHours,
+    PositiveInt,
+    PositiveSeconds,
+    Seconds,
+    Settings,
+)
 
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Severity = Literal["critical", "major", "minor", "warning", "indeterminate"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -31,7 +38,7 @@ class SinkSettings(Settings, frozen=True, kw_only=True):
     # less severe ones are not sent to it
     least_severity: Literal["critical", "major", "minor", "warning"] = "warning"
     kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
-    timeout_seconds: PositiveFloat = 5.0  # an attempt that takes longer has failed
+    timeout_seconds: PositiveSeconds = 5.0  # an attempt that takes longer has failed
     rate_per_minute: int = 0  # raises told one by one, the rest in a summary; 0 = no limit
     approval: bool = False  # a raise waits until somebody approves it: `tocsin outbox approve`
     options: dict[str, Any] = {}  # the kind's own settings
@@ -60,12 +67,14 @@ class RouteSettings(Settings, frozen=True, kw_only=True):
     to: tuple[str, ...] = ()  # names of [alerting.sinks]; empty = those of the route above
     # true: the routes that follow are looked at as well
     goes_on: bool = msgspec.field(default=False, name="continue")
-    escalate_minutes: float = 0.0  # not acknowledged for so long: `escalate_to` is told; 0 = never
+    escalate_minutes: Minutes = (
+        0.0  # not acknowledged for so long: `escalate_to` is told; 0 = never
+    )
     escalate_to: tuple[str, ...] = ()  # and then these sinks get it too
     group_by: tuple[str, ...] = ()  # told as one: "site", "node", "link", "owner", "kind", ...
-    group_wait_seconds: NotNegative = 30.0  # the first of a group waits so long for others
-    group_interval_seconds: NotNegative = 300.0  # between two tellings of a group that changes
-    repeat_minutes: NotNegative = 240.0  # a group that stays as it is is told again; 0 = never
+    group_wait_seconds: Seconds = 30.0  # the first of a group waits so long for others
+    group_interval_seconds: Seconds = 300.0  # between two tellings of a group that changes
+    repeat_minutes: Minutes = 240.0  # a group that stays as it is is told again; 0 = never
 
 
 class MaintenanceSettings(Settings, frozen=True, kw_only=True):
@@ -99,36 +108,36 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     confirm_ticks: PositiveInt = 2  # ticks a scan or an attack must last
     deviation_ticks: PositiveInt = 6  # ticks an unexplained deviation must last
     deviation_ratio: PositiveFloat = 2.5  # and by how much: smaller ones stay in the digest
-    reopen_seconds: PositiveFloat = 900.0  # a re-raise within this time is the same occurrence
+    reopen_seconds: PositiveSeconds = 900.0  # a re-raise within this time is the same occurrence
     flap_changes: PositiveInt = 6  # so many raises within flap_seconds: the alarm flaps
-    flap_seconds: PositiveFloat = 3600.0  # see flap_changes
-    update_seconds: PositiveFloat = (
+    flap_seconds: PositiveSeconds = 3600.0  # see flap_changes
+    update_seconds: PositiveSeconds = (
         60.0  # growth is told at most so often; a worse severity at once
     )
-    aftermath_seconds: PositiveFloat = 300.0  # deviations so soon after a fault belong to it
+    aftermath_seconds: PositiveSeconds = 300.0  # deviations so soon after a fault belong to it
     alarms_max: PositiveInt = (
         10_000  # kept at one time, and as many of other systems; cleared ones make room first
     )
-    hold_up_seconds: NotNegative = 0.0  # a foreign alarm must last so long before it is raised
-    hold_down_seconds: NotNegative = 0.0  # and be clear so long before it is cleared
-    silent_hours_max: PositiveFloat = 24.0  # a foreign alarm not reported for so long is cleared
+    hold_up_seconds: Seconds = 0.0  # a foreign alarm must last so long before it is raised
+    hold_down_seconds: Seconds = 0.0  # and be clear so long before it is cleared
+    silent_hours_max: PositiveHours = 24.0  # a foreign alarm not reported for so long is cleared
     storm_alarms: PositiveInt = 200  # new alarms of one source and kind a minute, told one by one
-    group_seconds: PositiveFloat = 300.0  # alarms further apart belong together only by cause
-    wait_seconds: NotNegative = 15.0  # an incident of foreign alarms waits so long for company
+    group_seconds: PositiveSeconds = 300.0  # alarms further apart belong together only by cause
+    wait_seconds: Seconds = 15.0  # an incident of foreign alarms waits so long for company
     incident_alarms_max: PositiveInt = 50  # beyond it only what the topology justifies joins
     # Raises within repeat_hours that make an alarm a repeater, which re-opens its incident.
     repeat_changes: PositiveInt = 2
-    repeat_hours: PositiveFloat = 24.0  # see repeat_changes
+    repeat_hours: PositiveHours = 24.0  # see repeat_changes
     windows_max: PositiveInt = 10_000  # planned works, silences, shelved alarms
     operators: PositiveInt = 1  # who attend to alarms at the same time: for the alarm load
-    acknowledge_seconds: PositiveFloat = 600.0  # in which an alarm should be acknowledged
+    acknowledge_seconds: PositiveSeconds = 600.0  # in which an alarm should be acknowledged
     owners: dict[str, str] = {}  # source of alarms: the system that owns their acknowledgement
     maintenance: dict[str, MaintenanceSettings] = msgspec.field(default_factory=dict)
     runbooks: dict[str, RunbookSettings] = msgspec.field(default_factory=dict)
     links_url: str = ""  # how people reach the API: alerts then carry a link to their picture
     # a delivery that failed is tried again after it, then after twice that, and so on
-    retry_seconds_first: PositiveFloat = 1.0
-    retry_seconds_max: PositiveFloat = 300.0  # at most so long between two tries
+    retry_seconds_first: PositiveSeconds = 1.0
+    retry_seconds_max: PositiveSeconds = 300.0  # at most so long between two tries
     attempts_max: PositiveInt = 50  # tries until a delivery is a dead letter: `tocsin outbox list`
     waiting_max: PositiveInt = 10_000  # deliveries of one sink; the oldest are given up beyond it
     sinks: dict[str, SinkSettings] = msgspec.field(default_factory=dict)

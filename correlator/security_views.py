@@ -5,7 +5,7 @@ is a host (or a host and one number), so a view holds what spoke in one tick onl
 when it speaks up (`FLOWS_MIN`), and one that was silent for `idle_seconds` gives it back.
 """
 
-from runtime.settings import PositiveFloat, Settings
+from runtime.settings import PositiveSeconds, Settings
 from telemetry.security import FLOWS_MIN
 from telemetry.views import Measure, View, Where
 
@@ -27,8 +27,8 @@ class SecurityViewsSettings(Settings, frozen=True, kw_only=True):
     )
     beacons: bool = True  # regular call-backs; with uploads the largest table where nobody samples
     uploads: bool = True  # who sends out more than is usual for it
-    contact_tick_seconds: PositiveFloat = 300.0  # beacons: the grid on which regularity is judged
-    slow_tick_seconds: PositiveFloat = 3600.0  # slow scans: targets are counted over so long
+    contact_tick_seconds: PositiveSeconds = 300.0  # beacons: the grid on which regularity is judged
+    slow_tick_seconds: PositiveSeconds = 3600.0  # slow scans: targets are counted over so long
 
 
 def security_views(

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from correlator.keys import DERIVED, SHIPPED, packing_of
-from runtime.settings import PositiveFloat, PositiveInt, Settings
+from runtime.settings import PositiveInt, PositiveSeconds, Seconds, Settings
 from telemetry.errors import ConfigError
 from telemetry.views import Measure, View
 
@@ -179,16 +179,16 @@ def views_for(*, tick_seconds: float = 60.0, lateness_seconds: float = 30.0) -> 
 class SampleViewSettings(Settings, frozen=True, kw_only=True):
     """`[views.samples]`: sampled series, such as polled counters."""
 
-    tick_seconds: float = 0.0  # 0 = as views.tick_seconds, but 60 at most
-    lateness_seconds: float = 5.0  # a tick waits so long for samples that come late
+    tick_seconds: Seconds = 0.0  # 0 = as views.tick_seconds, but 60 at most
+    lateness_seconds: Seconds = 5.0  # a tick waits so long for samples that come late
     series_max: PositiveInt = 100_000  # more are counted, and not followed
 
 
 class SlowSampleViewSettings(Settings, frozen=True, kw_only=True):
     """`[views.slow_samples]`: what comes each quarter of an hour, such as PM files."""
 
-    tick_seconds: PositiveFloat = 900.0  # the granularity period of PM files
-    lateness_seconds: float = 600.0  # files come so long after their period
+    tick_seconds: PositiveSeconds = 900.0  # the granularity period of PM files
+    lateness_seconds: Seconds = 600.0  # files come so long after their period
     series_max: PositiveInt = 20_000  # more are counted, and not followed
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from runtime.settings import Port, PositiveFloat, PositiveInt, Settings
+from runtime.settings import Port, PositiveInt, PositiveSeconds, Settings
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Server = Annotated[str, msgspec.Meta(pattern=r"^[^\s,/@]+:[0-9]+$")]
@@ -25,10 +25,10 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
     ca_file: str = ""  # trusted instead of the system's authorities
     compression: Literal["lz4", "none"] = "lz4"  # of blocks on the way, in both directions
     http_port: Port = 0  # makes the formats of SQL clients; 0 = 8123, with tls 8443
-    connect_seconds: PositiveFloat = (
+    connect_seconds: PositiveSeconds = (
         5.0  # a server that takes longer is away; the next one is asked
     )
-    answer_seconds: PositiveFloat = (
+    answer_seconds: PositiveSeconds = (
         60.0  # silent for longer: the statement is given up, and tried again
     )
 

@@ -13,8 +13,15 @@ import msgspec
 from runtime.mistakes import NOT_STARTED, Origin, understand, wrong
 
 T = TypeVar("T")
-PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
-PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+YEARS = (
+    10  # no span of time in settings is longer, so that none is infinite, and ns of it are an int64
+)
+PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=YEARS * 365 * 86_400)]
+PositiveSeconds = Annotated[float, msgspec.Meta(ge=1e-6, le=YEARS * 365 * 86_400)]
+Minutes = Annotated[float, msgspec.Meta(ge=0, le=YEARS * 365 * 1440)]
+PositiveHours = Annotated[float, msgspec.Meta(ge=1e-6, le=YEARS * 365 * 24)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 

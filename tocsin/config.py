@@ -29,9 +29,16 @@ from detectors.registry import DETECTORS
 from history.config import HistorySettings
 from runtime.mistakes import NOT_STARTED, wrong
 from runtime.registry import Reads, Registry
-from runtime.settings import PositiveFloat, PositiveInt, Settings, load_with_origin
+from runtime.settings import (
+    PositiveInt,
+    PositiveSeconds,
+    Seconds,
+    Settings,
+    load_with_origin,
+)
 from telemetry.errors import ConfigError
 from telemetry.views import View
+from telemetry.zones import zone_of
 from tocsin.process_settings import ApiSettings, NodeSettings, ProcessSettings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -40,14 +47,14 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class ViewsSettings(Settings, frozen=True, kw_only=True):
     """`[views]`"""
 
-    tick_seconds: PositiveFloat = (
+    tick_seconds: PositiveSeconds = (
         60.0  # of the views of flows: traffic is counted, judged and stored by so much
     )
-    lateness_seconds: float = 30.0  # a tick waits so long for records that come late
+    lateness_seconds: Seconds = 30.0  # a tick waits so long for records that come late
     # Per open tick and for all views together; the default views can take 22 MB.
     windows_bytes_max: PositiveInt = 128 * 1024**2
-    event_tick_seconds: PositiveFloat = 1.0  # alarms, logs and routes go on so often
-    idle_seconds: PositiveFloat = 86_400.0  # a series silent for so long gives its row back
+    event_tick_seconds: PositiveSeconds = 1.0  # alarms, logs and routes go on so often
+    idle_seconds: PositiveSeconds = 86_400.0  # a series silent for so long gives its row back
     keys_per_tick_max: dict[str, PositiveInt] = {}  # of shipped views by name, instead of theirs
     own: dict[str, OwnViewSettings] = {}  # views beside those that ship
     samples: SampleViewSettings = SampleViewSettings()
@@ -65,7 +72,7 @@ class NetworkSettings(Settings, frozen=True, kw_only=True):
 
     map: str = ""  # a file of [[router]], [[interface]], [[link]], [[prefix]] tables
     # A link that routers stated is believed so long after they last told of it, which they do each hour.
-    heard_hours: Annotated[float, msgspec.Meta(ge=2)] = 24.0
+    heard_hours: Annotated[float, msgspec.Meta(ge=2, le=87_600)] = 24.0
 
 
 class Config(Settings, frozen=True, kw_only=True):
@@ -220,6 +227,7 @@ def _mistakes(config: Config) -> Iterator[str]:
             f"history.clickhouse.servers names {len(servers.servers)} servers, of which each would hold "
             f"a part: name in history.clickhouse.cluster the cluster that they are replicas of"
         )
+    yield from (f"detection.zone: {said}" for said in _told(zone_of, config.detection.zone))
     for name, work in config.alerting.maintenance.items():
         yield from _told(planned, name, work)
     yield from _told(Router, config.alerting)

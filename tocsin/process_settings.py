@@ -11,7 +11,7 @@ import msgspec
 
 from alerting.config import AlertingSettings
 from collectors.sources import SourceSettings
-from runtime.settings import PositiveFloat, PositiveInt, Settings
+from runtime.settings import PositiveInt, PositiveSeconds, Settings
 
 ENVIRONMENT = "TOCSIN_PROCESS_SETTINGS"
 
@@ -32,8 +32,8 @@ class NodeSettings(Settings, frozen=True, kw_only=True):
     journal_bytes_max: PositiveInt = 2 * 1024**3
     # A segment is closed at this size, or at the age that follows.
     journal_segment_bytes: PositiveInt = 64 * 1024**2
-    journal_segment_seconds: PositiveFloat = 600.0  # of a segment
-    checkpoint_seconds: PositiveFloat = 600.0  # a restart replays at most about so much
+    journal_segment_seconds: PositiveSeconds = 600.0  # of a segment
+    checkpoint_seconds: PositiveSeconds = 600.0  # a restart replays at most about so much
     raw_ring_bytes: int = 64 * 1024**2  # the newest raw datagrams, for bug reports; 0 = none
 
 

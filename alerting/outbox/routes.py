@@ -7,8 +7,7 @@ decides as the day itself did.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import msgspec
 
@@ -17,6 +16,7 @@ from alerting.outbox.bundles import LABELS
 from alerting.words.alert import Envelope
 from alerting.words.delivery import wants
 from telemetry.errors import ConfigError
+from telemetry.zones import zone_of
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60
@@ -33,7 +33,7 @@ class Hours:
     days: tuple[int, ...]
     start: int  # minutes of the day
     end: int
-    zone: ZoneInfo
+    zone: tzinfo
 
     def __contains__(self, time_ns: int) -> bool:
         at = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).astimezone(self.zone)
@@ -167,9 +167,9 @@ def _check_above(name: str, routes: Mapping[str, RouteSettings]) -> None:
 
 def _hours(name: str, settings: TimesSettings) -> Hours:
     try:
-        zone = ZoneInfo(settings.zone)
-    except (KeyError, ValueError, OSError) as error:
-        raise ConfigError(f"alerting.times.{name}: no time zone {settings.zone!r}") from error
+        zone = zone_of(settings.zone)
+    except ConfigError as error:
+        raise ConfigError(f"alerting.times.{name}.zone: {error}") from error
     days = tuple(DAYS.index(day) for day in settings.days or DAYS)
     return Hours(days, _minute(name, settings.start), _minute(name, settings.end), zone)
 

@@ -42,7 +42,7 @@ from collectors.config import ListenerSettings
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.registry import Part, Reads
-from runtime.settings import PositiveFloat, PositiveInt, Settings
+from runtime.settings import PositiveInt, PositiveSeconds, Settings
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError
 from telemetry.identity import address_text
@@ -62,10 +62,12 @@ class BmpOptions(Settings, frozen=True, kw_only=True):
     connections_max: PositiveInt = 1024  # of routers, whose state is kept; more are refused
     peers_max: PositiveInt = 8192  # of all routers; the routes of others are refused
     routes_max: PositiveInt = 2_000_000  # tracked for changes: up to 53 bytes each; others pass on
-    sample_seconds: PositiveFloat = 10.0  # how often counts of routes and updates become samples
+    sample_seconds: PositiveSeconds = 10.0  # how often counts of routes and updates become samples
     # A peer that comes up sends its whole table: until its end, at most so long, that is no churn.
-    table_seconds: PositiveFloat = 300.0
-    clock_tolerance_seconds: PositiveFloat = 300.0  # a router's time further ahead is not believed
+    table_seconds: PositiveSeconds = 300.0
+    clock_tolerance_seconds: PositiveSeconds = (
+        300.0  # a router's time further ahead is not believed
+    )
 
 
 @dataclass(slots=True)

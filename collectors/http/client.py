@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from collectors.foreign_text import datetime_ns
 from runtime.clock import Clock
-from runtime.settings import PositiveFloat, PositiveInt, Settings
+from runtime.settings import PositiveInt, PositiveSeconds, Settings
 from runtime.trust import client_context
 from telemetry.errors import ConfigError, TransientError
 
@@ -39,8 +39,8 @@ class PeerSettings(Settings, frozen=True, kw_only=True):
     ca_file: str = ""  # certificates that may have signed the peer's; empty = the system's
     certificate_file: str = ""  # ours, where the peer asks for one
     key_file: str = ""  # the key of certificate_file; empty = it is in there
-    timeout_seconds: PositiveFloat = 20.0  # without a byte
-    answer_seconds_max: PositiveFloat = 120.0  # for a whole answer
+    timeout_seconds: PositiveSeconds = 20.0  # without a byte
+    answer_seconds_max: PositiveSeconds = 120.0  # for a whole answer
     answer_bytes_max: PositiveInt = 64 * 1024 * 1024  # a longer answer is an error
 
 

@@ -6,7 +6,7 @@ import ssl
 from base64 import b64decode
 from pathlib import Path
 
-from runtime.settings import PositiveFloat, PositiveInt, Settings
+from runtime.settings import PositiveInt, PositiveSeconds, Settings
 from telemetry.errors import ConfigError
 
 
@@ -25,8 +25,8 @@ class HttpInputSettings(Settings, frozen=True, kw_only=True):
     body_bytes_max: PositiveInt = 16 * 1024 * 1024  # a longer body is refused (413)
     connections_max: PositiveInt = 64  # at one time; more are closed at once
     connections_per_peer_max: PositiveInt = 16  # of one address
-    idle_seconds_max: PositiveFloat = 60.0  # between two requests, and without a byte within one
-    request_seconds_max: PositiveFloat = 60.0  # from the first line to the last byte of the body
+    idle_seconds_max: PositiveSeconds = 60.0  # between two requests, and without a byte within one
+    request_seconds_max: PositiveSeconds = 60.0  # from the first line to the last byte of the body
 
 
 class Credentials:

@@ -21,7 +21,7 @@ from collectors.polling import Poller
 from collectors.sources import Offer
 from runtime.component import Context
 from runtime.registry import Part, Reads
-from runtime.settings import PositiveFloat, PositiveInt
+from runtime.settings import PositiveInt, PositiveSeconds
 from telemetry.batch import Batch
 from telemetry.errors import DecodeError
 from telemetry.identity import id_text, stable_id
@@ -50,8 +50,8 @@ class AlertmanagerOptions(HttpInputSettings, frozen=True, kw_only=True):
     )  # see entity_labels
     severities: dict[str, str] = {}  # {"p1": "critical"}: words of your rules
     api: PeerSettings | None = None  # url = "http://alertmanager:9093": its list is read as well
-    resync_seconds: PositiveFloat = 60.0  # how often the list of `api` is read
-    pause_seconds_max: PositiveFloat = 600.0  # between tries while there is trouble
+    resync_seconds: PositiveSeconds = 60.0  # how often the list of `api` is read
+    pause_seconds_max: PositiveSeconds = 600.0  # between tries while there is trouble
     alarms_max: PositiveInt = 100_000  # open at one time; more are refused and counted
 
 

@@ -20,7 +20,7 @@ from collectors.polling import Poller
 from collectors.sources import Offer
 from runtime.component import Context
 from runtime.registry import Part, Reads
-from runtime.settings import PositiveFloat, PositiveInt
+from runtime.settings import PositiveInt, PositiveSeconds
 from telemetry.batch import Batch
 from telemetry.errors import DecodeError
 from telemetry.x733 import CAUSE_NAMES, CLEARED, EVENT_TYPES, SEVERITIES, severity_from
@@ -47,16 +47,18 @@ class NetcoolOptions(PeerSettings, frozen=True, kw_only=True):
 
     filter: str = ""  # SQL for WHERE: which rows are ours to see; empty = all
     columns: tuple[str, ...] = ()  # more columns, kept with the alarm
-    poll_seconds: PositiveFloat = 30.0  # how often what changed is asked for
-    resync_seconds: PositiveFloat = 300.0  # how often all open alarms are read and compared
-    pause_seconds_max: PositiveFloat = 600.0  # between tries while there is trouble
+    poll_seconds: PositiveSeconds = 30.0  # how often what changed is asked for
+    resync_seconds: PositiveSeconds = 300.0  # how often all open alarms are read and compared
+    pause_seconds_max: PositiveSeconds = 600.0  # between tries while there is trouble
     overlap_seconds: PositiveInt = (
         10  # each poll asks so far back again: rows that were written while we read
     )
     page_rows: PositiveInt = 5_000  # as many as the server gives at once
     pages_max: PositiveInt = 200  # of one answer
     alarms_max: PositiveInt = 100_000  # open at one time; more are refused and counted
-    clock_tolerance_seconds: PositiveFloat = 300.0  # beyond: its clock is off, times are corrected
+    clock_tolerance_seconds: PositiveSeconds = (
+        300.0  # beyond: its clock is off, times are corrected
+    )
     encoding: str = "utf-8"  # of texts; what is no UTF-8 is read as ISO-8859-1
     severities: dict[str, str] = {}  # {"1": "warning"}: another meaning than the usual
     exclude_manager: str = "tocsin"  # rows whose Manager is this are left out: we wrote them

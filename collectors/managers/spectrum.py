@@ -49,7 +49,7 @@ from collectors.polling import Poller
 from collectors.sources import Offer
 from runtime.component import Context
 from runtime.registry import Part, Reads
-from runtime.settings import PositiveFloat, PositiveInt
+from runtime.settings import PositiveInt, PositiveSeconds
 from telemetry.batch import Batch
 from telemetry.errors import DecodeError
 from telemetry.x733 import severity_from
@@ -79,13 +79,15 @@ class SpectrumOptions(PeerSettings, frozen=True, kw_only=True):
     landscapes: tuple[str, ...] = ()  # handles, such as "0x100000"; empty = all
     attributes: tuple[str, ...] = ()  # more attribute ids, kept with the alarm
     subscription: bool = False  # pull new alarms from a subscription instead of asking by time
-    poll_seconds: PositiveFloat = 30.0  # how often what changed is asked for
-    resync_seconds: PositiveFloat = 120.0  # how often all open alarms are read and compared
-    pause_seconds_max: PositiveFloat = 600.0  # between tries while there is trouble
+    poll_seconds: PositiveSeconds = 30.0  # how often what changed is asked for
+    resync_seconds: PositiveSeconds = 120.0  # how often all open alarms are read and compared
+    pause_seconds_max: PositiveSeconds = 600.0  # between tries while there is trouble
     page_alarms: PositiveInt = 1_000  # in one answer
     pages_max: PositiveInt = 500  # of one list
     alarms_max: PositiveInt = 200_000  # open at one time; more are refused and counted
-    clock_tolerance_seconds: PositiveFloat = 300.0  # beyond: its clock is off, times are corrected
+    clock_tolerance_seconds: PositiveSeconds = (
+        300.0  # beyond: its clock is off, times are corrected
+    )
     severities: dict[str, str] = {}  # {"1": "warning"}: another meaning than the usual
 
 

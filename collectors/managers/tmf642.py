@@ -23,7 +23,7 @@ from collectors.sources import Offer
 from collectors.ves.events import event_type_of
 from runtime.component import Context
 from runtime.registry import Part, Reads
-from runtime.settings import PositiveFloat, PositiveInt
+from runtime.settings import PositiveInt, PositiveSeconds
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError, DecodeError
 from telemetry.x733 import CAUSE_NUMBERS, CLEARED, SEVERITIES
@@ -36,8 +36,8 @@ _CAUSES = {"".join(filter(str.isalnum, name.lower())): name for name in CAUSE_NU
 class Tmf642Options(PeerSettings, frozen=True, kw_only=True):
     """`[sources.<name>.options]` of kind "tmf642"; `url` ends in /tmf-api/alarmManagement/v4 or alike."""
 
-    poll_seconds: PositiveFloat = 60.0  # how often the list is read
-    pause_seconds_max: PositiveFloat = 600.0  # between tries while there is trouble
+    poll_seconds: PositiveSeconds = 60.0  # how often the list is read
+    pause_seconds_max: PositiveSeconds = 600.0  # between tries while there is trouble
     page_alarms: PositiveInt = 500  # in one answer
     pages_max: PositiveInt = 500  # of one list
     alarms_max: PositiveInt = 100_000  # open at one time; more are refused and counted

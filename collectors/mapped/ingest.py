@@ -29,7 +29,7 @@ from collectors.source_ledger import SourceLedger
 from collectors.sources import Offer
 from runtime.component import Context
 from runtime.registry import Part
-from runtime.settings import PositiveFloat, PositiveInt
+from runtime.settings import PositiveInt, PositiveSeconds
 from telemetry.digest import blake2b
 from telemetry.errors import ConfigError, DecodeError, TransientError
 
@@ -46,11 +46,11 @@ class IngestOptions(HttpInputSettings, frozen=True, kw_only=True):
 
     listen: str = ""  # http(s)://host:port for POST /ingest/<mapping>; empty = folders alone
     body_bytes_max: PositiveInt = 4 * 1024**3  # of one upload; it is read as a stream
-    request_seconds_max: PositiveFloat = 3600.0  # for one upload
+    request_seconds_max: PositiveSeconds = 3600.0  # for one upload
     mappings: dict[str, str]  # {"probe": "/etc/tocsin/probe-csv.toml"}
     folders: dict[str, str] = {}  # {"probe": "/var/spool/probe"}: watched; done/ and failed/ below
-    poll_seconds: PositiveFloat = 5.0  # how often the folders are looked at
-    pause_seconds_max: PositiveFloat = 60.0  # between tries while the node takes no records
+    poll_seconds: PositiveSeconds = 5.0  # how often the folders are looked at
+    pause_seconds_max: PositiveSeconds = 60.0  # between tries while the node takes no records
     keys_max: PositiveInt = 1_000_000  # of chunks that were taken; the oldest are forgotten
     series_max: PositiveInt = 200_000  # of samples; more are counted, and not followed
 

@@ -8,19 +8,19 @@ docs/sources.md explains every key with two examples that ship.
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
 from collectors.foreign_sync import ForeignAlarm
 from collectors.foreign_text import LATEST_NS, clean, datetime_ns, integer, iso_ns
 from collectors.ves.events import event_type_of
-from runtime.settings import PositiveInt, Settings
+from runtime.settings import PositiveInt, Seconds, Settings
 from telemetry.errors import ConfigError
 from telemetry.x733 import CAUSE_NAMES, CAUSE_NUMBERS, CLEARED, SEVERITIES
+from telemetry.zones import zone_of
 
 Record = Mapping[str, Any]
 Reader = Callable[[Record], str]
@@ -65,7 +65,9 @@ class SampleMapping(Settings, frozen=True, kw_only=True):
     dimensions: dict[str, str] = {}  # {"interface": "ifName"}
     units: dict[str, str] = {}  # {metric: UCUM code}
     kinds: dict[str, Literal["gauge", "counter", "delta"]] = {}  # {metric: kind}; others are gauges
-    interval_seconds: float = 0.0  # how often it is measured; 300 and more belongs to the slow view
+    interval_seconds: Seconds = (
+        0.0  # how often it is measured; 300 and more belongs to the slow view
+    )
 
 
 class LogMapping(Settings, frozen=True, kw_only=True):
@@ -281,9 +283,9 @@ def _event_type(word: str) -> str:
 
 def _zone_of(name: str, place: str) -> tzinfo:
     try:
-        return UTC if name == "UTC" else ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ConfigError(f"{place}: zone {name!r} is not known here") from error
+        return zone_of(name)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: zone: {error}") from error
 
 
 def _time(text: str, form: str, zone: tzinfo) -> int:

@@ -25,7 +25,7 @@ from collectors.polling import Poller
 from collectors.sources import Offer
 from runtime.component import Context
 from runtime.registry import Part
-from runtime.settings import PositiveFloat, PositiveInt, Settings
+from runtime.settings import PositiveInt, PositiveSeconds, Settings
 from telemetry.errors import ConfigError, DecodeError, TransientError
 from telemetry.x733 import CLEARED
 
@@ -39,13 +39,13 @@ class TailSettings(Settings, frozen=True, kw_only=True):
 
     path: str  # of the file; a rotated one is followed
     from_start: bool = False  # at the first start; later files are always read from their beginning
-    poll_seconds: PositiveFloat = 2.0  # how often it is looked at
+    poll_seconds: PositiveSeconds = 2.0  # how often it is looked at
 
 
 class RestSettings(PeerSettings, frozen=True, kw_only=True):
     """A URL whose answer holds records."""
 
-    poll_seconds: PositiveFloat = 60.0  # between two questions
+    poll_seconds: PositiveSeconds = 60.0  # between two questions
     method: Literal["GET", "POST"] = "GET"  # of the request
     query: dict[str, str] = {}  # may hold {since}
     body: str = ""  # may hold {since}
@@ -64,7 +64,7 @@ class SqlSettings(Settings, frozen=True, kw_only=True):
     password_file: str = ""  # its content is given as `password`
     query: str  # may hold {since}
     rows_max: PositiveInt = 200_000  # of one answer; more is an error, and nothing is taken
-    poll_seconds: PositiveFloat = 60.0  # between two queries
+    poll_seconds: PositiveSeconds = 60.0  # between two queries
     since_field: str = ""  # the column whose largest value so far stands for {since}
     since_first: str = "0"  # what stands for {since} at the first start
 
@@ -78,7 +78,7 @@ class MappedOptions(Settings, frozen=True, kw_only=True):
     rest: RestSettings | None = None
     sql: SqlSettings | None = None
     complete: bool = False  # rest, sql: an answer is all open alarms; those not in it have ended
-    pause_seconds_max: PositiveFloat = 600.0  # between tries while there is trouble
+    pause_seconds_max: PositiveSeconds = 600.0  # between tries while there is trouble
     alarms_max: PositiveInt = 100_000  # open at one time; more are refused and counted
     series_max: PositiveInt = 100_000  # of samples; more are counted, and not followed
 

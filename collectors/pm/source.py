@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Literal, cast
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from collectors.pm.formulas import Formula
 from collectors.pm.periods import Periods, Repeat
@@ -33,10 +32,11 @@ from collectors.sources import Offer
 from runtime.component import Context
 from runtime.kept_file import KeptFile
 from runtime.registry import Part, Reads
-from runtime.settings import PositiveFloat, PositiveInt, Settings
+from runtime.settings import PositiveInt, PositiveSeconds, Seconds, Settings
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError, DecodeError, TransientError
 from telemetry.sample_series import SampleKind
+from telemetry.zones import zone_of
 
 CHUNK_BYTES = 256 * 1024
 SAMPLES_PER_OFFER = 50_000
@@ -54,16 +54,16 @@ class PmFilesOptions(Settings, frozen=True, kw_only=True):
     done_folder: str = ""  # default: `done` in the folder
     failed_folder: str = ""  # default: `failed` in the folder
     after: Literal["move", "delete"] = "move"  # what becomes of a file that was read
-    poll_seconds: PositiveFloat = 10.0  # how often the folder is looked at
-    settle_seconds: float = 5.0  # so long a file must stand still before it is read
+    poll_seconds: PositiveSeconds = 10.0  # how often the folder is looked at
+    settle_seconds: Seconds = 5.0  # so long a file must stand still before it is read
     file_bytes_max: PositiveInt = 4 * 1024**3  # unpacked; a longer one has failed
     files_per_poll_max: PositiveInt = 1000  # the rest waits for the next look
     contents_kept_max: PositiveInt = 20_000  # files known as read; older repeats would count again
     periods_kept_max: PositiveInt = 50_000  # objects and periods known as told, for corrections
     time_zone: str = "UTC"  # of times that state none
-    period_seconds: PositiveFloat = 900.0  # of files that state none
+    period_seconds: PositiveSeconds = 900.0  # of files that state none
     suspect_values: Literal["drop", "keep"] = "drop"  # numbers the element itself does not trust
-    late_seconds: PositiveFloat = 7200.0  # after its period's end a file is counted as late
+    late_seconds: PositiveSeconds = 7200.0  # after its period's end a file is counted as late
     # {"drop_rate": "100 * RRC.Drop / RRC.Att"}: for each object that has the counters. Names with other
     # signs than letters, digits, _ . : stand in double quotes.
     kpis: dict[str, str] = {}
@@ -106,11 +106,9 @@ class PmFilesSource:
         self._formulas = {kpi: _formula(kpi, text) for kpi, text in options.kpis.items()}
         self._wanted = {counter for f in self._formulas.values() for counter in f.names}
         try:
-            self._zone = ZoneInfo(options.time_zone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ConfigError(
-                f"time_zone {options.time_zone!r} is not known; give one such as Europe/Berlin"
-            ) from error
+            self._zone = zone_of(options.time_zone)
+        except ConfigError as error:
+            raise ConfigError(f"time_zone: {error}") from error
         self._inbox = Path(options.folder)
         if not self._inbox.is_dir():
             raise ConfigError(

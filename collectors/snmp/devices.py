@@ -13,7 +13,7 @@ from collectors.snmp.profiles import Profile
 from collectors.snmp.readings import (
     DeviceMemory,
 )  # fmt: skip
-from runtime.settings import Port, PositiveFloat, PositiveInt, Settings
+from runtime.settings import Port, PositiveInt, PositiveSeconds, Seconds, Settings
 from telemetry.errors import ConfigError
 from telemetry.identity import address_pair
 from telemetry.snmp.usm import User, check_users
@@ -43,7 +43,7 @@ class DeviceSettings(Settings, frozen=True, kw_only=True):
     profiles: tuple[str, ...] = (
         ALL,
     )  # what is asked: "interface", "host", ...; "all" = what fits the device
-    interval_seconds: float = 0.0  # 0 = that of the source
+    interval_seconds: Seconds = 0.0  # 0 = that of the source
 
 
 class PollOptions(Settings, frozen=True, kw_only=True):
@@ -54,10 +54,10 @@ class PollOptions(Settings, frozen=True, kw_only=True):
     credentials: dict[str, Credential] = {}
     profile_files: list[str] = []  # profiles of your own, named by their files
     mib_files: list[str] = []  # names for profiles: MIB modules, as files
-    interval_seconds: PositiveFloat = 60.0  # between two polls of a device
-    timeout_seconds: PositiveFloat = 2.0  # an answer that takes longer is lost
+    interval_seconds: PositiveSeconds = 60.0  # between two polls of a device
+    timeout_seconds: PositiveSeconds = 2.0  # an answer that takes longer is lost
     tries: PositiveInt = 2  # of one request
-    pause_seconds_max: PositiveFloat = (
+    pause_seconds_max: PositiveSeconds = (
         900.0  # a device that does not answer is asked again after it
     )
     down_after: PositiveInt = 3  # polls in vain until an alarm says so

@@ -17,7 +17,7 @@ import msgspec
 
 from collectors.snmp.digest import Part, Selectors, make_selectors
 from collectors.snmp.names import Names, Object, label_of, load_names
-from runtime.settings import Settings
+from runtime.settings import Seconds, Settings
 from telemetry.errors import ConfigError
 from telemetry.snmp.ber import Tag
 from telemetry.snmp.message import SNMP_TRAP_ADDRESS, Notification
@@ -49,7 +49,9 @@ class TrapRule(Settings, frozen=True, kw_only=True):
     label: list[str] = []  # the first of these that the trap carries names the resource for people
     noun: str = ""  # in front of the key where there is no label: `interface 12`
     title: str = ""  # {resource}, {device} and variables by name
-    clear_after_seconds: float = 0.0  # of what never says that it is over; 0 = waits for its clear
+    clear_after_seconds: Seconds = (
+        0.0  # of what never says that it is over; 0 = waits for its clear
+    )
 
 
 class ObjectTables(Settings, frozen=True, kw_only=True):

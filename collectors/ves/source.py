@@ -33,7 +33,7 @@ from collectors.ves.measurements import Measured
 from runtime.component import Context
 from runtime.kept_file import KeptFile
 from runtime.registry import Part, Reads
-from runtime.settings import PositiveFloat, PositiveInt
+from runtime.settings import PositiveInt, PositiveSeconds
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.digest import blake2b
 from telemetry.errors import DecodeError, TransientError
@@ -62,12 +62,12 @@ MESSAGES = {
 class VesOptions(HttpInputSettings, frozen=True, kw_only=True):
     """`[sources.<name>.options]` of kind "ves"."""
 
-    heartbeat_seconds: PositiveFloat = 60.0  # of a function that does not say its interval
+    heartbeat_seconds: PositiveSeconds = 60.0  # of a function that does not say its interval
     heartbeats_missed: PositiveInt = 3  # so many in a row: alarm
     functions_max: PositiveInt = 10_000  # whose heartbeats and sequences are followed
     series_max: PositiveInt = 200_000  # of measurements; more are counted, and not followed
     recent_max: PositiveInt = 20_000  # measurements remembered, so that one sent again counts once
-    clock_tolerance_seconds: PositiveFloat = 300.0  # beyond: samples count at their arrival
+    clock_tolerance_seconds: PositiveSeconds = 300.0  # beyond: samples count at their arrival
     suspect_values: Literal["drop", "keep"] = "drop"  # numbers their sender does not trust
 
 

@@ -72,7 +72,7 @@ def test_a_record_of_smod_is_an_alarm() -> None:
     ("text", "sentence"),
     [
         ("x = 1", "unknown field `x`"), ("format = \"yaml\"", "Invalid enum"), ("[", "not valid TOML"),
-        ("", "exactly one of"), ("zone = \"Mars/Olympus\"\n[log]\nhost='h'\nmessage='m'", "not known here"),
+        ("", "exactly one of"), ("zone = \"Mars/Olympus\"\n[log]\nhost='h'\nmessage='m'", "no time zone"),
         ("[alarm]\nentity='a'\nkind='b'\nseverities={X='bad'}", "is none of critical"),
         ("[alarm]\nkind='b'", "entity"), ("[sample]\nentity='a'", "needs metric and value"),
         ("format='lines'\n[log]\nhost='h'\nmessage='m'", "named groups"),

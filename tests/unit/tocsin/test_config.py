@@ -1,11 +1,20 @@
 """The configuration as a whole: every mistake is told at once, with its line and the fix."""
 
+import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from alerting.sinks import SINKS
+from collectors.registry import COLLECTORS
+from collectors.sources import SOURCES
+from detectors.registry import DETECTORS
+from runtime.mistakes import structs_in
 from telemetry.errors import ConfigError
-from tocsin.config import load_config
+from tocsin.config import Config, load_config
 from tocsin.trial import mistakes
 
 # (line, what is said of it)
@@ -50,6 +59,8 @@ WRONG = (
     ("[alerting.maintenance.f]", "begins before 1824 or ends after 2116"),
     ('start = "2026-01-01T02:00"', ""),
     ("minutes = 99999999999", ""),
+    ("[detection]", ""),
+    ('zone = "Europe/Wien"', "'Europe/Wien' is no time zone"),
     ("[api]", ""),
     ('listen = "0.0.0.0:8470"', "api.token_file must name a file of tokens"),
     ('metrics_listen = "8470"', "is not host:port with a port of 0 to 65535"),
@@ -77,6 +88,43 @@ def test_what_happens_now_is_told_by_who_asks(tmp_path: Path) -> None:
     file.write_text("[node]\nprofile = 'sit'\n", "utf-8")
     with pytest.raises(ConfigError, match=r"one of 'sensor', 'site', 'core'\.$"):
         load_config(file, then="")
+
+
+def structs(kind: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
+    """Yield a struct and those within it."""
+    yield kind
+    for field in msgspec.structs.fields(kind):
+        for inner, _ in structs_in(field.type):
+            yield from structs(inner)
+
+
+def test_no_span_of_time_is_infinite_or_no_number() -> None:
+    """`checkpoint_seconds = inf`, a natural "never", was right and then ended the node."""
+    kinds = [Config] + [
+        registry.get(kind).options
+        for registry in (COLLECTORS, SOURCES, SINKS, DETECTORS) for kind in registry.ours
+    ]  # fmt: skip
+    spans = {
+        f"{one.__qualname__}.{field.name}": field.type
+        for kind in kinds for one in structs(kind) for field in msgspec.structs.fields(one)
+        if re.search("seconds|minutes|hours", field.name) and field.type is not int
+    }  # fmt: skip
+    assert len(spans) > 50
+    for name, span in spans.items():
+        for value in (math.inf, math.nan, 1e300, -1.0):
+            with pytest.raises(msgspec.ValidationError):
+                pytest.fail(f"{name} = {msgspec.convert(value, span)}")
+
+
+def test_a_span_that_cannot_be_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "tocsin.toml"
+    file.write_text("[node]\ncheckpoint_seconds = inf\n[views]\nlateness_seconds = nan\n", "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert f"{file}:2: node.checkpoint_seconds: Expected `float` <= 315360000.0" in str(
+        caught.value
+    )
+    assert f"{file}:4: views.lateness_seconds: Expected `float` >= 0.0" in str(caught.value)
 
 
 HEARD = """[collectors.a]
