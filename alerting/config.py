@@ -8,6 +8,7 @@ import msgspec
 
 from runtime.settings import (
     Minutes,
+    NotNegativeInt,
     PositiveFloat,
     PositiveHours,
     PositiveInt,
@@ -39,7 +40,9 @@ class SinkSettings(Settings, frozen=True, kw_only=True):
     least_severity: Literal["critical", "major", "minor", "warning"] = "warning"
     kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
     timeout_seconds: PositiveSeconds = 5.0  # an attempt that takes longer has failed
-    rate_per_minute: int = 0  # raises told one by one, the rest in a summary; 0 = no limit
+    rate_per_minute: NotNegativeInt = (
+        0  # raises told one by one, the rest in a summary; 0 = no limit
+    )
     approval: bool = False  # a raise waits until somebody approves it: `tocsin outbox approve`
     options: dict[str, Any] = {}  # the kind's own settings
 

@@ -17,7 +17,7 @@ from alerting.config import SinkSettings
 from alerting.sinks import AlertSink, Parcel, RefusedError, make_sink
 from alerting.words.alert import Alert
 from alerting.words.delivery import Delivery, Order, SinkStatus, Verdict
-from alerting.words.escape import tidied
+from alerting.words.escape import line, tidied
 from runtime.component import Context
 from telemetry.errors import TransientError
 
@@ -153,6 +153,7 @@ class _Lane:
 
     def _answer(self, batch: list[Delivery], result: str, text: str) -> None:
         self._results.add(result, len(batch))
+        text = line(text)  # the other side wrote it, and people read it on a terminal
         for delivery in batch:
             self.answers.put(
                 Verdict(
@@ -185,7 +186,7 @@ class _Lane:
             self.hearing = False
 
     def _failed(self, now_ns: int, error: Exception) -> None:
-        self.last_error = str(error)
+        self.last_error = line(str(error))
         self.failures += 1
         if self.failures >= FAILURES_TO_OPEN:
             self.open_until_ns = now_ns + round(OPEN_SECONDS * 1e9)

@@ -89,7 +89,7 @@ class Predictor:
         if settings.enabled and directory is not None:
             known = {view.name: view for view in views}
             for name, limit in self._limits.items():
-                _check(name, limit, known)
+                check_limit(name, limit, known)
             for view, measure in sorted({(x.view, x.measure) for x in self._limits.values()}):
                 named = {
                     name: limit for name, limit in self._limits.items()
@@ -488,7 +488,8 @@ class Predictor:
                 break
 
 
-def _check(name: str, limit: LimitSettings, views: Mapping[str, View]) -> None:
+def check_limit(name: str, limit: LimitSettings, views: Mapping[str, View]) -> None:
+    """Raise ConfigError for a limit on what is not there, or on no side or both."""
     where = f"detection.forecast.limits.{name}"
     if limit.view not in views:
         raise ConfigError(f"{where}: view {limit.view!r} is none of {', '.join(views)}")

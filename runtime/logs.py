@@ -11,6 +11,19 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 LINES_PER_MINUTE = 20
 
 
+# What others wrote stands in lines, too: nothing of it moves a terminal or makes a line of its own.
+VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+    ord("\n"): "\\n", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029",
+}  # fmt: skip
+
+
+class _OneLine(logging.Formatter):
+    """Shows control characters of a message; a traceback below it keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # as logging has it
+        return super().formatMessage(record).translate(VISIBLE)
+
+
 class _Counted(logging.Filter):
     """Counts every line, also those it holds back: at most 20 a minute from one place."""
 
@@ -41,9 +54,7 @@ class _Counted(logging.Filter):
 def set_up(process: str, metrics: Metrics, clock: Clock, *, level: str = "info") -> logging.Logger:
     """Send this process's log lines to stderr and return its logger."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        logging.Formatter(f"%(asctime)s %(levelname)s {process} %(name)s %(message)s")
-    )
+    handler.setFormatter(_OneLine(f"%(asctime)s %(levelname)s {process} %(name)s %(message)s"))
     handler.addFilter(_Counted(metrics.scoped("logs"), clock))
     root = logging.getLogger("tocsin")
     root.handlers[:] = [handler]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 M = TypeVar("M")
+WEB = ("http", "https")
 ENTRY_POINTS = ("*.dist-info/entry_points.txt", "*.egg-info/entry_points.txt")
 
 
@@ -55,15 +56,17 @@ class Part(Generic[M]):
     """One part: how it is made, what people call it, and its own options.
 
     `options` is the struct of the table `options` in its settings; `needs` names fields of its
-    settings that must not be empty. `reads` is for collectors and sources, and so is `sheds`: what
-    it leaves out, class by class, of more than it can or may take. `decoder` is the struct of the
-    table of that name in its settings, where it goes by it.
+    settings that must not be empty, `schemes` are those that its `url` may have.
+    `reads` is for collectors and sources, and so is `sheds`: what it leaves out, class by class, of
+    more than it can or may take. `decoder` is the struct of the table of that name in its settings,
+    where it goes by it.
     """
 
     title: str
     make: M
     options: type[Settings] = NoOptions
     needs: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ()
     reads: Reads | None = None
     sheds: str = ""
     decoder: type[Settings] | None = None

@@ -18,6 +18,7 @@ YEARS = (
 )
 PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
+NotNegativeInt = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=YEARS * 365 * 86_400)]
 PositiveSeconds = Annotated[float, msgspec.Meta(ge=1e-6, le=YEARS * 365 * 86_400)]
 Minutes = Annotated[float, msgspec.Meta(ge=0, le=YEARS * 365 * 1440)]

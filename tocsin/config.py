@@ -1,8 +1,11 @@
 """The whole configuration: one struct, every part of the program a table in it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,10 +28,10 @@ from correlator.views import (
     windows_bytes,
 )
 from detectors.config import DetectionSettings
-from detectors.registry import DETECTORS
+from detectors.registry import DETECTORS, make_detector
 from history.config import HistorySettings
 from runtime.mistakes import NOT_STARTED, wrong
-from runtime.registry import Reads, Registry
+from runtime.registry import WEB, Reads, Registry
 from runtime.settings import (
     PositiveInt,
     PositiveSeconds,
@@ -200,8 +203,13 @@ def _keys(said: str) -> list[str]:
 
 def _mistakes(config: Config) -> Iterator[str]:
     """Yield what is wrong though each value is of its type; each begins with its dotted key."""
+    if said := list(_not_finite("", msgspec.to_builtins(config))):
+        yield from said
+        return
+    views: tuple[View, ...] = ()
     try:
-        need = sum(windows_bytes(config.all_views(), open_ticks=1).values())
+        views = config.all_views()
+        need = sum(windows_bytes(views, open_ticks=1).values())
         if need > config.views.windows_bytes_max:
             yield (
                 f"views.windows_bytes_max is {config.views.windows_bytes_max}, the views need up to "
@@ -209,6 +217,8 @@ def _mistakes(config: Config) -> Iterator[str]:
             )
     except ConfigError as error:
         yield str(error)
+    if views:
+        yield from _mistakes_of_detection(config.detection, (*views, *config.sample_views()))
     tables: tuple[tuple[str, Mapping[str, Any], Registry[Any]], ...] = (
         ("collectors", config.collectors, COLLECTORS),
         ("sources", config.sources, SOURCES),
@@ -231,6 +241,12 @@ def _mistakes(config: Config) -> Iterator[str]:
     for name, work in config.alerting.maintenance.items():
         yield from _told(planned, name, work)
     yield from _told(Router, config.alerting)
+    for source, owner in config.alerting.owners.items():
+        if owner not in (source, *config.sources, *config.alerting.sinks):
+            yield (
+                f"alerting.owners.{source} = {owner!r}: nothing of this name acknowledges; name a sink of "
+                f"[alerting.sinks], or the source itself"
+            )
     for key in ("listen", "sql_listen", "metrics_listen"):
         listen = getattr(config.api, key)
         host, _, port = listen.rpartition(":")
@@ -243,6 +259,43 @@ def _mistakes(config: Config) -> Iterator[str]:
                 f"api.{key} = {listen!r} can be reached from outside, so api.token_file must name a "
                 f"file of tokens"
             )
+
+
+def _not_finite(where: str, value: object) -> Iterator[str]:
+    """Yield the keys of numbers that are none: TOML has `nan` and `inf`, and no bound keeps them out."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from _not_finite(f"{where}.{name}" if where else str(name), one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _not_finite(where, one)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} = {value}: a number is needed"
+
+
+def _mistakes_of_detection(settings: DetectionSettings, views: Sequence[View]) -> Iterator[str]:
+    """Yield detectors and limits that are about what is not there, or that cannot be made."""
+    named = {view.name: view for view in views if view.scored}
+    for name, also in settings.also.items():
+        options: Any = None
+        with contextlib.suppress(ConfigError):  # told with the other parts
+            options = DETECTORS.get(also.kind).read(also.options)
+        if options is None:
+            continue
+        of = getattr(options, "view", "")
+        if of and also.kind in DETECTORS.ours and of not in named:
+            yield f"detection.also.{name}.options.view = {of!r} is none of {', '.join(named)}"
+        else:
+            one = named.get(of, views[0])
+            for said in _told(make_detector, also, one, settings):
+                yield f"detection.also.{name}.{said}"
+    if settings.forecast.limits:
+        from detectors.prediction import (
+            check_limit,
+        )  # brings kernels: for who has limits of his own
+
+        for name, limit in settings.forecast.limits.items():
+            yield from _told(check_limit, name, limit, named)
 
 
 def _told(make: Callable[..., object], *arguments: object) -> Iterator[str]:
@@ -264,6 +317,21 @@ def _mistakes_of_part(where: str, settings: Any, registry: Registry[Any]) -> Ite
     for need in part.needs:
         if not getattr(settings, need):
             yield f"{where}.{need} is missing"
+    if part.schemes and settings.url and (said := _mistake_of_url(settings.url, part.schemes)):
+        yield f"{where}.url {said}"
+
+
+def _mistake_of_url(url: str, schemes: tuple[str, ...]) -> str:
+    """Return what is wrong with an address, "" where nothing is; it may hold a secret, so it is not said."""
+    known = " or ".join(f"{scheme}://" for scheme in schemes)
+    try:
+        parts = urlsplit(url)
+        there = parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError as error:
+        return f"cannot be read: {error}"
+    if parts.scheme not in schemes or "://" not in url:
+        return f"begins with {url.partition(':')[0][:20]!r}, it must begin with {known}"
+    return "" if there or parts.scheme not in WEB else "names no host"
 
 
 def _mistakes_of_listening(

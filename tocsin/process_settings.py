@@ -11,7 +11,7 @@ import msgspec
 
 from alerting.config import AlertingSettings
 from collectors.sources import SourceSettings
-from runtime.settings import PositiveInt, PositiveSeconds, Settings
+from runtime.settings import NotNegativeInt, PositiveInt, PositiveSeconds, Settings
 
 ENVIRONMENT = "TOCSIN_PROCESS_SETTINGS"
 
@@ -34,7 +34,9 @@ class NodeSettings(Settings, frozen=True, kw_only=True):
     journal_segment_bytes: PositiveInt = 64 * 1024**2
     journal_segment_seconds: PositiveSeconds = 600.0  # of a segment
     checkpoint_seconds: PositiveSeconds = 600.0  # a restart replays at most about so much
-    raw_ring_bytes: int = 64 * 1024**2  # the newest raw datagrams, for bug reports; 0 = none
+    raw_ring_bytes: NotNegativeInt = (
+        64 * 1024**2
+    )  # the newest raw datagrams, for bug reports; 0 = none
 
 
 class ApiSettings(Settings, frozen=True, kw_only=True):

@@ -11,8 +11,11 @@ from telemetry.errors import ConfigError
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-def time_ns(text: str, *, now_ns: int) -> int:
-    """Return ns since 1970 of an RFC 3339 time, or of `2h` (so long ago)."""
+def time_ns(text: str, *, now_ns: int, zoned: bool = False) -> int:
+    """Return ns since 1970 of an RFC 3339 time, or of `2h` (so long ago).
+
+    A time without its zone is UTC; where what is meant is what people will do then, it is `zoned`.
+    """
     if (seconds := span_seconds(text)) is not None:
         return now_ns - round(seconds * 1e9)
     try:
@@ -22,6 +25,8 @@ def time_ns(text: str, *, now_ns: int) -> int:
             f"{text!r} is no time: write 2026-11-24T10:00:00Z, or 2h for two hours ago"
         ) from error
     if moment.tzinfo is None:
+        if zoned:
+            raise ConfigError(f"{text!r} does not say in which zone: end it with Z or +01:00")
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1e9)
 

@@ -1,4 +1,4 @@
-"""The inputs of a configuration made as a start would make them, and thrown away (`tocsin config check`).
+"""Inputs and sinks of a configuration made as a start would make them, and thrown away (`tocsin config check`).
 
 It finds what types do not show: files that are not there, certificates that cannot be used, rules and
 mappings that do not read. Nothing is bound, started or asked.
@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from alerting.sinks import make_sink
 from collectors.registry import make_decoder
 from collectors.sources import make_source
 from runtime.clock import ManualClock
@@ -21,7 +22,7 @@ from tocsin.config import Config
 
 
 def mistakes(config: Config) -> Iterator[str]:
-    """Yield what would keep inputs from starting; each begins with its dotted key."""
+    """Yield what would keep inputs and sinks from starting; each begins with its dotted key."""
     log = logging.getLogger(__name__)
     with tempfile.TemporaryDirectory() as folder:
 
@@ -40,6 +41,8 @@ def mistakes(config: Config) -> Iterator[str]:
             made = context(where), _refuse, Path(folder)
             for said in _told(where, make_source, name, source, *made):
                 yield said.replace(f"{where}.listen", f"{where}.options.listen", 1)
+    for name, sink in config.alerting.sinks.items():
+        yield from _told(f"alerting.sinks.{name}", lambda one=sink: make_sink(one).close())
 
 
 def _refuse(batches: Sequence[Batch], *, token: str = "") -> None:

@@ -28,6 +28,7 @@ SHORT_CHARACTERS_MAX = 300
 SHORT_TITLE_MAX = 110
 SHORT_PART_MAX = 90
 RUNBOOK_HOLES = ("kind", "entity", "severity", "source")
+FLAPS = "it flaps: told once, it stays up until it has been calm for a while"
 RUNBOOKS_KEPT = 10_000
 
 
@@ -82,8 +83,9 @@ class Explainer:
             "trend": incident.trend(up, root.explain.get("trend", "steady")),
         }
         made["growing"] = made["trend"] == "growing"
-        if incident.parted:
-            made["why"] = [*root.explain.get("why", ()), *incident.parted]
+        more = [*incident.parted, *([FLAPS] if root.flapping and incident.open else ())]
+        if more:
+            made["why"] = [*root.explain.get("why", ()), *more]
         incident.told_up = up
         if self._link:
             number = id_text(incident.number)

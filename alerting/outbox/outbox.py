@@ -26,6 +26,7 @@ from alerting.outbox.trim import give_up_overflow, trim
 from alerting.words.alert import SealedAlert
 from alerting.words.alerts import sealed_alerts, sealed_notices
 from alerting.words.delivery import Delivery, Verdict
+from alerting.words.escape import line
 from runtime.component import Context
 from telemetry.batch import Batch
 from telemetry.errors import TransientError
@@ -357,7 +358,7 @@ class Outbox:
                     what = "done" if verdict.sent else "refused" if verdict.final else "failed"
                     record(db, now_ns, "tocsin", what, about, verdict.answer)
                 state, due_ns = self._fate(verdict, attempts, now_ns)
-                said = verdict.answer[:ANSWER_CHARACTERS_MAX]
+                said = line(verdict.answer, ANSWER_CHARACTERS_MAX)
                 updates.append((state, due_ns, attempts, said, verdict.number))
             db.executemany(
                 "update delivery set state = ?, due_ns = ?, attempts = ?, answer = ? where number = ?",
@@ -407,7 +408,7 @@ class Outbox:
             if row is None:
                 return False
             state, what = ("waiting", "approved") if approve else ("rejected", "rejected")
-            said = f"{what} by {by}"[:ANSWER_CHARACTERS_MAX]
+            said = line(f"{what} by {by}", ANSWER_CHARACTERS_MAX)
             db.execute(
                 "update delivery set state = ?, due_ns = ?, answer = ? where number = ?",
                 (state, now_ns, said, number),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from alerting.outbox.bodies import fits
 from alerting.outbox.bundles import TABLES as GROUP_TABLES
 from alerting.outbox.telling import HELD_TABLE, TABLES
+from alerting.words.escape import line
 
 # Until version 4 each table had bodies of its own; the rows of those days get one each. Incidents and the digest
 # are read from the node and the history, not from here.
@@ -126,7 +127,7 @@ def record(
     """Note what was done to the network."""
     db.execute(
         "insert into audit (at_ns, who, what, sink, alarm, key, answer) values (?,?,?,?,?,?,?)",
-        (at_ns, who[:200], what, *about, answer[:ANSWER_CHARACTERS_MAX]),
+        (at_ns, line(who, 200), what, *about, line(answer, ANSWER_CHARACTERS_MAX)),
     )
 
 

@@ -17,7 +17,7 @@ from alerting.sinks.http import post
 from alerting.sinks.parcel import Parcel
 from alerting.words.alert import Alert
 from alerting.words.wording import is_over, rfc3339
-from runtime.registry import NoOptions, Part
+from runtime.registry import WEB, NoOptions, Part
 
 REPEAT_SECONDS = 60.0
 UP_FOR_NS = 15 * 60_000_000_000  # fifteen repeats: an outage of ours is not a clear
@@ -89,4 +89,4 @@ def _make(settings: SinkSettings, options: NoOptions) -> AlertmanagerSink:  # no
     return AlertmanagerSink(settings)
 
 
-SINK = Part("Prometheus Alertmanager, API v2", _make, needs=("url",))
+SINK = Part("Prometheus Alertmanager, API v2", _make, needs=("url",), schemes=WEB)

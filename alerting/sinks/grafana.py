@@ -16,7 +16,7 @@ from alerting.sinks.parcel import Parcel
 from alerting.words.alert import Alert
 from alerting.words.escape import ESCAPES
 from alerting.words.wording import is_over
-from runtime.registry import Part
+from runtime.registry import WEB, Part
 from runtime.settings import Settings
 from telemetry.errors import TransientError
 
@@ -95,4 +95,4 @@ def _make(settings: SinkSettings, options: GrafanaOptions) -> GrafanaSink:
     return GrafanaSink(settings, options)
 
 
-SINK = Part("annotations in Grafana", _make, GrafanaOptions, needs=("url",))
+SINK = Part("annotations in Grafana", _make, GrafanaOptions, needs=("url",), schemes=WEB)

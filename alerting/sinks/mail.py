@@ -185,4 +185,4 @@ def _make(settings: SinkSettings, options: MailOptions) -> MailSink:
     return MailSink(settings, options)
 
 
-SINK = Part("e-mail over SMTP", _make, MailOptions, needs=("url",))
+SINK = Part("e-mail over SMTP", _make, MailOptions, needs=("url",), schemes=tuple(PORTS))

@@ -20,8 +20,8 @@ from alerting.sinks.parcel import Parcel, RefusedError
 from alerting.words.alert import Alert
 from alerting.words.escape import line
 from alerting.words.wording import SOURCE, is_acknowledged, is_over, place, word
-from runtime.registry import Part
-from runtime.settings import Settings
+from runtime.registry import WEB, Part
+from runtime.settings import PositiveInt, Settings
 from telemetry.errors import TransientError
 from telemetry.x733 import CAUSE_NUMBERS, EVENT_TYPES
 
@@ -34,7 +34,7 @@ class NetcoolOptions(Settings, frozen=True, kw_only=True):
     """Where rows go, and what is as large as the site's schema allows."""
 
     table: str = "alerts/status"  # database and table of the ObjectServer
-    text_characters_max: int = 255  # longer texts are cut there
+    text_characters_max: PositiveInt = 255  # longer texts are cut there
 
 
 class NetcoolSink:
@@ -132,4 +132,4 @@ def _make(settings: SinkSettings, options: NetcoolOptions) -> NetcoolSink:
     return NetcoolSink(settings, options)
 
 
-SINK = Part("Netcool/OMNIbus, HTTP interface", _make, NetcoolOptions, needs=("url",))
+SINK = Part("Netcool/OMNIbus, HTTP interface", _make, NetcoolOptions, needs=("url",), schemes=WEB)

@@ -13,7 +13,7 @@ from alerting.sinks.http import accepted, request, secret
 from alerting.sinks.parcel import Parcel
 from alerting.words.alert import Alert
 from alerting.words.wording import SOURCE, facts, is_acknowledged, is_over, place, rfc3339
-from runtime.registry import NoOptions, Part
+from runtime.registry import WEB, NoOptions, Part
 from telemetry.x733 import severity_for
 
 SUMMARY_CHARACTERS_MAX = 1024
@@ -80,4 +80,4 @@ def _make(settings: SinkSettings, options: NoOptions) -> PagerDutySink:  # noqa:
     return PagerDutySink(settings)
 
 
-SINK = Part("PagerDuty, Events API v2", _make, needs=("token_file",))
+SINK = Part("PagerDuty, Events API v2", _make, needs=("token_file",), schemes=WEB)

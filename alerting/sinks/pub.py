@@ -50,4 +50,4 @@ def _make(settings: SinkSettings, options: NoOptions) -> PubSink:  # noqa: ARG00
     return PubSink(settings)
 
 
-SINK = Part("ZeroMQ PUB, for watchers", _make, needs=("url",))
+SINK = Part("ZeroMQ PUB, for watchers", _make, needs=("url",), schemes=("tcp", "ipc"))

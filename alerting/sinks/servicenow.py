@@ -15,7 +15,7 @@ from alerting.sinks.http import accepted, ask_json
 from alerting.sinks.parcel import Parcel
 from alerting.words.alert import Alert
 from alerting.words.wording import facts, is_over, place, story, word
-from runtime.registry import NoOptions, Part
+from runtime.registry import WEB, NoOptions, Part
 
 BATCH_MAX = 100
 DESCRIPTION_CHARACTERS_MAX = 4000
@@ -68,4 +68,4 @@ def _make(settings: SinkSettings, options: NoOptions) -> ServiceNowEventSink:  #
     return ServiceNowEventSink(settings)
 
 
-SINK = Part("ServiceNow Event Management (em_event)", _make, needs=("url",))
+SINK = Part("ServiceNow Event Management (em_event)", _make, needs=("url",), schemes=WEB)

@@ -16,7 +16,7 @@ from alerting.config import SinkSettings
 from alerting.sinks.http import accepted, ask_json
 from alerting.sinks.tickets import Change, Ticket, TicketSink, ask_for_ticket
 from alerting.words.wording import SOURCE
-from runtime.registry import Part
+from runtime.registry import WEB, Part
 from runtime.settings import Settings
 from telemetry.errors import TransientError
 
@@ -151,4 +151,6 @@ def _make(settings: SinkSettings, options: IncidentOptions) -> TicketSink:
     return TicketSink(Incidents(settings, options))
 
 
-SINK = Part("incidents in ServiceNow, Table API", _make, IncidentOptions, needs=("url",))
+SINK = Part(
+    "incidents in ServiceNow, Table API", _make, IncidentOptions, needs=("url",), schemes=WEB
+)

@@ -23,7 +23,7 @@ from alerting.words.alert import Alert
 from alerting.words.escape import line
 from alerting.words.wording import is_over, word
 from runtime.registry import Part
-from runtime.settings import Settings
+from runtime.settings import NotNegativeInt, Settings
 from telemetry.errors import ConfigError, TransientError
 from telemetry.identity import stable_id
 from telemetry.snmp import ber
@@ -59,7 +59,7 @@ class SnmpOptions(Settings, frozen=True, kw_only=True):
     notify: Literal["inform", "trap"] = (
         "inform"  # an inform is answered, a trap is sent and forgotten
     )
-    retries: int = 2  # of an inform that is not answered, within one attempt
+    retries: NotNegativeInt = 2  # of an inform that is not answered, within one attempt
     engine_id: str = "80004fb805746f6373696e"  # hex; RFC 3411: text "tocsin" of enterprise 20408
     auth_protocol: Literal["sha", "sha224", "sha256", "sha384", "sha512"] = "sha256"  # of version 3
     # The last two make short keys longer as Cisco does.
@@ -194,4 +194,6 @@ def _make(settings: SinkSettings, options: SnmpOptions) -> SnmpSink:
     return SnmpSink(settings, options)
 
 
-SINK = Part("SNMP traps and informs, v2c and v3", _make, SnmpOptions, needs=("url",))
+SINK = Part(
+    "SNMP traps and informs, v2c and v3", _make, SnmpOptions, needs=("url",), schemes=("udp",)
+)

@@ -10,7 +10,10 @@ and RFC 5425 (octet counting).
 
 import socket
 from collections.abc import Sequence
+from typing import Annotated
 from urllib.parse import urlsplit
+
+import msgspec
 
 from alerting.config import SinkSettings
 from alerting.sinks.http import tls
@@ -31,7 +34,7 @@ UDP_OCTETS_MAX = 2048  # RFC 5424 section 6.1: what receivers should take
 class SyslogOptions(Settings, frozen=True, kw_only=True):
     """What stands in every message."""
 
-    facility: int = 16  # local0
+    facility: Annotated[int, msgspec.Meta(ge=0, le=23)] = 16  # local0
     hostname: str = ""  # default: this machine's
 
 
@@ -160,4 +163,10 @@ def _make(settings: SinkSettings, options: SyslogOptions) -> SyslogSink:
     return SyslogSink(settings, options)
 
 
-SINK = Part("syslog, RFC 5424 over UDP, TCP or TLS", _make, SyslogOptions, needs=("url",))
+SINK = Part(
+    "syslog, RFC 5424 over UDP, TCP or TLS",
+    _make,
+    SyslogOptions,
+    needs=("url",),
+    schemes=tuple(PORTS),
+)

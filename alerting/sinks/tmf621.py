@@ -15,7 +15,7 @@ from alerting.config import SinkSettings
 from alerting.sinks.http import accepted, ask_json
 from alerting.sinks.tickets import Change, Ticket, TicketSink, ask_for_ticket
 from alerting.words.wording import SOURCE
-from runtime.registry import Part
+from runtime.registry import WEB, Part
 from runtime.settings import Settings
 from telemetry.errors import TransientError
 
@@ -137,4 +137,4 @@ def _make(settings: SinkSettings, options: TicketOptions) -> TicketSink:
     return TicketSink(TroubleTickets(settings, options))
 
 
-SINK = Part("trouble tickets, TMF621 v4", _make, TicketOptions, needs=("url",))
+SINK = Part("trouble tickets, TMF621 v4", _make, TicketOptions, needs=("url",), schemes=WEB)

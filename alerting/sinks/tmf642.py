@@ -92,6 +92,8 @@ class Tmf642Sink:
 
     def __init__(self, settings: SinkSettings, options: Tmf642Options) -> None:
         host, _, port = options.listen.rpartition(":")
+        if not (host and port.isdecimal() and int(port) < 65536):
+            raise ConfigError(f"options.listen = {options.listen!r} is not host:port")
         if host.strip("[]") not in LOOPBACK and not settings.token_file:
             raise ConfigError(
                 f"options.listen = {options.listen!r} is open to others: name a token_file"

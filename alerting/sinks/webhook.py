@@ -21,7 +21,7 @@ from alerting.sinks.parcel import Parcel
 from alerting.words.alert import Alert
 from alerting.words.templating import Template, check, fields, fill, load_template
 from alerting.words.wording import is_over, rfc3339
-from runtime.registry import Part
+from runtime.registry import WEB, Part
 from runtime.settings import Settings
 
 BATCH_MAX = 100
@@ -108,4 +108,6 @@ def _make(settings: SinkSettings, options: WebhookOptions) -> WebhookSink:
     return WebhookSink(settings, options)
 
 
-SINK = Part("CloudEvents or a template over HTTP", _make, WebhookOptions, needs=("url",))
+SINK = Part(
+    "CloudEvents or a template over HTTP", _make, WebhookOptions, needs=("url",), schemes=WEB
+)

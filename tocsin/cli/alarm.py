@@ -122,7 +122,7 @@ def plan(
         "objects": list(objects), "seconds": seconds, "behind": behind, "by": by, "note": note,
     }  # fmt: skip
     if start:
-        payload["start_ns"] = time_ns(start, now_ns=SystemClock().now_ns())
+        payload["start_ns"] = time_ns(start, now_ns=SystemClock().now_ns(), zoned=True)
     _act(state, "maintenance", payload | ({"name": name} if name else {}))
 
 
@@ -195,7 +195,7 @@ def feedback(verdict: str, ids: tuple[str, ...], by: str, note: str, state: Path
 @_state
 def merge(incidents: tuple[str, ...], by: str, state: Path | None) -> None:
     """Merge incidents into the first one; what came together here is learned."""
-    _act(state, "merge", {"incidents": list(incidents), "by": by})
+    _act(state, "merge", {"incidents": [_incident(one) for one in incidents], "by": by})
 
 
 @alarm.command()
@@ -205,7 +205,7 @@ def merge(incidents: tuple[str, ...], by: str, state: Path | None) -> None:
 @_state
 def split(incident: str, alarms: tuple[str, ...], by: str, state: Path | None) -> None:
     """Take alarms out of an incident into one of their own; that they differ is learned."""
-    _act(state, "split", {"incident": incident, "alarms": list(alarms), "by": by})
+    _act(state, "split", {"incident": _incident(incident), "alarms": list(alarms), "by": by})
 
 
 @alarm.command()
@@ -266,6 +266,11 @@ def _target(text: str) -> dict[str, Any]:
     if sort == "site":
         return {"sites": [name]}
     raise click.UsageError(f"{text!r}: write an alarm's id, incident:ID or site:NAME")
+
+
+def _incident(text: str) -> str:
+    """Return the id of an incident, which may be written as for the other commands."""
+    return text.removeprefix("incident:")
 
 
 def _act(state: Path | None, kind: str, payload: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ def handover(since: str, operators: int | None, path: Path | None, state: Path |
     from history.reader import LOAD_COLUMNS
     from runtime.bus import RequestClient
     from runtime.clock import SystemClock
-    from telemetry.errors import TransientError
+    from telemetry.errors import ConfigError, TransientError
     from tocsin import verbs
     from tocsin.config import load_config
     from tocsin.desk import ask
@@ -30,6 +30,8 @@ def handover(since: str, operators: int | None, path: Path | None, state: Path |
     config, folder = load_config(path), state_dir(state)
     now_ns = SystemClock().now_ns()
     since_ns = time_ns(since, now_ns=now_ns)
+    if since_ns >= now_ns:
+        raise ConfigError(f"--since {since} is still to come: a shift has begun before now")
 
     def rows(sql: str) -> list[dict[str, object]]:
         lines = ask.query(config, folder, sql, "JSONEachRow").splitlines()

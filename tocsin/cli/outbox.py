@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 T = TypeVar("T")
+STATES = ("waiting", "held", "sent", "given_up", "rejected", "superseded")
 
 
 @click.group()
@@ -21,16 +22,20 @@ _number = click.argument("number", type=click.IntRange(min=1, max=(1 << 63) - 1)
 
 @outbox.command("list")
 @_state
-@click.option("--only", help="Deliveries in this state: waiting, sent, given_up, held, ...")
+@click.option("--only", type=click.Choice(STATES), help="Deliveries in this state.")
 @click.option("--sink", help="Deliveries to this sink.")
 def list_(state: Path | None, only: str | None, sink: str | None) -> None:
     """List deliveries, newest first."""
-    for row in _ask(state, "deliveries", list[dict[str, object]]):
+    rows = _ask(state, "deliveries", list[dict[str, object]])
+    if sink and all(row["sink"] != sink for row in rows):
+        known = ", ".join(sorted({str(row["sink"]) for row in rows})) or "nothing was sent yet"
+        click.echo(f"no delivery to {sink!r}; sinks with deliveries: {known}", err=True)
+    for row in rows:
         if (only and row["state"] != only) or (sink and row["sink"] != sink):
             continue
         click.echo(
             f"{row['number']:>6} {row['state']:9} {row['attempts']:>3} {row['sink']:12} "
-            f"{row['key']}  {row['answer']}"
+            f"{row['key']}  {_shown(row['answer'])}"
         )
 
 
@@ -67,8 +72,15 @@ def audit(state: Path | None) -> None:
         at = datetime.fromtimestamp(int(str(row["at_ns"])) // 10**9, UTC)
         click.echo(
             f"{at:%Y-%m-%dT%H:%M:%SZ} {row['what']:9} {row['sink']:12} {row['who']:12} "
-            f"{row['key']}  {row['answer']}"
+            f"{row['key']}  {_shown(row['answer'])}"
         )
+
+
+def _shown(answer: object) -> str:
+    """Return what the other side said on one line: an older outbox kept it as it came."""
+    from alerting.words.escape import line
+
+    return line(str(answer))
 
 
 def _decide(state: Path | None, number: int, by: str, *, approve: bool) -> None:

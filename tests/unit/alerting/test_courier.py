@@ -196,6 +196,28 @@ def test_what_is_refused_is_final_and_takes_no_other_of_its_batch_with_it(
     office.courier.stop()
 
 
+ESCAPES = "400 \x00\x1b]0;pwn\x07\nsent"
+HARMLESS = "400 \ufffd\ufffd]0;pwn\ufffd sent"
+
+
+@pytest.mark.parametrize("kind", [RefusedError, TransientError])
+def test_what_the_other_side_answers_is_one_line_of_plain_text(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def refuse(_: Sequence[Parcel]) -> None:
+        raise kind(ESCAPES)
+
+    sink = FakeSink()
+    sink.act = refuse
+    office = Office(monkeypatch, a=sink)
+    office.post("a")
+    office.settle(lambda: bool(office.verdicts))
+    assert office.verdicts[0].answer == HARMLESS
+    if kind is TransientError:
+        assert [status.error for status in office.courier.statuses()] == [HARMLESS]
+    office.courier.stop()
+
+
 def test_a_verdict_is_told_again_until_the_node_has_heard_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

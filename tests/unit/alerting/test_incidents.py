@@ -292,6 +292,17 @@ def test_alarms_that_went_to_another_incident_say_so() -> None:
     assert apart.incident not in (first, second)
 
 
+def test_an_incident_that_flaps_says_so_and_keeps_its_title() -> None:
+    world = AlarmWorld()
+    told = []
+    for _ in range(12):
+        told += world.notices(world.report("linkDown", "ams1"), seconds=20)
+        told += world.notices(world.report("linkDown", "ams1", "cleared"), seconds=20)
+    assert {alert.title for alert in told} == {"linkDown on ams1"}
+    assert told[-1].state != "cleared"
+    assert "it flaps" in told[-1].explain["why"][-1]
+
+
 def test_alarms_of_an_incident_that_a_cause_took_in_say_so() -> None:
     world = AlarmWorld(network=chain_network())
     early = [world.report("bgpDown", f"a{i}") for i in (5, 7, 9, 11)]

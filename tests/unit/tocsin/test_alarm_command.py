@@ -1,20 +1,39 @@
 """`tocsin alarm ...`: each command asks a running node for an action that the alerting stage knows."""
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from alerting.asked import check
+from alerting.life.windows import NEVER_NS, OUT_OF_SERVICE, PLANNED_WORK, SHELVED, SILENCE, Window
 from runtime.bus import RequestServer
+from telemetry.errors import ConfigError
 from tests.unit.tocsin.test_doctor import STATUS
 from tocsin import verbs
 from tocsin.cli.alarm import alarm
 
 ID = "00000000000000ab"
+WINDOWS = [
+    msgspec.to_builtins(one)
+    for one in (
+        Window("nc", SILENCE, 0, 3600 * 10**9, sources=("netcool",)),
+        Window("shelve-ab", SHELVED, 0, 3600 * 10**9, alarms=(0xAB,)),
+        Window("new", OUT_OF_SERVICE, 0, NEVER_NS, nodes=tuple(f"r{i}" for i in range(10))),
+        Window("weekly", PLANNED_WORK, 0, 3600 * 10**9, days=("mon",)),
+    )
+]
+LISTED = """\
+silence         nc        from 1970-01-01T00:00:00+00:00 until 1970-01-01T01:00:00+00:00  source netcool
+shelved         shelve-ab from 1970-01-01T00:00:00+00:00 until 1970-01-01T01:00:00+00:00  alarm 00000000000000ab
+out-of-service  new       from 1970-01-01T00:00:00+00:00 until it is ended  r0, r1, r2, r3, r4, r5, r6, r7 and 2 more
+planned-work    weekly    from 1970-01-01T00:00:00+00:00 (mon) until it is ended  all alarms
+"""
 
 
 class Node:
@@ -47,6 +66,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         server = RequestServer(f"ipc://{made.state}/node.sock")
         server.start()
         server.handle("status", verbs.Nothing, lambda _: STATUS)
+        server.handle("windows", verbs.Nothing, lambda _: verbs.WindowsAnswer(windows=WINDOWS))
         server.handle("operate", verbs.OperateRequest, made.operate)
         ready.set()
         while not ended.wait(0.005):
@@ -76,6 +96,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
             ["out-of-service", "ams1", "--reason", "not yet"],
             "out_of_service", {"nodes": ["ams1"], "note": "not yet"},
         ),
+        (["merge", f"incident:{ID}", ID], "merge", {"incidents": [ID, ID]}),
+        (["split", f"incident:{ID}", ID], "split", {"incident": ID, "alarms": [ID]}),
         (["out-of-service", "ams1", "--over"], "out_of_service", {"nodes": ["ams1"], "note": "", "over": True}),
     ],
 )  # fmt: skip
@@ -83,3 +105,15 @@ def test_what_a_command_asks_for(
     node: Node, words: list[str], kind: str, payload: dict[str, Any]
 ) -> None:
     assert node.says(*words) == [(kind, payload | {"by": "ann"})]
+
+
+def test_windows_say_what_they_hide_and_until_when(node: Node) -> None:
+    done = CliRunner().invoke(alarm, ["windows", "--state", str(node.state)])
+    assert re.sub(" {20,}", " ", done.output) == re.sub(" {2,}(?=from)", " ", LISTED)
+
+
+def test_a_work_is_planned_in_a_zone(node: Node) -> None:
+    asked = ["plan", "ams1", "--from", "2026-12-01T01:00:00", "--state", str(node.state)]
+    done = CliRunner().invoke(alarm, asked)
+    assert isinstance(done.exception, ConfigError)
+    assert "does not say in which zone" in str(done.exception)

@@ -68,19 +68,87 @@ WRONG = (
     ('key = ["source_as"]', ""),
     ('measures = ["octetts"]', ""),
 )
+# The same, of names and addresses that lead nowhere.
+NOWHERE = (
+    ("[alerting.sinks.f]", ""),
+    ('kind = "pagerduty"', ""),
+    (
+        'url = "ftp://example.net/secret"',
+        "alerting.sinks.f.url begins with 'ftp', it must begin with http:// or https://",
+    ),
+    ('token_file = "t"', ""),
+    ("[alerting.sinks.g]", ""),
+    ('kind = "webhook"', ""),
+    ('url = "https:///hook"', "alerting.sinks.g.url names no host"),
+    ("[alerting.sinks.h]", ""),
+    ('kind = "syslog"', ""),
+    ('url = "tcp://h:70000"', "alerting.sinks.h.url cannot be read: Port out of range"),
+    ("[alerting.owners]", ""),
+    ('netcool = "netcool"', ""),
+    ('traps = "h"', ""),
+    ('syslog = "nobody"', "alerting.owners.syslog = 'nobody': nothing of this name acknowledges"),
+    ("[detection.also.t]", ""),
+    ('kind = "threshold"', ""),
+    (
+        'options = { view = "interface", measure = "octets" }',
+        "detection.also.t.options: give `above`, `below` or both",
+    ),
+    ("[detection.also.u]", ""),
+    ('kind = "threshold"', ""),
+    (
+        'options = { view = "nope", measure = "octets", above = 3.0 }',
+        "options.view = 'nope' is none of exporter, interface",
+    ),
+    ("[detection.also.v]", ""),
+    ('kind = "threshold"', ""),
+    (
+        'options = { view = "interface", measure = "octet", above = 3.0 }',
+        "detection.also.v.options: measure 'octet' of view 'interface' is none of",
+    ),
+    ("[detection.forecast.limits.a]", "limits.a: view 'nope' is none of exporter, interface"),
+    ('view = "nope"', ""),
+    ("above = 3.0", ""),
+    ("[detection.forecast.limits.b]", "limits.b: measure 'octet' of view 'interface' is none of"),
+    ('view = "interface"', ""),
+    ('measure = "octet"', ""),
+    ("above = 3.0", ""),
+)
 
 
-def test_all_mistakes_are_told_with_their_lines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [WRONG, NOWHERE])
+def test_all_mistakes_are_told_with_their_lines(
+    tmp_path: Path, wrong: tuple[tuple[str, str], ...]
+) -> None:
     file = tmp_path / "tocsin.toml"
-    file.write_text("\n".join(line for line, _ in WRONG), "utf-8")
+    file.write_text("\n".join(line for line, _ in wrong), "utf-8")
     with pytest.raises(ConfigError) as caught:
         load_config(file)
     lines = str(caught.value).splitlines()
     assert lines[-1] == "The node was not started."
-    for number, (_, words) in enumerate(WRONG, 1):
+    for number, (_, words) in enumerate(wrong, 1):
         told = [line for line in lines if line.startswith(f"  {file}:{number}: ")]
         assert len(told) == bool(words), (number, lines)
         assert words in "".join(told)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("alerting.routes.r.escalate_minutes = -5", "escalate_minutes"),
+        ("alerting.sinks.a = { kind = 'stdout', rate_per_minute = -1 }", "rate_per_minute"),
+        ("views.lateness_seconds = -1.0", "lateness_seconds"),
+        ("node.raw_ring_bytes = -1", "raw_ring_bytes"),
+        ("alerting.sinks.a = { kind = 'syslog', url = 'udp://h:1', options = { facility = 99 } }", "facility"),
+        ("detection.forecast.limits.a = { view = 'sample', above = nan }", "above = nan: a number is needed"),
+        ("detection.also.a = { kind = 'threshold', options = { view = 'x', measure = 'y', above = nan } }",
+         "above = nan: a number is needed"),
+    ],
+)  # fmt: skip
+def test_numbers_that_can_do_nothing_but_harm(tmp_path: Path, line: str, words: str) -> None:
+    file = tmp_path / "tocsin.toml"
+    file.write_text(line, "utf-8")
+    with pytest.raises(ConfigError, match=f"tocsin.toml:1: .*{words}"):
+        load_config(file)
 
 
 def test_what_happens_now_is_told_by_who_asks(tmp_path: Path) -> None:
@@ -148,6 +216,14 @@ listen = "udp://127.0.0.1:5514"
         pytest.param(
             '[collectors.b]\nkind = "snmp-trap"\nlisten = "udp://127.0.0.1:1"\n'
             'options = { mappings = ["/nowhere.toml"] }', 4, "/nowhere.toml", id="rules",
+        ),
+        pytest.param(
+            '[alerting.sinks.b]\nkind = "webhook"\nurl = "http://h"\ntemplate = "/nowhere.json"', 4,
+            "alerting.sinks.b: template '/nowhere.json'", id="template",
+        ),
+        pytest.param(
+            '[alerting.sinks.b]\nkind = "tmf642"\noptions = { listen = "here" }', 6,
+            "alerting.sinks.b.options.listen = 'here' is not host:port", id="tmf642",
         ),
         pytest.param('[sources.b]\nkind = "snmp-poll"', 4, "no devices", id="poll"),
         pytest.param(

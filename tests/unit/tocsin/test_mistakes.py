@@ -72,6 +72,8 @@ def test_an_unknown_option_is_usage(verb: str, folder: Path) -> None:
         pytest.param("config show -c wrong.toml", 2, "wrong.toml:2", id="config-line"),
         pytest.param("run -c wrong.toml", 2, "wrong.toml:2", id="run"),
         pytest.param("doctor -c wrong.toml", 2, "wrong.toml:2", id="doctor"),
+        pytest.param("outbox list --only bogus", 2, "'waiting', 'held', 'sent'", id="outbox"),
+        pytest.param("handover --since 2199-01-01", 2, "is still to come", id="handover"),
         pytest.param("trace abcdef12", 2, "--state names the folder", id="trace"),
         pytest.param("trace --list", 2, "--state names the folder", id="trace-list"),
         pytest.param("capture --around abcdef12 --output c.tocsin", 2, "--state names", id="capture"),
