@@ -34,9 +34,8 @@ class NodeSettings(Settings, frozen=True, kw_only=True):
     journal_segment_bytes: PositiveInt = 64 * 1024**2
     journal_segment_seconds: PositiveSeconds = 600.0  # of a segment
     checkpoint_seconds: PositiveSeconds = 600.0  # a restart replays at most about so much
-    raw_ring_bytes: NotNegativeInt = (
-        64 * 1024**2
-    )  # the newest raw datagrams, for bug reports; 0 = none
+    # The newest raw datagrams are kept in so much, for bug reports; 0 = none.
+    raw_ring_bytes: NotNegativeInt = 64 * 1024**2
 
 
 class ApiSettings(Settings, frozen=True, kw_only=True):
