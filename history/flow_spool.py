@@ -7,6 +7,7 @@ the oldest go, counted; nothing else waits for them, and they are not synced.
 """
 
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +25,7 @@ from telemetry.wire import decode, encode
 ROWS_PER_FILE = 100_000
 FILE_NS = 5_000_000_000
 SECOND_NS = 1_000_000_000
-_LENGTH = struct.Struct("<I")
+_FRAME = struct.Struct("<II")  # bytes of a batch, their CRC-32: Arrow's reader may crash on damage
 _LEFT_OUT = (
     "export_ns", "fields_present", "source_prefix_length", "destination_prefix_length",
     "post_nat_source_address_high", "post_nat_source_address_low", "post_nat_destination_address_high",
@@ -120,7 +121,8 @@ class FlowSpool:
             if self._file is None:
                 self._open(now_ns)
             assert self._file is not None
-            self._file.write(_LENGTH.pack(len(data)) + data)
+            self._file.write(_FRAME.pack(len(data), zlib.crc32(data)))
+            self._file.write(data)
         except OSError:
             self._give_up()
             return
@@ -187,20 +189,21 @@ def spooled(folder: Path) -> list[Path]:
 
 def read_spooled(path: Path) -> Iterator[Batch]:
     """Yield the batches of a file. Raises DecodeError where it is damaged, OSError where it is gone."""
-    data = path.read_bytes()
+    data = memoryview(path.read_bytes())
     if not data:  # its name survived a power cut, and what it held did not
         raise DecodeError("corrupt", f"{path.name} is empty")
     at = 0
     while at < len(data):
-        if at + _LENGTH.size > len(data):
+        if at + _FRAME.size > len(data):
             raise DecodeError("corrupt", f"{path.name}: cut off at byte {at}")
-        (length,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
-        if at + length > len(data):
-            raise DecodeError("corrupt", f"{path.name}: cut off at byte {at}")
-        batch = decode(memoryview(data)[at : at + length])
+        length, crc = _FRAME.unpack_from(data, at)
+        at += _FRAME.size
+        part = data[at : at + length]
+        if len(part) < length or zlib.crc32(part) != crc:
+            raise DecodeError("corrupt", f"{path.name}: cut off or damaged behind byte {at}")
+        batch = decode(part)
         if {name: column.dtype for name, column in batch.columns.items()} != _DTYPES:
-            raise DecodeError("corrupt", f"{path.name} holds other columns than raw flows have")
+            raise DecodeError("corrupt", f"{path.name} is of a Tocsin with other columns")
         yield batch
         at += length
 

@@ -136,7 +136,7 @@ def ingest() -> Rows:
 
         def take() -> None:
             node, _, context = world("perf")
-            chunks = TakenChunks(Path(name) / f"taken-{next(runs)}", most=1_000)
+            chunks = TakenChunks(Path(name) / f"taken-{next(runs)}", context, most=1_000)
             Ingester("perf", mapping, context, node, chunks).file(path)
             assert sum(b.rows for b in node.batches if b.schema.name == "sample") == CSV_LINES
             chunks.close()

@@ -1,10 +1,38 @@
-"""A damaged state file is kept under another name, for a bug report, and said; never guessed at."""
+"""A damaged state file is found, kept under another name for a bug report, and said; never guessed at."""
 
 import contextlib
+import os
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
 from runtime.component import Context
+
+# What SQLite says where a disk, its rights, or another process refuses; all else is the file.
+REFUSALS = {
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+}  # fmt: skip
+SQLITE_PARTS = ("-wal", "-shm")  # what belongs to a database beside its file
+
+
+def is_damage(error: sqlite3.Error, path: Path) -> bool:
+    """Return whether an error at the opening of a database speaks of the file, not of the world around it."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    # A file that may be written, and is not: its own header says that it must not be.
+    header = code == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK)
+    return header or code not in REFUSALS
+
+
+def bound_and_check(db: sqlite3.Connection, *, value_bytes_max: int) -> None:
+    """Raise sqlite3.DatabaseError where a database is damaged; no value of it takes more memory than said."""
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes_max)
+    try:
+        (said,) = db.execute("pragma quick_check").fetchone()
+    except MemoryError:  # room for a length that is damaged
+        said = "out of memory"
+    if said != "ok":
+        raise sqlite3.DatabaseError(f"quick_check found damage: {said}")
 
 
 def set_aside(path: Path, error: object, context: Context, *, beside: Iterable[str] = ()) -> Path:

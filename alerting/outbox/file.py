@@ -18,12 +18,12 @@ from alerting.outbox.tables import (
     salvaged,
 )
 from runtime.component import Context
-from runtime.damaged import set_aside
+from runtime.damaged import SQLITE_PARTS, bound_and_check, is_damage, set_aside
 from runtime.mistakes import NOT_STARTED
 from telemetry.errors import ConfigError
 
-# What SQLite says about a file that is no longer a database, as opposed to a disk that refuses.
-DAMAGE = ("malformed", "not a database", "quick_check", "checksum", "already exists")
+VALUE_BYTES_MAX = 16 * 1024 * 1024  # 64 times what a body may have
+VERSION_MAX = 1_000  # no Tocsin will ever write a higher one: it is damage
 # SQLite moves its log into the file within the commit that fills so many pages of it; the outbox does so
 # earlier, when no alert waits for it.
 LOG_PAGES_MAX = 8_000
@@ -38,27 +38,37 @@ def open_file(path: Path, context: Context) -> tuple[sqlite3.Connection, str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _open(path), ""
-    except (sqlite3.DatabaseError, OSError) as error:
-        text = str(error)
-        if isinstance(error, OSError) or not any(word in text for word in DAMAGE):
-            raise ConfigError(f"{path}: {remedy(text)}. {NOT_STARTED}") from error
-    aside = set_aside(path, text, context, beside=("-wal", "-shm"))
-    return _salvage(path, aside, context), aside.name
+    except (sqlite3.Error, OSError) as error:
+        said = str(error)
+        if isinstance(error, OSError) or not is_damage(error, path):
+            raise ConfigError(f"{path}: {remedy(said)}. {NOT_STARTED}") from error
+    aside = set_aside(path, said, context, beside=SQLITE_PARTS)
+    try:
+        return _salvage(path, aside, context), aside.name
+    except sqlite3.Error as error:
+        if not is_damage(error, path):
+            raise ConfigError(f"{path}: {remedy(str(error))}. {NOT_STARTED}") from error
+    for suffix in ("", *SQLITE_PARTS):  # what could be read is damaged as well: begin with nothing
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    context.log.error("outbox_not_salvaged file=%s", aside)
+    return _open(path), aside.name
 
 
 def _open(path: Path) -> sqlite3.Connection:
     db = connect(path)
     try:
         version = int(db.execute("pragma user_version").fetchone()[0])
+        if not 0 <= version <= VERSION_MAX:
+            raise sqlite3.DatabaseError(f"version {version} is none")
         if version > VERSION:
             raise ConfigError(
                 f"{path} has version {version}, this Tocsin knows {VERSION}; upgrade "
                 f"Tocsin or move the file away. {NOT_STARTED}"
             )
-        if db.execute("pragma quick_check").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("quick_check found damage")
+        bound_and_check(db, value_bytes_max=VALUE_BYTES_MAX)
         migrate(db, version, VERSION)
         check_bodies(db)
+        db.execute(f"pragma user_version = {VERSION}")  # a file that cannot be written says so here
         # What an earlier process could not sync is only sure to be there once it is written again.
         with contextlib.suppress(sqlite3.OperationalError):
             drop_bodies_of_nobody(db)
@@ -96,9 +106,12 @@ def _salvage(path: Path, aside: Path, context: Context) -> sqlite3.Connection:
     """Return a new file with every row of a damaged one that can still be read and fits its checksum."""
     kept = lost = 0
     with contextlib.closing(sqlite3.connect(f"file:{aside}?mode=ro", uri=True)) as old:
+        old.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
+        old.text_factory = lambda data: data.decode("utf-8", "replace")
         version = VERSION
         with contextlib.suppress(sqlite3.DatabaseError):
-            version = min(old.execute("pragma user_version").fetchone()[0] or VERSION, VERSION)
+            said = old.execute("pragma user_version").fetchone()[0]
+            version = said if 0 < said < VERSION else VERSION
         with contextlib.closing(connect(path)) as db:
             migrate(db, 0, version)
             for table, (columns, summed) in salvaged(version).items():
@@ -116,7 +129,7 @@ def _salvage(path: Path, aside: Path, context: Context) -> sqlite3.Connection:
             with transaction(db):  # what names a body that is lost has nothing to say
                 for table in NAMING:
                     gone = db.execute(
-                        f"delete from {table} where body not in (select number from body)"
+                        f"delete from {table} where body is null or body not in (select number from body)"
                     )
                     lost += gone.rowcount
                     kept -= gone.rowcount

@@ -28,6 +28,7 @@ from collectors.polling import Poller
 from collectors.source_ledger import SourceLedger
 from collectors.sources import Offer
 from runtime.component import Context
+from runtime.damaged import SQLITE_PARTS, bound_and_check, is_damage, set_aside
 from runtime.registry import Part
 from runtime.settings import PositiveInt, PositiveSeconds
 from telemetry.digest import blake2b
@@ -78,32 +79,53 @@ class Outcome:
         return ", ".join(parts)
 
 
+def _opened_keys(path: Path) -> sqlite3.Connection:
+    keys = sqlite3.connect(path, timeout=30, check_same_thread=False)
+    try:
+        keys.execute("PRAGMA journal_mode = WAL")
+        bound_and_check(keys, value_bytes_max=1 << 20)
+        keys.execute("CREATE TABLE IF NOT EXISTS taken (key BLOB UNIQUE, records INTEGER)")
+        keys.execute("SELECT key, records FROM taken LIMIT 1")
+        keys.execute("PRAGMA user_version = 1")  # a file that cannot be written says so here
+        keys.commit()
+    except BaseException:
+        keys.close()
+        raise
+    return keys
+
+
 class TakenChunks:
     """Keys of chunks that the node has; on disk, at most `most` of them. For several processes."""
 
-    def __init__(self, path: Path, *, most: int) -> None:
+    def __init__(self, path: Path, context: Context, *, most: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._most = most
         self._lock = threading.Lock()
         try:
-            self._keys = sqlite3.connect(path, timeout=30, check_same_thread=False)
-            self._keys.execute("PRAGMA journal_mode = WAL")
-            self._keys.execute(
-                "CREATE TABLE IF NOT EXISTS taken (key BLOB UNIQUE, records INTEGER)"
-            )
-            self._keys.commit()
+            self._keys = _opened_keys(path)
         except sqlite3.Error as error:
-            raise TransientError(f"{path}: {error}") from error
+            if not is_damage(error, path):
+                raise TransientError(f"{path}: {error}") from error
+            set_aside(path, error, context, beside=SQLITE_PARTS)  # what was sent before may come twice
+            self._keys = _opened_keys(path)
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise TransientError(f"the list of what was taken: {error}") from error
 
     def records(self, key: bytes) -> int | None:
         """Return how many records a chunk had that was taken before, None where it was not."""
-        with self._lock:
+        with self._asked():
             row = self._keys.execute("SELECT records FROM taken WHERE key = ?", (key,)).fetchone()
         return None if row is None else int(row[0])
 
     def add(self, key: bytes, records: int) -> None:
         """The node has this chunk."""
-        with self._lock, self._keys:
+        with self._asked(), self._keys:
             added = self._keys.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (key, records))
             if (added.lastrowid or 0) > self._most:
                 self._keys.execute(
@@ -306,7 +328,9 @@ class IngestSource:
 
     def open(self) -> None:
         """Open the list of what was taken."""
-        self._chunks = TakenChunks(self._folder / "taken.sqlite", most=self._options.keys_max)
+        self._chunks = TakenChunks(
+            self._folder / "taken.sqlite", self._context, most=self._options.keys_max
+        )
         self._ingesters = {
             word: Ingester(
                 self._name,

@@ -7,12 +7,13 @@ by the receiving thread's owner after decoding, not synced: it is evidence, not 
 """
 
 import contextlib
+import os
 import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -24,6 +25,7 @@ SEGMENT_BYTES = 1024 * 1024
 FILE_BYTES_MIN = 64 * 1024  # what a file counts for at least, so that there are not too many
 _BLOCK = struct.Struct("<4sHHIIq")  # magic, listener name bytes, pad, datagrams, payload, frontier
 _MAGIC = b"RAW1"
+_COLUMNS = ("i4", "u8", "u8", "u2", "i8")  # length, exporter high, low, port, arrival
 
 
 @dataclass(slots=True)
@@ -116,7 +118,7 @@ class RawRing:
 
 def ring_files(folder: Path) -> list[Path]:
     """Return the ring's segments, oldest first."""
-    return sorted(folder.glob("*.raw"))
+    return sorted(path for path in folder.glob("*.raw") if path.stem.isdecimal())
 
 
 def read_ring(folder: Path, *, since_ns: int, until_ns: int) -> Iterator[tuple[str, DatagramBlock]]:
@@ -161,20 +163,18 @@ def _read(file: BinaryIO) -> tuple[str, DatagramBlock] | None:
     if len(head) < _BLOCK.size:
         return None
     magic, name_bytes, _, count, payload_bytes, frontier_ns = _BLOCK.unpack(head)
-    if magic != _MAGIC:
+    sizes = [name_bytes, *(count * np.dtype(dtype).itemsize for dtype in _COLUMNS), payload_bytes]
+    # A damaged length must not be believed: room for so many bytes would be made first.
+    if magic != _MAGIC or sum(sizes) > os.fstat(file.fileno()).st_size - file.tell():
         return None
-    name = file.read(name_bytes).decode(errors="replace")
-    columns: list[Any] = []
-    for dtype in ("i4", "u8", "u8", "u2", "i8"):
-        column = file.read(count * np.dtype(dtype).itemsize)
-        if len(column) < count * np.dtype(dtype).itemsize:
-            return None
-        columns.append(np.frombuffer(column, dtype))
-    payload = file.read(payload_bytes)
-    if len(payload) < payload_bytes:
-        return None
-    length, high, low, port, arrival = columns
+    name, *columns, payload = (file.read(size) for size in sizes)
+    length, high, low, port, arrival = (
+        np.frombuffer(column, dtype) for column, dtype in zip(columns, _COLUMNS, strict=True)
+    )
+    if count and (int(length.min()) < 0 or int(length.sum(dtype=np.int64)) != payload_bytes):
+        return None  # decoders read as many bytes as it says
     offset = np.zeros(count, np.int64)
     np.cumsum(length[:-1], out=offset[1:])
     data = np.frombuffer(payload, np.uint8)
-    return name, DatagramBlock(data, offset, length, high, low, port, arrival, 0, frontier_ns)
+    block = DatagramBlock(data, offset, length, high, low, port, arrival, 0, frontier_ns)
+    return name.decode(errors="replace"), block

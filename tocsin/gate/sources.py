@@ -16,7 +16,7 @@ from runtime.bus import MESSAGE_BYTES_MAX, Doorbell
 from runtime.component import Context
 from runtime.journal import pack
 from telemetry.batch import Batch
-from telemetry.errors import BugError, ConfigError, TransientError
+from telemetry.errors import BugError, TocsinError, TransientError
 from tocsin import verbs
 from tocsin.verbs import SourceStatus
 
@@ -195,7 +195,7 @@ class Sources:
                 folder.mkdir(parents=True, exist_ok=True)
                 source = make_source(name, settings, context, self._offers[name], folder)
                 source.start()
-            except (ConfigError, OSError) as error:
+            except (TocsinError, OSError) as error:  # of one: the others and the sinks go on
                 self._wrong[name] = f"source {name} was not started: {error}"
                 context.log.error("source_not_started name=%s error='%s'", name, error)
                 continue
