@@ -106,7 +106,8 @@ class TakenChunks:
         except sqlite3.Error as error:
             if not is_damage(error, path):
                 raise TransientError(f"{path}: {error}") from error
-            set_aside(path, error, context, beside=SQLITE_PARTS)  # what was sent before may come twice
+            # What was sent before may come twice.
+            set_aside(path, error, context, beside=SQLITE_PARTS)
             self._keys = _opened_keys(path)
 
     @contextlib.contextmanager

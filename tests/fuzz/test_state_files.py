@@ -168,9 +168,7 @@ def test_an_outbox_starts_and_takes_alarms_whatever_its_file_says(
     assert found > 30
 
 
-def test_a_journal_goes_on_and_gives_back_only_what_was_written(
-    tmp_path: Path, deep: bool
-) -> None:
+def test_a_journal_goes_on_and_gives_back_only_what_was_written(tmp_path: Path, deep: bool) -> None:
     folder = tmp_path / "whole"
     journal = JournalWriter(folder, make_context(), segment_seconds=4.0)
     journal.start()
@@ -221,9 +219,7 @@ def test_a_ring_gives_back_whole_datagrams_or_none(tmp_path: Path, deep: bool) -
 
 
 def test_raw_flows_are_read_or_refused(tmp_path: Path, deep: bool) -> None:
-    spool = FlowSpool(
-        tmp_path, make_context(), rows_per_second_max=10**6, waiting_bytes_max=10**9
-    )
+    spool = FlowSpool(tmp_path, make_context(), rows_per_second_max=10**6, waiting_bytes_max=10**9)
     spool.start()
     spool.write(flows(50))
     spool.stop()
