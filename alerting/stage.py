@@ -95,6 +95,7 @@ class AlertingStage:
         self._last_ns = 0
         self._untold = False  # the incidents of the last tick are still to be told
         self._severities: dict[int, str] = {}  # of the alarms that are up
+        self._counted = False  # these changed since the metric was set
         self._changes = context.metrics.counter(
             "alarm_changes_total",
             "changes of alarms by what changed",
@@ -171,12 +172,7 @@ class AlertingStage:
             said = self._logins.claims(frontier_ns, tick_seconds=60.0, cadence=cadence)
             judged = self._own.judge(rows, frontier_ns, cadences, said)
             changed.update((alarm.id, alarm) for alarm in judged)
-        made = self._alarms(self._group(changed, frontier_ns), frontier_ns) + digest
-        up = Counter(self._severities.values())
-        for severity in SEVERITIES:
-            self._up.set(up[severity], severity)
-        self._open.set(self.incidents.open)
-        return made
+        return self._alarms(self._group(changed, frontier_ns), frontier_ns) + digest
 
     def hear(self, frontier_ns: int) -> list[Batch]:
         """The first half of `event`, as `judge` is of `advance`."""
@@ -188,6 +184,7 @@ class AlertingStage:
     def tell(self) -> list[Batch]:
         """The other half of `advance` and `event`: what people are told of incidents."""
         rows = self._told_of_incidents()
+        self._show_how_many()
         for state, count in Counter(row["state"] for row in rows).items():
             self._told.add(state, count)
         if not rows:
@@ -227,7 +224,16 @@ class AlertingStage:
                 alarm.explain = {**alarm.explain, "triage": advice}
         return list(changed.values())
 
+    def _show_how_many(self) -> None:
+        self._open.set(self.incidents.open)
+        if self._counted:
+            self._counted = False
+            up = Counter(self._severities.values())
+            for severity in SEVERITIES:
+                self._up.set(up[severity], severity)
+
     def _count(self, alarm: Alarm) -> None:
+        self._counted = True
         if alarm.up:
             self._severities[alarm.id] = alarm.severity
         else:
@@ -354,6 +360,7 @@ class AlertingStage:
             self.incidents.restore(data["incidents"])
         for alarm in self._all():
             self._count(alarm)
+        self._show_how_many()
         if "trials" in data:
             self._trials.restore(data["trials"])
         if "triage" in data:

@@ -73,6 +73,10 @@ class Supervisor:
             values=tuple(role.name for role in roles),
         )
 
+    def restarts(self) -> dict[str, int]:
+        """Return how often each role was started again."""
+        return {role.name: role.restarts for role in self._roles}
+
     def start(self) -> None:
         """Start every role in order."""
         for role in self._roles:

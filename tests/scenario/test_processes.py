@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,3 +134,25 @@ def test_a_second_instance_on_the_folder_starts_nothing(
     done = run("tocsin", "run", "-c", str(config), "--state", str(tmp_path / "state"))
     assert done.returncode == 1
     assert f"another run (pid {instance.pid}) works on this state folder" in done.stderr
+
+
+def test_the_page_says_which_process_was_started_again(
+    instance: subprocess.Popen[bytes], config: Path
+) -> None:
+    (gate,) = (pid for pid in children(instance.pid) if "tocsin.gate" in words_of(pid))
+    os.kill(gate, signal.SIGKILL)
+    listen = tomllib.loads(config.read_text("utf-8"))["api"]["metrics_listen"]
+    line = 'tocsin_supervisor_restarts_total{component="supervisor",role="gate"} 1.0'
+
+    def told() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{listen}/metrics", timeout=5) as page:
+                return line in page.read().decode()
+        except OSError:  # the page is the gate's
+            return False
+
+    wait_until(told, "the metrics page does not tell of it")
+
+
+def words_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text("utf-8").split("\0")

@@ -5,7 +5,7 @@ transaction, an action of an operator or of another system by the journal (as of
 """
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -44,8 +44,10 @@ class Answers:
         metrics: Metrics,
         *,
         trouble: Callable[[], str],
+        restarts: Callable[[], Mapping[str, int]],
     ) -> None:
-        """`trouble` says why the journal cannot be written, "" where it can."""
+        """`trouble` says why the journal cannot be written, "" where it can; `restarts` how often each
+        process of this Tocsin was started again."""
         self._back = back
         self._outbox = outbox
         self._offers = offers
@@ -55,6 +57,12 @@ class Answers:
         self._clock = clock
         self._metrics = metrics
         self._trouble = trouble
+        self._restarts = restarts
+        self._restarted = metrics.scoped("supervisor").keyed(
+            "supervisor_restarts_total",
+            "child processes started again after they died",
+            label="role",
+        )
         self._waiting: dict[int, Later] = {}  # answers to actions that are not on disk yet
         self._number = 0
         self.gate = verbs.GateSays(sources=[], metrics=[])
@@ -97,6 +105,8 @@ class Answers:
         self._offers.refuse(why)
 
     def _rendered(self) -> verbs.MetricsText:
+        for role, times in self._restarts().items():
+            self._restarted.counts[role] = times
         return verbs.MetricsText(self._metrics.render().decode())
 
     def _alarms(self, ask: verbs.AlarmsRequest) -> verbs.Alarms:

@@ -7,6 +7,7 @@ no user code. Read `Node.start` from top to bottom: that is the order in which a
 import contextlib
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ from tocsin.node.commits import Commits, journalled
 from tocsin.node.heartbeat import ComingUp, Heartbeat
 from tocsin.node.offers import Offers
 from tocsin.node.senders import SenderBook
+from tocsin.restarts import kept as kept_restarts
 from tocsin.state import state_dir
 
 if TYPE_CHECKING:
@@ -149,6 +151,7 @@ class Node:
         self._answers = Answers(
             self._back, self._outbox, self._offers, self._sinks, self._senders,
             self._orders, self._clock, self.metrics, trouble=self._journal.health,
+            restarts=partial(kept_restarts, state),
         )  # fmt: skip
         self._commits.on_due = lambda: self._server.serve_only("due")
         self._answers.serve(self._server, self.status)

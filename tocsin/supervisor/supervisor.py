@@ -18,6 +18,7 @@ from runtime.lock import FolderLock
 from runtime.metrics import Metrics
 from runtime.notify import notify
 from runtime.supervisor import Role, Supervisor
+from tocsin import restarts
 
 PLAN = "TOCSIN_PLAN"
 
@@ -30,7 +31,8 @@ def main() -> int:
     `tocsin run` turns into this; LOCK is the descriptor of the state folder's lock, which it took.
     """
     clock, metrics = SteadyClock(), Metrics("supervisor")
-    lock = FolderLock(Path(sys.argv[1]), "run", clock)
+    state = Path(sys.argv[1])
+    lock = FolderLock(state, "run", clock)
     lock.adopt(int(sys.argv[2]))
     plan = json.loads(os.environ.pop(PLAN))
     logs.set_up("run", metrics, clock, level=plan["log_level"])
@@ -49,11 +51,15 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
+    told: dict[str, int] = {}
     supervisor.start()  # the node says READY=1 once its inputs are received, then WATCHDOG=1
     code: int | None = None
     try:
         while not ended and code is None:
             code = supervisor.poll()
+            if (now := supervisor.restarts()) != told:
+                told = now
+                restarts.keep(state, told)
             notify(f"STATUS={supervisor.health() or 'all processes run'}")
             clock.sleep(LOOK_SECONDS)
     finally:

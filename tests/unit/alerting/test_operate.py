@@ -266,3 +266,15 @@ def test_a_foreign_alarm_is_closed_by_hand_our_own_is_not(kind: str) -> None:
         assert states == {foreign.id: "cleared"}
     else:
         assert states == {own.id: "raised", foreign.id: "raised"}
+
+
+def test_what_is_up_is_shown_before_the_next_tick_of_views() -> None:
+    world = AlarmWorld()
+    world.told(world.report("linkDown", "ams1", "critical"), world.report("fan", "fra2"))
+    value = world.context.metrics.value
+    assert (
+        value("alarms_active", severity="critical") == value("alarms_active", severity="major") == 1
+    )
+    assert value("incidents_open") == 2
+    world.told(world.report("linkDown", "ams1", "cleared"))
+    assert (value("alarms_active"), value("incidents_open")) == (1, 1)
