@@ -44,6 +44,8 @@ from telemetry.views import View
 from telemetry.zones import zone_of
 from tocsin.process_settings import ApiSettings, NodeSettings, ProcessSettings
 
+TICK_SECONDS_MIN = 1e-3
+OPEN_TICKS_MAX = 1000  # of a view
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -217,6 +219,7 @@ def _mistakes(config: Config) -> Iterator[str]:
             )
     except ConfigError as error:
         yield str(error)
+    yield from _mistakes_of_ticks(config)
     if views:
         yield from _mistakes_of_detection(config.detection, (*views, *config.sample_views()))
     tables: tuple[tuple[str, Mapping[str, Any], Registry[Any]], ...] = (
@@ -296,6 +299,23 @@ def _mistakes_of_detection(settings: DetectionSettings, views: Sequence[View]) -
 
         for name, limit in settings.forecast.limits.items():
             yield from _told(check_limit, name, limit, named)
+
+
+def _mistakes_of_ticks(config: Config) -> Iterator[str]:
+    """Yield ticks that are no length, and a lateness for which too many would be open."""
+    samples, slow = config.sample_views()
+    for where, tick_s, late_s in (
+        ("views", config.views.tick_seconds, config.views.lateness_seconds),
+        ("views.samples", samples.tick_seconds, samples.lateness_seconds),
+        ("views.slow_samples", slow.tick_seconds, slow.lateness_seconds),
+    ):
+        if tick_s < TICK_SECONDS_MIN:
+            yield f"{where}.tick_seconds is {tick_s:g}, must be {TICK_SECONDS_MIN:g} at least"
+        elif late_s > OPEN_TICKS_MAX * tick_s:
+            yield (
+                f"{where}.lateness_seconds is {late_s:g}: more than {OPEN_TICKS_MAX} ticks of {tick_s:g} s "
+                f"would be open, each with every series; lower it, or make ticks longer"
+            )
 
 
 def _told(make: Callable[..., object], *arguments: object) -> Iterator[str]:

@@ -195,6 +195,30 @@ def test_a_span_that_cannot_be_is_told_with_its_line(tmp_path: Path) -> None:
     assert f"{file}:4: views.lateness_seconds: Expected `float` >= 0.0" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("tick_seconds", "1e-5", "views.tick_seconds is 1e-05, must be 0.001 at least"),
+        (
+            "lateness_seconds",
+            "3e8",
+            "views.lateness_seconds is 3e+08: more than 1000 ticks of 60 s",
+        ),
+        ("samples.tick_seconds", "1e-300", "views.samples.tick_seconds is 1e-300"),
+        ("samples.lateness_seconds", "60001", "views.samples.lateness_seconds is 60001"),
+        ("slow_samples.lateness_seconds", "1e6", "views.slow_samples.lateness_seconds is 1e+06"),
+    ],
+)
+def test_ticks_have_a_length_and_few_are_open(
+    tmp_path: Path, key: str, value: str, words: str
+) -> None:
+    file = tmp_path / "tocsin.toml"
+    file.write_text(f"[views]\n{key} = {value}\n", "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert str(caught.value).startswith(f"{file}:2: {words}")
+
+
 HEARD = """[collectors.a]
 kind = "syslog"
 listen = "udp://127.0.0.1:5514"
