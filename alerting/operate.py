@@ -236,7 +236,7 @@ class Operations:
     def _maintenance(self, ask: Ask, now_ns: int) -> list[Alarm] | None:
         for one in ask.windows or (ask,):
             if one.cancelled:
-                self._windows.end(one.name, now_ns)
+                self._windows.end_all(one.name, now_ns)
             else:
                 self._window("maintenance", one, now_ns)
         return []

@@ -171,6 +171,12 @@ class Windows:
         self._moved |= self._going.pop(name, None) is not None
         return True
 
+    def end_all(self, name: str, now_ns: int) -> None:
+        """End a work, with all its spans where it returns by a rule: `NAME #2` and so on."""
+        for one in list(self._all):
+            if one == name or (one.startswith(f"{name} #") and one[len(name) + 2 :].isdigit()):
+                self.end(one, now_ns)
+
     @property
     def due_ns(self) -> int:
         """When the next window begins or ends."""

@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from telemetry.errors import ConfigError, DecodeError, TransientError
+from telemetry.text import printable
 
 # verb: (module below tocsin.cli, one line of help). Help must not import numpy or numba.
 VERBS: dict[str, tuple[str, str]] = {
@@ -81,10 +82,10 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except ConfigError as error:
-        click.echo(f"tocsin: {error}", err=True)
+        click.echo(f"tocsin: {printable(str(error))}", err=True)
         code = 2
     except (DecodeError, TransientError) as error:
-        click.echo(f"tocsin: {error}", err=True)
+        click.echo(f"tocsin: {printable(str(error))}", err=True)
         code = 1
     except OSError as error:
         name = f" {error.filename}" if error.filename else ""

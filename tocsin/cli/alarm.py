@@ -221,26 +221,38 @@ def works(
     Of a folder every file is taken, and put into `taken` or `refused` below it.
     """
     from runtime.clock import SystemClock
+    from telemetry.errors import TransientError
+    from telemetry.text import printable
     from tocsin.files.maintenance import read_works, take_folder
 
+    clock = SystemClock()
     pairs = dict(one.partition("=")[::2] for one in circuits)
 
     def act(windows: list[dict[str, Any]]) -> None:
-        _act(state, "maintenance", {"windows": windows})
+        if windows:  # else all that returns is over
+            _act(state, "maintenance", {"windows": windows})
         for window in windows:
             objects = ", ".join(window.get("objects", []) or ["cancelled"])
-            click.echo(f"  {window['name']}: {objects}")
+            click.echo(printable(f"  {window['name']}: {objects}"))
 
-    while True:
+    def take() -> None:
+        now_ns = clock.now_ns()
         for path in files:
             if path.is_dir():
-                for line in take_folder(path, pairs, act):
-                    click.echo(line)
+                for line in take_folder(path, pairs, act, now_ns=now_ns):
+                    click.echo(printable(line))
             else:
-                act(read_works(path, pairs))
-        if every is None or not all(path.is_dir() for path in files):
-            return
-        SystemClock().sleep(every)
+                act(read_works(path, pairs, now_ns=now_ns))
+
+    if every is None or not all(path.is_dir() for path in files):
+        take()
+        return
+    while True:
+        try:
+            take()
+        except (TransientError, OSError) as error:  # a node that starts again, a disk that is back
+            click.echo(f"tocsin: {printable(str(error))}; the next try is in {every:g} s", err=True)
+        clock.sleep(every)
 
 
 @alarm.command()

@@ -9,65 +9,91 @@ maintenance notification working group.
 import email
 import email.message
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from alerting.life.windows import MOMENT_NS_MAX
 from telemetry.errors import ConfigError
 
+# What icalendar and dateutil raise for what they cannot read, and we for what cannot be meant.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 STATUS_OVER = ("CANCELLED", "COMPLETED")
 IMPACT_NONE = ("NO-IMPACT", "MAINTENANCE-MOVED")
-REPEATS_MAX = 400
+REPEATS_MAX = 400  # of one event that are taken
+SKIPPED_MAX = 100_000  # of one event, that were over before
 YEAR = timedelta(days=400)
+FILE_BYTES_MAX = 64 * 1024 * 1024
+RULES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY")  # how often planned works return
+ONCE = ("DTSTART", "DTEND", "DURATION", "RRULE")  # of an event
 
 
-def read_works(path: Path, circuits: dict[str, str] | None = None) -> list[dict[str, Any]]:
+def read_works(
+    path: Path, circuits: dict[str, str] | None = None, *, now_ns: int = 0
+) -> list[dict[str, Any]]:
     """Return the windows of an .ics file, or of a mail that carries one, for action `maintenance`.
 
     `circuits` maps a carrier's circuit number to the link or router that it carries; one that is not
-    among them counts as an entity of its own name.
+    among them counts as an entity of its own name. What returns by a rule and was over before `now_ns` is
+    left out. Raises ConfigError where one event cannot be understood: then nothing of the file counts.
     """
     try:
         from icalendar import Calendar
     except ImportError as error:
         raise ConfigError("planned works are iCalendar: pip install 'tocsin[calendar]'") from error
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
+    if len(data) > FILE_BYTES_MAX:
+        raise ConfigError(f"{path}: more than {FILE_BYTES_MAX} bytes; no calendar is as large")
     made: list[dict[str, Any]] = []
+    events = 0
     for part in _calendars(path, data):
         try:
             calendar = Calendar.from_ical(part)
-        except (ValueError, IndexError, KeyError) as error:
-            raise ConfigError(f"{path}: no iCalendar that can be read: {error}") from error
+        except UNREADABLE as error:
+            raise ConfigError(f"{path}: no iCalendar that can be read: {error!s:.200}") from error
         for event in calendar.walk("VEVENT"):
-            made += _windows(event, circuits or {})
-    if not made:
+            events += 1
+            try:
+                made += _windows(event, circuits or {}, now_ns)
+            except UNREADABLE as error:
+                who = f"event {events} ({event.get('UID', 'without UID')!s:.60})"
+                raise ConfigError(
+                    f"{path}: {who}: {error!s:.200}. Nothing was taken from it"
+                ) from error
+    if not events:
         raise ConfigError(f"{path}: no calendar event in it")
     return made
 
 
 def take_folder(
-    folder: Path, circuits: dict[str, str], act: Callable[[list[dict[str, Any]]], None]
+    folder: Path,
+    circuits: dict[str, str],
+    act: Callable[[list[dict[str, Any]]], None],
+    *,
+    now_ns: int = 0,
 ) -> list[str]:
     """Hand the works of every file dropped in a folder to `act`; return a line on each.
 
-    A file that was taken goes to `taken` below it, one that cannot be read to `refused`; names that
-    begin with a dot are files still being written.
+    A file that was taken goes to `taken` below it, one that cannot be read, or that the node refuses, to
+    `refused`; names that begin with a dot are files still being written.
     """
     said = []
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith("."):
             continue
         try:
-            windows = read_works(path, circuits)
+            windows = read_works(path, circuits, now_ns=now_ns)
+            act(windows)  # where the node is away, the file stays for the next time
         except ConfigError as error:
-            said.append(str(error))
+            told = str(error)
+            said.append(told if told.startswith(str(path)) else f"{path}: {told}")
             _move(path, folder / "refused")
             continue
-        act(windows)  # where the node is away, the file stays for the next time
         said.append(f"{path}: {len(windows)} windows")
         _move(path, folder / "taken")
     return said
@@ -97,7 +123,7 @@ def _is_calendar(part: email.message.Message) -> bool:
     return named or part.get_content_type() in ("text/calendar", "application/ics")
 
 
-def _windows(event: Any, circuits: dict[str, str]) -> list[dict[str, Any]]:
+def _windows(event: Any, circuits: dict[str, str], now_ns: int) -> list[dict[str, Any]]:
     provider = str(event.get("X-MAINTNOTE-PROVIDER", ""))
     number = str(event.get("X-MAINTNOTE-MAINTENANCE-ID", "") or event.get("UID", ""))
     status = str(event.get("X-MAINTNOTE-STATUS", "") or event.get("STATUS", "")).upper()
@@ -109,31 +135,61 @@ def _windows(event: Any, circuits: dict[str, str]) -> list[dict[str, Any]]:
         "by": provider or str(event.get("ORGANIZER", "")) or "calendar",
     }
     if status in STATUS_OVER or impact in IMPACT_NONE:
+        if not name:
+            raise ValueError("it is cancelled, and no UID says what")
         return [base | {"cancelled": True}]
     base["objects"] = [circuits.get(one, one) for one in _objects(event)]
-    start = _moment(event.decoded("DTSTART"))
+    if not base["objects"]:
+        raise ValueError(
+            "it names nothing that is worked on: X-MAINTNOTE-OBJECT-ID, LOCATION or SUMMARY"
+        )
+    _check(event)
+    start = _moment(event["DTSTART"])
     lasts_ns = _lasts_ns(event, start)
+    if lasts_ns <= 0:
+        raise ValueError("it ends before it begins")
+    starts = [_ns(at) for at in _starts(event, start, now_ns - lasts_ns)]
     return [
         base
         | {
-            "name": name if i == 0 else f"{name} #{i + 1}",
-            "start_ns": round(at.timestamp()) * 1_000_000_000,
-            "end_ns": round(at.timestamp()) * 1_000_000_000 + lasts_ns,
+            "name": name if i == 0 or not name else f"{name} #{i + 1}",
+            "start_ns": start_ns,
+            "end_ns": start_ns + lasts_ns,
         }
-        for i, at in enumerate(_starts(event, start))
+        for i, start_ns in enumerate(starts)
     ]
+
+
+def _check(event: Any) -> None:
+    """Raise ValueError where what says when it happens is missing, there twice, or broken."""
+    if "DTSTART" not in event:
+        raise ValueError("it has no DTSTART")
+    for name in ONCE:
+        if isinstance(event.get(name), list):
+            raise ValueError(f"it has more than one {name}")  # noqa: TRY004  # a fault of the file
+    for name, why in event.errors:
+        if name in (*ONCE, "EXDATE"):
+            raise ValueError(f"{name}: {why}")
 
 
 def _lasts_ns(event: Any, start: datetime) -> int:
     """Return how long an event lasts in real time, whatever local time does within it."""
     if "DTEND" in event:
-        seconds = _moment(event.decoded("DTEND")).timestamp() - start.timestamp()
-    elif "DURATION" in event:
-        seconds = event.decoded("DURATION").total_seconds()
+        return _ns(_moment(event["DTEND"])) - _ns(start)
+    if "DURATION" in event:
+        seconds = float(event.decoded("DURATION").total_seconds())
     else:  # RFC 5545, 3.6.1: a day where it begins on a date
-        all_day = not isinstance(event.decoded("DTSTART"), datetime)
+        all_day = not isinstance(event["DTSTART"].dt, datetime)
         seconds = 86_400.0 if all_day else 3_600.0
     return round(seconds) * 1_000_000_000
+
+
+def _ns(at: datetime) -> int:
+    """Return a moment as ns since 1970, or raise ValueError for one that no window can have."""
+    found = round(at.timestamp()) * 1_000_000_000
+    if not 0 <= found <= MOMENT_NS_MAX:
+        raise ValueError(f"{at:%Y-%m-%d} is before 1970 or after 2116")
+    return found
 
 
 def _objects(event: Any) -> list[str]:
@@ -144,29 +200,53 @@ def _objects(event: Any) -> list[str]:
     return [str(one) for one in (ids if isinstance(ids, list) else [ids])]
 
 
-def _starts(event: Any, start: datetime) -> list[datetime]:
-    """Return when the event happens: once, or by its rule within the next year or so."""
+def _starts(event: Any, start: datetime, since_ns: int) -> list[datetime]:
+    """Return when the event happens: once, or by its rule, in the year or so after a moment."""
     rule = event.get("RRULE")
     if rule is None:
         return [start]
     from dateutil.rrule import rrulestr  # type: ignore[import-untyped]
 
-    # A rule may end in UTC while the start is local time: both are compared in UTC.
-    found = rrulestr(rule.to_ical().decode(), dtstart=start).between(
-        start - timedelta(seconds=1), start + YEAR, inc=True
-    )
+    often, every = rule.get("FREQ", [""])[0], rule.get("INTERVAL", [1])[0]
+    if often not in RULES or every < 1:
+        raise ValueError(
+            f"RRULE: planned works return by FREQ={', '.join(RULES)}, not {often} each {every}"
+        )
+    if "UNTIL" in rule:
+        rule["UNTIL"] = [_until(rule["UNTIL"][0], start)]
     left_out = _left_out(event)
-    return [at for at in found if at.timestamp() not in left_out][:REPEATS_MAX]
+    since = max(start, datetime.fromtimestamp(max(since_ns, 0) // 1_000_000_000, UTC))
+    found: list[datetime] = []
+    for skipped, at in enumerate(rrulestr(rule.to_ical().decode(), dtstart=start)):
+        if at > since + YEAR or len(found) == REPEATS_MAX:
+            break
+        if skipped == SKIPPED_MAX:
+            raise ValueError(f"RRULE: more than {SKIPPED_MAX} times before now; begin it later")
+        if at >= since and at.timestamp() not in left_out:
+            found.append(at)
+    return found
+
+
+def _until(until: date | datetime, start: datetime) -> datetime:
+    """Return the end of a rule in UTC, as dateutil wants it; a day counts whole, in the event's own zone."""
+    if not isinstance(until, datetime):
+        until = datetime(until.year, until.month, until.day, 23, 59, 59)  # noqa: DTZ001  # below
+    return (until if until.tzinfo else until.replace(tzinfo=start.tzinfo)).astimezone(UTC)
 
 
 def _left_out(event: Any) -> set[float]:
     """Return the starts that a rule's exceptions (EXDATE) take out."""
     lists = event.get("EXDATE", [])
     lists = lists if isinstance(lists, list) else [lists]
-    return {_moment(one.dt).timestamp() for dates in lists for one in dates.dts}
+    return {_moment(one, dates.params).timestamp() for dates in lists for one in dates.dts}
 
 
-def _moment(value: date | datetime) -> datetime:
-    if not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
+def _moment(value: Any, params: Mapping[str, str] | None = None) -> datetime:
+    """Return a moment of an event; a day begins at 00:00 UTC, a time of no zone is UTC's."""
+    at = value.dt
+    if not isinstance(at, datetime):
+        return datetime(at.year, at.month, at.day, tzinfo=UTC)
+    zone = (value.params if params is None else params).get("TZID")
+    if at.tzinfo is None and zone:  # Tocsin would be hours off and nobody would know
+        raise ValueError(f"the zone {zone[:40]!r} is none that is known here, or in the file")
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

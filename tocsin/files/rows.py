@@ -22,6 +22,9 @@ Row = tuple[tuple[str, ...], Sequence[str]]  # names of its columns, values
 DELIMITERS = ",;\t|"
 FIELD_CHARACTERS_MAX = 16 * 1024 * 1024
 HEAD_BYTES = 65_536
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+CONTROLS = bytes({*range(1, 32), 127} - set(b"\t\n\v\f\r\x1b"))  # zeros are in CSV of some
+TEXT_SHARE_MIN = 0.98
 _PACKED: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
     (b"\x1f\x8b", gzip.open),
     (b"BZh", bz2.open),
@@ -45,12 +48,19 @@ def bytes_of(path: Path) -> IO[bytes]:
 def text_of(path: Path) -> io.TextIOWrapper:
     """Return a text file opened to read, whatever its encoding."""
     with bytes_of(path) as file:
-        mark = file.read(4)
-    encoding = "utf-16" if mark[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        head = file.read(HEAD_BYTES)
+    encoding = "utf-16" if head[:2] in UTF_16 else "utf-8-sig"
+    _check_text(path, head)
     return io.TextIOWrapper(
         bytes_of(path), encoding, errors="tocsin-latin-1" if encoding == "utf-8-sig" else "replace",
         newline="",
     )  # fmt: skip
+
+
+def _check_text(path: Path, head: bytes) -> None:
+    """Raise ConfigError for a file that is no text: what is in it is for no terminal."""
+    if head[:2] not in UTF_16 and len(head.translate(None, CONTROLS)) < TEXT_SHARE_MIN * len(head):
+        raise ConfigError(f"{path}: a binary file; text is read here: CSV, JSON, an edge list")
 
 
 def rows_of(path: Path) -> Iterator[Row]:
@@ -134,6 +144,7 @@ def document_of(path: Path) -> str:
             data = file.read()
     except UNREADABLE as error:
         raise ConfigError(f"{path}: {error}") from error
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    _check_text(path, data[:HEAD_BYTES])
+    if data[:2] in UTF_16:
         return data.decode("utf-16", "replace")
     return decode_text(data.removeprefix(b"\xef\xbb\xbf"))
