@@ -5,6 +5,7 @@ Source: Grafana HTTP API, "Dashboard": POST /api/dashboards/db, through the pack
 
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from telemetry.errors import ConfigError, TransientError
 
@@ -19,8 +20,10 @@ def dashboards() -> list[Path]:
 def push_dashboard(url: str, token: str, path: Path, *, folder: str = "") -> str:
     """Put a dashboard into Grafana in place of the one of its uid; return its path there.
 
-    Raises ConfigError where the file is no dashboard, TransientError where Grafana does not take it.
+    Raises ConfigError where the file is no dashboard or the URL none, TransientError where Grafana does not
+    take it.
     """
+    _check_url(url)
     try:
         from grafana_client import GrafanaApi
         from grafana_client.client import GrafanaException
@@ -40,8 +43,32 @@ def push_dashboard(url: str, token: str, path: Path, *, folder: str = "") -> str
     try:
         api = GrafanaApi.from_url(url, credential=token or None)
         told = api.dashboard.update_dashboard(body | ({"folderUid": folder} if folder else {}))
-    except (GrafanaException, RequestException, ValueError) as error:
-        raise TransientError(f"{url}: {error}") from error
+    except GrafanaException as error:
+        fix = ""
+        if error.status_code in (401, 403):
+            fix = "; --token-file must name the token of a service account that may edit dashboards"
+        raise TransientError(f"{url}: {error}{fix}") from error
+    except (RequestException, ValueError) as error:
+        raise TransientError(
+            f"{url} cannot be reached: {_reason(error)}; does a Grafana listen there?"
+        ) from error
     if not isinstance(told, dict) or not isinstance(told.get("url"), str):
         raise TransientError(f"{url} answered no dashboard")
     return str(told["url"])
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        good = False
+    if not good:
+        raise ConfigError(f"{url!r} is no address of a Grafana; write https://grafana.example:3000")
+
+
+def _reason(error: BaseException) -> str:
+    """Return what lies at the bottom of an error, in the system's words."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return str(getattr(error, "strerror", None) or error)

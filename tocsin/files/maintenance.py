@@ -52,6 +52,8 @@ def read_works(
     made: list[dict[str, Any]] = []
     events = 0
     for part in _calendars(path, data):
+        if b"BEGIN:VCALENDAR" not in part:
+            raise ConfigError(f"{path}: no iCalendar: no BEGIN:VCALENDAR is in it")
         try:
             calendar = Calendar.from_ical(part)
         except UNREADABLE as error:

@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "text.tocsin").write_text("hello", "utf-8")
     (tmp_path / "wrong.toml").write_text("[node]\nprofil = 'site'\n", "utf-8")
     (tmp_path / "broken.toml").write_text("[node\n", "utf-8")
+    (tmp_path / "escapes.ics").write_text("BEGIN:VCALENDAR\r\nOOPS\x1b[2J\r\n", "utf-8")
     (tmp_path / "folder").mkdir()
     return tmp_path
 
@@ -79,6 +80,12 @@ def test_an_unknown_option_is_usage(verb: str, folder: Path) -> None:
         pytest.param("capture --around abcdef12 --output c.tocsin", 2, "--state names", id="capture"),
         pytest.param("capture --around noon --output c.tocsin", 2, "is no time", id="capture-time"),
         pytest.param("capture --around 2h --output c.tocsin", 2, "holds no tick", id="capture-none"),
+        pytest.param("correlate --alarms noise.pcap", 2, "a binary file", id="correlate-binary"),
+        pytest.param("score noise.pcap --output s", 1, "a binary file", id="score-binary"),
+        pytest.param("alarm works noise.pcap", 2, "no iCalendar", id="works-binary"),
+        pytest.param("alarm works escapes.ics", 2, r"OOPS\x1b[2J", id="works-escapes"),
+        pytest.param("grafana push foo", 2, "no address of a Grafana", id="grafana-url"),
+        pytest.param("grafana push http://127.0.0.1:9", 2, "Connection refused; does", id="grafana"),
         pytest.param("outbox approve 9999999999999999999 --by a", 2, "not in the range", id="number"),
         pytest.param("demo --speed max", 2, "--speed goes with --days", id="demo"),
         pytest.param("demo --for soon", 2, "Invalid value", id="demo-for"),
@@ -89,6 +96,7 @@ def test_a_mistake_is_one_sentence(line: str, code: int, words: str, folder: Pat
     assert "Traceback" not in text, text
     assert words in text, text
     assert found == code, text
+    assert all(c.isprintable() or c == "\n" for c in text), "no file tells the terminal what to do"
 
 
 @pytest.mark.parametrize("name", ["noise.pcap", "empty.pcapng"])
