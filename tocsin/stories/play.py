@@ -21,6 +21,7 @@ from collectors.config import ListenerSettings
 from collectors.datagram import Datagram, pack
 from collectors.syslog.decoder import COLLECTOR as SYSLOG
 from collectors.syslog.options import SyslogOptions
+from correlator.named_alarms import name_alarms
 from telemetry.batch import Batch
 from telemetry.errors import ConfigError
 from telemetry.identity import address_pair
@@ -181,12 +182,14 @@ class _Player:
         )
 
     def _hear(self, line: str) -> None:
-        """Give a line, `ROUTER <34>...`, to the syslog decoder, and what it makes of it to the stage."""
+        """Give a line, `ROUTER <34>...`, to the syslog decoder, and what it makes of it, named as a node does, to the stage."""
         router, _, text = line.partition(" ")
         high, low = address_pair(self._world.network.address_of(router) or "192.0.2.99")
         datagram = Datagram(self._world.now_ns, high, low, 514, 514, text.encode())
         for batch in self._syslog.decode(pack([datagram])):
-            if batch.schema.name in (ALARM.name, LOG.name):
+            if batch.schema.name == ALARM.name:
+                self._world.stage.process(name_alarms(batch, self._world.network))
+            elif batch.schema.name == LOG.name:
                 self._world.stage.process(batch)
 
     def _payload(self, kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
