@@ -42,6 +42,7 @@ from tocsin.supervisor.processes import roles
 DAYS = 14
 READY_SECONDS = 120.0
 FOOTER_SECONDS = 5.0
+STOP_SECONDS = 15.0  # the desk stores what it has, beside whatever else this machine does
 # What listens where; agents and the alarm list are the carrier's, the rest is ours.
 PORTS = (
     ("flow", 2055, socket.SOCK_DGRAM),
@@ -119,7 +120,7 @@ class LiveDemo:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     sender.wait(3)
                 sender.kill()
-            supervisor.stop()
+            supervisor.stop(timeout_seconds=STOP_SECONDS)
         return 0
 
     def _stop(self, number: int, frame: object) -> None:  # noqa: ARG002

@@ -36,6 +36,7 @@ class Score:
         dict[str, Any], ...
     ]  # raised during a fault, but naming neither it nor its victims
     predictions: tuple[int, int] = (0, 0)  # told, and of those that came true
+    unjudged: tuple[Fault, ...] = ()  # not found yet, and there was time left to
 
     @property
     def found(self) -> int:
@@ -56,7 +57,7 @@ def judge(
     lateness_ns: int,
     until_ns: int,
 ) -> Score:
-    """Score alerts (as sent) against the faults that began early enough to be found.
+    """Score alerts (as sent) against the faults that were found, or began early enough to be.
 
     Found: an alarm on the fault's entity, or on one it affects, raised by the end of the third whole tick
     after its start (a slow fault: before its end; a class of security: within a minute). Cause right: the
@@ -67,7 +68,7 @@ def judge(
     and the lateness.
     """
     raised = [alert for alert in alerts if alert["state"] == "raised"]
-    judged = []
+    judged, unjudged = [], []
     for fault in faults:
         if fault.kind in NO_FAULT:
             continue
@@ -77,8 +78,6 @@ def judge(
             latest = fault.end_ns
         elif "class" in fault.detail:
             latest = max(latest, fault.start_ns + ADDS_UP_NS)
-        if latest + lateness_ns > until_ns:
-            continue
         hits = [
             alert
             for alert in raised
@@ -86,6 +85,9 @@ def judge(
             and _concerns(fault, alert)
         ]
         hits.sort(key=lambda alert: (not _right(fault, alert), alert["changed_ns"]))
+        if not hits and latest + lateness_ns > until_ns:
+            unjudged.append(fault)
+            continue
         best = hits[0] if hits else None
         delay = (best["changed_ns"] - fault.start_ns) / 1e9 if best else 0.0
         judged.append(
@@ -109,7 +111,8 @@ def judge(
             elsewhere.append(alert)
     told = {alert["id"] for alert in raised if alert["kind"] == "predicted"}
     true = {alert["id"] for alert in alerts if _outcome(alert) in ("hit", "late")} & told
-    return Score(tuple(judged), tuple(false), tuple(elsewhere), (len(told), len(true)))
+    predictions = len(told), len(true)
+    return Score(tuple(judged), tuple(false), tuple(elsewhere), predictions, tuple(unjudged))
 
 
 def _outcome(alert: dict[str, Any]) -> str:
@@ -154,6 +157,7 @@ def table(score: Score) -> str:
                 _predicted(one),
             )
         )
+    rows += [(one.kind, one.entity, "too soon", "", "", "") for one in score.unjudged]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in rows
@@ -164,6 +168,8 @@ def table(score: Score) -> str:
         f"{score.found} of {len(score.judged)} faults found, cause right for {score.cause_right}, "
         f"{len(score.false)} false"
     )
+    if score.unjudged:
+        lines.append(f"{len(score.unjudged)} began too shortly before the end to be judged")
     told, true = score.predictions
     if told:
         lines.append(f"{told} predicted alerts, {true} came true")

@@ -182,7 +182,10 @@ class _Player:
         )
 
     def _hear(self, line: str) -> None:
-        """Give a line, `ROUTER <34>...`, to the syslog decoder, and what it makes of it, named as a node does, to the stage."""
+        """Give a line, `ROUTER <34>...`, to the syslog decoder, and what it makes of it to the stage.
+
+        Its alarms have names of the network map, as in a node.
+        """
         router, _, text = line.partition(" ")
         high, low = address_pair(self._world.network.address_of(router) or "192.0.2.99")
         datagram = Datagram(self._world.now_ns, high, low, 514, 514, text.encode())

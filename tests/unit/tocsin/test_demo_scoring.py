@@ -110,8 +110,18 @@ def test_a_flash_crowd_is_neither_to_be_found_nor_an_excuse() -> None:
 
 
 def test_a_fault_that_could_not_be_found_in_time_is_not_judged() -> None:
-    assert run(until=112).judged == ()
+    score = run(until=112)
+    assert (score.judged, score.unjudged) == ((), (CUT,))
+    assert "ams1-fra2  too soon" in table(score)
+    assert "0 of 0 faults found" in table(score)
+    assert "1 began too shortly before the end to be judged" in table(score)
     assert len(run(until=116).judged) == 1
+
+
+def test_a_fault_that_was_found_at_once_counts_though_the_end_was_near() -> None:
+    scan = Fault("brute-force", "ams1", 100 * SECOND, 120 * SECOND, detail={"class": "brute-force"})
+    score = run(alert("ams1", 110, kind="brute-force"), faults=(scan,), until=120)
+    assert (score.found, score.cause_right, score.unjudged) == (1, 1, ())
 
 
 def test_table_says_it_all() -> None:
