@@ -1,7 +1,8 @@
 """Scores of one series with its times: what `tocsin score` says of each column of a file.
 
 The same kernel as online (`detectors.series_kernels`), row by row and causal: a row's score never
-depends on a later row, and the scores of the first rows of a file are the first scores of the file.
+depends on a later row, and the scores of the first rows of a file are the first scores of the file. Before
+a surprise may alert, `detectors.sparse` holds that of counts that rest at one value; online nothing does.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import exceedances
+from detectors import exceedances, sparse
 from detectors import series_kernels as kernels
 from detectors.detector import six
 from detectors.exceedances import FALSE_ALERTS_PER_DAY
@@ -78,6 +79,8 @@ def score_series(
         numbers, shape, step_s, looks, state, profile, spread, visits, work,
         expected, room, surprise, plain, usual, floor, look, step,
     )  # fmt: skip
+    departures, most = np.zeros((1, sparse.STATE), np.float32), np.zeros(rows)
+    sparse.hold(numbers, step, false_alerts_per_day, departures, surprise, most)
     exceedances.follow(
         surprise, step, false_alerts_per_day, kernels.WARM, runs, np.zeros(exceedances.STATE),
         level, alert
@@ -107,7 +110,7 @@ def score_series(
         look,
         alert,
         summary,
-        _looks(work, state[0], runs[0]),
+        _looks(work, state[0], runs[0]) | {"sparse": _sparse(departures[0], most, step)},
     )
 
 
@@ -155,6 +158,19 @@ def stage(rows: float, days: float) -> str:
     if days < 1.0:
         return "first day"  # by its own recent past; the alert level is raised
     return "daily profile" if days < 7.0 else "settled"
+
+
+def _sparse(
+    state: NDArray[np.float32], most: NDArray[np.float64], step: NDArray[np.float64]
+) -> dict[str, float] | None:
+    """Return what the last row's surprise was held to, where it is one of a series that rests."""
+    if not len(most) or not np.isfinite(most[-1]):
+        return None
+    return {
+        "rest": six(float(state[sparse.REST])),
+        "departures_per_day": six(float(state[sparse.AWAY]) * 86400.0 / float(step[-1])),
+        "most": six(float(most[-1])),
+    }
 
 
 def _looks(

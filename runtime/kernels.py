@@ -79,6 +79,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "detectors.series_kernels",
     "detectors.shape",
     "detectors.shape_pool",
+    "detectors.sparse",
     "detectors.security.beacons",
     "detectors.security.usual",
 )

@@ -210,6 +210,7 @@ def score_a_series() -> None:
     value = 100.0 + 40.0 * np.sin(time_s / 86400.0 * 2.0 * np.pi) + random.normal(0.0, 3.0, 700)
     value[300], value[400:404] = 500.0, np.nan
     score_series(time_s, value)
+    score_series(time_s, random.poisson(0.02, 700) * 1.0)
     settings, view, out = (
         DetectionSettings(warmup_seconds=60.0),
         views_for()[0],

@@ -209,6 +209,11 @@ def _explain(path: Path, row: int, column: str | None, budget: float, zone: str)
                 f"  {look:9} {one['usual_sizes']:.4g} usual sizes, of which {one['unit']:.4g} are "
                 f"exceeded twice a day: score {one['score']:.4g}"
             )
-        if scores.surprise[k] > last["score_now"] + 1e-9:
+        if last["sparse"] is not None:
+            lines.append(
+                f"It rests at {last['sparse']['rest']:g} and leaves it {last['sparse']['departures_per_day']:.3g} "
+                f"times a day: a surprise of {last['sparse']['most']:.4g} at most here."
+            )
+        elif scores.surprise[k] > last["score_now"] + 1e-9:
             lines.append("The surprise is held from the rows before; it falls from row to row.")
     click.echo("\n".join(lines))
