@@ -80,16 +80,16 @@ def hold(
         out_most[n] = np.inf
         if step[n] == 0.0:
             continue
-        v = np.float64(np.float32(value[n]))
+        v = float(np.float32(value[n]))
         rows_a_day = max(min(86400.0 / step[n], ROWS_PER_DAY_MOST), 1.0)  # that it learns by
         if state[0, SEEN] == 0.0:
             state[0, SEEN], state[0, REST], state[0, AWAY], state[0, WHOLE] = 1.0, v, FIRST, 1e9
-        seen, away = np.float64(state[0, SEEN]), np.float64(state[0, AWAY])
-        size, run = np.float64(state[0, SIZE]), np.float64(state[0, RUN])
+        seen, away = float(state[0, SEEN]), float(state[0, AWAY])
+        size, run = float(state[0, SIZE]), float(state[0, RUN])
         usual = away * RECENT_S / step[n]  # departures of an hour
-        recent = state[0, RECENT] * math.exp(-step[n] / RECENT_S)
+        recent = float(state[0, RECENT]) * math.exp(-step[n] / RECENT_S)
         gain = max(1.0 / (KEPT_DAYS * rows_a_day), 1.0 / (seen + 1.0))
-        off = abs(v - state[0, REST])
+        off = abs(v - float(state[0, REST]))
         if off > 0.0:
             size = off if size == 0.0 else size
             chance = _chance(recent + max(off / size - 1.0, 0.0), usual)
@@ -104,7 +104,7 @@ def hold(
             run = min(run, 0.0) - 1.0
             chance = min(_chance(recent - 1.0, usual), math.exp(max(away * run, -600.0)))
             learned = away - gain * away
-        whole = min(state[0, WHOLE] + 1.0, 1e9) if v == math.floor(v) else 0.0
+        whole = min(float(state[0, WHOLE]) + 1.0, 1e9) if v == math.floor(v) else 0.0
         if away <= AWAY_MOST and whole > KEPT_DAYS * rows_a_day:
             slower = min(max(step[n] / BUDGET_STEP_S, 1.0), BUDGET_SLOWER_MOST)
             often = away * 86400.0 / step[n]
