@@ -248,11 +248,10 @@ class Courier:
                     self._orders.append(answer)
                 else:
                     lane.busy.discard(answer.number)
-        moved = self._tell()
-        now_ns = self._context.clock.now_ns()
+        moved, now_ns = 0, self._context.clock.now_ns()
         # Where no sink is left, what still waits is asked for too: to be given up.
         wanted = not self._lanes or any(lane.wants(now_ns) for lane in self._lanes.values())
-        found = self._fetch(QUEUE_MAX) if wanted and (moved or not self._all_here) else ()
+        found = self._fetch(QUEUE_MAX) if wanted and not self._all_here else ()
         taken: dict[str, list[Delivery]] = {}
         for delivery in found:
             if delivery.sink not in self._lanes:
@@ -270,7 +269,11 @@ class Courier:
                 moved += 1
         for name, batch in taken.items():
             self._lanes[name].queue.put(batch)
-        self._all_here = bool(moved) and len(found) < QUEUE_MAX
+        told = (
+            self._tell()
+        )  # after that, for the node may have no time for it while it gives us more
+        self._all_here = bool(moved) and len(found) < QUEUE_MAX and not told
+        moved += told
         self._repeat(now_ns)
         self._hear(now_ns)
         return moved

@@ -6,7 +6,8 @@ changed is hidden where a window says so, grouped into incidents, and told.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -93,6 +94,7 @@ class AlertingStage:
         self._cadences: set[str] = set()  # of the view ticks that end now
         self._incomplete = False
         self._last_ns = 0
+        self._changed: list[Alarm] = []  # in the last tick, and still to be told
         self._untold = False  # the incidents of the last tick are still to be told
         self._severities: dict[int, str] = {}  # of the alarms that are up
         self._counted = False  # these changed since the metric was set
@@ -135,19 +137,22 @@ class AlertingStage:
     def advance(self, frontier_ns: int) -> list[Batch]:
         """View ticks closed at frontier_ns, their frames and anomalies were given: judge them.
 
-        The node calls the halves; `advance` and `event` are for who wants all at once: tests, stories, perf.
+        The node calls the steps; `advance` and `event` are for who wants all at once: tests, stories, perf.
         """
-        return [*self.judge(frontier_ns), *self.tell()]
+        digest = self.judge(frontier_ns)
+        return [*self.alarms(), *digest, *self.tell()]
 
     def event(self, frontier_ns: int) -> list[Batch]:
         """An event tick closed at frontier_ns, no view's: reports, actions and timers count.
 
         Nothing of our own is quiet by it.
         """
-        return [*self.hear(frontier_ns), *self.tell()]
+        self.hear(frontier_ns)
+        return [*self.alarms(), *self.tell()]
 
     def judge(self, frontier_ns: int) -> list[Batch]:
-        """The first half of `advance`: the alarms, which are final. `tell` is the other half.
+        """Decide what becomes of alarms, and return the digest. What changed is told by `alarms` and `tell`, in
+        whichever order: all of both is to be asked for before the next tick.
 
         An alarm counts a quiet tick only where views of its own cadence closed: a tick of samples
         says nothing of flows. Between view ticks `hear` is called.
@@ -172,24 +177,36 @@ class AlertingStage:
             said = self._logins.claims(frontier_ns, tick_seconds=60.0, cadence=cadence)
             judged = self._own.judge(rows, frontier_ns, cadences, said)
             changed.update((alarm.id, alarm) for alarm in judged)
-        return self._alarms(self._group(changed, frontier_ns), frontier_ns) + digest
+        self._group(changed, frontier_ns)
+        return digest
 
-    def hear(self, frontier_ns: int) -> list[Batch]:
-        """The first half of `event`, as `judge` is of `advance`."""
-        if frontier_ns <= self._last_ns:
-            return []
-        self._last_ns = frontier_ns
-        return self._alarms(self._group(self._take_waiting(frontier_ns), frontier_ns), frontier_ns)
+    def hear(self, frontier_ns: int) -> None:
+        """As `judge`, at the end of an event tick."""
+        if frontier_ns > self._last_ns:
+            self._last_ns = frontier_ns
+            self._group(self._take_waiting(frontier_ns), frontier_ns)
 
-    def tell(self) -> list[Batch]:
-        """The other half of `advance` and `event`: what people are told of incidents."""
-        rows = self._told_of_incidents()
+    @property
+    def changed(self) -> bool:
+        """Whether alarms changed that `alarms` has not told yet."""
+        return bool(self._changed)
+
+    def alarms(self) -> Iterator[Batch]:
+        """Yield the alarms that changed in this tick, once."""
+        changed, self._changed = self._changed, []
+        if changed:
+            rows = [alarm.row() for alarm in changed]
+            for state, count in Counter([row["state"] for row in rows]).items():
+                self._changes.add(state, count)
+            yield batch_from_rows(ALARM, rows, source="alerting", frontier_ns=self._last_ns)
+
+    def tell(self) -> Iterator[Batch]:
+        """Yield what people are told of incidents that changed in this tick, a part of them at a time, once."""
+        for rows in self._told_of_incidents():
+            for state, count in Counter([row["state"] for row in rows]).items():
+                self._told.add(state, count)
+            yield batch_from_rows(INCIDENT, rows, source="alerting", frontier_ns=self._last_ns)
         self._show_how_many()
-        for state, count in Counter(row["state"] for row in rows).items():
-            self._told.add(state, count)
-        if not rows:
-            return []
-        return [batch_from_rows(INCIDENT, rows, source="alerting", frontier_ns=self._last_ns)]
 
     def changes(self, frontier_ns: int) -> tuple[list[Alarm], list[dict[str, Any]]]:
         """As `event`, but return the alarms and the rows of incidents that changed, not batches."""
@@ -197,15 +214,17 @@ class AlertingStage:
             return [], []
         self._last_ns = frontier_ns
         changed = self._group(self._take_waiting(frontier_ns), frontier_ns)
-        return changed, self._told_of_incidents()
+        self._changed = []
+        return changed, list(chain.from_iterable(self._told_of_incidents()))
 
-    def _told_of_incidents(self) -> list[dict[str, Any]]:
-        """Return the rows of incidents that changed; once for each tick."""
+    def _told_of_incidents(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows of incidents that changed; once for each tick."""
         untold, self._untold = self._untold, False
-        return self.incidents.advance(self._last_ns) if untold else []
+        if untold:
+            yield from self.incidents.advance(self._last_ns)
 
     def _group(self, changed: dict[int, Alarm], now_ns: int) -> list[Alarm]:
-        """Hide what changed, put it into incidents, and return it; these are not told yet."""
+        """Hide what changed, put it into incidents, and return it; neither is told yet."""
         self._untold = True
         self._places.refresh(now_ns)
         self._hide(changed, now_ns)
@@ -218,10 +237,12 @@ class AlertingStage:
                 alarm.changed_ns = now_ns
                 changed[alarm.id] = alarm
         # All are taken first: what changed in this tick explains its faults in whatever order they came.
+        advises = self.triage.model is not None
         for alarm in changed.values():
             self._explainer.complete(alarm)
-            if alarm.up and (advice := self.triage.advise(alarm)):
+            if advises and alarm.up and (advice := self.triage.advise(alarm)):
                 alarm.explain = {**alarm.explain, "triage": advice}
+        self._changed = [alarm for alarm in changed.values() if alarm.state != "pending"]
         return list(changed.values())
 
     def _show_how_many(self) -> None:
@@ -263,8 +284,10 @@ class AlertingStage:
             for alarm in self._all():
                 if alarm.up and alarm.id not in changed and self._apply(alarm, now_ns):
                     changed[alarm.id] = alarm
+        going = self._windows.going
         for alarm in changed.values():
-            self._apply(alarm, now_ns)
+            if going or alarm.suppressed:
+                self._apply(alarm, now_ns)
             alarm.changed_ns = now_ns
 
     def _apply(self, alarm: Alarm, now_ns: int) -> bool:
@@ -280,19 +303,12 @@ class AlertingStage:
             alarm.suppressed = ""
         return before != (alarm.suppressed, alarm.shelved_until_ns, alarm.out_of_service)
 
-    def _alarms(self, changed: Iterable[Alarm], now_ns: int) -> list[Batch]:
-        rows = [alarm.row() for alarm in changed if alarm.state != "pending"]
-        for state, count in Counter(row["state"] for row in rows).items():
-            self._changes.add(state, count)
-        if not rows:
-            return []
-        return [batch_from_rows(ALARM, rows, source="alerting", frontier_ns=now_ns)]
-
     # ---- asking
 
     def alarm(self, number: int) -> Alarm | None:
         """Return an alarm by its id."""
-        return self._own.alarms.get(number) or self._foreign.alarms.get(number)
+        found = self._own.alarms.get(number)
+        return found if found is not None else self._foreign.alarms.get(number)
 
     def _all(self) -> Iterable[Alarm]:
         yield from self._own.alarms.values()

@@ -34,7 +34,7 @@ from tocsin.testing.alarms import START_NS, TICK_NS, AlarmWorld
 SERIES = 10_000
 ALERTS = 100
 TICKS = 40  # with alerts; every fifth tick has some
-PARTS = ("journal", "detection", "alerting", "whom to tell", "gate")
+PARTS = ("journal", "detection", "alarms", "whom to tell first", "gate")
 WARM_TICKS = 25  # kernels load, SQLite and the gate come to rest
 CONFIG = '[alerting.sinks.file]\nkind = "stamped"\nsend = "SEND"\npath = "{file}"\n'
 
@@ -198,18 +198,16 @@ def ticks(folder: Path, node: OutboxNode, sink: Path) -> Figures:
             world.stage.process(batch_from_rows(ANOMALY, rows))
         world.now_ns = end_ns
         outcome = Outcome(end_ns, frames=widened, anomalies=found)
-        outcome.alarms += world.stage.judge(end_ns)
-        told = sum(batch.rows for batch in outcome.alarms)
-        assert told in (0, ALERTS), told
-        if node.outbox.takes_incidents:
-            outcome.incidents += world.stage.tell()
+        world.stage.judge(end_ns)
+        outcome.follow(world.stage.alarms(), world.stage.tell(), changed=world.stage.changed)
         times.append(moment())
         answered.clear()
         commits.take(outcome)
         node.serve()
         times += answered[:1] or [moment()]  # the gate, most often while the outbox commits
-        if not node.outbox.takes_incidents:
-            outcome.incidents += world.stage.tell()
+        outcome.complete()
+        told = sum(batch.rows for batch in outcome.alarms)
+        assert told in (0, ALERTS), told
         times.append(moment())
         stamps: list[tuple[float, float, int]] = []
         while sum(count for *_, count in stamps) < told:

@@ -185,20 +185,29 @@ class JournalWriter:
     ) -> int:
         """Append one block and return its sequence number; `on_disk` says whether it is there.
 
-        With `behind` a thread encodes, writes and syncs it while the caller goes on, who says `settle`
-        before it asks.
+        With `behind` a thread syncs it while the caller goes on, who says `settle` before it asks; a tick is
+        encoded and written by that thread too.
         """
         self.settle()
         block = Block(self._next, kind, tick_end_ns, tuple(batches))
         self._next += 1
-        if behind:
-            self._behind = self._disk.submit(self._put, block, sync=sync, behind=True)
-        else:
+        if not behind:
             self._put(block, sync=sync, behind=False)
+        elif kind is BlockKind.TICK:
+            self._behind = self._disk.submit(self._put_and_sync, block, sync=sync)
+        elif self._put(block, sync=sync, behind=True):
+            self._behind = self._disk.submit(self._sync_behind)
         return block.sequence
 
+    def _put_and_sync(self, block: Block, *, sync: bool) -> bool:
+        return self._put(block, sync=sync, behind=True) and self._sync_behind()
+
+    def _sync_behind(self) -> bool:
+        os.fdatasync(self._fd)
+        return True
+
     def _put(self, block: Block, *, sync: bool, behind: bool) -> bool:
-        """Write a block behind those that wait; return whether it was synced with what `settle` is to count."""
+        """Write a block behind those that wait; return whether it is still to be synced, for `settle` to count."""
         try:
             parts = framed(block)
         except Exception as error:  # its number is given out, and nothing may count as kept past it
@@ -210,10 +219,7 @@ class JournalWriter:
         self._unwritten.append(_Kept(block, sync, size))
         self._unwritten_bytes += size
         self._go_on(parts if len(self._unwritten) == 1 else None, behind=behind)
-        if not behind or self._unwritten or not self._unsynced:
-            return False
-        os.fdatasync(self._fd)
-        return True
+        return behind and not self._unwritten and bool(self._unsynced)
 
     def settle(self) -> None:
         """Return when the disk has done, or refused, what was appended with `behind`."""

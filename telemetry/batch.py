@@ -122,6 +122,11 @@ class Batch:
             return [text[start:end] for start, end in edges]
         return [data[start:end].decode("utf-8", "replace") for start, end in edges]
 
+    def raw_texts(self, name: str) -> list[bytes]:
+        """Return a text column as it was encoded."""
+        data = self.blobs[name].tobytes()
+        return [data[start:end] for start, end in itertools.pairwise(self.columns[name].tolist())]
+
     def text(self, name: str, row: int) -> str:
         """Return the text of one row."""
         column = self.columns[name]
@@ -175,9 +180,12 @@ class Batch:
         )
 
 
-def text_column(values: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+def text_column(values: Sequence[Any]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Return (offsets int32[n + 1], UTF-8 bytes) of `values`. For rare rows only."""
-    whole = "".join(values)
+    try:
+        whole = "".join(values)
+    except TypeError:  # not all are text
+        return text_column(list(map(str, values)))
     if not whole:
         return np.zeros(len(values) + 1, np.int32), np.zeros(0, np.uint8)
     try:
@@ -189,11 +197,13 @@ def text_column(values: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.ui
     return np.fromiter(ends, np.int32, len(parts) + 1), np.frombuffer(data, np.uint8)
 
 
-def code_column(values: Sequence[str]) -> tuple[NDArray[np.uint32], tuple[str, ...]]:
+def code_column(values: Sequence[Any]) -> tuple[NDArray[np.uint32], tuple[str, ...]]:
     """Return (codes uint32[n], dictionary in order of first appearance) of `values`."""
-    if values and values.count(values[0]) == len(values):  # as most are
+    if values and type(values[0]) is str and values.count(values[0]) == len(values):  # as most are
         return np.zeros(len(values), np.uint32), (sound(values[0]),)
     places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+    if any(type(value) is not str for value in places):
+        return code_column(list(map(str, values)))
     codes = np.fromiter(map(places.__getitem__, values), np.uint32, len(values))
     return codes, tuple(map(sound, places))
 
@@ -210,24 +220,32 @@ def batch_from_rows(
     columns: dict[str, Column] = {}
     blobs: dict[str, Column] = {}
     dictionaries: dict[str, tuple[str, ...]] = {}
-    for spec in schema.fields:
-        name = spec.name
-        if spec.kind is Kind.PLAIN:
-            columns[name] = np.array(_values(rows, name, 0), spec.dtype)
-            continue
-        texts = _values(rows, name, "")
-        if set(map(type, texts)) != {str}:
-            texts = list(map(str, texts))
-        if spec.kind is Kind.TEXT:
-            columns[name], blobs[name] = text_column(texts)
+    for (name, dtype, kind), values in zip(schema.shape, _by_column(schema, rows), strict=True):
+        if kind is Kind.PLAIN:
+            columns[name] = np.array(values, dtype)
+        elif kind is Kind.TEXT:
+            columns[name], blobs[name] = text_column(values)
         else:
-            columns[name], dictionaries[name] = code_column(texts)
+            columns[name], dictionaries[name] = code_column(values)
     return Batch(schema, columns, blobs, dictionaries, source, arrival_ns, frontier_ns)
+
+
+def _by_column(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
+    """Return the values of each field; a missing one is 0 or ""."""
+    names = schema.names()
+    if rows and len(names) > 1:
+        try:
+            return list(
+                zip(*map(itemgetter(*names), rows), strict=True)
+            )  # most rows have every key
+        except KeyError:
+            pass
+    return [_values(rows, name, 0 if kind is Kind.PLAIN else "") for name, _, kind in schema.shape]
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str, missing: Any) -> list[Any]:
     try:
-        return list(map(itemgetter(name), rows))  # most rows have every key
+        return list(map(itemgetter(name), rows))
     except KeyError:
         return [row.get(name, missing) for row in rows]
 

@@ -72,17 +72,19 @@ class Explainer:
 
     def incident(self, incident: Incident, root: Alarm) -> dict[str, Any]:
         """Return the block of an incident, on top of that of the alarm that seems to be its cause."""
-        up = sum(member.up for member in incident.members.values())
-        made = root.explain | {
+        up = sum([member.up for member in incident.members.values()])
+        trend = incident.trend(up, root.explain.get("trend", "steady"))
+        made = {
+            **root.explain,
             "what": incident.title,
             "causes": incident.causes,
             "alarms": len(incident.members),
             "alarms_up": up,
             "impact": incident.impact,
             "similar": incident.similar,
-            "trend": incident.trend(up, root.explain.get("trend", "steady")),
+            "trend": trend,
+            "growing": trend == "growing",
         }
-        made["growing"] = made["trend"] == "growing"
         more = [*incident.parted, *([FLAPS] if root.flapping and incident.open else ())]
         if more:
             made["why"] = [*root.explain.get("why", ()), *more]
@@ -98,8 +100,10 @@ class Explainer:
 
     def owner(self, place: Place) -> str:
         """Return the team that a place belongs to: the link's, else the node's, else the site's."""
-        names = (place.link, *place.nodes) if place.link else place.nodes
-        return next((team for name in names if (team := self._network.team_of(name))), "")
+        for name in (place.link, *place.nodes) if place.link else place.nodes:
+            if team := self._network.team_of(name):
+                return team
+        return ""
 
     def runbook(self, alarm: Alarm) -> str:
         """Return the link of the first runbook that is about an alarm, "" where none is."""

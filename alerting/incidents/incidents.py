@@ -5,8 +5,9 @@ up; its key is fixed when people first hear of it; title and root may move in it
 twice after. Merged or split by an operator it is left alone, and what they did is learned.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -24,6 +25,9 @@ from telemetry.identity import stable_id
 STABLE_AFTER_NS = 60_000_000_000
 TITLE_CHANGES_MAX = 2  # after the first minute
 INCIDENTS_MAX = 20_000
+TOLD_TOGETHER = (
+    64  # incidents; while they are on their way to sinks the next ones are put into words
+)
 PARTED_MAX = 5  # sentences about what went from one incident to another
 NEVER_NS = (1 << 63) - 1
 
@@ -323,8 +327,11 @@ class Incidents:
             self._touch(incident, at_once=True)
             self._suspects.ended(incident)
 
-    def advance(self, now_ns: int) -> list[dict[str, Any]]:
-        """Return the rows of incidents that changed or whose wait is over, in order of their ids."""
+    def advance(self, now_ns: int) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows of incidents that changed or whose wait is over, a part at a time.
+
+        In order of their ids; where they are more than one part, the gravest go first.
+        """
         for number in self._waiting:
             incident = self.all[number]
             if incident.state == "pending" and self._is_due(incident, now_ns):
@@ -332,16 +339,25 @@ class Incidents:
         # One step for all, then the next: of what a step needs the processor then has all at hand.
         changed = [self.all[number] for number in sorted(self._changed)]
         told = [(one, front) for one in changed if (front := self._move_on(one, now_ns))]
-        for incident, _ in told:
-            if incident.state in ("raised", "updated") or not (incident.told_ns or incident.parent):
-                self._suspects.judge(incident, self._members(incident), now_ns)
-        # Title, place, kind and explanation are all of the alarm that seems to be the cause.
-        shown = [(one, self._alarm(one.root) or front) for one, front in told]
-        blocks = [self._explainer.incident(one, alarm) for one, alarm in shown]
-        rows = [one.row(alarm, block) for (one, alarm), block in zip(shown, blocks, strict=True)]
-        for incident, _ in told:
-            incident.origin = ""
+        if len(told) > TOLD_TOGETHER:  # those that were merged first: their heirs have their sinks
+            told.sort(key=lambda pair: (not pair[0].parent, SEVERITIES.index(pair[0].severity)))
+        merged = sum([bool(one.parent) for one, _ in told])
+        edges = range(merged + TOLD_TOGETHER, len(told), TOLD_TOGETHER)
+        for begins, ends in pairwise((0, *edges, len(told))):
+            if ends > begins:
+                yield self._rows(told[begins:ends], now_ns)
         self._expire(now_ns)
+
+    def _rows(self, told: list[tuple[Incident, Alarm]], now_ns: int) -> list[dict[str, Any]]:
+        """Return the rows of incidents, each with the alarm that it is told as."""
+        rows = []
+        for one, front in told:
+            if one.state in ("raised", "updated") or not (one.told_ns or one.parent):
+                self._suspects.judge(one, self._members(one), now_ns)
+            # Title, place, kind and explanation are all of the alarm that seems to be the cause.
+            alarm = front if one.root == one.front else self._alarm(one.root) or front
+            rows.append(one.row(alarm, self._explainer.incident(one, alarm)))
+            one.origin = ""
         return rows
 
     @property

@@ -97,16 +97,18 @@ class Suspects:
     def judge(self, incident: Incident, alarms: Sequence[Alarm], now_ns: int) -> None:
         """Set an incident's causes, impact and similar ones of the past."""
         found = self._of_alarms(incident, alarms)
-        found += self._of_events(incident)
-        found += self._of_works(incident, alarms, now_ns)
+        if self._events:
+            found += self._of_events(incident)
+        if self._windows.any:
+            found += self._of_works(incident, alarms, now_ns)
         if len(found) > 1:
             found.sort(key=lambda cause: (-cause["likely"], cause["kind"], cause["entity"]))
         ranked: dict[tuple[str, str], dict[str, Any]] = {}
         for cause in found:
             name = cause["kind"], cause["entity"]
             if name not in ranked:
-                more = {"rank": len(ranked) + 1, "sure": _words(cause["likely"])}
-                ranked[name] = cause | more
+                rank, sure = len(ranked) + 1, _words(cause["likely"])
+                ranked[name] = {**cause, "rank": rank, "sure": sure}
         incident.causes = list(ranked.values())[:CAUSES_SHOWN]
         incident.impact = self.impact(incident)
         if incident.told_ns == now_ns:
@@ -115,15 +117,14 @@ class Suspects:
     def _of_alarms(self, incident: Incident, alarms: Sequence[Alarm]) -> list[dict[str, Any]]:
         root = incident.members[incident.root]
         site = self._places.site(root.nodes[0])
-        made = []
+        made: list[dict[str, Any]] = []
         for alarm in alarms:
             member = incident.members[alarm.id]
-            if alarm.id == incident.root:
+            if member is root:
                 own = alarm.explain.get("causes", []) if alarm.source == OURS else []
                 if own:
                     made += [
-                        dict(cause)
-                        | {"likely": max(OTHERWISE - 0.1 * (i - 1), 0.1) if i else NAMED}
+                        {**cause, "likely": max(OTHERWISE - 0.1 * (i - 1), 0.1) if i else NAMED}
                         for i, cause in enumerate(own)
                     ]
                     continue
@@ -143,8 +144,6 @@ class Suspects:
         return made
 
     def _of_events(self, incident: Incident) -> list[dict[str, Any]]:
-        if not self._events:
-            return []
         root = incident.members[incident.root]
         nodes = dict.fromkeys(root.nodes, 0)
         for own in root.nodes:
@@ -166,7 +165,7 @@ class Suspects:
         self, incident: Incident, alarms: Sequence[Alarm], now_ns: int
     ) -> list[dict[str, Any]]:
         root = next((alarm for alarm in alarms if alarm.id == incident.root), None)
-        if root is None or not self._windows.all():
+        if root is None:
             return []
         place = self._places.of(root.entity, root.title)
         made = []
@@ -192,13 +191,15 @@ class Suspects:
         entities = {m.entity for m in incident.members.values() if m.up and m.layer in SERVICE_CUTS}
         customers = set(map(self._places.customer, entities))
         services: set[str] = set()
+        served = self._network.served
         for name in entities.union(touched, links):
-            theirs, runs = self._network.served(name)
-            customers.update(theirs)
-            services.update(runs)
+            theirs, runs = served(name)
+            if theirs or runs:
+                customers.update(theirs)
+                services.update(runs)
         sites = set(map(self._places.site, touched))
-        for names in (customers, sites):
-            names.discard("")
+        customers.discard("")
+        sites.discard("")
         made: dict[str, Any] = {
             "links": links[:NAMED_MAX],
             "cut_off": cut[:NAMED_MAX],
@@ -228,7 +229,7 @@ class Suspects:
 
     def _capacity_behind(self, node: str) -> int:
         faces = self._network.interfaces_of(node)
-        return sum([face.speed_bits_per_second for face in faces if face.customer])
+        return sum([face.speed_bits_per_second for face in faces if face.customer]) if faces else 0
 
     def _redundancy(self, down: list[str]) -> list[dict[str, Any]]:
         """Return the links that became the only way by this, with what the loss of one would cut."""

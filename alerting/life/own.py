@@ -96,11 +96,14 @@ class OwnAlarms:
             self._over.setdefault(alarm.id, alarm)
             if not alarm.pending_ticks:
                 del self._going[alarm.id]
-        for key, alarm in list(itertools.islice(self._over.items(), FORGOTTEN_MAX)):
+        gone = []
+        for key, alarm in itertools.islice(self._over.items(), FORGOTTEN_MAX):
             if now_ns - alarm.cleared_ns <= CLEARED_KEPT_NS:
                 break
             if key not in shown:
-                self._forget(key)
+                gone.append(key)
+        for key in gone:
+            self._forget(key)
 
     def _forget(self, key: int) -> None:
         del self.alarms[key]

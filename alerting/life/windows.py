@@ -199,6 +199,16 @@ class Windows:
             self._forget(now_ns)
         return moved
 
+    @property
+    def any(self) -> bool:
+        """Whether there is any."""
+        return bool(self._all)
+
+    @property
+    def going(self) -> bool:
+        """Whether any is on now."""
+        return bool(self._going)
+
     def over(self, alarm: Alarm, place: Place) -> Window | None:
         """Return the window that hides an alarm now, None where none does."""
         return next((w for w in self._going.values() if w.matches(alarm, place)), None)

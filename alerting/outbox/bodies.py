@@ -22,7 +22,7 @@ class Bodies:
     def __init__(self) -> None:
         self._last = 0  # the highest number that was given
         self._new: dict[str, int] = {}  # what was numbered in this transaction, by idempotency key
-        self._rows: list[tuple[int, str, int]] = []
+        self._rows: list[tuple[int, str]] = []
 
     def start(self, db: sqlite3.Connection) -> None:
         """Go on where the file stands."""
@@ -36,7 +36,7 @@ class Bodies:
     def keep(self, change: str, text: str) -> int:
         """Take a body as it is; return its number."""
         self._last = self._new[change] = number = self._last + 1
-        self._rows.append((number, text, zlib.crc32(text.encode())))
+        self._rows.append((number, text))
         return number
 
     def text(self, number: int) -> str:
@@ -45,7 +45,8 @@ class Bodies:
 
     def flush(self, db: sqlite3.Connection) -> None:
         """Write what is new."""
-        insert(db, "insert into body", self._rows)
+        rows = [(number, text, zlib.crc32(text.encode())) for number, text in self._rows]
+        insert(db, "insert into body", rows)
         self._new, self._rows = {}, []
 
 

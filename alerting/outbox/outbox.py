@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from alerting.config import AlertingSettings
 from alerting.outbox.bodies import Bodies
 from alerting.outbox.file import open_file, remedy, rows_of, transaction
 from alerting.outbox.rows import insert
-from alerting.outbox.shown import Shown
+from alerting.outbox.shown import Coming, First, Shown
 from alerting.outbox.tables import ANSWER_CHARACTERS_MAX, record
 from alerting.outbox.telling import Letter, Telling, incidents_as_alerts
 from alerting.outbox.trim import give_up_overflow, trim
@@ -47,10 +47,12 @@ class _Kept:
     alarms: Sequence[Batch]
     incidents: Sequence[Batch]
     now_ns: int
+    coming: Coming | None = None  # where they are not all in these lists yet
 
     @cached_property
     def alerts(self) -> list[SealedAlert]:
-        return [alert for batch in self.alarms for alert in sealed_alerts(batch)]
+        alarms = self.alarms if self.coming is None else self.coming.every_alarm()
+        return [alert for batch in alarms for alert in sealed_alerts(batch)]
 
 
 class Outbox:
@@ -147,7 +149,8 @@ class Outbox:
         now_ns: int,
         *,
         incidents: Sequence[Batch] = (),
-        show: Callable[[], object] | None = None,
+        coming: Coming | None = None,
+        first: First | None = None,
     ) -> list[SealedAlert]:
         """Commit a tick in one transaction; return the alerts of all ticks that are committed by that.
 
@@ -157,28 +160,31 @@ class Outbox:
         a restart the journal has it. A commit whose sync fails is rolled back: SQLite writes it again
         to the same place of the log, so a later sync that succeeds is one of what is written then.
 
-        `show` is called within the transaction, as soon as it is known what goes to which sink: `due`
-        returns that meanwhile. For who has the changes on disk already, and makes the same deliveries of them
-        should this commit fail; nothing but `due` may be asked in it.
+        Both may be `coming` still, which fills the two lists; where no sink takes incidents, these are left to
+        the caller. `first` is given what sinks are told, part by part, within the transaction, and shows it as
+        soon as it is known what goes to which sink: `due` returns that meanwhile. It makes the same deliveries
+        of it should this commit fail.
         """
-        first = not self._refused
-        self._refused.append(_Kept(tick_end_ns, alarms, incidents, now_ns))
-        return self._commit_all(show if first else None)
+        alone = not self._refused
+        self._refused.append(_Kept(tick_end_ns, alarms, incidents, now_ns, coming))
+        return self._commit_all(first if alone else None)
 
     def retry_ticks(self) -> list[SealedAlert]:
         """Commit the ticks that wait; return the alerts of those that are committed now, not before."""
         return self._commit_all()
 
-    def _commit_all(self, show: Callable[[], object] | None = None) -> list[SealedAlert]:
+    def _commit_all(self, first: First | None = None) -> list[SealedAlert]:
         told: list[SealedAlert] = []
         try:
             while self._refused:
                 kept = self._refused.popleft()
                 try:
-                    new = self._commit(kept, show)
+                    new = self._commit(kept, first)
                 except sqlite3.OperationalError:
-                    self._refused.appendleft(kept)
+                    self._refused.appendleft(replace(kept, coming=None))
                     raise
+                finally:
+                    self._shown.clear()
                 if new:
                     told += kept.alerts
                     self.on_commit(kept.alerts, kept.incidents)
@@ -190,14 +196,13 @@ class Outbox:
             self._trouble = ""
         return told
 
-    def _commit(self, kept: "_Kept", show: Callable[[], object] | None) -> bool:
+    def _commit(self, kept: "_Kept", first: First | None) -> bool:
         with self._transaction() as db:
             try:
                 db.execute("insert into done values (?)", (kept.tick_end_ns,))
             except sqlite3.IntegrityError:
                 return False
-            if kept.alarms or kept.incidents:
-                self._keep(db, kept, show)
+            self._keep(db, kept, first)
             self._ticks += 1
             if self._ticks % TRIM_EVERY_TICKS == 0:
                 self._trim(db)
@@ -220,17 +225,31 @@ class Outbox:
             f"in memory, their alerts go out when there is room"
         )
 
-    def _keep(self, db: sqlite3.Connection, kept: _Kept, show: Callable[[], object] | None) -> None:
+    def _keep(self, db: sqlite3.Connection, kept: _Kept, first: First | None) -> None:
         telling = self._telling
-        told = kept.incidents if telling.takes_incidents else ()
-        notices = incidents_as_alerts(one for batch in told for one in sealed_notices(batch))
-        alerts = kept.alerts if telling.takes_alarms else ()
-        letters = telling.letters(db, alerts, notices, kept.now_ns)
-        first = self._next_number(db)
-        if show is not None:
-            self._shown.show(db, letters, first, kept.now_ns, show)
+        number = self._next_number(db)
+        letters: list[Letter] = []
+
+        def tell(alerts: Sequence[SealedAlert], notices: Sequence[SealedAlert]) -> None:
+            new = telling.letters(db, alerts, notices, kept.now_ns)
+            at = number + len(letters)
+            letters.extend(new)
+            if new and first is not None and self._shown.add(db, new, at, kept.now_ns):
+                self._shown.show(first.show)
+            telling.flush(db)
+
+        if telling.takes_alarms and kept.alerts:
+            if first is not None:
+                first.put(kept.alarms)
+            tell(kept.alerts, ())
+        if telling.takes_incidents:
+            coming = kept.incidents if kept.coming is None else kept.coming.every_incident()
+            for batch in coming:
+                if first is not None:
+                    first.put([batch])
+                tell((), incidents_as_alerts(sealed_notices(batch)))
         self._list(db, kept.alerts)
-        self._post(db, letters, first, kept.now_ns)
+        self._post(db, letters, number, kept.now_ns)
 
     def _list(self, db: sqlite3.Connection, alerts: Sequence[SealedAlert]) -> None:
         """Write how alarms stand, and what changed."""
@@ -293,7 +312,7 @@ class Outbox:
         A later change of an alarm waits until the one before it went to that sink (or was given
         up), so order holds; a sink with a long queue leaves the others theirs.
         """
-        if self._shown:
+        if self._shown.going:
             return self._shown.due(limit)
         if now_ns >= self._telling.due_ns:
             self._by_time(now_ns)

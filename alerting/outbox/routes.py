@@ -20,6 +20,7 @@ from telemetry.zones import zone_of
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60
+DECISIONS_KEPT = 1_000
 # What keeps each alert or acts on it: a group is nothing to them.
 UNGROUPED = (
     "alertmanager", "command", "diagnostics", "netcool", "servicenow-incident", "tmf621", "tmf642",
@@ -84,6 +85,7 @@ class Router:
             for name, route in settings.routes.items()
         }
         self._roots: list[_Route] = []
+        self._known: dict[tuple[str, str], Decision] = {}
         for name, route in routes.items():
             for sink in (*route.settings.to, *route.settings.escalate_to):
                 if sink not in settings.sinks:
@@ -98,8 +100,7 @@ class Router:
     def decide(self, alert: Envelope) -> Decision:
         """Return the sinks that are told of an alert, in the order of the configuration."""
         if not self._roots:
-            found = [name for name, sink in self._sinks.items() if wants(sink, alert)]
-            return Decision(tuple(found))
+            return self._by_sinks(alert)
         sinks: dict[str, RouteSettings | None] = {}
         later: dict[tuple[float, str], None] = {}
         path: list[str] = []
@@ -109,6 +110,16 @@ class Router:
         )
         groups = {name: how for name in kept if (how := sinks[name]) is not None}
         return Decision(kept, tuple(later), tuple(path), groups)
+
+    def _by_sinks(self, alert: Envelope) -> Decision:
+        """Return what the sinks' own settings say: of as many alerts as there are kinds the same."""
+        known = self._known.get((alert.severity, alert.kind))
+        if known is None:
+            if len(self._known) >= DECISIONS_KEPT:
+                self._known.clear()
+            found = [name for name, sink in self._sinks.items() if wants(sink, alert)]
+            known = self._known[alert.severity, alert.kind] = Decision(tuple(found))
+        return known
 
     def _walk(
         self, routes: Sequence[_Route], alert: Envelope, above: tuple[str, ...], grouped: RouteSettings | None,

@@ -19,6 +19,7 @@ from alerting.config import AlertingSettings
 from alerting.outbox.bodies import Bodies, body_of
 from alerting.outbox.bundles import Groups
 from alerting.outbox.routes import Router
+from alerting.outbox.rows import insert
 from alerting.records.alarm import ASKED, SEVERITIES
 from alerting.words.alert import Alert, Envelope, SealedAlert
 from runtime.component import Context
@@ -79,6 +80,8 @@ class Telling:
             "outbox_escalations_total", "alerts told to somebody else for want of acknowledgement"
         )
         self.due_ns = 0  # when `timers` has something to do
+        self._gone: list[tuple[str, str]] = []
+        self._new: list[tuple[str, str, int]] = []
 
     @property
     def takes_incidents(self) -> bool:
@@ -108,7 +111,7 @@ class Telling:
         now_ns: int,
     ) -> list[Letter]:
         """Return the deliveries that these changes make; alarms and incidents each to those sinks
-        that take them."""
+        that take them. `flush` goes with it, later in the transaction."""
         changes = [(n, True) for n in notices] if self._incidents else []
         if self.takes_alarms:
             changes = [(a, False) for a in alerts] + changes
@@ -125,13 +128,16 @@ class Telling:
             made += self._letters(db, alert, told, incidents=incidents, now_ns=now_ns)
             known |= told
         last = {(letter.alert.id, letter.sink): letter.body for letter in made}
-        gone = [(i, s) for i, sinks in before.items() for s in sinks if s not in knows[i]]
-        db.executemany("delete from told where alarm = ? and sink = ?", gone)
-        db.executemany(
-            "insert or replace into told values (?,?,?)",
-            [(i, s, body) for (i, s), body in (inherited | last).items() if s in knows[i]],
-        )
+        self._gone = [(i, s) for i, sinks in before.items() for s in sinks if s not in knows[i]]
+        known_by = (inherited | last).items()
+        self._new = [(i, s, body) for (i, s), body in known_by if s in knows[i]]
         return made
+
+    def flush(self, db: sqlite3.Connection) -> None:
+        """Write who knows of what by the letters that were returned in this transaction."""
+        db.executemany("delete from told where alarm = ? and sink = ?", self._gone)
+        insert(db, "insert or replace into told", self._new)
+        self._gone, self._new = [], []
 
     def _inherit(
         self,

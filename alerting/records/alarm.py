@@ -87,8 +87,13 @@ class Claim(msgspec.Struct):
         return alarm_id(self.kind, self.entity)
 
 
-def json_text(value: Any) -> str:
+def json_bytes(value: Any) -> bytes:
     """Return canonical JSON: sorted keys, no white space."""
+    return _JSON.encode(value)
+
+
+def json_text(value: Any) -> str:
+    """Return canonical JSON as text."""
     return _JSON.encode(value).decode()
 
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import msgspec
 
-from alerting.records.alarm import ASKED, ROUTE_FAULTS, SEVERITIES, Alarm, json_text
+from alerting.records.alarm import ASKED, ROUTE_FAULTS, SEVERITIES, Alarm, json_bytes, json_text
 from alerting.records.layers import is_hard, is_link_down, is_node_down, layer_of
 from alerting.records.places import Place
 from telemetry.identity import id_text, stable_id
 
 SYMPTOMS_SHOWN = 50
+NONE: frozenset[str] = frozenset()
 
 
 class Member(msgspec.Struct):
@@ -134,13 +135,13 @@ class Incident(msgspec.Struct):
     def links_down(self) -> frozenset[str]:
         """Return the links that its alarms say are down now."""
         if not self.cuts:
-            return frozenset()
+            return NONE
         return frozenset([m.link for m in self.members.values() if m.link_down and m.up and m.link])
 
     def nodes_down(self) -> frozenset[str]:
         """Return the nodes that its alarms say are gone now."""
         if not self.cuts:
-            return frozenset()
+            return NONE
         return frozenset(
             [node for m in self.members.values() if m.node_down and m.up for node in m.nodes]
         )
@@ -209,9 +210,9 @@ class Incident(msgspec.Struct):
         """Return it as a row of schema `incident`, which reads as the alarm `shown`."""
         event_type, probable_cause = shown.types
         others = [m.title for number, m in self.members.items() if number != self.root]
-        causes, impact = json_text(self.causes), json_text(self.impact)
+        causes, impact = json_bytes(self.causes), json_bytes(self.impact)
         # Both are in the block as well: written once.
-        explain["causes"], explain["impact"] = _raw(causes), _raw(impact)
+        explain["causes"], explain["impact"] = msgspec.Raw(causes), msgspec.Raw(impact)
         return {
             "changed_ns": self.changed_ns,
             "incident_id": self.number,
@@ -219,7 +220,7 @@ class Incident(msgspec.Struct):
             "closed_ns": self.closed_ns,
             "severity": self.severity,
             "title": self.title,
-            "causes": causes,
+            "causes": causes.decode(),
             "alarms": json_text(list(map(id_text, self.members))),
             "state": self.state,
             "lead_alarm_id": self.front,
@@ -232,17 +233,13 @@ class Incident(msgspec.Struct):
             "symptoms": json_text(others[:SYMPTOMS_SHOWN]) if others else "[]",
             "alarms_count": len(self.members),
             "explain": json_text(explain),
-            "impact": impact,
+            "impact": impact.decode(),
             "occurrence": shown.occurrence,
             "parent_incident_id": self.parent,
             "operator_state": self.operator_state,
             "operator": self.operator,
             "origin": self.origin,
         }
-
-
-def _raw(text: str) -> msgspec.Raw:
-    return msgspec.Raw(text.encode())
 
 
 def incident_id(alarm: Alarm) -> int:

@@ -33,6 +33,7 @@ class Places:
         self.graph = graph or _graph(network, self._links)
         self._known: dict[tuple[str, str], Place] = {}
         self._split: dict[str, tuple[str, str]] = {}  # entity: its node and what follows
+        self._words: dict[str, str] = {}  # word: the node that it names, or ""
 
     def refresh(self, now_ns: int) -> None:
         """Look at the network anew where its links changed."""
@@ -43,6 +44,7 @@ class Places:
             self.graph = _graph(self._network, self._links)
             self._known.clear()
             self._split.clear()
+            self._words.clear()
 
     def customer(self, entity: str) -> str:
         """Return who is behind an interface, or ""."""
@@ -123,10 +125,22 @@ class Places:
         return ""
 
     def _mentioned(self, words: str, node: str) -> tuple[str, ...]:
-        named = dict.fromkeys(map(self._network.router_of, _WORD.findall(words)))
-        nodes = self.graph.nodes
-        found = [name for name in named if name in nodes and name != node]
-        return tuple(found[:MENTIONED_MAX])
+        known = self._words
+        named: dict[str, None] = {}
+        for word in _WORD.findall(words):
+            name = known.get(word)
+            if name is None:
+                name = self._named(word)
+            if name and name != node:
+                named[name] = None
+        return tuple(named)[:MENTIONED_MAX]
+
+    def _named(self, word: str) -> str:
+        if len(self._words) >= KNOWN_MAX:
+            self._words.clear()
+        name = self._network.router_of(word)
+        self._words[word] = name if name in self.graph.nodes else ""
+        return self._words[word]
 
 
 def _links(network: NetworkMap) -> dict[str, Link]:

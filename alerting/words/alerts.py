@@ -30,7 +30,7 @@ def notices_of(incidents: Batch) -> list[Alert]:
 def sealed_alerts(alarms: Batch) -> list[SealedAlert]:
     """Return the alerts of an alarm batch as the outbox takes them."""
     rows = _rows(
-        alarms, (*SHARED, "explain", "specific_problem", "suppressed"),
+        alarms, (*SHARED, "specific_problem", "suppressed"),
         ("alarm_id", "changed_ns", "raised_ns", "cleared_ns", "occurrence", "incident_id"),
     )  # fmt: skip
     return [
@@ -39,14 +39,14 @@ def sealed_alerts(alarms: Batch) -> list[SealedAlert]:
             severity=severity, kind=kind, event_type=event_type, probable_cause=probable_cause,
             entity=entity, source=source, foreign_id=foreign_id, operator_state=operator_state,
             operator=operator, origin=origin, changed_ns=changed_ns, title=title,
-            explain=Raw(explain.encode()), raised_ns=raised_ns, cleared_ns=cleared_ns,
+            explain=Raw(explain), raised_ns=raised_ns, cleared_ns=cleared_ns,
             occurrence=occurrence, suppressed=suppressed,
             incident=id_text(incident) if incident else "",
         )
         for (
             state, severity, kind, event_type, probable_cause, entity, source, foreign_id,
-            operator_state, operator, origin, explain, title, suppressed,
-        ), (number, changed_ns, raised_ns, cleared_ns, occurrence, incident) in rows
+            operator_state, operator, origin, title, suppressed,
+        ), (number, changed_ns, raised_ns, cleared_ns, occurrence, incident), explain in rows
     ]  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def sealed_notices(incidents: Batch) -> list[SealedAlert]:
     them; one that was merged later is over, and says into which.
     """
     rows = _rows(
-        incidents, (*SHARED, "explain", "title", "symptoms"),
+        incidents, (*SHARED, "title", "symptoms"),
         ("lead_alarm_id", "changed_ns", "opened_ns", "closed_ns", "occurrence", "incident_id",
          "alarms_count", "parent_incident_id"),
     )  # fmt: skip
@@ -69,23 +69,25 @@ def sealed_notices(incidents: Batch) -> list[SealedAlert]:
             entity=entity, source=source, foreign_id=foreign_id, operator_state=operator_state,
             operator=operator, origin=origin, changed_ns=changed_ns,
             title=f"{title} (now part of incident {id_text(parent)})" if parent else title,
-            explain=Raw(explain.encode()), raised_ns=opened_ns, cleared_ns=closed_ns,
+            explain=Raw(explain), raised_ns=opened_ns, cleared_ns=closed_ns,
             occurrence=occurrence, incident=id_text(incident), parent=id_text(parent) if parent else "",
-            symptoms=tuple(read_json(symptoms)), alarms_count=alarms_count,
+            symptoms=() if symptoms == "[]" else tuple(read_json(symptoms)),
+            alarms_count=alarms_count,
         )
         for (
             state, severity, kind, event_type, probable_cause, entity, source, foreign_id,
-            operator_state, operator, origin, explain, title, symptoms,
+            operator_state, operator, origin, title, symptoms,
         ), (
             number, changed_ns, opened_ns, closed_ns, occurrence, incident, alarms_count, parent,
-        ) in rows
+        ), explain in rows
         if state in TOLD
     ]  # fmt: skip
 
 
 def _rows(
     batch: Batch, texts: Iterable[str], numbers: Iterable[str]
-) -> Iterable[tuple[tuple[str, ...], tuple[int, ...]]]:
-    """Return the rows of a batch: (texts, numbers) of each."""
+) -> Iterable[tuple[tuple[str, ...], tuple[int, ...], bytes]]:
+    """Return the rows of a batch: (texts, numbers, explain block) of each."""
     words = zip(*(batch.texts(name) for name in texts), strict=True)
-    return zip(words, zip(*(batch[name].tolist() for name in numbers), strict=True), strict=True)
+    values = zip(*(batch[name].tolist() for name in numbers), strict=True)
+    return zip(words, values, batch.raw_texts("explain"), strict=True)

@@ -9,6 +9,7 @@ from tests.support.fed_node import Machine
 from tocsin.chain.back import Back
 from tocsin.chain.ticks import Outcome, Tick
 from tocsin.control import control_row
+from tocsin.testing.alarms import AlarmWorld
 
 
 def test_a_tick_that_ends_the_node_does_not_end_each_one_after(
@@ -19,9 +20,17 @@ def test_a_tick_that_ends_the_node_does_not_end_each_one_after(
     machine.node.stop()
     last = list(JournalReader(machine.state / "journal").read())[-1]
     poison = control_row("offer", 0, {"neither": "source nor token"})
-    block = Block(last.sequence + 1, BlockKind.TICK, last.tick_end_ns + 1, (poison,))
-    write_segment(machine.state / "journal", [block])
+    end_ns = last.tick_end_ns + 1
+    world = AlarmWorld()
+    told = world.batches([world.silence(world.series("exporter", exporter="203.0.113.9"))])
+    blocks = [
+        Block(last.sequence + 1, BlockKind.TICK, end_ns, (poison,)),
+        Block(last.sequence + 2, BlockKind.TOLD, end_ns, tuple(told)),
+    ]
+    write_segment(machine.state / "journal", blocks)
     node = machine.start()
+    assert node._outbox.is_done(end_ns)
+    assert [one["entity"] for one in node._outbox.changes()] == ["203.0.113.9"], "it was told"
     machine.run(6)
     try:
         status = node.status()

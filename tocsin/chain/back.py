@@ -114,9 +114,6 @@ class Back:
         self.logs = logs
         self.on_tick = on_tick
         self.on_outcome = on_outcome
-        # Called, where it is set, once alarms of a tick are known and before its incidents are, which are added
-        # to what it is shown: for who waits for alarms alone.
-        self.on_alarms: Callable[[Outcome], None] | None = None
         self._shards = shards
         self._event_tick_ns = event_tick_ns
         self._closed_ns = 0  # of the newest tick
@@ -265,11 +262,10 @@ class Back:
                 self._sort(self.alerting.process(batch), outcome)
             self._sort(self.alerting.judge(tick.tick_end_ns), outcome)
         else:
-            self._sort(self.alerting.hear(tick.tick_end_ns), outcome)
-        if self.on_alarms is not None and outcome.alarms:
-            self.on_alarms(outcome)
-        self._sort(self.alerting.tell(), outcome)
+            self.alerting.hear(tick.tick_end_ns)
+        outcome.follow(self.alerting.alarms(), self.alerting.tell(), changed=self.alerting.changed)
         self.on_outcome(tick, outcome)
+        outcome.complete()
         return outcome
 
     def rest(self) -> None:

@@ -11,7 +11,8 @@ under the time at which it closed: those times rise, whatever view they are of, 
 detection and alerting (ADR 0025).
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from telemetry.batch import Batch
@@ -62,11 +63,46 @@ class Outcome:
     alarms: list[Batch] = field(default_factory=list)
     incidents: list[Batch] = field(default_factory=list)
     digest: list[Batch] = field(default_factory=list)
+    # What is put into words only when it is asked for.
+    _alarms: Iterator[Batch] = field(default_factory=lambda: iter(()))
+    _incidents: Iterator[Batch] = field(default_factory=lambda: iter(()))
+    _changed: bool = False
+
+    def follow(
+        self, alarms: Iterator[Batch], incidents: Iterator[Batch], *, changed: bool = True
+    ) -> None:
+        """Alarms, if some `changed`, and incidents, a part at a time, follow when they are asked for."""
+        self._alarms, self._incidents, self._changed = alarms, incidents, changed
+
+    def every_alarm(self) -> list[Batch]:
+        """Return all batches of alarms."""
+        self.alarms.extend(self._alarms)
+        return self.alarms
+
+    def every_incident(self) -> Iterator[Batch]:
+        """Yield all batches of incidents, one after the other."""
+        yield from self.incidents
+        for batch in self._incidents:
+            self.incidents.append(batch)
+            yield batch
+
+    def complete(self) -> None:
+        """Have all in the lists."""
+        self.every_alarm()
+        self.incidents.extend(self._incidents)
+
+    @property
+    def tells(self) -> bool:
+        """Whether there are alarms or incidents."""
+        if self.alarms or self._changed or self.incidents:
+            return True
+        self.incidents.extend(itertools.islice(self._incidents, 1))
+        return bool(self.incidents)
 
     @property
     def is_worth_keeping(self) -> bool:
         """Whether anything came of it: of most event ticks nothing does."""
-        return any((self.frames, self.alarms, self.incidents, self.digest))
+        return bool(self.frames or self.digest or self.tells)
 
     def result(self) -> list[Batch]:
         """Return what the journal's result block keeps."""

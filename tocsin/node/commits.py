@@ -11,6 +11,8 @@ from logging import Logger
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from alerting.outbox.outbox import Outbox
 from alerting.words.alert import SealedAlert, canonical
 from alerting.words.alerts import sealed_notices
@@ -24,6 +26,37 @@ from telemetry.schemas import ALARM, INCIDENT
 from tocsin.chain.ticks import Outcome, Tick
 
 Found = TypeVar("Found")
+NONE = np.zeros(0, np.uint64)
+
+
+class _First:
+    """Gives the journal what is told of a tick before the outbox has it, and the gate what the journal has."""
+
+    def __init__(
+        self,
+        journal: JournalWriter,
+        tick_end_ns: int,
+        publisher: Publisher,
+        answer: Callable[[], object],
+    ) -> None:
+        self._journal = journal
+        self._tick_end_ns = tick_end_ns
+        self._publisher = publisher
+        self._answer = answer
+        self._newest = 0  # block
+
+    def put(self, part: Sequence[Batch]) -> None:
+        """Hand a part to the disk; the gate wakes up meanwhile and asks what is due to its sinks."""
+        self._publisher.publish("due", b"")
+        self._newest = self._journal.append(
+            BlockKind.TOLD, self._tick_end_ns, part, sync=True, behind=True
+        )
+
+    def show(self) -> None:
+        """Answer the gate, if the disk has taken all."""
+        self._journal.settle()
+        if self._journal.on_disk >= self._newest:
+            self._answer()
 
 
 class Commits:
@@ -78,7 +111,7 @@ class Commits:
     def _release(self) -> None:
         while self._held and self._held[0][0] <= self._journal.on_disk:
             sequence, outcome = self._held.popleft()
-            self._keep(outcome, show=self._told_first(sequence, outcome))
+            self._keep(outcome, sequence=sequence)
             for promise in outcome.promises:
                 promise()
 
@@ -94,48 +127,48 @@ class Commits:
         (`has_result`). What may have left before the outbox had it is `told`: that counts, whatever would come of
         the tick today."""
         if told:
-            outcome.alarms[:] = [batch for batch in told if batch.schema.name == ALARM.name]
+            outcome.complete()
+            alarms = [batch for batch in told if batch.schema.name == ALARM.name]
+            outcome.alarms[:] = alarms or outcome.alarms
             incidents = [batch for batch in told if batch.schema.name == INCIDENT.name]
-            outcome.incidents[:] = incidents or outcome.incidents
+            known = [batch["incident_id"] for batch in incidents]
+            for batch in outcome.incidents:
+                rest = np.flatnonzero(
+                    ~np.isin(batch["incident_id"], np.concatenate([*known, NONE]))
+                )
+                incidents += [batch.take(rest)] if rest.size else []
+            outcome.incidents[:] = incidents
         self._keep(outcome, is_done=is_done, has_result=has_result)
 
     def _keep(
         self,
         outcome: Outcome,
         *,
-        show: Callable[[], None] | None = None,
+        sequence: int = 0,
         is_done: bool = False,
         has_result: bool = False,
     ) -> None:
         if not outcome.is_worth_keeping:
             return
         if not is_done:
-            if outcome.alarms or outcome.incidents:
-                # The gate wakes up meanwhile and asks what is due to its sinks.
+            first = None
+            # Right behind the tick, for who reads the journal again, and as long as no disk refuses.
+            if (
+                self._outbox.tells
+                and self._journal.next_sequence == sequence + 1
+                and not self.trouble
+            ):
+                first = _First(self._journal, outcome.tick_end_ns, self._publisher, self.on_due)
+            elif outcome.tells:
                 self._publisher.publish("due", b"")
             self._outbox.commit(
                 outcome.tick_end_ns, outcome.alarms, self._clock.now_ns(), incidents=outcome.incidents,
-                show=show,
+                coming=outcome, first=first,
             )  # fmt: skip
+            if sequence:
+                self.on_due()  # it may have been late
         if not has_result:
             self._results.append(outcome)
-
-    def _told_first(self, sequence: int, outcome: Outcome) -> Callable[[], None] | None:
-        """Give the journal what is told of a tick, while the outbox finds out whom to tell; return what answers
-        the gate once it is there. None where it cannot be there first: the gate is answered after the commit."""
-        told = [*outcome.alarms, *outcome.incidents] if self._outbox.tells else []
-        if not told or self._journal.next_sequence != sequence + 1 or self.trouble:
-            return None
-        number = self._journal.append(
-            BlockKind.TOLD, outcome.tick_end_ns, told, sync=True, behind=True
-        )
-
-        def show() -> None:
-            self._journal.settle()
-            if self._journal.on_disk >= number:
-                self.on_due()
-
-        return show
 
     def rest(self) -> None:
         """Tell watchers what was committed, and give the journal the results, which can be computed again:
@@ -198,16 +231,19 @@ def journalled(
     heads = JournalReader(folder, next_sequence=after)
     scored = {end_ns for kind, end_ns in _all(heads, heads.heads) if kind is BlockKind.RESULT}
     reader = JournalReader(folder, next_sequence=after)
-    tick: Block | None = None  # what was told of it follows at once
+    tick: Block | None = None
+    told: tuple[Batch, ...] = ()  # of it: these blocks follow at once
     for block in _all(reader, reader.read, log):
         if block.sequence >= before:
             break
+        if block.kind is BlockKind.TOLD:
+            told += block.batches
+            continue
         if tick is not None:
-            told = block.batches if block.kind is BlockKind.TOLD else ()
             yield Tick(tick.tick_end_ns, tick.batches), tick.tick_end_ns in scored, told
-        tick = block if block.kind is BlockKind.TICK else None
+        tick, told = (block if block.kind is BlockKind.TICK else None), ()
     if tick is not None:
-        yield Tick(tick.tick_end_ns, tick.batches), tick.tick_end_ns in scored, ()
+        yield Tick(tick.tick_end_ns, tick.batches), tick.tick_end_ns in scored, told
 
 
 def _all(

@@ -142,8 +142,6 @@ class Node:
         self._back.merger.start_over()
         self._back.on_tick = self._journal_tick
         self._back.on_outcome = self._take_outcome
-        if not self._outbox.takes_incidents:
-            self._back.on_alarms = self._take_alarms
         settle(self._clock, self._log)
         # 4. Who may ask, and who listens.
         self._server = RequestServer(f"ipc://{state}/node.sock", self._log)
@@ -189,7 +187,12 @@ class Node:
             except Exception:  # noqa: BLE001  # it ended the process before, and would end each one after
                 self._log.exception("tick_passed_over tick_end_ns=%d", tick.tick_end_ns)
                 self._passed_over.add()
-                continue
+                if not told:
+                    continue
+                outcome, has_result = (
+                    Outcome(tick.tick_end_ns),
+                    True,
+                )  # of none, but for what was told
             is_done = self._outbox.is_done(tick.tick_end_ns)
             self._commits.keep(outcome, told=told, is_done=is_done, has_result=has_result)
             self._commits.rest()
@@ -319,15 +322,8 @@ class Node:
         self._orders.absorb(tick.batches)
         self._commits.journal(tick)
 
-    def _take_alarms(self, outcome: Outcome) -> None:
-        """No sink waits for incidents: the alarms go on their way. The gate has mostly asked for them by now;
-        if not, it waits for `tell`."""
-        self._commits.take(outcome)
-        self._server.serve()
-
     def _take_outcome(self, tick: Tick, outcome: Outcome) -> None:
-        if self._back.on_alarms is None or not outcome.alarms:  # else `_take_alarms` has it
-            self._commits.take(outcome)
+        self._commits.take(outcome)
         self._closed(tick)
         if not self._checkpoints.due_ns:
             self._checkpoints.schedule()

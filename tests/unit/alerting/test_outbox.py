@@ -4,7 +4,7 @@ import contextlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ from alerting.config import AlertingSettings, SinkSettings
 from alerting.outbox.file import connect, migrate
 from alerting.outbox.outbox import Outbox
 from alerting.outbox.tables import MIGRATIONS, VERSION, check_bodies
+from alerting.records.alarm import SEVERITIES
 from alerting.words.delivery import Delivery, Verdict
 from runtime.clock import ManualClock
-from telemetry.batch import Batch
+from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError
+from telemetry.schemas import ANOMALY
+from tocsin.chain.ticks import Outcome
 from tocsin.testing import make_context
 from tocsin.testing.alarms import AlarmWorld
 
@@ -107,30 +110,82 @@ def test_a_commit_that_fails_leaves_nothing_of_its_tick(outbox: Outbox) -> None:
     assert len(outbox.commit(ticks.world.now_ns, alarms, 0)) == 1
 
 
+class Shows:
+    """Is given what is told, and asks three times what is due while no other connection sees it."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.kept: list[list[Batch]] = []
+        self.due: list[list[Delivery]] = []
+        self.fails = False
+
+    def put(self, part: Sequence[Batch]) -> None:
+        self.kept.append(list(part))
+
+    def show(self) -> None:
+        self.due += [self.outbox.due(7, 1) for _ in range(2)]
+        self.due.append(self.outbox.due(7, 10))
+        with contextlib.closing(sqlite3.connect(self.outbox._path)) as other:
+            seen = {d.key for part in self.due for d in part}
+            assert not seen & {key for (key,) in other.execute("select key from delivery")}
+        if self.fails:
+            raise sqlite3.OperationalError("disk I/O error")
+
+
+def test_of_many_incidents_the_gravest_are_shown_while_the_others_are_put_into_words(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerting.incidents.incidents.TOLD_TOGETHER", 2)
+    for send, parts in (
+        ("alarms", [["alarm"]]),
+        ("incidents", [["incident"], ["incident"], ["incident"]]),
+    ):
+        settings = AlertingSettings(sinks={"a": SinkSettings(kind="stdout", send=send)})
+        outbox = opened(path.with_name(send), settings)
+        world = AlarmWorld()
+        rows = [world.silence(world.series("exporter", exporter=f"192.0.2.{i}")) for i in range(5)]
+        world.stage.process(batch_from_rows(ANOMALY, rows))
+        end_ns = world.now_ns + 5 * SECOND
+        world.stage.judge(end_ns)
+        outcome, seen = Outcome(end_ns), Shows(outbox)
+        outcome.follow(world.stage.alarms(), world.stage.tell())
+        told = outcome.incidents
+        outbox.commit(end_ns, outcome.alarms, 7, incidents=told, coming=outcome, first=seen)
+        assert [[b.schema.name for b in part] for part in seen.kept] == parts
+        assert sum(map(len, seen.due)) == 5
+        assert len(seen.due) == 3 * len(parts)
+        outcome.complete()
+        assert sum(batch.rows for batch in told) == 5
+        severities = [severity for batch in told for severity in batch.texts("severity")]
+        assert severities == sorted(severities, key=SEVERITIES.index)
+        outbox.stop()
+
+
 def test_what_is_due_is_shown_before_it_is_committed_and_comes_again_where_that_fails(
     outbox: Outbox,
 ) -> None:
     ticks = Ticks(outbox)
-    shown: list[list[Delivery]] = []
     alarms, incidents = ticks.batches("192.0.2.1", "192.0.2.2")
     end_ns = ticks.world.now_ns
-
-    def show() -> None:
-        shown.append(outbox.due(7, 10))
-        shown.append(outbox.due(7, 1))
-        with contextlib.closing(sqlite3.connect(outbox._path)) as other:
-            assert other.execute("select count(*) from delivery").fetchone() == (0,)
-        if len(shown) == 2:
-            raise sqlite3.OperationalError("disk I/O error")
-
-    assert outbox.commit(end_ns, alarms, 7, incidents=incidents, show=show) == []
+    seen = Shows(outbox)
+    seen.fails = True
+    outcome = Outcome(end_ns)
+    outcome.follow(iter(alarms), iter(incidents))
+    assert (
+        outbox.commit(
+            end_ns, outcome.alarms, 7, incidents=outcome.incidents, coming=outcome, first=seen
+        )
+        == []
+    )
     assert outbox.due(7, 10) == [], "nothing is due that was not committed"
-    first, one_each = shown
-    assert [d.number for d in first] == [1, 2, 3, 4]
-    assert [(d.sink, d.number) for d in one_each] == [("a", 1), ("b", 2)]
+    assert [[d.number for d in part] for part in seen.due] == [[1, 2], [3, 4], []]
+    assert {d.sink for d in seen.due[0]} == {"a", "b"}
+    assert [[b.schema.name for b in part] for part in seen.kept] == [["incident"]]
+    first = [delivery for part in seen.due for delivery in part]
     sent(outbox, first)
+    outcome.complete()
     assert len(outbox.retry_ticks()) == 2
-    assert len(shown) == 2, "a tick that waited is not shown again"
+    assert len(seen.due) == 3, "a tick that waited is not shown again"
     assert outbox.due(7, 10) == first, "the same letters under the same keys"
     sent(outbox, [msgspec.structs.replace(d, key="of another start") for d in first])
     assert outbox.due(7, 10) == first
@@ -142,15 +197,10 @@ def test_only_to_sinks_for_which_nothing_waits_is_anything_shown(outbox: Outbox)
     ticks = Ticks(outbox)
     ticks.commit("192.0.2.1")
     sent(outbox, [d for d in outbox.due(0, 10) if d.sink == "a"])
-    shown: list[Delivery] = []
     alarms, incidents = ticks.batches("192.0.2.1", "192.0.2.2")
-    outbox.commit(
-        ticks.world.now_ns,
-        alarms,
-        0,
-        incidents=incidents,
-        show=lambda: shown.extend(outbox.due(0, 9)),
-    )
+    seen = Shows(outbox)
+    outbox.commit(ticks.world.now_ns, alarms, 0, incidents=incidents, first=seen)
+    shown = [delivery for part in seen.due for delivery in part]
     assert {d.sink for d in shown} == {"a"}
     assert [d for d in outbox.due(0, 9) if d.sink == "a"] == shown
     assert len([d for d in outbox.due(0, 9) if d.sink == "b"]) == 2

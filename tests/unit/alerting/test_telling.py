@@ -56,11 +56,19 @@ class World:
     def incident(self, number: int, state: str, lead: int, **fields: Any) -> Batch:
         return self.incidents([(number, state, lead, fields)])
 
-    def incidents(self, changes: list[tuple[int, str, int, dict[str, Any]]]) -> Batch:
+    def incidents(
+        self, changes: list[tuple[int, str, int, dict[str, Any]]], *, heirs_apart: bool = False
+    ) -> Batch:
+        """`heirs_apart`: they come with a later part of the tick, as where there are many."""
         self._tick += 1
-        batch = batch_from_rows(INCIDENT, [self._incident(*one) for one in changes])
-        self.outbox.commit(self._tick, [], self.now_ns, incidents=[batch])
-        return batch
+        rows = [self._incident(*one) for one in changes]
+        parts = [rows]
+        if heirs_apart:
+            parts = [[row for row in rows if "parent_incident_id" in row]]
+            parts.append([row for row in rows if row not in parts[0]])
+        batches = [batch_from_rows(INCIDENT, part) for part in parts]
+        self.outbox.commit(self._tick, [], self.now_ns, incidents=batches)
+        return batches[0]
 
     def _incident(
         self, number: int, state: str, lead: int, fields: dict[str, Any]
@@ -267,9 +275,10 @@ LIS_AND_REST = {
 }
 
 
+@pytest.mark.parametrize("heirs_apart", [False, True])
 @pytest.mark.parametrize("order", [(0xA, 0xB), (0xB, 0xA)])
 def test_who_knew_of_a_merged_incident_hears_of_the_one_it_became_part_of(
-    world: Callable[..., World], order: tuple[int, int]
+    world: Callable[..., World], order: tuple[int, int], *, heirs_apart: bool
 ) -> None:
     """The link that it was about is still down: a clear and then nothing would be a lie."""
     left, gone = order
@@ -287,7 +296,7 @@ def test_who_knew_of_a_merged_incident_hears_of_the_one_it_became_part_of(
     )  # fmt: skip
     made.incidents(
         sorted([(left, "updated", 2, {"entity": "ams1"}),
-                (gone, "cleared", 1, {"parent_incident_id": left})])
+                (gone, "cleared", 1, {"parent_incident_id": left})]), heirs_apart=heirs_apart,
     )  # fmt: skip
     sinks = ("chat", "limited", "lis")
     assert sorted(made.take()) == sorted(
@@ -305,8 +314,9 @@ def test_who_knew_of_a_merged_incident_hears_of_the_one_it_became_part_of(
     ]
 
 
+@pytest.mark.parametrize("heirs_apart", [False, True])
 def test_incidents_that_are_merged_one_into_another_in_one_tick_leave_their_sinks_to_the_last(
-    world: Callable[..., World],
+    world: Callable[..., World], *, heirs_apart: bool
 ) -> None:
     made = world(
         {name: {"send": "incidents"} for name in ("a", "b", "c")},
@@ -318,7 +328,7 @@ def test_incidents_that_are_merged_one_into_another_in_one_tick_leave_their_sink
     made.incidents(
         [(0xA, "cleared", 0xA, {"parent_incident_id": 0xB, "entity": "a"}),
          (0xB, "cleared", 0xB, {"parent_incident_id": 0xC, "entity": "b"}),
-         (0xC, "updated", 0xC, {"entity": "c"})]
+         (0xC, "updated", 0xC, {"entity": "c"})], heirs_apart=heirs_apart,
     )  # fmt: skip
     made.take()
     made.incident(0xC, "cleared", 0xC, entity="c")

@@ -21,7 +21,7 @@ from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import TransientError
 from telemetry.foreign_alarm import alarm_row
-from telemetry.schemas import ALARM, ANOMALY
+from telemetry.schemas import ALARM, ANOMALY, INCIDENT
 from tests.support.failing_disk import FailingDisk
 from tocsin import verbs
 from tocsin.chain.ticks import Outcome, Promise, Tick
@@ -140,19 +140,22 @@ def test_incidents_that_no_sink_waits_for_are_told_and_journalled_behind_the_ala
     advance = world.stage.incidents.advance
     moved: list[int] = []
 
-    def counted(now_ns: int) -> list[dict[str, Any]]:
+    def counted(now_ns: int) -> Iterator[list[dict[str, Any]]]:
         moved.append(now_ns)
-        return advance(now_ns)
+        yield from advance(now_ns)
 
     monkeypatch.setattr(world.stage.incidents, "advance", counted)
     silent = world.silence(world.series("exporter", exporter="192.0.2.1"))
     world.stage.process(batch_from_rows(ANOMALY, [silent]))
     end.commits.journal(Tick(end_ns, (control_row("gap", end_ns, {"number": 1}),)))
-    outcome = Outcome(end_ns, alarms=world.stage.judge(end_ns))
+    world.stage.judge(end_ns)
+    outcome = Outcome(end_ns)
+    outcome.follow(world.stage.alarms(), world.stage.tell())
     end.commits.take(outcome)
     assert end.outbox.is_done(end_ns)
-    outcome.incidents += world.stage.tell()
-    assert world.stage.tell() == []
+    assert moved == []
+    outcome.complete()
+    assert list(world.stage.tell()) == []
     assert moved == [end_ns], "incidents move on once in a tick"
     end.commits.rest()
     assert end.publisher._sequence == {"due": 1, "alerts": 1, "incidents": 1}
@@ -229,20 +232,45 @@ def test_the_gate_has_what_is_told_once_the_journal_has_and_a_kill_there_loses_n
     ]
 
 
+def test_of_a_tick_that_was_told_in_part_the_rest_is_as_it_comes_today(end: End) -> None:
+    def row(number: int, title: str) -> dict[str, Any]:
+        return {
+            "incident_id": number,
+            "title": title,
+            "state": "raised",
+            "explain": "{}",
+            "symptoms": "[]",
+        }
+
+    told = batch_from_rows(INCIDENT, [row(1, "as told"), row(2, "as told")])
+    today = [batch_from_rows(INCIDENT, [row(n, "today") for n in part]) for part in ((1, 3), (2,))]
+    alarms = [batch_from_rows(ALARM, [{"state": "raised", "severity": "major", "explain": "{}"}])]
+    again = Outcome(7)
+    again.follow(iter(alarms), iter(today))
+    end.commits.keep(again, told=[told])
+    assert again.alarms == alarms
+    texts = [
+        (n, t)
+        for b in again.incidents
+        for n, t in zip(b["incident_id"], b.texts("title"), strict=True)
+    ]
+    assert texts == [(1, "as told"), (2, "as told"), (3, "today")]
+
+
 def test_what_the_journal_does_not_get_leaves_after_the_commit(end: End) -> None:
-    shown: list[int] = []
-    end.commits.on_due = lambda: shown.append(end.disk.refusals)
+    shown: list[bool] = []
+    end.commits.on_due = lambda: shown.append(end.outbox._shown.going)
     first = end.tick()
-    assert shown == [0]
-    settle = end.commits._told_first
+    assert shown == [True, False], "in the middle of the commit, and once more behind it"
+    keep = end.commits._keep
 
-    def refused(*given: Any) -> Any:
+    def refused(*given: Any, **named: Any) -> None:
         end.disk.refusals = 1_000
-        return settle(*given)
+        keep(*given, **named)
 
-    end.commits._told_first = refused  # type: ignore[method-assign]
+    end.commits._keep = refused  # type: ignore[method-assign]
     second = end.tick()
-    assert shown == [0], "the gate was answered before what it got was anywhere"
+    assert shown == [True, False, False], "answered before what the gate gets was anywhere"
     assert end.outbox.is_done(second)
     assert len(end.outbox.due(0, 10)) == 2
     assert end.kept(BlockKind.TOLD) == [first]
