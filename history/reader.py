@@ -124,6 +124,11 @@ class HistoryReader:
         unknown = [name for name in aggregates if name not in AGGREGATES]
         if unknown:
             raise ConfigError(f"unknown aggregate {unknown[0]!r}; known: {', '.join(AGGREGATES)}")
+        if not aggregates or len(set(aggregates)) < len(aggregates):
+            raise ConfigError(
+                f"aggregates {', '.join(aggregates)!r}: name at least one of "
+                f"{', '.join(AGGREGATES)}, and each once"
+            )
         span = max((until_ns - since_ns) // 10**9, 1)
         step = step_seconds or max(1, span // 300)
         if span // step > POINTS_MAX:
@@ -350,7 +355,8 @@ class HistoryReader:
         return self._db.rows(
             "select * from digest where hour >= toDateTime({since:Int64}, 'UTC')"
             " order by hour desc, findings desc limit {limit:UInt32}",
-            {"since": since_ns // 10**9 // 3600 * 3600, "limit": limit},
+            # A DateTime ends in 2106, and what is later begins again in 1970.
+            {"since": min(since_ns // 10**9, (1 << 32) - 1) // 3600 * 3600, "limit": limit},
         )
 
     def alarms(self, *, since_ns: int, limit: int = 1000) -> list[dict[str, Any]]:

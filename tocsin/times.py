@@ -8,16 +8,18 @@ from pathlib import Path
 
 from telemetry.errors import ConfigError
 
+LAST_NS = 9_223_372_036 * 10**9  # the last full second that int64 can say, in 2262
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def time_ns(text: str, *, now_ns: int, zoned: bool = False) -> int:
     """Return ns since 1970 of an RFC 3339 time, or of `2h` (so long ago).
 
-    A time without its zone is UTC; where what is meant is what people will do then, it is `zoned`.
+    A time without its zone is UTC; where what is meant is what people will do then, it is `zoned`. What is
+    before 1970 is 1970, what no ns of 64 bits can say the last that they can.
     """
     if (seconds := span_seconds(text)) is not None:
-        return now_ns - round(seconds * 1e9)
+        return _within(now_ns - round(seconds * 1e9))
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
@@ -28,7 +30,11 @@ def time_ns(text: str, *, now_ns: int, zoned: bool = False) -> int:
         if zoned:
             raise ConfigError(f"{text!r} does not say in which zone: end it with Z or +01:00")
         moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1e9)
+    return _within(round(moment.timestamp() * 1e9))
+
+
+def _within(time_ns: int) -> int:
+    return min(max(time_ns, 0), LAST_NS)
 
 
 def span_seconds(text: str) -> float | None:
@@ -37,7 +43,7 @@ def span_seconds(text: str) -> float | None:
     >>> span_seconds("2h"), span_seconds("90s"), span_seconds("soon")
     (7200.0, 90.0, None)
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)([smhdw])", text)
     return float(match.group(1)) * _UNITS[match.group(2)] if match else None
 
 

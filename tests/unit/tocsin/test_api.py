@@ -194,6 +194,25 @@ def client(tmp_path: Path) -> Iterator[Api]:
     made.close()
 
 
+@pytest.mark.parametrize(
+    "since", ["9999-12-31T23:59:59Z", "2262-05-01", "2262-04-12", "2200-01-01"]
+)
+def test_since_a_time_that_is_to_come_there_is_nothing(client: Api, since: str) -> None:
+    series = client.get(f"/api/v1/series?match=view%3Dexporter&since={since}").json()
+    assert series["series"] == []
+    assert client.get(f"/api/v1/incidents?since={since}").json()["incidents"] == []
+    assert client.get(f"/api/v1/digest?since={since}").json()["digest"] == []
+    assert client.get(f"/api/v1/load?since={since}").json()["raises"] == 0
+
+
+@pytest.mark.parametrize("since", ["0001-01-01", "999999999999d", "1900-01-01T00:00:00+14:00"])
+def test_since_a_time_before_all_others_there_is_everything(client: Api, since: str) -> None:
+    ask = {"match": "view=exporter", "since": since, "until": "9999-12-31T23:59:59Z"}
+    assert client.get("/api/v1/series", params=ask).status_code == 200
+    assert client.get(f"/api/v1/load?since={since}").json()["raises"] == 2
+    assert client.get(f"/api/v1/incidents?since={since}").json()["incidents"]
+
+
 def test_series_come_as_columns_with_their_names(client: Api) -> None:
     answer = client.get(
         "/api/v1/series",
@@ -304,6 +323,9 @@ def test_sql_is_answered_by_get_and_post_and_only_read(client: Api) -> None:
         ("/api/v1/series?since=yesterday", 400, "is no time"),
         ("/api/v1/series?aggregates=median", 400, "unknown aggregate"),
         ("/api/v1/series?step=-1", 400, "step"),
+        ("/api/v1/series?aggregates=avg,max,avg", 400, "and each once"),
+        ("/api/v1/series?aggregates=,", 400, "name at least one of avg"),
+        (f"/api/v1/series?since={'9' * 400}d", 400, "is no time"),
         ("/api/v1/alarms?state=loud", 400, "state"),
         ("/api/v1/alarms/xyz", 400, "16 hex digits"),
         ("/api/v1/alarms/00000000000000ff", 404, "no alarm"),
