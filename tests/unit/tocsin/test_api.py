@@ -205,11 +205,12 @@ def test_since_a_time_that_is_to_come_there_is_nothing(client: Api, since: str) 
     assert client.get(f"/api/v1/load?since={since}").json()["raises"] == 0
 
 
-@pytest.mark.parametrize("since", ["0001-01-01", "999999999999d", "1900-01-01T00:00:00+14:00"])
+@pytest.mark.parametrize("since", ["0001-01-01", "999999999999d", "1900-01-01T00:00:00Z"])
 def test_since_a_time_before_all_others_there_is_everything(client: Api, since: str) -> None:
     ask = {"match": "view=exporter", "since": since, "until": "9999-12-31T23:59:59Z"}
     assert client.get("/api/v1/series", params=ask).status_code == 200
-    assert client.get(f"/api/v1/load?since={since}").json()["raises"] == 2
+    load = client.get(f"/api/v1/load?since={since}")
+    assert load.json().get("raises") == 2, load.text
     assert client.get(f"/api/v1/incidents?since={since}").json()["incidents"]
 
 
