@@ -6,22 +6,18 @@ from collections.abc import Iterable
 
 from runtime.clock import Clock
 from runtime.metrics import Metrics
+from telemetry.text import printable
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 LINES_PER_MINUTE = 20
-
-
-# What others wrote stands in lines, too: nothing of it moves a terminal or makes a line of its own.
-VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
-    ord("\n"): "\\n", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029",
-}  # fmt: skip
+CHARACTERS_MAX = 10_000
 
 
 class _OneLine(logging.Formatter):
-    """Shows control characters of a message; a traceback below it keeps its lines."""
+    """Shows control characters of a message, which others may have written; a traceback keeps its lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # as logging has it
-        return super().formatMessage(record).translate(VISIBLE)
+        return printable(super().formatMessage(record), CHARACTERS_MAX).replace("\n", "\\n")
 
 
 class _Counted(logging.Filter):

@@ -367,7 +367,7 @@ INCIDENT = Schema(
         text("alarms", "JSON: alarm ids"),
         # 1.1: one alert for each incident is made of this row alone
         code("state", "raised, updated, cleared; pending = not told yet; merged = see its parent"),
-        plain("lead_alarm_id", "u8", "", "the alarm it is told as"),
+        plain("lead_alarm_id", "u8", "", "the alarm that it was first told as"),
         code("kind", "of the lead alarm"),
         text("entity", "of the lead alarm"),
         code("event_type", "X.733 event type of the lead alarm"),

@@ -51,9 +51,9 @@ def member_of(alarm: Alarm, place: Place, *, primary: bool, behind: bool) -> Mem
 class Incident(msgspec.Struct):
     """Alarms that belong together.
 
-    `front` is the alarm that it is told as: it is chosen when people first hear of it and stays, so
-    that a ticket keeps its key. `root` is what seems to be the cause; it may change while the
-    picture gets clearer.
+    `front` is the alarm that it was told as when people first heard of it: acknowledging it is
+    acknowledging the incident. `root` is what seems to be the cause, and what it reads as; it may
+    change while the picture gets clearer.
     """
 
     number: int

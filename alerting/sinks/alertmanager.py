@@ -3,7 +3,8 @@
 Alertmanager keeps alerts in memory only and resolves each at its endsAt, so what is up is said again
 every minute with an endsAt some minutes ahead, as Prometheus does; a clear is said with the time it
 cleared. Routes there match on the label `severity`; since labels are identity, an alarm that changes
-its severity is another alert to it, and the alerts of the other severities are ended.
+its severity is another alert to it, and the alerts of the other severities are ended. So is an incident
+whose cause turns out to be elsewhere; what it was before is not said again and resolves at its endsAt.
 
 Source: Alertmanager api/v2/openapi.yaml, postableAlerts; docs/alerting/latest/clients.
 """

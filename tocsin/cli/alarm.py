@@ -262,11 +262,12 @@ def windows(state: Path | None) -> None:
     import msgspec
 
     from alerting.life.windows import Window
+    from telemetry.text import printable
     from tocsin import verbs
     from tocsin.reports.handover import window_line
 
     for one in _ask(state, "windows", verbs.Nothing(), verbs.WindowsAnswer).windows:
-        click.echo(window_line(msgspec.convert(one, Window)))
+        click.echo(printable(window_line(msgspec.convert(one, Window))))
 
 
 def _target(text: str) -> dict[str, Any]:

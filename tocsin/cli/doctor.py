@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from telemetry.text import printable
+
 if TYPE_CHECKING:
     from tocsin.config import Config
 
@@ -49,7 +51,7 @@ def _tell(findings: Iterable[tuple[bool, str]]) -> NoReturn:
     """Print findings and end: exit 3 where there is something to mend."""
     told = list(findings)
     for good, text in told:
-        click.echo(f"{'ok  ' if good else 'FIX '} {text}")
+        click.echo(printable(f"{'ok  ' if good else 'FIX '} {text}"))
     raise SystemExit(0 if all(good for good, _ in told) else 3)
 
 

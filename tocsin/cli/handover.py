@@ -20,6 +20,7 @@ def handover(since: str, operators: int | None, path: Path | None, state: Path |
     from runtime.bus import RequestClient
     from runtime.clock import SystemClock
     from telemetry.errors import ConfigError, TransientError
+    from telemetry.text import printable
     from tocsin import verbs
     from tocsin.config import load_config
     from tocsin.desk import ask
@@ -62,10 +63,9 @@ def handover(since: str, operators: int | None, path: Path | None, state: Path |
     finally:
         client.close()
     blind = ask.problems(folder) or blind  # the desk knows of the node, and how far the history is
-    click.echo(
-        report(
-            changes, incidents, windows, since_ns=since_ns, now_ns=now_ns, blind=blind,
-            operators=operators or config.alerting.operators,
-            acknowledge_seconds=config.alerting.acknowledge_seconds,
-        )
+    text = report(
+        changes, incidents, windows, since_ns=since_ns, now_ns=now_ns, blind=blind,
+        operators=operators or config.alerting.operators,
+        acknowledge_seconds=config.alerting.acknowledge_seconds,
     )  # fmt: skip
+    click.echo(printable(text))

@@ -32,6 +32,7 @@ def list_(output: str, state: Path | None) -> None:
 
     import msgspec
 
+    from telemetry.text import printable
     from tocsin import verbs
     from tocsin.cli.alarm import _ask
 
@@ -45,7 +46,7 @@ def list_(output: str, state: Path | None) -> None:
     if answer.would_have_sent:
         click.echo("would have been sent:")
     for one in answer.would_have_sent:
-        click.echo(f"  {_time(one['would_ns'])} {one['severity']:8} {one['title']}")
+        click.echo(printable(f"  {_time(one['would_ns'])} {one['severity']:8} {one['title']}"))
 
 
 @probation.command()

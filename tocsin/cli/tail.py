@@ -23,6 +23,7 @@ def tail(what: str, output: str, state: Path | None) -> None:
 
     from alerting.words.alert import Alert, human
     from telemetry.errors import TransientError
+    from telemetry.text import printable
     from tocsin.state import state_dir
 
     folder = state_dir(state)
@@ -41,10 +42,10 @@ def tail(what: str, output: str, state: Path | None) -> None:
             if last and sequence > last + 1:
                 click.echo(f"{sequence - last - 1} {what} were missed", err=True)
             last = sequence
-            line = (
-                body.decode() if output == "jsonl" else human(msgspec.json.decode(body, type=Alert))
-            )
-            click.echo(line)
+            if output == "jsonl":
+                click.echo(body.decode())
+            else:
+                click.echo(printable(human(msgspec.json.decode(body, type=Alert))))
     except KeyboardInterrupt:
         return
     finally:

@@ -13,13 +13,16 @@ import click
 @click.option("--state", type=click.Path(path_type=Path), help="State folder.")
 def trace(alert: str | None, listing: bool, state: Path | None) -> None:
     """Show datagrams, frame rows, scores, decisions and deliveries behind ALERT, as JSON lines."""
+    from telemetry.text import printable
     from tocsin.cases.trace import list_alerts, trace_alert
     from tocsin.state import state_dir
 
     folder = state_dir(state)
     if listing or alert is None:
         for row in list_alerts(folder):
-            click.echo(f"{row['id']}  {row['state']:8} {row['severity']:9} {row['title']}")
+            click.echo(
+                printable(f"{row['id']}  {row['state']:8} {row['severity']:9} {row['title']}")
+            )
         return
     step: dict[str, Any]
     for step in trace_alert(folder, alert):

@@ -335,6 +335,7 @@ def listener(**fields: Any) -> verbs.Status:
     ("status", "words"),
     [
         (changed(health=["the outbox was damaged"]), ("the outbox was damaged",)),
+        (changed(health=["sink a fails: 400 \x1b]0;pwn\x07"]), (r"400 \x1b]0;pwn\x07",)),
         (listener(kernel_drops=7), ("7 lost in the kernel's buffer", "net.core.rmem_max")),
         (
             changed(workers=[verbs.WorkerStatus(shard=1, pid=0, counts=False, restarts=4,
@@ -342,7 +343,7 @@ def listener(**fields: Any) -> verbs.Status:
             ("shard 1", "4 restarts", "it is down"),
         ),
     ],
-    ids=["health", "kernel-drops", "shard"],
+    ids=["health", "escapes", "kernel-drops", "shard"],
 )  # fmt: skip
 def test_what_a_node_says_of_itself(
     asked: Asked, node: Callable[[verbs.Status], None], status: verbs.Status, words: tuple[str, ...]
