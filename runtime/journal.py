@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from telemetry import as_they_lie, wire
 from telemetry.batch import Batch
@@ -32,6 +32,7 @@ from telemetry.errors import ConfigError, DecodeError, TransientError
 FILE_HEADER = b"TOCSINJOURNAL\x00\x01\x00"
 BLOCK_HEADER = struct.Struct("<4sB3xIIQq")
 MAGIC = b"TBLK"
+SHEET_BYTES, SHEET_BYTES_MAX = 1 << 16, 1 << 22
 BLOCK_BYTES_MAX = 1 << 30
 
 
@@ -55,14 +56,39 @@ class Block:
 
 def pack(batches: Sequence[Batch]) -> bytes:
     """Return the payload of a block."""
-    return b"".join(_parts(batches))
-
-
-def _parts(batches: Sequence[Batch]) -> list[bytes]:
-    # In parts: a megabyte need not be copied to be written.
     parts = [wire.encode(batch) for batch in batches]
     lengths = [len(part) for part in parts]
-    return [struct.pack(f"<I{len(parts)}I", len(parts), *lengths), *parts]
+    return b"".join([struct.pack(f"<I{len(parts)}I", len(parts), *lengths), *parts])
+
+
+class Sheet:
+    """Memory that a block is laid out in, and then the next one: a megabyte of pages that nobody has touched
+    before costs more than what is written to them."""
+
+    def __init__(self) -> None:
+        self._data = bytearray(SHEET_BYTES)
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        """Add a copy of a buffer."""
+        with memoryview(data) as given, given.cast("B") as part:
+            begins, self.size = self.size, self.size + len(part)
+            if self.size > len(self._data):
+                larger = bytearray(max(2 * len(self._data), self.size))
+                larger[:begins] = self._data[:begins]
+                self._data = larger
+            memoryview(self._data)[begins : self.size] = part
+            return len(part)
+
+    def view(self) -> memoryview:
+        """Return all of it; writable, until it is cleared."""
+        return memoryview(self._data)[: self.size]
+
+    def clear(self) -> None:
+        """Begin anew; of much memory none is kept."""
+        self.size = 0
+        if len(self._data) > SHEET_BYTES_MAX:
+            self._data = bytearray(SHEET_BYTES)
 
 
 def unpack(payload: bytes) -> tuple[Batch, ...]:
@@ -235,7 +261,7 @@ def write_segment(folder: Path, blocks: Iterable[Block]) -> int:
                 folder.mkdir(parents=True, exist_ok=True)
                 file = (folder / f"{block.sequence:016d}.arrows").open("wb")
                 file.write(FILE_HEADER)
-            file.writelines(framed(block))
+            file.write(framed(block))
             count += 1
     finally:
         if file is not None:
@@ -243,19 +269,30 @@ def write_segment(folder: Path, blocks: Iterable[Block]) -> int:
     return count
 
 
-def framed(block: Block) -> list[bytes]:
-    """Return a block as it is written, in parts, the header first."""
-    told = block.kind is BlockKind.TOLD
-    payload = [as_they_lie.encode(block.batches)] if told else _parts(block.batches)
-    size = sum(map(len, payload))
+def framed(block: Block, sheet: Sheet | None = None) -> memoryview:
+    """Return a block as it is written; it stays until the next one is laid out on the sheet."""
+    sheet = sheet or Sheet()
+    sheet.clear()
+    sheet.write(bytes(BLOCK_HEADER.size))
+    if block.kind is BlockKind.TOLD:
+        sheet.write(as_they_lie.encode(block.batches))
+    else:
+        count, lengths = len(block.batches), []
+        sheet.write(struct.pack(f"<I{count}I", count, *[0] * count))
+        for batch in block.batches:
+            begins = sheet.size
+            wire.write(batch, sheet)
+            lengths.append(sheet.size - begins)
+        struct.pack_into(f"<{count}I", sheet.view(), BLOCK_HEADER.size + 4, *lengths)
+    size = sheet.size - BLOCK_HEADER.size
     if size > BLOCK_BYTES_MAX:
         raise ConfigError(f"a tick of {size} bytes is over {BLOCK_BYTES_MAX}; lower caps")
+    view = sheet.view()
     fields = (size, block.sequence, block.tick_end_ns)
     rest = BLOCK_HEADER.pack(MAGIC, block.kind, 0, *fields)[12:]
-    crc = zlib.crc32(bytes([block.kind]) + rest)
-    for part in payload:
-        crc = zlib.crc32(part, crc)
-    return [BLOCK_HEADER.pack(MAGIC, block.kind, crc, *fields), *payload]
+    crc = zlib.crc32(view[BLOCK_HEADER.size :], zlib.crc32(bytes([block.kind]) + rest))
+    BLOCK_HEADER.pack_into(view, 0, MAGIC, block.kind, crc, *fields)
+    return view
 
 
 def _read_block(path: Path, offset: int) -> tuple[int, int, int, bytes, int] | None:

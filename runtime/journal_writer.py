@@ -23,6 +23,7 @@ from runtime.journal import (
     Block,
     BlockKind,
     Cursor,
+    Sheet,
     framed,
     scan,
     segments,
@@ -73,6 +74,7 @@ class JournalWriter:
         self._segment_ns = round(segment_seconds * 1e9)
         self._budget_bytes = budget_bytes
         self._fd = -1
+        self._sheet = Sheet()
         self._size = 0
         self._first_tick_ns = 0
         self._next = 1
@@ -209,16 +211,16 @@ class JournalWriter:
     def _put(self, block: Block, *, sync: bool, behind: bool) -> bool:
         """Write a block behind those that wait; return whether it is still to be synced, for `settle` to count."""
         try:
-            parts = framed(block)
+            whole = framed(block, self._sheet)
         except Exception as error:  # its number is given out, and nothing may count as kept past it
             self._missing = f"block {block.sequence} could not be journalled: {error!r}"
             raise
-        size = sum(map(len, parts))
+        size = len(whole)
         self._blocks.array[0] += 1
         self._bytes.array[0] += size - BLOCK_HEADER.size
         self._unwritten.append(_Kept(block, sync, size))
         self._unwritten_bytes += size
-        self._go_on(parts if len(self._unwritten) == 1 else None, behind=behind)
+        self._go_on(whole if len(self._unwritten) == 1 else None, behind=behind)
         return behind and not self._unwritten and bool(self._unsynced)
 
     def settle(self) -> None:
@@ -240,15 +242,15 @@ class JournalWriter:
         if self._trouble:
             self._go_on()
 
-    def _go_on(self, parts: list[bytes] | None = None, *, behind: bool = False) -> None:
-        """Write all that waits, and sync it unless that comes behind; `parts` are those of the first, where made."""
+    def _go_on(self, first: memoryview | None = None, *, behind: bool = False) -> None:
+        """Write all that waits, and sync it unless that comes behind; `first` is the first of it, where made."""
         try:
             while self._unwritten:
                 kept = self._unwritten[0]
                 self._roll(kept.block)
                 at = self._size
-                self._write(parts or framed(kept.block))
-                parts = None
+                self._write(first or framed(kept.block, self._sheet))
+                first = None
                 if kept.sync and not self._unsynced:
                     self._unsynced_at = at
                 if kept.sync or self._unsynced:
@@ -303,19 +305,17 @@ class JournalWriter:
             f"{WAITING_BYTES_MAX >> 20} MB nothing more is read. Free space or make it writable"
         )
 
-    def _write(self, parts: Sequence[bytes]) -> None:
-        at = self._size
+    def _write(self, data: bytes | memoryview) -> None:
+        written = 0
         try:
-            for part in parts:
-                written = 0
-                while written < len(part):
-                    written += os.pwrite(self._fd, memoryview(part)[written:], at + written)
-                at += written
+            while written < len(data):
+                left = memoryview(data)[written:]
+                written += os.pwrite(self._fd, left, self._size + written)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)  # no half block for the next start to find
             raise
-        self._size = at
+        self._size += written
 
     def _roll(self, block: Block) -> None:
         """See to it that a segment is open that this block may go to."""
@@ -332,7 +332,7 @@ class JournalWriter:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
         self._size = 0
         try:
-            self._write([FILE_HEADER])
+            self._write(FILE_HEADER)
             folder = os.open(self._folder, os.O_RDONLY)
             try:
                 os.fsync(folder)  # the name of the new file is part of what must survive

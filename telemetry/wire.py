@@ -11,7 +11,7 @@ import io
 import json
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import nanoarrow as na
 import numpy as np
@@ -48,8 +48,23 @@ _FORMAT = {
 }
 
 
+class Writable(Protocol):
+    """What `write` writes to."""
+
+    def write(self, data: Any) -> int:
+        """Keep a copy of a buffer; the writer goes on with its own."""
+        ...
+
+
 def encode(batch: Batch) -> bytes:
     """Return the Arrow IPC stream of a batch."""
+    out = _Parts()
+    write(batch, out)
+    return b"".join(out.parts)
+
+
+def write(batch: Batch, out: Writable) -> None:
+    """Write the Arrow IPC stream of a batch."""
     columns = []
     for spec in batch.schema.fields:
         column = batch.columns[spec.name]
@@ -72,10 +87,8 @@ def encode(batch: Batch) -> bytes:
         metadata["tocsin.dictionaries"] = json.dumps(codes, ensure_ascii=False)
     schema = _arrow_schema(batch.schema).modify(metadata={**_identity(batch.schema), **metadata})
     array = na.c_array_from_buffers(schema, batch.rows, [None], children=columns)
-    out = _Parts()
     with StreamWriter.from_writable(out) as writer:
         writer.write_array(array)
-    return b"".join(out.parts)
 
 
 class _Parts:
@@ -86,7 +99,7 @@ class _Parts:
         self.parts: list[bytes] = []
 
     def write(self, data: Any) -> int:
-        """Keep a copy; the writer goes on with its own."""
+        """Keep a copy."""
         self.parts.append(bytes(data))
         return len(data)
 

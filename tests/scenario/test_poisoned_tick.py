@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.journal import Block, BlockKind, JournalReader, pack, write_segment
+from runtime.journal import Block, BlockKind, JournalReader, Sheet, pack, write_segment
 from tests.support.fed_node import Machine
 from tocsin.chain.back import Back
 from tocsin.chain.ticks import Outcome, Tick
@@ -47,7 +47,7 @@ def test_an_error_leaves_no_checkpoint_past_what_was_journalled(
     machine = Machine(tmp_path, monkeypatch)
     machine.run(12)
 
-    def no_memory(block: Block) -> list[bytes]:
+    def no_memory(block: Block, sheet: Sheet) -> memoryview:
         raise MemoryError(block.sequence)
 
     with monkeypatch.context() as short:

@@ -4,12 +4,14 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from runtime.journal import (
     BlockKind,
     Cursor,
     JournalReader,
+    Sheet,
     segments,
 )
 from runtime.journal_writer import JournalWriter
@@ -149,7 +151,7 @@ def test_a_block_that_holds_no_batches_of_ours_costs_no_other(
 ) -> None:
     journal = fill(tmp_path, 1)
     with monkeypatch.context() as patched:
-        patched.setattr("runtime.journal.wire.encode", lambda _: b"no batch")
+        patched.setattr("runtime.journal.wire.write", lambda _, out: out.write(b"no batch"))
         journal.append(BlockKind.TICK, 2, [control(2)], sync=True)
     journal.append(BlockKind.TICK, 3, [control(3)], sync=True)
     if not newest:
@@ -313,3 +315,16 @@ def test_a_damaged_cursor_is_told_and_reading_begins_at_the_beginning(
         cursor.load()
     assert cursor.next_sequence == 1
     assert (tmp_path / "history").exists(), "who asks where another reader stands moves nothing"
+
+
+def test_a_sheet_grows_is_used_again_and_keeps_no_large_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("runtime.journal.SHEET_BYTES", 8)
+    monkeypatch.setattr("runtime.journal.SHEET_BYTES_MAX", 100)
+    sheet = Sheet()
+    for size, kept in ((6, 8), (20, 20), (40, 40), (3, 40), (300, 300), (3, 8)):
+        sheet.clear()
+        data = bytes(range(size % 256)) + bytes(size - size % 256)
+        assert sheet.write(data[:5]) + sheet.write(np.frombuffer(data, np.uint8)[5:]) == size
+        assert (sheet.view(), len(sheet._data)) == (data, max(kept, size))
