@@ -231,8 +231,8 @@ class AlertingStage:
         for alarm in changed.values():
             self.incidents.take(alarm, now_ns, hidden=_is_hidden(alarm))
             self._count(alarm)
-        for alarm in self.incidents.moved():
-            if alarm.id not in changed:  # its record says another incident: that is a change of it
+        for alarm in self.incidents.altered():
+            if alarm.id not in changed:  # what its record says of its incident changed, so it did
                 alarm.state = "updated" if alarm.state == "raised" else alarm.state
                 alarm.changed_ns = now_ns
                 changed[alarm.id] = alarm

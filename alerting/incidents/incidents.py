@@ -22,8 +22,6 @@ from alerting.records.layers import LINK, POWER, is_change, layer_of
 from alerting.records.places import Place, Places
 from telemetry.identity import stable_id
 
-STABLE_AFTER_NS = 60_000_000_000
-TITLE_CHANGES_MAX = 2  # after the first minute
 INCIDENTS_MAX = 20_000
 TOLD_TOGETHER = (
     64  # incidents; while they are on their way to sinks the next ones are put into words
@@ -58,7 +56,9 @@ class Incidents:
         self._closed: dict[int, None] = {}  # in order of closing
         self._waiting: dict[int, None] = {}  # not told yet
         self._changed: dict[int, bool] = {}  # incident: whether the change is told at once
-        self._moved: dict[int, None] = {}  # alarms that went to another incident in this tick
+        self._altered: dict[
+            int, None
+        ] = {}  # alarms of which incidents say something else since this tick
 
     # ---- alarms come and go
 
@@ -182,6 +182,7 @@ class Incidents:
             alarm = self._alarm(number)
             if behind and alarm is not None and alarm.up and not alarm.suppressed:
                 alarm.suppressed = "parent"
+                self._altered[number] = None
 
     def _merge(self, into: Incident, other: Incident, now_ns: int, *, behind: bool) -> None:
         self._mark_all_behind(other, behind=behind)
@@ -209,13 +210,13 @@ class Incidents:
         alarm = self._alarm(number)
         if alarm is not None:
             alarm.incident = incident.number
-            self._moved[number] = None
+            self._altered[number] = None
         return alarm
 
-    def moved(self) -> list[Alarm]:
-        """Return the alarms whose incident is another one since the last call."""
-        moved, self._moved = self._moved, {}
-        return self._known(moved)
+    def altered(self) -> list[Alarm]:
+        """Return the alarms that are of another incident, or a symptom, since the last call."""
+        altered, self._altered = self._altered, {}
+        return self._known(altered)
 
     def _whole(self, number: int) -> Incident | None:
         """Return the incident that people mean by a number: that which it became part of, where it did."""
@@ -249,8 +250,8 @@ class Incidents:
         self._move(incident, other, numbers)
         count = len(numbers)
         words = f"{count} alarm{'s' if count > 1 else ''} that came before"
-        for one, what in ((incident, f"were taken for {_root_title(other)}"),
-                          (other, f"belong to {_root_title(incident)}")):  # fmt: skip
+        for one, what in ((incident, f"were taken for {other.title_of(other.deepest())}"),
+                          (other, f"belong to {incident.title_of(incident.deepest())}")):  # fmt: skip
             one.parted = [*one.parted[1 - PARTED_MAX :], f"{words} {what}"]
             self._touch(one, at_once=True)
         self.grouping.mark_cut(incident)
@@ -416,25 +417,12 @@ class Incidents:
         return "pending"
 
     def _judge(self, incident: Incident, now_ns: int) -> None:
-        """Choose root, severity and title; after the first minute they change seldom."""
+        """Judge severity, symptoms, root and title anew."""
         incident.severity = incident.worst()
         links = incident.links_down()
         if links:
             self._mark_behind(incident, links)
-        root = incident.deepest()
-        if not incident.told_ns and root != incident.front and incident.state == "pending":
-            incident.front = root
-        if root == incident.root or incident.parent:
-            incident.title = _calm(incident.members[incident.root].title)
-            return
-        late = incident.told_ns and now_ns - incident.told_ns > STABLE_AFTER_NS
-        if late:
-            deeper = incident.members[root].layer < incident.members[incident.root].layer
-            if not deeper or incident.title_changes >= TITLE_CHANGES_MAX:
-                return
-            incident.title_changes += 1
-        incident.root = root
-        incident.title = _calm(incident.members[root].title)
+        incident.choose_root(now_ns)
 
     def _mark_behind(self, incident: Incident, links: frozenset[str]) -> None:
         """Mark members whose way to the network these links cut: they are symptoms, not causes.
@@ -509,12 +497,3 @@ class Incidents:
         self._changed = dict(kept["changed"])
         self._of.update(kept["of"])
         self.grouping.restore(kept.get("grouping", kept))
-
-
-def _root_title(incident: Incident) -> str:
-    return _calm(incident.members[incident.deepest()].title)
-
-
-def _calm(title: str) -> str:
-    """Return a title without what comes and goes: that of an incident is stable."""
-    return title.removesuffix(" (flapping)")

@@ -11,6 +11,8 @@ from alerting.records.places import Place
 from telemetry.identity import id_text, stable_id
 
 SYMPTOMS_SHOWN = 50
+STABLE_AFTER_NS = 60_000_000_000
+TITLE_CHANGES_MAX = 2  # after the first minute
 NONE: frozenset[str] = frozenset()
 
 
@@ -168,6 +170,25 @@ class Incident(msgspec.Struct):
         rank = SEVERITIES.index(member.severity)
         layer = member.layer + 10 * member.behind
         return (layer, not member.primary, rank, member.raised_ns, number)
+
+    def choose_root(self, now_ns: int) -> None:
+        """Choose root and title, and before people are told the front; after its first minute they change
+        seldom."""
+        root = self.deepest()
+        if not self.told_ns and self.state == "pending":
+            self.front = root
+        if root != self.root and not self.parent:
+            if self.told_ns and now_ns - self.told_ns > STABLE_AFTER_NS:
+                deeper = self.members[root].layer < self.members[self.root].layer
+                if not deeper or self.title_changes >= TITLE_CHANGES_MAX:
+                    return
+                self.title_changes += 1
+            self.root = root
+        self.title = self.title_of(self.root)
+
+    def title_of(self, number: int) -> str:
+        """Return a member's title without what comes and goes: that of an incident is stable."""
+        return self.members[number].title.removesuffix(" (flapping)")
 
     def trend(self, up: int, of_root: str) -> str:
         """Return whether it grows, with `up` alarms under it now: by their number, else as its root."""
