@@ -6,11 +6,13 @@ failure, so that nothing goes untested unseen.
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.support import processes
 
 DEEP = bool(os.environ.get("DEEP"))
 CI = os.environ.get("CI", "") == "true"
@@ -49,6 +51,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(seconds * DEEP_PATIENCE), append=False)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)  # stable: the rest keeps its order
+
+
+@pytest.fixture(autouse=True, scope="module")
+def ended_processes() -> Iterator[None]:
+    """What a failed test has left running disturbs none of another module."""
+    yield
+    processes.end_all()
 
 
 def leave_out(reason: str) -> None:

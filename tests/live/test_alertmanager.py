@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from alerting.outbox.outbox import Outbox
 from alerting.words.alerts import alerts_of
 from runtime.clock import SystemClock
 from runtime.component import Context
+from tests.support import processes
 from tocsin.testing import make_context
 from tocsin.testing.alarms import AlarmWorld
 
@@ -53,28 +53,23 @@ class Alertmanager:
         config.write_text(CONFIG)
         self.url = f"http://127.0.0.1:{free_port()}"
         self._folder = folder
-        self._log = (folder / "log").open("ab")
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                "prometheus-alertmanager", "--cluster.listen-address=",
-                f"--config.file={self._folder}/alertmanager.yml",
-                f"--storage.path={self._folder}/data",
-                f"--web.listen-address={self.url.removeprefix('http://')}",
-            ],
-            stdout=self._log, stderr=self._log,
-        )  # fmt: skip
+        with (self._folder / "log").open("ab") as log:
+            self.process = processes.start(
+                [
+                    "prometheus-alertmanager", "--cluster.listen-address=",
+                    f"--config.file={self._folder}/alertmanager.yml",
+                    f"--storage.path={self._folder}/data",
+                    f"--web.listen-address={self.url.removeprefix('http://')}",
+                ],
+                stdout=log, stderr=log,
+            )  # fmt: skip
         until(lambda: urllib.request.urlopen(f"{self.url}/-/ready", timeout=1).status == 200)
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-
-    def close(self) -> None:
-        self.stop()
-        self._log.close()
+        processes.stop(self.process)
 
     def alerts(self) -> list[dict[str, Any]]:
         with urllib.request.urlopen(f"{self.url}/api/v2/alerts?active=true", timeout=5) as answer:
@@ -88,7 +83,7 @@ def alertmanager(tmp_path: Path, needs: Callable[..., None]) -> Iterator[Alertma
     needs("prometheus-alertmanager")
     made = Alertmanager(tmp_path)
     yield made
-    made.close()
+    made.stop()
 
 
 def test_alertmanager_shows_the_alert_also_after_its_restart_and_drops_it_when_it_clears(

@@ -1,7 +1,6 @@
 """A real Alertmanager tells us by webhook what fires and what is over; its list makes up for what we missed."""
 
 import json
-import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import pytest
 
 from collectors.managers.alertmanager import AlertmanagerSource
 from runtime.clock import SystemClock
+from tests.support import processes
 from tests.support.bad_peers import free_port
 from tests.support.source_world import MemoryNode, source_of
 from tocsin.testing import make_context
@@ -39,7 +39,7 @@ class Site:
         made = source_of("alertmanager", options, self.node, context, folder / "state")
         self.source = cast(AlertmanagerSource, made)
         with (folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = processes.start(
                 [
                     "prometheus-alertmanager", "--cluster.listen-address=",
                     f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/data",
@@ -77,8 +77,7 @@ class Site:
 
     def close(self) -> None:
         self.source.stop()
-        self.process.terminate()
-        self.process.wait(10)
+        processes.stop(self.process)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from history.server_store import ServerConnection, ServerStore
 from history.store import migrate
 from telemetry.errors import ConfigError, TransientError
 from tests.scenario.test_kills import journalled
+from tests.support import processes
 from tests.support.bad_peers import absent, answering
 from tests.support.certificates import certificate
 from tests.support.clickhouse_server import ClickhouseServer, free_ports
@@ -89,42 +90,41 @@ def test_a_server_killed_in_the_middle_has_every_tick_once(
         return {row["closed_ns"]: row for row in rows}
 
     node, desk = (LiveNode(config, state, role).start() for role in ("node", "desk"))
-    stop = threading.Event()
-    feeder = threading.Thread(target=feed, args=(stop, (), ports))
     try:
         node.ask()
-        feeder.start()
-        until(lambda: len(ticks()) >= 3)
-        server.kill()
-        said = until(lambda: [t for t in ask("/health").json()["problems"] if "stands still" in t])
-        assert "Connection refused" in said[0]
-        assert 'tocsin_history_stands_still{component="history"} 1' in ask("/metrics").text
-        before = len(journalled(state))
-        until(lambda: len(journalled(state)) >= before + 3)
-        doctor = subprocess.run(
-            [sys.executable, "-m", "tocsin", "doctor", "-c", str(config), "--state", str(state)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert doctor.returncode == 3
-        assert "FIX  history: ClickHouse at" in doctor.stdout
-        server.start()
-        wanted = journalled(state)
-        found = until(lambda: all(tick in ticks() for tick in wanted) and ticks())
-        for tick, row in found.items():
-            assert row["n"] == row["single"], f"tick {tick} is there twice"
-            assert tick not in wanted or row["series"] == wanted[tick], f"tick {tick} is not whole"
-        assert not any("stands still" in text for text in ask("/health").json()["problems"])
-        series = ask("/api/v1/series", match="view=exporter,measure=octets", since="10m").json()
-        assert series["series"]
-        door = httpx.post(
-            f"http://127.0.0.1:{sql}", content="select count() > 0 from series", timeout=20
-        )
-        assert door.text == "1\n"
+        with processes.beside(feed, (), ports):
+            until(lambda: len(ticks()) >= 3)
+            server.kill()
+            said = until(
+                lambda: [t for t in ask("/health").json()["problems"] if "stands still" in t]
+            )
+            assert "Connection refused" in said[0]
+            assert 'tocsin_history_stands_still{component="history"} 1' in ask("/metrics").text
+            before = len(journalled(state))
+            until(lambda: len(journalled(state)) >= before + 3)
+            doctor = subprocess.run(
+                [sys.executable, "-m", "tocsin", "doctor", "-c", str(config), "--state", str(state)],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert doctor.returncode == 3
+            assert "FIX  history: ClickHouse at" in doctor.stdout
+            server.start()
+            wanted = journalled(state)
+            found = until(lambda: all(tick in ticks() for tick in wanted) and ticks())
+            for tick, row in found.items():
+                assert row["n"] == row["single"], f"tick {tick} is there twice"
+                assert tick not in wanted or row["series"] == wanted[tick], (
+                    f"tick {tick} is not whole"
+                )
+            assert not any("stands still" in text for text in ask("/health").json()["problems"])
+            series = ask("/api/v1/series", match="view=exporter,measure=octets", since="10m").json()
+            assert series["series"]
+            door = httpx.post(
+                f"http://127.0.0.1:{sql}", content="select count() > 0 from series", timeout=20
+            )
+            assert door.text == "1\n"
     finally:
-        stop.set()
         codes = [desk.stop(), node.stop()]
-        if feeder.ident:
-            feeder.join()
     assert codes == [0, 0]
 
 
@@ -251,7 +251,7 @@ class Cutting:
         self._server = port
         self._ends: tuple[socket.socket, ...] = ()
         self.cut = ""
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> "Cutting":
         self._thread.start()
@@ -261,7 +261,7 @@ class Cutting:
         with suppress(OSError):  # what is closed already
             for end in (self._listening, *self._ends):
                 end.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        self._thread.join(processes.JOIN_SECONDS)
         self._listening.close()
 
     def _serve(self) -> None:

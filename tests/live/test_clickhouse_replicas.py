@@ -13,6 +13,7 @@ import pytest
 from history.server_store import ServerStore
 from history.writer import HistoryWriter
 from telemetry.errors import TransientError
+from tests.support import processes
 from tests.support.clickhouse_server import PASSWORD, ClickhouseServer, free_ports
 from tests.support.live_node import CLOCK
 from tests.unit.history.test_writer import ROWS_PER_TICK, Store, check_rollups, feed, rows_of
@@ -43,7 +44,7 @@ def replicas(
         "tickTime=1000\nadmin.enableServer=false\n"
     )
     java = shutil.which("java") or ""
-    zookeeper = subprocess.Popen(
+    zookeeper = processes.start(
         [java, "-Xmx256m", "-cp", "/etc/zookeeper/conf_example:/usr/share/java/*", KEEPER, str(tmp_path / "zoo.cfg")],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
     )  # fmt: skip
@@ -58,8 +59,7 @@ def replicas(
     yield servers
     for server in servers:
         server.kill()
-    zookeeper.kill()
-    zookeeper.wait()
+    processes.kill(zookeeper)
 
 
 def test_replicas_killed_by_turns_have_every_tick_once(replicas: list[ClickhouseServer]) -> None:

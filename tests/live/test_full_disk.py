@@ -4,7 +4,6 @@ import contextlib
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from telemetry.errors import TransientError
 from telemetry.snmp import message
 from telemetry.snmp.ber import Tag
 from tests.scenario.test_watchdog_process import Running
+from tests.support import processes
 from tests.support.live_node import CLOCK, LiveNode, feed, journalled_texts, write_config
 from tests.support.snmp_messages import LINK_DOWN, trap_v2
 from tocsin import verbs
@@ -84,47 +84,43 @@ def test_a_disk_that_fills_up_is_said_and_costs_nothing(
     config.write_text(text, "utf-8")
     node = LiveNode(config, small_disk / "s").start()
     node.ask()
-    stop = threading.Event()
-    feeder = threading.Thread(target=feed, args=(stop, (), ports))
-    feeder.start()
     filler, router = small_disk / "filler", Router(traps)
     client = RequestClient(f"ipc://{node.state}/node.sock")
     expire = verbs.OperateRequest(kind="expire", payload={"name": "works"})
-    try:
-        wait_for(lambda: node.ask().ticks >= 5, "no ticks")
-        assert router.ask(1, seconds=30.0)
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(1 << 20))
-        wait_for(lambda: any("cannot be written" in t for t in node.ask().health), "not said")
-        full = node.ask()
-        assert any("Free space" in text for text in full.health), full.health
-        assert not router.ask(2, seconds=5.0), "acknowledged, and not on disk"
-        with pytest.raises(TransientError, match=r"cannot be written.*Nothing was done"):
-            client.ask("operate", expire, verbs.OperateAnswer)
-        later = node.ask()
-        assert later.ticks >= full.ticks + 3, "ticks stood still while the disk was full"
-        assert later.records > full.records
-        blind = watchdog.line()
-        while (
-            blind["entity"] != "tocsin fault journal"
-        ):  # ticks may have begun late on a busy machine
+    with processes.beside(feed, (), ports):
+        try:
+            wait_for(lambda: node.ask().ticks >= 5, "no ticks")
+            assert router.ask(1, seconds=30.0)
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(1 << 20))
+            wait_for(lambda: any("cannot be written" in t for t in node.ask().health), "not said")
+            full = node.ask()
+            assert any("Free space" in text for text in full.health), full.health
+            assert not router.ask(2, seconds=5.0), "acknowledged, and not on disk"
+            with pytest.raises(TransientError, match=r"cannot be written.*Nothing was done"):
+                client.ask("operate", expire, verbs.OperateAnswer)
+            later = node.ask()
+            assert later.ticks >= full.ticks + 3, "ticks stood still while the disk was full"
+            assert later.records > full.records
             blind = watchdog.line()
-        assert blind["state"] == "raised"
-        filler.unlink()
-        wait_for(
-            lambda: not any("cannot be written" in t for t in node.ask().health),
-            "still refused with room on the disk",
-        )
-        assert router.ask(2, seconds=30.0)
-        client.ask("operate", expire, verbs.OperateAnswer, timeout_seconds=30.0)
-    finally:
-        client.close()
-        router.close()
-        code = node.stop()
-        stop.set()
-        feeder.join()
-        watchdog.end()
+            while (
+                blind["entity"] != "tocsin fault journal"
+            ):  # ticks may have begun late on a busy machine
+                blind = watchdog.line()
+            assert blind["state"] == "raised"
+            filler.unlink()
+            wait_for(
+                lambda: not any("cannot be written" in t for t in node.ask().health),
+                "still refused with room on the disk",
+            )
+            assert router.ask(2, seconds=30.0)
+            client.ask("operate", expire, verbs.OperateAnswer, timeout_seconds=30.0)
+        finally:
+            client.close()
+            router.close()
+            code = node.stop()
+            watchdog.end()
     assert code == 0
     assert journalled_texts(node.state, "control", "kind").count("expire") == 1
     assert len(journalled_texts(node.state, "alarm", "entity")) >= 1

@@ -14,6 +14,7 @@ import pytest
 from collectors.bmp.link_state import read_update
 from collectors.capture.reader import read_capture
 from collectors.capture.report import CaptureReport
+from tests.support import processes
 from tests.support.bmp_messages import (
     as_path,
     attribute,
@@ -95,7 +96,7 @@ def gobgp(folder: Path, bmp_port: int) -> Iterator[socket.socket]:
         port = free.getsockname()[1]
     config = folder / "gobgpd.toml"
     config.write_text(CONFIG.format(bgp=port, bmp=bmp_port))
-    daemon = subprocess.Popen(
+    daemon = processes.start(
         ["gobgpd", "-f", str(config), "--api-hosts", "127.9.0.2:0", "--pprof-disable"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
     )  # fmt: skip
@@ -111,8 +112,7 @@ def gobgp(folder: Path, bmp_port: int) -> Iterator[socket.socket]:
         with us:
             yield us
     finally:
-        daemon.kill()
-        daemon.wait()
+        processes.kill(daemon)
 
 
 def dumped(path: Path) -> list[dict[str, Any]]:

@@ -1,11 +1,9 @@
 """A real Prometheus scrapes a running Tocsin, of both profiles, and has the numbers it should have."""
 
 import json
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import processes
 from tests.support.live_node import CLOCK, feed, write_config
 from tocsin.demo.settings import free_port
 
@@ -51,15 +50,10 @@ def running(
         "--state",
         str(folder / "s"),
     ]
-    process = subprocess.Popen(command, start_new_session=True)
-    stop = threading.Event()
-    feeder = threading.Thread(target=feed, args=(stop, (), ports))
-    feeder.start()
-    yield api
-    process.send_signal(signal.SIGTERM)
-    code = process.wait(30)
-    stop.set()
-    feeder.join()
+    process = processes.start(command, start_new_session=True)
+    with processes.beside(feed, (), ports):
+        yield api
+        code = processes.stop(process, seconds=30.0)
     assert code == 0
 
 
@@ -70,13 +64,12 @@ def prometheus(running: int, tmp_path: Path, needs: Callable[..., None]) -> Iter
     config = tmp_path / "prometheus.yml"
     config.write_text(SCRAPE.format(port=running), "utf-8")
     port = free_port(49090, socket.SOCK_STREAM)
-    process = subprocess.Popen(
+    process = processes.start(
         ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}",
          f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"],
     )  # fmt: skip
     yield f"http://127.0.0.1:{port}"
-    process.send_signal(signal.SIGTERM)
-    process.wait(20)
+    processes.stop(process)
 
 
 def ask(address: str, query: str) -> list[dict[str, Any]]:

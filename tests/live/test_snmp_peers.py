@@ -22,6 +22,7 @@ from runtime.clock import SystemClock
 from runtime.component import Context
 from telemetry.errors import TransientError
 from telemetry.snmp import message, usm
+from tests.support import processes
 from tests.support.live_node import LiveNode, write_config
 from tests.support.snmp_agent import SMALL, Agent, AgentServer
 from tests.support.source_world import MemoryNode
@@ -200,7 +201,7 @@ def snmpd(tmp_path: Path, needs: Callable[..., None]) -> Iterator[int]:
     config.write_text(SNMPD.format(port=port))
     (tmp_path / "persistent").mkdir()
     env = {**os.environ, "SNMP_PERSISTENT_DIR": str(tmp_path / "persistent"), "MIBS": ""}
-    process = subprocess.Popen(
+    process = processes.start(
         [
             "snmpd",
             "-f",
@@ -223,8 +224,7 @@ def snmpd(tmp_path: Path, needs: Callable[..., None]) -> Iterator[int]:
         if done.returncode == 0:
             break
     yield port
-    process.terminate()
-    process.wait(10)
+    processes.stop(process)
 
 
 class Polling:
@@ -298,7 +298,7 @@ def test_two_thousand_devices_in_one_process(tmp_path: Path, shared: Path, deep:
     if deep:
         files = sorted(folder.rglob("*.bz2"))
     count = 2_000 if deep else 400
-    server = subprocess.Popen(
+    server = processes.start(
         [sys.executable, "-m", "tests.support.snmp_agent", "0", *map(str, files)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -345,10 +345,9 @@ def test_two_thousand_devices_in_one_process(tmp_path: Path, shared: Path, deep:
         rows = len(run.node.values())
         assert rows > 5 * count
     finally:
+        processes.stop(server)
         server.stdin.close()
         server.stdout.close()
-        server.terminate()
-        server.wait(10)
 
 
 def test_the_schedule_runs_and_a_slow_device_delays_nobody(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Net-SNMP's snmptrapd takes our traps and informs, v2c and v3, and reads the alarm in them."""
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from alerting.config import SinkSettings
 from alerting.sinks import make_sink
 from telemetry.errors import TransientError
+from tests.support import processes
 from tests.support.bad_peers import free_port
 from tocsin.testing import checks_sink
 from tocsin.testing.checks_sink import parcel
@@ -35,7 +35,7 @@ class Trapd:
         (folder / "snmptrapd.conf").write_text(CONFIG)
         self._log = folder / "log"
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = processes.start(
                 ["snmptrapd", "-f", "-n", "-Lo", "-On", "-C", "-c", str(folder / "snmptrapd.conf"),
                  "-m", "", "-M", str(folder), f"127.0.0.1:{self.port}"],
                 stdout=log, stderr=log, env={"PATH": "/usr/sbin:/usr/bin", "SNMP_PERSISTENT_DIR": str(folder)},
@@ -52,8 +52,7 @@ class Trapd:
         raise AssertionError(f"{text!r} is not in: {self._log.read_text(errors='replace')[-2000:]}")
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
+        processes.stop(self._process)
 
 
 @pytest.mark.parametrize("notify", ["inform", "trap"])

@@ -14,6 +14,7 @@ from collectors.listen.udp import UdpListener
 from collectors.registry import make_decoder
 from runtime.clock import SystemClock
 from runtime.component import Context
+from tests.support import processes
 from tests.support.certificates import certificate
 from tocsin.testing import make_context
 from tocsin.testing.rows import rows_of
@@ -109,7 +110,7 @@ def rsyslog(folder: Path, port: int, *, protocol: str, **texts: str) -> Iterator
     path.write_text(
         RSYSLOG.format(folder=folder, port=port, protocol=protocol, **{**defaults, **texts})
     )
-    process = subprocess.Popen(
+    process = processes.start(
         ["rsyslogd", "-n", "-f", str(path), "-i", str(folder / "pid")],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -120,8 +121,7 @@ def rsyslog(folder: Path, port: int, *, protocol: str, **texts: str) -> Iterator
             CLOCK.sleep(0.05)
         yield folder / "log"
     finally:
-        process.terminate()
-        process.wait(20)
+        processes.stop(process)
 
 
 def say(socket: Path, count: int) -> None:

@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import sqlite3
-import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from alerting.words.alert import Alert, canonical
 from tests.scenario.test_crash import committed
+from tests.support import processes
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin.cases.anonymise import Mapper
 from tocsin.cli.capture import capture
@@ -53,24 +53,20 @@ class Lived:
                 {"vector": "ntp-amplification", "flows_per_second": 250.0, "host": 9},
             ),
         )  # fmt: skip
-        stop = threading.Event()
-        feeder = threading.Thread(target=feed, args=(stop, faults, ports))
-        feeder.start()
         try:
-            CLOCK.sleep(42.0)
-            for _ in range(60):  # a gate on a busy machine comes up late
-                if (folder / "alerts.jsonl").exists():
-                    break
-                CLOCK.sleep(0.5)
-            CLOCK.sleep(1.0)  # and tells the node what became of its deliveries
-            self.doctor_while_it_ran = run(doctor, "--state", self.state)
-            for _ in range(60):  # the gate may have come late
-                if not self.waiting():
-                    break
-                CLOCK.sleep(0.5)
+            with processes.beside(feed, faults, ports):
+                CLOCK.sleep(42.0)
+                for _ in range(60):  # a gate on a busy machine comes up late
+                    if (folder / "alerts.jsonl").exists():
+                        break
+                    CLOCK.sleep(0.5)
+                CLOCK.sleep(1.0)  # and tells the node what became of its deliveries
+                self.doctor_while_it_ran = run(doctor, "--state", self.state)
+                for _ in range(60):  # the gate may have come late
+                    if not self.waiting():
+                        break
+                    CLOCK.sleep(0.5)
         finally:
-            stop.set()
-            feeder.join()
             gate.stop()
             node.stop()
         self.alerts, _ = committed(self.state)

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import threading
 from pathlib import Path
 
 import msgspec
@@ -11,6 +10,7 @@ import pytest
 
 from alerting.words.alert import Alert, canonical
 from runtime.journal import BlockKind, JournalReader
+from tests.support import processes
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin.cases.replay import Replay
 from tocsin.config import load_config
@@ -52,20 +52,16 @@ def test_a_node_killed_twice_agrees_with_the_replay_of_its_journal(
         Fault("link-cut", links[0], start_ns + 11 * SECOND, start_ns + 40 * SECOND),
         Fault("exporter-down", "fra1", start_ns + 13 * SECOND, start_ns + 60 * SECOND),
     )
-    stop = threading.Event()
-    feeder = threading.Thread(target=feed, args=(stop, faults, ports))
-    feeder.start()
     random = np.random.default_rng(3)
     try:
-        for pause in (14.0, *random.uniform(2.0, 5.0, 25 if deep else 1)):
-            CLOCK.sleep(pause)
-            node.kill()
-            node.start()
-            node.ask()
-        CLOCK.sleep(8.0)
+        with processes.beside(feed, faults, ports):
+            for pause in (14.0, *random.uniform(2.0, 5.0, 25 if deep else 1)):
+                CLOCK.sleep(pause)
+                node.kill()
+                node.start()
+                node.ask()
+            CLOCK.sleep(8.0)
     finally:
-        stop.set()
-        feeder.join()
         code = node.stop()
     assert code == 0
     blocks = list(JournalReader(node.state / "journal").read())

@@ -22,6 +22,7 @@ from pyarrow import parquet
 from alerting.config import SinkSettings
 from alerting.sinks import Parcel, make_sink
 from alerting.words.alert import Alert
+from tests.support import processes
 from tests.support.live_node import CLOCK, feed, write_config
 from tests.support.sink_peers import RIGS
 from tocsin.api import models
@@ -75,22 +76,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     config.write_text(config.read_text("utf-8").replace('"sensor"', '"site"'), "utf-8")
     network = load_demo_network()
     assert "vie1" in network.names
-    process = subprocess.Popen(
+    process = processes.start(
         [sys.executable, "-m", "tocsin", "run", "-c", str(config), "--state", str(folder / "state")]
     )
-    stop = threading.Event()
     base = f"http://127.0.0.1:{api}"
-    sender = threading.Thread(target=_feed_when_up, args=(stop, base, ports))
-    sender.start()
     try:
-        yield Running(
-            base, f"http://127.0.0.1:{sql}", config, folder / "state", *_first_alarm(base, process)
-        )
+        with processes.beside(_feed_when_up, base, ports):
+            alarm = _first_alarm(base, process)
+            yield Running(base, f"http://127.0.0.1:{sql}", config, folder / "state", *alarm)
     finally:
-        stop.set()
-        sender.join(10)
-        process.terminate()
-        process.wait(20)
+        processes.stop(process)
 
 
 def _feed_when_up(stop: threading.Event, base: str, ports: tuple[int, int]) -> None:

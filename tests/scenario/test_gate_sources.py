@@ -19,6 +19,7 @@ from telemetry.errors import ConfigError, TransientError
 from telemetry.foreign_alarm import alarm_row
 from telemetry.sample_series import SampleKind, SeriesNames
 from telemetry.schemas import ALARM, FLOW, SAMPLE
+from tests.support import processes
 from tests.support.live_node import LiveNode, write_config
 from tocsin import verbs
 from tocsin.demo.settings import free_port
@@ -57,7 +58,7 @@ class NodeEnd:
         self.closing = threading.Event()
         self.closing.set()
         self.ended = False
-        self.thread = threading.Thread(target=self.run)
+        self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
     def keep(self, batches: Sequence[Batch], done: Callable[[], None]) -> None:
@@ -65,19 +66,21 @@ class NodeEnd:
 
     def run(self) -> None:
         self.server.start()
-        while not self.ended:
-            self.server.serve()
-            if self.closing.is_set():
-                held, self.held = self.held, []
-                for batches, done in held:
-                    self.journal += batches
-                    done()
-            CLOCK.sleep(0.002)
-        self.server.stop()
+        try:
+            while not self.ended:
+                self.server.serve()
+                if self.closing.is_set():
+                    held, self.held = self.held, []
+                    for batches, done in held:
+                        self.journal += batches
+                        done()
+                CLOCK.sleep(0.002)
+        finally:
+            self.server.stop()
 
     def stop(self) -> None:
         self.ended = True
-        self.thread.join()
+        self.thread.join(processes.JOIN_SECONDS)
 
     def entities(self) -> list[str]:
         return [e for b in self.journal if b.schema.name == "alarm" for e in b.texts("entity")]
@@ -150,7 +153,9 @@ def test_a_repeat_before_the_first_was_journalled_counts_once(
 ) -> None:
     node.closing.clear()
     threads = [
-        threading.Thread(target=running["a"].offer, args=(alarms("x"),), kwargs={"token": "1"})
+        threading.Thread(
+            target=running["a"].offer, args=(alarms("x"),), kwargs={"token": "1"}, daemon=True
+        )
         for _ in range(2)
     ]
     for thread in threads:
@@ -160,7 +165,7 @@ def test_a_repeat_before_the_first_was_journalled_counts_once(
     assert all(thread.is_alive() for thread in threads), "answered before it was journalled"
     node.closing.set()
     for thread in threads:
-        thread.join()
+        thread.join(processes.JOIN_SECONDS)
     assert node.entities() == ["x"]
 
 
@@ -185,7 +190,7 @@ def test_one_source_that_waits_does_not_hold_up_another(
     monkeypatch.setattr("tocsin.verbs.JOURNALLED_SECONDS", 0.3)
     node.closing.clear()
     args = (running["a"].offer, alarms("x"))
-    flood = [threading.Thread(target=_quietly, args=args) for _ in range(80)]
+    flood = [threading.Thread(target=_quietly, args=args, daemon=True) for _ in range(80)]
     for thread in flood:
         thread.start()
     while len(node.held) < 64:
@@ -193,7 +198,7 @@ def test_one_source_that_waits_does_not_hold_up_another(
     node.closing.set()
     running["b"].offer(alarms("y"))
     for thread in flood:
-        thread.join()
+        thread.join(processes.JOIN_SECONDS)
     assert "y" in node.entities()
 
 
@@ -259,9 +264,8 @@ def test_a_node_killed_under_offers_has_each_of_them_once(
 
     names = SeriesNames()
     done: list[int] = []
-    stop = threading.Event()
 
-    def offer(number: int) -> None:
+    def offer(number: int, stop: threading.Event) -> None:
         now_ns = CLOCK.now_ns()
         rows = [{"time_ns": now_ns, "arrival_ns": now_ns, "value": 1.0, "kind": SampleKind.DELTA,
                  "series_id": names.id("ams1", "offers")}]  # fmt: skip
@@ -276,27 +280,25 @@ def test_a_node_killed_under_offers_has_each_of_them_once(
             except TransientError:
                 CLOCK.sleep(0.1)
 
-    def work() -> None:
+    def work(stop: threading.Event) -> None:
         number = 0
         while not stop.is_set():
-            offer(number)
+            offer(number, stop)
             number += 1
 
-    worker = threading.Thread(target=work)
-    worker.start()
     try:
-        for _ in range(2):
+        with processes.beside(work):
+            for _ in range(2):
+                CLOCK.sleep(4.0)
+                node.kill()
+                node.start()
+                node.ask()
             CLOCK.sleep(4.0)
-            node.kill()
-            node.start()
-            node.ask()
-        CLOCK.sleep(4.0)
-        status = node.ask()
+            status = node.ask()
     finally:
-        stop.set()
-        worker.join()
         line.stop()
-        assert node.stop() == 0
+        code = node.stop()
+    assert code == 0
     assert len(done) >= 5
     assert status.series >= 1
     seen: list[str] = []

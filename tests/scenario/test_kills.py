@@ -27,6 +27,7 @@ from alerting.words.alert import Alert, canonical
 from runtime.bus import RequestClient
 from runtime.journal import BlockKind, JournalReader
 from telemetry.errors import TransientError
+from tests.support import processes
 from tests.support.live_node import CLOCK, LiveNode, feed, write_config
 from tocsin import verbs
 from tocsin.cases.replay import Replay
@@ -83,7 +84,7 @@ class Instance:
     def __init__(self, config: Path, state: Path) -> None:
         self.config, self.state = config, state
         command = [sys.executable, "-m", "tocsin", "run", "-c", str(config), "--state", str(state)]
-        self.process = subprocess.Popen(command, start_new_session=True)
+        self.process = processes.start(command, start_new_session=True)
 
     def pids(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {role: [] for role in ROLES}
@@ -116,15 +117,14 @@ class Instance:
         command = [sys.executable, "-m", "tocsin", "query", sql, "-o", "jsonl",
                    "-c", str(self.config), "--state", str(self.state)]  # fmt: skip
         for _ in range(60):
-            made = subprocess.run(command, capture_output=True, text=True, check=False)
+            made = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
             if made.returncode == 0:
                 return [json.loads(line) for line in made.stdout.splitlines()]
             CLOCK.sleep(1.0)
         raise AssertionError(f"no answer: {made.stderr}")
 
     def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return processes.stop(self.process, seconds=30.0)
 
 
 def journalled(state: Path) -> dict[int, int]:
@@ -160,30 +160,28 @@ def test_whoever_is_killed_nothing_is_lost_or_told_under_another_name(
         Fault("link-cut", used[i % 12], start_ns + at * SECOND, start_ns + (at + 12) * SECOND)
         for i, at in enumerate(range(16, 900, 18))
     )
-    stop = threading.Event()
-    feeder = threading.Thread(target=feed, args=(stop, faults, ports))
-    feeder.start()
     random = np.random.default_rng(11)
     killed: Counter[str] = Counter()
-    try:
-        CLOCK.sleep(14.0)
-        while killed.total() < (50 if deep else 6):
-            CLOCK.sleep(float(random.uniform(2.0, 7.0)))
-            assert instance.process.poll() is None, "the supervisor ended"
-            running = instance.at_work()
-            if not running:
-                continue
-            role = min(running, key=lambda one: (killed[one], list(ROLES).index(one)))
-            pids = running[role]
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pids[int(random.integers(len(pids)))], signal.SIGKILL)
-                killed[role] += 1
-        CLOCK.sleep(12.0)
-        _check_history(instance, killed)
-    finally:
-        code = instance.stop()  # under load still: silence at the end would be a fault of its own
-        stop.set()
-        feeder.join()
+    with processes.beside(feed, faults, ports):
+        try:
+            CLOCK.sleep(14.0)
+            while killed.total() < (50 if deep else 6):
+                CLOCK.sleep(float(random.uniform(2.0, 7.0)))
+                assert instance.process.poll() is None, "the supervisor ended"
+                running = instance.at_work()
+                if not running:
+                    continue
+                role = min(running, key=lambda one: (killed[one], list(ROLES).index(one)))
+                pids = running[role]
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pids[int(random.integers(len(pids)))], signal.SIGKILL)
+                    killed[role] += 1
+            CLOCK.sleep(12.0)
+            _check_history(instance, killed)
+        finally:
+            code = (
+                instance.stop()
+            )  # under load still: silence at the end would be a fault of its own
     assert code == 0
     assert set(killed) == set(ROLES), killed
     _check_alarms(instance, hook[1], killed)
@@ -273,7 +271,6 @@ def test_a_desk_that_stands_still_or_dies_stops_neither_collecting_nor_alerting(
     text = config.read_text("utf-8").replace('profile = "sensor"', 'profile = "site"')
     config.write_text(text, "utf-8")
     instance = Instance(config, folder / "s")
-    stop = threading.Event()
     node = LiveNode(config, folder / "s")
     (desk,) = _wait_for(instance, "desk")
     node.ask()
@@ -283,24 +280,21 @@ def test_a_desk_that_stands_still_or_dies_stops_neither_collecting_nor_alerting(
         Fault("link-cut", used[0], start_ns + 16 * SECOND, start_ns + 23 * SECOND),
         Fault("link-cut", used[1], start_ns + 30 * SECOND, start_ns + 37 * SECOND),
     )
-    feeder = threading.Thread(target=feed, args=(stop, faults, ports))
-    feeder.start()
-    try:
-        CLOCK.sleep(12.0)
-        os.kill(desk, signal.SIGSTOP)
-        before = node.ask().records
-        CLOCK.sleep(12.0)
-        assert node.ask().records - before > 5_000, "collecting stood still with the desk"
-        assert any("-raised-" in key for key in hook[1]), "no alert while the desk stood still"
-        told = len(hook[1])
-        os.kill(desk, signal.SIGKILL)
-        CLOCK.sleep(16.0)
-        assert len(hook[1]) > told, "no alert after the desk died"
-        assert _wait_for(instance, "desk") != [desk], "the desk came back"
-    finally:
-        code = instance.stop()
-        stop.set()
-        feeder.join()
+    with processes.beside(feed, faults, ports):
+        try:
+            CLOCK.sleep(12.0)
+            os.kill(desk, signal.SIGSTOP)
+            before = node.ask().records
+            CLOCK.sleep(12.0)
+            assert node.ask().records - before > 5_000, "collecting stood still with the desk"
+            assert any("-raised-" in key for key in hook[1]), "no alert while the desk stood still"
+            told = len(hook[1])
+            os.kill(desk, signal.SIGKILL)
+            CLOCK.sleep(16.0)
+            assert len(hook[1]) > told, "no alert after the desk died"
+            assert _wait_for(instance, "desk") != [desk], "the desk came back"
+        finally:
+            code = instance.stop()
     assert code == 0
 
 

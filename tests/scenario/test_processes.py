@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import processes
 from tests.support.live_node import CLOCK, LiveNode, write_config
 from tocsin.demo.settings import free_port
 
@@ -98,7 +99,7 @@ def instance(config: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(60.0)
-        process = subprocess.Popen(
+        process = processes.start(
             [sys.executable, "-m", "tocsin", "run", "-c", str(config),
              "--state", str(tmp_path / "state")],
             env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")},
@@ -109,9 +110,7 @@ def instance(config: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         while systemd.recv(4096) != b"WATCHDOG=1":
             pass
         yield process
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        processes.kill(process)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

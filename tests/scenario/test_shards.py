@@ -17,6 +17,7 @@ from runtime.bus import RequestClient
 from runtime.journal import Block, BlockKind, JournalReader
 from telemetry.schemas import FrameFlag
 from tests.scenario.test_crash import SECOND, committed
+from tests.support import processes
 from tests.support.live_node import CLOCK, LiveNode, sender, write_config
 from tocsin import verbs
 from tocsin.cases.replay import Replay
@@ -82,9 +83,8 @@ def feeding(fed: list[Fed], faults: tuple[Fault, ...], *, rate: float = 900.0) -
     for one in fed:
         one.wait()
     senders = [sender(faults, port=f.ports[0], sflow_port=f.ports[1], rate=rate) for f in fed]
-    stop = threading.Event()
 
-    def run() -> None:
+    def run(stop: threading.Event) -> None:
         at_ns = CLOCK.now_ns() // SLICE_NS * SLICE_NS
         while not stop.is_set():
             for one in senders:
@@ -92,19 +92,16 @@ def feeding(fed: list[Fed], faults: tuple[Fault, ...], *, rate: float = 900.0) -
             at_ns += SLICE_NS
             CLOCK.sleep(max(0.0, (at_ns - CLOCK.now_ns()) / 1e9))
 
-    thread = threading.Thread(target=run)
-    thread.start()
     try:
-        CLOCK.sleep(2.0)
-        for one in fed:
-            assert one.node.stop() == 0
-            one.node.start()
-        for one in fed:
-            one.wait()
-        yield
+        with processes.beside(run):
+            CLOCK.sleep(2.0)
+            for one in fed:
+                assert one.node.stop() == 0
+                one.node.start()
+            for one in fed:
+                one.wait()
+            yield
     finally:
-        stop.set()
-        thread.join()
         for exporters in senders:
             exporters.close()
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.support import processes
+
 RSS_KIB_MAX = 20 * 1024
 FAKE_NODE = """
 import json, socket, sys, time
@@ -41,9 +43,9 @@ class Running:
     """A process whose output lines can be waited for."""
 
     def __init__(self, *command: str, **environment: str) -> None:
-        self.process = subprocess.Popen(
+        self.process = processes.start(
             [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment}, bufsize=0,  # `select` sees no line that was read ahead
         )  # fmt: skip
 
     def line(self, *, timeout_seconds: float = 20.0) -> dict[str, Any]:
@@ -57,8 +59,7 @@ class Running:
     def end(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-        code = self.process.wait(10)
+        code = processes.stop(self.process, seconds=10.0)
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from history.config import ServerSettings
+from tests.support import processes
 
 PASSWORD = "pass 'word' \\ of the test"
 LIMIT_SECONDS = 30.0
@@ -47,7 +48,7 @@ class ClickhouseServer:
     def start(self) -> None:
         """Start it and wait until both ports answer."""
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = processes.start(
                 ["clickhouse-server", f"--config-file={self._folder}/config.xml"],
                 stdout=log, stderr=log, env={**os.environ, "TZ": "UTC"}, cwd=self._folder,
             )  # fmt: skip
@@ -64,8 +65,7 @@ class ClickhouseServer:
     def kill(self) -> None:
         """End it as a power cut of the process does."""
         assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        processes.kill(self._process)
 
     def settings(self, database: str = "tocsin") -> ServerSettings:
         """Return the settings that name it."""

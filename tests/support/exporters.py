@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.support import processes
+
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
 CHECKSUM_OFF = (0x17, 0x25)  # ETHTOOL_STXCSUM, ETHTOOL_SGSO: packets must be whole on the wire
@@ -113,7 +115,7 @@ class Wire:
         return str(done.stdout.decode())
 
     def start(self, namespace: str, *command: str) -> subprocess.Popen[bytes]:
-        made = subprocess.Popen(
+        made = processes.start(
             ["ip", "netns", "exec", namespace, *command],
             stdout=self.log,
             stderr=self.log,
@@ -231,7 +233,7 @@ class Wire:
         database = f"unix:{rundir}/db.sock"
 
         def daemon(*command: str) -> subprocess.Popen[bytes]:
-            made = subprocess.Popen(
+            made = processes.start(
                 ["ip", "netns", "exec", self.watch, *command],
                 env=env,
                 stdout=self.log,
@@ -302,13 +304,7 @@ class Wire:
 
     def close(self) -> None:
         for process in reversed(self._started):
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(3)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait(3)
+            processes.stop(process, seconds=3.0)
         for name in sorted(self._namespaces):
             subprocess.run(
                 ["ip", "netns", "del", name],

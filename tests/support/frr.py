@@ -18,6 +18,7 @@ from typing import Any
 from collectors.bmp.decoder import BmpDecoder
 from telemetry.batch import Batch
 from telemetry.identity import address_text
+from tests.support import processes
 from tests.support.bmp_messages import chunks
 from tocsin.testing.rows import rows_of
 
@@ -136,7 +137,7 @@ class FrrPair:
         config.write_text(f"hostname {name.split('-')[1][0]}1\n" + "\n".join(lines) + "\n")
         for path in (folder, config):
             shutil.chown(path, "frr", "frr")
-        self._daemons[name] = subprocess.Popen(
+        self._daemons[name] = processes.start(
             [
                 "ip", "netns", "exec", name, str(BGPD), "-f", str(config), "-n", "-Z", "-S",
                 "-i", str(folder / "pid"), "--vty_socket", str(folder), "-P", "0",
@@ -160,10 +161,7 @@ class FrrPair:
         for daemon in self._daemons.values():
             daemon.terminate()
         for daemon in self._daemons.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                daemon.wait(5)
-            daemon.kill()
-            daemon.wait()
+            processes.stop(daemon, seconds=5.0)
         for name in (self.a, self.b):
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         subprocess.run(["ip", "link", "del", self._link], check=False, capture_output=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from runtime.bus import RequestClient
 from runtime.clock import SystemClock
 from runtime.journal import BlockKind, JournalReader
 from telemetry.errors import TransientError
+from tests.support import processes
 from tocsin import verbs
 from tocsin.demo.exporters import Sender
 from tocsin.demo.network import load_demo_network
@@ -86,7 +86,7 @@ class LiveNode:
 
     def start(self) -> "LiveNode":
         """Start the process."""
-        self.process = subprocess.Popen(
+        self.process = processes.start(
             self._command, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
         )
         return self
@@ -110,11 +110,9 @@ class LiveNode:
         self.process.wait(10)
 
     def stop(self) -> int:
-        """SIGTERM; return the exit code."""
+        """SIGTERM; return the exit code, -SIGKILL where it had to be killed."""
         assert self.process is not None
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return processes.stop(self.process)
 
 
 def sender(faults: tuple[Fault, ...], *, port: int, sflow_port: int, rate: float = 900.0) -> Sender:
@@ -133,8 +131,10 @@ def feed(stop: threading.Event, faults: tuple[Fault, ...], ports: tuple[int, int
     """Send what the demo's exporters send, in real time, to (flow, sFlow) ports until told to stop."""
     exporters = sender(faults, port=ports[0], sflow_port=ports[1])
     at_ns = CLOCK.now_ns() // STEP_NS * STEP_NS
-    while not stop.is_set():
-        exporters.send(at_ns, STEP_NS)
-        at_ns += STEP_NS
-        CLOCK.sleep(max(0.0, (at_ns - CLOCK.now_ns()) / 1e9))
-    exporters.close()
+    try:
+        while not stop.is_set():
+            exporters.send(at_ns, STEP_NS)
+            at_ns += STEP_NS
+            CLOCK.sleep(max(0.0, (at_ns - CLOCK.now_ns()) / 1e9))
+    finally:
+        exporters.close()

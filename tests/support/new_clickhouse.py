@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, urlsplit
 from history.chdb_store import ChdbConnection, ChdbStore
 from history.config import ServerSettings
 from telemetry.errors import TransientError
+from tests.support import processes
 from tests.support.clickhouse_server import PASSWORD, free_ports
 
 REVISION = 54_460
@@ -52,7 +53,7 @@ class NewClickhouse:
             str(self.native),
             str(self.http),
         ]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = processes.start(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
 
@@ -60,8 +61,7 @@ class NewClickhouse:
         """End it."""
         assert self._process is not None
         assert self._process.stdout is not None
-        self._process.kill()
-        self._process.wait()
+        processes.kill(self._process)
         self._process.stdout.close()
 
     def settings(self, database: str = "tocsin") -> ServerSettings:
@@ -367,7 +367,7 @@ def main() -> None:
     )
     for server in servers:
         server.store = store  # type: ignore[attr-defined]
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
     print("ready", flush=True)  # noqa: T201
     threading.Event().wait()
     keeps.close()

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from alerting.outbox.outbox import Outbox
 from alerting.words.delivery import Order, SinkStatus, Verdict
@@ -14,11 +13,13 @@ from runtime.bus import Publisher, RequestServer
 from runtime.clock import SystemClock
 from runtime.journal_writer import JournalWriter
 from telemetry.batch import Batch
+from tests.support import processes
 from tocsin import verbs
 from tocsin.config import load_config
 from tocsin.node.commits import Commits
 from tocsin.testing import make_context
 
+GATE_ENDS_NS = 30 * 10**9
 FOLDER = Path(__file__).parents[2]
 
 
@@ -96,14 +97,21 @@ def node_with_gate(folder: Path, config: str) -> Iterator[tuple[OutboxNode, Path
             time.sleep(0.01)
         yield node, sink
     finally:
-        gate.terminate()
-        while gate.poll() is None:
-            node.serve()
-            time.sleep(0.01)
+        end_gate(gate, node)
         node.stop()
 
 
 def start_gate(config: Path, state: Path) -> "subprocess.Popen[bytes]":
     """Start the gate process as the supervisor does."""
-    command: list[Any] = [sys.executable, "-m", "tocsin.gate", str(config), str(state)]
-    return subprocess.Popen(command, cwd=FOLDER)
+    command = [sys.executable, "-m", "tocsin.gate", str(config), str(state)]
+    return processes.start(command, cwd=FOLDER)
+
+
+def end_gate(gate: "subprocess.Popen[bytes]", node: OutboxNode) -> int:
+    """End the gate, which asks the node once more before it goes; return its exit code."""
+    gate.terminate()
+    end_ns = node.clock.monotonic_ns() + GATE_ENDS_NS
+    while gate.poll() is None and node.clock.monotonic_ns() < end_ns:
+        node.serve()
+        time.sleep(0.002)
+    return processes.stop(gate, seconds=0.1)

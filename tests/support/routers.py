@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support import processes
+
 FRR = Path("/usr/lib/frr")
 
 
@@ -106,25 +108,19 @@ class ExaBgp:
             f"process feed {{\n    run {feed};\n    encoder text;\n}}\n"
             + neighbor.replace("}\n}", "}\n    api { processes [ feed ]; }\n}")
         )
-        self._log = (folder / "log").open("ab")
         environment = {
             **os.environ, "exabgp.daemon.user": "root", "exabgp.api.ack": "false",
             "exabgp.api.cli": "false", "exabgp.api.version": "4",
         }  # fmt: skip
-        self._process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, str(Path(sys.executable).parent / "exabgp"), "server",
-             str(folder / "exabgp.conf")],
-            stdout=self._log, stderr=self._log, env=environment, cwd=folder,
-        )  # fmt: skip
+        with (folder / "log").open("ab") as log:
+            self._process = processes.start(
+                ["ip", "netns", "exec", namespace, str(Path(sys.executable).parent / "exabgp"), "server",
+                 str(folder / "exabgp.conf")],
+                stdout=log, stderr=log, env=environment, cwd=folder,
+            )  # fmt: skip
 
     def stop(self) -> None:
-        self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait(10)
-        self._log.close()
+        processes.stop(self._process, seconds=10.0)
 
 
 class SshServer:
@@ -147,13 +143,11 @@ class SshServer:
             f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\n"
             "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
         )
-        self._log = (folder / "log").open("ab")
-        self._process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, "/usr/sbin/sshd", "-D", "-e", "-f", str(config)],
-            stdout=self._log, stderr=self._log,
-        )  # fmt: skip
+        with (folder / "log").open("ab") as log:
+            self._process = processes.start(
+                ["ip", "netns", "exec", namespace, "/usr/sbin/sshd", "-D", "-e", "-f", str(config)],
+                stdout=log, stderr=log,
+            )  # fmt: skip
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
-        self._log.close()
+        processes.stop(self._process, seconds=10.0)

@@ -10,7 +10,6 @@ import json
 import re
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
+from tests.support import processes
 from tests.support.bad_peers import free_port
 from tests.support.grafana_server import GrafanaServer
 from tests.support.ticket_server import TicketServer
@@ -275,11 +275,11 @@ class NatsServer:
         self.port = port or free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         binary = Path(sys.executable).parent / "nats-server"
-        self._log = (folder / "nats.log").open("ab")
-        self._process = subprocess.Popen(
-            [str(binary), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(folder / "nats")],
-            stdout=self._log, stderr=self._log,
-        )  # fmt: skip
+        with (folder / "nats.log").open("ab") as log:
+            self._process = processes.start(
+                [str(binary), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(folder / "nats")],
+                stdout=log, stderr=log,
+            )  # fmt: skip
         asyncio.run(self._prepare())
 
     async def _prepare(self) -> None:
@@ -312,9 +312,7 @@ class NatsServer:
         return asyncio.run(read())
 
     def stop(self) -> None:
-        self._process.kill()
-        self._process.wait(10)
-        self._log.close()
+        processes.kill(self._process)
 
 
 async def _ignore(_: Exception) -> None:

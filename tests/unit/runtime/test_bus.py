@@ -83,7 +83,7 @@ def test_a_request_is_answered_and_errors_are_sentences(tmp_path: Path) -> None:
         while not ended.is_set():
             server.serve()
 
-    thread = threading.Thread(target=loop)
+    thread = threading.Thread(target=loop, daemon=True)
     thread.start()
     client = RequestClient(address)
     try:
@@ -103,7 +103,7 @@ def test_a_request_is_answered_and_errors_are_sentences(tmp_path: Path) -> None:
         assert (said.words, said.data) == (["a?"], b"\xff")
     finally:
         ended.set()
-        thread.join()
+        thread.join(30)
         client.close()
         server.stop()
 

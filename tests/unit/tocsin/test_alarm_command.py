@@ -73,12 +73,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
             server.serve()
         server.stop()
 
-    thread = threading.Thread(target=answer)
+    thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     ready.wait(10)
     yield made
     ended.set()
-    thread.join()
+    thread.join(30)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class Api:
         address = f"ipc://{folder}/node.sock"
         self._ended = threading.Event()
         self.status = STATUS
-        self._thread = threading.Thread(target=self._answer, args=(address,))
+        self._thread = threading.Thread(target=self._answer, args=(address,), daemon=True)
         if node:
             self._thread.start()
         context = make_context("api", clock=ManualClock(NOW_NS))
@@ -181,7 +181,7 @@ class Api:
         self._runner.close()
         self._ended.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(30)
         self._workers.stop()
         self._node.stop()
         self._connection.close()

@@ -30,12 +30,14 @@ class Desk(BaseHTTPRequestHandler):
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Path]:
     with HTTPServer(("127.0.0.1", 0), Desk) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
         thread.start()
         (tmp_path / ADDRESS_FILE).write_text(f"127.0.0.1:{server.server_port}")
         yield tmp_path
         server.shutdown()
-        thread.join()
+        thread.join(30)
 
 
 def test_what_a_desk_says_is_wrong_is_heard(desk: Path) -> None:

@@ -293,12 +293,12 @@ def node(asked: Asked, book: SenderBook) -> Iterator[Callable[[verbs.Status], No
             server.serve()
         server.stop()
 
-    thread = threading.Thread(target=answer)
+    thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     ready.wait(10)
     yield lambda status: said.__setitem__(0, status)
     ended.set()
-    thread.join()
+    thread.join(30)
 
 
 def test_a_table_that_is_full_is_found_with_what_is_missing_for_it() -> None:

@@ -38,11 +38,11 @@ def node(tmp_path: Path) -> Iterator[str]:
             server.socket.poll(20)
             server.serve()
 
-    thread = threading.Thread(target=loop)
+    thread = threading.Thread(target=loop, daemon=True)
     thread.start()
     yield address
     ended.set()
-    thread.join()
+    thread.join(30)
     server.stop()
 
 

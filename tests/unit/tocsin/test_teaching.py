@@ -272,7 +272,7 @@ def test_the_teacher_turns_verdicts_into_a_model_at_a_real_node_socket(tmp_path:
             server.serve()
         server.stop()
 
-    thread = threading.Thread(target=answer)
+    thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     client = RequestClient(address)
     try:
@@ -284,7 +284,7 @@ def test_the_teacher_turns_verdicts_into_a_model_at_a_real_node_socket(tmp_path:
     finally:
         client.close()
         ended.set()
-        thread.join()
+        thread.join(30)
     assert asked == ["triage"]
     assert world.stage.triage.model is not None
     assert world.stage.triage.model.learned == 12
