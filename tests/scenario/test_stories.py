@@ -76,5 +76,10 @@ def test_the_command_says_which_failed(tmp_path: Path) -> None:
     assert said.exit_code == 3
     assert "2 stories, 1 failed" in said.output
     assert "incidents told: 0, expected 1" in said.output
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ConfigError, match="none: no story"):
+        CliRunner().invoke(
+            scenario, ["run", str(tmp_path), str(tmp_path / "none")], catch_exceptions=False
+        )
     only = CliRunner().invoke(scenario, ["run", str(tmp_path / "good.yaml")])
     assert only.exit_code == 0

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from tocsin.cli.finite import finite
+
 
 @click.command()
 @click.option(
@@ -18,7 +20,10 @@ import click
     help="Default: what the instance runs with.",
 )
 @click.option("--state", type=click.Path(path_type=Path), help="State folder.")
-@click.option("--before", type=float, default=60.0, show_default=True, help="Seconds of datagrams.")
+@click.option(
+    "--before", type=click.FloatRange(0, 1e9), callback=finite, default=60.0, show_default=True,
+    help="Seconds of datagrams.",
+)  # fmt: skip
 @click.option(
     "--anonymise", default="", help="A secret: map addresses; common prefixes stay common."
 )

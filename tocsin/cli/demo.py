@@ -4,15 +4,19 @@ from pathlib import Path
 
 import click
 
+from tocsin.cli.finite import finite
+
 
 @click.command()
-@click.option("--for", "seconds", type=click.FloatRange(min=1), help="Stop so long after ready.")
+@click.option("--for", "seconds", type=click.FloatRange(1, 1e9), callback=finite,
+              help="Stop so long after ready.")  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True, help="Draws traffic and faults.")
 @click.option("--days", type=click.IntRange(1, 60), help="Simulate so many days, without sockets.")
 @click.option("--speed", type=click.Choice(["max"]), help="With --days: as fast as it goes.")
 @click.option("--profile", type=click.Choice(["site", "sensor"]), default="site", show_default=True)
 @click.option("--state", type=click.Path(path_type=Path), help="State folder.")
-@click.option("--records-per-second", type=click.FloatRange(50, 1e6), default=2400.0, hidden=True)
+@click.option("--records-per-second", type=click.FloatRange(50, 1e6), callback=finite, default=2400.0,
+              hidden=True)  # fmt: skip
 def demo(
     seconds: float | None,
     seed: int,

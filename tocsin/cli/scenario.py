@@ -21,11 +21,14 @@ def run(paths: tuple[Path, ...], *, show: bool) -> None:
     from tocsin.stories.play import play
     from tocsin.stories.story import StoryError, line_of, read_story
 
-    files = [
-        file
-        for path in paths
-        for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])
-    ]
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        if not found:  # with a wrong path a check that runs each night would be green for ever
+            raise ConfigError(
+                f"{path}: no story (*.yaml) in this folder; name the one that has them"
+            )
+        files += found
     failed = 0
     for file in files:
         began = time.perf_counter()

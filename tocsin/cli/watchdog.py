@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tocsin.cli.finite import finite
 from tocsin.state import state_dir
 from tocsin.watchdog.watch import TICK_SECONDS_FIRST
 
@@ -17,12 +18,12 @@ from tocsin.watchdog.watch import TICK_SECONDS_FIRST
     "--syslog", default="", metavar="ADDRESS", help="Also to syslog: /dev/log, or HOST:PORT by UDP."
 )
 @click.option(
-    "--repeat-seconds", type=click.FloatRange(min=1), default=3600.0, show_default=True,
+    "--repeat-seconds", type=click.FloatRange(1, 1e9), callback=finite, default=3600.0, show_default=True,
     help="Say it again while blind.",
 )  # fmt: skip
 @click.option(
-    "--tick-seconds", type=click.FloatRange(min=0.1), default=TICK_SECONDS_FIRST, show_default=True,
-    help="Assumed until the node says its own.",
+    "--tick-seconds", type=click.FloatRange(0.1, 1e9), callback=finite, default=TICK_SECONDS_FIRST,
+    show_default=True, help="Assumed until the node says its own.",
 )  # fmt: skip
 def watchdog(
     state: Path | None, webhook: str, syslog: str, repeat_seconds: float, tick_seconds: float

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from tocsin.cli import VERBS
+from tocsin.cli import VERBS, cli
 
 UNDER = {"config": "check"}  # a group: its first verb stands for it
 
@@ -123,3 +126,27 @@ def test_a_case_that_was_changed_is_refused(folder: Path) -> None:
     code, text = said("replay", case.name, cwd=folder)
     assert (code, "leaves the case" in text) == (1, True), text
     assert not (folder.parent / "leaves").exists()
+
+
+def commands(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command below a group with the words that call it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield (*names, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, *names, name)
+
+
+def test_no_number_of_any_verb_may_be_nan_or_without_end() -> None:
+    checked = 0
+    for words, command in commands(cli):
+        for option in command.params:
+            if isinstance(option.type, click.types.FloatParamType | click.FloatRange):
+                for value in ("nan", "inf", "1e400"):
+                    done = CliRunner().invoke(cli, [*words, option.opts[0], value])
+                    assert done.exit_code == 2, (words, option.opts, value)
+                    assert "is no finite number" in done.output or "not in the range" in done.output
+                checked += 1
+    assert checked >= 7
