@@ -23,7 +23,9 @@ Where a library of kernels compiled ahead of time fits (runtime.kernel_library),
 used and numba is not even imported. Else numba is imported when the first kernel is compiled: 65 MB.
 """
 
+import contextlib
 import ctypes
+import logging
 import os
 import re
 import sys
@@ -31,6 +33,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import FunctionType
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -273,16 +276,62 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
             raise _no_kernels() from error
         link(function)
         warnings.simplefilter("ignore", NumbaWarning)  # an unwritable cache is told by `warm`
-        compiled: Callable[P, R]
+
+        def make(*, keep: bool) -> Callable[P, R]:
+            made: Callable[P, R] = njit(parse_signature(signature), cache=keep, nogil=True)(
+                function
+            )
+            return made
+
+        keep = os.environ.get("TOCSIN_KERNELS") != "memory"
         try:
-            keep = os.environ.get("TOCSIN_KERNELS") != "memory"
-            compiled = njit(parse_signature(signature), cache=keep, nogil=True)(function)
-        except RuntimeError as error:
-            if "cannot cache function" not in str(error):
+            compiled = make(keep=keep)
+        except Exception as error:
+            if "cannot cache function" in str(error):
+                compiled = make(keep=False)
+            elif keep:
+                compiled = _cached_anew(function, error, make)
+            else:
                 raise
-            compiled = njit(parse_signature(signature), nogil=True)(function)
+        _sync_cached(compiled)
         for made in compiled.overloads.values():  # type: ignore[attr-defined]
             made.library._shared_module = None  # its LLVM code, for callers to be linked with: none
+    return compiled
+
+
+def _sync_cached(dispatcher: Any) -> None:
+    """Have on disk what numba has just kept of a function: it renames files that it never syncs.
+
+    A power cut would leave files of the right size with zeros in them, and machine code has no checksum.
+    """
+    if not dispatcher.stats.cache_misses:
+        return
+    folder = Path(dispatcher.stats.cache_path)
+    name = f".{dispatcher.py_func.__qualname__}-"
+    for path in [*(kept for kept in folder.iterdir() if name in kept.name), folder]:
+        with contextlib.suppress(OSError):  # another process has just kept it anew
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _cached_anew(
+    function: Callable[P, R], error: Exception, make: Callable[..., Callable[P, R]]
+) -> Callable[P, R]:
+    """Compile where what numba keeps of a function cannot be read: a power cut leaves its files empty.
+
+    Unpickling them may raise anything; a function that cannot be compiled says so once more.
+    """
+    from numba.core.caching import FunctionCache
+
+    FunctionCache(function).flush()
+    compiled = make(keep=True)
+    name = f"{function.__module__}.{function.__name__}"
+    logging.getLogger("tocsin.kernels").warning(
+        "kernel_compiled_anew kernel=%s cache_error=%r", name, error
+    )
     return compiled
 
 
