@@ -324,9 +324,7 @@ def _cached_anew(
 
     Unpickling them may raise anything; a function that cannot be compiled says so once more.
     """
-    from numba.core.caching import FunctionCache
-
-    FunctionCache(function).flush()
+    import_module("numba.core.caching").FunctionCache(function).flush()
     compiled = make(keep=True)
     name = f"{function.__module__}.{function.__name__}"
     logging.getLogger("tocsin.kernels").warning(
