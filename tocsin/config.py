@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from alerting.config import AlertingSettings
+from alerting.incidents.explain import check_runbook
 from alerting.life.windows import planned
 from alerting.outbox.routes import Router
 from alerting.sinks import SINKS
@@ -243,6 +244,8 @@ def _mistakes(config: Config) -> Iterator[str]:
     yield from (f"detection.zone: {said}" for said in _told(zone_of, config.detection.zone))
     for name, work in config.alerting.maintenance.items():
         yield from _told(planned, name, work)
+    for name, runbook in config.alerting.runbooks.items():
+        yield from _told(check_runbook, name, runbook)
     yield from _told(Router, config.alerting)
     for source, owner in config.alerting.owners.items():
         if owner not in (source, *config.sources, *config.alerting.sinks):

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-from alerting.config import AlertingSettings, any_of
+from alerting.config import AlertingSettings, RunbookSettings, any_of
 from alerting.incidents.suspects import Suspects
 from alerting.records.alarm import Alarm
 from alerting.records.incident import Incident
@@ -45,10 +45,7 @@ class Explainer:
         self._runbooks = tuple(settings.runbooks.values())
         self._known: dict[tuple[str, str, str, str], str] = {}
         for name, runbook in settings.runbooks.items():
-            try:
-                check(runbook.url, RUNBOOK_HOLES)
-            except ConfigError as error:
-                raise ConfigError(f"alerting.runbooks.{name}: {error}") from error
+            check_runbook(name, runbook)
 
     def complete(self, alarm: Alarm) -> None:
         """Add to the block of an alarm that is about to be told."""
@@ -126,6 +123,14 @@ class Explainer:
                 quoted = {name: quote(value, safe="") for name, value in named.items()}
                 return fill(one.url, quoted, "plain")
         return ""
+
+
+def check_runbook(name: str, runbook: RunbookSettings) -> None:
+    """Raise ConfigError for a link with a hole that nothing fills."""
+    try:
+        check(runbook.url, RUNBOOK_HOLES)
+    except ConfigError as error:
+        raise ConfigError(f"alerting.runbooks.{name}: {error}") from error
 
 
 def _cause_of(told: Mapping[str, Any], title: str) -> str:

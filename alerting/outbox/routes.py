@@ -92,6 +92,10 @@ class Router:
                     raise ConfigError(
                         f"alerting.routes.{name}: no sink {sink!r} in [alerting.sinks]"
                     )
+            if (route.settings.escalate_minutes > 0) != bool(route.settings.escalate_to):
+                raise ConfigError(
+                    f"alerting.routes.{name}: escalate_minutes and escalate_to say something together alone"
+                )
             _check_group(name, route.settings, settings.sinks)
             _check_above(name, settings.routes)
             above = route.settings.under

@@ -94,6 +94,8 @@ class Tmf642Sink:
         host, _, port = options.listen.rpartition(":")
         if not (host and port.isdecimal() and int(port) < 65536):
             raise ConfigError(f"options.listen = {options.listen!r} is not host:port")
+        if not all(one.startswith(("http://", "https://")) for one in options.listeners):
+            raise ConfigError("options.listeners: each begins with http:// or https://")
         if host.strip("[]") not in LOOPBACK and not settings.token_file:
             raise ConfigError(
                 f"options.listen = {options.listen!r} is open to others: name a token_file"

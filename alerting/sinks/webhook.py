@@ -23,6 +23,7 @@ from alerting.words.templating import Template, check, fields, fill, load_templa
 from alerting.words.wording import is_over, rfc3339
 from runtime.registry import WEB, Part
 from runtime.settings import Settings
+from telemetry.errors import ConfigError
 
 BATCH_MAX = 100
 
@@ -47,6 +48,8 @@ class WebhookSink:
         self._options = options
         self._template: Template | None = None
         check(options.cleared_url)
+        if options.cleared_url and not options.cleared_url.startswith(("http://", "https://")):
+            raise ConfigError("options.cleared_url begins with neither http:// nor https://")
         if settings.template:
             self._template = load_template(settings.template)
         self.batch_max = BATCH_MAX if settings.mode == "batch" and self._template is None else 1

@@ -87,6 +87,8 @@ NOWHERE = (
     ('netcool = "netcool"', ""),
     ('traps = "h"', ""),
     ('syslog = "nobody"', "alerting.owners.syslog = 'nobody': nothing of this name acknowledges"),
+    ("[alerting.runbooks.a]", "alerting.runbooks.a: ${nope} is no field"),
+    ('url = "https://wiki/${nope}"', ""),
     ("[detection.also.t]", ""),
     ('kind = "threshold"', ""),
     (
@@ -244,6 +246,26 @@ listen = "udp://127.0.0.1:5514"
         pytest.param(
             '[alerting.sinks.b]\nkind = "webhook"\nurl = "http://h"\ntemplate = "/nowhere.json"', 4,
             "alerting.sinks.b: template '/nowhere.json'", id="template",
+        ),
+        pytest.param(
+            '[alerting.sinks.b]\nkind = "webhook"\nurl = "http://h"\n'
+            'options = { cleared_url = "ftp://h" }', 7,
+            "alerting.sinks.b.options.cleared_url begins with neither http", id="cleared",
+        ),
+        pytest.param(
+            '[alerting.sinks.b]\nkind = "webhook"\nurl = "http://h"\ntoken_file = "/nowhere"', 7,
+            "alerting.sinks.b.token_file = '/nowhere': there is no such file", id="token",
+        ),
+        pytest.param(
+            '[alerting.sinks.b]\nkind = "tmf642"\noptions = { listeners = ["h:1"] }', 6,
+            "alerting.sinks.b.options.listeners: each begins with http", id="listeners",
+        ),
+        pytest.param(
+            '[api]\ntoken_file = "/nowhere"', 5, "api.token_file = '/nowhere': there is no such file", id="api",
+        ),
+        pytest.param(
+            '[detection.routes]\nown_prefixes = { "10.0.0.0/33" = [1] }', 5,
+            "detection.routes.own_prefixes: '10.0.0.0/33'", id="prefixes",
         ),
         pytest.param(
             '[alerting.sinks.b]\nkind = "tmf642"\noptions = { listen = "here" }', 6,
