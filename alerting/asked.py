@@ -164,7 +164,7 @@ def _in_words(kind: str, given: dict[str, Any], error: msgspec.ValidationError) 
         value = value[int(key)] if isinstance(value, list) else value[key]
     if "regex" in said:
         return f"{keys[0]} {str(value)[:40]!r} is no id; ids are 16 hex digits"
-    return f"{kind}: {'.'.join(keys)} is {str(value)[:40]!r}: {said}"
+    return f"{kind}: {'.'.join(keys)} is {value!r:.40}: {said}"
 
 
 def _check_needs(kind: str, ask: Ask) -> None:

@@ -75,7 +75,10 @@ async def body_of(request: Request, kind: type[T]) -> T:
         body += chunk
         if len(body) > BODY_BYTES_MAX:
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too long")
-    return msgspec.json.decode(bytes(body), type=kind)
+    try:
+        return msgspec.json.decode(bytes(body), type=kind)
+    except RecursionError as error:
+        raise ConfigError("the body is nested too deep") from error
 
 
 def id_of(request: Request) -> str:

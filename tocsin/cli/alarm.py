@@ -11,6 +11,9 @@ _by = click.option("--by", default=getpass.getuser, show_default="the user", hel
 _note = click.option("--note", "--reason", default="", help="Why; it is kept with the alarm.")
 
 
+SPAN_SECONDS_MAX = 10 * 365 * 86_400
+
+
 class _Span(click.ParamType[float]):
     """`2h`, `30m`, or a number of seconds."""
 
@@ -22,6 +25,8 @@ class _Span(click.ParamType[float]):
         seconds = span_seconds(value if str(value)[-1:].isalpha() else f"{value}s")
         if not seconds:
             self.fail(f"{value!r} is no span of time: write 2h, 30m or 90s", param, ctx)
+        if seconds > SPAN_SECONDS_MAX:
+            self.fail(f"{value!r} is more than ten years", param, ctx)
         return seconds
 
 
@@ -229,8 +234,10 @@ def works(
     pairs = dict(one.partition("=")[::2] for one in circuits)
 
     def act(windows: list[dict[str, Any]]) -> None:
-        if windows:  # else all that returns is over
-            _act(state, "maintenance", {"windows": windows})
+        if not windows:
+            click.echo("all that it plans is over: nothing was taken from it")
+            return
+        _act(state, "maintenance", {"windows": windows})
         for window in windows:
             objects = ", ".join(window.get("objects", []) or ["cancelled"])
             click.echo(printable(f"  {window['name']}: {objects}"))

@@ -30,7 +30,9 @@ _PACKED: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
     (b"BZh", bz2.open),
     (b"\xfd7zXZ", lzma.open),
 )
-UNREADABLE = (OSError, EOFError, ValueError, csv.Error, lzma.LZMAError, zipfile.BadZipFile)
+UNREADABLE = (
+    OSError, EOFError, ValueError, RecursionError, csv.Error, lzma.LZMAError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def bytes_of(path: Path) -> IO[bytes]:

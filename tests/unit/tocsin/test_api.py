@@ -426,6 +426,11 @@ def test_operators_act_over_the_api_and_a_foreign_page_cannot(client: Api) -> No
     assert (wrong.status_code, wrong.json()["detail"]) == (
         400, "acknowledge needs alarm or alarms or incident",
     )  # fmt: skip
+    deep = '{"kind": "x", "payload": {"x": ' + "[" * 100_000
+    answer = client.post(
+        "/api/v1/actions", content=deep, headers={"content-type": "application/json"}
+    )
+    assert (answer.status_code, answer.json()["detail"]) == (400, "the body is nested too deep")
     text = client.post("/api/v1/actions", content=msgspec.json.encode(body))
     assert text.status_code == 415
     assert client.get("/api/v1/windows").json() == {"windows": [{"name": "s1"}]}

@@ -43,6 +43,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "wrong.toml").write_text("[node]\nprofil = 'site'\n", "utf-8")
     (tmp_path / "broken.toml").write_text("[node\n", "utf-8")
     (tmp_path / "escapes.ics").write_text("BEGIN:VCALENDAR\r\nOOPS\x1b[2J\r\n", "utf-8")
+    (tmp_path / "deep.json").write_text("[" * 100_000, "utf-8")
     (tmp_path / "folder").mkdir()
     return tmp_path
 
@@ -89,6 +90,8 @@ def test_an_unknown_option_is_usage(verb: str, folder: Path) -> None:
         pytest.param("alarm works escapes.ics", 2, r"OOPS\x1b[2J", id="works-escapes"),
         pytest.param("grafana push foo", 2, "no address of a Grafana", id="grafana-url"),
         pytest.param("grafana push http://127.0.0.1:9", 2, "Connection refused; does", id="grafana"),
+        pytest.param("correlate --alarms deep.json", 2, "neither CSV", id="correlate-deep"),
+        pytest.param("alarm silence x --for 999999d", 2, "more than ten years", id="silence"),
         pytest.param("outbox approve 9999999999999999999 --by a", 2, "not in the range", id="number"),
         pytest.param("demo --speed max", 2, "--speed goes with --days", id="demo"),
         pytest.param("demo --for soon", 2, "Invalid value", id="demo-for"),
