@@ -172,7 +172,7 @@ class Windows:
         return True
 
     def end_all(self, name: str, now_ns: int) -> None:
-        """End a work, with all its spans where it returns by a rule: `NAME #2` and so on."""
+        """End a work, with all its windows where it returns by a rule: `NAME #202612010100`, ..."""
         for one in list(self._all):
             if one == name or (one.startswith(f"{name} #") and one[len(name) + 2 :].isdigit()):
                 self.end(one, now_ns)

@@ -26,7 +26,6 @@ SKIPPED_MAX = 100_000  # of one event, that were over before
 YEAR = timedelta(days=400)
 FILE_BYTES_MAX = 64 * 1024 * 1024
 RULES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY")  # how often planned works return
-ONCE = ("DTSTART", "DTEND", "DURATION", "RRULE")  # of an event
 
 
 def read_works(
@@ -58,7 +57,8 @@ def read_works(
             calendar = Calendar.from_ical(part)
         except UNREADABLE as error:
             raise ConfigError(f"{path}: no iCalendar that can be read: {error!s:.200}") from error
-        for event in calendar.walk("VEVENT"):
+        # What is said of one occurrence alone counts over what its rule says, wherever it stands.
+        for event in sorted(calendar.walk("VEVENT"), key=lambda event: "RECURRENCE-ID" in event):
             events += 1
             try:
                 made += _windows(event, circuits or {}, now_ns)
@@ -131,6 +131,9 @@ def _windows(event: Any, circuits: dict[str, str], now_ns: int) -> list[dict[str
     status = str(event.get("X-MAINTNOTE-STATUS", "") or event.get("STATUS", "")).upper()
     impact = str(event.get("X-MAINTNOTE-IMPACT", "")).upper()
     name = f"{provider} {number}".strip()
+    if "RECURRENCE-ID" in event:  # of one that returns by a rule: this occurrence
+        _check(event, "RECURRENCE-ID")
+        name = _occurrence(name, _moment(event["RECURRENCE-ID"]))
     base: dict[str, Any] = {
         "name": name,
         "reason": str(event.get("SUMMARY", ""))[:500],
@@ -145,32 +148,36 @@ def _windows(event: Any, circuits: dict[str, str], now_ns: int) -> list[dict[str
         raise ValueError(
             "it names nothing that is worked on: X-MAINTNOTE-OBJECT-ID, LOCATION or SUMMARY"
         )
-    _check(event)
+    if "DTSTART" not in event:
+        raise ValueError("it has no DTSTART")
+    _check(event, "DTSTART", "DTEND", "DURATION", "RRULE", "EXDATE")
     start = _moment(event["DTSTART"])
     lasts_ns = _lasts_ns(event, start)
     if lasts_ns <= 0:
         raise ValueError("it ends before it begins")
-    starts = [_ns(at) for at in _starts(event, start, now_ns - lasts_ns)]
     return [
         base
         | {
-            "name": name if i == 0 or not name else f"{name} #{i + 1}",
-            "start_ns": start_ns,
-            "end_ns": start_ns + lasts_ns,
+            "name": _occurrence(name, at) if "RRULE" in event else name,
+            "start_ns": _ns(at),
+            "end_ns": _ns(at) + lasts_ns,
         }
-        for i, start_ns in enumerate(starts)
+        for at in _starts(event, start, now_ns - lasts_ns)
     ]
 
 
-def _check(event: Any) -> None:
-    """Raise ValueError where what says when it happens is missing, there twice, or broken."""
-    if "DTSTART" not in event:
-        raise ValueError("it has no DTSTART")
-    for name in ONCE:
-        if isinstance(event.get(name), list):
-            raise ValueError(f"it has more than one {name}")  # noqa: TRY004  # a fault of the file
+def _occurrence(name: str, at: datetime) -> str:
+    """Return the name of one of the windows of an event that returns: the same however often it is read."""
+    return f"{name} #{at.astimezone(UTC):%Y%m%d%H%M}" if name else ""
+
+
+def _check(event: Any, *names: str) -> None:
+    """Raise ValueError where what says when it happens is there twice, or broken."""
+    for name in names:
+        if name != "EXDATE" and isinstance(event.get(name), list):
+            raise ValueError(f"it has more than one {name}")
     for name, why in event.errors:
-        if name in (*ONCE, "EXDATE"):
+        if name in names:
             raise ValueError(f"{name}: {why}")
 
 

@@ -142,6 +142,31 @@ def test_a_cancelled_rule_ends_every_one_of_its_windows(tmp_path: Path) -> None:
     assert [one.name for one in world.stage.windows()] == ["7 #x"]
 
 
+def test_one_occurrence_of_a_rule_is_moved_or_cancelled_alone(tmp_path: Path) -> None:
+    """As calendars and carriers send it: beside its rule, in front of it, or by itself later."""
+    rule = "DTSTART:20231116T010000Z\r\nRRULE:FREQ=DAILY;COUNT=4\r\n"
+    which = "RECURRENCE-ID:202311{}T010000Z\r\nDTSTART:20231117T050000Z\r\n"
+    path = calendar(tmp_path, which.format(17))
+    both = path.read_text("utf-8")
+    path.write_text(both.replace("BEGIN:VEVENT", f"BEGIN:VEVENT\r\nUID:7\r\nLOCATION:a\r\n{rule}"
+                                 "END:VEVENT\r\nBEGIN:VEVENT", 1), newline="")  # fmt: skip
+    world = AlarmWorld()
+
+    def hours() -> list[str]:
+        world.told(world.act("maintenance", windows=read_works(path)))
+        starts = sorted(one.start_ns for one in world.stage.windows())
+        return [f"{datetime.fromtimestamp(at // SECOND, UTC):%d %H}" for at in starts]
+
+    assert hours() == ["16 01", "17 05", "18 01", "19 01"]
+    calendar(tmp_path, f"{which.format(19)}STATUS:CANCELLED\r\n")
+    assert hours() == ["16 01", "17 05", "18 01"]
+    calendar(tmp_path, "STATUS:CANCELLED\r\n")
+    assert hours() == []
+    calendar(tmp_path, "RECURRENCE-ID:foo\r\nSTATUS:CANCELLED\r\n")
+    with pytest.raises(ConfigError, match="RECURRENCE-ID: Expected"):
+        read_works(path)
+
+
 def test_a_watched_folder_is_watched_on_while_the_node_is_away(tmp_path: Path) -> None:
     calendar(tmp_path, START)
     with subprocess.Popen(
