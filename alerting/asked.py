@@ -109,11 +109,11 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 LISTS = frozenset(one.name for one in msgspec.structs.fields(Ask) if one.default == ())
 
 
-def check(kind: str, payload: dict[str, Any], now_ns: int) -> None:
-    """Raise ConfigError with one sentence for an action that cannot be meant."""
+def check(kind: str, payload: dict[str, Any], now_ns: int) -> list[Window]:
+    """Return the windows that an action begins, or raise ConfigError with one sentence: it cannot be meant."""
     ask = understood(kind, payload)
     if kind == TRIAGE:
-        return
+        return []
     known = Ask.__struct_fields__
     for name in (name for one in (payload, *payload.get("windows", ())) for name in one):
         if name in known:
@@ -122,9 +122,13 @@ def check(kind: str, payload: dict[str, Any], now_ns: int) -> None:
         raise ConfigError(
             f"{kind}: unknown key {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
         )
-    for one in ask.windows or (ask,) if kind in HIDES else ():
-        if not (one.cancelled or one.over):
-            window_of(kind, one, now_ns).check()
+    if kind not in HIDES:
+        return []
+    begun = [one for one in ask.windows or (ask,) if not (one.cancelled or one.over)]
+    windows = [window_of(kind, one, now_ns) for one in begun]
+    for window in windows:
+        window.check()
+    return windows
 
 
 def understood(kind: str, payload: dict[str, Any]) -> Ask:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from alerting.asked import check
 from alerting.causes.faces import Faces
 from alerting.causes.failed_logins import FailedLogins
 from alerting.causes.rows import Row, rows_of
@@ -37,6 +38,7 @@ from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.ports import Evidence, NetworkMap, SeriesDirectory
 from telemetry.batch import Batch, batch_from_rows
+from telemetry.errors import ConfigError
 from telemetry.schemas import ALARM, ANOMALY, CONTROL, DIGEST, FRAME, INCIDENT, LOG, FrameFlag
 
 WINDOW_REASONS = ("planned-work", "silence", "shelved", "out-of-service")
@@ -71,6 +73,7 @@ class AlertingStage:
         self._foreign = ForeignAlarms(settings, context)
         self._logins = FailedLogins(network)
         self._places = Places(network)
+        self._windows_max = settings.windows_max
         self._windows = Windows(settings.windows_max)
         self._suspects = Suspects(network, self._places, self._windows)
         self._explainer = Explainer(settings, network, self._places, self._suspects)
@@ -313,6 +316,15 @@ class AlertingStage:
     def _all(self) -> Iterable[Alarm]:
         yield from self._own.alarms.values()
         yield from self._foreign.alarms.values()
+
+    def check(self, kind: str, payload: dict[str, Any], now_ns: int) -> None:
+        """Raise ConfigError for an action that cannot be meant, or for which there is no room."""
+        begun = check(kind, payload, now_ns)
+        if begun and not self._windows.has_room(begun, now_ns):
+            raise ConfigError(
+                f"{self._windows_max} windows are kept (alerting.windows_max), and more are asked for: "
+                f"`tocsin alarm windows` lists them, `tocsin alarm expire NAME` ends one"
+            )
 
     def windows(self) -> list[Window]:
         """Return planned works, silences and shelved alarms."""

@@ -7,7 +7,7 @@ up already.
 
 import heapq
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -157,6 +157,12 @@ class Windows:
         self._schedule(window, now_ns)
         return True
 
+    def has_room(self, windows: Sequence[Window], now_ns: int) -> bool:
+        """Whether there is room for these beside those that are kept."""
+        new = {window.name for window in windows} - self._all.keys()
+        more = len(self._all) + len(new) - self._most
+        return more <= 0 or more <= sum(self._may_go(one, now_ns) for one in self._all.values())
+
     def end(self, name: str, now_ns: int) -> bool:
         """End a window early; return whether there was one of this name."""
         window = self._all.get(name)
@@ -237,9 +243,12 @@ class Windows:
 
     def _forget(self, now_ns: int) -> None:
         for name, window in list(self._all.items()):
-            over = name not in self._going and window.next_change_ns(now_ns) == NEVER_NS
-            if over and now_ns - window.end_ns >= FORGOTTEN_AFTER_NS:
+            if self._may_go(window, now_ns):
                 del self._all[name]
+
+    def _may_go(self, window: Window, now_ns: int) -> bool:
+        over = window.name not in self._going and window.next_change_ns(now_ns) == NEVER_NS
+        return over and now_ns - window.end_ns >= FORGOTTEN_AFTER_NS
 
     def snapshot(self) -> Any:
         """Return what `restore` takes."""

@@ -18,7 +18,7 @@ from alerting.life.windows import MOMENT_NS_MAX
 from telemetry.errors import ConfigError
 
 # What icalendar and dateutil raise for what they cannot read, and we for what cannot be meant.
-UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
 STATUS_OVER = ("CANCELLED", "COMPLETED")
 IMPACT_NONE = ("NO-IMPACT", "MAINTENANCE-MOVED")
 REPEATS_MAX = 400  # of one event that are taken

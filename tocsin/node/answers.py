@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from alerting.asked import check
 from alerting.orders import Orders
 from alerting.outbox.outbox import Outbox
 from alerting.outbox.sink_board import SinkBoard
@@ -160,7 +159,7 @@ class Answers:
             river_scores.check(ask.payload)
             return
         if ask.kind != probation.KIND:
-            check(ask.kind, ask.payload, self._clock.now_ns())
+            self._back.alerting.check(ask.kind, ask.payload, self._clock.now_ns())
             return
         probation.check(ask.payload)
         if not self._back.detection.probation.matching(ask.payload["classes"]):

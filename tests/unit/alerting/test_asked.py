@@ -121,6 +121,22 @@ def test_an_alarm_is_shelved_until_a_moment_as_well_as_for_a_while() -> None:
     assert back.operator_state == "none"
 
 
+def test_what_there_is_no_room_for_is_refused_before_it_is_journalled() -> None:
+    world = AlarmWorld(AlertingSettings(windows_max=3))
+    named = [{"name": name, "nodes": "ams1", "seconds": 60} for name in ("a", "b", "c", "d")]
+    with pytest.raises(ConfigError, match="3 windows are kept"):
+        world.stage.check("maintenance", {"windows": named}, world.now_ns)
+    world.stage.check("maintenance", {"windows": named[:3]}, world.now_ns)
+    world.told(world.act("maintenance", windows=named[:3]))
+    world.stage.check("maintenance", named[0], world.now_ns)  # in place of the one of its name
+    with pytest.raises(ConfigError, match="`tocsin alarm expire NAME` ends one"):
+        world.stage.check("silence", {"kinds": ["fan"], "seconds": 60}, world.now_ns)
+    world.told(seconds=2 * 86_400)
+    world.stage.check("silence", {"kinds": ["fan"], "seconds": 60}, world.now_ns)
+    world.told(world.act("silence", kinds=["fan"], seconds=60))
+    assert refused(world) == 0
+
+
 def test_an_alarm_named_twice_is_split_off_once() -> None:
     world = AlarmWorld()
     raised = world.told(*(world.report(kind, "ams1") for kind in ("fan", "door", "psu")))

@@ -61,6 +61,12 @@ def test_an_event_that_cannot_be_understood_refuses_its_file(
     assert said in str(caught.value)
 
 
+def test_a_zone_that_is_a_folder_of_zones_is_none(tmp_path: Path) -> None:
+    path = calendar(tmp_path, "DTSTART;TZID=Europe:20261101T010000\r\n")
+    with pytest.raises(ConfigError, match="no iCalendar that can be read"):
+        read_works(path)
+
+
 def test_an_event_about_nothing_is_refused(tmp_path: Path) -> None:
     """It would be a work on the whole network, and hide every alarm."""
     path = tmp_path / "w.ics"
