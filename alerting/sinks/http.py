@@ -45,7 +45,7 @@ class Answer:
         """Return the body as JSON, or raise TransientError: who answers nonsense may come to sense."""
         try:
             return json.loads(self.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TransientError(f"the answer is no JSON: {self.said}") from error
 
 

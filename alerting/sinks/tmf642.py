@@ -15,6 +15,7 @@ import contextlib
 import hmac
 import itertools
 import json
+import logging
 import queue
 import secrets
 import threading
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import msgspec
+
 from alerting.config import SinkSettings
 from alerting.sinks.http import accepted, ask_json, secret
 from alerting.sinks.parcel import Parcel
@@ -34,7 +37,7 @@ from alerting.words.delivery import Order
 from alerting.words.escape import clean
 from runtime.registry import Part
 from runtime.settings import Settings
-from telemetry.errors import ConfigError, TransientError
+from telemetry.errors import ConfigError, DecodeError, TransientError
 from telemetry.identity import id_text, stable_id
 
 ROOT = "/tmf-api/alarm/v4"
@@ -57,6 +60,7 @@ TASKS = {
 }
 EVENTS = {"raised": "AlarmCreateEvent", "cleared": "AlarmStateChangeEvent",
           "closed": "AlarmStateChangeEvent"}  # fmt: skip
+_LOG = logging.getLogger("tocsin.sinks.tmf642")
 CHANGED = "AlarmAttributeValueChangeEvent"
 
 
@@ -80,6 +84,21 @@ class _Asked:
     def __init__(self, orders: int) -> None:
         self.left = orders
         self.kept = threading.Event()
+
+
+def _data_of(asked: BaseHTTPRequestHandler) -> bytes:
+    """Return the body of a request, or refuse a length that is none: a negative one would read without end."""
+    said = asked.headers.get("Content-Length") or "0"
+    ends, asked.close_connection = (
+        asked.close_connection,
+        True,
+    )  # what follows a refused one is no request
+    if not (said.isascii() and said.isdigit()):
+        raise _Refuse(400, f"Content-Length {said[:40]!r} is no number")
+    if len(said) > 9 or int(said) > BODY_BYTES_MAX:
+        raise _Refuse(413, f"a body has at most {BODY_BYTES_MAX} bytes")
+    asked.close_connection = ends
+    return asked.rfile.read(int(said)) if int(said) else b""
 
 
 class Tmf642Sink:
@@ -224,10 +243,19 @@ class Tmf642Sink:
                 "query": "",
                 "kept": "",
             }
-        if self._settings.path:
-            with contextlib.suppress(OSError, ValueError):
-                for number, hub in json.loads(Path(self._settings.path).read_text("utf-8")).items():
-                    self._hubs[number] = hub
+        path = Path(self._settings.path)
+        if not self._settings.path or not path.exists():
+            return
+        try:
+            kept = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, str]])
+            if any(hub.keys() != {"callback", "query", "kept"} for hub in kept.values()):
+                raise DecodeError("corrupt", "these are no subscriptions")
+            self._hubs |= kept
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, DecodeError) as error:
+            aside = path.with_name(f"{path.name}.damaged")
+            with contextlib.suppress(OSError):
+                path.replace(aside)
+            _LOG.error("subscriptions_set_aside file=%s error=%s", aside, error)
 
     def _save_hubs(self) -> None:
         if not self._settings.path:
@@ -278,11 +306,7 @@ class Tmf642Sink:
     def _answer(self, asked: BaseHTTPRequestHandler) -> None:
         headers: dict[str, str] = {}
         try:
-            length = int(asked.headers.get("Content-Length") or 0)
-            if length > BODY_BYTES_MAX:
-                asked.close_connection = True
-                raise _Refuse(413, f"a body has at most {BODY_BYTES_MAX} bytes")
-            data = asked.rfile.read(length) if length else b""
+            data = _data_of(asked)
             self._authorize(asked.headers.get("Authorization", ""))
             status, body, headers = self._route(asked.command, asked.path, data)
         except _Refuse as refused:
@@ -477,7 +501,7 @@ class Tmf642Sink:
 def _body(data: bytes) -> dict[str, Any]:
     try:
         made = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Refuse(400, f"the body is no JSON: {error}") from error
     if not isinstance(made, dict):
         raise _Refuse(400, "the body is no JSON object")

@@ -1,6 +1,7 @@
 """TMF642 as its clients use it: list, filter, page, acknowledge, subscribe, hear of changes."""
 
 import json
+import socket
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -229,6 +230,55 @@ def test_subscribers_hear_of_each_change_once_and_in_order(
     finally:
         one.stop()
         two.stop()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"\x00" * 90,
+        b"\xff\xfe{",
+        b"[" * 9_000,
+        b"[]",
+        b'{"1": 5}',
+        b'{"1": {"callback": "x"}}',
+    ],
+)
+def test_damaged_subscriptions_are_set_aside_and_named(
+    client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes
+) -> None:
+    client.sink.close()
+    (tmp_path / "hubs.json").write_bytes(damage)
+    client.sink = make_sink(client.settings)
+    client.sink.repeat([], now_ns=NOW_NS)
+    assert "hubs.json.damaged" in caplog.text
+    assert (tmp_path / "hubs.json.damaged").read_bytes() == damage
+    callback = {"callback": "http://127.0.0.1:9/", "query": ""}
+    assert client.ask("POST", "/hub", callback)[0] == 201
+    assert b"127.0.0.1:9" in (tmp_path / "hubs.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("length", "status"),
+    [
+        (b"-1", b"400"),
+        (b"1e3", b"400"),
+        (b"", b"200"),
+        (b"9" * 5_000, b"413"),
+        (b"2000000", b"413"),
+    ],
+)
+def test_a_length_that_is_none_is_refused_before_anything_is_read(
+    client: Client, length: bytes, status: bytes
+) -> None:
+    host, _, port = client.listen.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as one:
+        one.sendall(
+            b"GET /tmf-api/alarm/v4/alarm HTTP/1.1\r\nConnection: close\r\n"
+            b"Content-Length: " + length + b"\r\n\r\n"
+        )
+        answer = b"".join(iter(lambda: one.recv(65_536), b""))
+    assert answer.split(b" ")[1] == status
 
 
 def test_open_to_others_it_needs_a_token(tmp_path: Path, alerts: list[Alert]) -> None:

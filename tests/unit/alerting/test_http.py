@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from alerting.config import SinkSettings
-from alerting.sinks.http import request
+from alerting.sinks.http import Answer, request
 from alerting.sinks.parcel import NotSentError
 from telemetry.errors import TransientError
 from tests.support.bad_peers import absent
@@ -69,3 +69,9 @@ def test_an_address_that_is_none_is_said(peer: Emulator, url: str) -> None:
 def test_what_was_never_sent_is_told_from_what_may_have_been() -> None:
     with absent() as port, pytest.raises(NotSentError, match="Connection refused"):
         request(SETTINGS, "POST", f"http://127.0.0.1:{port}/", b"", {})
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", b"[" * 90_000])
+def test_an_answer_that_is_no_json_may_come_to_sense(body: bytes) -> None:
+    with pytest.raises(TransientError, match="the answer is no JSON: 200"):
+        Answer(200, body).json()
