@@ -52,6 +52,7 @@ def address_pair(text: str) -> tuple[int, int]:
     return int(address) >> 64, int(address) & 0xFFFF_FFFF_FFFF_FFFF
 
 
+@lru_cache(16_384)
 def prefix_number(text: str) -> tuple[int, int, int] | None:
     """Return (bits of its family, number, length) of an address or a prefix, None where a text is neither.
 

@@ -189,8 +189,11 @@ class Companions:
     ) -> None:  # fmt: skip
         """Count a raise for those that may have set it off, and remember it as one that may."""
         number = self._number(kind, layer)
-        own = self.begins(kind, now_ns)
-        total = own + sum([parent[0] for parent in parents])
+        itself = 1.0  # how likely it began by itself
+        if parents:
+            own = self.begins(kind, now_ns)
+            total = own + sum([parent[0] for parent in parents])
+            itself = own / total
         for weight, _, pair, relation, delay in parents:
             part = weight / total
             self._set_off[pair] += part
@@ -198,8 +201,8 @@ class Companions:
             self._delays_all[relation] += part
             if part >= OWN_LEAST and relation == NEXT:
                 self._note_delay(pair, delay, part)
-        self._began[number] += own / total
-        self._began_all += own / total
+        self._began[number] += itself
+        self._began_all += itself
         for relation, places in ((HERE, 1), (NEXT, degree), (NAMED, 1)):
             self._chances[relation][number] += places
         self._first_ns = self._first_ns or now_ns
