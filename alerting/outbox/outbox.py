@@ -132,9 +132,9 @@ class Outbox:
         return bool(self._settings.sinks)
 
     @property
-    def takes_incidents(self) -> bool:
-        """Whether a sink is told of incidents."""
-        return self._telling.takes_incidents
+    def takes_alarms(self) -> bool:
+        """Whether a sink is told of alarms."""
+        return self._telling.takes_alarms
 
     # ---- ticks
 

@@ -74,6 +74,13 @@ class Outcome:
         """Alarms, if some `changed`, and incidents, a part at a time, follow when they are asked for."""
         self._alarms, self._incidents, self._changed = alarms, incidents, changed
 
+    def begin(self, *, alarms: bool) -> None:
+        """Put into words what will be asked for first: alarms, or else a part of the incidents."""
+        if alarms:
+            self.every_alarm()
+        else:
+            self.incidents.extend(itertools.islice(self._incidents, 1))
+
     def every_alarm(self) -> list[Batch]:
         """Return all batches of alarms."""
         self.alarms.extend(self._alarms)
@@ -96,7 +103,7 @@ class Outcome:
         """Whether there are alarms or incidents."""
         if self.alarms or self._changed or self.incidents:
             return True
-        self.incidents.extend(itertools.islice(self._incidents, 1))
+        self.begin(alarms=False)
         return bool(self.incidents)
 
     @property

@@ -90,6 +90,8 @@ class Commits:
     def take(self, outcome: Outcome) -> None:
         """Take what came of the tick that was journalled last."""
         self._held.append((self._sequence, outcome))
+        if self._outbox.tells:
+            outcome.begin(alarms=self._outbox.takes_alarms)  # while the disk syncs the tick
         self._journal.settle()
         self._release()
 
