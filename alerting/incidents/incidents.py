@@ -23,7 +23,7 @@ from alerting.records.places import Place, Places
 from telemetry.identity import stable_id
 
 INCIDENTS_MAX = 20_000
-TOLD_TOGETHER = 56  # incidents; while they are on their way the next ones are put into words
+TOLD_TOGETHER = 64  # incidents; while they are on their way the next ones are put into words
 PARTED_MAX = 5  # sentences about what went from one incident to another
 NEVER_NS = (1 << 63) - 1
 
