@@ -27,6 +27,10 @@ from telemetry.errors import ConfigError
 from telemetry.identity import id_text
 
 
+ABOUT_ALARMS = ("acknowledge", "unacknowledge", "shelve", "unshelve", "close", "split", "feedback")
+_KNOWN = "that is known here: it ended a while ago, or the id is another's; GET /api/v1/alarms has what is up"
+
+
 class Operations:
     """Applies control rows to alarms, windows and incidents; says which alarms changed."""
 
@@ -70,6 +74,22 @@ class Operations:
             "split": self._split,
             "feedback": self._feedback,
         }
+
+    def check_known(self, kind: str, ask: Ask) -> None:
+        """Raise ConfigError where an action is about nothing that is known here; it would do nothing."""
+        if kind == "expire":
+            if all(ask.name != window.name for window in self._windows.all()):
+                raise ConfigError(f"no window is called {ask.name!r}; `tocsin alarm windows` has them")
+        elif kind == "merge":
+            numbers = {_number(one) for one in ask.incidents}
+            if len(numbers & self._incidents.all.keys()) < 2:
+                raise ConfigError(f"{', '.join(ask.incidents)}: fewer than two incidents {_KNOWN}")
+        elif kind in ABOUT_ALARMS and (ask.incident or ask.alarm or ask.alarms):
+            if kind == "feedback" and _number(ask.incident) in self._incidents.all:
+                return
+            if self._targets(ask) is None:
+                named = ask.incident or ", ".join(ask.alarms or (ask.alarm,))
+                raise ConfigError(f"{named}: no {'incident' if ask.incident else 'alarm'} {_KNOWN}")
 
     def take(self, control: Batch, now_ns: int) -> list[Alarm]:
         """Do what control rows ask; return the alarms that changed by it."""

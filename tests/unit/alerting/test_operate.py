@@ -1,12 +1,14 @@
 """What operators do: acknowledge, shelve, silence, plan works; hidden alarms live on."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from alerting.config import AlertingSettings, MaintenanceSettings
 from alerting.life.windows import NEVER_NS, PLANNED_WORK, Window, Windows, moment_ns
 from alerting.words.alerts import alerts_of, notices_of
+from telemetry.errors import ConfigError
 from tocsin.testing.alarms import AlarmWorld
 
 HOUR_NS = 3_600_000_000_000
@@ -215,6 +217,25 @@ def test_what_an_operator_cannot_mean_is_refused_and_counted() -> None:
     assert actions(world, "refused") == 3
     world.told(world.act("acknowledge", alarm="00000000000000aa"))
     assert actions(world, "unknown") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "said"),
+    [("acknowledge", {"alarm": "00000000000000aa"}, "00000000000000aa: no alarm that is known"),
+     ("shelve", {"incident": "00000000000000aa", "seconds": 60}, "no incident that is known"),
+     ("merge", {"incidents": ["00000000000000aa", "00000000000000bb"]}, "fewer than two incidents"),
+     ("split", {"incident": "00000000000000aa", "alarms": ["00000000000000bb"]}, "no incident"),
+     ("feedback", {"alarm": "00000000000000aa", "verdict": "true"}, "no alarm that is known"),
+     ("expire", {"name": "s1"}, "no window is called 's1'")],
+)  # fmt: skip
+def test_an_action_about_nothing_is_refused_before_it_is_journalled(
+    kind: str, payload: dict[str, Any], said: str
+) -> None:
+    world = AlarmWorld()
+    (fan,) = world.told(world.report("fan", "ams1"))
+    with pytest.raises(ConfigError, match=said):
+        world.stage.check(kind, payload, world.now_ns)
+    world.stage.check("acknowledge", {"alarm": fan.id}, world.now_ns)
 
 
 def test_a_weekly_window_keeps_local_time_when_summer_time_begins() -> None:
