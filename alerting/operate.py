@@ -79,7 +79,9 @@ class Operations:
         """Raise ConfigError where an action is about nothing that is known here; it would do nothing."""
         if kind == "expire":
             if all(ask.name != window.name for window in self._windows.all()):
-                raise ConfigError(f"no window is called {ask.name!r}; `tocsin alarm windows` has them")
+                raise ConfigError(
+                    f"no window is called {ask.name!r}; `tocsin alarm windows` has them"
+                )
         elif kind == "merge":
             numbers = {_number(one) for one in ask.incidents}
             if len(numbers & self._incidents.all.keys()) < 2:

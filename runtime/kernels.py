@@ -304,9 +304,10 @@ def _sync_cached(dispatcher: Any) -> None:
 
     A power cut would leave files of the right size with zeros in them, and machine code has no checksum.
     """
-    if not dispatcher.stats.cache_misses:
+    kept_in = dispatcher.stats.cache_path  # None: in memory, as where the function is in no file
+    if not (kept_in and dispatcher.stats.cache_misses):
         return
-    folder = Path(dispatcher.stats.cache_path)
+    folder = Path(kept_in)
     name = f".{dispatcher.py_func.__qualname__}-"
     for path in [*(kept for kept in folder.iterdir() if name in kept.name), folder]:
         with contextlib.suppress(OSError):  # another process has just kept it anew
