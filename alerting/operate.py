@@ -26,7 +26,6 @@ from telemetry.batch import Batch
 from telemetry.errors import ConfigError
 from telemetry.identity import id_text
 
-
 ABOUT_ALARMS = ("acknowledge", "unacknowledge", "shelve", "unshelve", "close", "split", "feedback")
 _KNOWN = "that is known here: it ended a while ago, or the id is another's; GET /api/v1/alarms has what is up"
 
