@@ -39,7 +39,7 @@ ASKED = {
     "series": {"match": "view=exporter,measure=octets", "since": "10m"},
     "query": {"sql": "select count() as n from frames"},
     "query_body": {"sql": "select count() as n from frames"},
-    "actions": {"kind": "acknowledge", "payload": {"alarm": "0" * 15 + "a", "by": "ann"}},
+    "actions": {"kind": "acknowledge"},
 }
 
 
@@ -116,7 +116,10 @@ def _first_alarm(base: str, process: "subprocess.Popen[bytes]") -> tuple[str, st
 def _ask(running: Running, op: Operation, **more: Any) -> httpx.Response:
     path = op.path.replace("{id}", running.incident if "/incidents/" in op.path else running.alarm)
     if op.method == "post":
-        return httpx.post(running.base + path, json={**ASKED[op.name], **more}, timeout=30)
+        body = {**ASKED[op.name], **more}
+        if op.name == "actions":
+            body["payload"] = {"alarm": running.alarm, "by": "ann"}
+        return httpx.post(running.base + path, json=body, timeout=30)
     return httpx.get(running.base + path, params={**ASKED.get(op.name, {}), **more}, timeout=30)
 
 
