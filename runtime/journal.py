@@ -32,7 +32,7 @@ from telemetry.errors import ConfigError, DecodeError, TransientError
 FILE_HEADER = b"TOCSINJOURNAL\x00\x01\x00"
 BLOCK_HEADER = struct.Struct("<4sB3xIIQq")
 MAGIC = b"TBLK"
-SHEET_BYTES, SHEET_BYTES_MAX = 1 << 16, 1 << 20
+SHEET_BYTES, SHEET_BYTES_MAX = 1 << 16, 1 << 21
 BLOCK_BYTES_MAX = 1 << 30
 
 

@@ -211,7 +211,8 @@ class JournalWriter:
     def _put(self, block: Block, *, sync: bool, behind: bool) -> bool:
         """Write a block behind those that wait; return whether it is still to be synced, for `settle` to count."""
         try:
-            whole = framed(block, self._sheet)
+            # Nobody waits for a result, which may be several times as large.
+            whole = framed(block, None if block.kind is BlockKind.RESULT else self._sheet)
         except Exception as error:  # its number is given out, and nothing may count as kept past it
             self._missing = f"block {block.sequence} could not be journalled: {error!r}"
             raise
