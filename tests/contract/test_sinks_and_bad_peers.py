@@ -45,6 +45,7 @@ URLS: dict[str, tuple[str, str]] = {
     "snmp": ("udp://127.0.0.1:{}", ""),
 }
 # Syslog acknowledges nothing: over TCP it cannot know that nobody reads, or what was said back.
+pytestmark = pytest.mark.slow
 UNHEARD = ("syslog",)
 NATS_INFO = (
     b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"tls_required":true}\r\n'

@@ -86,7 +86,8 @@ def test_a_disk_that_fills_up_is_said_and_costs_nothing(
     node.ask()
     filler, router = small_disk / "filler", Router(traps)
     client = RequestClient(f"ipc://{node.state}/node.sock")
-    expire = verbs.OperateRequest(kind="expire", payload={"name": "works"})
+    hide = {"kinds": ["fan"], "name": "works", "seconds": 60}
+    silence = verbs.OperateRequest(kind="silence", payload=hide)
     with processes.beside(feed, (), ports):
         try:
             wait_for(lambda: node.ask().ticks >= 5, "no ticks")
@@ -99,7 +100,7 @@ def test_a_disk_that_fills_up_is_said_and_costs_nothing(
             assert any("Free space" in text for text in full.health), full.health
             assert not router.ask(2, seconds=5.0), "acknowledged, and not on disk"
             with pytest.raises(TransientError, match=r"cannot be written.*Nothing was done"):
-                client.ask("operate", expire, verbs.OperateAnswer)
+                client.ask("operate", silence, verbs.OperateAnswer)
             later = node.ask()
             assert later.ticks >= full.ticks + 3, "ticks stood still while the disk was full"
             assert later.records > full.records
@@ -115,14 +116,14 @@ def test_a_disk_that_fills_up_is_said_and_costs_nothing(
                 "still refused with room on the disk",
             )
             assert router.ask(2, seconds=30.0)
-            client.ask("operate", expire, verbs.OperateAnswer, timeout_seconds=30.0)
+            client.ask("operate", silence, verbs.OperateAnswer, timeout_seconds=30.0)
         finally:
             client.close()
             router.close()
             code = node.stop()
             watchdog.end()
     assert code == 0
-    assert journalled_texts(node.state, "control", "kind").count("expire") == 1
+    assert journalled_texts(node.state, "control", "kind").count("silence") == 1
     assert len(journalled_texts(node.state, "alarm", "entity")) >= 1
     ticks = [
         block.tick_end_ns

@@ -11,6 +11,7 @@ import pytest
 
 from deploy import deep
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 LONG = re.compile(r"\bdeep: bool|environ\.get\(\"DEEP\"\)|^@given|max_examples", re.MULTILINE)
 

@@ -22,6 +22,7 @@ from telemetry.errors import ConfigError
 from tocsin.testing import make_context
 from tocsin.testing.frames import MONDAY_S, SECOND, day_factor, frame
 
+pytestmark = pytest.mark.slow
 TICK_S = 300.0
 DAY = 288  # ticks
 ROWS = 24
