@@ -109,11 +109,12 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 LISTS = frozenset(one.name for one in msgspec.structs.fields(Ask) if one.default == ())
 
 
-def check(kind: str, payload: dict[str, Any], now_ns: int) -> list[Window]:
-    """Return the windows that an action begins, or raise ConfigError with one sentence: it cannot be meant."""
+def check(kind: str, payload: dict[str, Any], now_ns: int) -> tuple[Ask, list[Window]]:
+    """Return what an action asks for and the windows that it begins, or raise ConfigError with one sentence: it
+    cannot be meant."""
     ask = understood(kind, payload)
     if kind == TRIAGE:
-        return []
+        return ask, []
     known = Ask.__struct_fields__
     for name in (name for one in (payload, *payload.get("windows", ())) for name in one):
         if name in known:
@@ -123,12 +124,12 @@ def check(kind: str, payload: dict[str, Any], now_ns: int) -> list[Window]:
             f"{kind}: unknown key {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
         )
     if kind not in HIDES:
-        return []
+        return ask, []
     begun = [one for one in ask.windows or (ask,) if not (one.cancelled or one.over)]
     windows = [window_of(kind, one, now_ns) for one in begun]
     for window in windows:
         window.check()
-    return windows
+    return ask, windows
 
 
 def understood(kind: str, payload: dict[str, Any]) -> Ask:

@@ -269,9 +269,8 @@ class Courier:
                 moved += 1
         for name, batch in taken.items():
             self._lanes[name].queue.put(batch)
-        told = (
-            self._tell()
-        )  # after that, for the node may have no time for it while it gives us more
+        # After that, for the node may have no time for it while it gives us more.
+        told = self._tell()
         self._all_here = bool(moved) and len(found) < QUEUE_MAX and not told
         moved += told
         self._repeat(now_ns)

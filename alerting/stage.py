@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from alerting.asked import check, understood
+from alerting.asked import check
 from alerting.causes.faces import Faces
 from alerting.causes.failed_logins import FailedLogins
 from alerting.causes.rows import Row, rows_of
@@ -319,8 +319,8 @@ class AlertingStage:
 
     def check(self, kind: str, payload: dict[str, Any], now_ns: int) -> None:
         """Raise ConfigError for an action that cannot be meant, is about nothing, or has no room."""
-        begun = check(kind, payload, now_ns)
-        self._operations.check_known(kind, understood(kind, payload))
+        ask, begun = check(kind, payload, now_ns)
+        self._operations.check_known(kind, ask)
         if begun and not self._windows.has_room(begun, now_ns):
             raise ConfigError(
                 f"{self._windows_max} windows are kept (alerting.windows_max), and more are asked for: "

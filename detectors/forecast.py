@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.usable import usable
 from telemetry.errors import ConfigError
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -27,7 +28,6 @@ ORIGINS_MAX = 40
 ORIGINS_MIN = 6
 DAY_S, WEEK_S = 86_400, 604_800
 TREND_ROWS_MIN = 12
-VALUE_MOST = 1e30  # as in series_kernels: beyond, a value is taken as missing
 ROWS_MOST = 10_000_000  # of a grid
 TREND_MARGIN = 0.97  # another model must be so much better before it takes the lead from naive
 
@@ -59,8 +59,8 @@ class Breach:
 
 def regular(time_s: NDArray[np.int64], value: Array, step_s: int) -> tuple[int, Array]:
     """Return (first second, values on a regular grid); what is missing is the value before it."""
-    usable = np.abs(np.nan_to_num(value, nan=np.inf)) <= VALUE_MOST
-    time_s, value = time_s[usable], value[usable]
+    there = usable(value)
+    time_s, value = time_s[there], value[there]
     if not len(value):
         raise ConfigError("the series has no value in the time given")
     place = (time_s - time_s.min()) // step_s

@@ -4,13 +4,12 @@ A daily profile in UTC meets each change of the clocks as a day that comes an ho
 the zone of the people behind the series it does not.
 """
 
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, tzinfo
 
 import numpy as np
 from numpy.typing import NDArray
 
-from telemetry.errors import ConfigError
+from telemetry.zones import zone_of
 
 SAME_S = 900  # offsets change at full quarters of an hour
 
@@ -20,15 +19,8 @@ class LocalTime:
 
     def __init__(self, zone: str) -> None:
         """Raise ConfigError for a zone that is none."""
-        self._zone: ZoneInfo | None = None
+        self._zone: tzinfo | None = zone_of(zone) if zone != "UTC" else None
         self._quarter, self._offset = -1, 0
-        if zone != "UTC":  # needs no database of zones
-            try:
-                self._zone = ZoneInfo(zone)
-            except (KeyError, ValueError, OSError) as error:
-                raise ConfigError(
-                    f"{zone!r} is no zone; write UTC or a name such as Europe/Vienna"
-                ) from error
 
     def __call__(self, time_s: int) -> int:
         """Return local seconds.

@@ -16,11 +16,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.usable import usable
+
 DAY_S, WEEK_S = 86_400, 604_800
 SLOT_S = 900.0
 SLOTS_MIN = 4  # a period
 SLOTS_MOST = 10_000_000  # from the first to the last value: beyond, its times are not to be trusted
-VALUE_MOST = 1e30  # as in series_kernels
 FOUND_MIN, FOUND_SURELY = 0.25, 0.9
 # What chance makes of two days that have nothing in common where the level wanders, so that a day says
 # three or four things only; three standard deviations of it.
@@ -42,10 +43,10 @@ def season(
 
     `time_s` is by the clocks that people live by (detectors.local_time).
     """
-    usable = np.abs(np.nan_to_num(value, nan=np.inf)) <= VALUE_MOST
-    if not usable.any():
+    there = usable(value)
+    if not there.any():
         return None, 0.0
-    time_s, value = time_s[usable], value[usable]
+    time_s, value = time_s[there], value[there]
     low, high = np.quantile(value, (ROWS_TAIL, 1.0 - ROWS_TAIL))
     if high > low:
         room = ROWS_FAR * (high - low)

@@ -19,6 +19,7 @@ from detectors.local_time import LocalTime
 from detectors.ranking import rank
 from detectors.seasons import season
 from detectors.shape import shape_column
+from detectors.usable import usable
 
 STEP_ROWS = kernels.WARM + 1  # the first rows tell the sampling interval
 GAP_STEPS = 2.5
@@ -121,12 +122,12 @@ def _summary(
     seen: float,
 ) -> dict[str, Any]:
     passed = np.diff(time_s)
-    usable = np.abs(np.nan_to_num(value, nan=np.inf)) <= kernels.VALUE_MOST
+    there = usable(value)
     gaps = np.flatnonzero(passed > GAP_STEPS * step_s)
-    warm = np.flatnonzero(np.cumsum(usable) > kernels.WARM)
+    warm = np.flatnonzero(np.cumsum(there) > kernels.WARM)
     return {
         "rows": len(value),
-        "missing": int((~usable).sum()),
+        "missing": int((~there).sum()),
         "sampling_seconds": six(step_s),
         "sampling_regular": six(float(np.mean(np.abs(passed - step_s) < 0.5 * step_s)))
         if passed.size

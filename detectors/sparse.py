@@ -32,10 +32,8 @@ RECENT_S = 3600.0
 REST_DAYS = 0.5  # after so long away, where it is now is its rest
 SIZE_GAIN, SIZE_CLIP = 0.1, 4.0
 INDEX = 0.3  # how the surprise grows with rarity
-TWICE, SELDOM = (
-    2.0,
-    3.0,
-)  # departures a day, and in budgets, between which each begins a run of surprise 1
+# Departures a day, and in budgets, between which each begins a run of surprise 1.
+TWICE, SELDOM = 2.0, 3.0
 RESTS = 20.0  # of so many rests one is news: it lasts three times as long as they do on average
 BUDGET_STEP_S, BUDGET_SLOWER_MOST = 900.0, 8.0  # as in exceedances
 EULER = 0.5772156649015329

@@ -3,9 +3,11 @@
 Each seed is a day of the carrier's background with attacks of every class, particulars drawn at random
 (tocsin.demo.attacks): one of the fast classes every 27 minutes, slow scans and beacons beside them. One
 more day of each seed is quiet: what is raised there is false. The chain and its settings are the demo's,
-with ticks of 60 s; the carrier has been watched for a week. Then the sample of CESNET, as far as it can
-speak: one busy address by the hour, without ports, flags or directions. It says how often the slow scan
-would fire if every flow of that address were a probe, the worst there could be.
+with ticks of 60 s; the carrier has been watched for a week. A quiet day goes before the attacks: history
+by the quarter hour teaches nothing of views with ticks of an hour, which learn a day
+(docs/detection.md). Then the sample of CESNET, as far as it can speak: one busy address by the hour,
+without ports, flags or directions. It says how often the slow scan would fire if every flow of that
+address were a probe, the worst there could be.
 """
 
 import sys
@@ -82,7 +84,7 @@ def attacks(
         for _ in range(4):
             _, least, most = CLASSES[name]
             length = float(random.uniform(least, most))
-            start = START_NS + int(random.uniform(0, seconds - length)) * SECOND
+            start = START_NS + int(random.uniform(first, seconds - length)) * SECOND
             made.append(make_fault(network, name, random, start, length))
     return tuple(made)
 
@@ -125,16 +127,18 @@ def day(
     seed: int, *, quiet: bool, hours: float | None = None, learned_days: int = 7,
     slot_seconds: int = SLOT_SECONDS,
 ) -> tuple[list[Judged], list[str]]:  # fmt: skip
-    """Simulate one day, with attacks or without; `hours` of one have no slow attacks."""
+    """Simulate one day, with attacks or without; `hours` of one have no slow attacks, and no day before them."""
     network = load_demo_network()
     faults: tuple[Fault, ...] = ()
+    whole = hours is None and not quiet
     if not quiet:
-        seconds = round(hours * 3600) if hours else DAY_SECONDS
+        seconds = round(hours * 3600) if hours else 2 * DAY_SECONDS
         faults = attacks(
-            network, seed=seed, seconds=seconds, slot_seconds=slot_seconds, slow=hours is None
-        )
+            network, seed=seed, seconds=seconds, slot_seconds=slot_seconds, slow=whole,
+            first=DAY_SECONDS if whole else 0,
+        )  # fmt: skip
     _, alerts = run_days(
-        days=1, hours=hours, seed=seed, records_per_second=RECORDS_PER_SECOND, faults=faults,
+        days=2 if whole else 1, hours=hours, seed=seed, records_per_second=RECORDS_PER_SECOND, faults=faults,
         config=config(), learned_days=learned_days,
     )  # fmt: skip
     return judge(faults, alerts)

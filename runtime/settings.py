@@ -13,9 +13,8 @@ import msgspec
 from runtime.mistakes import NOT_STARTED, Origin, understand, wrong
 
 T = TypeVar("T")
-YEARS = (
-    10  # no span of time in settings is longer, so that none is infinite, and ns of it are an int64
-)
+# No span of time in settings is longer, so that none is infinite, and ns of it are an int64.
+YEARS = 10
 PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
 NotNegativeInt = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]

@@ -54,9 +54,8 @@ class Incidents:
         self._closed: dict[int, None] = {}  # in order of closing
         self._waiting: dict[int, None] = {}  # not told yet
         self._changed: dict[int, bool] = {}  # incident: whether the change is told at once
-        self._altered: dict[
-            int, None
-        ] = {}  # alarms of which incidents say something else since this tick
+        # Alarms that are of another incident, or a symptom, since the last tick.
+        self._altered: dict[int, None] = {}
 
     # ---- alarms come and go
 

@@ -89,10 +89,8 @@ class _Asked:
 def _data_of(asked: BaseHTTPRequestHandler) -> bytes:
     """Return the body of a request, or refuse a length that is none: a negative one would read without end."""
     said = asked.headers.get("Content-Length") or "0"
-    ends, asked.close_connection = (
-        asked.close_connection,
-        True,
-    )  # what follows a refused one is no request
+    # What follows a refused one is no request.
+    ends, asked.close_connection = asked.close_connection, True
     if not (said.isascii() and said.isdigit()):
         raise _Refuse(400, f"Content-Length {said[:40]!r} is no number")
     if len(said) > 9 or int(said) > BODY_BYTES_MAX:

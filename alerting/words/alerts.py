@@ -51,9 +51,9 @@ def sealed_alerts(alarms: Batch) -> list[SealedAlert]:
 
 
 def sealed_notices(incidents: Batch) -> list[SealedAlert]:
-    """Return what people are told: one alert for each change of an incident, told as its lead alarm.
+    """Return what people are told: one alert for each change of an incident, under the id of its lead alarm.
 
-    An incident of one alarm reads as that alarm; one of many carries the others as symptoms. Those
+    It reads as the alarm that seems to be the cause and carries the others as symptoms. Those
     that wait for company are told to nobody, nor are those that were merged before anybody heard of
     them; one that was merged later is over, and says into which.
     """

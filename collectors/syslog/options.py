@@ -1,12 +1,13 @@
 """Settings of the syslog collector, and the time zones of senders that state none."""
 
-from datetime import UTC, datetime, timedelta
+import contextlib
+from datetime import UTC, datetime, timedelta, tzinfo
 from ipaddress import ip_network
-from zoneinfo import ZoneInfo
 
 from collectors.syslog.header import ZONES
 from runtime.settings import PositiveInt, Settings
 from telemetry.errors import ConfigError
+from telemetry.zones import zone_of
 
 
 class SyslogOptions(Settings, frozen=True, kw_only=True):
@@ -32,7 +33,7 @@ class Zones:
 
     def __init__(self, zones: dict[str, str]) -> None:
         """Raise ConfigError for a subnet or zone that is none."""
-        self._zones: list[tuple[int, int, int, int | ZoneInfo]] = []
+        self._zones: list[tuple[int, int, int, int | tzinfo]] = []
         for subnet, zone in zones.items():
             try:
                 network = ip_network(subnet, strict=False)
@@ -61,7 +62,7 @@ class Zones:
         return bool(self._zones)
 
 
-def _zone(text: str) -> int | ZoneInfo:
+def _zone(text: str) -> int | tzinfo:
     sign = {"+": 1, "-": -1}.get(text[:1])
     if sign is not None:
         hours, _, minutes = text[1:].partition(":")
@@ -70,10 +71,8 @@ def _zone(text: str) -> int | ZoneInfo:
     elif text in ZONES:
         return ZONES[text]
     else:
-        try:
-            return ZoneInfo(text)
-        except (KeyError, ValueError, OSError):
-            pass
+        with contextlib.suppress(ConfigError):
+            return zone_of(text)
     raise ConfigError(
         f"options: zones: {text!r} is no zone; write +02:00, UTC or a name such as Europe/Vienna"
     )

@@ -211,7 +211,6 @@ class Decoding:
 
     def _of_file(self, datagrams: Iterator[Any], path: Path) -> Iterator[Any]:
         """Yield the datagrams; of a file that is no capture as its protocol has them."""
-
         kind = self._file_kind(path) if self._protocol not in FLOWS else ""
         if not kind:
             yield from datagrams
@@ -311,13 +310,11 @@ class Decoding:
 
     def _names(self, batch: Any) -> dict[str, list[str]]:
         """Return the names that the exporter's options data gave to the numbers of its flows."""
-
         tables = (self._sflow if batch.source == "sflow5" else self._flow).reference
         return {column: tables.join(batch, column) for column in COLUMNS} if len(tables) else {}
 
     def _origins(self) -> Iterator[dict[str, Any]]:
         """Yield what each templated flow row has besides its columns, in the rows' order."""
-
         for one in self._sets_seen:
             if one.template.scopes:
                 continue
@@ -427,7 +424,6 @@ def _count(number: int, noun: str) -> str:
 
 def _timed(datagram: Any) -> Any:
     """Payload files do not say when they came: the header's own time stands in for it."""
-
     if datagram.arrival_ns:
         return datagram
     return replace(datagram, arrival_ns=export_ns(datagram.payload))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from detectors import series_kernels
-from detectors.forecast import QUANTILES, VALUE_MOST, breach, forecast, regular
+from detectors.forecast import QUANTILES, breach, forecast, regular
+from detectors.series_kernels import VALUE_MOST
 from telemetry.errors import ConfigError
 
 STEP = 900
