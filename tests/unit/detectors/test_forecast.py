@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from detectors import series_kernels
 from detectors.forecast import QUANTILES, breach, forecast, regular
-from detectors.series_kernels import VALUE_MOST
 from telemetry.errors import ConfigError
 
 STEP = 900
@@ -94,7 +92,8 @@ def test_gaps_become_the_value_before() -> None:
         regular(np.array([60]), np.array([np.nan]), 60)
     with pytest.raises(ConfigError, match="far off"):
         regular(np.array([0, 1_790_553_600]), np.ones(2), 60)
-    assert VALUE_MOST == series_kernels.VALUE_MOST
+    start, grid = regular(np.array([60, 120, 180]), np.array([1.0, 1e300, 3.0]), 60)
+    assert (start, grid.tolist()) == (60, [1.0, 1.0, 3.0])
 
 
 def test_quantiles_are_in_order() -> None:
