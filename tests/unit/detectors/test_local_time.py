@@ -77,5 +77,5 @@ def test_offsets_are_those_of_the_zone() -> None:
 
 
 def test_a_zone_that_is_none_is_a_mistake() -> None:
-    with pytest.raises(ConfigError, match="no zone"):
+    with pytest.raises(ConfigError, match="is no time zone"):
         LocalTime("Vienna/Europe")
