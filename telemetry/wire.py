@@ -7,20 +7,22 @@ arrival and frontier. Any Arrow reader sees the plain columns.
 Source: Apache Arrow columnar format, IPC streaming format.
 """
 
-import io
 import json
+import struct
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Protocol
 
 import nanoarrow as na
 import numpy as np
-from nanoarrow.ipc import InputStream, StreamWriter
+from nanoarrow.ipc import StreamWriter
 
+from telemetry import arrow_stream
 from telemetry.batch import Batch, Column, code_column, text_column
 from telemetry.errors import BugError, DecodeError
 from telemetry.schema import Field, Kind, Schema
 from telemetry.schemas import CATALOGUE
+from telemetry.text import sound
 
 _ARROW = {
     "i1": na.int8(),
@@ -34,18 +36,10 @@ _ARROW = {
     "f4": na.float32(),
     "f8": na.float64(),
 }
-_FORMAT = {
-    "c": "i1",
-    "s": "i2",
-    "i": "i4",
-    "l": "i8",
-    "C": "u1",
-    "S": "u2",
-    "I": "u4",
-    "L": "u8",
-    "f": "f4",
-    "g": "f8",
-}
+_UNFIT = (  # what bytes that are none of ours lead to
+    *(BugError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
+    struct.error,
+)
 
 
 class Writable(Protocol):
@@ -112,15 +106,12 @@ def decode(data: bytes | memoryview) -> Batch:
     Raises DecodeError: `corrupt` when it is no Arrow stream, `unknown_major` for a schema of
     another major version (park it, do not drop it).
     """
+    data = bytes(data)  # columns are views: numpy wants them at whole words
     try:
-        with InputStream.from_readable(io.BytesIO(data)) as source:
-            stream = na.c_array_stream(source)
-            arrow = stream.get_schema()
-            arrays = list(stream)
-        metadata = {k.decode(): v.decode() for k, v in dict(arrow.metadata.items()).items()}
-        name = metadata["tocsin.schema"]
-        major, minor = (int(part) for part in metadata["tocsin.version"].split("."))
-    except Exception as error:  # nanoarrow raises several kinds for bad bytes
+        head = arrow_stream.read_head(data)
+        name = head.metadata["tocsin.schema"]
+        major, minor = (int(part) for part in head.metadata["tocsin.version"].split("."))
+    except (ValueError, LookupError, struct.error) as error:
         raise DecodeError("corrupt", f"not a Tocsin Arrow stream: {error}") from error
     known = CATALOGUE.get(name)
     if known is not None and known.major != major:
@@ -129,54 +120,38 @@ def decode(data: bytes | memoryview) -> Batch:
             f"{name}/{major}.{minor} was written by a newer Tocsin, this one knows "
             f"{known.label}; upgrade the core first, then sites, then sensors",
         )
-    if len(arrays) != 1:
-        raise DecodeError("corrupt", f"{len(arrays)} record batches in one stream, must be 1")
     try:
-        return _batch(arrays[0], arrow, name, major, minor, metadata, known)
-    except (BugError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return _batch(data, head, Schema(name, major, minor, ()), known)
+    except _UNFIT as error:
         raise DecodeError("corrupt", f"{name} stream does not fit its schema: {error}") from error
 
 
-def _batch(
-    array: Any,
-    arrow: Any,
-    name: str,
-    major: int,
-    minor: int,
-    metadata: dict[str, str],
-    known: Schema | None,
-) -> Batch:
-    dictionaries = {
-        key: tuple(words)
-        for key, words in json.loads(metadata.get("tocsin.dictionaries", "{}")).items()
-    }
+def _batch(data: bytes, head: arrow_stream.Head, told: Schema, known: Schema | None) -> Batch:
+    metadata = head.metadata
+    rows, parts = arrow_stream.read_batch(data, head)
+    dictionaries = _dictionaries(metadata.get("tocsin.dictionaries", "{}"))
     units = json.loads(metadata.get("tocsin.units", "{}"))
-    rows = array.length
     fields: list[Field] = []
     columns: dict[str, Column] = {}
     blobs: dict[str, Column] = {}
-    for child_schema, child in zip(arrow.children, array.children, strict=True):
-        label = child_schema.name
+    for (label, dtype), part in zip(head.columns, parts, strict=True):
         spec = known.by_name.get(label) if known else None
-        buffers = child.view()
-        if child_schema.format == "u" and spec is not None and spec.kind is Kind.CODE:
+        if not dtype and spec is not None and spec.kind is Kind.CODE:
             # An older writer: it had a text of its own for each row.
-            data = bytes(buffers.buffer(2))
-            ends = np.frombuffer(buffers.buffer(1), np.int32)[: rows + 1].tolist()
-            texts = [data[a:b].decode("utf-8", "replace") for a, b in pairwise(ends)]
+            text = part[1].tobytes()
+            texts = [text[a:b].decode("utf-8", "replace") for a, b in pairwise(part[0].tolist())]
             columns[label], dictionaries[label] = code_column(texts)
             fields.append(spec)
-            continue
-        if child_schema.format == "u":
-            offsets = np.frombuffer(buffers.buffer(1), np.int32)[: rows + 1]
-            columns[label] = offsets if offsets.size else np.zeros(1, np.int32)
-            blobs[label] = np.frombuffer(buffers.buffer(2), np.uint8)
+        elif not dtype:
+            columns[label], blobs[label] = part
             fields.append(spec or Field(label, "i4", "", "", Kind.TEXT))
-            continue
-        short = _FORMAT[child_schema.format]
-        columns[label] = np.frombuffer(buffers.buffer(1), short)[:rows]
-        kind = Kind.CODE if label in dictionaries else Kind.PLAIN
-        fields.append(spec or Field(label, short, units.get(label, ""), "", kind))
+        else:
+            columns[label] = part[0]
+            kind = Kind.CODE if dtype == "u4" and label in dictionaries else Kind.PLAIN
+            fields.append(spec or Field(label, dtype, str(units.get(label, "")), "", kind))
+            if fields[-1].kind is Kind.CODE and rows:
+                if int(part[0].max()) >= len(dictionaries[label]):
+                    raise ValueError(f"column {label!r} has codes without a word")
     for spec in known.fields if known else ():
         if spec.name in columns:
             continue
@@ -188,14 +163,18 @@ def _batch(
             if spec.kind is Kind.CODE:
                 dictionaries[spec.name] = ("",)
     return Batch(
-        Schema(name, major, minor, tuple(fields)),
+        Schema(told.name, told.major, told.minor, tuple(fields)),
         columns,
         blobs,
         dictionaries,
         metadata.get("tocsin.source", ""),
-        int(metadata.get("tocsin.arrival_ns", "0")),
-        int(metadata.get("tocsin.frontier_ns", "0")),
+        int(np.int64(metadata.get("tocsin.arrival_ns", "0"))),
+        int(np.int64(metadata.get("tocsin.frontier_ns", "0"))),
     )
+
+
+def _dictionaries(text: str) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(map(sound, words)) for name, words in json.loads(text).items()}
 
 
 @lru_cache(maxsize=256)
