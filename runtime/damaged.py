@@ -13,10 +13,12 @@ REFUSALS = {
     sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
 }  # fmt: skip
+# SQLite's own words may hold bytes of a damaged file, which are no UTF-8; a length in it may be beyond all memory.
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError, MemoryError)
 SQLITE_PARTS = ("-wal", "-shm")  # what belongs to a database beside its file
 
 
-def is_damage(error: sqlite3.Error, path: Path) -> bool:
+def is_damage(error: Exception, path: Path) -> bool:
     """Return whether an error at the opening of a database speaks of the file, not of the world around it."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     # A file that may be written, and is not: its own header says that it must not be.

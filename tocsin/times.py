@@ -1,11 +1,10 @@
 """Times as people write them: RFC 3339, `2h` ago, or the id of an alert."""
 
 import re
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from alerting.outbox.file import read_only
 from telemetry.errors import ConfigError
 
 LAST_NS = 9_223_372_036 * 10**9  # the last full second that int64 can say, in 2262
@@ -51,9 +50,7 @@ def moment_of(text: str, state: Path, *, now_ns: int) -> int:
     """Return when an alert was raised (its id, or how it begins), or the time a text says."""
     if re.fullmatch(r"[0-9a-f]{6,16}", text):
         path = state / "node.sqlite"
-        if not path.exists():
-            raise ConfigError(f"{path}: no such file; --state names the folder of the instance")
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with read_only(path) as db:
             row = db.execute(
                 "select min(changed_ns) from change where id like ? || '%' and changed_ns ="
                 " (select max(changed_ns) from change where id like ? || '%' and state = 'raised')",

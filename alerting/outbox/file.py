@@ -18,7 +18,7 @@ from alerting.outbox.tables import (
     salvaged,
 )
 from runtime.component import Context
-from runtime.damaged import SQLITE_PARTS, bound_and_check, is_damage, set_aside
+from runtime.damaged import SQLITE_ERRORS, SQLITE_PARTS, bound_and_check, is_damage, set_aside
 from runtime.mistakes import NOT_STARTED
 from telemetry.errors import ConfigError
 
@@ -38,14 +38,14 @@ def open_file(path: Path, context: Context) -> tuple[sqlite3.Connection, str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _open(path), ""
-    except (sqlite3.Error, OSError) as error:
+    except (*SQLITE_ERRORS, OSError) as error:
         said = str(error)
         if isinstance(error, OSError) or not is_damage(error, path):
             raise ConfigError(f"{path}: {remedy(said)}. {NOT_STARTED}") from error
     aside = set_aside(path, said, context, beside=SQLITE_PARTS)
     try:
         return _salvage(path, aside, context), aside.name
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         if not is_damage(error, path):
             raise ConfigError(f"{path}: {remedy(str(error))}. {NOT_STARTED}") from error
     for suffix in ("", *SQLITE_PARTS):  # what could be read is damaged as well: begin with nothing
@@ -93,6 +93,23 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+@contextlib.contextmanager
+def read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open an outbox's file for reading, beside its node or without one.
+
+    Raises ConfigError where there is none, or what is there cannot be read.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; --state names the folder of the instance")
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            yield db
+    except SQLITE_ERRORS as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error}); the next start of its node sets a damaged one aside"
+        ) from error
+
+
 def migrate(db: sqlite3.Connection, version: int, to: int) -> None:
     """Bring the tables from one version to a later one."""
     for number in range(version, to):
@@ -109,7 +126,7 @@ def _salvage(path: Path, aside: Path, context: Context) -> sqlite3.Connection:
         old.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
         old.text_factory = lambda data: data.decode("utf-8", "replace")
         version = VERSION
-        with contextlib.suppress(sqlite3.DatabaseError):
+        with contextlib.suppress(*SQLITE_ERRORS):
             said = old.execute("pragma user_version").fetchone()[0]
             version = said if 0 < said < VERSION else VERSION
         with contextlib.closing(connect(path)) as db:
@@ -118,7 +135,7 @@ def _salvage(path: Path, aside: Path, context: Context) -> sqlite3.Connection:
                 marks = ",".join("?" * (columns.count(",") + 1))
                 put = f"insert or ignore into {table} ({columns}) values ({marks})"
                 order = " order by number" if table == "delivery" else ""
-                with transaction(db), contextlib.suppress(sqlite3.DatabaseError):
+                with transaction(db), contextlib.suppress(*SQLITE_ERRORS):
                     for row in old.execute(f"select {columns} from {table}{order}"):
                         if summed and not fits(row[-2], row[-1]):
                             lost += 1

@@ -28,7 +28,7 @@ from collectors.polling import Poller
 from collectors.source_ledger import SourceLedger
 from collectors.sources import Offer
 from runtime.component import Context
-from runtime.damaged import SQLITE_PARTS, bound_and_check, is_damage, set_aside
+from runtime.damaged import SQLITE_ERRORS, SQLITE_PARTS, bound_and_check, is_damage, set_aside
 from runtime.registry import Part
 from runtime.settings import PositiveInt, PositiveSeconds
 from telemetry.digest import blake2b
@@ -103,7 +103,7 @@ class TakenChunks:
         self._lock = threading.Lock()
         try:
             self._keys = _opened_keys(path)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             if not is_damage(error, path):
                 raise TransientError(f"{path}: {error}") from error
             # What was sent before may come twice.

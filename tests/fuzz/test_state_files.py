@@ -1,5 +1,6 @@
 """Each state file, damaged byte by byte: the start goes on, and what is damaged is set aside and named."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,8 +24,10 @@ from tests.unit.alerting.test_outbox import Ticks, filled, opened
 from tests.unit.history.test_flows import flows
 from tests.unit.runtime.test_journal import control
 from tests.unit.tocsin.test_raw_ring import block, payloads
+from tocsin.cases.trace import list_alerts
 from tocsin.chain.raw_ring import RawRing, read_ring
 from tocsin.testing import make_context
+from tocsin.times import moment_of
 
 pytestmark = pytest.mark.timeout(3600)  # the deep form takes minutes
 REGIONS, REGIONS_DEEP = 12, 1_200  # of a file, besides each byte of its first 64
@@ -167,6 +170,24 @@ def test_an_outbox_starts_and_takes_alarms_whatever_its_file_says(
         outbox.stop()
         shutil.rmtree(folder)
     assert found > 30
+
+
+def test_a_table_whose_words_are_no_text_any_more_is_damage(tmp_path: Path) -> None:
+    """What SQLite says of it holds the bytes themselves, which are no UTF-8."""
+    path = tmp_path / "node.sqlite"
+    filled(path)
+    data = bytearray(path.read_bytes())
+    for at in [match.start() for match in re.finditer(b"(?i)create table", data)]:
+        data[at + 13 : at + 15] = b"\xff\xff"
+    path.write_bytes(data)
+    outbox = opened(path)
+    assert path.with_name(outbox.damaged).read_bytes() == data
+    outbox.stop()
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        list_alerts(tmp_path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        moment_of("0123456789abcdef", tmp_path, now_ns=0)
 
 
 def test_a_journal_goes_on_and_gives_back_only_what_was_written(tmp_path: Path, deep: bool) -> None:

@@ -1,14 +1,13 @@
 """Tracing an alert back through the raw ring, the journal and the outbox, in the order of the chain."""
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from alerting.outbox.file import read_only
 from correlator.tables.network_map import load_network
 from runtime.journal import Block, BlockKind, JournalReader
 from telemetry.batch import Batch
@@ -25,7 +24,7 @@ Step = dict[str, Any]
 
 def list_alerts(state: Path, limit: int = 50) -> list[dict[str, Any]]:
     """Return the newest alarms of a state folder."""
-    with closing(_open(state)) as db:
+    with read_only(state / "node.sqlite") as db:
         rows = db.execute(
             "select text from alarm join body on number = body order by changed_ns desc limit ?",
             (limit,),
@@ -43,7 +42,7 @@ def trace_alert(state: Path, alert: str) -> Iterator[Step]:
     answer.
     """
     around_ns = moment_of(alert, state, now_ns=0)
-    with closing(_open(state)) as db:
+    with read_only(state / "node.sqlite") as db:
         body = db.execute(
             "select text from change join body on number = body"
             " where id like ? || '%' and changed_ns = ?", (alert, around_ns),
@@ -200,10 +199,3 @@ def _joins(state: Path, found: _Journal, around_ns: int) -> Iterator[Step]:
             if name in key:
                 step["owner"] = network.owner_of_prefix(key[name])
         yield step
-
-
-def _open(state: Path) -> sqlite3.Connection:
-    path = state / "node.sqlite"
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file; --state names the folder of the instance")
-    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
