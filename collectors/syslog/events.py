@@ -24,6 +24,9 @@ _GRADES = {
     "RED": "major",
     "YELLOW": "minor",
 }
+# Parts of a message that tell alarms of one object apart: one peer address in two VRFs is two sessions, one
+# neighbor on two links two adjacencies.
+_APART = ("what", "vrf", "table", "instance", "via")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +78,14 @@ class Finding:
             return None
         name = self.parts.get("object", "").strip()
         place = f"{rule.label} {name}".strip() or message_id
-        what = self.parts.get("what", "").strip()
+        apart = " ".join(found for part in _APART if (found := self.parts.get(part, "").strip()))
         severity = _GRADES.get(self.parts.get("grade", "").upper(), rule.severity)
-        said = f"{place} {what}".strip()
+        said = f"{place} {apart}".strip()
         return alarm_row(
             source=source,
             kind=rule.kind,
             entity=f"{host}:{place}",
-            qualifier=what,
+            qualifier=apart,
             severity=severity if self.raises else CLEARED,
             changed_ns=0,
             title=f"{host}: {said}: {self.event.replace('-', ' ')}",

@@ -231,6 +231,93 @@ def test_events_of_the_vendors(message: str, event: str, kind: str) -> None:
     )
 
 
+def read(message_id: str, text: str) -> dict[str, Any]:
+    """Return the alarm that a message moves."""
+    found = find(rules_of_id(message_id), text)
+    alarm = found and found.alarm(source="s", host="r1", message_id=message_id, text=text)
+    assert alarm is not None
+    return alarm
+
+
+@pytest.mark.parametrize(
+    ("message_id", "down", "up", "other"),
+    [
+        pytest.param(
+            "BGP-5-ADJCHANGE",
+            "neighbor 10.1.1.2 vpn vrf BACKUP Down BGP Notification sent",
+            "neighbor 10.1.1.2 vpn vrf BACKUP Up",
+            "neighbor 10.1.1.2 vpn vrf SHUTDOWN Up",
+            id="ios-vrf",
+        ),
+        pytest.param(
+            "ROUTING-BGP-5-ADJCHANGE",
+            "neighbor 10.0.0.2 Down - Peer closing down the session (VRF: RED) (AS: 65000)",
+            "neighbor 10.0.0.2 Up (VRF: RED) (AS: 65000)",
+            "neighbor 10.0.0.2 Up (VRF: BLUE) (AS: 65000)",
+            id="xr-vrf",
+        ),
+        pytest.param(
+            "RPD_BGP_NEIGHBOR_STATE_CHANGED",
+            "BGP peer 10.0.0.1 (External AS 1) changed state from Established to Idle (event Stop) (instance A)",
+            "BGP peer 10.0.0.1 (External AS 1) changed state from OpenConfirm to Established (event x) (instance A)",
+            "BGP peer 10.0.0.1 (External AS 1) changed state from OpenConfirm to Established (event x) (instance B)",
+            id="junos-instance",
+        ),
+        pytest.param(
+            "BGP-WARNING-bgpBackwardTransNotification-2002",
+            "[Peer 5: 10.0.0.2]: VR 5: Group X: Peer 10.0.0.2: moved from higher state to lower",
+            "",
+            "[Peer 5: 10.0.0.3]: VR 5: Group X: Peer 10.0.0.3: moved from higher state to lower",
+            id="sros-peer",
+        ),
+        pytest.param(
+            "OSPF-5-ADJCHG",
+            "Process 1, Nbr 10.0.0.2 on Gi0/1 from FULL to DOWN, Neighbor Down: Dead timer expired",
+            "Process 1, Nbr 10.0.0.2 on Gi0/1 from LOADING to FULL, Loading Done",
+            "Process 1, Nbr 10.0.0.2 on Gi0/2 from LOADING to FULL, Loading Done",
+            id="ospf-parallel-links",
+        ),
+        pytest.param(
+            "CLNS-5-ADJCHANGE",
+            "ISIS: Adjacency to R2 (Gi0/1) Down, hold time expired",
+            "ISIS: Adjacency to R2 (Gi0/1) Up, new adjacency",
+            "ISIS: Adjacency to R2 (Gi0/2) Up, new adjacency",
+            id="isis-parallel-links",
+        ),
+        pytest.param(
+            "BFDD_TRAP_MHOP_STATE_DOWN",
+            "local discriminator: 16, new state: down, peer addr: 10.0.0.2",
+            "local discriminator: 16, new state: up, peer addr: 10.0.0.2",
+            "local discriminator: 17, new state: up, peer addr: 10.0.0.3",
+            id="bfd-multihop",
+        ),
+        pytest.param(
+            "ETH_PORT_CHANNEL-5-PORT_DOWN",
+            "port-channel1: Ethernet1/1 is down",
+            "port-channel1: Ethernet1/1 is up",
+            "port-channel1: Ethernet1/2 is up",
+            id="nxos-member",
+        ),
+    ],
+)
+def test_a_clear_ends_the_alarm_of_its_own_session_alone(
+    message_id: str, down: str, up: str, other: str
+) -> None:
+    """One address in two VRFs is two sessions, one neighbor on two links two adjacencies."""
+    raised = read(message_id, down)
+    assert raised["state"] == "raised"
+    if up:
+        cleared = read(message_id, up)
+        assert (cleared["state"], cleared["alarm_id"]) == ("cleared", raised["alarm_id"])
+    assert read(message_id, other)["alarm_id"] != raised["alarm_id"]
+
+
+@pytest.mark.parametrize("reason", ["PARENT_ADMIN_DOWN", "CHANNEL_ADMIN_DOWN", "ADMIN_DOWN"])
+def test_what_someone_shut_down_is_no_fault(reason: str) -> None:
+    text = "Interface Ethernet1/1.100 is down (Parent interface is admin down)"
+    assert read(f"ETHPORT-5-IF_DOWN_{reason}", text)["state"] == "cleared"
+
+
 def test_the_table_of_events_is_sound() -> None:
     """Kinds that are raised can be cleared, severities are ours, and states are known once."""
     raised = {rule.kind for rule in rules() if rule.raises or True in rule.states.values()}
