@@ -26,6 +26,7 @@ from runtime.checkpoint import read_array, write_array
 from runtime.component import Context, SnapshotReader, SnapshotWriter
 from runtime.registry import Part, Reads
 from telemetry.batch import Batch, batch_from_rows
+from telemetry.digest import blake2b
 from telemetry.errors import DecodeError
 from telemetry.foreign_alarm import alarm_row
 from telemetry.identity import address_text
@@ -216,7 +217,8 @@ class TrapDecoder:
         """Answer an inform; return whether it is a new one."""
         data = _datagram(block, d)
         if inner is not None:
-            pdu = read_pdu(inner[0], 0, len(inner[0]))
+            said = inner[0]
+            pdu = read_pdu(said, 0, len(said))
             bindings = b"".join(
                 write_varbind(one.oid, element(one.tag, one.content)) for one in pdu.varbinds
             )
@@ -224,14 +226,16 @@ class TrapDecoder:
             answer = self._secure.response(inner[1], pdu.request_id, bindings, now_ns)
         else:
             envelope = read_envelope(data)
-            pdu = read_pdu(data, envelope.start, envelope.stop)
+            said = data[envelope.start : envelope.stop]
             answer = answer_inform(data, envelope)
-        self._reply(block, d, answer, at_once=False, about=pdu.request_id)
+        # Its request id alone is not enough: agents count from the same number after each restart.
+        about = int.from_bytes(blake2b(said, digest_size=8).digest(), "big")
+        self._reply(block, d, answer, at_once=False, about=about)
         key = (
             int(block.exporter_high[d]),
             int(block.exporter_low[d]),
             int(block.exporter_port[d]),
-            pdu.request_id,
+            about,
         )
         if key in self._informs:
             self._informs.move_to_end(key)

@@ -23,6 +23,7 @@ from telemetry.snmp import ber, message, usm
 from telemetry.snmp.ber import Tag
 from tests.support.snmp_messages import (
     LINK_DOWN,
+    LINK_UP,
     link,
     told,
     trap_bindings,
@@ -382,6 +383,16 @@ def test_v2_informs_are_answered_each_and_counted_once() -> None:
     ] * 2 + [made.replies[2].payload]
     assert {reply.exporter_port for reply in made.replies} == {4000}
     assert [alarm["occurrence"] for alarm in rows_of(batches, "alarm")] == [1, 1]
+
+
+def test_an_inform_with_a_number_of_old_is_a_new_one() -> None:
+    """An agent that restarted counts its requests from the same number again."""
+    made = decoder()
+    down, up = (trap_v2(trap, request_id=1, tag=Tag.INFORM) for trap in (LINK_DOWN, LINK_UP))
+    batches = all_rows(made, block(down, up, up))
+    assert [alarm["state"] for alarm in rows_of(batches, "alarm")] == ["raised", "cleared"]
+    (ledger,) = rows_of(batches, "ledger")
+    assert (ledger["decoded"], ledger["duplicate"]) == (3, 1)
 
 
 def test_an_inform_that_was_not_answered_counts_when_it_comes_again_after_a_restart() -> None:
