@@ -380,11 +380,10 @@ class SyslogDecoder:
         if self._stream and self._options.multi_line:
             made += self._finish(frontier_ns)
         made += self._counts.over(frontier_ns, self._hosts.text)
-        made += self._make_room()
-        ledger = self._ledger(frontier_ns)
+        ledger = self._ledger(frontier_ns)  # before senders give way: it says what they sent
         if ledger is not None:
             made.append(ledger)
-        return made
+        return made + self._make_room()
 
     def _finish(self, frontier_ns: int) -> list[Batch]:
         """Decode what waits behind a line end for longer than a second."""
@@ -477,6 +476,7 @@ class SyslogDecoder:
         rows = self._senders.rows
         write_array(out, "sender_address", np.ascontiguousarray(self._sender_address[:, :rows].T))
         write_array(out, "second", self._second)
+        self._meanings.snapshot(out)
         self._patterns.snapshot(out)
         self._counts.snapshot(out)
 
@@ -495,6 +495,7 @@ class SyslogDecoder:
         for r in range(1, self._senders.rows):
             self._sender_host_key[r] = _hash(self._senders.text[r].encode())
         self._relearn()
+        self._meanings.restore(state)
         self._patterns.restore(state)
         self._counts.restore(state)
 

@@ -14,10 +14,14 @@ from collectors.syslog import header
 from collectors.syslog.columns import plain_text
 from collectors.syslog.events import Rule, find, rules_of_app, rules_of_id
 from collectors.syslog.senders import message_keys
+from runtime.checkpoint import read_array, write_array
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import ALARM
 
 MEANINGS_MAX = 4096  # messages whose event and alarm are remembered
+SHUT_MAX = 16_384  # ports that someone shut down; the oldest give way
+SHUT = "link-admin-down"  # the event of it
+_FOLLOWS = "LINEPROTO"  # in the id of what IOS says next of such a port: its line protocol is down
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Meanings:
         self._of_id: dict[int, tuple[Rule, ...]] = {}  # by row of the name
         self._of_app: dict[int, tuple[Rule, ...]] = {}
         self._known: dict[int, Meaning] = {}  # by key
+        self._shut: dict[int, None] = {}  # alarms of ports that someone shut down, in that order
 
     def learn(self, row: int, word: str) -> tuple[bool, bool]:
         """Find the rules of a name; return whether there are any for it as an id, and as a program."""
@@ -118,6 +123,38 @@ class Meanings:
         self._known[key] = made
         return made
 
+    def _explained(self, meanings: list[Meaning], which: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which messages only say once more that a port is down which someone shut down: no fault.
+
+        The next word on the port itself, up or down, ends that.
+        """
+        explained = np.zeros(which.size, np.bool_)
+        ids = [int(alarm["alarm_id"]) if alarm is not None else -1 for _, alarm in meanings]
+        shut_here = {ids[n] for n, (said, _) in enumerate(meanings) if said == SHUT} - {-1}
+        looked_at = np.array([one in self._shut or one in shut_here for one in ids])
+        for row in np.flatnonzero(looked_at[which]).tolist():
+            (said, alarm), port = meanings[which[row]], ids[which[row]]
+            assert alarm is not None
+            if said == SHUT:
+                self._shut.pop(port, None)
+                self._shut[port] = None
+            elif _FOLLOWS in alarm["foreign_id"] and alarm["state"] == "raised":
+                explained[row] = port in self._shut
+            else:
+                self._shut.pop(port, None)
+        while len(self._shut) > SHUT_MAX:
+            del self._shut[next(iter(self._shut))]
+        return explained
+
+    def snapshot(self, out: Any) -> None:
+        """Write which ports someone shut down."""
+        write_array(out, "shut", np.fromiter(self._shut, np.uint64, len(self._shut)))
+
+    def restore(self, state: Any) -> None:
+        """Take them back."""
+        shut = read_array(state, "shut")
+        self._shut = {} if shut is None else dict.fromkeys(shut.astype(np.uint64).tolist())
+
     def _alarms(
         self,
         rows: Rows,
@@ -132,7 +169,7 @@ class Meanings:
         place_of = np.full(len(meanings), -1)
         place_of[moving] = np.arange(len(moving))
         place = place_of[which]
-        moves = place >= 0
+        moves = (place >= 0) & ~self._explained(meanings, which)
         place, at_ns = place[moves], rows.arrival_ns[ruled[moves]]
         made = batch_from_rows(ALARM, [meanings[one][1] or {} for one in moving]).take(place)
         columns = dict(made.columns)

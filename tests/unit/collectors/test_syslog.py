@@ -318,6 +318,43 @@ def test_what_someone_shut_down_is_no_fault(reason: str) -> None:
     assert read(f"ETHPORT-5-IF_DOWN_{reason}", text)["state"] == "cleared"
 
 
+ADMIN = "<189>r1 521: *Sep 21 14:13:20: %LINK-5-CHANGED: Interface Gi0/1, changed state to administratively down"
+PROTOCOL = "<189>r1 522: *Sep 21 14:13:21: %LINEPROTO-5-UPDOWN: Line protocol on Interface Gi0/1, changed state to {}"
+PORT = "<187>r1 523: *Sep 21 14:13:22: %LINK-3-UPDOWN: Interface Gi0/1, changed state to {}"
+
+
+def states(decoder: Any, *lines: str) -> list[str]:
+    return [row["state"] for row in rows_of(decoder.decode(block(*lines)), "alarm")]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_line_protocol_of_a_port_that_someone_shut_down_is_no_fault(together: bool) -> None:
+    decoder, _ = make_syslog()
+    shut = [ADMIN, PROTOCOL.format("down")]
+    if together:
+        assert states(decoder, *shut) == ["cleared"]
+    else:
+        assert [states(decoder, line) for line in shut] == [["cleared"], []]
+    again, _ = make_syslog()
+    kept = Snapshot()
+    decoder.snapshot(kept)
+    again.restore(kept)
+    assert states(again, PROTOCOL.format("down")) == []
+    up = [PORT.format("up"), PROTOCOL.format("up"), PROTOCOL.format("down")]
+    assert states(again, *up) == ["cleared", "cleared", "raised"]
+    assert states(decoder, PORT.format("down"), PROTOCOL.format("down")) == ["raised", "raised"]
+
+
+def test_the_ledger_tells_what_senders_sent_before_they_give_way() -> None:
+    decoder, _ = make_syslog(hosts_max=64)
+    for n in range(60):
+        decoder.decode(
+            block("<12>Sep 21 14:13:20 h a: t", sender=f"10.1.0.{n}", arrival_ns=ARRIVAL_NS + n)
+        )
+    told = rows_of(decoder.advance(ARRIVAL_NS + SECOND), "ledger")
+    assert sum(row["sent"] for row in told) == 60
+
+
 def test_the_table_of_events_is_sound() -> None:
     """Kinds that are raised can be cleared, severities are ours, and states are known once."""
     raised = {rule.kind for rule in rules() if rule.raises or True in rule.states.values()}
