@@ -142,7 +142,7 @@ class OpenAlarms:
         self.source = source
         self._alarms_max = alarms_max
         self.open: dict[int, Open] = {}
-        self._closed: OrderedDict[int, None] = OrderedDict()  # the last ones that ended
+        self._closed: OrderedDict[int, int] = OrderedDict()  # the last ones that ended, and when
 
     def id_of(self, alarm: ForeignAlarm) -> int:
         """Return the id that an alarm has with us."""
@@ -185,13 +185,18 @@ class OpenAlarms:
                 )
         return made
 
+    def told_since(self, since_ns: int) -> set[int]:
+        """Return the ids of alarms of which a change was told after a time."""
+        opened = {i for i, alarm in self.open.items() if alarm.told_ns > since_ns}
+        return opened | {i for i, ended_ns in self._closed.items() if ended_ns > since_ns}
+
     def absent(self, present: Iterable[int], reason: str) -> Changes:
         """Return the end of every open alarm whose id is not among those present."""
         made = Changes(closed=sorted(self.open.keys() - set(present)))
         made.alarms = [self.open[alarm_id].cleared(reason) for alarm_id in made.closed]
         return made
 
-    def commit(self, changes: Changes) -> None:
+    def commit(self, changes: Changes, now_ns: int) -> None:
         """Know what was told."""
         for alarm_id, alarm in changes.opened.items():
             self._closed.pop(alarm_id, None)
@@ -199,7 +204,7 @@ class OpenAlarms:
                 self.open[alarm_id] = alarm
         for alarm_id in changes.closed:
             self.open.pop(alarm_id, None)
-            self._closed[alarm_id] = None
+            self._closed[alarm_id] = now_ns
             self._closed.move_to_end(alarm_id)
         while len(self._closed) > self._alarms_max:
             self._closed.popitem(last=False)
@@ -222,7 +227,7 @@ class OpenAlarms:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
         self.open = {row[0]: Open(*row[1:]) for row in state["open"]}
-        self._closed = OrderedDict.fromkeys(state["closed"])
+        self._closed = OrderedDict.fromkeys(state["closed"], 0)
 
 
 class AlarmFeed:
@@ -286,17 +291,24 @@ class AlarmFeed:
         alarms: Sequence[ForeignAlarm],
         *,
         reason: str,
+        began_ns: int | None = None,
         marks: Mapping[int, str] | None = None,
     ) -> int:
         """As `tell` with all that are open: those that are not among them are cleared with the reason.
+
+        `began_ns` is when the reading of the list began, where events come beside it: what they told
+        since is newer than the list, and stands.
 
         Where more than half of many are gone at once, a second such list must confirm it: systems
         that are failing over, or have lost a part, answer with what is left.
         """
         with self._lock:
-            made = self.alarms.changes(alarms, self._now_ns(), marks=marks)
-            present = [self.alarms.id_of(a) for a in alarms if a.severity != CLEARED]
-            gone = self.alarms.absent([*present, *made.closed], reason)
+            now_ns = self._now_ns()
+            newer = set() if began_ns is None else self.alarms.told_since(began_ns)
+            older = [alarm for alarm in alarms if self.alarms.id_of(alarm) not in newer]
+            made = self.alarms.changes(older, now_ns, marks=marks)
+            present = [self.alarms.id_of(a) for a in older if a.severity != CLEARED]
+            gone = self.alarms.absent([*present, *made.closed, *newer], reason)
             many = len(gone.alarms) > max(DOUBTFUL_ALARMS, len(self.alarms.open) / 2)
             if many and not self._doubted:
                 self._context.log.warning(
@@ -339,7 +351,8 @@ class AlarmFeed:
                     part,
                     {i: alarm for i, alarm in changes.opened.items() if i in told},
                     [i for i in changes.closed if i in told],
-                )
+                ),
+                now_ns,
             )
             ends = sum(alarm.severity == CLEARED for alarm in part)
             self._told.add("cleared", ends)

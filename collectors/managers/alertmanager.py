@@ -128,7 +128,9 @@ class AlertmanagerSource:
                 raise PeerError(
                     f"/api/v2/alerts: the answer is no list of alerts: {error}"
                 ) from error
-            told = self._feed.tell_all(alarms, reason="no longer in Alertmanager's list")
+            told = self._feed.tell_all(
+                alarms, reason="no longer in Alertmanager's list", began_ns=now_ns
+            )
             self._feed.ledger.count(self._peer.address, decoded=told)
             self._resync_ns = now_ns + round(self._options.resync_seconds * 1e9)
         else:

@@ -127,6 +127,7 @@ class Tmf642Source:
     def _read_list(self) -> None:
         found: dict[str, dict[str, Any]] = {}
         options = self._options
+        began_ns = self._context.clock.now_ns()
         total = 0
         for _ in range(options.pages_max):
             answer = self._peer.ask(
@@ -152,7 +153,9 @@ class Tmf642Source:
         read = [alarm_of(alarm) for alarm in found.values()]
         alarms = [alarm for alarm in read if alarm is not None]
         self._malformed.add(amount=len(read) - len(alarms))
-        told = self._feed.tell_all(gravest_last(alarms), reason="no longer in the system's list")
+        told = self._feed.tell_all(
+            gravest_last(alarms), reason="no longer in the system's list", began_ns=began_ns
+        )
         self._feed.ledger.count(
             self._peer.address, decoded=told, undecodable=len(read) - len(alarms)
         )

@@ -65,6 +65,19 @@ def test_an_open_alarm_is_told_again_lest_it_be_taken_for_forgotten(here: Here) 
     assert here.feed.tell_all(alarms(1), reason="gone") == 0
 
 
+def test_what_an_event_told_while_a_list_was_read_stands(here: Here) -> None:
+    here.feed.tell(alarms(2))
+    here.clock.advance(seconds=10)
+    began_ns, older = here.clock.now_ns(), alarms(2)
+    here.clock.advance(seconds=1)
+    here.feed.tell([*alarms(1, "cleared"), *alarms(3)[2:]])  # one ends, one begins
+    here.clock.advance(seconds=1)
+    assert here.feed.tell_all(older, reason="gone", began_ns=began_ns) == 0
+    assert (
+        here.feed.tell_all(older, reason="gone", began_ns=here.clock.now_ns()) == 2
+    )  # a later list
+
+
 def test_beyond_the_limit_alarms_are_told_and_not_followed(tmp_path: Path) -> None:
     here = Here(tmp_path, alarms_max=3)
     assert here.feed.tell(alarms(5)) == 5
