@@ -363,6 +363,7 @@ class AlertingStage:
                 "last_ns": self._last_ns,
                 "foreign": self._foreign.snapshot(),
                 "failed_logins": self._logins.snapshot(),
+                "fast_scans": self._rules.fast_scans.snapshot(),
                 "windows": self._windows.snapshot(),
                 "suspects": self._suspects.snapshot(),
                 "incidents": self.incidents.snapshot(),
@@ -381,6 +382,7 @@ class AlertingStage:
         data = msgspec.msgpack.decode(kept.tobytes())
         self._last_ns = int(data.get("last_ns", 0))
         self._own.restore(data)
+        self._rules.fast_scans.restore(data.get("fast_scans", []))
         if "incidents" in data:  # a checkpoint of before there were foreign alarms
             self._foreign.restore(data["foreign"])
             self._logins.restore(data.get("failed_logins", []))

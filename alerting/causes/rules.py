@@ -14,7 +14,7 @@ from alerting.causes.rows import Row, age_words, talker_row
 from alerting.causes.security import SecurityRules
 from alerting.causes.silences import SilenceRules
 from alerting.config import AlertingSettings
-from alerting.records.alarm import SAMPLED, Claim, cadence_of
+from alerting.records.alarm import SAMPLED, Alarm, Claim, cadence_of
 from runtime.ports import Evidence, NetworkMap, Talker
 from telemetry.security import FINDINGS
 
@@ -42,17 +42,18 @@ class CauseRules:
         self._silences = SilenceRules(network, faces)
         self._attacks = AttackRules(settings, network, evidence)
         self._security = SecurityRules(settings, network, evidence)
+        self.fast_scans = self._security.fast_scans
 
     def claims(
         self,
         rows: Sequence[Row],
         under_attack: Set[str] = frozenset(),
-        last_ns: Callable[[str, str], int] = lambda kind, entity: 0,
+        alarm_of: Callable[[str, str], Alarm | None] = lambda kind, entity: None,
     ) -> list[Claim]:
         """Return the claims of one tick: every fault that a rule can name.
 
-        `under_attack` are prefixes whose attack alarm is up: there the vector is known. `last_ns` says
-        when the alarm of a kind on an entity was last shown, 0 = never.
+        `under_attack` are prefixes whose attack alarm is up: there the vector is known. `alarm_of`
+        returns the alarm of a kind on an entity, None = there is none.
         """
         down = self._silences.exporters_down(rows)
         dark = {claim.entity for claim in down}
@@ -66,8 +67,8 @@ class CauseRules:
         ]
         flooded = {claim.entity for claim in floods}
         attacks = [claim for claim in attacks if claim.entity not in flooded] + floods
-        made = down + self._silences.links_cut(rest, dark, last_ns) + attacks
-        made += self._security.claims(rest, attacks, under_attack, last_ns)
+        made = down + self._silences.links_cut(rest, dark, alarm_of) + attacks
+        made += self._security.claims(rest, attacks, under_attack, alarm_of)
         made += self._scans(rest, {claim.entity for claim in made})
         made += self._leaks(
             rest, {place for claim in made for place in (claim.entity, *claim.affects)}

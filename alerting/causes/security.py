@@ -14,9 +14,10 @@ import msgspec
 
 from alerting.causes import flowspec
 from alerting.causes.faces import face_name
+from alerting.causes.fast_scans import FastScans
 from alerting.causes.rows import Row, bits_text, prefix_of, shares, talker_row, within
 from alerting.config import AlertingSettings
-from alerting.records.alarm import Claim, cadence_of
+from alerting.records.alarm import Alarm, Claim, cadence_of
 from runtime.ports import Evidence, NetworkMap, Talker
 from telemetry.security import AMPLIFIERS, LOGIN_PORTS
 
@@ -35,6 +36,7 @@ class SecurityRules:
         self._settings = settings
         self._network = network
         self._evidence = evidence
+        self.fast_scans = FastScans()
 
     def floods(self, rows: Sequence[Row], named: Set[str]) -> list[Flood]:
         """Return the floods that no other rule named, each under its prefix's name."""
@@ -59,15 +61,18 @@ class SecurityRules:
         rows: Sequence[Row],
         attacks: Sequence[Claim],
         under_attack: Set[str],
-        last_ns: Callable[[str, str], int],
+        alarm_of: Callable[[str, str], Alarm | None],
     ) -> list[Claim]:
         """Return the claims of one tick; what belongs to one of `attacks` is added to it.
 
-        `last_ns` says when the alarm of a kind on an entity was last shown.
+        `alarm_of` returns the alarm of a kind on an entity.
         """
         mine = [row for row in rows if row.detector in _RULES]
         if not mine:
             return []
+        for row in mine:
+            if row.detector == "host_scan" and row.disposition != "would":
+                self.fast_scans.note(row)
         aimed_at = {claim.entity: claim for claim in attacks}
         made: dict[tuple[str, str], Claim] = {}
         taken: set[str] = set()  # hosts that have a claim which says more
@@ -82,7 +87,9 @@ class SecurityRules:
             found = _RULES[row.detector](self, row, talkers)
             if found is None or (row.detector in _LEAST and _source(row) in taken):
                 continue
-            if row.detector == "slow_scan" and _told(found, row, last_ns):
+            if row.detector == "slow_scan" and self._is_told(
+                row, alarm_of(found.kind, found.entity)
+            ):
                 continue
             found.tick_seconds, found.cadence = row.tick_seconds, cadence_of(row.view)
             key = (found.kind, found.entity)
@@ -239,6 +246,11 @@ class SecurityRules:
 
     # ---- all of them
 
+    def _is_told(self, row: Row, alarm: Alarm | None) -> bool:
+        """Whether a slow scan is no more than fast ones whose alarm was up in its hour."""
+        told = alarm is not None and (alarm.up or alarm.cleared_ns > row.tick_start_ns)
+        return told and self.fast_scans.explain(row)
+
     def _talkers(self, row: Row) -> tuple[Talker, ...]:
         return self._evidence.talkers(row.key.series_id, row.tick_start_ns, LOOKED_AT)
 
@@ -281,13 +293,6 @@ _ORDER = [*_RULES]
 # What may be no more than a sight of a flood, or of another claim about the same host.
 _PARTS_OF_ATTACKS = ("host_scan", "slow_scan", "bogon", "lone_sources", "upload")
 _LEAST = ("slow_scan", "upload", "beacon")
-
-
-def _told(claim: Claim, row: Row, last_ns: Callable[[str, str], int]) -> bool:
-    """Whether the fast scan that fills this hour has its alarm: it is no slow one as well."""
-    alarm_ns = last_ns(claim.kind, claim.entity)
-    over_ns = row.tick_start_ns + round(row.tick_seconds * 1e9)
-    return row.tick_start_ns <= alarm_ns <= over_ns and row.since_ns == row.tick_start_ns
 
 
 def _source(row: Row) -> str:

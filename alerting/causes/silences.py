@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from alerting.causes.faces import Faces, face_name
 from alerting.causes.rows import Row, some
-from alerting.records.alarm import Claim
+from alerting.records.alarm import Alarm, Claim
 from runtime.ports import Link, NetworkMap
 
 BESIDE_NS = 60_000_000_000  # links that fall silent so close together may have one cause
@@ -106,11 +106,11 @@ class SilenceRules:
         )  # fmt: skip
 
     def links_cut(
-        self, rows: Sequence[Row], dark: set[str], last_ns: Callable[[str, str], int]
+        self, rows: Sequence[Row], dark: set[str], alarm_of: Callable[[str, str], Alarm | None]
     ) -> list[Claim]:
         """Return the links that are cut; `dark` are routers of which nothing comes any more.
 
-        `last_ns` says when the alarm of a kind on an entity was last shown.
+        `alarm_of` returns the alarm of a kind on an entity.
         """
         if not any(row.detector == "silence" for row in rows):
             return []
@@ -133,7 +133,7 @@ class SilenceRules:
             if one.missed >= BESIDE_RECORDS_MIN or not any(one.is_beside(other) for other in silent)
         ]
         back = {link.name for one in cut for link in self._near(one)} - set(findings)
-        shown_ns = [ns for name in sorted(back) if (ns := last_ns("link-cut", name))]
+        shown_ns = [alarm.last_ns for name in sorted(back) if (alarm := alarm_of("link-cut", name))]
         cut = [one for one in cut if not (one.is_young and _stood_in(one, shown_ns))]
         carriers = {name: gained for name, gained in risen.items() if name not in findings}
         return [self._link_cut(one, carriers) for one in cut]

@@ -59,7 +59,7 @@ class OwnAlarms:
         `said` are claims that come from no anomaly: of what logs tell.
         """
         attacks = (a for a in self._going.values() if a.up and a.kind == "volumetric-attack")
-        claims = self._rules.claims(rows, {alarm.entity for alarm in attacks}, self._last_ns)
+        claims = self._rules.claims(rows, {alarm.entity for alarm in attacks}, self._alarm)
         claims += [one for one in said if not joined(one, claims)]
         shown = {claim.alarm_id for claim in claims}
         claimed: list[tuple[Alarm, Claim]] = []
@@ -118,10 +118,8 @@ class OwnAlarms:
             if alarm.id not in self._going:
                 yield alarm
 
-    def _last_ns(self, kind: str, entity: str) -> int:
-        """Return when the alarm of a kind on an entity was last shown, 0 = never."""
-        alarm = self.alarms.get(alarm_id(kind, entity))
-        return alarm.last_ns if alarm is not None else 0
+    def _alarm(self, kind: str, entity: str) -> Alarm | None:
+        return self.alarms.get(alarm_id(kind, entity))
 
     def _alarm_of(self, claim: Claim, shown: set[int]) -> Alarm | None:
         """Return the claim's alarm, a new one where there is none, None where there is no room."""

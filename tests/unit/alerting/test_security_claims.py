@@ -1,12 +1,19 @@
 """Claims of security: each class by name, with who, whom and the filter; one alarm for one attack."""
 
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from alerting.causes import flowspec
+from alerting.causes.fast_scans import TICKS_MAX, FastScans
+from alerting.causes.rows import rows_of
+from runtime.checkpoint import Snapshot
 from runtime.ports import Talker
-from tocsin.testing.alarms import AlarmWorld, talker
+from telemetry.batch import batch_from_rows
+from telemetry.schemas import ANOMALY
+from tocsin.testing.alarms import START_NS, AlarmWorld, talker
 
 HOST, OUT = "198.51.100.7", "203.0.113.9"
 
@@ -77,21 +84,162 @@ def test_peers_that_look_for_each_other_over_udp_are_no_scan() -> None:
     assert play(AlarmWorld(), "probe", "host_scan", sample, source_address=HOST) == []
 
 
+MINUTE_NS, HOUR_NS = 60 * 10**9, 3_600 * 10**9
+FULL_HOUR_NS = (START_NS // HOUR_NS + 2) * HOUR_NS
+
+
+class ScanWorld:
+    """A host that scans, by minutes and by hours; `told` are the alarms raised."""
+
+    def __init__(self) -> None:
+        self.world = AlarmWorld()
+        self.told: list[str] = []
+        self._fast = self.world.series("probe", source_address=HOST)
+        self._slow = self.world.series("slow_probe", source_address=HOST)
+        self.world.samples |= {self._fast: probes(), self._slow: probes()}
+
+    def fast(self, minute: int, minutes: int, **row: Any) -> None:
+        """Scan at 120 probes a minute; minutes count from a full hour."""
+        for k in range(minute, minute + minutes):
+            self._play(self._fast, "host_scan", k * MINUTE_NS, 60, 120, 50, k * MINUTE_NS, row)
+
+    def hour(self, hour: int, count: int, *, since: int | None = None) -> None:
+        """Let an hour with so many probes end."""
+        since_ns = (hour if since is None else since) * HOUR_NS
+        self._play(self._slow, "slow_scan", hour * HOUR_NS, 3600, count, 24, since_ns, {})
+
+    def calm(self, minute: int, minutes: int) -> None:
+        for k in range(minute, minute + minutes):
+            self._tick((k + 1) * MINUTE_NS, [])
+
+    def _play(
+        self, series: int, detector: str, at: int, seconds: int, count: int, limit: int, since: int,
+        fields: dict[str, Any],
+    ) -> None:  # fmt: skip
+        row = self.world.anomaly(
+            series, detector, actual=float(count), upper=float(limit), since_ns=FULL_HOUR_NS + since,
+            tick_start_ns=FULL_HOUR_NS + at, tick_seconds=float(seconds),
+            detail={"probes": float(count), "targets": float(count)}, **fields,
+        )  # fmt: skip
+        self._tick(at + seconds * 10**9, [row])
+
+    def _tick(self, end: int, rows: list[dict[str, Any]]) -> None:
+        view = (
+            "slow_probe"
+            if end % HOUR_NS == 0 and rows and rows[0]["tick_seconds"] > 60
+            else "exporter"
+        )
+        self.world.now_ns = FULL_HOUR_NS + end - 5 * 10**9
+        alerts = self.world.tick(
+            rows, frames=[] if view == "slow_probe" else [self.world.frame({})]
+        )
+        self.told += [alert.title for alert in alerts if alert.state == "raised"]
+
+
 def test_a_fast_scan_is_not_told_again_as_a_slow_one() -> None:
+    scan = ScanWorld()
+    scan.fast(20, 6)
+    scan.calm(26, 30)
+    scan.hour(0, 790)  # of them 70 in the minutes that it filled in part
+    assert len(scan.told) == 1
+
+
+@pytest.mark.parametrize(("minute", "minutes"), [(55, 9), (50, 10), (59, 4)])
+def test_a_fast_scan_beyond_a_full_hour_is_not_told_again_by_either_hour(
+    minute: int, minutes: int
+) -> None:
+    scan = ScanWorld()
+    scan.fast(minute, minutes)
+    scan.calm(minute + minutes, 40)
+    after = max(minute + minutes - 60, 0)
+    scan.hour(1, 120 * after + 40, since=0)  # its last minute, in part
+    assert len(scan.told) == 1
+    assert "slow" not in scan.told[0]
+
+
+def test_two_fast_scans_of_one_hour_are_not_a_slow_one() -> None:
+    scan = ScanWorld()
+    scan.fast(5, 4)
+    scan.calm(9, 20)
+    scan.fast(29, 4)
+    scan.calm(33, 20)
+    scan.hour(0, 8 * 120 + 150, since=-3)  # the run of hours began with another
+    assert [title for title in scan.told if "slow" in title] == []
+
+
+def test_a_slow_scan_beside_a_fast_one_or_after_it_is_told() -> None:
+    scan = ScanWorld()
+    scan.fast(5, 4)
+    scan.calm(9, 45)
+    scan.hour(0, 4 * 120 + 60)  # it may have begun, and as well be the edges of the fast one
+    assert len(scan.told) == 1
+    scan.hour(1, 60, since=0)
+    assert [title.split(" from")[0] for title in scan.told[1:]] == ["slow horizontal scan"]
+    beside = ScanWorld()
+    beside.fast(5, 4)
+    beside.calm(9, 45)
+    beside.hour(0, 4 * 120 + 180)
+    assert "slow" in beside.told[-1]
+
+
+def test_a_slow_scan_is_told_whose_neighbour_or_own_past_had_a_fast_one() -> None:
+    scan = ScanWorld()
+    scan.fast(0, 6)
+    scan.calm(6, 40)
+    scan.hour(22, 120)
+    assert "slow" in scan.told[-1]
+    other = ScanWorld()
+    neighbour = other.world.series("probe", source_address="198.51.100.8")
+    other.world.samples[neighbour] = probes(source="198.51.100.8")
+    other._fast = neighbour
+    other.fast(20, 6)
+    other.calm(26, 30)
+    other.hour(0, 120)
+    assert f"slow horizontal scan from {HOST}" in other.told[-1]
+
+
+def test_a_fast_scan_that_nobody_was_told_of_is_told_as_a_slow_one() -> None:
+    scan = ScanWorld()
+    scan.fast(20, 6, disposition="digest")
+    assert scan.told == []
+    scan.calm(26, 30)
+    scan.hour(0, 740)
+    assert "slow" in scan.told[-1]
+
+
+def test_what_fast_scans_explain_outlives_a_restart() -> None:
+    scan = ScanWorld()
+    scan.fast(58, 6)
+    scan.calm(64, 30)
+    kept = Snapshot()
+    scan.world.stage.snapshot(kept)
+    scan.world.stage = scan.world.make_stage()
+    scan.world.stage.restore(kept)
+    scan.hour(1, 4 * 120 + 30, since=0)
+    assert len(scan.told) == 1
+
+
+def test_what_is_kept_of_fast_scans_is_bounded() -> None:
+    scans = FastScans()
     world = AlarmWorld()
-    (alert,) = play(world, "probe", "host_scan", probes(), source_address=HOST)
-    assert alert.kind == "port-scan"
-    for _ in range(12):
-        world.tick()
-    world.now_ns -= 10 * 5_000_000_000  # the hour's tick began before it
-    start = world.now_ns - 3_600 * 10**9
-    series = world.series("slow_probe", source_address=HOST)
-    world.samples[series] = probes()
-    row = world.anomaly(series, "slow_scan", actual=400.0, since_ns=start) | {
-        "tick_start_ns": start, "tick_seconds": 3600.0,
-    }  # fmt: skip
-    world.now_ns += 10 * 5_000_000_000
-    assert [a for a in world.tick([row]) if a.state == "raised"] == []
+    made = rows_of(
+        batch_from_rows(ANOMALY, [world.anomaly(world.series("probe", source_address=HOST), "host_scan")]),
+        world,
+    )[0]  # fmt: skip
+    for k in range(TICKS_MAX):
+        host = f"192.0.{k % 8000 // 250}.{k % 250}"
+        scans.note(
+            msgspec.structs.replace(
+                made,
+                key=replace(made.key, key={"source_address": host}),
+                tick_start_ns=k * 9 * MINUTE_NS,
+            )
+        )
+    kept = scans.snapshot()
+    assert TICKS_MAX - 3 <= sum(len(ticks) for _, ticks in kept) <= TICKS_MAX
+    again = FastScans()
+    again.restore(kept)
+    assert again.snapshot() == kept
 
 
 @pytest.mark.parametrize(
