@@ -43,8 +43,8 @@ class SeriesScores:
 
 
 def step_of(time_s: NDArray[np.int64]) -> float:
-    """Return the usual seconds between rows, by the first rows; 60 where they do not tell."""
-    passed = np.diff(time_s[:STEP_ROWS])
+    """Return the usual seconds between rows, whatever their order; 60 where they do not tell."""
+    passed = np.diff(np.sort(time_s))
     passed = passed[passed > 0]
     return float(np.median(passed)) if passed.size else 60.0
 
@@ -63,7 +63,7 @@ def score_series(
     (perf/quality.py).
     """
     rows = len(value)
-    step_s = step_of(time_s)
+    step_s = step_of(time_s[:STEP_ROWS])
     state = np.zeros((1, kernels.STATE), np.float32)
     profile = np.zeros((1, kernels.SLOTS), np.float32)
     spread = np.zeros((1, kernels.SLOTS), np.uint16)
@@ -88,8 +88,9 @@ def score_series(
     )  # fmt: skip
     rank(numbers, usual, floor, plain, look, step, score)
     room *= level
-    summary = _summary(time_s, value, step_s, float(state[0, kernels.SEEN]))
-    found_s, strength = season(local_s, numbers, step_s)
+    usual_s = step_of(time_s)  # no score depends on it
+    summary = _summary(time_s, value, usual_s, float(state[0, kernels.SEEN]))
+    found_s, strength = season(local_s, numbers, usual_s)
     summary["season"] = {
         "found": found_s is not None,
         "period_seconds": found_s,

@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,25 +37,33 @@ UNREADABLE = (
 
 
 def bytes_of(path: Path) -> IO[bytes]:
-    """Return a file opened to read, unpacked where it is packed."""
+    """Return a file opened to read, unpacked where it is packed. A pipe is read whole: it comes once."""
     with path.open("rb") as file:
-        head = file.read(6)
+        whole = None if path.is_file() else file.read()
+        head = file.read(6) if whole is None else whole[:6]
     if head.startswith(b"PK\x03\x04") and path.suffix != ".npz":  # numpy's own are zips too
         with zipfile.ZipFile(path) as archive:  # it stays open while its file is
             return archive.open(archive.namelist()[0])
     unpack = next((how for mark, how in _PACKED if head.startswith(mark)), None)
+    if whole is not None:
+        return io.BytesIO(unpack(io.BytesIO(whole)).read() if unpack else whole)
     opened: IO[bytes] = unpack(path) if unpack else path.open("rb")
     return opened
 
 
 def text_of(path: Path) -> io.TextIOWrapper:
     """Return a text file opened to read, whatever its encoding."""
-    with bytes_of(path) as file:
-        head = file.read(HEAD_BYTES)
+    opened = bytes_of(path)
+    try:
+        head = opened.read(HEAD_BYTES)
+        opened.seek(0)
+        _check_text(path, head)
+    except BaseException:
+        opened.close()
+        raise
     encoding = "utf-16" if head[:2] in UTF_16 else "utf-8-sig"
-    _check_text(path, head)
     return io.TextIOWrapper(
-        bytes_of(path), encoding, errors="tocsin-latin-1" if encoding == "utf-8-sig" else "replace",
+        opened, encoding, errors="tocsin-latin-1" if encoding == "utf-8-sig" else "replace",
         newline="",
     )  # fmt: skip
 
@@ -63,6 +72,16 @@ def _check_text(path: Path, head: bytes) -> None:
     """Raise ConfigError for a file that is no text: what is in it is for no terminal."""
     if head[:2] not in UTF_16 and len(head.translate(None, CONTROLS)) < TEXT_SHARE_MIN * len(head):
         raise ConfigError(f"{path}: a binary file; text is read here: CSV, JSON, an edge list")
+
+
+def delimiter_of(line: str) -> str:
+    """Return what separates the fields of a line; what is within quotes separates nothing.
+
+    >>> delimiter_of('"time";"CPU, all, %"')
+    ';'
+    """
+    bare = re.sub(r'"[^"]*"', "", line)
+    return max(DELIMITERS, key=bare.count)
 
 
 def rows_of(path: Path) -> Iterator[Row]:
@@ -83,7 +102,7 @@ def rows_of(path: Path) -> Iterator[Row]:
 
 def _of_csv(file: io.TextIOWrapper, head: str) -> Iterator[Row]:
     first = next((line for line in head.splitlines() if line.strip()), "")
-    delimiter = max(DELIMITERS, key=first.count)
+    delimiter = delimiter_of(first)
     csv.field_size_limit(FIELD_CHARACTERS_MAX)
     rows = csv.reader((line.replace("\0", "") for line in file), delimiter=delimiter)
     names: tuple[str, ...] = ()

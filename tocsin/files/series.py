@@ -1,12 +1,13 @@
 """Series in CSV files: a time column and one or more value columns, as people have them.
 
-Fields are separated by commas, semicolons (then a number may have a decimal comma), tabs or bars. The
-time column is the first named `timestamp`, `time`, `date`, `datetime` or `ts`, or else with such a word in
-its name, or else the first that holds times as text: seconds, ms, µs or ns since 1970, ISO 8601 (UTC
-unless it says otherwise) or dates of the usual orders (tocsin.files.times). Columns `date` and `time` are one
-time together. A file without a header has its time first, if it has one. Columns named as labels are left
-out, and so are those without a single number and row numbers without a name. A field that is no number is a
-missing value; a time that cannot be read is that of the row before, at the head of a file of the first that can.
+Fields are separated by commas, semicolons, tabs or bars. A number may have a decimal comma where semicolons
+separate, or where the first rows of its column show it (`12,5`). The time column is the first named
+`timestamp`, `time`, `date`, `datetime` or `ts`, or else the first that holds times as text, or else such
+numbers below a name that says so: seconds, ms, µs or ns since 1970, ISO 8601 (UTC unless it says otherwise),
+20260320102640 or dates of the usual orders (tocsin.files.times). Columns `date` and `time` are one time
+together. A file without a header has its time first, if it has one. Columns named as labels are left out, and
+so are those without a single number and row numbers without a name. A field that is no number is a missing
+value; a time that cannot be read is that of the row before, at the head of a file of the first that can.
 """
 
 import csv
@@ -21,15 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from telemetry.errors import ConfigError
-from tocsin.files.rows import DELIMITERS, UNREADABLE, text_of
+from tocsin.files.rows import UNREADABLE, delimiter_of, text_of
 from tocsin.files.times import SECOND_NS, reader_of
 
 TIMES = ("timestamp", "time", "date", "datetime", "ts")
+# As columns of times are named.
+NAMED = re.compile(r"time|date|stamp|epoch|unix|(^|[^a-z])(ts|ds|t)([^a-z]|$)")
 LABELS = (
     "label", "labels", "is_anomaly", "anomaly", "anomaly_label", "is_outlier", "outlier", "ground_truth",
     "changepoint",
 )  # fmt: skip
 COUNTERS = ("", "index", "unnamed: 0")  # of rows, as data frames write them
+STDIN = Path("/dev/stdin")  # what `-` means
 ENDINGS = (".csv", ".csv.gz")
 ROW_SECONDS = 60  # where a file has no times, its rows are taken as minutes
 ROWS_TELLING = 50  # that tell what a column is
@@ -45,8 +49,11 @@ WORDS = {
     "off": 0.0,
     "down": 0.0,
 }
+MISSING = ("", "nan", "na", "n/a", "null", "none", "-")
+STAMP = re.compile(r"(?:19|20)\d{6}(?:\d{4}(?:\d\d)?)?")  # 20260320, 202603201026, 20260320102640
 CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( ?[AaPp][Mm])?")  # a time without its date
-GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")  # 1,234.5
+GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")  # 1,234.5
+DECIMAL = re.compile(r"[+-]?\d+,\d+ ?%?")  # 12,5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +70,15 @@ class SeriesFile:
 def find_files(paths: Sequence[Path], output: Path | None = None) -> dict[Path, Path]:
     """Return each CSV file below the paths, with its name below the output folder without ending.
 
-    Files of one name keep the folders that tell them apart. What lies below `output` is no input.
+    `-` is what is piped in. Files of one name keep the folders that tell them apart.
+    What lies below `output` is no input.
     """
     found: dict[
         Path, tuple[Path, int]
     ] = {}  # whole name without ending, and how much of it is shown
     known: set[Path] = set()
-    for path in paths:
+    for given in paths:
+        path = STDIN if given == Path("-") else given
         if not path.exists():
             raise ConfigError(f"{path}: no such file or folder")
         if path.is_dir() and output is not None and path.resolve() == output.resolve():
@@ -78,15 +87,15 @@ def find_files(paths: Sequence[Path], output: Path | None = None) -> dict[Path, 
                 "--output must name another folder"
             )
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            whole = file.resolve()
-            ending = next((end for end in reversed(ENDINGS) if file.name.endswith(end)), "")
-            if whole in known or not file.is_file() or (not ending and file is not path):
+            whole = file.resolve() if file.is_file() else file.absolute()
+            ending = next((end for end in reversed(ENDINGS) if file.name.lower().endswith(end)), "")
+            if whole in known or (file is not path and not (ending and file.is_file())):
                 continue
             if file is not path and output is not None and output.resolve() in whole.parents:
                 continue
             known.add(whole)
             shown = len(file.relative_to(path).parts) if path.is_dir() else 1
-            found[file] = file.parent.resolve() / file.name.removesuffix(ending), shown
+            found[file] = file.parent.resolve() / file.name[: len(file.name) - len(ending)], shown
     return _told_apart(found)
 
 
@@ -133,7 +142,7 @@ def read_series(path: Path) -> SeriesFile:
         if k in (place, day) or name.lower() in LABELS:
             continue
         texts = _column(body, k)
-        value = numbers(texts, comma=comma)
+        value = numbers(texts, comma=comma or _decimal_comma(texts))
         if texts and np.isnan(value).all():
             if name != "value":
                 notes.append(f"column {name!r} holds no number and is left out")
@@ -178,17 +187,17 @@ def _table(path: Path) -> tuple[list[str], list[list[str]], bool]:
     """Return header, rows, and whether numbers may have a decimal comma."""
     try:
         with text_of(path) as file:
-            lines = file.read().splitlines(keepends=True)
+            lines = list(file)
         start = next((n for n, line in enumerate(lines) if line.strip() and line[0] != "#"), 0)
         first = lines[start] if lines else ""
-        delimiter = max(DELIMITERS, key=first.count)
+        delimiter = delimiter_of(first)
         rows = [row for row in csv.reader(lines[start:], delimiter=delimiter) if row]
     except UNREADABLE as error:
         raise ConfigError(f"{path}: cannot be read as CSV: {error}") from error
     if not rows:
         raise ConfigError(f"{path}: is empty; a header and at least one row are needed")
     head, comma = [name.strip() for name in rows[0]], delimiter == ";"
-    if head[-1].lower() in WORDS or np.isnan(numbers(head[-1:], comma=comma)).any():
+    if _is_header(head, comma=comma):
         return head, rows[1:], comma
     # Without a header: the name of the last column is a number.
     head = [f"column{k + 1}" for k in range(len(head))]
@@ -205,15 +214,18 @@ def _time_column(head: list[str], body: list[list[str]]) -> int | None:
     for name in TIMES:
         if name in lower:
             return lower.index(name)
-    for k, name in enumerate(lower):
-        if not set(re.split(r"[^a-z]+", name)).isdisjoint(TIMES):
-            some = _column(body[:ROWS_TELLING], k)
-            if parse_times(some)[1] < len(some) / 2:
-                return k
-    for k in range(len(head)):
-        some = _column(body[:ROWS_TELLING], k)
+    parts = [_column(body[:ROWS_TELLING], k) for k in range(len(head))]
+    for k, some in enumerate(parts):
         texts = [text for text in some if np.isnan(numbers([text])[0])]
         if len(texts) > len(some) / 2 and parse_times(texts)[1] < len(texts) / 2:
+            return k
+    named = [k for k, name in enumerate(lower) if NAMED.search(name)]
+    for k in named:
+        if sum(map(_is_time, parts[k])) > len(parts[k]) / 2:
+            return k
+    for k in named:  # since the file began, or without any row
+        value = numbers(parts[k])
+        if (np.diff(value) >= 0.0).all() and not np.isnan(value).any():
             return k
     return None
 
@@ -235,12 +247,44 @@ def _column(body: list[list[str]], k: int) -> list[str]:
     return [row[k] if k < len(row) else "" for row in body]
 
 
+def _is_header(first: list[str], *, comma: bool) -> bool:
+    """Say whether the first row names columns: its last field is no number, or none behind a time."""
+    last = first[-1].lower()
+    if last in MISSING:
+        return not _is_time(first[0])
+    comma = comma or _decimal_comma(first[-1:])
+    return last in WORDS or bool(np.isnan(numbers(first[-1:], comma=comma)).any())
+
+
+def _decimal_comma(texts: list[str]) -> bool:
+    """Say whether the first numbers of a column have a decimal comma that is no mark of thousands."""
+    some = [text.strip() for text in texts[:ROWS_TELLING]]
+    return any(DECIMAL.fullmatch(text) and not GROUPED.fullmatch(text) for text in some)
+
+
 def _is_time(text: str) -> bool:
+    if _stamp(text.strip()) is not None:
+        return True
     number = numbers([text])[0]
     return bool(number >= EPOCH_LEAST) if number == number else parse_times([text])[1] == 0
 
 
+def _stamp(text: str) -> int | None:
+    """Return the time of digits that are a date: as seconds or ms since 1970 they are no time of today."""
+    if not STAMP.fullmatch(text):
+        return None
+    padded = text.ljust(14, "0")
+    try:
+        moment = datetime.strptime(f"{padded} +0000", "%Y%m%d%H%M%S %z")
+    except ValueError:
+        return None
+    return int(moment.timestamp())
+
+
 def _seconds(text: str) -> int | None:
+    stamp = _stamp(text)
+    if stamp is not None:
+        return stamp
     try:
         number = float(text)
     except ValueError:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,26 @@ WAYS = {  # of writing the same series
     "date and clock": ["Date;Time;load"]
     + [f"{d}.{m}.{y};{clock};{b}" for (y, m, d, clock), b in zip(DATES, VALUES, strict=True)],
     "ms": ["ts,load"] + [f"{1_700_000_000_000 + 60_000 * n},{b}" for n, b in enumerate(VALUES)],
+    "decimal comma behind tabs": ["time\tload"]
+    + [f"{a}\t{b.replace('.', ',')}" for a, b in zip(ISO, VALUES, strict=True)],
+    "decimal comma in quotes": ["time,load"]
+    + [f'{a},"{b.replace(".", ",")}"' for a, b in zip(ISO, VALUES, strict=True)],
+    "commas in a quoted name": ['"time";"CPU, all, %"']
+    + [f"{a};{b}" for a, b in zip(ISO, VALUES, strict=True)],
+    "digits to the second": ["timestamp,value"]
+    + [
+        f"{y}{m}{d}{clock.replace(':', '')}00,{b}"
+        for (y, m, d, clock), b in zip(DATES, VALUES, strict=True)
+    ],
+    "digits to the minute": [
+        f"{y}{m}{d}{clock.replace(':', '')},{b}"
+        for (y, m, d, clock), b in zip(DATES, VALUES, strict=True)
+    ],
+    "a duration is no time": ["recorded_at,response_time"]
+    + [f"{a},{b}" for a, b in zip(ISO, VALUES, strict=True)],
+    "epoch": ["epoch,load"] + [f"{1_700_000_000 + 60 * n},{b}" for n, b in enumerate(VALUES)],
+    "joined name": ["load,EventTime"]
+    + [f"{b},{1_700_000_000 + 60 * n}" for n, b in enumerate(VALUES)],
     "percent": ["time,load"] + [f"{a},{b} %" for a, b in zip(ISO, VALUES, strict=True)],
 }
 
@@ -277,3 +298,48 @@ def test_months_are_times_and_values_with_units_are_told(tmp_path: Path) -> None
     kept = json.loads((tmp_path / "out/summary.json").read_text())["series"]
     assert kept["months"]["sampling_seconds"] == 31 * 86_400.0
     assert kept["months"]["times_unreadable"] == 0
+
+
+@pytest.mark.parametrize("first", ["", "nan"])
+def test_a_missing_first_value_is_no_header(tmp_path: Path, first: str) -> None:
+    body = [f"{1_700_000_000 + 60 * n},{b}" for n, b in enumerate(VALUES)]
+    (tmp_path / "one.csv").write_text("\n".join([f"1699999940,{first}", *body]))
+    done = run(tmp_path / "one.csv", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    kept = json.loads((tmp_path / "out/summary.json").read_text())["series"]["one"]
+    assert (kept["rows"], kept["missing"], kept["notes"]) == (601, 1, [])
+
+
+def test_a_text_of_an_old_code_page_cuts_no_row(tmp_path: Path) -> None:
+    rows = [f"{60 * n},{b},wait\x85" for n, b in enumerate(VALUES)]
+    (tmp_path / "one.csv").write_bytes("\n".join(["time,value,note", *rows]).encode("latin-1"))
+    run(tmp_path / "one.csv", "--output", tmp_path / "out")
+    assert len(rows_of(tmp_path / "out/one.csv")) == 600
+
+
+def test_a_pipe_is_read_once_and_whole(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as out:
+        out.write("\n".join(lines(500)))  # within what a pipe holds
+    done = run(f"/dev/fd/{read}", "--output", tmp_path / "out")
+    os.close(read)
+    assert done.exit_code == 0, done.output
+    assert len(rows_of(tmp_path / f"out/{read}.csv")) == 500
+
+
+def test_files_of_capital_letters_are_found(tmp_path: Path) -> None:
+    (tmp_path / "ONE.CSV").write_text("\n".join(lines()))
+    run(tmp_path, "--output", tmp_path / "out")
+    assert len(rows_of(tmp_path / "out/ONE.csv")) == 600
+
+
+def test_sampling_is_that_of_most_rows_in_any_order(tmp_path: Path) -> None:
+    late = [10 * n for n in range(21)] + [200 + 300 * n for n in range(1, 300)]
+    for name, times in {"late": late, "newest": [300 * n for n in range(300, 0, -1)]}.items():
+        (tmp_path / f"{name}.csv").write_text(
+            "\n".join(["time,value", *(f"{one},{n % 7}" for n, one in enumerate(times))])
+        )
+    run(tmp_path, "--output", tmp_path / "out")
+    kept = json.loads((tmp_path / "out/summary.json").read_text())["series"]
+    for one in kept.values():
+        assert (one["sampling_seconds"], one["gaps"]["count"]) == (300.0, 0)
