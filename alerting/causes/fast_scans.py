@@ -34,8 +34,8 @@ class FastScans:
         ticks.setdefault(at_ns - tick_ns, part)
         ticks[at_ns] = probes
         ticks.setdefault(at_ns + tick_ns, part)
-        for old_ns in [one for one in ticks if one < at_ns - KEPT_NS]:
-            del ticks[old_ns]
+        while (oldest_ns := next(iter(ticks))) < at_ns - KEPT_NS:  # they came in the order of time
+            del ticks[oldest_ns]
         self._ticks += len(ticks) - before
         while self._ticks > TICKS_MAX and len(self._probes) > 1:
             self._ticks -= len(self._probes.pop(next(iter(self._probes))))

@@ -36,6 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
+@pytest.mark.timeout(1_300)  # two runs, each with a limit of its own
 def test_two_runs_without_a_network(home: Path, needs: Callable[..., None]) -> None:
     needs("unshare", "ip", "make", root=True)
     first = make_run(home)

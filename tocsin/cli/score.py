@@ -38,7 +38,7 @@ def score(
     false_alerts_per_day: float | None,
     zone: str,
 ) -> None:
-    """Score CSV files (timestamp and one or more value columns) as they would have been live.
+    """Score CSV files (timestamp and one or more value columns; `-`: from a pipe) as they would have been live.
 
     For each series a file `timestamp,value,expected,lower,upper,score,alert` below --output, and a
     summary.json: sampling found, season, gaps, end of the warm-up, alerts by detector. Causal: the
