@@ -4,7 +4,8 @@ Alertmanager keeps alerts in memory only and resolves each at its endsAt, so wha
 every minute with an endsAt some minutes ahead, as Prometheus does; a clear is said with the time it
 cleared. Routes there match on the label `severity`; since labels are identity, an alarm that changes
 its severity is another alert to it, and the alerts of the other severities are ended. So is an incident
-whose cause turns out to be elsewhere; what it was before is not said again and resolves at its endsAt.
+whose cause turns out to be elsewhere: what it was before is ended, or, where the gate was restarted in
+between, not said again and resolves at its endsAt.
 
 Source: Alertmanager api/v2/openapi.yaml, postableAlerts; docs/alerting/latest/clients.
 """
@@ -35,16 +36,36 @@ class AlertmanagerSink:
     def __init__(self, settings: SinkSettings) -> None:
         self._settings = settings
         self._url = settings.url.rstrip("/") + "/api/v2/alerts"
+        self._up: dict[str, Alert] = {}  # what is up there, by id, as it was said last
 
     def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
         """Send changes; the same change again does no harm."""
-        return self._post([a for parcel in parcels for a in postable(parcel.alert, now_ns=now_ns)])
+        alerts = [parcel.alert for parcel in parcels]
+        made = [a for alert in alerts for a in postable(alert, now_ns=now_ns)]
+        answer = self._post([*made, *self._moved(alerts, now_ns)])
+        for alert in alerts:
+            if is_over(alert):
+                self._up.pop(alert.id, None)
+            else:
+                self._up[alert.id] = alert
+        return answer
 
     def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
         """Say again what is up."""
         for first in range(0, len(active), BATCH_MAX):
             part = active[first : first + BATCH_MAX]
-            self._post([_alert(alert, alert.severity, now_ns + UP_FOR_NS) for alert in part])
+            again = [_alert(alert, alert.severity, now_ns + UP_FOR_NS) for alert in part]
+            self._post([*again, *self._moved(part, now_ns)])
+        self._up = {alert.id: alert for alert in active}
+
+    def _moved(self, alerts: Sequence[Alert], now_ns: int) -> list[dict[str, Any]]:
+        """Return the ends of what these were there before their cause was found elsewhere."""
+        before = [(self._up.get(alert.id, alert), alert) for alert in alerts]
+        return [
+            _alert(was, was.severity, min(alert.changed_ns, now_ns))
+            for was, alert in before
+            if (was.kind, was.entity) != (alert.kind, alert.entity)
+        ]
 
     def _post(self, alerts: list[dict[str, Any]]) -> str:
         headers = {"Content-Type": "application/json"}

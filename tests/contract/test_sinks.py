@@ -178,6 +178,32 @@ def test_alertmanager_ends_the_alert_of_the_severity_that_was(
     assert ends["critical"] > ends["major"] == ends["minor"] == ends["warning"]
 
 
+@pytest.mark.parametrize("told_by", ["send", "repeat"])
+def test_alertmanager_ends_what_an_incident_was_before_its_cause_was_found(
+    peer: HttpPeer, alerts: list[Alert], told_by: str
+) -> None:
+    import msgspec
+
+    sink = http_sink("alertmanager", peer)
+    sink.send([parcel(alerts[0])], now_ns=NOW_NS)
+    moved = msgspec.structs.replace(
+        alerts[0], state="updated", kind="link-down", entity="a-b", changed_ns=NOW_NS + 1
+    )
+    if told_by == "repeat":
+        sink.repeat([moved], now_ns=NOW_NS + 1)
+    sink.send([parcel(moved)], now_ns=NOW_NS + 1)
+    sink.send([parcel(moved)], now_ns=NOW_NS + 2)
+    bodies = [body for _, body in peer.got]
+    before, after = ("exporter-down", alerts[0].entity), ("link-down", "a-b")
+    named = [[(a["labels"]["alertname"], a["labels"]["entity"]) for a in body] for body in bodies]
+    (ended,) = [a for a, name in zip(bodies[1], named[1], strict=True) if name == before]
+    assert ended["labels"] == bodies[0][0]["labels"]
+    assert ended["endsAt"] == "2023-11-14T22:15:00.000Z"
+    (goes_on,) = [a for a in bodies[1] if a["endsAt"] > ended["endsAt"]]
+    assert goes_on["labels"]["alertname"] == "link-down"
+    assert all(name == after for body in named[2:] for name in body), "it is ended once"
+
+
 def test_lines_are_canonical_and_a_torn_line_costs_no_other(
     tmp_path: Path, alerts: list[Alert]
 ) -> None:
