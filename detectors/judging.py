@@ -1,17 +1,23 @@
-"""Predictions and what became of them: hit, late or false, counted for each limit.
+"""Predictions and what became of them: hit, late, false or unseen, counted for each limit.
 
 A prediction is hit when its limit is passed by its deadline, with time to act before; late when it was told
-too shortly before; false when the deadline goes by. One that was hit is shown while the series is beyond
-its limit; until it kept within it for a day, no breach of it is news. What became of those of a limit
-corrects the probability of the next: where they were false, they fall silent, but are judged on.
+too shortly before; false when the deadline goes by. Where nobody saw what the series did then (it fell silent,
+the node was down, another limit was configured) it is unseen, neither right nor wrong. One that was hit is
+shown while the series is beyond its limit; until it kept within it for a day, no breach of it is news. What
+became of those of a limit corrects the probability of the next: where they were false, they fall silent, but
+are judged on.
 """
 
 from typing import Any
 
 import msgspec
 
+from detectors.detector import six
+
 JUDGED_KEPT = 500
 RESTS_NS = 86_400_000_000_000  # within its limit for so long: the next breach is news
+UNSEEN = "unseen"
+OUTCOMES = ("hit", "late", "false", UNSEEN)
 CALM_STEPS = 2  # within the limit, before a breach is no longer shown
 PRIOR = 4.0  # predictions' worth of trust in what is stated: Laplace's, with another base rate
 
@@ -42,7 +48,7 @@ class Prediction(msgspec.Struct):
     judged_before: int  # forecasts of this series that were judged
     admitted: bool = False  # by the budget
     said: bool = True  # False: it no longer looks like it; judged all the same
-    outcome: str = ""  # hit, late, false
+    outcome: str = ""  # one of OUTCOMES
     ended_ns: int = 0
     lead_s: float = 0.0  # from the telling to the breach
     calm: int = 0  # steps within the limit since it was hit
@@ -66,12 +72,13 @@ class Judge:
         return (PRIOR * stated + right) / (PRIOR + right + counts["false"])
 
     def step(
-        self, key: tuple[str, str, int], *, beyond: bool | None, passed_ns: int, now_ns: int
-    ) -> str:
+        self, key: tuple[str, str, int], *, beyond: bool | None, passed_ns: int, now_ns: int,
+        step_ns: int,
+    ) -> str:  # fmt: skip
         """A step of a series with an open prediction ended; return what became of it, "" as yet.
 
         `beyond` says whether it is past its limit, None where nothing came; `passed_ns` when it passed it
-        to stay there, 0 = not yet.
+        to stay there, 0 = not yet; `step_ns` how long a step is.
         """
         one = self.open[key]
         if one.outcome:
@@ -81,20 +88,37 @@ class Judge:
             if now_ns - one.beyond_ns > RESTS_NS:
                 del self.open[key]
             return ""
-        if passed_ns:
-            lead_ns = max(passed_ns - one.made_ns, 0)
-            one.lead_s = lead_ns / 1e9
-            one.outcome = "hit" if lead_ns >= self._lead_least_ns else "late"
-        elif now_ns > one.deadline_ns:
-            one.outcome = "false"
+        if now_ns - one.deadline_ns > max(self._lead_least_ns, 2 * step_ns):
+            outcome = UNSEEN  # else it had been judged by now
+        elif passed_ns:
+            one.lead_s = max(passed_ns - one.made_ns, 0) / 1e9
+            outcome = "hit" if one.lead_s * 1e9 >= self._lead_least_ns else "late"
+        elif now_ns > one.deadline_ns and beyond is False:
+            outcome = "false"
+        else:
+            return ""
+        one.beyond_ns = now_ns
+        self._end(key, outcome, now_ns)
+        return outcome
+
+    def drop(self, key: tuple[str, str, int]) -> bool:
+        """Forget a place; return whether a prediction of it was not judged yet."""
+        one = self.open.get(key)
+        if one is not None and not one.outcome:
+            self._end(key, UNSEEN, one.made_ns)
+            return True
+        self.open.pop(key, None)
+        return False
+
+    def _end(self, key: tuple[str, str, int], outcome: str, now_ns: int) -> None:
+        one = self.open[key]
+        one.outcome, one.ended_ns = outcome, now_ns
+        if outcome in ("false", UNSEEN):
             del self.open[key]
-        if one.outcome:
-            one.ended_ns = one.beyond_ns = now_ns
-            self.ended = [*self.ended[1 - JUDGED_KEPT :], one]
-            counts = self._counts(one.limit)
-            counts[one.outcome] += 1
-            counts["lead_seconds"] += one.lead_s
-        return one.outcome
+        self.ended = [*self.ended[1 - JUDGED_KEPT :], one]
+        counts = self._counts(one.limit)
+        counts[outcome] = counts.get(outcome, 0) + 1
+        counts["lead_seconds"] += one.lead_s
 
     def _counts(self, limit: str) -> dict[str, float]:
         return self.record.setdefault(limit, {"hit": 0, "late": 0, "false": 0, "lead_seconds": 0.0})
@@ -117,17 +141,14 @@ class Judge:
         self.open = {(view, measure, place): one for view, measure, place, one in rows}
         self.ended, self.record = ended, record
 
-    def table(self) -> dict[str, Any]:
-        """Return the record of each limit as people see it."""
-        made = {}
-        for limit, counts in sorted(self.record.items()):
-            told = counts["hit"] + counts["late"] + counts["false"]
-            made[limit] = {
-                "hit": int(counts["hit"]), "late": int(counts["late"]),
-                "false": int(counts["false"]),
-                "right": float(f"{(counts['hit'] + counts['late']) / told:.3g}") if told else None,
-                "mean_lead_seconds": float(
-                    f"{counts['lead_seconds'] / max(counts['hit'] + counts['late'], 1):.6g}"
-                ),
-            }  # fmt: skip
-        return made
+    def counted(self, limit: str) -> dict[str, Any]:
+        """Return the record of a limit as people see it."""
+        counts = self.record.get(limit, {})
+        number = {name: int(counts.get(name, 0)) for name in OUTCOMES}
+        right = number["hit"] + number["late"]
+        judged = right + number["false"]
+        return {
+            **number,
+            "right": float(f"{right / judged:.3g}") if judged else None,
+            "mean_lead_seconds": six(counts.get("lead_seconds", 0.0) / max(right, 1)),
+        }

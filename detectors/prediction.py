@@ -10,7 +10,6 @@ rule has found the same rise (detectors.signatures), less does.
 Blind to what has no trend: a step, a failure, a peak that is higher than yesterday's for the first time.
 """
 
-import fnmatch
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,18 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import outlook
+from detectors import limits, outlook
 from detectors.budget import AlertBudget
 from detectors.config import ForecastSettings, LimitSettings
 from detectors.detector import Finding, six
-from detectors.judging import Judge, Prediction
+from detectors.judging import OUTCOMES, UNSEEN, Judge, Prediction
 from detectors.outlook import Outlooks
 from detectors.seasonal import rates
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.ports import NetworkMap, SeriesDirectory, SeriesKey
 from telemetry.batch import Batch
-from telemetry.errors import ConfigError
 from telemetry.views import View
 
 DETECTOR = "predicted"
@@ -44,7 +42,6 @@ SLACK = 1.25  # of the latest time, before a prediction is false
 Z = (-1.645, -0.674, 0.0, 0.674, 1.645)  # of the quantiles .05, .25, .5, .75, .95
 LEAD_LEAST_S = 600.0  # told less before the breach, a prediction is late
 LISTED_MAX = 1000
-CAPACITY, USUAL, SPEED = "capacity", "usual", "speed"
 
 
 class _Watched:
@@ -89,7 +86,7 @@ class Predictor:
         if settings.enabled and directory is not None:
             known = {view.name: view for view in views}
             for name, limit in self._limits.items():
-                check_limit(name, limit, known)
+                limits.check(name, limit, known)
             for view, measure in sorted({(x.view, x.measure) for x in self._limits.values()}):
                 named = {
                     name: limit for name, limit in self._limits.items()
@@ -101,7 +98,7 @@ class Predictor:
             "predictions_total",
             "predictions by what became of them",
             label="outcome",
-            values=("made", "held_back", "hit", "late", "false"),
+            values=("made", "held_back", *OUTCOMES),
         )
         self._series = context.metrics.gauge("prediction_series", "series whose limit is watched")
         self._refused = context.metrics.counter(
@@ -178,63 +175,45 @@ class Predictor:
         """Find the limit of a new series and give it a place; clear that of the one before it."""
         place = int(watched.place[row])
         if place >= 0:
-            watched.outlooks.clear(place)
-            watched.follow.pop(place, None)
-            self.judge.open.pop((view, measure, place), None)
+            self._clear(view, measure, watched, place)
         key = self._directory.key(series_id) if self._directory is not None else None
-        metric = key.key.get("metric", "") if key is not None else ""
-        watched.name_source(row, (metric, key.entity) if key is not None and metric else None)
-        if key is None:
-            return
-        for name, limit in watched.limits.items():
-            found = self._limit(limit, key, metric)
-            if found is None:
-                continue
-            if place < 0:
-                if (
-                    sum(one.outlooks.places for one in self._watched.values())
-                    >= self._settings.series_max
-                ):
-                    self._refused.add()
-                    return
-                place = watched.outlooks.add()
-                watched.place[row] = place
-            value, times, source = found
-            looks = watched.outlooks
-            logs = limit.of in (CAPACITY, USUAL)
-            looks.series_id[place], looks.logs[place] = series_id, logs
-            looks.sign[place] = 1.0 if limit.above is not None else -1.0
-            looks.limit[place], looks.usual_times[place] = value, times
-            watched.limit[place], watched.key[place] = name, key
-            if source:
-                looks.sign[place] = 0.0  # until its source has said something
-                watched.follow[place] = (source, key.entity)
-            self._series.set(sum(one.outlooks.places for one in self._watched.values()))
-            return
+        watched.name_source(row, limits.source_of(key))
+        if key is not None and (found := limits.first(watched.limits, key, self._network)):
+            self._give(watched, row, key, found)
 
-    def _limit(
-        self, limit: LimitSettings, key: SeriesKey, metric: str
-    ) -> tuple[float, float, str] | None:
-        """Return (limit as compared, times usual, metric it is read from), None where it has none."""
-        if not fnmatch.fnmatchcase(key.entity, limit.entity):
-            return None
-        if metric and not fnmatch.fnmatchcase(metric, limit.metric):
-            return None
-        factor = limit.above if limit.above is not None else limit.below
-        assert factor is not None
-        if limit.of == "":
-            return factor, 0.0, ""
-        if limit.of == USUAL:
-            return math.log(factor), 1.0, ""
-        if limit.of != CAPACITY:
-            return 0.0, 0.0, limit.of
-        if metric:
-            return 0.0, 0.0, SPEED
-        exporter, index = key.key.get("exporter", ""), key.key.get("interface", "")
-        face = self._network.interface(exporter, int(index)) if self._network and index else None
-        if face is None or face.speed_bits_per_second <= 0:
-            return None
-        return math.log(factor * face.speed_bits_per_second / 8), 0.0, ""
+    def _clear(self, view: str, measure: str, watched: _Watched, place: int) -> None:
+        """Forget the series of a place and what was predicted of it."""
+        watched.outlooks.clear(place)
+        watched.follow.pop(place, None)
+        watched.limit.pop(place, None)
+        watched.key.pop(place, None)
+        self._drop((view, measure, place))
+
+    def _drop(self, key: tuple[str, str, int]) -> None:
+        """Let go of what was predicted of a place; nobody can judge it any more."""
+        if self.judge.drop(key):
+            self._judged.add(UNSEEN)
+
+    def _give(self, watched: _Watched, row: int, key: SeriesKey, found: limits.Found) -> None:
+        """Watch a row's limit, at a place of its own, as long as there is one."""
+        looks, place = watched.outlooks, int(watched.place[row])
+        if place < 0:
+            if (
+                sum(one.outlooks.places for one in self._watched.values())
+                >= self._settings.series_max
+            ):
+                self._refused.add()
+                return
+            place = watched.place[row] = looks.add()
+        looks.series_id[place], looks.logs[place] = watched.series_id[row], found.logs
+        looks.limit[place], looks.usual_times[place] = found.value, found.usual_times
+        looks.sign[place] = (
+            0.0 if found.source else found.sign
+        )  # until its source has said something
+        watched.limit[place], watched.key[place] = found.name, key
+        if found.source:
+            watched.follow[place] = (found.source, key.entity)
+        self._series.set(sum(len(one.limit) for one in self._watched.values()))
 
     def _follow(
         self, watched: _Watched, value: NDArray[np.float64], rows: NDArray[np.int64]
@@ -245,13 +224,9 @@ class Predictor:
             i = at.get(watched.sources.get(source, -1), -1)
             if i < 0 or not value[i] > 0.0:
                 continue
-            limit = watched.limits[watched.limit[place]]
-            factor = limit.above if limit.above is not None else limit.below
-            assert factor is not None
-            size = factor * float(value[i]) / (8.0 if limit.of == CAPACITY else 1.0)
-            looks = watched.outlooks
-            looks.limit[place] = math.log(max(size, 1.0)) if looks.logs[place] else size
-            looks.sign[place] = 1.0 if limit.above is not None else -1.0
+            limit, looks = watched.limits[watched.limit[place]], watched.outlooks
+            looks.limit[place] = limits.stated(limit, float(value[i]))
+            looks.sign[place] = limits.sign(limit)
 
     # ---- judging and looking ahead
 
@@ -272,13 +247,18 @@ class Predictor:
     def _judge(
         self, view: str, measure: str, watched: _Watched, past: NDArray[np.float64], now_ns: int
     ) -> None:
-        first_ns = now_ns - round((PASSED - 1) * watched.outlooks.steps_s[outlook.FAST] * 1e9)
+        step_ns = round(watched.outlooks.steps_s[outlook.FAST] * 1e9)
+        first_ns = now_ns - (PASSED - 1) * step_ns
         for key in [key for key in self.judge.open if key[:2] == (view, measure)]:
             told = float(past[key[2]])
             beyond = None if math.isnan(told) else told > 0.0
             passed = beyond and watched.outlooks.over[key[2]] >= PASSED
             outcome = self.judge.step(
-                key, beyond=beyond, passed_ns=first_ns if passed else 0, now_ns=now_ns
+                key,
+                beyond=beyond,
+                passed_ns=first_ns if passed else 0,
+                now_ns=now_ns,
+                step_ns=step_ns,
             )
             if outcome:
                 self._judged.add(outcome)
@@ -384,7 +364,7 @@ class Predictor:
         return made
 
     def _detail(self, one: Prediction) -> dict[str, Any]:
-        record = self.judge.table().get(one.limit, {"hit": 0, "late": 0, "false": 0})
+        record = self.judge.counted(one.limit)
         return {
             "limit": one.limit, "limit_value": one.value, "above": one.above,
             "cause": self._limits[one.limit].cause if one.limit in self._limits else DETECTOR,
@@ -399,25 +379,19 @@ class Predictor:
 
     def table(self) -> dict[str, Any]:
         """Return open and judged predictions and the records, as people see them."""
-        limits = {}
+        records = {}
         for watched in self._watched.values():
             for name in watched.limits:
                 mine = [p for p, limit in watched.limit.items() if limit == name]
-                limits[name] = self._record(watched, mine)
+                records[name] = self._record(name, watched, mine)
         return {
             "open": [_told(one) for one in list(self.judge.open.values())[:LISTED_MAX]],
             "judged": [_told(one) for one in reversed(self.judge.ended)],
-            "limits": limits,
+            "limits": records,
         }
 
-    def _record(self, watched: _Watched, places: list[int]) -> dict[str, Any]:
-        counts = self.judge.table()
-        name = watched.limit[places[0]] if places else ""
-        row: dict[str, Any] = {
-            "series": len(places),
-            **counts.get(name, {"hit": 0, "late": 0, "false": 0, "right": None,
-                                "mean_lead_seconds": 0.0}),
-        }  # fmt: skip
+    def _record(self, name: str, watched: _Watched, places: list[int]) -> dict[str, Any]:
+        row: dict[str, Any] = {"series": len(places), **self.judge.counted(name)}
         for pace, word in ((outlook.FAST, "hours"), (outlook.SLOW, "days")):
             ours, naive, judged = (column[places] for column in watched.outlooks.record(pace))
             old = judged >= outlook.JUDGED_MIN
@@ -459,47 +433,29 @@ class Predictor:
                     view, measure, ",".join(forgotten), watched.outlooks.fast_wait_s // 60,
                 )  # fmt: skip
             watched.series_id, watched.place = np.array(ids), np.array(places)
-            self._name_again(watched)
+            self._name_again(view, measure, watched)
 
-    def _name_again(self, watched: _Watched) -> None:
+    def _name_again(self, view: str, measure: str, watched: _Watched) -> None:
+        """Find the limit of every known row: others may be configured by now."""
+        looks = watched.outlooks
         for row in np.flatnonzero(watched.series_id).tolist():
+            place = int(watched.place[row])
             key = self._directory.key(int(watched.series_id[row])) if self._directory else None
-            if key is None:
+            watched.name_source(row, limits.source_of(key))
+            found = limits.first(watched.limits, key, self._network) if key is not None else None
+            if place >= 0 and found is not None and found.logs != bool(looks.logs[place]):
+                self._clear(view, measure, watched, place)  # its values are kept in another way
+            if found is None or key is None:
+                if place >= 0:
+                    looks.sign[place] = 0.0
                 continue
-            metric, place = key.key.get("metric", ""), int(watched.place[row])
-            if metric:
-                watched.name_source(row, (metric, key.entity))
-            if place < 0:
-                continue
-            watched.key[place] = key
-            stated = watched.outlooks.sign[place] != 0.0
-            watched.outlooks.sign[place] = 0.0
-            for name, limit in watched.limits.items():
-                found = self._limit(limit, key, metric)
-                if found is None:
-                    continue
-                watched.limit[place] = name
-                if found[2]:
-                    watched.follow[place] = (found[2], key.entity)
-                else:
-                    watched.outlooks.limit[place], watched.outlooks.usual_times[place] = found[:2]
-                if stated or not found[2]:
-                    watched.outlooks.sign[place] = 1.0 if limit.above is not None else -1.0
-                break
-
-
-def check_limit(name: str, limit: LimitSettings, views: Mapping[str, View]) -> None:
-    """Raise ConfigError for a limit on what is not there, or on no side or both."""
-    where = f"detection.forecast.limits.{name}"
-    if limit.view not in views:
-        raise ConfigError(f"{where}: view {limit.view!r} is none of {', '.join(views)}")
-    if limit.measure not in views[limit.view].scored:
-        raise ConfigError(
-            f"{where}: measure {limit.measure!r} of view {limit.view!r} is none of "
-            f"{', '.join(views[limit.view].scored)}"
-        )
-    if (limit.above is None) == (limit.below is None):
-        raise ConfigError(f"{where}: give `above` or `below`, one of them")
+            before = (float(looks.limit[place]), float(looks.sign[place])) if place >= 0 else (0, 0)
+            self._give(watched, row, key, found)
+            if place >= 0 and found.source and before[1]:  # what its source said last
+                looks.limit[place], looks.sign[place] = before[0], found.sign
+        for known in [key for key in self.judge.open if key[:2] == (view, measure)]:
+            if watched.limit.get(known[2]) != self.judge.open[known].limit:
+                self._drop(known)
 
 
 def _told(one: Prediction) -> dict[str, Any]:

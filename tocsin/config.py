@@ -296,12 +296,10 @@ def _mistakes_of_detection(settings: DetectionSettings, views: Sequence[View]) -
             for said in _told(make_detector, also, one, settings):
                 yield f"detection.also.{name}.{said}"
     if settings.forecast.limits:
-        from detectors.prediction import (
-            check_limit,
-        )  # brings kernels: for who has limits of his own
+        from detectors import limits
 
         for name, limit in settings.forecast.limits.items():
-            yield from _told(check_limit, name, limit, named)
+            yield from _told(limits.check, name, limit, named)
 
 
 def _mistakes_of_ticks(config: Config) -> Iterator[str]:

@@ -115,6 +115,7 @@ def _print_record(output: str, state: Path | None) -> None:
         return
     for name, row in answer.limits.items():
         right = "" if row["right"] is None else f", {row['right']:.0%} right"
+        right += f", {row['unseen']} nobody could judge" if row["unseen"] else ""
         click.echo(
             f"{name}: {row['series']} series; {row['hit']} hit, {row['late']} late, "
             f"{row['false']} false{right}; told {row['mean_lead_seconds'] / 3600:.1f} h before"

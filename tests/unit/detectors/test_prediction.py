@@ -416,8 +416,13 @@ def test_one_loud_step_beyond_a_limit_is_no_breach() -> None:
         50,
     )
     key = ("v", "m", 0)
-    assert judge.step(key, beyond=True, passed_ns=0, now_ns=SECOND) == ""
-    assert judge.step(key, beyond=True, passed_ns=660 * SECOND, now_ns=780 * SECOND) == "hit"
+    step_ns = 120 * SECOND
+    assert judge.step(key, beyond=True, passed_ns=0, now_ns=SECOND, step_ns=step_ns) == ""
+    passed_ns = 660 * SECOND
+    told = judge.step(
+        key, beyond=True, passed_ns=passed_ns, now_ns=passed_ns + step_ns, step_ns=step_ns
+    )
+    assert told == "hit"
     assert judge.ended[0].lead_s == 660.0, "from the first of the steps that stayed beyond"
 
 
