@@ -30,6 +30,7 @@ ORDERS_KEPT = 200
 CLASSES_MAX = 1000
 ITSELF = "tocsin"  # who switched a class that went live by itself
 KIND = "probation"  # of control rows
+NOT_CONFIGURED = "no probation configured"
 
 
 class ClassState(msgspec.Struct):
@@ -109,8 +110,10 @@ class Probation:
                 one = ClassState(name, end_ns)
                 if not self.on or self._settled:
                     one.live, one.since_ns, one.by = True, end_ns, ITSELF
-                    one.note = "was there before" if self._settled else "no probation configured"
+                    one.note = "was there before" if self._settled else NOT_CONFIGURED
                 self.classes[name] = one
+            if not one.live and not one.by and not self.on:  # nobody holds it but its birth
+                one.live, one.since_ns, one.by, one.note = True, end_ns, ITSELF, NOT_CONFIGURED
             if not one.live:
                 one.allowed = max(allowed[detector], 1.0)
                 self._watch(one, tick_s, end_ns)

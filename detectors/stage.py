@@ -285,6 +285,11 @@ class DetectionStage:
         predicted = [one.detector == PREDICTED for _, _, one, _ in entries]
         runs = [self._run(view, series_id, one, frame) for view, series_id, one, frame in entries]
         self._watch_newcomers(end_ns, tick)
+        for (view, series_id, one, _), run in zip(entries, runs, strict=True):
+            if one.detector == PREDICTED and run[2] == "would":
+                known = self._since.get((view, series_id, PREDICTED, one.measure))
+                if known is None or (known[0], known[2]) != (run[0], "would"):
+                    self.probation.event(view, PREDICTED)
         tick_s = min(float(frame["tick_seconds"][0]) for _, _, frame, _, _ in tick)
         for budgets, trial in ((self._budgets, False), (self._trials, True)):
             for sort, budget in budgets.items():

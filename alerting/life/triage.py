@@ -22,7 +22,7 @@ from telemetry.identity import id_text
 VERDICTS = ("true", "false", "expected")
 FEEDBACK_MAX = 10_000
 FEATURES_MAX = 5_000  # of a model
-SIMILAR_MIN = 3  # verdicts on the same kind and entity before advice is more than a number
+SIMILAR_MIN = 3  # verdicts on the kind before advice is more than a number; and on kind and entity before "never"
 USEFUL, USELESS = 0.6, 0.25
 SHOWN = 3  # features that weigh most
 KIND = "triage"  # of control rows that bring a model
@@ -50,6 +50,7 @@ class Model(msgspec.Struct):
     intercept: float
     learned: int  # verdicts it has learned from
     at_ns: int = 0
+    newest: int = 0  # number of the newest of them
 
 
 @kernel("i8(const f8[:,::1], const f8[::1], f8, f8[::1])")
@@ -104,12 +105,18 @@ class Triage:
     """All verdicts, the newest model, and what it says of an alarm."""
 
     def __init__(self) -> None:
-        self.feedback: list[Feedback] = []
         self.model: Model | None = None
         self._place: dict[str, int] = {}
+        self._said: dict[int, Feedback] = {}  # by number
+        self._last: dict[tuple[str, str], int] = {}  # (alarm, person): number of the last verdict
         self._number = 0
         self._by_kind: dict[str, Counter[str]] = {}
         self._by_entity: dict[tuple[str, str], Counter[str]] = {}
+
+    @property
+    def feedback(self) -> list[Feedback]:
+        """All verdicts, oldest first."""
+        return list(self._said.values())
 
     @property
     def newest(self) -> int:
@@ -118,13 +125,29 @@ class Triage:
 
     def say(self, alarm: Alarm, verdict: str, *, by: str, note: str, now_ns: int) -> None:
         """Keep a verdict; a second one of the same person on the same occurrence replaces the first."""
-        said = [one for one in self.feedback if not _is_same(one, alarm, by)]
+        before = self._said.get(self._last.get((id_text(alarm.id), by), 0))
+        if before is not None and before.at_ns >= alarm.raised_ns:
+            self._take_back(before)
+        elif len(self._said) >= FEEDBACK_MAX:
+            self._take_back(next(iter(self._said.values())))
         self._number += 1
-        self.feedback = [*said[1 - FEEDBACK_MAX :], Feedback(
+        self._keep(Feedback(
             self._number, now_ns, id_text(alarm.id), alarm.kind, alarm.entity, verdict, by, note,
             features(alarm),
-        )]  # fmt: skip
-        self._count()
+        ))  # fmt: skip
+
+    def _keep(self, one: Feedback) -> None:
+        self._said[one.number] = one
+        self._last[one.alarm, one.by] = one.number
+        self._by_kind.setdefault(one.kind, Counter())[one.verdict] += 1
+        self._by_entity.setdefault((one.kind, one.entity), Counter())[one.verdict] += 1
+
+    def _take_back(self, one: Feedback) -> None:
+        del self._said[one.number]
+        if self._last.get((one.alarm, one.by)) == one.number:
+            del self._last[one.alarm, one.by]
+        _subtract(self._by_kind, one.kind, one.verdict)
+        _subtract(self._by_entity, (one.kind, one.entity), one.verdict)
 
     def learn(self, payload: dict[str, Any], now_ns: int) -> None:
         """Take a model from the control journal."""
@@ -143,17 +166,19 @@ class Triage:
         found = features(alarm)
         priority = self._probability(found)
         same = self._by_entity.get((alarm.kind, alarm.entity), Counter())
-        known = sum(same.values()) >= SIMILAR_MIN
         advice = "not clear: judge it, it will be remembered"
-        if priority >= USEFUL:
+        if kind.total() < SIMILAR_MIN:
+            pass  # what other kinds are like is no evidence for this one
+        elif priority >= USEFUL and _mostly(kind, true=True) and _mostly(same, true=True):
             advice = "such alarms were mostly worth it: first"
-        elif priority <= USELESS and known and not same["true"]:
-            advice = (
-                f"such alarms were never worth it here: consider `tocsin alarm silence {alarm.kind}` "
-                f"or planned work for {alarm.entity}"
-            )
-        elif priority <= USELESS:
+        elif priority <= USELESS and _mostly(kind, true=False) and _mostly(same, true=False):
             advice = "such alarms were mostly not worth it: later"
+            if same.total() >= SIMILAR_MIN and not same["true"]:
+                hide = f"shelve {id_text(alarm.id)}" if kind["true"] else f"silence {alarm.kind}"
+                advice = (
+                    f"such alarms were never worth it here: consider `tocsin alarm {hide}` "
+                    f"or planned work for {alarm.entity}"
+                )
         return {
             "priority": rounded(priority, 3),
             "advice": advice,
@@ -167,11 +192,11 @@ class Triage:
 
     def _probability(self, found: dict[str, float]) -> float:
         assert self.model is not None
-        row, out = np.zeros((1, len(self.model.names))), np.zeros(1)
-        for name, value in found.items():
-            if name in self._place:
-                row[0, self._place[name]] = value
-        logistic(row, np.array(self.model.weights, np.float64), self.model.intercept, out)
+        known = [name for name in found if name in self._place]  # the others count nothing
+        row = np.array([[found[name] for name in known]], np.float64).reshape(1, len(known))
+        weights = np.array([self.model.weights[self._place[name]] for name in known], np.float64)
+        out = np.zeros(1)
+        logistic(row, weights, self.model.intercept, out)
         return float(out[0])
 
     def _strongest(self, found: dict[str, float]) -> list[str]:
@@ -184,26 +209,27 @@ class Triage:
         parts.sort(key=lambda part: (-abs(part[0]), part[1]))
         return [f"{name}: {part:+.2f}" for part, name in parts[:SHOWN] if abs(part) >= 0.005]
 
-    def _count(self) -> None:
-        self._by_kind, self._by_entity = {}, {}
-        for one in self.feedback:
-            self._by_kind.setdefault(one.kind, Counter())[one.verdict] += 1
-            self._by_entity.setdefault((one.kind, one.entity), Counter())[one.verdict] += 1
-
     def snapshot(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {"feedback": self.feedback, "model": self.model, "number": self._number}
 
     def restore(self, data: dict[str, Any]) -> None:
         """Take it back."""
-        self.feedback = msgspec.convert(data["feedback"], list[Feedback])
         self._take(msgspec.convert(data["model"], Model | None))
         self._number = int(data["number"])
-        self._count()
+        for one in msgspec.convert(data["feedback"], list[Feedback]):
+            self._keep(one)
 
 
-def _is_same(one: Feedback, alarm: Alarm, by: str) -> bool:
-    return one.alarm == id_text(alarm.id) and one.by == by and one.at_ns >= alarm.raised_ns
+def _mostly(counts: Counter[str], *, true: bool) -> bool:
+    """Whether at least half of some verdicts, or none, are of one side."""
+    return 2 * counts["true"] >= counts.total() if true else 2 * counts["true"] <= counts.total()
+
+
+def _subtract(counts: dict[Any, Counter[str]], key: Any, verdict: str) -> None:
+    counts[key][verdict] -= 1
+    if not counts[key].total():
+        del counts[key]
 
 
 def _counts(counts: Counter[str]) -> str:

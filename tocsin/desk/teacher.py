@@ -39,7 +39,7 @@ class Teacher:
         self._teaching = teaching
         self._node = node
         self._state = state
-        self._learned = -1  # number of the newest verdict that the model has seen
+        self._learned = 0  # number of the newest verdict that the model has seen
         self._drift = teaching.DriftWatch()
         self._detectors = {
             options: teaching.RiverDetector(RiverOptions(**_plain(also.options)))
@@ -63,13 +63,13 @@ class Teacher:
         """Ask for verdicts and rates; learn what is new."""
         answer = self._node.ask("feedback", verbs.Nothing(), verbs.FeedbackAnswer)
         newest = max((one["number"] for one in answer.feedback), default=0)
-        known = answer.model["learned"] if answer.model else 0
-        # An earlier teacher's model may know them all already; a verdict that was changed has a new number.
-        first = self._learned < 0 and known == len(answer.feedback)
-        if newest > self._learned and answer.feedback and not first:
+        # What a model has learned, an earlier teacher's too, it says itself.
+        known = answer.model["newest"] if answer.model else 0
+        if newest > max(known, self._learned):
             model, _ = self._teaching.learn_triage(answer.feedback)
             self._tell("triage", {"names": model.names, "weights": model.weights,
-                                  "intercept": model.intercept, "learned": model.learned})  # fmt: skip
+                                  "intercept": model.intercept, "learned": model.learned,
+                                  "newest": newest})  # fmt: skip
         self._learned = newest
         self._drift.take(answer.rates, now_ns)
         says = verbs.TeacherSays(drifts=list(self._drift.drifts), watched=self._drift.watched())

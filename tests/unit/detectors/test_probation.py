@@ -192,3 +192,45 @@ def test_off_means_that_all_is_live() -> None:
     assert stage.probation.waiting == 0
     assert "alert" in said(stage, range(120, 123))
     assert np.isclose(stage.probation.table()[0]["would"], 0)
+
+
+def restarted(stage: DetectionStage, mode: str) -> DetectionStage:
+    out = Snapshot()
+    stage.snapshot(out)
+    made = make_stage(mode)
+    made.restore(out)
+    return made
+
+
+def test_switched_off_it_holds_only_what_somebody_holds() -> None:
+    stage = trained(make_stage())
+    stage.process(order("*/scan", live=True))
+    stage.process(order("*/trend", live=False))  # no change: they are held by their birth
+    stage = restarted(stage, "off")
+    assert set(said(stage, range(120, 124))) == {"alert"}
+    row = next(r for r in stage.probation.table() if r["name"] == "destination_prefix/attack")
+    assert (row["live"], row["note"]) == (True, "no probation configured")
+    stage.process(order("*/attack", live=False))
+    stage = restarted(stage, "off")
+    assert set(said(stage, range(124, 127))) == {"would"}
+    assert stage.probation.waiting == 1
+
+
+@pytest.mark.slow
+def test_predictions_on_probation_are_counted_for_their_class() -> None:
+    from detectors.config import ForecastSettings
+    from tests.unit.detectors.test_prediction import DAY, LIMITS, VIEWS, World, aging
+
+    world = World()
+    settings = DetectionSettings(
+        probation=ON,
+        forecast=ForecastSettings(limits=LIMITS, shipped=False, false_predictions_per_day=5.0),
+    )
+    world.stage = DetectionStage(
+        list(VIEWS.values()), settings, make_context("detectors"), directory=world
+    )
+    made = world.play("sample", range(6 * DAY), aging)
+    assert {row["disposition"] for _, row in made} == {"would"}
+    begun = {(row["series_id"], row["made_ns"]) for _, row in made}
+    by_name = {row["name"]: row for row in world.stage.probation.table()}
+    assert by_name["sample/predicted"]["would"] == len(begun) > 0

@@ -106,6 +106,80 @@ def test_a_restart_keeps_verdicts_and_model_and_a_second_verdict_replaces_the_fi
     assert "priority" in raise_one(world, "linkFlap", "ams1").explain["triage"]
 
 
+def judge(world: AlarmWorld, kind: str, entity: str, verdict: str, by: str = "ann") -> Any:
+    alert = raise_one(world, kind, entity)
+    world.told(world.act("feedback", alarm=alert.id, verdict=verdict, by=by))
+    world.told(world.report(kind, entity, "cleared"))
+    world.second(seconds=4000)
+    return alert
+
+
+@pytest.mark.parametrize("verdict", ["true", "false"])
+def test_what_other_kinds_are_like_is_no_advice_on_a_kind(verdict: str) -> None:
+    world, other = AlarmWorld(), "false" if verdict == "true" else "true"
+    for i in range(30):
+        judge(world, "linkFlap", f"a{i}", other)
+    judge(world, "psu", "x", verdict)
+    taught(world)
+    for entity in ("x", "y"):
+        said = raise_one(world, "psu", entity).explain["triage"]
+        assert said["advice"].startswith("not clear"), said
+        world.told(world.report("psu", entity, "cleared"))
+        world.second(seconds=4000)
+    said = raise_one(world, "linkFlap", "b").explain["triage"]
+    assert said["advice"].endswith("first" if other == "true" else "later")
+    for _ in range(20):
+        judge(world, "linkFlap", "c", verdict)
+    world.stage.triage.model = None
+    taught(world)
+    said = raise_one(world, "linkFlap", "c").explain["triage"]
+    assert not said["advice"].endswith("first" if other == "true" else "later"), said
+
+
+def test_what_is_noise_in_one_place_is_shelved_there_and_silenced_nowhere_else() -> None:
+    world = AlarmWorld()
+    for i in range(10):
+        alert = judge(world, "fan", "ams1", "false")
+        if i % 5 == 0:
+            judge(world, "fan", f"c{i}", "true")
+    taught(world)
+    said = raise_one(world, "fan", "ams1").explain["triage"]
+    assert f"`tocsin alarm shelve {alert.id}`" in said["advice"], said
+    assert said["evidence"][:2] == ["fan on ams1: 10 false", "fan anywhere: 2 true, 10 false"]
+
+
+def test_verdicts_are_bounded_counted_once_and_cost_the_same_however_many_there_are() -> None:
+    import time
+
+    import msgspec
+
+    from alerting.life import triage as module
+
+    world = AlarmWorld()
+    alert = raise_one(world, "linkFlap", "ams1")
+    alarm = world.stage.alarm(int(alert.id, 16))
+    assert alarm is not None
+    kept, triage = module.FEEDBACK_MAX, Triage()
+    took = []
+    for i in range(kept + 500):
+        one = msgspec.structs.replace(alarm, id=i + 1, entity=f"e{i}")
+        began = time.perf_counter()
+        triage.say(one, "false", by="ann", note="", now_ns=one.raised_ns + 1)
+        took.append(time.perf_counter() - began)
+    assert (len(triage.feedback), triage.newest) == (kept, kept + 500)
+    assert triage.feedback[0].entity == "e500"
+    assert triage._by_kind["linkFlap"] == {"false": kept}
+    assert len(triage._by_entity) == len(triage._last) == kept
+    assert float(np.median(took[-500:])) < 0.002
+    triage.say(one, "true", by="ann", note="", now_ns=one.raised_ns + 2)
+    triage.say(one, "true", by="bob", note="", now_ns=one.raised_ns + 2)
+    assert triage._by_entity["linkFlap", one.entity] == {"true": 2}
+    again = Triage()
+    again.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(triage.snapshot())))
+    assert again.feedback == triage.feedback
+    assert {k: +v for k, v in again._by_kind.items()} == {k: +v for k, v in triage._by_kind.items()}
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -281,11 +355,19 @@ def test_the_teacher_turns_verdicts_into_a_model_at_a_real_node_socket(tmp_path:
             teacher.turn(k)
         # With neither drift nor a river model it ends by itself.
         _work(teacher, client, SteadyClock(), threading.Event())
+        # A later one knows what is learned, also that a verdict was changed since.
+        alert = raise_one(world, "psu", "x1")
+        for verdict in ("true", "false"):
+            world.told(world.act("feedback", alarm=alert.id, verdict=verdict, by="bob"))
+            later = Teacher(Config(), tmp_path, client)
+            for k in range(2):
+                later.turn(k)
     finally:
         client.close()
         ended.set()
         thread.join(30)
-    assert asked == ["triage"]
-    assert world.stage.triage.model is not None
-    assert world.stage.triage.model.learned == 12
+    assert asked == ["triage"] * 3
+    model = world.stage.triage.model
+    assert model is not None
+    assert (model.learned, model.newest) == (13, 14)
     assert says[-1].watched == [{"view": "interface", "rate": 0.01}]
