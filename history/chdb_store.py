@@ -8,7 +8,6 @@ import ctypes
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.machinery import ExtensionFileLoader
@@ -58,7 +57,7 @@ class ChdbStore:
                 f"history in {self._path} cannot be opened: {said_by(error)}; another process may use "
                 "it: ask the running Tocsin through its API"
             ) from error
-        made = ChdbConnection(raw, self._path)
+        made = ChdbConnection(raw)
         try:
             if not read_only:
                 made.run(f"create database if not exists {DATABASE}")
@@ -106,11 +105,8 @@ def _engine() -> ModuleType:
 class ChdbConnection:
     """One chDB connection. Used from one thread at a time."""
 
-    def __init__(self, raw: Any, path: Path) -> None:
+    def __init__(self, raw: Any) -> None:
         self._raw = raw
-        self._path = path
-        shared = Path("/dev/shm")  # noqa: S108  # memory, not a disk: rows pass through once
-        self._scratch = shared if os.access(shared, os.W_OK) else path
 
     def run(self, sql: str, values: Mapping[str, Any] | None = None) -> None:
         """Run a statement."""
@@ -142,16 +138,15 @@ class ChdbConnection:
             return
         words = words or {}
         types = {name: type_of(column, coded=name in words) for name, column in columns.items()}
-        with tempfile.NamedTemporaryFile(
-            dir=self._scratch, prefix="tocsin-", suffix=".bin"
-        ) as file:
+        # Memory without a name: rows pass through once, and a process that is killed leaves nothing behind.
+        with open(os.memfd_create("tocsin-block"), "wb") as file:  # noqa: PTH123  # a descriptor, no path
             for part in block(columns, types, words):
                 file.write(part)
             file.flush()
             names = ", ".join(columns)
             self._query(
                 f"insert into {table} ({names}) settings insert_deduplication_token = '{token}'"
-                f" select {names} from file('{file.name}', 'Native')",
+                f" select {names} from file('/proc/self/fd/{file.fileno()}', 'Native')",
                 "CSV",
                 None,
             )

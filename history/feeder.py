@@ -23,6 +23,7 @@ IDLE_SECONDS = 0.1
 RETRY_SECONDS, RETRY_SECONDS_MAX = 1.0, 30.0
 BLOCKS_PER_TURN = 32
 TRIM_EVERY_NS = 3_600 * 10**9
+REFUSALS = (TocsinError, OSError)  # of a store, a disk or this machine: for now
 
 
 class HistoryFeeder:
@@ -54,23 +55,17 @@ class HistoryFeeder:
         )
         self._refused = context.metrics.counter(
             "history_refusals_total",
-            "times that the store was away or refused, and was asked again",
+            "times that the store, a disk or the machine refused, and was asked again",
         )
         self._still = context.metrics.gauge(
-            "history_stands_still", "1 while the store takes nothing; the journal keeps it"
+            "history_stands_still", "1 while nothing is stored; the journal keeps it"
         )
 
     def start(self) -> None:
-        """Find the place to go on from and start the thread, which waits for a store that is away."""
-        try:
-            self._cursor.load()
-        except DecodeError as error:
-            set_aside(self._cursor.path, error, self._context)
-        self._cursor.commit(self._cursor.next_sequence)  # from now on the node keeps what we need
-        self._reader = JournalReader(self._folder, next_sequence=self._cursor.next_sequence)
+        """Find the place to go on from and start the thread, which waits for a disk or store that is away."""
         try:
             self._begin()
-        except TocsinError as error:
+        except REFUSALS as error:
             self._say(error)
         self._thread = threading.Thread(target=self._work, name="history")
         self._thread.start()
@@ -97,6 +92,12 @@ class HistoryFeeder:
         return self._cursor.next_sequence
 
     def _begin(self) -> None:
+        try:
+            self._cursor.load()
+        except DecodeError as error:
+            set_aside(self._cursor.path, error, self._context)
+        self._cursor.commit(self._cursor.next_sequence)  # from now on the node keeps what we need
+        self._reader = JournalReader(self._folder, next_sequence=self._cursor.next_sequence)
         self._writer.start()
         self._begun = True
 
@@ -107,7 +108,7 @@ class HistoryFeeder:
                 if not self._begun:
                     self._begin()
                 moved = self.step()
-            except TocsinError as error:
+            except REFUSALS as error:
                 self._say(error)
                 self._refused.add()
                 self._ended.wait(wait_seconds)
@@ -117,6 +118,7 @@ class HistoryFeeder:
                 self._context.log.exception("history_thread_failed")
                 self._trouble = "the history's thread failed; restart the desk, and see its log"
                 return
+            self._goes_on()
             wait_seconds = RETRY_SECONDS
             if not moved:
                 self._ended.wait(IDLE_SECONDS)
@@ -126,14 +128,10 @@ class HistoryFeeder:
         blocks = self._take()
         if self._writer.waiting_rows or blocks:
             self._writer.flush()
-            behind = self._ticks.first_held or self._reader.next_sequence
-            behind = min(behind, self._writer.gathers_from or behind)
-            if behind != self._cursor.next_sequence:
-                self._cursor.commit(behind)
-            if self._trouble:
-                self._context.log.info("history_goes_on")
-                self._trouble = ""
-                self._still.array[0] = 0
+        behind = self._ticks.first_held or self._reader.next_sequence
+        behind = min(behind, self._writer.gathers_from or behind)
+        if behind != self._cursor.next_sequence:
+            self._cursor.commit(behind)
         if self._flows is not None:
             blocks += self._flows.step()
         now_ns = self._context.clock.now_ns()
@@ -160,6 +158,8 @@ class HistoryFeeder:
                 self._context.log.error("journal_damaged error=%s", error)
                 self._reader.skip()
                 block = None
+            except OSError as error:
+                raise TransientError(f"journal {self._folder}: {error.strerror}") from error
             gap = self._reader.gap_blocks - before
             if gap:
                 self._gaps.array[0] += gap
@@ -171,8 +171,16 @@ class HistoryFeeder:
             taken += 1
         return taken
 
-    def _say(self, error: TocsinError) -> None:
-        sentence = f"the history stands still: {error}"
+    def _goes_on(self) -> None:
+        if self._trouble:
+            self._context.log.info("history_goes_on")
+            self._trouble = ""
+            self._still.array[0] = 0
+
+    def _say(self, error: Exception) -> None:
+        sentence = (
+            f"the history stands still: {error}; it is tried again, nothing is lost meanwhile"
+        )
         self._still.array[0] = 1
         if sentence != self._trouble:
             self._context.log.error("history_stands_still error=%s", sentence)

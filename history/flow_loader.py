@@ -6,6 +6,7 @@ synced. After a crash one of the files that lie there can have been inserted alr
 and what is there in part is taken away before it goes in again.
 """
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from history.store import Connection
 from runtime.component import Context
 from runtime.damaged import set_aside
 from telemetry.batch import Batch
-from telemetry.errors import DecodeError
+from telemetry.errors import DecodeError, TransientError
 
 FILES_PER_TURN = 4  # between two inserts of ticks, which come first
 ADDRESSES = {
@@ -56,14 +57,23 @@ class FlowLoader:
                 batches = list(read_spooled(path))
             except FileNotFoundError:
                 continue  # shed meanwhile
-            except (DecodeError, OSError) as error:
-                self._damaged.add()
-                set_aside(path, error, self._context)
+            except OSError as error:
+                if error.errno != errno.EIO:  # of this machine at this moment, not of the file
+                    raise TransientError(f"{path}: {error.strerror}") from error
+                self._give_up(path, error)
+                continue
+            except DecodeError as error:
+                self._give_up(path, error)
                 continue
             self._load(int(path.stem), batches, doubted=path.name in self._doubted)
-            self._doubted.discard(path.name)
+            self._doubted.add(path.name)  # until it is gone
             path.unlink(missing_ok=True)
+            self._doubted.discard(path.name)
         return min(len(files), FILES_PER_TURN)
+
+    def _give_up(self, path: Path, error: Exception) -> None:
+        self._damaged.add()
+        set_aside(path, error, self._context)
 
     def _load(self, number: int, batches: list[Batch], *, doubted: bool) -> None:
         rows = sum(batch.rows for batch in batches)

@@ -1,5 +1,8 @@
 """Logs, routes and views of other lateness in the history: each once, whole, rolled up when it is over."""
 
+import errno
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +207,77 @@ def test_the_feeder_stores_events_at_once_and_alarms_from_results(
     assert column("alarms", "kind") == ["linkDown"]
     assert column("frames", "value") == [1.0, 25.0, 35.0]
     assert column("series", "entity") == ["ams1"]
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, what: str) -> list[int]:
+    """Have the machine refuse one kind of thing three times; return the list that counts the refusals."""
+    told: list[int] = []
+
+    def refuse(code: int) -> None:
+        if len(told) < 3:
+            told.append(code)
+            raise OSError(code, os.strerror(code))
+
+    if what == "memory":
+        make = os.memfd_create
+
+        def made(name: str) -> int:
+            refuse(errno.ENOMEM)
+            return make(name)
+
+        monkeypatch.setattr(os, "memfd_create", made)
+        return told
+    real = Path.open
+    suffix, mode, code = {
+        "journal": (".arrows", "rb", errno.EIO),
+        "descriptors": (".arrows", "rb", errno.EMFILE),
+        "cursor": (".new", "w", errno.ENOSPC),
+    }[what]
+
+    def opened(path: Path, opens: str = "r", *args: Any, **more: Any) -> Any:
+        if threading.current_thread().name == "history" and path.suffix == suffix and opens == mode:
+            refuse(code)
+        return real(path, opens, *args, **more)
+
+    monkeypatch.setattr(Path, "open", opened)
+    return told
+
+
+@pytest.mark.parametrize("what", ["journal", "descriptors", "cursor", "memory"])
+def test_the_feeder_outlives_what_the_machine_refuses_and_loses_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("history.feeder.RETRY_SECONDS", 0.02)
+    state = tmp_path / "state"
+    context = make_context("history")
+    journal = JournalWriter(state / "journal", make_context("journal"))
+    journal.start()
+    feeder = HistoryFeeder(
+        state, store.writer(), Retention(store.connection, HistorySettings()), context
+    )
+    feeder.start()
+    told = refused(monkeypatch, what)
+    for number in range(4):
+        ends = 10 * number + 15
+        tick = frame("sample", ends - 15, float(number), seconds=10, closed_s=ends)
+        journal.append(BlockKind.TICK, at(ends), [tick], sync=True)
+        journal.append(BlockKind.RESULT, at(ends), [tick], sync=False)
+    for _ in range(500):
+        if feeder.next_sequence == journal.next_sequence and not feeder.health():
+            break
+        context_wait()
+    health = feeder.health()
+    feeder.stop()
+    journal.stop()
+    rows = store.connection.rows("select value from frames order by value")
+    assert [row["value"] for row in rows] == [0.0, 1.0, 2.0, 3.0]
+    assert health == ""
+    assert len(told) == 3
+    assert context.metrics.value("history_refusals_total") == 3
+    assert context.metrics.value("history_stands_still") == 0
+    assert os.strerror(told[0]) in caplog.text
+    assert "nothing is lost" in caplog.text
 
 
 def context_wait() -> None:

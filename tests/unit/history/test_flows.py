@@ -1,5 +1,6 @@
 """Raw flow records: thinned by conversation, bounded on their way, in the table once."""
 
+import errno
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -158,6 +159,41 @@ def test_files_become_rows_and_are_gone(tmp_path: Path, store: Connection) -> No
     assert one(store, "select sum(octets) as n from flows") == octets
     assert one(store, "select any(toString(exporter)) as n from flows") == "::ffff:192.0.2.1"
     assert str(one(store, "select toString(min(time)) as n from flows")).startswith("2026-11")
+
+
+def test_a_machine_without_descriptors_gives_up_no_file(
+    tmp_path: Path, store: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    octets = filled(tmp_path / "flows")
+    loader = FlowLoader(tmp_path / "flows", store, make_context("history"))
+
+    def refused(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refused)
+        with pytest.raises(TransientError, match="Too many open files"):
+            loader.step()
+    assert loader.step() == 3
+    assert one(store, "select sum(octets) as n from flows") == octets
+
+
+def test_a_file_that_cannot_be_deleted_is_stored_once(
+    tmp_path: Path, store: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    octets = filled(tmp_path / "flows", files=1)
+    later = make_context("history", clock=ManualClock(START_NS))
+    loader = FlowLoader(tmp_path / "flows", store, later)
+
+    def refused(path: Path, *, missing_ok: bool) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refused)
+        with pytest.raises(OSError, match="Read-only"):
+            loader.step()
+    assert loader.step() == 1
+    assert one(store, "select sum(octets) as n from flows") == octets
 
 
 class KilledError(Exception):

@@ -1,5 +1,7 @@
 """The writer on the embedded engine: each tick once, rollups equal to what the ticks say."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -390,3 +392,27 @@ def test_rollups_outlive_the_ticks_they_were_built_from(store: Store) -> None:
     )
     store.writer().flush()
     assert store.one("select count() from rollups") == rolled > 0
+
+
+def test_a_process_killed_in_an_insert_leaves_no_block_behind(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from history.chdb_store import ChdbConnection, ChdbStore\n"
+        "connection = ChdbStore(Path(sys.argv[1]), memory_bytes_max=400 << 20).connect()\n"
+        "def killed(*_):\n"
+        "    for fd in os.listdir('/proc/self/fd'):\n"
+        "        try: print(os.readlink(f'/proc/self/fd/{fd}'), flush=True)\n"
+        "        except OSError: pass\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "ChdbConnection._query = killed\n"
+        "connection.insert('t', {'a': ['x']}, token='t')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "history")],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == -9, done.stderr
+    held = [path for path in done.stdout.splitlines() if "tocsin-" in path]
+    assert held, "the block is in a file of the process"
+    assert [path for path in held if Path(path).exists()] == []
