@@ -31,11 +31,11 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from types import FunctionType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -92,6 +92,10 @@ _registry: "list[Kernel[..., Any]]" = []
 # module is imported. So a process that runs no kernel (desk, gate, most commands) has no numba.
 _parts: dict[Callable[..., Any], Callable[[Any], Any]] = {}
 _twins: dict[Callable[..., Any], Any] = {}
+
+# Kernels that were kept on disk, and damaged.
+compiled_anew = 0
+_log = logging.getLogger("tocsin.kernels")
 
 # Decided once for the process: kernels of the library, or numba.
 LIBRARY, _why_no_library = kernel_library.chosen(KERNEL_MODULES)
@@ -272,66 +276,36 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
             _import_numba()
             from numba import njit
             from numba.core.errors import NumbaWarning
+
+            from runtime.kernel_cache import CheckedCache
         except ImportError as error:
             raise _no_kernels() from error
         link(function)
         warnings.simplefilter("ignore", NumbaWarning)  # an unwritable cache is told by `warm`
-
-        def make(*, keep: bool) -> Callable[P, R]:
-            made: Callable[P, R] = njit(parse_signature(signature), cache=keep, nogil=True)(
-                function
-            )
-            return made
-
-        keep = os.environ.get("TOCSIN_KERNELS") != "memory"
-        try:
-            compiled = make(keep=keep)
-        except Exception as error:
-            if "cannot cache function" in str(error):
-                compiled = make(keep=False)
-            elif keep:
-                compiled = _cached_anew(function, error, make)
-            else:
-                raise
-        _sync_cached(compiled)
-        for made in compiled.overloads.values():  # type: ignore[attr-defined]
+        compiled: Any = njit(nogil=True)(function)
+        if os.environ.get("TOCSIN_KERNELS") != "memory":
+            name = f"{function.__module__}.{function.__name__}"
+            with contextlib.suppress(RuntimeError):  # the function is in no file: not kept
+                compiled._cache = CheckedCache(
+                    compiled.py_func, damaged=partial(_damaged, name), unkept=partial(_unkept, name)
+                )
+        compiled.compile(parse_signature(signature))
+        compiled.disable_compile()
+        for made in compiled.overloads.values():
             made.library._shared_module = None  # its LLVM code, for callers to be linked with: none
-    return compiled
+    return cast("Callable[P, R]", compiled)
 
 
-def _sync_cached(dispatcher: Any) -> None:
-    """Have on disk what numba has just kept of a function: it renames files that it never syncs.
-
-    A power cut would leave files of the right size with zeros in them, and machine code has no checksum.
-    """
-    kept_in = dispatcher.stats.cache_path  # None: in memory, as where the function is in no file
-    if not (kept_in and dispatcher.stats.cache_misses):
-        return
-    folder = Path(kept_in)
-    name = f".{dispatcher.py_func.__qualname__}-"
-    for path in [*(kept for kept in folder.iterdir() if name in kept.name), folder]:
-        with contextlib.suppress(OSError):  # another process has just kept it anew
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+def _damaged(name: str, error: Exception) -> None:
+    global compiled_anew  # noqa: PLW0603  # of the process, as kernels are
+    compiled_anew += 1
+    _log.warning("kernel_compiled_anew kernel=%s cache_error=%r", name, error)
 
 
-def _cached_anew(
-    function: Callable[P, R], error: Exception, make: Callable[..., Callable[P, R]]
-) -> Callable[P, R]:
-    """Compile where what numba keeps of a function cannot be read: a power cut leaves its files empty.
-
-    Unpickling them may raise anything; a function that cannot be compiled says so once more.
-    """
-    import_module("numba.core.caching").FunctionCache(function).flush()
-    compiled = make(keep=True)
-    name = f"{function.__module__}.{function.__name__}"
-    logging.getLogger("tocsin.kernels").warning(
-        "kernel_compiled_anew kernel=%s cache_error=%r", name, error
+def _unkept(name: str, error: Exception) -> None:
+    _log.warning(
+        "kernel_not_kept kernel=%s error=%s; compiled again at the next start", name, error
     )
-    return compiled
 
 
 def _import_numba() -> None:

@@ -16,11 +16,10 @@ from collectors.registry import make_decoder
 from correlator.tables.network_map import load_network
 from correlator.windows import FlowWindows
 from history.flow_spool import FlowSpool
-from runtime import garbage, logs
+from runtime import garbage, kernels, logs
 from runtime.checkpoint import Checkpoints
 from runtime.clock import Clock
 from runtime.component import Context
-from runtime.kernels import imported
 from runtime.memory import give_back, give_back_freed
 from runtime.metrics import Metrics
 from telemetry.batch import Batch
@@ -77,17 +76,21 @@ def part_of(shard: int, shards: int) -> str:
     return f"shard-{shard}-of-{shards}" if shards > 1 else ""
 
 
-def settle(clock: Clock, log: Logger) -> None:
+def settle(clock: Clock, metrics: Metrics, log: Logger) -> None:
     """Load every kernel this process has imported, or compile it: else the first tick would wait.
 
     Meanwhile the kernel's receive buffers keep what comes. 0.3 s from a warm cache.
     """
     began_ns = clock.monotonic_ns()
-    for number, one in enumerate(imported()):
+    for number, one in enumerate(kernels.imported()):
         one.compile()
         seconds = (clock.monotonic_ns() - began_ns) / 1e9
         if seconds > TOLD_AFTER_SECONDS:
-            log.warning("compiling_kernels done=%d of=%d", number + 1, len(imported()))
+            log.warning("compiling_kernels done=%d of=%d", number + 1, len(kernels.imported()))
+    anew = metrics.counter(
+        "kernels_compiled_anew_total", "compiled kernels whose files were damaged"
+    )
+    anew.add(amount=kernels.compiled_anew - anew.numbers[0])
     give_back("libllvmlite.so")  # where numba loaded them: 70 MB
     garbage.calm()
     give_back_freed()  # and what it took to load them: 10 MB

@@ -142,7 +142,7 @@ class Node:
         self._back.merger.start_over()
         self._back.on_tick = self._journal_tick
         self._back.on_outcome = self._take_outcome
-        settle(self._clock, self._log)
+        settle(self._clock, self.metrics, self._log)
         # 4. Who may ask, and who listens.
         self._server = RequestServer(f"ipc://{state}/node.sock", self._log)
         self._opened.callback(self._server.stop)

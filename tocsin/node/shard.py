@@ -177,7 +177,7 @@ class Shard:
         )
         made.bind(self._sockets)
         made.start()
-        settle(self._clock, logs.child("kernels"))
+        settle(self._clock, self._metrics, logs.child("kernels"))
         return made
 
     def _beat(self, intake: Intake, *, at_once: bool) -> None:

@@ -1,6 +1,9 @@
-"""Kernels that numba keeps on disk: files that a power cut left behind do not stop a start."""
+"""Kernels that numba keeps on disk: what a disk or a power cut has changed is found and compiled anew."""
 
+import errno
 import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
@@ -8,9 +11,14 @@ from pathlib import Path
 from types import FunctionType
 
 import numba
+import numpy as np
 import pytest
 
 from runtime import kernels
+from runtime.clock import SystemClock
+from runtime.logs import child
+from runtime.metrics import Metrics
+from tocsin.chain.intake import settle
 
 SOURCE = """
 def double(value):
@@ -41,6 +49,7 @@ def load(path: Path) -> FunctionType:
         pytest.param(lambda data: bytes(len(data)), id="zeros"),
         pytest.param(lambda data: data[: len(data) // 2], id="cut"),
         pytest.param(lambda data: b"\xff" * 20 + data[20:], id="overwritten"),
+        pytest.param(lambda data: data + b"\0", id="longer"),
     ],
 )
 def test_a_damaged_cache_file_is_compiled_anew_and_said(
@@ -64,14 +73,108 @@ def test_a_damaged_cache_file_is_compiled_anew_and_said(
         patched.setattr(os, "fsync", noted)
         assert kernels._compile(load(path), SIGNATURE)(21) == 42
     (kept,) = (tmp_path / "cache").rglob(f"*.{kind}")
-    assert str(kept) in synced, "a power cut could leave it empty"
+    assert any(name.startswith(f"{kept}.tmp.") for name in synced), "before it has its name"
+    assert str(kept.parent) in synced, "a power cut could leave it empty"
     whole = kept.read_bytes()
     assert kernels._compile(load(path), SIGNATURE)(21) == 42
     assert "compiled_anew" not in caplog.text, "it was taken from the cache"
     kept.write_bytes(damage(whole))
+    before = kernels.compiled_anew
     assert kernels._compile(load(path), SIGNATURE)(21) == 42
-    assert "kernel_compiled_anew kernel=kept_kernel.double" in caplog.text
+    assert caplog.text.count("kernel_compiled_anew kernel=kept_kernel.double") == 1
+    assert kernels.compiled_anew == before + 1
     caplog.clear()
     assert kernels._compile(load(path), SIGNATURE)(21) == 42
     assert "compiled_anew" not in caplog.text, "it is kept again"
+    del sys.modules[path.stem]
+
+
+MANY = """
+import logging, sys
+from runtime import kernels
+from runtime.clock import SystemClock
+from runtime.logs import child
+from runtime.metrics import Metrics
+from tocsin.chain.intake import settle
+import many
+logging.basicConfig(format="%(message)s")
+print([kernels._compile(getattr(many, name), "i8(i8)")(21) for name in many.NAMES])
+print(kernels.compiled_anew)
+"""
+
+
+def test_a_flipped_bit_anywhere_is_found_and_the_kernel_compiled_anew(tmp_path: Path) -> None:
+    """Machine code runs in a process of its own: one that is wrong may end it."""
+    names = [f"times_{n}" for n in range(2, 8)]
+    source = "".join(f"def times_{n}(value):\n    return value * {n}\n" for n in range(2, 8))
+    (tmp_path / "many.py").write_text(f"NAMES = {names}\n{source}")
+    random, cache = np.random.default_rng(33), tmp_path / "cache"
+
+    def start() -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-c", MANY], capture_output=True, text=True, check=False, cwd=tmp_path,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(cache), "TOCSIN_KERNELS": "",
+                 "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        results, anew = done.stdout.splitlines()
+        assert results == str([21 * n for n in range(2, 8)])
+        return int(anew), done.stderr
+
+    assert start() == (0, "")
+    for kind in ("nbi", "nbc", "nbc"):
+        for path in cache.rglob(f"*.{kind}"):
+            data = bytearray(path.read_bytes())
+            data[random.integers(len(data))] ^= 1 << random.integers(8)
+            path.write_bytes(data)
+        anew, said = start()
+        assert anew == len(names)
+        assert sorted(re.findall(r"kernel_compiled_anew kernel=many\.(\w+)", said)) == names
+    assert start() == (0, "")
+
+
+def test_a_process_counts_kernels_that_were_damaged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_registry", [])
+    monkeypatch.setattr(kernels, "compiled_anew", 3)
+    metrics = Metrics("node")
+    settle(SystemClock(), metrics, child("node"))
+    settle(SystemClock(), metrics, child("node"))  # as after a change of the configuration
+    assert metrics.value("kernels_compiled_anew_total") == 3
+
+
+def test_what_was_kept_of_other_sources_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The index is written first: who is killed before the data leaves that of the old sources there."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "kept_kernel.py"
+    path.write_text(SOURCE)
+    assert kernels._compile(load(path), SIGNATURE)(21) == 42
+    (data,) = (tmp_path / "cache").rglob("*.nbc")
+    old = data.read_bytes()
+    path.write_text(SOURCE.replace("* 2", "* 30"))
+    assert kernels._compile(load(path), SIGNATURE)(21) == 630
+    data.write_bytes(old)
+    assert kernels._compile(load(path), SIGNATURE)(21) == 630
+    assert kernels._compile(load(path), SIGNATURE)(21) == 630
+    assert data.read_bytes() != old
+    assert not caplog.text
+    del sys.modules[path.stem]
+
+
+def test_a_full_disk_keeps_nothing_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "kept_kernel.py"
+    path.write_text(SOURCE)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        assert kernels._compile(load(path), SIGNATURE)(21) == 42
+    assert "kernel_not_kept kernel=kept_kernel.double" in caplog.text
+    assert not [x for x in (tmp_path / "cache").rglob("*") if x.is_file()]
     del sys.modules[path.stem]
