@@ -22,6 +22,7 @@ settings.register_profile("deep", deadline=None, max_examples=3000)
 settings.load_profile("deep" if DEEP else "ci")
 SECONDS_MAX = 300  # pyproject.toml
 DEEP_PATIENCE = 6  # times as long may a long form take, so that a busy machine ends it, too
+LEFT_OUT = "left out: "  # so begins why a test is left out that another machine would run
 
 
 # What needs more than the environment, or longer than two minutes, is of the tier `whole`.
@@ -64,10 +65,18 @@ def leave_out(reason: str) -> None:
     """Leave the running test out, or fail it where nothing may be left out."""
     if CI:
         pytest.fail(f"left out in CI: {reason}", pytrace=False)
-    if listed := os.environ.get("TOCSIN_LEFT_OUT"):  # deploy/test.sh tells all of them at its end
+    pytest.skip(LEFT_OUT + reason)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note each test that was left out: deploy/test.sh tells them at its end."""
+    listed = os.environ.get("TOCSIN_LEFT_OUT")
+    if not listed or "PYTEST_XDIST_WORKER" in os.environ or not isinstance(report.longrepr, tuple):
+        return
+    _, found, reason = str(report.longrepr[2]).partition(LEFT_OUT)
+    if found:
         with Path(listed).open("a", encoding="utf-8") as file:
             file.write(reason + "\n")
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

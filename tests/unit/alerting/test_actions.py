@@ -112,7 +112,7 @@ def test_a_program_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="No such file"):
-        action(tmp_path, "no-such-program").send([parcel(alert())], now_ns=NOW_NS)
+        action(tmp_path, str(tmp_path / "no-such-program")).send([parcel(alert())], now_ns=NOW_NS)
 
 
 def test_a_record_that_cannot_be_read_stops_everything(tmp_path: Path) -> None:
