@@ -3,16 +3,22 @@
 Four plain models: the last value; the same time a season ago (seasonal naive); the usual value at
 that time plus the present deviation from it, faded as such deviations faded before; and that plus
 the recent trend. Each is tried at origins of the past with what was known there; the one with the
-least error so far speaks. Bands are the quantiles of its own errors by lead.
+least error so far speaks. Bands are the quantiles of its own errors by lead, of which newer ones
+count more: after a change they widen within a few origins. What was never below 0 is not forecast there.
 
 The track record is that of whoever led at each origin by the origins before it, against seasonal
-naive. Where seasonal naive did better, nothing is forecast: `Forecast.shown` is False.
+naive (the last value where no season was seen twice), and how much of what came lay within the bands that
+were known by then. Where naive did better, nothing is forecast: `Forecast.shown` is False.
+
+How likely a limit is passed is the share of the past courses of errors which, put on what is expected now,
+pass it anywhere on their way: the worst moment of many, not of one. Of whole numbers the next one counts.
 
 Blind to what never happened in the history given, and to planned changes.
 
 Source: Hyndman & Athanasopoulos, Forecasting (3rd ed.), ch. 5.8 and 5.10; Theil (1950), Sen (1968).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +35,9 @@ ORIGINS_MIN = 6
 DAY_S, WEEK_S = 86_400, 604_800
 TREND_ROWS_MIN = 12
 ROWS_MOST = 10_000_000  # of a grid
+NEWER = 0.85  # weight of an origin beside the next newer one
+GAP_ROWS = 12  # a longer gap is filled by the day before it, a shorter one by the last value
+SMOOTHED = 0.74  # of Silverman's width: the chance of a course is not a matter of a hair
 TREND_MARGIN = 0.97  # another model must be so much better before it takes the lead from naive
 
 Array = NDArray[np.float64]
@@ -44,8 +53,17 @@ class Forecast:
     origins: int
     error: float  # mean absolute error of the past forecasts
     error_naive: float
-    covered: float  # share of the past that lay within the outer quantiles
+    covered: (
+        float  # share of the past within the outer quantiles known before; NaN: too few forecasts
+    )
     shown: bool  # False: seasonal naive did better so far
+    season_s: int  # of naive; 0: no season was seen, naive is the last value
+    courses: (
+        Array  # [origins, leads] what is expected plus each past course of errors; NaN = not known
+    )
+    weight: Array  # [origins]
+    scale: Array  # [leads] mean error
+    whole: bool  # all values are whole numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +71,18 @@ class Breach:
     """When a limit is passed."""
 
     probability: float  # that it is, within the horizon
-    first_s: int | None  # seconds until the median passes it
-    earliest_s: int | None  # seconds until the outer quantile does
+    first_s: int | None  # seconds until it is likelier than not
+    earliest_s: int | None  # seconds until it is so with 5 %
+    latest_s: int | None  # and with 95 %
 
 
-def regular(time_s: NDArray[np.int64], value: Array, step_s: int) -> tuple[int, Array]:
-    """Return (first second, values on a regular grid); what is missing is the value before it."""
+def regular(
+    time_s: NDArray[np.int64], value: Array, step_s: int
+) -> tuple[int, Array, NDArray[np.bool_]]:
+    """Return (first second, values on a regular grid, which of them are known).
+
+    What is missing is the value before it; of a longer gap that of a day before, where there is one.
+    """
     there = usable(value)
     time_s, value = time_s[there], value[there]
     if not len(value):
@@ -73,65 +97,142 @@ def regular(time_s: NDArray[np.int64], value: Array, step_s: int) -> tuple[int, 
     total, count = np.zeros(size), np.zeros(size)
     np.add.at(total, place, value)
     np.add.at(count, place, 1.0)
-    known = np.maximum.accumulate(np.where(count > 0, np.arange(size), -1))
-    grid: Array = (total / np.maximum(count, 1.0))[known]
-    return int(time_s.min()), grid
+    known, at = count > 0, np.arange(size)
+    last = np.maximum.accumulate(np.where(known, at, -1))
+    coming = np.minimum.accumulate(np.where(known, at, size)[::-1])[::-1]
+    grid: Array = (total / np.maximum(count, 1.0))[last]
+    far = coming - last > GAP_ROWS
+    day = DAY_S // step_s
+    for first in range(day, size if DAY_S % step_s == 0 else 0, day):
+        part = slice(first, min(first + day, size))
+        grid[part] = np.where(far[part], grid[first - day : part.stop - day], grid[part])
+    return int(time_s.min()), grid, known
 
 
-def forecast(start_s: int, value: Array, *, step_s: int, leads: int) -> Forecast:
-    """Forecast `leads` steps beyond the values of a regular grid that begins at `start_s`."""
+def forecast(
+    start_s: int, value: Array, *, step_s: int, leads: int, known: NDArray[np.bool_] | None = None
+) -> Forecast:
+    """Forecast `leads` steps beyond the values of a regular grid that begins at `start_s`.
+
+    Where `known` is not set a value was filled in: no forecast is judged by it.
+    """
     rows = len(value)
-    least = max(3 * leads, 24)
-    if rows < least + ORIGINS_MIN:
-        raise ConfigError(
-            f"{rows} values of {step_s} s are too few to forecast {leads} more and to judge it;"
-            f" {least + ORIGINS_MIN} are needed: give more history or a shorter horizon"
-        )
-    room = rows - leads - least
-    origins = rows - leads - np.unique(np.linspace(0, room, min(ORIGINS_MAX, room + 1)).astype(int))
-    origins = np.sort(origins)
+    known = np.ones(rows, bool) if known is None else known
+    origins = _origins(known, leads, step_s)
     errors = np.zeros((len(origins), len(MODELS), leads))
     for k, origin in enumerate(origins.tolist()):
-        made = _models(value[:origin], step_s, leads)
-        errors[k] = value[origin : origin + leads] - made
-    sizes = np.abs(errors).mean(axis=2)
+        ahead = slice(origin, origin + leads)
+        came = np.where(known[ahead], value[ahead], np.nan)
+        errors[k] = came - _models(value[:origin], step_s, leads)
+    sizes = np.nanmean(np.abs(errors), axis=2)
     leaders = np.array([_leader(sizes[origins <= o - leads]) for o in origins])
     led = sizes[np.arange(len(origins)), leaders]
     judged = slice(len(origins) // 4, None)  # the first quarter has nothing to choose by
     error, error_naive = float(led[judged].mean()), float(sizes[judged, NAIVE].mean())
-    speaks = _leader(sizes)
-    # Errors of each lead in units of its mean error, which does not fall with the lead.
-    past = errors[:, speaks, :]
-    scale = np.maximum.accumulate(np.abs(past).mean(axis=0)) + 1e-12
-    relative = np.sort((past / scale).ravel())
-    quantiles = np.quantile(relative, QUANTILES)
+    speaks, season = _leader(sizes), _season_rows(rows, step_s)
+    weight = _weights(len(origins))
+    quantiles, scale = _spread(errors[:, speaks], weight)
     centre = _models(value, step_s, leads)[speaks]
-    bands = centre[:, None] + quantiles[None, :] * scale[:, None]
-    inside = (relative >= quantiles[0]) & (relative <= quantiles[-1])
+    least = 0.0 if value.min() >= 0.0 else -math.inf
     return Forecast(
         start_s + step_s * (rows + np.arange(leads)),
-        bands,
-        MODELS[speaks],
+        np.maximum(centre[:, None] + quantiles[None, :] * scale[:, None], least),
+        MODELS[speaks if season or speaks != NAIVE else 0],
         len(origins),
         error,
         error_naive,
-        float(inside.mean()),
+        _covered(errors, leaders, origins, leads),
         error <= error_naive,
+        season * step_s,
+        centre + errors[:, speaks],
+        weight,
+        scale,
+        bool((value[known] == np.floor(value[known])).all()),
     )
 
 
-def breach(made: Forecast, step_s: int, *, above: float | None, below: float | None) -> Breach:
-    """Say when and how likely a limit is passed; the probability is that of the worst lead."""
-    assert (above is None) != (below is None)
-    bands = made.quantiles if above is not None else -made.quantiles[:, ::-1]
-    limit = above if above is not None else -(below or 0.0)
-    chances = [1.0 - float(np.interp(limit, row, QUANTILES, left=0.0, right=1.0)) for row in bands]
+def _origins(known: NDArray[np.bool_], leads: int, step_s: int) -> NDArray[np.int64]:
+    """Return the rows at which forecasts of the past begin: at least half of what came then is known."""
+    rows, least = len(known), max(3 * leads, 24)
+    if rows < least + leads:
+        raise ConfigError(_too_few(rows, step_s, leads, least))
+    total = np.concatenate(([0], np.cumsum(known)))
+    first = np.arange(least, rows - leads + 1)
+    first = first[2 * (total[first + leads] - total[first]) >= leads]
+    if len(first) < ORIGINS_MIN:
+        raise ConfigError(_too_few(int(known.sum()), step_s, leads, least))
+    ages = np.unique(np.linspace(0, len(first) - 1, min(ORIGINS_MAX, len(first))).astype(int))
+    chosen: NDArray[np.int64] = first[len(first) - 1 - ages[::-1]]
+    return chosen
 
-    def until(column: int) -> int | None:
-        hit = np.flatnonzero(bands[:, column] > limit)
+
+def _too_few(rows: int, step_s: int, leads: int, least: int) -> str:
+    return (
+        f"{rows} values of {step_s} s are too few to forecast {leads} more and to judge it;"
+        f" {least + leads + ORIGINS_MIN - 1} are needed: give more history or a shorter horizon"
+    )
+
+
+def _weights(origins: int) -> Array:
+    """Return how much each origin counts, oldest first."""
+    return np.array([NEWER**age for age in range(origins)][::-1], np.float64)
+
+
+def _spread(past: Array, weight: Array) -> tuple[Array, Array]:
+    """Return (QUANTILES of errors in units of their lead's mean error, that mean by lead).
+
+    `past` is float64[origins, leads], NaN where it is not known. The mean does not fall with the lead.
+    """
+    there = np.isfinite(past)
+    share = weight[:, None] * there
+    size = np.where(there, np.abs(past), 0.0)
+    mean = (share * size).sum(axis=0) / np.maximum(share.sum(axis=0), 1e-12)
+    scale = np.maximum.accumulate(mean) + 1e-12
+    relative, share = (past / scale)[there], share[there]
+    order = np.argsort(relative)
+    upto = np.cumsum(share[order]) - 0.5 * share[order]
+    return np.interp(QUANTILES, upto / share.sum(), relative[order]), scale
+
+
+def _covered(
+    errors: Array, leaders: NDArray[np.int64], origins: NDArray[np.int64], leads: int
+) -> float:
+    """Return what share of the past lay within the bands that the origins before it gave."""
+    inside: list[float] = []
+    for k, origin in enumerate(origins.tolist()):
+        earlier = int(np.count_nonzero(origins <= origin - leads))
+        if earlier < ORIGINS_MIN:
+            continue
+        past = errors[:earlier, leaders[k]]
+        quantiles, scale = _spread(past, _weights(earlier))
+        came = errors[k, leaders[k]] / scale
+        came = came[np.isfinite(came)]
+        inside.append(float(((came >= quantiles[0]) & (came <= quantiles[-1])).mean()))
+    return float(np.mean(inside)) if inside else math.nan
+
+
+def breach(made: Forecast, step_s: int, *, above: float | None, below: float | None) -> Breach:
+    """Say when and how likely a limit is passed, at any time up to the end of the horizon."""
+    assert (above is None) != (below is None)
+    sign, limit = (1.0, above) if above is not None else (-1.0, below)
+    assert limit is not None
+    if made.whole:
+        limit = sign * (math.floor(sign * limit) + 0.5)
+    over = sign * (made.courses - limit) / made.scale
+    over = np.maximum.accumulate(np.where(np.isfinite(over), over, -math.inf), axis=1)
+    share = made.weight / made.weight.sum()
+    end = over[:, -1]
+    mean = float(share @ end)
+    sigma = math.sqrt(float(share @ (end - mean) ** 2))
+    width = SMOOTHED * 1.06 * max(sigma, 1e-9) * float(share @ share) ** 0.2
+    chances = np.array([[0.5 * math.erfc(-x / width / math.sqrt(2)) for x in row] for row in over])
+    passed = share @ chances
+
+    def until(probability: float) -> int | None:
+        hit = np.flatnonzero(passed >= probability)
         return int(hit[0] + 1) * step_s if hit.size else None
 
-    return Breach(max(chances), until(QUANTILES.index(0.5)), until(len(QUANTILES) - 1))
+    return Breach(float(passed[-1]), until(0.5), until(0.05), until(0.95))
 
 
 def _leader(sizes: Array) -> int:

@@ -1,5 +1,6 @@
 """`tocsin forecast`: what series will do in the next hours, and how well that was said before."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from tocsin.cli.finite import finite
     help="Predicted alerts of the running node: those that stand, how they were judged.",
 )
 @click.option("--horizon", default="2h", show_default=True, help="How far: 30m, 2h, 1d.")
-@click.option("--since", default="14d", show_default=True, help="History that is learned from.")
-@click.option("--step", type=click.IntRange(1), help="Seconds; default: a 24th of the horizon.")
+@click.option("--since", default="14d", show_default=True,
+              help="History that is learned from; of a file all of it is.")  # fmt: skip
+@click.option("--step", type=click.IntRange(1),
+              help="Seconds; default: a 24th of the horizon, or as the values come.")  # fmt: skip
 @click.option("--above", type=float, callback=finite, help="Say when this limit is passed upwards.")
 @click.option(
     "--below", type=float, callback=finite, help="Say when this limit is passed downwards."
@@ -87,11 +90,13 @@ def forecast(
         rows = _rows_of_history(match, since, step_s, path, state, now_ns)
     if as_group:
         rows = {f"{match} (sum of {len(rows)})": _sum(list(rows.values()))}
-    leads = max(1, round(horizon_s / step_s))
-    made = [
-        _one(name, points, step_s, leads, limits.get(name, above), below)
-        for name, points in rows.items()
-    ]
+    made = []
+    for name, points in rows.items():
+        each_s = step_s if step else _as_they_come(points, step_s)
+        leads = max(1, round(horizon_s / each_s))
+        live_s = None if from_file else now_ns // 10**9
+        limit = limits.get(name, above)
+        made.append(_one(name, points, each_s, leads, limit, below, now_s=live_s))
     if output == "json":
         click.echo(json.dumps(made))
     else:
@@ -142,10 +147,22 @@ def _when(ns: int) -> str:
     return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
+STEPS_S = (1, 5, 10, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+ROWS_PAGE, ROWS_MOST = 100_000, 2_000_000  # of an answer of the history, of all that are read
+
+
 def _round_step(seconds: int) -> int:
     """Return the largest usual step that is no longer: they divide a day."""
-    usual = (1, 5, 10, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
-    return max(one for one in usual if one <= seconds)
+    return max(one for one in STEPS_S if one <= seconds)
+
+
+def _as_they_come(points: list[tuple[int, float]], step_s: int) -> int:
+    """Return the step, or a longer usual one where values come more seldom: one twice is no news."""
+    import numpy as np
+
+    times = np.unique([at for at, value in points if value == value])
+    usual_s = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    return min((one for one in STEPS_S if usual_s <= one >= step_s), default=STEPS_S[-1])
 
 
 def _rows_of_file(path: Path) -> dict[str, list[tuple[int, float]]]:
@@ -169,30 +186,57 @@ def _rows_of_history(
     from tocsin.reports.map_groups import direction_of
 
     found: dict[str, list[tuple[int, float]]] = {}
-    for row in _history(match, since, step_s, path, state, now_ns):
-        way = direction_of(row["key"])
-        name = " ".join(filter(None, (row["view"], row["entity"], row["measure"], way)))
-        value = float("nan") if row["avg"] is None else float(row["avg"])
-        found.setdefault(name, []).append((int(row["time_s"]), value))
+    for page in _history(match, since, step_s, path, state, now_ns):
+        for row in page:
+            way = direction_of(row["key"])
+            name = " ".join(filter(None, (row["view"], row["entity"], row["measure"], way)))
+            value = float("nan") if row["avg"] is None else float(row["avg"])
+            found.setdefault(name, []).append((int(row["time_s"]), value))
     return found
 
 
 def _history(
     match: str, since: str, step_s: int, path: Path | None, state: Path | None, now_ns: int
-) -> list[dict[str, Any]]:
-    from telemetry.errors import ConfigError
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield all rows in time order."""
     from tocsin.config import load_config
     from tocsin.desk import ask
     from tocsin.state import state_dir
     from tocsin.times import time_ns
 
-    rows = ask.series(
-        load_config(path), state_dir(state), match, since_ns=time_ns(since, now_ns=now_ns),
-        until_ns=now_ns, step_seconds=step_s, aggregates=["avg"], limit=100_000,
-    )  # fmt: skip
-    if not rows:
-        raise ConfigError(f"no series matches {match!r} since {since}; `tocsin series` shows some")
-    return rows
+    config, folder = load_config(path), state_dir(state)
+
+    def read(since_ns: int) -> list[dict[str, Any]]:
+        return ask.series(
+            config, folder, match, since_ns=since_ns, until_ns=now_ns, step_seconds=step_s,
+            aggregates=["avg"], limit=ROWS_PAGE,
+        )  # fmt: skip
+
+    return pages(read, time_ns(since, now_ns=now_ns), f"{match!r} since {since}")
+
+
+def pages(
+    read: Callable[[int], list[dict[str, Any]]], since_ns: int, what: str
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield rows in time order, a page of whole steps at a time; `read` gives the first ones since a time."""
+    from telemetry.errors import ConfigError
+
+    count, more = 0, True
+    while more:
+        rows = read(since_ns)
+        if more := len(rows) >= ROWS_PAGE:  # its last step may be cut: it is read again
+            last_s = rows[-1]["time_s"]
+            rows = [row for row in rows if row["time_s"] < last_s]
+            since_ns = last_s * 10**9
+        count += len(rows)
+        if count > ROWS_MOST or (more and not rows):
+            raise ConfigError(
+                f"{what}: more than {ROWS_MOST} values, or {ROWS_PAGE} at one time; name fewer series, take "
+                "a longer --step or a shorter --since"
+            )
+        if not count:
+            raise ConfigError(f"no series matches {what}; `tocsin series` shows some")
+        yield rows
 
 
 def _rows_of_groups(
@@ -218,12 +262,12 @@ def _rows_of_groups(
         raise ConfigError(f"no {by} of the network map is {match!r}; it has: {names}")
     found, limits = dict[str, list[tuple[int, float]]](), dict[str, float]()
     speed = {one.name: one.octets_per_second for one in chosen}
-    rows = _history("view=interface,measure=octets", since, step_s, path, state, now_ns)
-    for (name, measure, direction), points in map_groups.sums(rows, chosen).items():
-        title = f"{by} {name} {measure} {direction}"
-        found[title] = points
-        if capacity is not None and speed[name]:
-            limits[title] = capacity * speed[name]
+    for page in _history("view=interface,measure=octets", since, step_s, path, state, now_ns):
+        for (name, measure, direction), points in map_groups.sums(page, chosen).items():
+            title = f"{by} {name} {measure} {direction}"
+            found.setdefault(title, []).extend(points)
+            if capacity is not None and speed[name]:
+                limits[title] = capacity * speed[name]
     return found, limits
 
 
@@ -245,7 +289,10 @@ def _one(
     leads: int,
     above: float | None,
     below: float | None,
+    *,
+    now_s: int | None = None,
 ) -> dict[str, Any]:
+    """Return what is said of one series; `now_s` where it should go on until now."""
     import numpy as np
 
     from detectors import forecast as models
@@ -254,8 +301,14 @@ def _one(
     time_s = np.array([point[0] for point in points], np.int64)
     value = np.array([point[1] for point in points], np.float64)
     try:
-        start_s, grid = models.regular(time_s, value, step_s)
-        made = models.forecast(start_s, grid, step_s=step_s, leads=leads)
+        start_s, grid, known = models.regular(time_s, value, step_s)
+        end_s = start_s + len(grid) * step_s
+        if now_s is not None and now_s - end_s > max(leads, 2) * step_s:
+            raise ConfigError(
+                f"its last value is of {_when(end_s * 10**9)}: what was then ahead is over; of a sum, one "
+                "of its members ended"
+            )
+        made = models.forecast(start_s, grid, step_s=step_s, leads=leads, known=known)
     except ConfigError as error:
         return {"series": name, "shown": False, "why": str(error)}
     answer: dict[str, Any] = {
@@ -266,11 +319,13 @@ def _one(
             "forecasts": made.origins,
             "mean_error": rounded(made.error),
             "mean_error_seasonal_naive": rounded(made.error_naive),
-            "within_90_percent_band": rounded(made.covered),
+            "within_90_percent_band": rounded(made.covered) if made.covered >= 0.0 else None,
+            "season_seconds": made.season_s,
         },
     }
     if not made.shown:
-        answer["why"] = "seasonal naive did better on this series so far"
+        naive = "seasonal naive" if made.season_s else "its last value (no day was seen twice)"
+        answer["why"] = f"{naive} did better on this series so far"
         return answer
     answer["forecast"] = [
         {"time_s": int(at), **{f"q{100 * q:02.0f}": rounded(v) for q, v in zip(models.QUANTILES, row, strict=True)}}
@@ -283,6 +338,7 @@ def _one(
             "probability": rounded(found.probability),
             "seconds_until_likely": found.first_s,
             "seconds_until_earliest": found.earliest_s,
+            "seconds_until_latest": found.latest_s,
         }
     return answer
 
@@ -293,9 +349,12 @@ def _print(one: dict[str, Any]) -> None:
     click.echo(one["series"])
     if "track_record" in one:
         track = one["track_record"]
+        naive = "seasonal naive" if track["season_seconds"] else "the last value"
+        inside = track["within_90_percent_band"]
         click.echo(
             f"  by {one['model']}; {track['forecasts']} forecasts of the past: mean error "
-            f"{track['mean_error']:.4g}, seasonal naive {track['mean_error_seasonal_naive']:.4g}"
+            f"{track['mean_error']:.4g}, {naive} {track['mean_error_seasonal_naive']:.4g}"
+            + (f"; {inside:.0%} within the 90 % band" if inside is not None else "")
         )
     if not one["shown"]:
         click.echo(f"  no forecast: {one['why']}")

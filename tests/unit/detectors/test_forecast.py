@@ -86,14 +86,85 @@ def test_a_short_history_is_refused_in_a_sentence() -> None:
 
 
 def test_gaps_become_the_value_before() -> None:
-    start, grid = regular(np.array([60, 120, 300]), np.array([1.0, 2.0, 5.0]), 60)
+    start, grid, known = regular(np.array([60, 120, 300]), np.array([1.0, 2.0, 5.0]), 60)
     assert (start, grid.tolist()) == (60, [1.0, 2.0, 2.0, 2.0, 5.0])
+    assert known.tolist() == [True, True, False, False, True]
     with pytest.raises(ConfigError, match="no value"):
         regular(np.array([60]), np.array([np.nan]), 60)
     with pytest.raises(ConfigError, match="far off"):
         regular(np.array([0, 1_790_553_600]), np.ones(2), 60)
-    start, grid = regular(np.array([60, 120, 180]), np.array([1.0, 1e300, 3.0]), 60)
+    start, grid, known = regular(np.array([60, 120, 180]), np.array([1.0, 1e300, 3.0]), 60)
     assert (start, grid.tolist()) == (60, [1.0, 1.0, 3.0])
+
+
+def test_after_a_gap_of_days_the_forecast_is_as_good_as_without() -> None:
+    value = daily(10, 6)
+    time_s = STEP * np.arange(len(value))
+    there = (time_s < 4 * 86_400) | (time_s > 7 * 86_400)
+    start_s, grid, known = regular(time_s[there], value[there], STEP)
+    made = forecast(start_s, grid, step_s=STEP, leads=8, known=known)
+    whole = forecast(0, value, step_s=STEP, leads=8)
+    assert made.model.startswith("usual value")
+    assert made.error < 1.2 * whole.error
+    assert np.abs(made.quantiles[:, 2] - whole.quantiles[:, 2]).max() < 4.0
+
+
+def test_what_lay_within_the_band_is_counted_by_bands_known_before() -> None:
+    random = np.random.default_rng(7)
+    rows = 10 * DAY
+    louder = random.normal(0.0, np.geomspace(0.1, 10.0, rows))
+    assert forecast(0, louder, step_s=STEP, leads=8).covered < 0.85
+    assert forecast(0, random.normal(0.0, 1.0, rows), step_s=STEP, leads=8).covered > 0.85
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_a_limit_is_passed_as_often_as_said_at_any_time_of_the_horizon(heavy: bool) -> None:
+    said, came = [], []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        value = random.standard_t(3, 8 * DAY) if heavy else random.normal(0.0, 1.0, 8 * DAY)
+        made = forecast(0, value[:-24], step_s=STEP, leads=24)
+        for share in (0.9, 0.98):
+            limit = float(np.quantile(value, share))
+            said.append(breach(made, STEP, above=limit, below=None).probability)
+            came.append(float(value[-24:].max() > limit))
+            said.append(breach(made, STEP, above=None, below=-limit).probability)
+            came.append(float(value[-24:].min() < -limit))
+    assert np.mean(came) > 0.55
+    assert abs(np.mean(said) - np.mean(came)) < 0.15  # errors of then and of now both count
+
+
+def test_of_whole_numbers_the_next_one_passes_a_limit() -> None:
+    random = np.random.default_rng(8)
+    value = random.poisson(0.05, 8 * DAY).astype(float)
+    value[:-200] = np.minimum(value[:-200], 1.0)
+    made = forecast(0, np.minimum(value, 1.0), step_s=STEP, leads=24)
+    assert breach(made, STEP, above=1.0, below=None).probability < 0.02
+    assert breach(made, STEP, above=0.0, below=None).probability > 0.4
+
+
+def test_after_a_step_the_bands_widen_within_hours() -> None:
+    wider = []
+    for seed in range(20):
+        value = daily(8, seed)
+        before = forecast(0, value, step_s=STEP, leads=8).quantiles
+        value[-16:] += 60.0
+        after = forecast(0, value, step_s=STEP, leads=8).quantiles
+        wider.append(((after[:, 4] - after[:, 2]) / (before[:, 4] - before[:, 2])).mean())
+    assert min(wider) > 2.5
+
+
+def test_what_is_never_negative_is_forecast_so() -> None:
+    random = np.random.default_rng(9)
+    made = forecast(0, random.exponential(1.0, 8 * DAY), step_s=STEP, leads=8)
+    assert made.quantiles.min() >= 0.0
+    assert forecast(0, random.normal(0.0, 1.0, 8 * DAY), step_s=STEP, leads=8).quantiles.min() < 0.0
+
+
+def test_without_a_season_naive_is_the_last_value_and_is_called_so() -> None:
+    made = forecast(0, np.cumsum(np.random.default_rng(3).normal(size=150)), step_s=STEP, leads=8)
+    assert (made.season_s, made.model) == (0, "last value")
+    assert forecast(0, daily(4, 1), step_s=STEP, leads=8).season_s == 86_400
 
 
 def test_quantiles_are_in_order() -> None:

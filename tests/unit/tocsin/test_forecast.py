@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from telemetry.errors import ConfigError
 from tocsin.cli import cli
+from tocsin.cli.forecast import ROWS_PAGE, _one, pages
 
 
 def run(*arguments: object) -> Result:
@@ -79,3 +82,34 @@ def test_an_absurd_value_is_missing(leak: Path) -> None:
         assert done.exit_code == 0, done.output
         made.append(json.loads(done.output))
     assert made[0] == made[1]
+
+
+def test_values_that_come_each_hour_are_forecast_hour_by_hour(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    lines = [f"{3600 * n},{random.normal(100.0, 5.0):.3f}" for n in range(400)]
+    (tmp_path / "hours.csv").write_text("\n".join(["timestamp,value", *lines]))
+    (one,) = json.loads(run(tmp_path / "hours.csv", "--file", "-o", "json").output)
+    assert [row["time_s"] for row in one["forecast"]] == [400 * 3600, 401 * 3600]
+
+
+def test_a_series_that_ended_is_not_forecast_as_if_it_went_on() -> None:
+    points = [(300 * n, float(n % 7)) for n in range(600)]
+    end_s = 300 * 600
+    assert "forecast" in _one("x", points, 300, 24, 1e9, None, now_s=end_s + 600)
+    said = _one("x", points, 300, 24, 1e9, None, now_s=end_s + 86_400)
+    assert not said["shown"]
+    assert "its last value is of 1970-01-03 02:00Z" in said["why"]
+
+
+def test_a_history_of_many_series_is_read_to_its_end() -> None:
+    stored = [{"time_s": 300 * t, "entity": e} for t in range(50) for e in range(30_000)]
+
+    def read(since_ns: int) -> list[dict[str, Any]]:
+        return [row for row in stored if row["time_s"] * 10**9 >= since_ns][:ROWS_PAGE]
+
+    got = [row for page in pages(read, 0, "x") for row in page]
+    assert got == stored
+    with pytest.raises(ConfigError, match="no series matches"):
+        list(pages(lambda _: [], 0, "x"))
+    with pytest.raises(ConfigError, match="fewer series"):
+        list(pages(lambda _: [{"time_s": 0}] * ROWS_PAGE, 0, "x"))
