@@ -102,8 +102,8 @@ def regular(
     coming = np.minimum.accumulate(np.where(known, at, size)[::-1])[::-1]
     grid: Array = (total / np.maximum(count, 1.0))[last]
     far = coming - last > GAP_ROWS
-    day = DAY_S // step_s
-    for first in range(day, size if DAY_S % step_s == 0 else 0, day):
+    day = DAY_S // step_s if DAY_S % step_s == 0 else size  # else no step stands for the day before
+    for first in range(day, size, day):
         part = slice(first, min(first + day, size))
         grid[part] = np.where(far[part], grid[first - day : part.stop - day], grid[part])
     return int(time_s.min()), grid, known

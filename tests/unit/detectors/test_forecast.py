@@ -167,5 +167,13 @@ def test_without_a_season_naive_is_the_last_value_and_is_called_so() -> None:
     assert forecast(0, daily(4, 1), step_s=STEP, leads=8).season_s == 86_400
 
 
+@pytest.mark.parametrize("step_s", [7, 86_400, 100_000])
+def test_steps_that_do_not_divide_a_day_are_steps(step_s: int) -> None:
+    time_s = np.array([n * step_s for n in range(60) if not 20 < n < 40])
+    _, grid, known = regular(time_s, np.arange(len(time_s)).astype(float), step_s)
+    assert len(grid) == 60
+    assert grid[~known].max() <= 20.0
+
+
 def test_quantiles_are_in_order() -> None:
     assert tuple(sorted(QUANTILES)) == QUANTILES
