@@ -137,6 +137,66 @@ def test_it_says_blind_when_the_node_is_stopped_and_sees_when_it_goes_on(
     assert not (state / "watchdog.sock").exists()
 
 
+def test_a_watchdog_that_is_killed_leaves_what_is_raised_and_unsent_to_the_next(
+    state: Path, node: Running
+) -> None:
+    """The webhook is down until the second one has started: it gets all, in order, each once."""
+    posted: list[dict[str, Any]] = []
+    arrived = threading.Semaphore(0)
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+            arrived.release()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Receiver, bind_and_activate=False)
+    server.server_bind()
+    url = f"http://127.0.0.1:{server.server_port}/"
+    command = (
+        "-m",
+        "tocsin",
+        "watchdog",
+        "--state",
+        str(state),
+        "--webhook",
+        url,
+        "--tick-seconds",
+        "1",
+    )
+    watchdog = Running(*command)
+    try:
+        while not (state / "watchdog.sock").exists():
+            assert watchdog.process.poll() is None
+            select.select([], [], [], 0.02)
+        select.select([], [], [], 1.0)
+        os.kill(node.process.pid, signal.SIGSTOP)
+        blind = watchdog.line()
+        while not (state / "watchdog.json").exists():
+            select.select([], [], [], 0.02)
+        watchdog.process.kill()
+        watchdog.end()
+        server.server_activate()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        watchdog = Running(*command)
+        assert arrived.acquire(timeout=20)
+        os.kill(node.process.pid, signal.SIGCONT)
+        again = watchdog.line()
+        assert arrived.acquire(timeout=20)
+    finally:
+        watchdog.end()
+        server.shutdown()
+        server.server_close()
+    assert [one["state"] for one in (blind, again)] == ["raised", "cleared"]
+    assert posted == [blind, again]
+    assert again["raised_ns"] == pytest.approx(blind["raised_ns"], abs=1e9)
+    assert '"raised": []' in (state / "watchdog.json").read_text()
+
+
 def test_a_second_watchdog_refuses_with_one_sentence(state: Path) -> None:
     first = Running("-m", "tocsin", "watchdog", "--state", str(state))
     try:
@@ -185,6 +245,7 @@ def test_what_stops_dies_or_hangs_in_an_instance_is_said_by_name(state: Path) ->
     peer.hangs = True
     extra = SINK.format(url=peer.url, lines=ports[2], api=api[0], sql=api[1])
     config = write_config(state, port=ports[0], sflow_port=ports[1], extra=extra)
+    config.write_text(config.read_text().replace('"sensor"', '"site"'))  # which has a desk
     watchdog = Running("-m", "tocsin", "watchdog", "--state", str(state))
     roles = {role: LiveNode(config, state, role) for role in ("node", "gate", "desk")}
 

@@ -346,11 +346,13 @@ class Node:
     def _beat(self, now_ns: int) -> None:
         """Tell the watchdog that frames go on, and what each stream last said."""
         alive = {"gate": self._sinks.heard_ns} if self._config.alerting.sinks else {}
-        history_ns = self._heartbeat.history_ns(self._journal.next_sequence, now_ns)
-        if history_ns is not None:
-            alive["history"] = history_ns
+        if self._config.node.profile != "sensor":  # which has no desk
+            history_ns = self._heartbeat.history_ns(self._journal.next_sequence, now_ns)
+            if history_ns is not None:
+                alive["history"] = history_ns
         says = {
             "time_ns": now_ns,
+            "started_ns": self._started_ns,
             "frontier_ns": self._frontier_ns,
             "tick_ns": round(self._config.views.tick_seconds * 1e9),
             "last_tick_end_ns": self._last_tick_end_ns,

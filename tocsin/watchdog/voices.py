@@ -34,16 +34,23 @@ class Posts:
         """Queue one body."""
         self._waiting.append(body)
 
-    def step(self) -> None:
-        """Collect a child that ended; start the next one when it is due."""
+    @property
+    def unsent(self) -> list[str]:
+        """What was not taken yet, in order."""
+        current = [self._current] if self._current is not None else []
+        return [body.decode() for body in (*current, *self._waiting)]
+
+    def step(self) -> bool:
+        """Collect a child that ended, start the next one when it is due; return whether one is done."""
         now_ns = self._clock.monotonic_ns()
+        done = False
         if self._child:
             child, status = os.waitpid(self._child, os.WNOHANG)
             if not child:
-                return
+                return False
             self._child = 0
             if status == 0 or self._attempts >= POST_ATTEMPTS_MAX:
-                self._current, self._attempts = None, 0
+                self._current, self._attempts, done = None, 0, True
             else:
                 wait = min(2.0 ** min(self._attempts, 8), 300.0)
                 self._due_ns = now_ns + round(wait * 1e9)
@@ -52,6 +59,7 @@ class Posts:
         if self._current is not None and now_ns >= self._due_ns:
             self._attempts += 1
             self._child = self._spawn(self._current)
+        return done
 
     def _spawn(self, body: bytes) -> int:
         reading, writing = os.pipe()

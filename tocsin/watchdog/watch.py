@@ -3,9 +3,14 @@
 What is silent for three ticks is blindness: the node itself, its ticks, one of its streams, or more
 than a fifth of the exporters. A wall clock that moves against the steady one was stepped, or the
 machine slept: what alarms say of times before and after does not fit together.
+
+A node that starts anew counts from nothing and does not know yet what it will hear: that alone is no
+silence, and no sign of life either. What it tells of no more (a collector taken out, no desk in this
+profile) is expected no longer.
 """
 
 import json
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 TICKS_BLIND = 3
@@ -24,8 +29,10 @@ class Subject:
     def __init__(self, name: str, seen_ns: int) -> None:
         self.name = name  # `node`, `ticks`, `stream netflow`, `exporters`
         self.seen_ns = seen_ns  # monotonic: when it last gave a sign of life
-        self.blind_since_ns = 0  # monotonic; 0 = it sees
+        self.blind_since_ns: int | None = None  # monotonic; None = it sees
         self.said_ns = 0
+        self.told_ns = seen_ns  # when the node last spoke of it
+        self.mark = 0  # the count or time of which a new value is a sign of life
         self.detail = ""
 
 
@@ -36,12 +43,18 @@ class Notice(NamedTuple):
     state: str  # raised, updated, cleared
     seconds: float  # how long it has been blind
     detail: str
+    gone: bool = False  # cleared because nothing is expected of it any more
 
     @property
     def title(self) -> str:
         """The line that people read."""
         if self.subject == "clock":
             return self._of_the_clock
+        if self.gone:
+            return (
+                f"Tocsin expects nothing more of {self.subject}, for which it was blind for"
+                f" {duration(self.seconds)}"
+            )
         if self.state == "cleared":
             return f"Tocsin sees again after {duration(self.seconds)}: {self.subject}"
         said = {
@@ -101,7 +114,9 @@ class Watch:
         self.tick_seconds = tick_seconds
         self.refused = 0  # heartbeats that were none
         self.subjects: dict[str, Subject] = {}
-        self._last: dict[str, int] = {}
+        self._run_ns = 0  # when the node that we hear started, by its clock
+        self._run_heard_ns = -(10**18)  # and when we heard it first
+        self._gone: list[Notice] = []
         self._ledgers: dict[str, tuple[int, int, int]] = {}  # three ticks ago
         self._looked_ns = 0
         self._clock_ahead_ns: int | None = None  # of the steady clock
@@ -114,6 +129,7 @@ class Watch:
         """Take one heartbeat that was received at the monotonic time `now_ns`."""
         try:
             told = json.loads(beat)
+            run_ns = int(told.get("started_ns", 0))
             tick_seconds = float(told["tick_ns"]) / 1e9
             tick_end = int(told["last_tick_end_ns"])
             streams = {str(name): int(count) for name, count in told["streams"].items()}
@@ -129,7 +145,12 @@ class Watch:
             return
         if tick_seconds > 0:
             self.tick_seconds = tick_seconds
-        self._subject("node", now_ns).seen_ns = now_ns
+        node = self.subjects["node"]
+        if now_ns - node.seen_ns > 3 * BEAT_SECONDS * 1e9:
+            self._pass_over(now_ns - node.seen_ns, now_ns)
+        node.seen_ns = now_ns
+        if run_ns != self._run_ns:
+            self._start_anew(run_ns, now_ns)
         self._moved("ticks", tick_end, now_ns, expected=True)
         for name, count in sorted(streams.items())[:STREAMS_MAX]:
             # A stream that never spoke is one that nobody uses; one that stopped is blindness.
@@ -140,66 +161,95 @@ class Watch:
         exporters.detail = f"{silent} of {total}"
         for name, mark in sorted(alive.items())[:STREAMS_MAX]:
             self._moved(name, mark, now_ns, expected=mark > 0)
-        for name in ("gate", "history"):
-            if name not in alive and name in self.subjects:
-                self.subjects[name].seen_ns = now_ns  # the node expects it no longer
         self._hear_faults(faults, now_ns)
         for name, sums in sorted(ledger.items())[:STREAMS_MAX]:
             self._hear_ledger(name, *sums, now_ns=now_ns)
+        self._leave_out(
+            {*alive, *(f"stream {n}" for n in streams), *(f"ledger {n}" for n in ledger)}
+        )
+
+    def _start_anew(self, run_ns: int, now_ns: int) -> None:
+        """Another node speaks: what counted from the last one's start counts from nothing."""
+        self._run_ns, self._run_heard_ns = run_ns, now_ns
+        self._ledgers.clear()
+        for name, subject in self.subjects.items():
+            if name.startswith("stream "):
+                subject.mark = 0
+
+    def _leave_out(self, told: Collection[str]) -> None:
+        """Expect nothing more of streams, processes and ledgers that the node tells of no more."""
+        now_ns = self.subjects["node"].seen_ns
+        for name, subject in list(self.subjects.items()):
+            kind = name.partition(" ")[0]
+            if name in told or kind not in ("stream", "ledger", "gate", "history"):
+                continue
+            if subject.blind_since_ns is not None:
+                # A node that started anew has a ledger again once something was sent.
+                if kind == "ledger" and now_ns - subject.told_ns <= self._limit_seconds("") * 1e9:
+                    continue
+                blind = (now_ns - subject.blind_since_ns) / 1e9
+                self._gone.append(Notice(name, "cleared", blind, subject.detail, gone=True))
+            del self.subjects[name]
 
     def _hear_faults(self, faults: dict[str, str], now_ns: int) -> None:
         for name, text in sorted(faults.items())[:STREAMS_MAX]:
             self._subject(f"fault {name}", now_ns).detail = text
+        # A node that starts anew has not tried all that was in trouble.
+        known = now_ns - self._run_heard_ns > self._limit_seconds("") * 1e9
         for name, subject in self.subjects.items():
             kind, _, fault = name.partition(" ")
-            if kind == "fault" and fault not in faults:
+            if (
+                kind == "fault"
+                and fault not in faults
+                and (known or subject.blind_since_ns is None)
+            ):
                 subject.seen_ns = now_ns
 
     def _hear_ledger(self, name: str, sent: int, missing: int, *, now_ns: int) -> None:
         """Compare what was sent and what is missing of it, over three ticks."""
         subject = self._subject(f"ledger {name}", now_ns)
+        subject.told_ns = now_ns
         first_ns, first_sent, first_missing = self._ledgers.setdefault(
             name, (now_ns, sent, missing)
         )
-        if sent < first_sent or now_ns - first_ns >= TICKS_BLIND * self.tick_seconds * 1e9:
+        if now_ns - first_ns >= TICKS_BLIND * self.tick_seconds * 1e9:
             more, gone = sent - first_sent, missing - first_missing
-            if (
-                gone <= SILENT_SHARE_MAX * more or sent < first_sent
-            ):  # it fell: the node started anew
+            if gone <= SILENT_SHARE_MAX * more:
                 subject.seen_ns = now_ns
             elif more > 0:
                 subject.seen_ns = min(subject.seen_ns, first_ns)
                 subject.detail = f"{gone / more:.0%} in {duration((now_ns - first_ns) / 1e9)}"
             self._ledgers[name] = (now_ns, sent, missing)
-        elif not subject.blind_since_ns:
+        elif subject.blind_since_ns is None:
             subject.seen_ns = now_ns
 
-    def _moved(self, name: str, count: int, now_ns: int, *, expected: bool) -> None:
+    def _moved(self, name: str, mark: int, now_ns: int, *, expected: bool) -> None:
         if not expected and name not in self.subjects:
             return
         subject = self._subject(name, now_ns)
-        if self._last.get(name) != count:  # also when it fell: the node started anew
-            self._last[name] = count
-            subject.seen_ns = now_ns
+        if mark not in (0, subject.mark):
+            subject.mark, subject.seen_ns = mark, now_ns
+
+    def _pass_over(self, gap_ns: int, now_ns: int) -> None:
+        """Hold a time in which nothing could be heard against nobody."""
+        for subject in self.subjects.values():
+            if subject.blind_since_ns is None:
+                subject.seen_ns = min(subject.seen_ns + gap_ns, now_ns)
 
     def look(self, now_ns: int, wall_ns: int | None = None) -> list[Notice]:
         """Return what is to be said at the monotonic time `now_ns` (wall-clock time `wall_ns`)."""
-        made = self._look_at_clock(now_ns, wall_ns) if wall_ns is not None else []
+        made, self._gone = self._gone, []
+        if wall_ns is not None:
+            made += self._look_at_clock(now_ns, wall_ns)
         gap_ns = now_ns - self._looked_ns if self._looked_ns else 0
         self._looked_ns = now_ns
         if gap_ns > OWN_GAP_SECONDS * 1e9:
-            # We were stopped or starved ourselves: what we could not hear is no silence.
-            for subject in self.subjects.values():
-                subject.seen_ns = min(subject.seen_ns + gap_ns, now_ns)
+            self._pass_over(gap_ns, now_ns)  # we were stopped or starved ourselves
         node = self.subjects["node"]
         if notice := self._judge(node, now_ns, self._limit_seconds("node")):
             made.append(notice)
-        if node.blind_since_ns:
-            # Nothing can be said of the rest; do not count the node's silence against it.
-            for subject in self.subjects.values():
-                if subject is not node and not subject.blind_since_ns:
-                    subject.seen_ns = now_ns
-            return made
+        if node.blind_since_ns is not None:
+            return made  # nothing can be said of the rest
         for name, subject in sorted(self.subjects.items()):
             if name == "clock":
                 continue
@@ -209,6 +259,35 @@ class Watch:
             ):
                 made.append(notice)
         return made
+
+    def raised(self, now_ns: int, wall_ns: int) -> dict[str, Any]:
+        """Return what is said to be blind, in wall-clock times, as JSON takes it."""
+        return {
+            "run_ns": self._run_ns,
+            "raised": [
+                {
+                    "subject": one.name,
+                    "since_ns": wall_ns - now_ns + one.blind_since_ns,
+                    "said_ns": wall_ns - now_ns + one.said_ns,
+                    "mark": one.mark,
+                    "detail": one.detail,
+                }
+                for one in self.subjects.values()
+                if one.blind_since_ns is not None
+            ],
+        }  # fmt: skip
+
+    def go_on(self, kept: dict[str, Any], now_ns: int, wall_ns: int) -> None:
+        """Take over what a watchdog before said (`raised`): it is cleared once, when it is over."""
+        self._run_ns = int(kept["run_ns"])
+        for row in kept["raised"]:
+            one = self._subject(str(row["subject"]), now_ns)
+            one.mark, one.detail = int(row["mark"]), str(row["detail"])
+            one.said_ns = min(int(row["said_ns"]) - wall_ns, 0) + now_ns
+            one.blind_since_ns = min(int(row["since_ns"]) - wall_ns, 0) + now_ns
+            one.seen_ns = one.blind_since_ns
+            if one.name == "clock":
+                one.blind_since_ns = now_ns  # how steady it was meanwhile nobody knows
 
     def _look_at_clock(self, now_ns: int, wall_ns: int) -> list[Notice]:
         """Return that the clock was stepped, at once, and that it is steady again, after three ticks."""
@@ -222,10 +301,10 @@ class Watch:
             subject.blind_since_ns = now_ns
             return [Notice("clock", "raised", 0.0, subject.detail)]
         stepped = self.subjects.get("clock")
-        if stepped and stepped.blind_since_ns:
+        if stepped and stepped.blind_since_ns is not None:
             steady = (now_ns - stepped.blind_since_ns) / 1e9
             if steady > self._limit_seconds("clock"):
-                stepped.blind_since_ns = 0
+                stepped.blind_since_ns = None
                 return [Notice("clock", "cleared", steady, stepped.detail)]
         return []
 
@@ -242,7 +321,7 @@ class Watch:
     def _judge(self, subject: Subject, now_ns: int, limit_seconds: float) -> Notice | None:
         silent = (now_ns - subject.seen_ns) / 1e9
         if silent > limit_seconds:
-            if not subject.blind_since_ns:
+            if subject.blind_since_ns is None:
                 subject.blind_since_ns = subject.seen_ns
                 subject.said_ns = now_ns
                 return Notice(subject.name, "raised", silent, subject.detail)
@@ -250,9 +329,9 @@ class Watch:
                 subject.said_ns = now_ns
                 return Notice(subject.name, "updated", silent, subject.detail)
             return None
-        if subject.blind_since_ns:
+        if subject.blind_since_ns is not None:
             blind = (now_ns - subject.blind_since_ns) / 1e9
-            subject.blind_since_ns = 0
+            subject.blind_since_ns = None
             return Notice(subject.name, "cleared", blind, subject.detail)
         return None
 

@@ -3,7 +3,8 @@
 It shares nothing with the node but a datagram socket, `<state>/watchdog.sock`, on which the node
 beats once a second with what it last saw. It imports no numpy, no OpenSSL and no HTTP client, so
 that it fits in 20 MB and goes on when the machine is short of memory; a webhook is called by a
-child that lives for one request. `tocsin/watchdog/watch.py` says what is blindness.
+child that lives for one request. `tocsin/watchdog/watch.py` says what is blindness. What it has said
+and not cleared, and what its webhook has not taken, is in `<state>/watchdog.json` for its next start.
 
 `python -m tocsin.watchdog watch STATE WEBHOOK SYSLOG REPEAT TICK` is what `tocsin watchdog` turns into
 once its options are checked; `python -m tocsin.watchdog post URL SECONDS` is that child: it posts its
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from runtime.clock import Clock, SystemClock
 from telemetry.errors import ConfigError
+from tocsin.watchdog.kept import FILE_NAME, Kept
 from tocsin.watchdog.voices import Posts, notify, post, to_syslog
 from tocsin.watchdog.watch import TICK_SECONDS_FIRST, Notice, Watch
 
@@ -46,12 +48,13 @@ class Watchdog:
             self._clock.monotonic_ns(), repeat_seconds=repeat_seconds, tick_seconds=tick_seconds
         )
         self._posts = Posts(webhook, self._clock) if webhook else None
+        self._kept = Kept(state / FILE_NAME)
         self._syslog = syslog
         self._socket: socket.socket | None = None
         self._ended = False
 
     def start(self) -> None:
-        """Bind the socket; one that a dead watchdog left behind is replaced."""
+        """Bind the socket (one that a dead watchdog left behind is replaced); go on where it stood."""
         made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +69,11 @@ class Watchdog:
             ) from error
         made.setblocking(False)
         self._socket = made
+        if kept := self._kept.load():
+            self._watch.go_on(kept, self._clock.monotonic_ns(), self._clock.now_ns())
+            if self._posts is not None:
+                for body in kept["unsent"]:
+                    self._posts.add(body.encode())
 
     def _refuse_a_second_one(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
@@ -101,10 +109,16 @@ class Watchdog:
         notices = self._watch.look(now_ns, self._clock.now_ns())
         for notice in notices:
             self._say(notice)
-        if self._posts is not None:
-            self._posts.step()
+        sent = self._posts is not None and self._posts.step()
+        if notices or sent:
+            self._keep()
         notify("WATCHDOG=1")
         return notices
+
+    def _keep(self) -> None:
+        raised = self._watch.raised(self._clock.monotonic_ns(), self._clock.now_ns())
+        unsent = self._posts.unsent if self._posts is not None else []
+        self._kept.save({**raised, "unsent": unsent})
 
     def _say(self, notice: Notice) -> None:
         alert = notice.as_alert(self._clock.now_ns())
@@ -118,13 +132,14 @@ class Watchdog:
             self._posts.add(line.encode())
 
     def stop(self) -> None:
-        """Close and remove the socket."""
+        """Close and remove the socket; what is raised stays so for the next start."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
             self._path.unlink(missing_ok=True)
         if self._posts is not None:
             self._posts.stop()
+        self._kept.stop()
 
 
 def _watch(state: str, webhook: str, syslog: str, repeat: str, tick: str) -> int:

@@ -488,3 +488,11 @@ def test_senders_are_added_up_and_bounded(book: SenderBook) -> None:
     assert len(book.statuses()) == SENDERS_MAX
     assert book.statuses("192.0.2.7") == []
     assert book.statuses()[0].address == f"10.0.{SENDERS_MAX - 1 >> 8}.255"
+
+
+def test_what_is_missing_is_counted_once_by_whatever_reason(book: SenderBook) -> None:
+    book.take([
+        ledger("192.0.2.7", "ipfix", sent=100, decoded=50, lost_wire=5, undecodable=40, no_template=30,
+               malformed=10, shed=5),
+    ])  # fmt: skip
+    assert book.totals == {"ipfix": {"sent": 100, "missing": 50}}

@@ -1,10 +1,12 @@
 """What the watchdog says: blind after three ticks, once, and when it sees again."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tocsin.watchdog.kept import Kept
 from tocsin.watchdog.watch import Notice, Watch
 
 SECOND = 1_000_000_000
@@ -209,3 +211,139 @@ def test_a_clock_that_was_set_is_said_at_once_and_when_it_is_steady_again(
         " fit together"
     )
     assert steady.title == "The clock of this machine has been steady for 16 s"
+
+
+def test_a_node_that_starts_anew_is_not_blind_for_what_it_has_not_counted_yet() -> None:
+    """Four seconds away, then as `tocsin.node` beats: streams, ledgers and gate from nothing, the old tick."""
+    world = World()
+    for second in range(30):
+        assert not world.seconds(
+            1, started_ns=1, ledger={"netflow": {"sent": 100 * second, "missing": 0}}, alive={"gate": second}
+        )  # fmt: skip
+    assert world.seconds(4, beats=False) == []
+    told = {"started_ns": 2, "last_tick_end_ns": world.now - 4, "streams": {"netflow": 0}}
+    assert world.seconds(10, **told, ledger={}, alive={"gate": 0}) == []
+    assert world.seconds(60, started_ns=2, ledger={"netflow": {"sent": 1, "missing": 0}}) == []
+
+
+def test_a_node_that_starts_again_and_again_and_closes_no_tick_is_blind() -> None:
+    world = World()
+    said: list[Notice] = []
+    for run in range(20):
+        said += world.seconds(2, started_ns=run, last_tick_end_ns=9)
+        said += world.seconds(2, beats=False)
+    assert [(n.subject, n.state) for n in said] == [("ticks", "raised")]
+
+
+def test_a_start_is_no_sign_of_life_of_a_stream_that_is_silent() -> None:
+    world = World()
+    world.seconds(10, started_ns=1, streams={"netflow": 7})
+    (raised,) = world.seconds(20, started_ns=1, streams={"netflow": 7})
+    assert (raised.subject, raised.state) == ("stream netflow", "raised")
+    assert world.seconds(60, started_ns=2, streams={"netflow": 0}) == []
+    (cleared,) = world.seconds(5, started_ns=2, streams={"netflow": 7})
+    assert (cleared.state, cleared.gone) == ("cleared", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("stream netflow", {"streams": {"netflow": 7, "syslog": 0}}, {"streams": {"syslog": 0}}),
+        ("history", {"alive": {"history": 7}}, {"alive": {}}),  # profile site, then sensor
+        ("gate", {"alive": {"gate": 7}}, {"alive": {}}),
+    ],
+)
+@pytest.mark.parametrize("was_blind", [False, True])
+def test_what_the_configuration_has_no_longer_is_not_expected(
+    name: str, before: dict[str, Any], after: dict[str, Any], was_blind: bool
+) -> None:
+    world = World()
+    said = world.seconds(40 if was_blind else 10, started_ns=1, **before)
+    assert [(n.subject, n.state) for n in said] == [(name, "raised")] * was_blind
+    world.seconds(3, beats=False)
+    said = world.seconds(100, started_ns=2, **after)
+    assert [(n.subject, n.state, n.gone) for n in said] == [(name, "cleared", True)] * was_blind
+    if was_blind:
+        assert said[0].title.startswith(
+            f"Tocsin expects nothing more of {name}, for which it was blind for 4"
+        )
+    assert world.seconds(100, started_ns=2, **after) == []
+
+
+def test_a_ledger_that_was_bad_ends_when_a_new_node_hears_nothing_of_it() -> None:
+    world = World()
+    for second in range(40):
+        world.seconds(1, ledger={"netflow": {"sent": 100 * second, "missing": 50 * second}})
+    assert world.watch.subjects["ledger netflow"].blind_since_ns is not None
+    said = world.seconds(14, started_ns=2, ledger={})
+    assert said == []
+    assert [(n.state, n.gone) for n in world.seconds(10, started_ns=2, ledger={})] == [
+        ("cleared", True)
+    ]
+
+
+def test_a_start_ends_no_fault_before_the_node_has_looked_for_three_ticks() -> None:
+    world = World()
+    world.seconds(20, started_ns=1, faults={"sinks": "sink pager fails"})
+    assert world.seconds(15, started_ns=2, faults={}) == []
+    assert world.seconds(10, started_ns=2, faults={"sinks": "sink pager fails"}) == []
+    (cleared,) = world.seconds(10, started_ns=2, faults={})
+    assert (cleared.subject, cleared.state) == ("fault sinks", "cleared")
+
+
+BOOT = 1_700_000_000 * SECOND  # of the wall clock, when the steady one stood at 0
+
+
+def restarted(world: World, *, away: int, boots: bool = False) -> World:
+    """Return the world of the watchdog that comes after this one; a boot sets the steady clock to 0."""
+    kept = json.loads(json.dumps(world.watch.raised(world.now * SECOND, BOOT + world.now * SECOND)))
+    made = World()
+    made.now = world.now + away
+    wall_ns = BOOT + made.now * SECOND
+    made.now = 5 if boots else made.now
+    made.watch = Watch(made.now * SECOND, tick_seconds=TICK)
+    made.watch.go_on(kept, made.now * SECOND, wall_ns)
+    return made
+
+
+@pytest.mark.parametrize("boots", [False, True])
+@pytest.mark.parametrize(
+    ("subject", "bad", "good"),
+    [
+        ("node", None, {}),
+        ("ticks", {"last_tick_end_ns": 7}, {}),
+        ("stream netflow", {"streams": {"netflow": 7}}, {}),
+        ("exporters", {"exporters_silent": 20}, {}),
+        ("gate", {"alive": {"gate": 7}}, {"alive": {"gate": 8}}),
+        ("fault outbox", {"faults": {"outbox": "No space left on device"}}, {}),
+    ],
+)
+def test_a_restarted_watchdog_clears_once_what_the_one_before_it_raised(
+    subject: str, bad: dict[str, Any] | None, good: dict[str, Any], boots: bool
+) -> None:
+    world = World()
+    first = world.seconds(10, started_ns=1, **(bad or {}))
+    first += world.seconds(40, beats=bad is not None, started_ns=1, **(bad or {}))
+    assert [(n.subject, n.state) for n in first] == [(subject, "raised")]
+    after = restarted(world, away=30, boots=boots)
+    assert after.seconds(40, beats=bad is not None, started_ns=1, **(bad or {})) == []  # still so
+    (cleared,) = after.seconds(10, started_ns=1, **good)
+    assert (cleared.subject, cleared.state) == (subject, "cleared")
+    assert cleared.seconds >= 60  # from when it began, not from the restart
+    assert restarted(after, away=5).seconds(10, started_ns=1, **good) == []
+
+
+def test_what_is_kept_survives_and_what_is_damaged_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = Kept(tmp_path / "watchdog.json")
+    assert kept.load() is None
+    for number in range(50):
+        kept.save({"run_ns": number, "raised": [], "unsent": []})
+    kept.stop()
+    assert Kept(tmp_path / "watchdog.json").load()["run_ns"] == 49
+    data = (tmp_path / "watchdog.json").read_bytes()
+    for cut in (0, 5, len(data) - 1):
+        (tmp_path / "watchdog.json").write_bytes(data[:cut])
+        assert kept.load() is None
+        assert "is not cleared" in capsys.readouterr().err
