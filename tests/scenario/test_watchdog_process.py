@@ -140,7 +140,7 @@ def test_it_says_blind_when_the_node_is_stopped_and_sees_when_it_goes_on(
 def test_a_watchdog_that_is_killed_leaves_what_is_raised_and_unsent_to_the_next(
     state: Path, node: Running
 ) -> None:
-    """The webhook is down until the second one has started: it gets all, in order, each once."""
+    """The webhook is down until the second one has started: it gets all, in order, under one key each."""
     posted: list[dict[str, Any]] = []
     arrived = threading.Semaphore(0)
 
@@ -186,13 +186,15 @@ def test_a_watchdog_that_is_killed_leaves_what_is_raised_and_unsent_to_the_next(
         assert arrived.acquire(timeout=20)
         os.kill(node.process.pid, signal.SIGCONT)
         again = watchdog.line()
-        assert arrived.acquire(timeout=20)
+        while again not in posted:
+            assert arrived.acquire(timeout=20)
     finally:
         watchdog.end()
         server.shutdown()
         server.server_close()
     assert [one["state"] for one in (blind, again)] == ["raised", "cleared"]
-    assert posted == [blind, again]
+    # The child of the killed one may have posted too: at least once, under one key.
+    assert list({one["change"]: one for one in posted}.values()) == [blind, again]
     assert again["raised_ns"] == pytest.approx(blind["raised_ns"], abs=1e9)
     assert '"raised": []' in (state / "watchdog.json").read_text()
 
