@@ -3,7 +3,8 @@
 A storm repeats itself. The kernel reads each message just far enough to know whether it is whole and
 which news it brings; only the first of its kind in a second is then decoded for people
 (collectors.snmp.trap). Which bindings matter is said by the mapping: those that name the resource or
-its state. Of traps without a mapping the trap itself is the news.
+its state. Of traps without a mapping the trap itself is the news; of one that carries nothing that names
+its resource, the names of all bindings (collectors.snmp.mapping takes the first for its key).
 
 Source: X.690; RFC 1157 section 4.1.6; RFC 3416 section 3; RFC 3584 section 3.1.
 """
@@ -51,6 +52,7 @@ class Part(IntEnum):
 
     WHOLE = 1  # name and value
     NAME = 2  # its instance names the resource; the value may be anything
+    BESIDE = 3  # name and value, which name no resource
 
 
 def hash_bytes(data: bytes, start: int = START) -> int:
@@ -79,10 +81,10 @@ class Selectors:
 
 
 def make_selectors(
-    always: Sequence[tuple[str, Part]], by_trap: Mapping[str, Sequence[tuple[str, Part]]]
+    always: Sequence[str], by_trap: Mapping[str, Sequence[tuple[str, Part]]]
 ) -> Selectors:
-    """Return the selectors of (OID, part) for all traps, and by trap OID."""
-    rows = [(hash_bytes(oid_content(oid)), part) for oid, part in always]
+    """Return the selectors of OIDs that count for all traps, and of (OID, part) by trap OID."""
+    rows = [(hash_bytes(oid_content(oid)), Part.BESIDE) for oid in always]
     hashed = {hash_bytes(oid_content(trap)): some for trap, some in by_trap.items()}
     first = [len(rows)]
     for trap in sorted(hashed):
@@ -322,24 +324,36 @@ def _is_trap_oid(payload, at, stop):  # type: ignore[no-untyped-def]
 
 @subroutine
 def _select(payload, at, stop, h, first, last, prefix, part):  # type: ignore[no-untyped-def]
-    """Mix those bindings into h that rows [first, last) and the rows before first[0] choose."""
+    """Mix those bindings into h that rows [first, last) choose; all names, where none names the resource."""
+    keyed = False
+    for k in range(first, last):
+        keyed = keyed or part[k] != 3
+    names = h
     while at < stop:
         _, name_at, behind = _header(payload, at, stop)
         _, name, name_stop = _header(payload, name_at, behind)
-        _, _, value_stop = _header(payload, name_stop, behind)
+        _, value, value_stop = _header(payload, name_stop, behind)
         chosen = 0
         running = np.uint64(0x9E3779B97F4A7C15)
         for i in range(name, name_stop):
             running = _step(running, payload[i])
             for k in range(first, last):
-                if prefix[k] == running and chosen != 1:
-                    chosen = part[k]
+                if prefix[k] != running:
+                    continue
+                if part[k] != 2:
+                    chosen = 1
+                elif chosen == 0:
+                    chosen = 2
+                if part[k] == 2 or (part[k] == 1 and value < value_stop):
+                    keyed = False
         if chosen == 1:
             h = _hash(payload, name_at, value_stop, h)
         elif chosen == 2:
             h = _hash(payload, name_at, name_stop, h)
+        if keyed:
+            names = _hash(payload, name_at, name_stop, names)
         at = behind
-    return h
+    return h ^ names if keyed else h
 
 
 @kernel(

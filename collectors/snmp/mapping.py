@@ -126,7 +126,7 @@ class TrapMapping:
         """Return which bindings count for a digest, by trap."""
         rows = [one for one in self.names.by_oid.values() if one.kind == "row"]
         return make_selectors(
-            [(SNMP_TRAP_ADDRESS, Part.WHOLE)],
+            [SNMP_TRAP_ADDRESS],
             {oid: list(self._selected(rule, rows)) for oid, rule in self.rules.items()},
         )
 
@@ -138,9 +138,9 @@ class TrapMapping:
             if any(name in (part.lstrip("!") for part in row.index) for name in wanted):
                 yield row.oid, Part.NAME
         for name in _PLACE.findall(rule.kind):
-            yield self.names.oid(name.partition("@")[0]), Part.WHOLE
+            yield self.names.oid(name.partition("@")[0]), Part.BESIDE
         if rule.state is not None:
-            yield self.names.oid(rule.state.object.partition("@")[0]), Part.WHOLE
+            yield self.names.oid(rule.state.object.partition("@")[0]), Part.BESIDE
 
     def name(self, trap_oid: str) -> str:
         """Return a trap's name, its OID where none is known."""

@@ -142,7 +142,7 @@ def test_kernel_and_plain_reader_agree_on_mutants(data: st.DataObject) -> None:
 
 
 SELECTED = make_selectors(
-    [(message.SNMP_TRAP_ADDRESS, Part.WHOLE)],
+    [message.SNMP_TRAP_ADDRESS],
     {LINK_DOWN: [(IF_INDEX, Part.WHOLE), ("1.3.6.1.2.1.2.2.1", Part.NAME)]},
 )
 
@@ -154,6 +154,31 @@ def test_a_digest_is_the_news_and_nothing_else() -> None:
     assert set(verdicts) == {"ok"}
     assert len(set(found[:5])) == 1
     assert len({found[0], *found[5:]}) == 4
+
+
+def test_without_its_key_the_names_of_all_variables_are_the_news() -> None:
+    state, reason = "1.3.6.1.4.1.99.1", "1.3.6.1.4.1.99.2"
+    selectors = make_selectors(
+        [], {LINK_DOWN: [(IF_INDEX, Part.WHOLE), (state, Part.BESIDE)], "1.3.6.1": []}
+    )
+
+    def trap(*pairs: tuple[str, bytes], of: str = LINK_DOWN) -> bytes:
+        return trap_v2(of, list(pairs))
+
+    def news(*traps: bytes) -> int:
+        return len(set(digests(list(traps), selectors)[0]))
+
+    up, down, lost = ber.number(1), ber.number(2), ber.octets(b"lost")
+    key, empty = (f"{IF_INDEX}.3", ber.number(3)), (f"{IF_INDEX}.0", ber.octets(b""))
+    assert news(trap((f"{reason}.3", lost)), trap((f"{reason}.4", lost))) == 2
+    assert news(trap((f"{reason}.3", lost)), trap((f"{reason}.3", up))) == 1
+    assert news(trap((state, up), (f"{reason}.3", up)), trap((state, up), (f"{reason}.4", up))) == 2
+    assert (
+        news(trap((state, up), (f"{reason}.3", up)), trap((state, down), (f"{reason}.3", up))) == 2
+    )
+    assert news(trap(key, (f"{reason}.3", lost)), trap((f"{reason}.4", lost), key)) == 1
+    assert news(trap(empty, (f"{reason}.3", lost)), trap(empty, (f"{reason}.4", lost))) == 2
+    assert news(*(trap((f"{reason}.{n}", lost), of="1.3.6.1") for n in (3, 4))) == 1
 
 
 def test_a_proxy_s_agents_are_told_apart() -> None:

@@ -122,6 +122,19 @@ def test_a_storm_is_two_rows_a_second_and_every_trap_is_counted() -> None:
     assert counted == 3000 - 12
 
 
+def test_resources_that_no_key_names_are_told_apart_within_a_second() -> None:
+    """Of linkDown without ifIndex (locIfReason alone) the first variable's instance names the interface."""
+    reason = "1.3.6.1.4.1.9.2.2.1.1.20"
+    storm = [trap_v2(LINK_DOWN, [(f"{reason}.{n}", ber.octets(b"lost"))]) for n in (3, 4, 3, 4, 4)]
+    found = rows_of(all_rows(decoder(), block(*storm)), "alarm")
+    occurrences = {row["entity"]: 0 for row in found}
+    for row in found:
+        occurrences[row["entity"]] += row["occurrence"]
+    assert occurrences == {
+        f"192.0.2.1:interface {reason}.3": 2, f"192.0.2.1:interface {reason}.4": 3
+    }  # fmt: skip
+
+
 def test_flapping_keeps_its_order_then_its_last_state_and_its_count() -> None:
     few = [link(1, up=n % 2 == 1) for n in range(4)]
     states = [row["state"] for row in rows_of(all_rows(decoder(), block(*few)), "alarm")]
