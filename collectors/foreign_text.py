@@ -127,10 +127,13 @@ def seconds_ns(value: object) -> int:
     return made * 1_000_000_000 if 0 < made < 2**33 else 0
 
 
+_ZONE_BEHIND = re.compile(r":\d\d\s*[A-Za-z(]")
+
+
 def iso_ns(text: str, zone: tzinfo = UTC) -> int:
     """Return an ISO 8601 or RFC 2822 time as nanoseconds; `zone` counts where it names none.
 
-    Raises ValueError for what is neither.
+    Raises ValueError for what is neither, or has a zone, AM or PM that RFC 2822 does not know.
 
     >>> iso_ns("2026-03-20T10:26:40Z"), iso_ns("Fri, 20 Mar 2026 10:26:40 +0000")
     (1774002400000000000, 1774002400000000000)
@@ -142,6 +145,8 @@ def iso_ns(text: str, zone: tzinfo = UTC) -> int:
             made = parsedate_to_datetime(text.strip())
         except (TypeError, IndexError, OverflowError) as error:
             raise ValueError(f"{text!r} is no time") from error
+        if made.tzinfo is None and _ZONE_BEHIND.search(text):
+            raise ValueError(f"{text!r} has a zone that nobody knows") from None
     at_ns = datetime_ns(made if made.tzinfo else made.replace(tzinfo=zone))
     if abs(at_ns) >= LATEST_NS:
         raise ValueError(f"{text!r} is no time of ours")

@@ -6,9 +6,10 @@ docs/sources.md explains every key with two examples that ship.
 """
 
 import re
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Literal
 
@@ -294,6 +295,10 @@ def _time(text: str, form: str, zone: tzinfo) -> int:
     if form == "epoch":
         return epoch_ns(text)
     made = datetime.strptime(text, form)  # noqa: DTZ007  # the zone follows
+    if made.tzinfo is None and "%Z" in form:  # which it reads, and forgets
+        if (time.strptime(text, form).tm_zone or "").upper() not in ("UTC", "GMT"):
+            raise ValueError(f"{text!r}: its zone is read on this machine alone")
+        zone = UTC
     return datetime_ns(made if made.tzinfo else made.replace(tzinfo=zone))
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from collectors.foreign_text import decode_text, json_of, xml_of, xml_tree
+from collectors.foreign_text import clean, decode_text, json_of, xml_of, xml_tree
 from collectors.mapped.mapping import RecordMapping, value_at
 from telemetry.digest import blake2b
 from telemetry.errors import ConfigError, DecodeError
@@ -265,5 +265,19 @@ def _columns(batch: Any) -> Chunk:
     named = zip(
         batch.schema.names, batch.columns, strict=True
     )  # of two of one name the last counts
-    columns = {name: column.to_pylist() for name, column in named}
+    columns = {name: _values(name, column) for name, column in named}
     return Chunk(columns=columns, rows=batch.num_rows, digest=_digest(batch.serialize()))
+
+
+def _values(name: str, column: Any) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except (
+        LookupError,
+        ValueError,
+        OverflowError,
+        OSError,
+    ) as error:  # of a zone that nobody knows
+        said = f"column {clean(name, 64)}, {clean(column.type, 100)}: {clean(error, 100)} cannot be read"
+        raise DecodeError("malformed", said) from error
+    return values

@@ -239,6 +239,37 @@ def test_an_upload_of_parquet(tmp_path: Path) -> None:
     here.source.stop()
 
 
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "+25:00", "UTC+2", "../etc/passwd", "Europe"])
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_column_of_an_unknown_time_zone_is_refused_and_counted(
+    tmp_path: Path, form: str, zone: str
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    at = pyarrow.array([1774000000], pyarrow.timestamp("s", zone))
+    made = pyarrow.table({"time": at, "node": ["n1"], "site": ["BER"], "rtt": [1.5]})
+    sink = pyarrow.BufferOutputStream()
+    if form == "parquet":
+        pyarrow.parquet.write_table(made, sink)
+    else:
+        with pyarrow.ipc.new_file(sink, made.schema) as writer:
+            writer.write_table(made)
+    body = sink.getvalue().to_pybytes()
+    here = Here(tmp_path, MAPPING.replace('"csv"', f'"{form}"'))
+    with pytest.raises(HttpRefusedError, match=r"column time, timestamp.*cannot be read"):
+        upload(here, body)
+    here.source.turn()
+    (row,) = here.node.rows("ledger")
+    assert (row["decoded"], row["undecodable"]) == (0, 1)
+    here.put(f"a.{form}", body)
+    here.look()
+    assert here.names("failed") == [f"a.{form}", f"a.{form}.reason"]
+    assert "column time" in (here.drop / "failed" / f"a.{form}.reason").read_text()
+    assert here.source.health() == ""
+    here.source.stop()
+
+
 def test_over_http(tmp_path: Path) -> None:
     here = Here(tmp_path, listen="http://127.0.0.1:0")
     here.source.stop()

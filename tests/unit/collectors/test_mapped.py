@@ -154,10 +154,16 @@ def test_documents_have_a_limit_and_must_be_what_they_say() -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("1774000000", 1774000000), ("1774000000500", 1774000000.5), ("2026-03-20T09:46:40Z", 1774000000),
-     ("2026-03-20 10:46:40", 1774000000), ("20.03.2026 10:46", 1773999960), ("yesterday", 0), ("", 0)],
+     ("2026-03-20 10:46:40", 1774000000), ("20.03.2026 10:46", 1773999960), ("yesterday", 0), ("", 0),
+     ("20.03.2026 09:46 GMT", 1773999960), ("20.03.2026 10:46 CET", 0), ("20.03.2026 10:46 XYZ", 0),
+     ("Fri, 20 Mar 2026 10:46:40", 1774000000), ("Fri, 20 Mar 2026 04:46:40 EST", 1774000000),
+     ("Fri, 20 Mar 2026 10:46:40 CEST", 0), ("Fri Mar 20 10:46:40 CET 2026", 0),
+     ("Mar 20 2026 10:46:40 PM", 0), ("Fri, 20 Mar 2026 10:46:40 (CET)", 0)],
 )  # fmt: skip
 def test_times(text: str, seconds: float) -> None:
-    how = mapping("json", zone="Europe/Berlin", times=["iso", "epoch", "%d.%m.%Y %H:%M"])
+    """A time whose zone is unknown is none: read in the mapping's zone it would be hours off."""
+    times = ["iso", "epoch", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M %Z"]
+    how = mapping("json", zone="Europe/Berlin", times=times)
     assert how.time_ns(text) == round(seconds * 1e9)
 
 
