@@ -5,6 +5,8 @@ it says stands outside the alert budget. Counts fade with a half-life of three m
 that name no source beyond their host, and to what the device does not log.
 """
 
+import contextlib
+import ipaddress
 import re
 from typing import Any
 
@@ -22,8 +24,12 @@ PAIRS_MAX = 10_000  # (source, host) that are counted; the longest silent is for
 TRIES_MIN = 30.0
 HALF_LIFE_NS = 180_000_000_000
 HOSTS_SHOWN = 3
+# A dotted quad may have a port behind it.
+_DOTTED = r"(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d|:(?!\d{1,5}(?![\w:])))"
 _ADDRESS = re.compile(
-    r"(?<![\w.:])((?:\d{1,3}\.){3}\d{1,3}|[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7})(?![\w:])", re.I
+    rf"(?<![\w.:])({_DOTTED}|[0-9a-f]{{0,4}}(?::[0-9a-f]{{0,4}}){{1,6}}:{_DOTTED}"
+    r"|[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:]|\.\d))",
+    re.I,
 )
 _SOURCE = re.compile(r"\b(?:from|source|host|rhost|ip|address)\b\W{0,4}" + _ADDRESS.pattern, re.I)
 
@@ -103,21 +109,19 @@ class FailedLogins:
 def source_of(message: str) -> str:
     """Return the address that a failed login came from, "" where the line names none.
 
+    In one form, as flows have it: without port, brackets and scope, and IPv4 as it is where a socket of
+    both kinds logs it mapped (RFC 4291, 2.5.5.2).
+
     >>> source_of("Failed password for invalid user admin from 192.0.2.7 port 51022 ssh2")
     '192.0.2.7'
     >>> source_of("Login failed [user: root] [Source: 2001:db8::7] [localport: 22] [Reason: x]")
     '2001:db8::7'
+    >>> source_of("Bad password attempt for 'root' from ::ffff:192.0.2.7:51022")
+    '192.0.2.7'
     """
     for pattern in (_SOURCE, _ADDRESS):
         for found in pattern.finditer(message):
-            if _is_address(found.group(1)):
-                return found.group(1)
+            with contextlib.suppress(ValueError):
+                address = ipaddress.ip_address(found.group(1))
+                return str(getattr(address, "ipv4_mapped", None) or address)
     return ""
-
-
-def _is_address(text: str) -> bool:
-    try:
-        prefix_of(text)
-    except ValueError:
-        return False
-    return True

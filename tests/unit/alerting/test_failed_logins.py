@@ -37,6 +37,15 @@ def hear(world: AlarmWorld, *batches: Batch) -> list[tuple[str, str, str]]:
         ("Login incorrect for 192.0.2.1, version 10.2.3", "192.0.2.1"),
         ("authentication failure on tty1", ""),
         ("failed from 999.1.1.1", ""),
+        ("failed from 192.0.2.7.1", ""),
+        ("Failed password for root from ::ffff:192.0.2.7 port 51022 ssh2", "192.0.2.7"),
+        ("Failed password for root from 0:0:0:0:0:FFFF:C000:207 port 51022 ssh2", "192.0.2.7"),
+        ("Bad password attempt for 'root' from 192.0.2.7:51022", "192.0.2.7"),
+        ("Bad password attempt for 'root' from ::ffff:192.0.2.7:51022", "192.0.2.7"),
+        ("Bad password attempt for 'root' from [2001:DB8:0::7]:51022.", "2001:db8::7"),
+        ("authentication failure; rhost=[::ffff:192.0.2.7]:22 user=root", "192.0.2.7"),
+        ("Login failed [user: a] [Source: fe80::7%eth0] [localport: 22]", "fe80::7"),
+        ("Login incorrect for 192.0.2.7.", "192.0.2.7"),
     ],
 )  # fmt: skip
 def test_the_source_of_a_failed_login(message: str, source: str) -> None:
@@ -53,6 +62,16 @@ def test_many_failed_logins_from_one_source_are_one_alarm_that_names_source_and_
     assert {"h0", "h1"} <= set(alarm.explain["touches"])
     assert "source 203.0.113.5/32" in alarm.explain["do"]
     assert alarm.explain["disposition"] == "hard"
+
+
+def test_one_source_in_all_its_forms_is_one_alarm() -> None:
+    """Sockets of both kinds log IPv4 as IPv6, dropbear with a port: each form alone is below the least."""
+    world = AlarmWorld()
+    forms = ("203.0.113.5", "::ffff:203.0.113.5", "203.0.113.5:51022", "[::ffff:203.0.113.5]:22")
+    lines = [SSHD.format(host="h0", n=n, source=forms[n % 4]) for n in range(60)]
+    assert hear(world, *logs(*lines)) == [("raised", "brute-force", "203.0.113.5")]
+    alarm = next(iter(world.stage._own.alarms.values()))
+    assert "source 203.0.113.5/32" in alarm.explain["do"]
 
 
 def test_people_who_mistype_raise_nothing_and_other_lines_are_not_counted() -> None:
