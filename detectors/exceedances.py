@@ -35,6 +35,7 @@ ROWS_PER_DAY_MOST = 1440.0
 EXCESS_FIRST, EXCESS_WEIGHT, EXCESS_CAP, EXCESS_KEPT = 0.12, 4.0, 0.3, 60.0
 # Of the index: by what clean noise of six kinds showed; more while it rests on few peaks.
 NARROW, WIDEN, WIDEN_MOST = 0.72, 1.2, 1.05
+FASTER = 0.05  # of the index, for each e-fold that rows come faster than once a minute: deeper in the tail
 RUNS_FIRST, RUNS_WEIGHT, RUNS_KEPT = 3.0, 2.0, 14.0  # a day; days
 YOUNG, YOUNG_DAYS = 0.6, 0.5  # an unknown series may have any tail
 APART, ENDED = 0.05, 0.02  # days between runs; after which one is over
@@ -49,14 +50,16 @@ OFTEN, EVERY = (
 
 
 @subroutine
-def _settle(step_s, budget, e):  # type: ignore[no-untyped-def]
-    """Work out index and level anew."""
+def _settle(step_s, aged_s, budget, e):  # type: ignore[no-untyped-def]
+    """Work out index and level anew; a young series grows older by `aged_s` a row."""
     mean = min(e[EXCESS] / e[PEAKS], 0.8 * EXCESS_CAP)
     index = mean
     for _ in range(6):  # the mean of an exponential whose values, capped, have this mean
         index = mean / (1.0 - math.exp(-EXCESS_CAP / index))
     index *= min(NARROW + WIDEN * index, WIDEN_MOST) * (1.0 + 1.0 / e[PEAKS])
-    e[INDEX] = index + YOUNG * math.exp(-e[SEEN] * step_s / 86400.0 / YOUNG_DAYS)
+    if aged_s > step_s:
+        index *= 1.0 + FASTER * math.log(aged_s / step_s)
+    e[INDEX] = index + YOUNG * math.exp(-e[SEEN] * aged_s / 86400.0 / YOUNG_DAYS)
     slower = min(max(step_s / BUDGET_STEP_S, 1.0), BUDGET_SLOWER_MOST)
     e[LEVEL] = max(e[RUNS] / e[DAYS] / budget * slower, 1.0) ** e[INDEX]
 
@@ -71,7 +74,7 @@ def _load(i, step_s, budget, state, e):  # type: ignore[no-untyped-def]
         e[DAYS] = RUNS_WEIGHT * min(86400.0 / step_s, ROWS_PER_DAY_MOST) * step_s / 86400.0
         e[RUNS] = RUNS_FIRST * RUNS_WEIGHT
         e[SINCE], e[PAUSE], e[ARMED] = 1e9, 1e9, 1.0
-        _settle(step_s, budget, e)
+        _settle(step_s, step_s, budget, e)
 
 
 @inline
@@ -96,8 +99,8 @@ def _needed(step_s, e):  # type: ignore[no-untyped-def]
 
 
 @subroutine
-def _advance(score, step_s, budget, warm, e):  # type: ignore[no-untyped-def]
-    """Count a row; return whether it alerts."""
+def _advance(score, step_s, aged_s, budget, warm, e):  # type: ignore[no-untyped-def]
+    """Count a row, by which the series is `aged_s` older; return whether it alerts."""
     needed = _needed(step_s, e)
     per_day = min(86400.0 / step_s, ROWS_PER_DAY_MOST)
     e[SINCE] = min(e[SINCE] + 1.0, 1e9)
@@ -135,7 +138,7 @@ def _advance(score, step_s, budget, warm, e):  # type: ignore[no-untyped-def]
             e[DAYS] *= 0.95
         e[PEAK], e[PAUSE] = 0.0, 1e9
     if ended or e[SEEN] < OFTEN or e[SEEN] % EVERY == 0.0:
-        _settle(step_s, budget, e)
+        _settle(step_s, aged_s, budget, e)
     return raised
 
 
@@ -171,7 +174,9 @@ def follow(
         ready = work[SEEN] >= warm
         if ready:
             out_level[n] = _needed(step[n], work)
-        if _advance(score[n], step[n], budget, ready, work):
+        # A tail is known by rows, not by the clock: faster series age as if they came once a minute.
+        aged_s = max(step[n], 86400.0 / ROWS_PER_DAY_MOST)
+        if _advance(score[n], step[n], aged_s, budget, ready, work):
             out_alert[n] = 1
         _store(0, state, work)
     return rows
@@ -252,7 +257,7 @@ def learn(
         step_s = max(np.float64(step[i]), tick_s)
         _load(i, step_s, budget, state, work)
         before = work[PEAK]
-        _advance(score[n], step_s, budget, True, work)
+        _advance(score[n], step_s, step_s, budget, True, work)
         _store(i, state, work)
         if work[LIVED] < max(warmup_s, GROWN_S):
             continue

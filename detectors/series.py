@@ -2,7 +2,7 @@
 
 The same kernel as online (`detectors.series_kernels`), row by row and causal: a row's score never
 depends on a later row, and the scores of the first rows of a file are the first scores of the file. Before
-a surprise may alert, `detectors.sparse` holds that of counts that rest at one value; online nothing does.
+a surprise may alert or rank, `detectors.sparse` holds that of counts that rest at one value; online nothing does.
 """
 
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def score_series(
         surprise, step, false_alerts_per_day, kernels.WARM, runs, np.zeros(exceedances.STATE),
         level, alert
     )  # fmt: skip
-    rank(numbers, usual, floor, plain, look, step, score)
+    rank(numbers, usual, floor, np.minimum(plain, most), look, step, score)
     room *= level
     usual_s = step_of(time_s)  # no score depends on it
     summary = _summary(time_s, value, usual_s, float(state[0, kernels.SEEN]))

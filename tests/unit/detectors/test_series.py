@@ -117,6 +117,29 @@ def test_the_budget_of_slow_series_counts_values() -> None:
     assert 5 <= each[3600] <= 2.5 * max(each[900], 20)
 
 
+def seconds(rows: int, seed: int) -> np.ndarray:
+    """Noise of 5 around 100, a value each second."""
+    return np.random.default_rng(seed).normal(100.0, 5.0, rows)
+
+
+def test_a_spike_in_the_first_hours_of_a_fast_series_alerts() -> None:
+    for seed in range(5):
+        value = seconds(20_000, seed)
+        value[15_000] += 60.0
+        alert = score_series(times(20_000, 1), value).alert
+        assert alert[15_000]
+        assert alert.sum() <= 2
+
+
+def test_fast_series_without_a_fault_stay_near_the_budget() -> None:
+    """Four days of seconds: .6 alerts were due by the budget, a quarter of it before the tail is known."""
+    alerts = sum(
+        int(score_series(times(4 * DAY_S, 1), seconds(4 * DAY_S, seed)).alert.sum())
+        for seed in range(2)
+    )
+    assert alerts <= 4
+
+
 def test_a_step_that_stays_becomes_normal_within_a_day() -> None:
     value = daily(WEEK + 5 * 288)
     value[WEEK:] += 200.0

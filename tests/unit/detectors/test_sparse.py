@@ -102,14 +102,28 @@ def test_what_does_not_rest_is_left_alone(kind: str) -> None:
     assert np.isinf(most).all()
 
 
-def test_ranks_and_expectations_are_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("step_s", "rate"), [(60, 0.01), (300, 0.002), (300, 0.01)])
+def test_a_burst_among_rare_events_ranks_before_each_single_one(step_s: int, rate: float) -> None:
+    rows = (14 if step_s == 60 else 28) * 86_400 // step_s
+    at = rows * 3 // 4
+    for seed in range(6):
+        value = counts(rows, rate, seed)
+        ten_within_the_hour(value, at)
+        score = score_series(times(rows, step_s), value).score
+        assert score[at : at + 14].max() > score[:at].max()
+
+
+def test_expectations_are_what_they_were_and_ranks_are_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     value = counts(4_000, 0.01, 5)
     held = score_series(times(4_000, 300), value)
     monkeypatch.setattr(sparse, "AWAY_MOST", 0.0)  # frozen in the kernel: so its plain version
     monkeypatch.setattr(sparse, "hold", sparse.hold.function)
     free = score_series(times(4_000, 300), value)
     assert held.alert.sum() < free.alert.sum()
-    for name in ("score", "expected", "look"):
+    assert held.score.max() < 5.0 < 20.0 < free.score.max()
+    for name in ("expected", "look"):
         assert getattr(held, name).tobytes() == getattr(free, name).tobytes()
 
 
