@@ -1,8 +1,9 @@
 """Keeps the processes of one Tocsin running: starts them in order, restarts the dead, stops them all.
 
 A role that dies is started again after 0.5 s, doubling to 30 s; one that ran for a minute starts
-over at 0.5 s. The death of one role stops no other. A role that says by exit code 2 that its
-configuration is wrong is not started again.
+over at 0.5 s. The death of one role stops no other. Exit code 2 says that something of this machine
+or the configuration is in the way (a port, a file, a lock): that may be mended, so it is tried again too.
+Only where an essential role says so at its first start does the whole program end.
 """
 
 import contextlib
@@ -25,8 +26,9 @@ STOP_SECONDS = 4.0
 class Role:
     """One child process: how to start it, and how it has fared.
 
-    `essential`: a configuration error here ends the whole program. `ends`: exit code 0 says that its work
-    is done; it is `gone`, until it is started again. `pass_fds` are descriptors of ours that it inherits.
+    `essential`: a configuration error at the first start ends the whole program; `gives_up`: it ends the
+    role. `ends`: exit code 0 says that its work is done. It is `gone` then, until it is started again.
+    `pass_fds` are descriptors of ours that it inherits.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Role:
         environment: Mapping[str, str] | None = None,
         pass_fds: tuple[int, ...] = (),
         ends: bool = False,
+        gives_up: bool = False,
     ) -> None:
         self.name = name
         self.command = command
@@ -45,11 +48,14 @@ class Role:
         self.environment = dict(environment or {})
         self.pass_fds = pass_fds
         self.ends = ends
+        self.gives_up = gives_up
         self.process: subprocess.Popen[bytes] | None = None
         self.started_ns = 0
         self.restart_at_ns = 0
         self.back_off_seconds = BACK_OFF_FIRST_SECONDS
         self.restarts = 0
+        self.deaths = 0  # since it last ran for a minute
+        self.code = 0  # how it last ended
         self.gone = False
 
 
@@ -76,6 +82,14 @@ class Supervisor:
     def restarts(self) -> dict[str, int]:
         """Return how often each role was started again."""
         return {role.name: role.restarts for role in self._roles}
+
+    def trouble(self) -> dict[str, str]:
+        """Return how each role ended that is down, or that does not stay up."""
+        return {
+            role.name: f"exit code {role.code}, {role.deaths} times in a row"
+            for role in self._roles
+            if role.deaths > 1 or (role.deaths and role.process is None)
+        }
 
     def start(self) -> None:
         """Start every role in order."""
@@ -105,21 +119,24 @@ class Supervisor:
                     self._spawn(role)
                 continue
             code = role.process.poll()
+            if now - role.started_ns > STEADY_SECONDS * 1e9:
+                role.back_off_seconds = BACK_OFF_FIRST_SECONDS
+                role.deaths = 0
             if code is None:
                 continue
             role.process = None
             if code == 0 and role.ends:
                 role.gone = True
                 continue
-            # Of one that ran before, it is the world that changed (a port, a lock): tried again.
-            if code == EXIT_CONFIG and not role.restarts:
+            role.code = code
+            # Of one that ran before, it is the world that changed: tried again.
+            if code == EXIT_CONFIG and not role.restarts and (role.essential or role.gives_up):
                 role.gone = True
                 self._on_change(role, "refused its configuration")
                 if role.essential:
                     return EXIT_CONFIG
                 continue
-            if now - role.started_ns > STEADY_SECONDS * 1e9:
-                role.back_off_seconds = BACK_OFF_FIRST_SECONDS
+            role.deaths += 1
             role.restart_at_ns = now + round(role.back_off_seconds * 1e9)
             self._context.log.error(
                 "process_died role=%s code=%d restart_in_seconds=%.1f",

@@ -134,16 +134,20 @@ def buffer_fix(asked: int) -> str:
 
 
 def _why(text: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        who = holder_of(port, "tcp" if is_stream(text) else "udp")
-        fix = f"{who or 'another program'} has this port; stop it or listen on another one"
-    elif error.errno in (errno.EACCES, errno.EPERM):
-        fix = "ports below 1024 need CAP_NET_BIND_SERVICE; use a higher one"
-    elif error.errno == errno.EADDRNOTAVAIL:
-        fix = "this machine has no such address"
-    else:
-        fix = "choose another address"
+    fix = fix_of(error, port, "tcp" if is_stream(text) else "udp")
     return f"listen = {text!r}: {error.strerror}: {fix}. The node was not started."
+
+
+def fix_of(error: OSError, port: int, protocol: str) -> str:
+    """Return why a port could not be bound, and what to do: with a busy one, who has it."""
+    if error.errno == errno.EADDRINUSE:
+        who = holder_of(port, protocol)
+        return f"{who or 'another program'} has this port; stop it or listen on another one"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "ports below 1024 need CAP_NET_BIND_SERVICE; use a higher one"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    return "choose another address"
 
 
 def holder_of(port: int, protocol: str = "udp") -> str:

@@ -1,6 +1,7 @@
 """Processes of one instance: they come up, say so, refuse company, and end in time."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from runtime.bus import RequestClient
+from runtime.parent import PARENT
+from telemetry.errors import TransientError
 from tests.support import processes
 from tests.support.live_node import CLOCK, LiveNode, write_config
+from tocsin import restarts, verbs
 from tocsin.demo.settings import free_port
 
 STOP_NS = 5_000_000_000
@@ -151,6 +156,68 @@ def test_the_page_says_which_process_was_started_again(
             return False
 
     wait_until(told, "the metrics page does not tell of it")
+
+
+def test_what_another_supervisor_kept_says_nothing_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fared = restarts.Fared({"desk": 3}, {"desk": "exit code 2, 3 times in a row"})
+    restarts.keep(tmp_path, fared)
+    monkeypatch.delenv(PARENT, raising=False)
+    assert restarts.kept(tmp_path) == restarts.Fared()
+    monkeypatch.setenv(PARENT, str(os.getpid()))
+    assert restarts.kept(tmp_path) == fared
+    (tmp_path / restarts.FILE).write_text('{"desk": 3}', "utf-8")  # of an older Tocsin
+    assert restarts.kept(tmp_path) == restarts.Fared()
+
+
+@pytest.mark.slow
+def test_a_desk_whose_port_is_busy_is_told_and_comes_up_once_it_is_free(
+    config: Path, tmp_path: Path
+) -> None:
+    api = free_port(48700, socket.SOCK_STREAM)
+    text = config.read_text("utf-8").replace('"sensor"', '"site"')
+    config.write_text(
+        f'{text}[api]\nlisten = "127.0.0.1:{api}"\nsql_listen = ""\n', "utf-8"
+    )  # fmt: skip
+    state = tmp_path / "state"
+    said = tmp_path / "said"
+    beats = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    busy = socket.create_server(("127.0.0.1", api))
+    state.mkdir()
+    beats.bind(str(state / "watchdog.sock"))
+    beats.settimeout(60.0)
+    command = [sys.executable, "-m", "tocsin", "run", "-c", str(config), "--state", str(state)]
+    with said.open("wb") as log, busy, beats:
+        process = processes.start(command, stderr=log)
+        client = RequestClient(f"ipc://{state}/node.sock")
+
+        def health() -> str:
+            with contextlib.suppress(TransientError):
+                return "\n".join(client.ask("status", verbs.Nothing(), verbs.Status).health)
+            return ""
+
+        def comes_up() -> bool:
+            with contextlib.suppress(OSError):
+                return bool(urllib.request.urlopen(f"http://127.0.0.1:{api}/ready", timeout=5))
+            return False
+
+        try:
+            told = "the desk is down or does not stay up (exit code 2"
+            wait_until(lambda: told in health(), "the node does not tell", 120.0)
+            who = f"(pid {os.getpid()}) has this port; stop it or listen on another one"
+            assert f"api.listen = '127.0.0.1:{api}': Address already in use: " in said.read_text()
+            assert who in said.read_text()
+            while told not in json.loads(beats.recv(65_536))["faults"].get("desk", ""):
+                pass
+            done = run("tocsin", "doctor", "-c", str(config), "--state", str(state))
+            assert done.returncode == 3
+            assert f"FIX  {told}" in done.stdout
+            busy.close()
+            wait_until(comes_up, "the desk does not come up", 120.0)
+        finally:
+            client.close()
+            processes.stop(process)
 
 
 def words_of(pid: int) -> list[str]:

@@ -48,7 +48,7 @@ def load_access(token_file: str) -> Access:
         lines = Path(token_file).read_text("utf-8").splitlines()
     except OSError as error:
         raise ConfigError(
-            f"api.token_file {token_file}: {error.strerror}. The desk was not started."
+            f"api.token_file {token_file}: {error.strerror}. The desk is not up until that is mended."
         ) from error
     tokens = frozenset(
         line.strip() for line in lines if line.strip() and not line.strip().startswith("#")
@@ -57,6 +57,6 @@ def load_access(token_file: str) -> Access:
     if not tokens or short:
         raise ConfigError(
             f"api.token_file {token_file}: must hold at least one token of 16 characters or more, "
-            f"one a line (for example from `openssl rand -hex 24`). The desk was not started."
+            f"one a line (for example from `openssl rand -hex 24`). The desk is not up until that is mended."
         )
     return Access(tokens)

@@ -139,7 +139,7 @@ class Desk:
         stays = detection.drift or any(a.kind == "river" for a in detection.also.values())
         arguments = [str(self._path or ""), str(self._state)]
         command = [sys.executable, "-m", "tocsin.desk.teacher", *arguments]
-        role = Role("teacher", command, ends=not stays)
+        role = Role("teacher", command, ends=not stays, gives_up=True)
         children = Supervisor([role], self._context("teacher"))
         taught = 0
         try:
@@ -210,12 +210,20 @@ def _bound(key: str, listen: str) -> socket.socket:
         made.bind((host, int(port)))
     except (OSError, ValueError, OverflowError) as error:
         made.close()
-        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
-            f"{key} = {listen!r}: {reason}; free the port or choose another. "
-            f"The desk was not started; collecting and alerting go on."
+            f"{key} = {listen!r}: {_why(error, port)}. Without the desk there is no API, console, SQL or "
+            f"history; it is started again and again by itself. Collecting and alerting go on."
         ) from error
     return made
+
+
+def _why(error: Exception, port: str) -> str:
+    if not isinstance(error, OSError):
+        return f"{error}; choose a port"
+    # Of the receiving half, which a desk that is well never needs.
+    from collectors.listen.udp import fix_of
+
+    return f"{error.strerror}: {fix_of(error, int(port), 'tcp')}"
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ no user code. Read `Node.start` from top to bottom: that is the order in which a
 import contextlib
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -149,7 +148,7 @@ class Node:
         self._answers = Answers(
             self._back, self._outbox, self._offers, self._sinks, self._senders,
             self._orders, self._clock, self.metrics, trouble=self._journal.health,
-            restarts=partial(kept_restarts, state),
+            restarts=lambda: kept_restarts(state).restarts,
         )  # fmt: skip
         self._commits.on_due = lambda: self._server.serve_only("due")
         self._answers.serve(self._server, self.status)
@@ -366,6 +365,7 @@ class Node:
             "journal": self._journal.health(),
             "outbox": self._outbox.trouble,
             "sinks": self._sinks.health(now_ns),
+            **kept_restarts(self._state).faults(),
         }
         self._heartbeat.beat(says, faults)
 
@@ -382,6 +382,7 @@ class Node:
                 *self._intake.health(),
                 self._journal.health(),
                 self._outbox.health(),
+                *kept_restarts(self._state).faults().values(),
                 *(source.health for source in self._answers.gate.sources),
                 self._sinks.health(self._clock.now_ns()),
             )

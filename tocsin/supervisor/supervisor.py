@@ -51,13 +51,14 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
-    told: dict[str, int] = {}
+    told = restarts.Fared()
     supervisor.start()  # the node says READY=1 once its inputs are received, then WATCHDOG=1
     code: int | None = None
     try:
         while not ended and code is None:
             code = supervisor.poll()
-            if (now := supervisor.restarts()) != told:
+            now = restarts.Fared(supervisor.restarts(), supervisor.trouble())
+            if now != told:
                 told = now
                 restarts.keep(state, told)
             notify(f"STATUS={supervisor.health() or 'all processes run'}")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from runtime.clock import SystemClock
 from runtime.component import Context
 from runtime.supervisor import Role, Supervisor
@@ -52,6 +54,40 @@ def test_a_wrong_configuration_of_an_essential_role_ends_the_program() -> None:
     supervisor.start()
     assert wait_for(supervisor, lambda: False) == 2
     supervisor.stop()
+
+
+def test_a_role_that_others_do_without_is_tried_again_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A desk whose port is busy at its first start."""
+    free = tmp_path / "free"
+    code = (
+        "import pathlib, sys, time\n"
+        f"if not pathlib.Path({str(free)!r}).exists(): sys.exit(2)\n"
+        "time.sleep(60)"
+    )
+    desk = Role("desk", python(code))
+    supervisor = Supervisor([desk], live_context())
+    supervisor.start()
+    assert supervisor.trouble() == {}
+    wait_for(supervisor, lambda: desk.deaths >= 2)
+    assert supervisor.trouble() == {"desk": f"exit code 2, {desk.deaths} times in a row"}
+    assert "process_died role=desk code=2" in caplog.text
+    free.touch()
+    wait_for(supervisor, lambda: desk.process is not None)
+    assert supervisor.trouble() != {}, "it has not stayed up yet"
+    desk.started_ns -= 61 * 10**9
+    supervisor.poll()
+    assert supervisor.trouble() == {}
+    supervisor.stop()
+
+
+def test_a_role_that_gives_up_is_left_alone() -> None:
+    role = Role("teacher", python("raise SystemExit(2)"), gives_up=True)
+    supervisor = Supervisor([role], live_context())
+    supervisor.start()
+    wait_for(supervisor, lambda: role.gone)
+    assert (role.restarts, supervisor.trouble()) == (0, {})
 
 
 def test_a_role_whose_work_is_done_is_left_alone_until_it_is_started_again(tmp_path: Path) -> None:
