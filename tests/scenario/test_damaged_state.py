@@ -1,6 +1,7 @@
 """A node on a state folder in which one file after the other is damaged: it starts, and names what it set aside."""
 
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from runtime.journal import BlockKind, Cursor, JournalReader
 from telemetry.errors import DecodeError
+from tests.docs.test_install_document import documented
 from tests.support.fed_node import Machine
 
 
@@ -35,6 +37,8 @@ def test_a_node_starts_whichever_file_is_damaged(
     assert {path.parts[0] for path in files} >= {
         "checkpoints", "cursors", "journal", "node.sqlite", "ring", "templates", "node.lock", "config.json",
     }  # fmt: skip
+    listed = [name.rstrip("/") for name in documented()]
+    assert [path for path in files if not any(fnmatch(path.parts[0], one) for one in listed)] == []
     noise = np.random.default_rng(3).bytes(2_000)
     for file in files:
         shutil.rmtree(machine.state)

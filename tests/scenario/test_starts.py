@@ -106,6 +106,7 @@ def test_a_start_behind_a_long_journal_asks_for_time_now_and_then(
         *(
             f"EXTEND_TIMEOUT_USEC={COMING_UP_USEC}\nSTATUS=Starting: {what}"
             for what in (
+                "opens its journal",
                 "reads its checkpoint",
                 *(f"takes back tick {n} of the journal" for n in range(4, TICKS + 1, 3)),
             )
@@ -137,6 +138,42 @@ def test_one_tick_that_takes_minutes_does_not_end_a_start(
     assert len(left_ns) == TICKS
     assert min(left_ns) > 0
     assert systemd.heard()[-2:] == ["READY=1", "STATUS="]
+
+
+@pytest.mark.parametrize("slow_seconds", [50, 9 * 60])
+def test_a_node_that_is_started_again_is_let_alone_by_the_watchdog_while_it_goes_on(
+    machine: Machine, systemd: Systemd, monkeypatch: pytest.MonkeyPatch, slow_seconds: int
+) -> None:
+    """READY=1 was said by the node before it: WatchdogSec counts, and what it takes back lasts minutes."""
+    monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+    limit_ns, heard_ns = 60 * SECOND, machine.true_ns
+    left_ns = []
+
+    def hear() -> None:
+        nonlocal limit_ns, heard_ns
+        for said in systemd.heard():
+            told = dict(line.split("=", 1) for line in said.splitlines())
+            limit_ns = int(told.get("WATCHDOG_USEC", limit_ns // 1_000)) * 1_000
+            if told.get("WATCHDOG") == "1":
+                heard_ns = machine.true_ns
+
+    def taken() -> None:
+        hear()
+        machine.true_ns += slow_seconds * SECOND
+        left_ns.append(heard_ns + limit_ns - machine.true_ns)
+
+    taking_back(monkeypatch, taken)
+    machine.start()
+    hear()
+    assert (len(left_ns), limit_ns) == (TICKS, 60 * SECOND), "and then it counts as before"
+    assert min(left_ns) > 0
+    assert heard_ns == machine.true_ns
+    machine.node.stop()
+
+
+def test_a_start_without_a_watchdog_asks_for_none(machine: Machine, systemd: Systemd) -> None:
+    machine.start().stop()
+    assert not any("WATCHDOG_USEC" in said for said in systemd.heard())
 
 
 def test_a_start_that_waits_for_a_disk_asks_for_time_and_goes_on(

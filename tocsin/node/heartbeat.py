@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,24 +21,37 @@ COMING_UP_USEC = 600_000_000  # and then has so long for what comes next: one ti
 
 
 class ComingUp:
-    """Tells systemd what a start waits for: TimeoutStartSec does not end one that goes on."""
+    """Tells systemd what a start waits for: neither TimeoutStartSec nor WatchdogSec ends one that goes on.
+
+    The watchdog looks at a node that the supervisor started again: of the service as a whole, the start is over.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._due_ns = clock.monotonic_ns()
+        self._watched = os.environ.get("WATCHDOG_USEC", "")  # "" = there is no WatchdogSec
+
+    def begins(self, what: str) -> None:
+        """Say it now: the next part of the start."""
+        self._due_ns = self._clock.monotonic_ns()
+        self.says(what)
 
     def says(self, what: str) -> None:
         """Say it, where the last word is a while ago."""
         now_ns = self._clock.monotonic_ns()
         if now_ns >= self._due_ns:
             self._due_ns = now_ns + COMING_UP_NS
+            watched = f"WATCHDOG_USEC={COMING_UP_USEC}\nWATCHDOG=1\n" if self._watched else ""
             notify(
-                f"EXTEND_TIMEOUT_USEC={COMING_UP_USEC}\nSTATUS=Starting: {' '.join(what.split())}"
+                f"EXTEND_TIMEOUT_USEC={COMING_UP_USEC}\n{watched}"
+                f"STATUS=Starting: {' '.join(what.split())}"
             )
 
     def ready(self) -> None:
         """It is up."""
         notify("READY=1")
+        if self._watched:
+            notify(f"WATCHDOG_USEC={self._watched}\nWATCHDOG=1")
         notify("STATUS=")
 
 

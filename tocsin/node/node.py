@@ -108,6 +108,7 @@ class Node:
         # 1. Bind: from here on the kernel keeps what exporters send.
         self._intake.bind()
         # 2. What must survive.
+        self._coming_up.begins("opens its journal")
         context = make_context("journal", self._clock, self.metrics, seed)
         self._journal = JournalWriter(
             state / "journal",
@@ -169,7 +170,7 @@ class Node:
         )
 
     def _recover(self) -> None:
-        self._coming_up.says("reads its checkpoint")
+        self._coming_up.begins("reads its checkpoint")
         self._last_tick_end_ns = self._closed_ns = self._checkpoints.restore(self._kept)
         after, before, replayed = self._checkpoints.next_sequence, self._journal.next_sequence, 0
         for tick, has_result, told in journalled(

@@ -1,6 +1,7 @@
 """What is shipped for operations loads, verifies, and notifies."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -44,7 +45,40 @@ def test_sites_hear_every_stream_of_routers_at_ports_that_need_no_privilege(name
     assert all(parse_address(one.listen)[1] > 1024 for one in collectors.values())
 
 
-@pytest.mark.parametrize("unit", ["tocsin.service", "tocsin-watchdog.service"])
+UNITS = ["tocsin.service", "tocsin-watchdog.service"]
+
+
+def installed() -> str:
+    """Return where docs/install.md puts the program."""
+    text = (ROOT / "docs" / "install.md").read_text("utf-8")
+    folder = re.search(r"^git clone \S+ (\S+) && cd \1 && make setup", text, re.MULTILINE)
+    program = re.search(r"^(\S+/tocsin) config check", text, re.MULTILINE)
+    assert folder is not None
+    assert program is not None
+    return f"{folder[1]}/{program[1]}"
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_units_start_what_the_installation_made_with_what_it_made(unit: str) -> None:
+    text = (ROOT / "deploy" / "systemd" / unit).read_text("utf-8")
+    document = (ROOT / "docs" / "install.md").read_text("utf-8")
+    (command,) = re.findall(r"^ExecStart=(.+)$", text, re.MULTILINE)
+    program, *words = command.split()
+    assert program == installed()
+    made = re.search(r"^PY := (\S+)/python$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert made is not None
+    assert program.endswith(f"/{made[1]}/tocsin")
+    named = [word for word in words if word.startswith("/")]
+    named += re.findall(r"^Environment=TOCSIN_STATE_DIR=(.+)$", text, re.MULTILINE)
+    assert named
+    assert [path for path in named if path not in document] == []
+    (state,) = re.findall(r"^StateDirectory=(.+)$", text, re.MULTILINE)
+    (user,) = re.findall(r"^User=(.+)$", text, re.MULTILINE)
+    assert f"useradd --system --home-dir /var/lib/{state} {user}\n" in document
+    assert f"deploy/systemd/{unit}" in document
+
+
+@pytest.mark.parametrize("unit", UNITS)
 def test_units_verify(unit: str, tmp_path: Path, needs: Callable[..., None]) -> None:
     if os.environ.get("TIER") == "fast":
         pytest.skip("TIER=fast uses the environment alone")
@@ -52,7 +86,7 @@ def test_units_verify(unit: str, tmp_path: Path, needs: Callable[..., None]) -> 
     text = (ROOT / "deploy" / "systemd" / unit).read_text("utf-8")
     # The program is not installed here: verify the unit with one that is.
     copy = tmp_path / unit
-    copy.write_text(text.replace("/opt/tocsin/bin/tocsin", sys.executable), "utf-8")
+    copy.write_text(text.replace(installed(), sys.executable), "utf-8")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(copy)],
         capture_output=True,
