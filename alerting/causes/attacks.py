@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence, Set
 
-from alerting.causes import flowspec
+from alerting.causes import filters
 from alerting.causes.faces import face_name
+from alerting.causes.flowspec import is_host
 from alerting.causes.rows import Row, age_words, bits_text, prefix_of, shares, some, talker_row
 from alerting.config import AlertingSettings
 from alerting.records.alarm import Claim
@@ -41,7 +42,7 @@ class AttackRules:
             talkers = self._talkers(row)
             vector, share, host = vector_of(talkers, small_and_many=_small_and_many(row))
             if vector:
-                made.append(self.claim(row, vector, share, host, talkers))
+                made.append(self.claim(row, vector, share, (host,), talkers))
             elif row.key.entity in under_attack:
                 made.append(_goes_on(row))  # this tick's sample missed it, the volume did not end
             # Else many ordinary conversations: a flash crowd, or a new service.
@@ -66,41 +67,50 @@ class AttackRules:
             prefix = prefix_of(host)
             if prefix in named or best.get(prefix, (-1.0,))[0] >= row.score:
                 continue
-            claim = self.claim(row, vector, share, host, talkers, prefix=prefix)
+            claim = self.claim(row, vector, share, (host,), talkers, prefix=prefix)
             best[prefix] = (row.score, claim)
         return [claim for _, claim in best.values()]
 
     def claim(
-        self, row: Row, vector: str, share: float, host: str, talkers: Sequence[Talker],
-        *, prefix: str = "",
+        self, row: Row, vector: str, share: float, hosts: Sequence[str],
+        talkers: Sequence[Talker], *, prefix: str = "",
     ) -> Claim:  # fmt: skip
-        """Return the claim of one attack; `prefix` where the row is not that of the prefix."""
+        """Return the claim of one attack; no `hosts` where it is spread over the prefix.
+
+        `prefix` is given where the row is not that of the prefix.
+        """
         of_service = f"of {row.key.entity} " if prefix else ""
         prefix = prefix or row.key.entity
         rate = row.detail.get("octets_per_second", row.actual) * 8
         usual = row.detail.get("expected_octets_per_second", row.expected) * 8
         owner = self._network.owner_of_prefix(prefix)
         sources = row.detail.get("distinct_sources", 0.0)
-        aimed = [t for t in talkers if t.destination == host and vector == _vector(t)]
+        aimed = [
+            t for t in talkers if (t.destination in hosts or not hosts) and vector == _vector(t)
+        ]
         entries = self._entries(aimed)
         much, packets = bits_text(rate), row.detail.get("packets_per_second", 0.0)
         if vector in SMALL_FLOODS and packets:  # small packets: their number is what hurts
             much = f"{packets:,.0f} packets/s, {much}"
-        one = f"{host}/{128 if ':' in host else 32}"
-        routed, origins = self._network.origin(host), self._origins(aimed)
+        at, origins = some(hosts) or prefix, self._origins(aimed)
+        routed = self._network.origin(hosts[0]) if len(hosts) == 1 else ""
+        proposed = filters.against_flood(
+            vector, hosts or ((prefix,) if aimed else ()), aimed, usual=usual / 8, now=rate / 8
+        )
+        cut = [f"{host}/{128 if ':' in host else 32}" for host in hosts if is_host(host)]
         top = shares(aimed, lambda t: t.source, least=TOP_LEAST)
         return Claim(
             "volumetric-attack", prefix, "critical",
-            f"{vector} on {host} in {prefix}: {much} {of_service}".rstrip()
+            f"{vector} on {f'{at} in ' if hosts else ''}{prefix}: {much} {of_service}".rstrip()
             + (f", {bits_text(usual)} expected" if usual else ", usually none"),
             row.since_ns, row.score, self._settings.confirm_ticks, rate / 8, usual / 8,
             row.lower, row.upper, "By/s",
             evidence=[
-                f"{share:.0%} of the sample behind {row.key.entity} is {vector} to {host}",
+                f"{share:.0%} of the sample behind {row.key.entity} is {vector} to {at}",
                 *([f"about {sources:.0f} sources in this tick"] if sources else []),
                 *age_words(row),
                 f"{row.measure}: {row.actual:.4g}/s, {row.expected:.4g}/s expected",
-                *([f"{host} is routed as {routed}"] if routed else []),
+                *([f"{at} is routed as {routed}"] if routed else []),
                 *([f"top sources: {top}"] if top else []),
                 *([f"its sources are of {some(origins)}"] if origins else []),
             ] + ([f"it enters at {some(entries)}"] if entries else []),
@@ -110,9 +120,9 @@ class AttackRules:
                 {"kind": "deviation", "entity": prefix, "rank": 2, "why": "a legitimate surge"},
             ],
             affects=[name for name in (owner, prefix) if name],
-            advice=f"filter {vector} to {host}: FlowSpec `"
-            + flowspec.rule(vector, host, aimed, usual_octets=usual / 8)
-            + f"`, or a blackhole route for {one}",
+            advice=f"filter {vector} to {at}",
+            filters=proposed
+            + ([f"or a blackhole route for {some(cut)}, which cuts it off whole"] if cut else []),
             talkers=[talker_row(t) for t in aimed[:TALKERS_SHOWN]],
             series=[f"{row.key.series_id:016x}"],
             disposition=row.disposition,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alerting.causes import flowspec
+from alerting.causes import filters
 from alerting.causes.rows import prefix_of, some
 from alerting.records.alarm import Claim
 from runtime.ports import NetworkMap
@@ -32,6 +32,11 @@ _ADDRESS = re.compile(
     re.I,
 )
 _SOURCE = re.compile(r"\b(?:from|source|host|rhost|ip|address)\b\W{0,4}" + _ADDRESS.pattern, re.I)
+_PORT = re.compile(r"\blocal ?port\b\W{0,3}(\d{1,5})\b", re.I)
+_PROGRAMS = (("ssh", 22), ("dropbear", 22), ("telnet", 23), ("ftp", 21))
+
+# (tries left, host, source, first, port)
+_Pair = tuple[float, str, str, int, int]
 
 
 class FailedLogins:
@@ -39,7 +44,8 @@ class FailedLogins:
 
     def __init__(self, network: NetworkMap) -> None:
         self._network = network
-        self._tries: dict[tuple[str, str], tuple[float, int, int]] = {}  # tries, last, first
+        # tries, last, first, port (0 = not known); the newest last
+        self._tries: dict[tuple[str, str], tuple[float, int, int, int]] = {}
 
     def take(self, logs: Batch, now_ns: int) -> None:
         """Count the failed logins among log lines."""
@@ -48,52 +54,59 @@ class FailedLogins:
             return
         rows = np.flatnonzero(logs["event"] == events.index(EVENT))
         hosts, message = logs.dictionaries["host"], logs.blobs["message"]
+        apps, ids = logs.dictionaries["app"], logs.dictionaries["message_id"]
         edges = logs["message"]
         for row in rows[:LINES_MAX].tolist():
             text = message[edges[row] : edges[row + 1]].tobytes().decode("utf-8", "replace")
             host = self._network.router_of(hosts[int(logs["host"][row])])
-            self._count(source_of(text), host, now_ns)
+            program = f"{apps[int(logs['app'][row])]} {ids[int(logs['message_id'][row])]}"
+            self._count(source_of(text), host, port_of(program, text), now_ns)
 
-    def _count(self, source: str, host: str, now_ns: int) -> None:
-        tries, last_ns, first_ns = self._tries.pop((source, host), (0.0, now_ns, now_ns))
+    def _count(self, source: str, host: str, port: int, now_ns: int) -> None:
+        known = self._tries.pop((source, host), (0.0, now_ns, now_ns, port))
+        tries, last_ns, first_ns, known_port = known
         left = tries * 0.5 ** ((now_ns - last_ns) / HALF_LIFE_NS)
         if left < 1.0:
             first_ns = now_ns
-        self._tries[source, host] = (left + 1.0, now_ns, first_ns)  # the newest last
+        self._tries[source, host] = (left + 1.0, now_ns, first_ns, port or known_port)
         if len(self._tries) > PAIRS_MAX:
             del self._tries[next(iter(self._tries))]
 
     def claims(self, now_ns: int, *, tick_seconds: float, cadence: str) -> list[Claim]:
         """Return a claim for each source that fails too often, or host where unknown ones do."""
-        found: dict[str, list[tuple[float, str, str, int]]] = {}
-        for (source, host), (tries, last_ns, first_ns) in self._tries.items():
+        found: dict[str, list[_Pair]] = {}
+        for (source, host), (tries, last_ns, first_ns, port) in self._tries.items():
             left = tries * 0.5 ** ((now_ns - last_ns) / HALF_LIFE_NS)
             if left >= 1.0:
-                found.setdefault(source or host, []).append((left, host, source, first_ns))
+                found.setdefault(source or host, []).append((left, host, source, first_ns, port))
         made = []
         for entity, pairs in sorted(found.items()):
-            total = sum(tries for tries, _, _, _ in pairs)
+            total = sum(pair[0] for pair in pairs)
             if total >= TRIES_MIN:
                 claim = self._claim(entity, sorted(pairs, key=lambda p: (-p[0], p[1])), total)
                 claim.tick_seconds, claim.cadence = tick_seconds, cadence
                 made.append(claim)
         return made
 
-    def _claim(self, entity: str, pairs: list[tuple[float, str, str, int]], total: float) -> Claim:
+    def _claim(self, entity: str, pairs: list[_Pair], total: float) -> Claim:
         source = pairs[0][2]
-        hosts = [host for _, host, _, _ in pairs]
+        hosts = [host for _, host, *_ in pairs]
+        ports = sorted({port for *_, port in pairs if port}) or [0]
         owner = self._network.owner_of_prefix(prefix_of(source)) if source else ""
-        rule = f"; FlowSpec `{flowspec.block(source, protocol='tcp')}`" if source else ""
         return Claim(
             "brute-force", entity, "major",
             f"brute force at {some(hosts)}: {total:.0f} failed logins "
             f"from {source or 'unknown sources'} within minutes",
-            min(first_ns for _, _, _, first_ns in pairs), total / TRIES_MIN, 1, total, 0.0, 0.0,
+            min(pair[3] for pair in pairs), total / TRIES_MIN, 1, total, 0.0, 0.0,
             TRIES_MIN, "{line}",
-            evidence=[f"log of {host}: {tries:.0f} failed logins" for tries, host, _, _ in pairs[:HOSTS_SHOWN]],
+            evidence=[f"log of {host}: {tries:.0f} failed logins" for tries, host, *_ in pairs[:HOSTS_SHOWN]],
             causes=[{"kind": "brute-force", "entity": entity, "rank": 1, "why": "failed logins in logs"}],
             affects=[*dict.fromkeys(name for name in (owner, *hosts[:HOSTS_SHOWN], source) if name)],
-            advice=f"look for a success in the log of {some(hosts)}; limit who may log in{rule}",
+            advice=f"look for a success in the log of {some(hosts)}; limit who may log in",
+            filters=[
+                rule for port in ports if source
+                for rule in filters.against_logins(source, port, (), self._network)
+            ],
             disposition="hard",
         )  # fmt: skip
 
@@ -103,7 +116,10 @@ class FailedLogins:
 
     def restore(self, kept: list[list[Any]]) -> None:
         """Take it back."""
-        self._tries = {(source, host): (n, last, first) for source, host, n, last, first in kept}
+        self._tries = {
+            (source, host): (n, last, first, port[0] if port else 0)
+            for source, host, n, last, first, *port in kept
+        }
 
 
 def source_of(message: str) -> str:
@@ -125,3 +141,17 @@ def source_of(message: str) -> str:
                 address = ipaddress.ip_address(found.group(1))
                 return str(getattr(address, "ipv4_mapped", None) or address)
     return ""
+
+
+def port_of(program: str, message: str) -> int:
+    """Return the port where a failed login was tried, 0 where nothing says it.
+
+    >>> port_of("sshd", "Failed password for root from 192.0.2.7 port 51022"), port_of("login", "Login incorrect")
+    (22, 0)
+    >>> port_of("SEC_LOGIN-4-LOGIN_FAILED", "[user: root] [Source: 192.0.2.7] [localport: 2222]")
+    2222
+    """
+    if (stated := _PORT.search(message)) and 0 < int(stated.group(1)) < 65_536:
+        return int(stated.group(1))
+    name = program.lower()
+    return next((port for part, port in _PROGRAMS if part in name), 0)

@@ -62,8 +62,8 @@ class CauseRules:
         # What all of a prefix's volume shows may be over the budget where its vector alone is not.
         named = {claim.entity for claim in attacks if claim.disposition != "digest"}
         floods = [
-            self._attacks.claim(row, vector, share, host, talkers)
-            for row, vector, share, host, talkers in self._security.floods(rest, named)
+            self._attacks.claim(row, vector, share, hosts, talkers)
+            for row, vector, share, hosts, talkers in self._security.floods(rest, named)
         ]
         flooded = {claim.entity for claim in floods}
         attacks = [claim for claim in attacks if claim.entity not in flooded] + floods

@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
-from alerting.causes import flowspec
+from alerting.causes import filters
 from alerting.causes.faces import face_name
 from alerting.causes.fast_scans import FastScans
-from alerting.causes.rows import Row, bits_text, prefix_of, shares, talker_row, within
+from alerting.causes.flowspec import covering, no_rule
+from alerting.causes.rows import Row, bits_text, prefix_of, shares, some, talker_row, within
 from alerting.config import AlertingSettings
 from alerting.records.alarm import Alarm, Claim, cadence_of
 from runtime.ports import Evidence, NetworkMap, Talker
@@ -25,8 +26,8 @@ LOOKED_AT = 200  # sampled records of a finding
 SHOWN = 10
 AGREE = 0.5  # of a sample that must agree on a port, a host, a target
 
-# A flood: (row under the prefix's name, vector, its share of the sample, host, sample)
-Flood = tuple[Row, str, float, str, tuple[Talker, ...]]
+# A flood: (row under the prefix's name, vector, its share of the sample, hosts, sample)
+Flood = tuple[Row, str, float, tuple[str, ...], tuple[Talker, ...]]
 
 
 class SecurityRules:
@@ -49,11 +50,14 @@ class SecurityRules:
             if known is not None and known[0].score >= row.score:
                 continue
             talkers = self._talkers(row)
-            weights = _weights(talkers, lambda t: t.destination, by=lambda t: t.packets)
-            host, share = _most(weights)
+            hosts = covering(
+                talkers, lambda t: t.destination, most=filters.RULES_MAX, by=lambda t: t.packets
+            )
             of_prefix = msgspec.structs.replace(row, key=replace(row.key, entity=prefix))
             vector = _vector(row.key.key["vector"])
-            made[prefix] = (of_prefix, vector, share, host or prefix.split("/")[0], talkers)
+            told = sum(t.packets for t in talkers if t.destination in hosts or not hosts)
+            share = told / max(sum(t.packets for t in talkers), 1)
+            made[prefix] = (of_prefix, vector, share, hosts, talkers)
         return [made[prefix] for prefix in sorted(made)]
 
     def claims(
@@ -116,7 +120,7 @@ class SecurityRules:
             why=f"{name} scan",
             evidence=["each probe is one to three small packets that no handshake follows"],
             affects=[source, prefix],
-            filters=[flowspec.block(source, **_common_service(talkers))],
+            filters=filters.against_scan(source, talkers, self._network),
             do=f"ask the owner of {source}; block or rate-limit it at its edge",
             once=slow,
         )  # fmt: skip
@@ -133,13 +137,13 @@ class SecurityRules:
             why=f"{service} brute force",
             evidence=[f"each try is a short flow of {row.detail.get('octets_per_try', 0.0):.0f} octets"],
             affects=[source],
-            filters=[flowspec.block(source, protocol="tcp", destination_port=port)],
+            filters=filters.against_logins(source, port, talkers, self._network),
             do=f"look at the logs of the targets for a success; block {source}",
         )  # fmt: skip
 
     def _tunnel(self, row: Row, talkers: Sequence[Talker]) -> Claim:
         source = _source(row)
-        resolver, _ = _most(_weights(talkers, lambda t: t.destination))
+        resolvers = some(covering(talkers, lambda t: t.destination, most=filters.RULES_MAX))
         size, usual = (
             row.detail.get("octets_per_question", 0.0),
             row.detail.get("usual_octets", 0.0),
@@ -147,7 +151,7 @@ class SecurityRules:
         rate = row.detail.get("octets", 0.0) / max(row.tick_seconds, 1.0)
         return self._claim(
             row, "dns-tunnel", source, "major", talkers,
-            title=f"DNS tunnel from {source}{f' over {resolver}' if resolver else ''}: "
+            title=f"DNS tunnel from {source}{f' over {resolvers}' if resolvers else ''}: "
             f"{row.actual:.0f} long questions in {within(row)}",
             unit="{flow}",
             why="many long questions for few resolvers",
@@ -157,7 +161,7 @@ class SecurityRules:
                 f"about {row.detail.get('resolvers', 1.0):.0f} of its resolvers"),
             ],
             affects=[source],
-            filters=[flowspec.block(source, destination=resolver, protocol="udp", destination_port=53)],
+            filters=filters.against_tunnel(source, talkers, self._network),
             do=f"look at the names that {source} asks for; let it ask your own resolvers only",
         )  # fmt: skip
 
@@ -184,7 +188,7 @@ class SecurityRules:
                 *([f"{target} is routed as {routed}"] if routed else []),
             ],
             affects=[source, prefix_of(source)],
-            filters=[flowspec.block(source, destination=target, limit=round(max(row.expected, 125_000)))],
+            filters=filters.against_upload(source, talkers, self._network, most_so_far=row.expected),
             do=f"ask the owner of {source} whether this is a backup; else treat it as exfiltration",
         )  # fmt: skip
 
@@ -207,7 +211,7 @@ class SecurityRules:
                 f"{row.detail.get('size_varies', 0.0):.0%}"),
             ],
             affects=[target, source],
-            filters=[flowspec.block(source, **_common_service(talkers), destination=target)],
+            filters=filters.against_beacon(source, target, talkers, self._network),
             do=f"ask what on {source} calls {target}: software that looks for updates, or malware",
             once=True,
         )  # fmt: skip
@@ -240,7 +244,9 @@ class SecurityRules:
                 *([f"{share:.0%} of the sample aims at {target}"] if share >= AGREE else []),
             ],
             affects=[face, router],
-            filters=[flowspec.bogons()] if bogon and not customer else [],
+            filters=filters.against_bogons(talkers)
+            if bogon and not customer
+            else [no_rule("these sources are forged, it would hit who really has them")],
             do=f"check sources at {face} against its routes (uRPF, BCP 38); ask who is behind it",
         )  # fmt: skip
 
@@ -257,7 +263,7 @@ class SecurityRules:
     def _claim(
         self, row: Row, kind: str, entity: str, severity: str, talkers: Sequence[Talker], *,
         title: str, unit: str, why: str, evidence: list[str], affects: Iterable[str],
-        filters: Sequence[str], do: str, once: bool = False,
+        filters: list[str], do: str, once: bool = False,
     ) -> Claim:  # fmt: skip
         owners = [self._network.owner_of_prefix(prefix_of(n)) for n in affects if _is_address(n)]
         targets = shares(talkers, lambda t: t.destination)
@@ -271,7 +277,8 @@ class SecurityRules:
             + ([f"top sources: {sources}"] if len({t.source for t in talkers}) > 1 else []),
             causes=[{"kind": kind, "entity": entity, "rank": 1, "why": why}],
             affects=[*dict.fromkeys(name for name in (*owners, *affects) if name)],
-            advice=do + "".join(f"; FlowSpec `{one}`" for one in filters),
+            advice=do,
+            filters=filters,
             talkers=[talker_row(t) for t in talkers[:SHOWN]],
             series=[f"{row.key.series_id:016x}"],
             disposition=row.disposition,
@@ -315,6 +322,7 @@ def _join(claim: Claim, other: Claim) -> None:
     """Add another finding of the same attack: a second port, a second bot."""
     claim.evidence += [one for one in (other.title,) if len(claim.evidence) < SHOWN]
     claim.affects = [*dict.fromkeys((*claim.affects, *other.affects))]
+    claim.filters = [*dict.fromkeys((*claim.filters, *other.filters))]
     claim.series += other.series
     claim.since_ns = min(claim.since_ns, other.since_ns)
     claim.ticks_needed = min(claim.ticks_needed, other.ticks_needed)
@@ -373,15 +381,3 @@ def _way(talkers: Sequence[Talker]) -> tuple[str, str]:
     if protocol == 6 and ports <= 0.5 * len(talkers):
         return "horizontal", f", {ports} ports"
     return ("", "") if protocol == 17 else ("horizontal and vertical", "")
-
-
-def _common_service(talkers: Sequence[Talker]) -> dict[str, Any]:
-    """Return protocol and port where most of a sample agree, as flowspec.block takes them."""
-    protocol, share = _most(_weights(talkers, lambda t: t.protocol))
-    name = {1: "icmp", 6: "tcp", 17: "udp", 58: "58"}.get(protocol) if share >= AGREE else None
-    if name is None:
-        return {}
-    port, share = _most(_weights(talkers, lambda t: t.destination_port))
-    if name in ("tcp", "udp") and share >= AGREE:
-        return {"protocol": name, "destination_port": port}
-    return {"protocol": name}

@@ -7,6 +7,7 @@ from alerting.words.amounts import rounded
 
 TREND_RATIO = 1.15  # of the sizes of the deviation, last against first
 ATTACHED_SHOWN = 20
+FILTERS_SHOWN = 6
 
 
 def explain(alarm: Alarm, claim: Claim) -> dict[str, Any]:
@@ -31,13 +32,20 @@ def explain(alarm: Alarm, claim: Claim) -> dict[str, Any]:
         "why": claim.evidence,
         "causes": claim.causes,
         "touches": claim.affects,
-        "do": claim.advice,
+        "do": advice(claim),
         "top_talkers": claim.talkers,
         "series": claim.series,
         "disposition": claim.disposition,
         **attached(alarm),
         **({"forecast": claim.forecast} if claim.forecast else {}),
     }
+
+
+def advice(claim: Claim) -> str:
+    """Return what to do, with the filters that a claim proposes and how many are left out."""
+    more = len(claim.filters) - FILTERS_SHOWN
+    left_out = [f"and {more} more of the like"] if more > 0 else []
+    return "; ".join((claim.advice, *claim.filters[:FILTERS_SHOWN], *left_out))
 
 
 def attached(alarm: Alarm) -> dict[str, Any]:

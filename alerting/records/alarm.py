@@ -74,6 +74,9 @@ class Claim(msgspec.Struct):
     causes: list[dict[str, Any]] = []
     affects: list[str] = []
     advice: str = ""
+    filters: list[
+        str
+    ] = []  # more of it: the FlowSpec rules against an attack, or why there is none
     talkers: list[dict[str, Any]] = []
     series: list[str] = []
     disposition: str = "alert"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from alerting.causes.flowspec import ICMP6, TCP, UDP, Filter
 from collectors.bmp.flow_rules import read_rules
 from telemetry import wire
 from tests.support.bmp_messages import (
@@ -40,10 +41,23 @@ EXABGP = """neighbor 10.0.0.2 {{
     family {{ ipv4 flow; ipv6 flow; }}
     flow {{ {} }}
 }}"""
+# What alerts propose.
+PROPOSED = [
+    Filter(destination="198.51.100.7", protocol=UDP, source_ports=(123,), octets_least=351),
+    Filter(destination="198.51.100.0/24", protocol=TCP, destination_ports=(80, 443), opening=True, limit=125_000),
+    Filter(source="2001:db8::1", destination="2001:db8::2", protocol=ICMP6, icmp_type=128),
+    Filter(source="240.0.0.0/4"),
+    Filter(source="fc00::/7", destination="2001:db8::2", protocol=89),
+]  # fmt: skip
 # (what is matched, what is done), as ExaBGP takes it and we say it.
 RULES = [
+    *(
+        (str(one).split("match { ")[1].split("; }")[0], str(one).split("then { ")[1].split(";")[0])
+        for one in PROPOSED
+    ),
     (TEXT, "discard"),
-    ("destination 198.51.100.0/24; protocol tcp; destination-port =80; tcp-flags [ syn ]", "rate-limit 125000"),
+    ("destination 198.51.100.0/24; protocol tcp; destination-port =80; tcp-flags [ syn&!ack ]",
+     "rate-limit 125000"),
     ("source 192.0.2.0/25; protocol [ tcp udp =89 ]; port [ =25 =443 >=8000&<=8100 ]", "rate-limit 1000 packets"),
     ("destination 0.0.0.0/0; icmp-type =8; icmp-code =0", "redirect 64500:100"),
     ("protocol >6&!=17; packet-length [ >=100&<=200 >65000 ]; dscp =46", "mark 63"),
@@ -105,6 +119,12 @@ def test_what_exabgp_writes_is_read_in_its_own_words(written: list[bytes]) -> No
     assert len({row["route_key"] for row in rows}) == len(RULES)
     assert value("collector_bmp_updates_total", verdict="flow_rules") == len(RULES)
     assert value("collector_bmp_flow_rules_malformed_total") == 0
+
+
+def test_opening_a_connection_is_syn_and_not_ack(written: list[bytes]) -> None:
+    """RFC 8955 4.2.2.9: any bit of SYN; and, the end of the list, not any bit of ACK."""
+    opening = [one for one in written if b"\x09\x00\x02\xc2\x10" in one]
+    assert len(opening) == sum("syn&!ack" in match for match, _ in RULES) >= 2
 
 
 def test_tshark_reads_the_same(

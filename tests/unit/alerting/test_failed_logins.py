@@ -3,6 +3,7 @@
 import pytest
 
 from alerting.causes.failed_logins import PAIRS_MAX, source_of
+from alerting.records.alarm import alarm_id
 from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.schemas import LOG
@@ -72,6 +73,33 @@ def test_one_source_in_all_its_forms_is_one_alarm() -> None:
     assert hear(world, *logs(*lines)) == [("raised", "brute-force", "203.0.113.5")]
     alarm = next(iter(world.stage._own.alarms.values()))
     assert "source 203.0.113.5/32" in alarm.explain["do"]
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "::1", "fe80::1", "224.0.0.5", "0.0.0.0"])
+def test_a_source_that_is_no_host_of_the_network_gets_no_rule(source: str) -> None:
+    world = AlarmWorld()
+    hear(world, *logs(*(SSHD.format(host="h0", n=n, source=source) for n in range(40))))
+    (alarm,) = world.stage._own.alarms.values()
+    assert f"no FlowSpec rule for {source}: it is no address of one host" in alarm.explain["do"]
+    assert "flow route" not in alarm.explain["do"]
+
+
+def test_the_rule_names_the_port_of_the_service_that_tells_it() -> None:
+    world = AlarmWorld()
+    console = "<38>Sep 21 14:13:20 h0 login[{n}]: Login incorrect from 203.0.113.6"
+    hear(world, *logs(*(SSHD.format(host="h0", n=n, source="203.0.113.5") for n in range(40)),
+                      *(console.format(n=n) for n in range(40))))  # fmt: skip
+    ssh, other = (
+        world.stage._own.alarms[alarm_id("brute-force", f"203.0.113.{n}")] for n in (5, 6)
+    )
+    assert "source 203.0.113.5/32; protocol tcp; destination-port =22; }" in ssh.explain["do"]
+    assert "no FlowSpec rule for 203.0.113.6: no line says at which port" in other.explain["do"]
+
+
+def test_a_checkpoint_without_ports_is_read() -> None:
+    world = AlarmWorld()
+    world.stage._logins.restore([["203.0.113.5", "h0", 40.0, world.now_ns, world.now_ns]])
+    assert hear(world) == [("raised", "brute-force", "203.0.113.5")]
 
 
 def test_people_who_mistype_raise_nothing_and_other_lines_are_not_counted() -> None:

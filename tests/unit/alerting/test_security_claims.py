@@ -6,13 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from alerting.causes import flowspec
 from alerting.causes.fast_scans import TICKS_MAX, FastScans
 from alerting.causes.rows import rows_of
+from alerting.life.explain import FILTERS_SHOWN
 from runtime.checkpoint import Snapshot
 from runtime.ports import Talker
 from telemetry.batch import batch_from_rows
 from telemetry.schemas import ANOMALY
+from tests.support.flow_filter import read_filters
 from tocsin.testing.alarms import START_NS, AlarmWorld, talker
 
 HOST, OUT = "198.51.100.7", "203.0.113.9"
@@ -360,12 +361,62 @@ def test_several_callers_of_one_host_are_one_beacon_alarm() -> None:
     assert told[0].explain["since_ns"] == 10**18
 
 
-def test_flowspec_rules_of_hosts() -> None:
-    assert flowspec.block("2001:db8::1", destination="2001:db8::2", protocol="tcp") == (
-        "flow route { match { source 2001:db8::1/128; destination 2001:db8::2/128; next-header tcp; } "
-        "then { discard; } }"
-    )
-    assert flowspec.block(HOST, destination="#00c0ffee", limit=125_000) == (
-        f"flow route {{ match {{ source {HOST}/32; }} then {{ rate-limit 125000; }} }}"
-    )
-    assert "240.0.0.0/4" in flowspec.bogons()
+def test_every_source_of_one_alarm_has_its_rule() -> None:
+    """A second bot of a prefix, a second port of a source: the rule of the first does not stop it."""
+    world = AlarmWorld()
+    other = world.series("probe", source_address="198.51.100.8")
+    world.samples[other] = probes(source="198.51.100.8", destination_port=445)
+    (alert,) = play(world, "probe", "host_scan", probes(), source_address=HOST,
+                    more=[world.anomaly(other, "host_scan")])  # fmt: skip
+    rules = read_filters(alert.explain["do"])
+    assert [(rule.parts["source"], rule.parts["destination-port"]) for rule in rules] == [
+        ([f"{HOST}/32"], ["=22"]), (["198.51.100.8/32"], ["=445"]),
+    ]  # fmt: skip
+
+
+def test_of_many_sources_some_rules_are_shown_and_the_others_counted() -> None:
+    world = AlarmWorld()
+    more = []
+    for n in range(20):
+        series = world.series("probe", source_address=f"198.51.100.{100 + n}")
+        world.samples[series] = probes(source=f"198.51.100.{100 + n}")
+        more.append(world.anomaly(series, "host_scan"))
+    (alert,) = play(world, "probe", "host_scan", probes(), source_address=HOST, more=more)
+    assert len(read_filters(alert.explain["do"])) == FILTERS_SHOWN
+    assert alert.explain["do"].endswith(f"and {21 - FILTERS_SHOWN} more of the like")
+
+
+def test_a_scan_without_a_sample_and_sources_that_are_forged_get_no_rule() -> None:
+    (alert,) = play(AlarmWorld(), "probe", "host_scan", (), source_address=HOST)
+    assert f"no FlowSpec rule for {HOST}: too few of its records" in alert.explain["do"]
+    key = {"exporter": "127.1.0.1", "ingress_interface": "9"}
+    (alert,) = play(AlarmWorld(), "lone", "lone_sources", probes(), **key)
+    assert "no FlowSpec rule: these sources are forged" in alert.explain["do"]
+    assert read_filters(alert.explain["do"]) == []
+
+
+def test_a_tunnel_over_several_resolvers_names_them() -> None:
+    sample = tuple(
+        t for n in range(10)
+        for t in probes(1, destination=f"192.0.2.{n % 2}", destination_port=53, protocol=17, octets=180)
+    )  # fmt: skip
+    (alert,) = play(AlarmWorld(), "query", "dns_tunnel", sample, source_address=HOST)
+    assert f"DNS tunnel from {HOST} over 192.0.2.0, 192.0.2.1: " in alert.title
+    assert len(read_filters(alert.explain["do"])) == 2
+
+
+def test_a_flood_over_a_whole_prefix_or_without_a_sample_names_no_host() -> None:
+    spread = tuple(
+        talker(source=f"203.0.113.{i}", destination=f"198.51.100.{i}", protocol=17, source_port=123,
+               octets=468, packets=1)
+        for i in range(60)
+    )  # fmt: skip
+    key = {"destination_prefix": "198.51.100.0/24", "vector": "123"}
+    (alert,) = play(AlarmWorld(), "vector", "flood", spread, **key)
+    assert alert.title.startswith("NTP amplification on 198.51.100.0/24: ")
+    (rule,) = read_filters(alert.explain["do"])
+    assert rule.parts["destination"] == ["198.51.100.0/24"]
+    assert "blackhole" not in alert.explain["do"]
+    (alert,) = play(AlarmWorld(), "vector", "flood", (), **key)
+    assert "198.51.100.0 " not in alert.title
+    assert "no FlowSpec rule: the sample names no host" in alert.explain["do"]
