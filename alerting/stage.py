@@ -61,7 +61,13 @@ class AlertingStage:
     ) -> None:
         self.directory = directory
         self._faces = Faces(network, directory)
-        self._rules = CauseRules(settings, network, evidence, self._faces)
+        left_out = context.metrics.counter(
+            "alerting_left_out_total",
+            "what bounded tables of the cause rules forgot to make room, and lines beyond a tick's limit",
+            label="what",
+            values=("fast_scan_ticks", "failed_login_sources", "failed_login_lines"),
+        )
+        self._rules = CauseRules(settings, network, evidence, self._faces, left_out)
         self._trials = Trials(context)
         self.triage = Triage()
         self._own = OwnAlarms(
@@ -71,7 +77,7 @@ class AlertingStage:
             Explanations(network, aftermath_seconds=settings.aftermath_seconds),
         )
         self._foreign = ForeignAlarms(settings, context)
-        self._logins = FailedLogins(network)
+        self._logins = FailedLogins(network, left_out)
         self._places = Places(network)
         self._windows_max = settings.windows_max
         self._windows = Windows(settings.windows_max)

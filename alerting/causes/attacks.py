@@ -12,6 +12,8 @@ from alerting.records.alarm import Claim
 from runtime.ports import Evidence, NetworkMap, Talker
 from telemetry.security import AMPLIFIERS
 
+# A flood: (row under the prefix's name, vector, its share of the sample, hosts, sample)
+Flood = tuple[Row, str, float, tuple[str, ...], tuple[Talker, ...]]
 TOP_LEAST = 0.02  # of the sample: of hundreds of sources alike none is the top
 AMPLIFICATIONS = frozenset(f"{name} amplification" for name in AMPLIFIERS.values())
 VECTOR_SHARE = 0.35  # of the sampled octets (floods: packets) that one vector must hold
@@ -22,6 +24,7 @@ MANY_SOURCES_MIN = 50.0
 MANY_SOURCES_RATIO = 3.0
 SERVICE_RATIO = 3.0  # a service so far over its usual volume may be a flood at one host
 TALKERS_LOOKED_AT = 200
+_ADMITTED = ("hard", "alert", "would", "digest")
 TALKERS_SHOWN = 10
 
 
@@ -71,6 +74,25 @@ class AttackRules:
             best[prefix] = (row.score, claim)
         return [claim for _, claim in best.values()]
 
+    def with_vectors(self, attacks: Sequence[Claim], floods: Sequence[Flood]) -> list[Claim]:
+        """Return the attacks with what single vectors show: those of a prefix are one attack.
+
+        What all of a prefix's volume shows may be over the budget where its vector alone is not; and an
+        attack that goes on unnamed is named.
+        """
+        named = {one.entity: one for one in attacks if one.disposition != "digest" and one.title}
+        for row, vector, share, hosts, talkers in floods:
+            one = self.claim(row, vector, share, hosts, talkers)
+            known = named.setdefault(one.entity, one)
+            if vector not in known.parts:
+                known.parts += one.parts
+                known.evidence.append(f"and {one.title}")
+                known.filters = [*dict.fromkeys((*known.filters, *one.filters))]
+            if one is not known:
+                known.series += one.series
+                known.disposition = min(known.disposition, one.disposition, key=_ADMITTED.index)
+        return [*named.values(), *(one for one in attacks if one.entity not in named)]
+
     def claim(
         self, row: Row, vector: str, share: float, hosts: Sequence[str],
         talkers: Sequence[Talker], *, prefix: str = "",
@@ -94,9 +116,6 @@ class AttackRules:
             much = f"{packets:,.0f} packets/s, {much}"
         at, origins = some(hosts) or prefix, self._origins(aimed)
         routed = self._network.origin(hosts[0]) if len(hosts) == 1 else ""
-        proposed = filters.against_flood(
-            vector, hosts or ((prefix,) if aimed else ()), aimed, usual=usual / 8, now=rate / 8
-        )
         cut = [f"{host}/{128 if ':' in host else 32}" for host in hosts if is_host(host)]
         top = shares(aimed, lambda t: t.source, least=TOP_LEAST)
         return Claim(
@@ -120,12 +139,15 @@ class AttackRules:
                 {"kind": "deviation", "entity": prefix, "rank": 2, "why": "a legitimate surge"},
             ],
             affects=[name for name in (owner, prefix) if name],
-            advice=f"filter {vector} to {at}",
-            filters=proposed
-            + ([f"or a blackhole route for {some(cut)}, which cuts it off whole"] if cut else []),
+            advice=f"filter {vector} to {at}"
+            + (f" (or a blackhole route for {some(cut)}, which cuts it off whole)" if cut else ""),
+            filters=filters.against_flood(
+                vector, hosts or ((prefix,) if aimed else ()), aimed, usual=usual / 8, now=rate / 8
+            ),
             talkers=[talker_row(t) for t in aimed[:TALKERS_SHOWN]],
             series=[f"{row.key.series_id:016x}"],
             disposition=row.disposition,
+            parts=[vector],
         )  # fmt: skip
 
     def _origins(self, talkers: Sequence[Talker]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from alerting.causes import filters
 from alerting.causes.rows import prefix_of, some
 from alerting.records.alarm import Claim
+from runtime.metrics import Counter
 from runtime.ports import NetworkMap
 from telemetry.batch import Batch
 
@@ -42,8 +43,9 @@ _Pair = tuple[float, str, str, int, int]
 class FailedLogins:
     """Counts by (source, host); a source that no line names is ""."""
 
-    def __init__(self, network: NetworkMap) -> None:
+    def __init__(self, network: NetworkMap, left_out: Counter) -> None:
         self._network = network
+        self._left_out = left_out
         # tries, last, first, port (0 = not known); the newest last
         self._tries: dict[tuple[str, str], tuple[float, int, int, int]] = {}
 
@@ -56,6 +58,7 @@ class FailedLogins:
         hosts, message = logs.dictionaries["host"], logs.blobs["message"]
         apps, ids = logs.dictionaries["app"], logs.dictionaries["message_id"]
         edges = logs["message"]
+        self._left_out.add("failed_login_lines", max(len(rows) - LINES_MAX, 0))
         for row in rows[:LINES_MAX].tolist():
             text = message[edges[row] : edges[row + 1]].tobytes().decode("utf-8", "replace")
             host = self._network.router_of(hosts[int(logs["host"][row])])
@@ -71,6 +74,7 @@ class FailedLogins:
         self._tries[source, host] = (left + 1.0, now_ns, first_ns, port or known_port)
         if len(self._tries) > PAIRS_MAX:
             del self._tries[next(iter(self._tries))]
+            self._left_out.add("failed_login_sources")
 
     def claims(self, now_ns: int, *, tick_seconds: float, cadence: str) -> list[Claim]:
         """Return a claim for each source that fails too often, or host where unknown ones do."""

@@ -10,6 +10,7 @@ one and adds less than a slow scan needs.
 from typing import Any
 
 from alerting.causes.rows import Row
+from runtime.metrics import Counter
 
 TICKS_MAX = 20_000  # of all hosts; a host that has not scanned for longest is forgotten
 KEPT_NS = 86_400 * 10**9
@@ -18,7 +19,8 @@ KEPT_NS = 86_400 * 10**9
 class FastScans:
     """Probes by host and start of tick, those of the host that scanned last at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, left_out: Counter) -> None:
+        self._left_out = left_out
         self._probes: dict[str, dict[int, float]] = {}
         self._ticks = 0
 
@@ -38,7 +40,9 @@ class FastScans:
             del ticks[oldest_ns]
         self._ticks += len(ticks) - before
         while self._ticks > TICKS_MAX and len(self._probes) > 1:
-            self._ticks -= len(self._probes.pop(next(iter(self._probes))))
+            gone = len(self._probes.pop(next(iter(self._probes))))
+            self._ticks -= gone
+            self._left_out.add("fast_scan_ticks", gone)
 
     def explain(self, row: Row) -> bool:
         """Return whether a slow scan's row holds too little beside them to be one."""

@@ -15,6 +15,7 @@ from alerting.causes.security import SecurityRules
 from alerting.causes.silences import SilenceRules
 from alerting.config import AlertingSettings
 from alerting.records.alarm import SAMPLED, Alarm, Claim, cadence_of
+from runtime.metrics import Counter
 from runtime.ports import Evidence, NetworkMap, Talker
 from telemetry.security import FINDINGS
 
@@ -34,14 +35,19 @@ class CauseRules:
     """All rules, with what they may ask."""
 
     def __init__(
-        self, settings: AlertingSettings, network: NetworkMap, evidence: Evidence, faces: Faces
+        self,
+        settings: AlertingSettings,
+        network: NetworkMap,
+        evidence: Evidence,
+        faces: Faces,
+        left_out: Counter,
     ) -> None:
         self._settings = settings
         self._network = network
         self._evidence = evidence
         self._silences = SilenceRules(network, faces)
         self._attacks = AttackRules(settings, network, evidence)
-        self._security = SecurityRules(settings, network, evidence)
+        self._security = SecurityRules(settings, network, evidence, left_out)
         self.fast_scans = self._security.fast_scans
 
     def claims(
@@ -59,14 +65,7 @@ class CauseRules:
         dark = {claim.entity for claim in down}
         rest = [row for row in rows if self._silences.router(row) not in dark]
         attacks = self._attacks.claims(rest, under_attack)
-        # What all of a prefix's volume shows may be over the budget where its vector alone is not.
-        named = {claim.entity for claim in attacks if claim.disposition != "digest"}
-        floods = [
-            self._attacks.claim(row, vector, share, hosts, talkers)
-            for row, vector, share, hosts, talkers in self._security.floods(rest, named)
-        ]
-        flooded = {claim.entity for claim in floods}
-        attacks = [claim for claim in attacks if claim.entity not in flooded] + floods
+        attacks = self._attacks.with_vectors(attacks, self._security.floods(rest))
         made = down + self._silences.links_cut(rest, dark, alarm_of) + attacks
         made += self._security.claims(rest, attacks, under_attack, alarm_of)
         made += self._scans(rest, {claim.entity for claim in made})

@@ -5,7 +5,7 @@ has a claim is evidence of that one: the spoofed sources of a flood, the uploads
 """
 
 import ipaddress
-from collections import Counter
+from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
@@ -13,12 +13,14 @@ from typing import Any
 import msgspec
 
 from alerting.causes import filters
+from alerting.causes.attacks import Flood
 from alerting.causes.faces import face_name
 from alerting.causes.fast_scans import FastScans
 from alerting.causes.flowspec import covering, no_rule
 from alerting.causes.rows import Row, bits_text, prefix_of, shares, some, talker_row, within
 from alerting.config import AlertingSettings
 from alerting.records.alarm import Alarm, Claim, cadence_of
+from runtime.metrics import Counter
 from runtime.ports import Evidence, NetworkMap, Talker
 from telemetry.security import AMPLIFIERS, LOGIN_PORTS
 
@@ -26,39 +28,38 @@ LOOKED_AT = 200  # sampled records of a finding
 SHOWN = 10
 AGREE = 0.5  # of a sample that must agree on a port, a host, a target
 
-# A flood: (row under the prefix's name, vector, its share of the sample, hosts, sample)
-Flood = tuple[Row, str, float, tuple[str, ...], tuple[Talker, ...]]
-
 
 class SecurityRules:
     """Turns findings of `detectors.security` into claims."""
 
-    def __init__(self, settings: AlertingSettings, network: NetworkMap, evidence: Evidence) -> None:
+    def __init__(
+        self,
+        settings: AlertingSettings,
+        network: NetworkMap,
+        evidence: Evidence,
+        left_out: Counter,
+    ) -> None:
         self._settings = settings
         self._network = network
         self._evidence = evidence
-        self.fast_scans = FastScans()
+        self.fast_scans = FastScans(left_out)
 
-    def floods(self, rows: Sequence[Row], named: Set[str]) -> list[Flood]:
-        """Return the floods that no other rule named, each under its prefix's name."""
-        made: dict[str, Flood] = {}
+    def floods(self, rows: Sequence[Row]) -> list[Flood]:
+        """Return the floods of each vector, those of a prefix together, its strongest first."""
+        made: list[Flood] = []
         for row in rows:
-            prefix = row.key.key.get("destination_prefix", "")
-            if row.detector != "flood" or prefix in named:
-                continue
-            known = made.get(prefix)
-            if known is not None and known[0].score >= row.score:
+            if row.detector != "flood":
                 continue
             talkers = self._talkers(row)
             hosts = covering(
                 talkers, lambda t: t.destination, most=filters.RULES_MAX, by=lambda t: t.packets
             )
+            prefix = row.key.key["destination_prefix"]
             of_prefix = msgspec.structs.replace(row, key=replace(row.key, entity=prefix))
-            vector = _vector(row.key.key["vector"])
             told = sum(t.packets for t in talkers if t.destination in hosts or not hosts)
             share = told / max(sum(t.packets for t in talkers), 1)
-            made[prefix] = (of_prefix, vector, share, hosts, talkers)
-        return [made[prefix] for prefix in sorted(made)]
+            made.append((of_prefix, _vector(row.key.key["vector"]), share, hosts, talkers))
+        return sorted(made, key=lambda one: (one[0].key.entity, -one[0].score, one[1]))
 
     def claims(
         self,
@@ -349,14 +350,14 @@ def _weights(
     of: Callable[[Talker], Any],
     *,
     by: Callable[[Talker], int] = lambda t: 1,
-) -> Counter[Any]:
-    made: Counter[Any] = Counter()
+) -> Tally[Any]:
+    made: Tally[Any] = Tally()
     for t in talkers:
         made[of(t)] += by(t)
     return made
 
 
-def _most(weights: Counter[Any]) -> tuple[Any, float]:
+def _most(weights: Tally[Any]) -> tuple[Any, float]:
     """Return what weighs most and its share; ("", 0) of nothing."""
     if not weights:
         return "", 0.0

@@ -171,7 +171,8 @@ class OwnAlarms:
         worse = SEVERITIES.index(claim.severity) < SEVERITIES.index(alarm.severity)
         again = now_ns - alarm.changed_ns >= round(self._settings.update_seconds * 1e9)
         grown = again and claim.score > 2.0 * alarm.best_score
-        if worse or (grown and not alarm.flapping):
+        more = again and not set(claim.parts) <= set(alarm.parts)
+        if worse or ((grown or more) and not alarm.flapping):
             if worse and alarm.acknowledged == "until-worse":
                 alarm.acknowledged = ""
             alarm.state = "updated"
@@ -192,7 +193,7 @@ class OwnAlarms:
             alarm.acknowledged = ""
         alarm.state, alarm.cleared_ns, alarm.pending_ticks, alarm.asked = "raised", 0, 0, ""
         self._over.pop(alarm.id, None)
-        alarm.best_score = 0.0
+        alarm.best_score, alarm.parts = 0.0, []
         self._tell(alarm, claim, now_ns)
 
     def _tell(self, alarm: Alarm, claim: Claim, now_ns: int) -> None:
@@ -200,6 +201,7 @@ class OwnAlarms:
         alarm.changed_ns = now_ns
         alarm.title = claim.title + (" (flapping)" if alarm.flapping else "")
         alarm.best_score = max(alarm.best_score, claim.score)
+        alarm.parts = sorted({*alarm.parts, *claim.parts})
         alarm.explain = explain(alarm, claim)
 
     def _quiet(self, key: int, alarm: Alarm, now_ns: int) -> bool:

@@ -80,6 +80,7 @@ class Claim(msgspec.Struct):
     talkers: list[dict[str, Any]] = []
     series: list[str] = []
     disposition: str = "alert"
+    parts: list[str] = []  # of which each new one is news: the vectors of an attack
     tick_seconds: float = 0.0
     cadence: str = ""  # `cadence_of` its view
     forecast: dict[str, Any] = {}  # of a predicted alarm
@@ -135,6 +136,7 @@ class Alarm(msgspec.Struct):
     explain: dict[str, Any] = {}
     best_score: float = 0.0
     sizes: list[float] = []  # |actual - expected| of the last ticks
+    parts: list[str] = []  # of its claims, as they were told
     attached: list[str] = []  # what it explains, in the order seen
     id: int = msgspec.field(default=0, name="number")  # the same through all its life
     source: str = OURS

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alerting.causes.failed_logins import PAIRS_MAX, source_of
+from alerting.causes.failed_logins import LINES_MAX, PAIRS_MAX, source_of
 from alerting.records.alarm import alarm_id
 from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch, batch_from_rows
@@ -143,3 +143,7 @@ def test_sources_without_end_take_no_memory_without_end() -> None:
         ]  # fmt: skip
         hear(world, batch_from_rows(LOG, rows))
     assert len(world.stage._logins.snapshot()) == PAIRS_MAX
+    value = world.context.metrics.value
+    assert value("alerting_left_out_total", what="failed_login_sources") == 12_000 - PAIRS_MAX
+    hear(world, batch_from_rows(LOG, rows * 3))
+    assert value("alerting_left_out_total", what="failed_login_lines") == 3_000 - LINES_MAX

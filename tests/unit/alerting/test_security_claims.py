@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from alerting.causes.fast_scans import TICKS_MAX, FastScans
+from alerting.causes.fast_scans import TICKS_MAX
 from alerting.causes.rows import rows_of
 from alerting.life.explain import FILTERS_SHOWN
 from runtime.checkpoint import Snapshot
@@ -221,8 +221,8 @@ def test_what_fast_scans_explain_outlives_a_restart() -> None:
 
 
 def test_what_is_kept_of_fast_scans_is_bounded() -> None:
-    scans = FastScans()
     world = AlarmWorld()
+    scans = world.stage._rules.fast_scans
     made = rows_of(
         batch_from_rows(ANOMALY, [world.anomaly(world.series("probe", source_address=HOST), "host_scan")]),
         world,
@@ -237,8 +237,11 @@ def test_what_is_kept_of_fast_scans_is_bounded() -> None:
             )
         )
     kept = scans.snapshot()
-    assert TICKS_MAX - 3 <= sum(len(ticks) for _, ticks in kept) <= TICKS_MAX
-    again = FastScans()
+    held = sum(len(ticks) for _, ticks in kept)
+    assert TICKS_MAX - 3 <= held <= TICKS_MAX
+    value = world.context.metrics.value
+    assert value("alerting_left_out_total", what="fast_scan_ticks") == 3 * TICKS_MAX - held
+    again = AlarmWorld().stage._rules.fast_scans
     again.restore(kept)
     assert again.snapshot() == kept
 
