@@ -1,10 +1,11 @@
 """Forecasts of a series for the next hours: quantiles, time to breach, and how well it went before.
 
-Four plain models: the last value; the same time a season ago (seasonal naive); the usual value at
-that time plus the present deviation from it, faded as such deviations faded before; and that plus
-the recent trend. Each is tried at origins of the past with what was known there; the one with the
-least error so far speaks. Bands are the quantiles of its own errors by lead, of which newer ones
-count more: after a change they widen within a few origins. What was never below 0 is not forecast there.
+Five plain models: the last value; the same time a season ago (seasonal naive); the usual value at
+that time plus the present deviation from it, faded as such deviations faded before; that plus the
+recent trend; and the line of the last values, for what fills or leaks and has no day yet. Each is tried
+at origins of the past with what was known there; the one with the least error so far speaks. Bands are
+the quantiles of its own errors by lead, of which newer ones count more: after a change they widen within
+a few origins. What was never below 0 is not forecast there.
 
 The track record is that of whoever led at each origin by the origins before it, against seasonal
 naive (the last value where no season was seen twice), and how much of what came lay within the bands that
@@ -28,8 +29,8 @@ from detectors.usable import usable
 from telemetry.errors import ConfigError
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-MODELS = ("last value", "season before", "usual value", "usual value and trend")
-NAIVE = 1
+MODELS = ("last value", "season before", "usual value", "usual value and trend", "line")
+NAIVE, LINE = 1, 4
 ORIGINS_MAX = 40
 ORIGINS_MIN = 6
 DAY_S, WEEK_S = 86_400, 604_800
@@ -38,6 +39,7 @@ ROWS_MOST = 10_000_000  # of a grid
 NEWER = 0.85  # weight of an origin beside the next newer one
 GAP_ROWS = 12  # a longer gap is filled by the day before it, a shorter one by the last value
 SMOOTHED = 0.74  # of Silverman's width: the chance of a course is not a matter of a hair
+LINE_MARGIN = 0.9  # the line must be so much better than the others: noise has lines, too
 TREND_MARGIN = 0.97  # another model must be so much better before it takes the lead from naive
 
 Array = NDArray[np.float64]
@@ -240,7 +242,9 @@ def _leader(sizes: Array) -> int:
     if not len(sizes):
         return NAIVE
     mean = sizes.mean(axis=0)
-    best = int(np.argmin(mean))
+    best = int(np.argmin(mean[:LINE]))
+    if mean[LINE] < LINE_MARGIN * mean[best]:
+        best = LINE
     return best if mean[best] < TREND_MARGIN * mean[NAIVE] else NAIVE
 
 
@@ -255,7 +259,11 @@ def _models(value: Array, step_s: int, leads: int) -> Array:
     fading = _fading(off, leads)
     expected = usual[rows : rows + leads] + fading * off[-1]
     trend = _slope(off[-max(leads, TREND_ROWS_MIN) :]) * (ahead + 1.0)
-    return np.stack([np.full(leads, value[-1]), naive, expected, expected + trend])
+    recent = value[-2 * max(leads, TREND_ROWS_MIN) :]
+    slope = _slope(recent)
+    level = float(np.median(recent - slope * np.arange(1 - len(recent), 1)))
+    line = level + slope * (ahead + 1.0)
+    return np.stack([np.full(leads, value[-1]), naive, expected, expected + trend, line])
 
 
 def _season_rows(rows: int, step_s: int) -> int:

@@ -8,6 +8,7 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ POOL = 20_000  # scores of the recent past, of all series of a measure
 POOL_MIN = 500
 TAIL = 0.05  # share of the pool by which the tail is fitted
 REPORT_P = 1e-5
+UNASKED = 10  # values that a model learns before it is asked: of less some make no number, for good
+ALIKE_MIN, ALIKE = 2, 0.05  # more series than both, the second a share of all, are struck together
 REPORT_MAX = 256  # rows of a tick
 
 
@@ -118,7 +121,11 @@ class RiverDetector:
     A score is compared with those of the recent past of all series: its surprise is that of its rank, and
     beyond all of them that of the exponential tail that fits the upper twentieth. Surprises of consecutive
     ticks add up as those of our own baseline do (detectors.calibration): many models give scores that end
-    at 1, and one tick alone proves little.
+    at 1, and one tick alone proves little. What strikes more than a few series in one tick is no matter of
+    theirs: models that begin to score, or learn alike, are strange all at once. It begins anew.
+
+    Where `score_one` asks for a target (river.anomaly.PredictiveAnomalyDetection), the value is it, and the value
+    before it the feature.
     """
 
     def __init__(self, options: RiverOptions) -> None:
@@ -129,6 +136,9 @@ class RiverDetector:
         self._values: dict[int, float] = {}
         self._pool: deque[float] = deque(maxlen=POOL)
         self._sums: dict[int, float] = {}
+        self._supervised = "y" in signature(self._class.score_one).parameters
+        self._learned: dict[int, int] = {}
+        self._before: dict[int, float] = {}  # of a supervised model: the value before
 
     def _make(self) -> Any:
         try:
@@ -151,11 +161,10 @@ class RiverDetector:
                     gone, _ = self._models.popitem(last=False)
                     self._values.pop(gone, None)
                     self._sums.pop(gone, None)
+                    self._before.pop(gone, None)
+                    self._learned.pop(gone, None)
                 model = self._models[series_id] = self._make()
-            scale = self._scale(series_id, x)
-            row = {"value": scale}
-            score = float(model.score_one(row))
-            model.learn_one(row)
+            score = self._score(model, series_id, self._scale(series_id, x))
             if not math.isfinite(score):
                 continue
             scores.append(score)
@@ -166,8 +175,32 @@ class RiverDetector:
                 if p <= REPORT_P:
                     found.append((series_id, p, score))
         self._pool.extend(scores)
+        if len(found) > max(ALIKE_MIN, ALIKE * len(scores)):
+            for series_id, _, _ in found:
+                self._sums[series_id] = 0.0
+            return []
         found.sort(key=lambda row: (row[1], row[0]))
         return found[:REPORT_MAX]
+
+    def _score(self, model: Any, series_id: int, x: float) -> float:
+        """Score a value, then learn it; ConfigError where the model cannot."""
+        row = {"value": x}
+        if self._supervised:
+            row = {"before": self._before.get(series_id, x)}
+            self._before[series_id] = x
+        target = (x,) if self._supervised else ()
+        learned = self._learned[series_id] = self._learned.get(series_id, 0) + 1
+        score = math.nan
+        try:
+            if learned > UNASKED:
+                score = float(model.score_one(row, *target))
+            model.learn_one(row, *target)
+        except Exception as error:  # it is somebody else's code
+            raise ConfigError(
+                f"model {self._options.model!r} on {self._options.view}/{self._options.measure}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return score
 
     def _scale(self, series_id: int, x: float) -> float:
         """Return a value as its share of the largest usual one: many models ask for 0 to 1."""

@@ -175,5 +175,19 @@ def test_steps_that_do_not_divide_a_day_are_steps(step_s: int) -> None:
     assert grid[~known].max() <= 20.0
 
 
+@pytest.mark.parametrize("days", [1.5, 3.0])
+def test_what_begins_to_fill_is_forecast_before_it_has_a_usual_day(days: float) -> None:
+    random = np.random.default_rng(10)
+    rows = round(days * DAY)
+    grown = 0.05 * np.maximum(np.arange(rows + 8) - rows + 80, 0)
+    value = 40.0 + random.normal(0.0, 0.1, rows + 8) + grown
+    made = forecast(0, value[:rows], step_s=STEP, leads=8)
+    assert (made.shown, made.model) == (True, "line")
+    assert np.abs(made.quantiles[:, 2] - 40.0 - grown[rows:]).max() < 0.15
+    found = breach(made, STEP, above=40.0 + float(grown[rows + 5]), below=None)
+    assert found.first_s is not None
+    assert 3 * STEP <= found.first_s <= 8 * STEP
+
+
 def test_quantiles_are_in_order() -> None:
     assert tuple(sorted(QUANTILES)) == QUANTILES

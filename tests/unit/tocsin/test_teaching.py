@@ -250,6 +250,69 @@ def test_any_river_model_is_a_detector_whose_scores_reach_the_alerts_of_the_next
     assert {series for k, series in told if k > 380} <= {series for _, series in reported}
 
 
+def reported(model: str, value: Any, ticks: int = 330, **params: Any) -> list[tuple[int, int]]:
+    """Return (tick, series) of what a river model reports over ticks of `value(k)`."""
+    detector = RiverDetector(
+        RiverOptions(
+            model=f"river.anomaly.{model}", view="interface", measure="octets", params=params
+        )
+    )
+    return [(k, row[0]) for k in range(ticks) for row in detector.take(interface(k, value(k)))]
+
+
+@pytest.mark.parametrize(
+    "model", ["GaussianScorer", "StandardAbsoluteDeviation", "PredictiveAnomalyDetection"]
+)
+def test_a_river_model_that_asks_for_a_target_has_the_value_as_one(model: str) -> None:
+    detector = RiverDetector(
+        RiverOptions(model=f"river.anomaly.{model}", view="interface", measure="octets")
+    )
+    scored = []
+    for k in range(120):
+        value = values(k)
+        value[4] *= 0.1 if k == 119 else 1.0
+        detector.take(interface(k, value))
+        scored.append(list(detector._pool)[-len(value) :])
+    assert len(detector._pool) > 100 * len(value)
+    assert scored[-1][4] > np.median([row[4] for row in scored[20:-1]])
+
+
+@pytest.mark.parametrize(
+    ("model", "params"), [("OneClassSVM", {}), ("HalfSpaceTrees", {"seed": 1})]
+)
+def test_models_that_are_strange_all_at_once_report_nothing(model: str, params: Any) -> None:
+    still = np.full_like(values(0), 1e6)
+    assert reported(model, lambda _: still, **params) == []
+    wild = reported(model, values, **params)
+    per_tick = [sum(k == tick for k, _ in wild) for tick in range(330)]
+    assert max(per_tick) <= max(2, 0.05 * len(still))
+
+
+class Sulking:
+    """A model of somebody's that does not take what it is given."""
+
+    def score_one(self, x: dict[str, float]) -> float:
+        raise KeyError("nice_feature")
+
+    def learn_one(self, x: dict[str, float]) -> None: ...
+
+
+def test_a_model_that_fails_is_named_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    module = types.ModuleType("sulking")
+    module.Sulking = Sulking  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sulking", module)
+    detector = RiverDetector(
+        RiverOptions(model="sulking.Sulking", view="interface", measure="octets")
+    )
+    for k in range(10):
+        assert detector.take(interface(k, values(k))) == []
+    with pytest.raises(ConfigError, match=r"sulking.Sulking.*interface/octets.*nice_feature"):
+        detector.take(interface(10, values(10)))
+
+
 def test_what_river_said_counts_for_one_tick() -> None:
     stands = RiverScores(VIEW, HST)
     batch = interface(0, values(0))
