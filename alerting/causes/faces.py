@@ -19,6 +19,7 @@ class Faces:
         self._flows: dict[tuple[str, int], int] | None = None
         self._known: dict[int, tuple[str, int] | None] = {}
         self._exporters: Batch | None = None
+        self._mute: set[str] | None = None
 
     def take(self, frame: Batch) -> None:
         """Keep a frame of this tick if it is one that the rules look at."""
@@ -26,18 +27,13 @@ class Faces:
         if view == "interface":
             self._frame, self._flows = frame, None
         elif view == "exporter":
-            self._exporters = frame
+            self._exporters, self._mute = frame, None
 
     def mute_routers(self) -> set[str]:
         """Return the routers of which no record came in this tick: they prove no silence."""
-        mute: set[str] = set()
-        if self._exporters is not None:
-            records = self._exporters["records"]
-            for series_id in self._exporters["series_id"][records == 0].tolist():
-                key = self._directory.key(series_id)
-                if key is not None and "exporter" in key.key:
-                    mute.add(self._network.router_of(key.key["exporter"]))
-        return mute
+        if self._mute is None:
+            self._mute = self._read_mute()
+        return self._mute
 
     def flows(self, router: str, index: int) -> int | None:
         """Return the flow records seen on an interface in this tick, None = it has no series."""
@@ -46,15 +42,34 @@ class Faces:
         return self._flows.get((router, index))
 
     def busy_far_ends(self, router: str) -> tuple[list[str], list[str]]:
-        """Return the router's links whose far end carries traffic, and those where it is idle."""
+        """Return the router's links whose far end carries traffic, and those where it is idle.
+
+        What a router at a far end that says nothing itself would see is not known.
+        """
+        mute = self.mute_routers()
         busy: list[str] = []
         idle: list[str] = []
         for link in self._network.links_of(router):
             for end, index in link.ends:
-                flows = self.flows(end, index) if end != router else None
+                flows = None if end == router or end in mute else self.flows(end, index)
                 if flows is not None:
                     (busy if flows else idle).append(link.name)
         return busy, idle
+
+    def mute_neighbours(self, router: str) -> bool:
+        """Return whether a router has neighbours, and none of them says anything."""
+        ends = {end for link in self._network.links_of(router) for end, _ in link.ends} - {router}
+        return bool(ends) and ends <= self.mute_routers()
+
+    def _read_mute(self) -> set[str]:
+        mute: set[str] = set()
+        if self._exporters is not None:
+            records = self._exporters["records"]
+            for series_id in self._exporters["series_id"][records == 0].tolist():
+                key = self._directory.key(series_id)
+                if key is not None and "exporter" in key.key:
+                    mute.add(self._network.router_of(key.key["exporter"]))
+        return mute
 
     def _read(self) -> dict[tuple[str, int], int]:
         if self._frame is None:

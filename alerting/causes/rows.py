@@ -3,6 +3,7 @@
 import ipaddress
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -97,6 +98,7 @@ def rows_of(anomalies: Batch, directory: SeriesDirectory) -> list[Row]:
     return made
 
 
+@lru_cache(65_536)
 def prefix_of(host: str) -> str:
     """Return the /24 or /48 of an address, as prefix views name it."""
     length = 48 if ":" in host else 24

@@ -80,17 +80,24 @@ class SecurityRules:
                 self.fast_scans.note(row)
         aimed_at = {claim.entity: claim for claim in attacks}
         made: dict[tuple[str, str], Claim] = {}
-        taken: set[str] = set()  # hosts that have a claim which says more
-        for row in sorted(mine, key=lambda r: (_ORDER.index(r.detector), r.key.entity)):
+        attacked = {*aimed_at, *under_attack}
+        taken: set[tuple[str, str]] = set()  # (source, detector or target) that have a claim
+        # Of a class the one that does most is told first: its claim takes in the others.
+        for row in sorted(mine, key=lambda r: (_ORDER.index(r.detector), -r.actual, r.key.entity)):
             talkers = self._talkers(row)
-            target, share = _most(_weights(talkers, lambda t: t.destination))
-            prefix = prefix_of(target) if target and share >= AGREE else ""
-            if row.detector in _PARTS_OF_ATTACKS and prefix in {*aimed_at, *under_attack}:
-                if (claim := aimed_at.get(prefix)) is not None:
-                    _part_of(claim, row, _source_text(row))
-                continue
+            if row.detector in _PARTS_OF_ATTACKS and attacked:
+                prefix, share = _most(_weights(talkers, lambda t: prefix_of(t.destination)))
+                if share >= AGREE and prefix in attacked:
+                    if (claim := aimed_at.get(prefix)) is not None:
+                        _part_of(claim, row, _source_text(row))
+                    continue
             found = _RULES[row.detector](self, row, talkers)
-            if found is None or (row.detector in _LEAST and _source(row) in taken):
+            source, target = _source(row), _most(_weights(talkers, lambda t: t.destination))[0]
+            shown_by = (
+                *_SHOWN_BY.get(row.detector, ()),
+                *((target,) if row.detector == "beacon" else ()),
+            )
+            if found is None or any((source, one) in taken for one in shown_by):
                 continue
             if row.detector == "slow_scan" and self._is_told(
                 row, alarm_of(found.kind, found.entity)
@@ -102,7 +109,7 @@ class SecurityRules:
                 _join(made[key], found)
             else:
                 made[key] = found
-            taken.add(_source(row))
+            taken |= {(source, row.detector), (source, target)}
         return list(made.values())
 
     # ---- classes
@@ -300,7 +307,8 @@ _RULES: dict[str, _Rule] = {
 _ORDER = [*_RULES]
 # What may be no more than a sight of a flood, or of another claim about the same host.
 _PARTS_OF_ATTACKS = ("host_scan", "slow_scan", "bogon", "lone_sources", "upload")
-_LEAST = ("slow_scan", "upload", "beacon")
+# What records of others show as well; a beacon is also what goes to the target of any of them.
+_SHOWN_BY = {"slow_scan": ("host_scan", "login_tries"), "upload": ("dns_tunnel",)}
 
 
 def _source(row: Row) -> str:

@@ -82,9 +82,11 @@ class SilenceRules:
             )
             why, what = "all its streams fell silent, its neighbours still see it forward", "silent"
         elif idle:
-            evidence.append(f"the far ends of all its {len(idle)} links are idle too")
+            evidence.append(f"no far end of its links that is seen carries traffic: {some(idle)}")
             why, what = "it exports nothing and its neighbours see nothing from it", "down"
         else:
+            if self._faces.mute_neighbours(router):
+                evidence.append("the routers at the far ends of its links export nothing either")
             why, what = "all its streams fell silent at once", "silent"
         faces = len(self._network.links_of(router))
         return Claim(

@@ -157,7 +157,7 @@ class OwnAlarms:
     def _claim(self, alarm: Alarm, claim: Claim, now_ns: int) -> bool:
         """Move an alarm on by one tick that shows it; return whether there is a change to tell."""
         alarm.quiet_ticks, alarm.last_ns = 0, now_ns
-        alarm.tick_seconds, alarm.cadence = claim.tick_seconds, claim.cadence
+        self._pace(alarm, claim, now_ns)
         alarm.sizes = [*alarm.sizes[1 - SIZES_KEPT :], rounded(abs(claim.actual - claim.expected))]
         if not alarm.up:
             alarm.pending_ticks += 1
@@ -179,6 +179,14 @@ class OwnAlarms:
             self._tell(alarm, claim, now_ns)
             return True
         return False
+
+    def _pace(self, alarm: Alarm, claim: Claim, now_ns: int) -> None:
+        """Let the slowest of the views that show an alarm say when it is quiet, while that one does."""
+        slow_ns = round(self._settings.clear_ticks * alarm.tick_seconds * 1e9)
+        going_on = alarm.up and now_ns - alarm.paced_ns <= slow_ns
+        if not (going_on and claim.tick_seconds < alarm.tick_seconds):
+            alarm.tick_seconds, alarm.cadence = claim.tick_seconds, claim.cadence
+            alarm.paced_ns = now_ns
 
     def _raise(self, alarm: Alarm, claim: Claim, now_ns: int) -> None:
         reopen = round(self._settings.reopen_seconds * 1e9)

@@ -130,6 +130,7 @@ class Alarm(msgspec.Struct):
     last_ns: int = 0  # when the last tick that showed it closed
     tick_seconds: float = 0.0  # length of the ticks that show it
     cadence: str = ""  # whose ticks they are
+    paced_ns: int = 0  # when the last of those that showed it closed
     raises: list[int] = []
     flapping: bool = False
     title: str = ""

@@ -9,7 +9,7 @@ from alerting.causes.rules import scanner_of
 from telemetry.batch import batch_from_rows
 from telemetry.identity import V4_MAPPED
 from telemetry.schemas import ROUTE
-from tocsin.testing.alarms import LINKS, AlarmWorld, flood, talker
+from tocsin.testing.alarms import LINKS, ROUTERS, AlarmWorld, flood, talker
 
 
 def idle_and_busy(world: AlarmWorld, idle: set[str]) -> dict[int, int]:
@@ -400,3 +400,36 @@ def test_what_is_over_budget_or_too_small_or_too_short_raises_nothing() -> None:
         if tick % 4 == 0:
             rows.append(world.anomaly(short, "level"))
         assert world.tick(rows) == []
+
+
+@pytest.mark.parametrize(
+    ("mute", "idle", "title", "why"),
+    [
+        (("ams1",), (), "is silent", "the far ends of 2 of its links still carry traffic"),
+        (("ams1",), ("fra2", "lon1"), "is down", "no far end of its links that is seen carries traffic: ams1-fra2, "),
+        (("ams1", "fra2"), ("lon1",), "is down", "no far end of its links that is seen carries traffic: ams1-lon1"),
+        (("ams1", "fra2", "lon1"), (), "is silent", "the routers at the far ends of its links export nothing either"),
+    ],
+)  # fmt: skip
+def test_a_router_is_down_only_by_neighbours_that_see_something(
+    mute: tuple[str, ...], idle: tuple[str, ...], title: str, why: str
+) -> None:
+    """Where the path of all exporters to us is broken, none of them proves anything of another."""
+    world = AlarmWorld()
+    exporters = {
+        name: world.series("exporter", exporter=world.network.address_of(name)) for name in ROUTERS
+    }
+    ends = {
+        world.interface(router, index, way): 40 * (router not in (*mute, *idle))
+        for router in ROUTERS for index in (1, 2) for way in ("in", "out")
+    }  # fmt: skip
+    frames = [
+        world.frame(ends),
+        world.frame(
+            {one: 50 * (name not in mute) for name, one in exporters.items()}, view="exporter"
+        ),
+    ]
+    told = world.tick([world.silence(exporters[name]) for name in mute], frames=frames)
+    alert = next(a for a in told if a.entity == "ams1")
+    assert title in alert.title
+    assert any(words.startswith(why) for words in alert.explain["why"])

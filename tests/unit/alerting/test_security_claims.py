@@ -373,7 +373,7 @@ def test_every_source_of_one_alarm_has_its_rule() -> None:
                     more=[world.anomaly(other, "host_scan")])  # fmt: skip
     rules = read_filters(alert.explain["do"])
     assert [(rule.parts["source"], rule.parts["destination-port"]) for rule in rules] == [
-        ([f"{HOST}/32"], ["=22"]), (["198.51.100.8/32"], ["=445"]),
+        (["198.51.100.8/32"], ["=445"]), ([f"{HOST}/32"], ["=22"]),
     ]  # fmt: skip
 
 

@@ -1,0 +1,119 @@
+"""What several findings at one time are: two attacks, parts of one, and which of them the alarm names first."""
+
+from typing import Any
+
+from tests.unit.alerting.test_security_claims import HOST, OUT, ScanWorld, probes, to_one
+from tocsin.testing.alarms import AlarmWorld, talker
+
+PREFIX = "198.51.100.0/24"
+
+
+def told(
+    world: AlarmWorld, *found: tuple[str, str, dict[str, str], Any], ticks: int = 3, **fields: Any
+) -> list[Any]:
+    """Return the alerts of some ticks in which all of these are found: (view, detector, key, sample)."""
+    made, since = [], world.now_ns
+    for _ in range(ticks):
+        rows = []
+        for view, detector, key, sample in found:
+            series = world.series(view, **key)
+            world.samples[series] = sample
+            rows.append(world.anomaly(series, detector, since_ns=since, **fields))
+        made += world.tick(rows)
+    return made
+
+
+def test_an_upload_and_a_call_back_are_told_while_their_host_scans() -> None:
+    """Records of a scan are none of the others': an infected host scans, calls its master and sends out."""
+    by = {"source_address": HOST}
+    sent = to_one(destination_port=443, octets=40_000, packets=30)
+    called = probes(3, destination="203.0.113.77", destination_port=443)
+    alerts = told(
+        AlarmWorld(),
+        ("probe", "host_scan", by, probes()),
+        ("upload", "upload", by, sent),
+        ("contact", "beacon", by | {"destination_peer": "203.0.113.77"}, called),
+    )
+    assert {(a.kind, a.entity) for a in alerts} == {
+        ("port-scan", PREFIX), ("unusual-upload", HOST), ("beacon", "203.0.113.77"),
+    }  # fmt: skip
+
+
+def test_a_beacon_to_the_place_that_gets_an_upload_is_no_second_alarm() -> None:
+    by = {"source_address": HOST}
+    sent = to_one(destination_port=443, octets=40_000, packets=30)
+    alerts = told(
+        AlarmWorld(),
+        ("upload", "upload", by, sent),
+        ("contact", "beacon", by | {"destination_peer": OUT}, to_one(3)),
+    )
+    assert [a.kind for a in alerts] == ["unusual-upload"]
+
+
+def test_what_goes_to_all_of_a_prefix_under_attack_is_part_of_the_attack() -> None:
+    spread = [f"198.51.100.{n}" for n in range(1, 60)]
+    flood = tuple(
+        talker(source=f"203.0.113.{n}", destination=one, tcp_flags=2, octets=52, packets=1)
+        for n, one in enumerate(spread)
+    )
+    forged = tuple(talker(source=f"9.0.0.{n}", destination=one) for n, one in enumerate(spread))
+    alerts = told(
+        AlarmWorld(),
+        ("vector", "flood", {"destination_prefix": PREFIX, "vector": "syn"}, flood),
+        ("lone", "lone_sources", {"exporter": "127.1.0.1", "ingress_interface": "9"}, forged),
+        (
+            "probe",
+            "host_scan",
+            {"source_address": OUT},
+            tuple(
+                talker(source=OUT, destination=one, tcp_flags=2, octets=44, packets=1)
+                for one in spread
+            ),
+        ),
+    )
+    (alert,) = alerts
+    assert (alert.kind, alert.entity) == ("volumetric-attack", PREFIX)
+    assert {"sources seen once: 900", f"{OUT} takes part"} <= set(alert.explain["why"])
+
+
+def test_of_several_sources_the_title_names_the_one_that_does_most() -> None:
+    world = AlarmWorld()
+    alerts, since = [], world.now_ns
+    for _ in range(3):
+        rows = []
+        for source, targets in (("198.51.100.10", 60.0), ("198.51.100.9", 5000.0)):
+            series = world.series("probe", source_address=source)
+            world.samples[series] = probes(source=source)
+            rows.append(world.anomaly(series, "host_scan", since_ns=since, actual=targets))
+        alerts += world.tick(rows)
+    (alert,) = alerts
+    assert alert.title.startswith("horizontal scan from 198.51.100.9: 5000 targets")
+    assert any(why.startswith("horizontal scan from 198.51.100.10") for why in alert.explain["why"])
+
+
+def test_a_slow_scan_goes_on_while_a_fast_one_beside_it_ends() -> None:
+    """One alarm of a prefix: it ends with the slower of the two, and is not raised anew each hour."""
+    scan = ScanWorld()
+    for hour in (0, 1):
+        scan.hour(hour, 60, since=0)
+    assert len(scan.told) == 1
+    neighbour = scan.world.series("probe", source_address="198.51.100.8")
+    scan.world.samples[neighbour] = probes(source="198.51.100.8")
+    scan._fast = neighbour
+    scan.fast(125, 4)
+    frame = {scan.world.interface("ams1", 1): 50}
+    for _ in range(600):  # what the minutes after it bring
+        assert scan.world.tick(frames=[scan.world.frame(frame)]) == []
+    for hour in (2, 3):
+        scan.hour(hour, 60, since=0)
+    assert len(scan.told) == 1
+    (alarm,) = scan.world.stage._own.alarms.values()
+    assert alarm.up
+
+
+def test_a_fast_scan_that_begins_after_a_slow_one_is_over_ends_at_its_own_pace() -> None:
+    scan = ScanWorld()
+    scan.hour(0, 60)
+    scan.fast(60 + 3 * 60 + 10, 4)
+    scan.calm(60 + 3 * 60 + 14, 5)
+    assert [alarm.state for alarm in scan.world.stage._own.alarms.values()] == ["cleared"]
