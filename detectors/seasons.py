@@ -37,7 +37,7 @@ Array = NDArray[np.float64]
 
 
 def season(
-    time_s: NDArray[np.int64], value: NDArray[np.float64], step_s: float
+    time_s: NDArray[np.float64], value: NDArray[np.float64], step_s: float
 ) -> tuple[int | None, float]:
     """Return (seconds of the period found, or None; strength of it, or of the day).
 
@@ -59,7 +59,7 @@ def season(
 
 
 def _strength(
-    time_s: NDArray[np.int64], value: Array, step_s: float, period_s: int
+    time_s: NDArray[np.float64], value: Array, step_s: float, period_s: int
 ) -> tuple[float, bool]:
     """Return the strength of one period, and whether chance hardly makes as much."""
     slots = int(period_s / max(step_s, SLOT_S))

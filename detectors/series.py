@@ -24,6 +24,8 @@ from detectors.usable import usable
 STEP_ROWS = kernels.WARM + 1  # the first rows tell the sampling interval
 GAP_STEPS = 2.5
 GAPS_LISTED = 20
+STEP_LEAST = 1e-3  # s
+Times = NDArray[np.int64] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,15 @@ class SeriesScores:
     last: dict[str, Any]  # the last row, look by look: for an explanation
 
 
-def step_of(time_s: NDArray[np.int64]) -> float:
+def step_of(time_s: Times) -> float:
     """Return the usual seconds between rows, whatever their order; 60 where they do not tell."""
     passed = np.diff(np.sort(time_s))
     passed = passed[passed > 0]
-    return float(np.median(passed)) if passed.size else 60.0
+    return max(round(float(np.median(passed)), 6), STEP_LEAST) if passed.size else 60.0
 
 
 def score_series(
-    time_s: NDArray[np.int64],
+    time_s: Times,
     value: NDArray[np.float64],
     *,
     false_alerts_per_day: float = FALSE_ALERTS_PER_DAY,
@@ -74,7 +76,8 @@ def score_series(
     score, level, step = (np.zeros(rows) for _ in range(3))
     numbers = np.ascontiguousarray(value, np.float64)
     look, alert = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
-    local_s = np.ascontiguousarray(LocalTime(zone).of(time_s), np.int64)
+    whole_s = np.floor(time_s).astype(np.int64)
+    local_s = np.ascontiguousarray(LocalTime(zone).of(whole_s) + (time_s - whole_s), np.float64)
     kernels.walk(
         local_s,
         numbers, shape, step_s, looks, state, profile, spread, visits, work,
@@ -117,29 +120,32 @@ def score_series(
 
 
 def _summary(
-    time_s: NDArray[np.int64],
+    time_s: Times,
     value: NDArray[np.float64],
     step_s: float,
     seen: float,
 ) -> dict[str, Any]:
     passed = np.diff(time_s)
+    order = np.argsort(time_s, kind="stable")  # a file may have its newest rows first
+    between = np.diff(time_s[order])
     there = usable(value)
-    gaps = np.flatnonzero(passed > GAP_STEPS * step_s)
+    gaps = np.flatnonzero(between > GAP_STEPS * step_s)
     warm = np.flatnonzero(np.cumsum(there) > kernels.WARM)
     return {
         "rows": len(value),
         "missing": int((~there).sum()),
         "sampling_seconds": six(step_s),
-        "sampling_regular": six(float(np.mean(np.abs(passed - step_s) < 0.5 * step_s)))
+        "sampling_regular": six(float(np.mean(np.abs(between - step_s) < 0.5 * step_s)))
         if passed.size
         else None,
         "out_of_order": int((passed < 0).sum()),
         "repeated_times": int((passed == 0).sum()),
         "gaps": {
             "count": len(gaps),
-            "longest_seconds": int(passed[gaps].max()) if gaps.size else 0,
+            "longest_seconds": int(between[gaps].max()) if gaps.size else 0,
             "first": [
-                {"after_row": int(i) + 1, "seconds": int(passed[i])} for i in gaps[:GAPS_LISTED]
+                {"after_row": int(order[i]) + 1, "seconds": int(between[i])}
+                for i in gaps[:GAPS_LISTED]
             ],
         },
         "warm_up_end": {"row": int(warm[0]) + 1, "time_s": int(time_s[warm[0]])}

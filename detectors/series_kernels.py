@@ -360,11 +360,11 @@ def _store(i, state, s):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    "i8(const i8[::1], const f8[::1], const f8[::1], f8, i8, f4[:,::1], f4[:,::1], u2[:,::1],"
+    "i8(const f8[::1], const f8[::1], const f8[::1], f8, i8, f4[:,::1], f4[:,::1], u2[:,::1],"
     " u1[:,::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], u1[::1], f8[::1])"
 )
 def walk(
-    time_s: NDArray[np.int64],
+    time_s: NDArray[np.float64],
     value: NDArray[np.float64],
     shape: NDArray[np.float64],
     step_s: float,
@@ -385,7 +385,7 @@ def walk(
 ) -> int:
     """Score and learn the rows of one series in order; the state goes on from where it was.
 
-    In      time_s int64[N], s since 1970, in any order; value, shape float64[N], shape: how unlike
+    In      time_s float64[N], s since 1970, in any order; value, shape float64[N], shape: how unlike
             the past the last rows look, 0 where nothing is known; step_s, usual seconds between
             rows (followed when it changes for good); looks, a bit for each of LOOKS that counts, and
             DAY for the daily profile.
@@ -411,7 +411,7 @@ def walk(
     strays = 0
     for n in range(rows):
         if n > 0:  # the sampling interval may change; gaps and jitter are no change
-            passed = float(time_s[n] - time_s[n - 1])
+            passed = time_s[n] - time_s[n - 1]
             if passed > 0.0 and not 0.5 * step_s <= passed <= 2.0 * step_s:
                 strays += 1
                 if strays >= WARM:

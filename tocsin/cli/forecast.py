@@ -175,8 +175,11 @@ def _rows_of_file(path: Path) -> dict[str, list[tuple[int, float]]]:
     for note in file.notes:
         click.echo(f"tocsin: {path}: {note}", err=True)
     return {
-        f"{path.name} {name}": list(zip(file.time_s.tolist(), value.tolist(), strict=True))
-        for name, (_, value) in file.columns.items()
+        f"{path.name} {name}": [
+            (int(at), value)
+            for at, value in zip(one.time_s.tolist(), one.value.tolist(), strict=True)
+        ]
+        for name, one in file.columns.items()
     }
 
 

@@ -8,13 +8,8 @@ import click
 from tocsin.cli.finite import finite
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from detectors.series import SeriesScores
-    from tocsin.files.series import SeriesFile
-
-    Values = NDArray[np.float64]
+    from tocsin.files.series import Column
 
 HEAD = "timestamp,value,expected,lower,upper,score,alert"
 
@@ -91,7 +86,7 @@ def _score_all(files: dict[Path, Path], output: Path, budget: float, zone: str) 
             continue
         for note in file.notes:
             click.echo(f"tocsin: {path}: {note}", err=True)
-        for one, (texts, value) in file.columns.items():
+        for one, column in file.columns.items():
             key = name.as_posix()
             if len(file.columns) > 1:
                 key = f"{key}/{one.replace('/', '_')}"
@@ -106,14 +101,18 @@ def _score_all(files: dict[Path, Path], output: Path, budget: float, zone: str) 
                     err=True,
                 )
                 continue
-            scores = score_series(file.time_s, value, false_alerts_per_day=budget, zone=zone)
-            _write(target, file, texts, value, scores)
+            scores = score_series(
+                column.time_s, column.value, false_alerts_per_day=budget, zone=zone
+            )
+            _write(target, column, scores)
             summaries[key] = {
                 "file": str(path),
                 **scores.summary,
                 # A time that cannot be read is that of the row beside it: no row twice.
-                "repeated_times": max(scores.summary["repeated_times"] - file.times_unreadable, 0),
-                "times_unreadable": file.times_unreadable,
+                "repeated_times": max(
+                    scores.summary["repeated_times"] - column.times_unreadable, 0
+                ),
+                "times_unreadable": column.times_unreadable,
                 "notes": file.notes,
             }
     if sys.stderr.isatty():
@@ -140,9 +139,7 @@ def _may_write(target: Path, sources: set[Path]) -> bool:
         return target.resolve() not in sources and there.readline() == (HEAD + "\n").encode()
 
 
-def _write(
-    target: Path, file: "SeriesFile", texts: list[str], value: "Values", scores: "SeriesScores"
-) -> None:
+def _write(target: Path, column: "Column", scores: "SeriesScores") -> None:
     import csv
 
     from tocsin.files.series import plain
@@ -151,9 +148,9 @@ def _write(
     with target.open("w", encoding="utf-8", newline="") as out:
         out.write(HEAD + "\n")
         rows = csv.writer(out, lineterminator="\n")
-        for k, time in enumerate(file.times):
+        for k, time in enumerate(column.times):
             rows.writerow((
-                time, plain(texts[k], value[k]), f"{scores.expected[k]:.6g}",
+                time, plain(column.texts[k], column.value[k]), f"{scores.expected[k]:.6g}",
                 f"{scores.lower[k]:.6g}", f"{scores.upper[k]:.6g}", f"{scores.score[k]:.6g}",
                 scores.alert[k],
             ))  # fmt: skip
@@ -171,17 +168,18 @@ def _explain(path: Path, row: int, column: str | None, budget: float, zone: str)
     name = column or next(iter(file.columns))
     if name not in file.columns:
         raise click.UsageError(f"no column {name!r}: there are {', '.join(file.columns)}")
-    texts, value = file.columns[name]
+    one = file.columns[name]
+    value = one.value
     if row > len(value):
         raise ConfigError(f"{path}: has {len(value)} rows, row {row} is not there")
     # Causal: what the row is told by ends with it.
-    scores = score_series(file.time_s[:row], value[:row], false_alerts_per_day=budget, zone=zone)
+    scores = score_series(one.time_s[:row], value[:row], false_alerts_per_day=budget, zone=zone)
     k = row - 1
     last = scores.last
     days = row * scores.summary["sampling_seconds"] / 86400.0
     lines = [
-        f"row {row} of {path}, {name}, at {file.times[k]}",
-        f"value     {texts[k]}",
+        f"row {row} of {path}, {name}, at {one.times[k]}",
+        f"value     {one.texts[k]}",
         (
             f"expected  {scores.expected[k]:.6g}, alerts by the forecast alone outside "
             f"{scores.lower[k]:.6g} to {scores.upper[k]:.6g}"
@@ -201,13 +199,13 @@ def _explain(path: Path, row: int, column: str | None, budget: float, zone: str)
         lines.append("The value is missing or absurd: it scores 0 and teaches nothing.")
     else:
         lines.append(f"strongest {LOOKS[scores.look[k]]}, {last['score_now']:.4g} now; each look:")
-        for look, one in last["looks"].items():
-            if one["unit"] is None:
+        for look, seen in last["looks"].items():
+            if seen["unit"] is None:
                 lines.append(f"  {look:9} says nothing here")
                 continue
             lines.append(
-                f"  {look:9} {one['usual_sizes']:.4g} usual sizes, of which {one['unit']:.4g} are "
-                f"exceeded twice a day: score {one['score']:.4g}"
+                f"  {look:9} {seen['usual_sizes']:.4g} usual sizes, of which {seen['unit']:.4g} are "
+                f"exceeded twice a day: score {seen['score']:.4g}"
             )
         if last["sparse"] is not None:
             lines.append(

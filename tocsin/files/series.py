@@ -4,10 +4,14 @@ Fields are separated by commas, semicolons, tabs or bars. A number may have a de
 separate, or where the first rows of its column show it (`12,5`). The time column is the first named
 `timestamp`, `time`, `date`, `datetime` or `ts`, or else the first that holds times as text, or else such
 numbers below a name that says so: seconds, ms, µs or ns since 1970, ISO 8601 (UTC unless it says otherwise),
-20260320102640 or dates of the usual orders (tocsin.files.times). Columns `date` and `time` are one time
-together. A file without a header has its time first, if it has one. Columns named as labels are left out, and
-so are those without a single number and row numbers without a name. A field that is no number is a missing
-value; a time that cannot be read is that of the row before, at the head of a file of the first that can.
+20260320102640, dates of the usual orders or the day numbers of spreadsheets (tocsin.files.times). Columns
+`date` and `time` are one time together. A file without a header has its time first, if it has one. Columns
+named as labels are left out, and so are those without a single number and row numbers without a name. A field
+that is no number is a missing value; a time that cannot be read is that of the row before, at the head of
+a file of the first that can.
+
+Where most times come more than once and a column of names (host, metric) tells their rows apart, each
+name is a series of its own: the long format of data frames and databases.
 """
 
 import csv
@@ -22,8 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from telemetry.errors import ConfigError
+from tocsin.files.long_format import IDS, names_in, times_repeat
 from tocsin.files.rows import UNREADABLE, delimiter_of, text_of
-from tocsin.files.times import SECOND_NS, reader_of
+from tocsin.files.times import (
+    SECOND_NS,
+    SERIAL_LEAST,
+    SERIAL_MOST,
+    reader_of,
+    serial_ns,
+    zoned,
+)
 
 TIMES = ("timestamp", "time", "date", "datetime", "ts")
 # As columns of times are named.
@@ -53,17 +65,27 @@ MISSING = ("", "nan", "na", "n/a", "null", "none", "-")
 STAMP = re.compile(r"(?:19|20)\d{6}(?:\d{4}(?:\d\d)?)?")  # 20260320, 202603201026, 20260320102640
 CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( ?[AaPp][Mm])?")  # a time without its date
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")  # 1,234.5
-DECIMAL = re.compile(r"[+-]?\d+,\d+ ?%?")  # 12,5
+GAPS = " \u00a0\u2009\u202f'\u2019"  # between thousands: spaces of several widths, apostrophes
+SPACED = re.compile(rf"[+-]?[1-9]\d{{0,2}}([{GAPS}]\d{{3}})+([.,]\d*)?")  # 1 234,5 and 1'234.5
+DECIMAL = re.compile(rf"[+-]?\d+([{GAPS}]\d{{3}})*,\d+ ?%?")  # 12,5
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One series; texts are kept as they stood, so that they can be written back."""
+
+    times: list[str]
+    time_s: NDArray[np.float64]
+    texts: list[str]
+    value: NDArray[np.float64]
+    times_unreadable: int
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesFile:
-    """One file's columns; texts are kept as they stood, so that they can be written back."""
+    """The series of one file by name, and what its form leaves open."""
 
-    times: list[str]
-    time_s: NDArray[np.int64]
-    columns: dict[str, tuple[list[str], NDArray[np.float64]]]
-    times_unreadable: int
+    columns: dict[str, Column]
     notes: list[str]
 
 
@@ -122,65 +144,159 @@ def read_series(path: Path) -> SeriesFile:
         day = _day_column(head, place, times)
         if day is not None:
             times = [f"{one} {clock}" for one, clock in zip(_column(body, day), times, strict=True)]
-    time_s, unreadable = parse_times(times)
-    if place is None:
-        notes.append(f"no column {', '.join(TIMES)}: rows are taken as {ROW_SECONDS} s apart")
-    elif body and unreadable == len(body):
-        notes.append(
-            f"no time in column {head[place]!r} can be read, such as {times[0]!r}: rows are taken as "
-            f"{ROW_SECONDS} s apart"
-        )
-        time_s = ROW_SECONDS * np.arange(len(body))
-    back = int((np.diff(time_s) < 0).sum())
+    time_s, unread = _times(head, place, times, notes, comma=comma)
+    texts_of = {
+        k: _column(body, k)
+        for k, name in enumerate(head)
+        if k not in (place, day) and name.lower() not in LABELS
+    }
+    value_of = {
+        k: numbers(texts, comma=comma or _decimal_comma(texts)) for k, texts in texts_of.items()
+    }
+    keys, groups = _series_of(head, time_s, texts_of, value_of, notes)
+    back = sum(int((np.diff(time_s[rows]) < 0).sum()) for rows in groups.values())
     if back > BACK_SHARE * len(body):
         notes.append(
             f"{back} rows are older than the one before: they are judged as they stand; sort the file by "
             "time to have them judged as they happened"
         )
-    columns: dict[str, tuple[list[str], NDArray[np.float64]]] = {}
-    for k, name in enumerate(head):
-        if k in (place, day) or name.lower() in LABELS:
-            continue
-        texts = _column(body, k)
-        value = numbers(texts, comma=comma or _decimal_comma(texts))
-        if texts and np.isnan(value).all():
-            if name != "value":
-                notes.append(f"column {name!r} holds no number and is left out")
-                continue
-            notes.append(
-                f"no field of column 'value' is a number, such as {texts[0]!r}: all are missing"
-            )
-        if name.lower() in COUNTERS and len(head) > 1 and _counts_rows(value):
-            notes.append(f"column {name!r} numbers the rows and is left out")
-            continue
-        key = name or f"column{k + 1}"
-        columns[key if key not in columns else f"{key}-{k + 1}"] = (texts, value)
-    if not columns:
+    kept = [k for k in texts_of if k not in keys and _is_series(head, k, texts_of, value_of, notes)]
+    if not kept:
         raise ConfigError(f"{path}: no column of numbers beside the time; found {', '.join(head)}")
-    return SeriesFile(times, time_s, columns, unreadable, notes)
+    columns: dict[str, Column] = {}
+    for group, rows in groups.items():
+        for k in kept:
+            texts, value = [texts_of[k][n] for n in rows.tolist()], value_of[k][rows]
+            if group and len(kept) > 1 and np.isnan(value).all():
+                continue
+            name = head[k] or f"column{k + 1}"
+            key = f"{group} {name}" if group and len(kept) > 1 else group or name
+            columns[key if key not in columns else f"{key}-{k + 1}"] = Column(
+                [times[n] for n in rows.tolist()],
+                time_s[rows],
+                texts,
+                value,
+                int(unread[rows].sum()),
+            )
+    return SeriesFile(columns, notes)
 
 
-def parse_times(texts: Sequence[str]) -> tuple[NDArray[np.int64], int]:
-    """Return seconds since 1970, and how many texts could not be read: each has the time of its neighbour."""
-    made = np.zeros(len(texts), np.int64)
-    unreadable, first = 0, len(texts)
+def _times(
+    head: list[str], place: int | None, times: list[str], notes: list[str], *, comma: bool
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return seconds since 1970, and which times could not be read."""
+    if place is None:
+        notes.append(f"no column {', '.join(TIMES)}: rows are taken as {ROW_SECONDS} s apart")
+    elif _are_serials(head[place], times, comma=comma):
+        days = numbers(times, comma=comma)
+        unread = ~((days >= SERIAL_LEAST) & (days < SERIAL_MOST))
+        notes.append(
+            f"column {head[place]!r} counts days since 1899-12-30, as spreadsheets do: times are to the second"
+        )
+        return _filled(
+            [
+                None if no else serial_ns(d) / SECOND_NS
+                for d, no in zip(days.tolist(), unread, strict=True)
+            ]
+        )
+    time_s, unread = parse_times(times)
+    if place is not None and len(times) and unread.all():
+        notes.append(
+            f"no time in column {head[place]!r} can be read, such as {times[0]!r}: rows are taken as "
+            f"{ROW_SECONDS} s apart"
+        )
+        time_s = ROW_SECONDS * np.arange(len(times), dtype=np.float64)
+    return time_s, unread
+
+
+def _are_serials(name: str, times: list[str], *, comma: bool) -> bool:
+    """Say whether times are day numbers of a spreadsheet, 1970 to 2100: below `date`, or with a part of a day."""
+    days = numbers(times[:ROWS_TELLING], comma=comma or _decimal_comma(times))
+    if not NAMED.search(name.lower()) or not len(days):
+        return False
+    if not ((days >= SERIAL_LEAST) & (days < SERIAL_MOST)).all():
+        return False
+    return "date" in name.lower() or bool((days != np.floor(days)).any())
+
+
+def _series_of(
+    head: list[str],
+    time_s: NDArray[np.float64],
+    texts_of: dict[int, list[str]],
+    value_of: dict[int, NDArray[np.float64]],
+    notes: list[str],
+) -> tuple[tuple[int, ...], dict[str, NDArray[np.int64]]]:
+    """Return the columns that name series, and the rows of each name; one without a name where none does."""
+    everything = {"": np.arange(len(time_s))}
+    if not times_repeat(time_s):
+        return (), everything
+    names = {
+        k: texts
+        for k, texts in texts_of.items()
+        if np.isnan(value_of[k]).mean() > 0.5 or IDS.search(head[k].lower())
+    }
+    found = names_in(time_s, names) if len(names) < len(texts_of) else None
+    if found is None:
+        notes.append(
+            "most times come more than once, and no column of names tells their rows apart: they are judged as one "
+            "series in the order of the file; where they are many, write each into a column or file of its own"
+        )
+        return (), everything
+    keys, groups = found
+    notes.append(
+        f"{len(groups)} series by {', '.join(repr(head[k]) for k in keys)}: each is judged by itself"
+    )
+    return keys, groups
+
+
+def _is_series(
+    head: list[str],
+    k: int,
+    texts_of: dict[int, list[str]],
+    value_of: dict[int, NDArray[np.float64]],
+    notes: list[str],
+) -> bool:
+    """Say whether a column is a series; what is left out is noted."""
+    name, texts, value = head[k], texts_of[k], value_of[k]
+    if texts and np.isnan(value).all():
+        if name != "value":
+            notes.append(f"column {name!r} holds no number and is left out")
+            return False
+        notes.append(
+            f"no field of column 'value' is a number, such as {texts[0]!r}: all are missing"
+        )
+    if name.lower() in COUNTERS and len(head) > 1 and _counts_rows(value):
+        notes.append(f"column {name!r} numbers the rows and is left out")
+        return False
+    return True
+
+
+def parse_times(texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return seconds since 1970, and which texts could not be read: each has the time of its neighbour."""
+    found: list[float | None] = []
     other = None
-    for n, text in enumerate(texts):
-        found = _seconds(text.strip())
-        if found is None and text.strip():
-            other = other or reader_of(one.strip() for one in texts)
+    for text in map(str.strip, texts):
+        one = _seconds(text)
+        if one is None and text:
+            bare, east_ns = zoned(text)
+            other = other or reader_of(zoned(one.strip())[0] for one in texts)
             try:
-                found = other(text.strip()) // SECOND_NS
+                one = (other(bare) - east_ns) / SECOND_NS
             except (ValueError, OverflowError):
-                found = None
-        if found is not None:
-            made[n], first = found, min(first, n)
-        else:
-            unreadable += 1
-            made[n] = made[n - 1] if n else 0
-    if first < len(texts):
-        made[:first] = made[first]
-    return made, unreadable
+                one = None
+        found.append(one)
+    return _filled(found)
+
+
+def _filled(found: list[float | None]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return times, and where there is none: there it is that of the row before, at the head of the first."""
+    unread = np.array([one is None for one in found], bool)
+    last = next((one for one in found if one is not None), 0.0)
+    made = np.zeros(len(found))
+    for n, one in enumerate(found):
+        last = last if one is None else one
+        made[n] = last
+    return made, unread
 
 
 def _table(path: Path) -> tuple[list[str], list[list[str]], bool]:
@@ -217,7 +333,7 @@ def _time_column(head: list[str], body: list[list[str]]) -> int | None:
     parts = [_column(body[:ROWS_TELLING], k) for k in range(len(head))]
     for k, some in enumerate(parts):
         texts = [text for text in some if np.isnan(numbers([text])[0])]
-        if len(texts) > len(some) / 2 and parse_times(texts)[1] < len(texts) / 2:
+        if len(texts) > len(some) / 2 and parse_times(texts)[1].mean() < 0.5:
             return k
     named = [k for k, name in enumerate(lower) if NAMED.search(name)]
     for k in named:
@@ -266,7 +382,7 @@ def _is_time(text: str) -> bool:
     if _stamp(text.strip()) is not None:
         return True
     number = numbers([text])[0]
-    return bool(number >= EPOCH_LEAST) if number == number else parse_times([text])[1] == 0
+    return bool(number >= EPOCH_LEAST) if number == number else not parse_times([text])[1][0]
 
 
 def _stamp(text: str) -> int | None:
@@ -281,7 +397,7 @@ def _stamp(text: str) -> int | None:
     return int(moment.timestamp())
 
 
-def _seconds(text: str) -> int | None:
+def _seconds(text: str) -> float | None:
     stamp = _stamp(text)
     if stamp is not None:
         return stamp
@@ -294,7 +410,7 @@ def _seconds(text: str) -> int | None:
         # Times of this century: which unit the number is in shows in its size.
         for limit, unit in ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (1e20, 1e9)):
             if size < limit:
-                return int(number // unit)
+                return number / unit
         return None
     try:
         moment = datetime.fromisoformat(text)
@@ -302,7 +418,7 @@ def _seconds(text: str) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp())
+    return moment.timestamp()
 
 
 def numbers(texts: Sequence[str], *, comma: bool = False) -> NDArray[np.float64]:
@@ -310,8 +426,8 @@ def numbers(texts: Sequence[str], *, comma: bool = False) -> NDArray[np.float64]
 
     >>> numbers(["1.5", "1,234", "97 %", "up", "n/a"]).tolist()
     [1.5, 1234.0, 97.0, 1.0, nan]
-    >>> numbers(["1.234,5"], comma=True).tolist()
-    [1234.5]
+    >>> numbers(["1.234,5"], comma=True).tolist(), numbers(["1 234,5", "1'234.5"]).tolist()
+    ([1234.5], [1234.5, 1234.5])
     """
     made = np.empty(len(texts))
     for n, text in enumerate(texts):
@@ -333,7 +449,9 @@ def plain(text: str, number: float) -> str:
 
 def _unusual(text: str, *, comma: bool) -> float:
     text = text.removesuffix("%").rstrip()
-    if comma:
+    if SPACED.fullmatch(text):
+        text = re.sub(f"[{GAPS}]", "", text).replace(",", ".")
+    elif comma:
         text = text.replace(".", "").replace(",", ".")
     elif GROUPED.fullmatch(text):
         text = text.replace(",", "")

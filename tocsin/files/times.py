@@ -1,5 +1,6 @@
-"""Times as files have them: numbers of any unit, ISO 8601, RFC 2822, and dates of several orders."""
+"""Times as files have them: numbers of any unit, ISO 8601, RFC 2822, dates of several orders, of spreadsheets."""
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import islice
@@ -20,6 +21,15 @@ CLOCKS = (" %H:%M:%S", " %H:%M:%S.%f", " %H:%M", " %I:%M:%S %p", " %I:%M %p", "T
 FIRST = 200  # times that are tried in every way
 PLAIN_LEAST = 0.5  # of them, for a file of plain times
 Reader = Callable[[str], int]
+# Hours east of UTC: RFC 5322, section 4.3, and those of Europe and Japan that mean one thing.
+ZONES = {
+    "UTC": 0, "UT": 0, "GMT": 0, "Z": 0, "WET": 0, "WEST": 1, "CET": 1, "CEST": 2, "MEZ": 1, "MESZ": 2,
+    "EET": 2, "EEST": 3, "MSK": 3, "JST": 9, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7,
+    "MDT": -6, "PST": -8, "PDT": -7,
+}  # fmt: skip
+_ZONED = re.compile(r"(.*\d:\d\d.*?) *(?:([A-Z]{1,4})|(?:UTC|GMT)?([+-])(\d\d):?(\d\d)?)")
+SERIAL_FIRST_NS = -25_569 * 86_400 * SECOND_NS  # 1899-12-30: day 0 of spreadsheets
+SERIAL_LEAST, SERIAL_MOST = 25_569.0, 73_051.0  # 1970 to 2100
 
 
 def time_ns(text: str) -> int:
@@ -45,6 +55,30 @@ def time_ns(text: str) -> int:
         if number < limit:
             return round(number * unit)
     raise ValueError(f"{text!r} is no time")
+
+
+def zoned(text: str) -> tuple[str, int]:
+    """Return a time without the zone behind it, and how many ns that is east of UTC.
+
+    >>> zoned("20.03.2026 10:00 CET"), zoned("2026-03-20 10:00:00 +01"), zoned("10:00 AM")
+    (('20.03.2026 10:00', 3600000000000), ('2026-03-20 10:00:00', 3600000000000), ('10:00 AM', 0))
+    """
+    found = _ZONED.fullmatch(text)
+    if found is None or (found[2] is not None and found[2] not in ZONES):
+        return text, 0
+    if found[2] is not None:
+        return found[1], ZONES[found[2]] * 3600 * SECOND_NS
+    minutes = int(found[4]) * 60 + int(found[5] or 0)
+    return found[1], (minutes if found[3] == "+" else -minutes) * 60 * SECOND_NS
+
+
+def serial_ns(number: float) -> int:
+    """Return the time of a spreadsheet's day number, to the second: its digits say no more.
+
+    >>> serial_ns(45000.5) // SECOND_NS  # 2023-03-15 12:00
+    1678881600
+    """
+    return SERIAL_FIRST_NS + round(number * 86_400) * SECOND_NS
 
 
 def reader_of(texts: Iterable[str]) -> Reader:

@@ -190,18 +190,27 @@ def test_messy_fields_are_missing_values(tmp_path: Path) -> None:
     ("text", "seconds"),
     [
         ("1700000000", 1_700_000_000),
-        ("1700000000123", 1_700_000_000),
-        ("1700000000123456", 1_700_000_000),
-        ("1700000000123456789", 1_700_000_000),
+        ("1700000000123", 1_700_000_000.123),
+        ("1700000000123456", 1_700_000_000.123456),
+        ("1700000000123456789", 1_700_000_000.123457),
+        ("1700000000.25", 1_700_000_000.25),
+        ("2023-11-14T22:13:20.5", 1_700_000_000.5),
         ("2023-11-14 22:13:20", 1_700_000_000),
         ("2023-11-14T22:13:20Z", 1_700_000_000),
         ("2023-11-14T23:13:20+01:00", 1_700_000_000),
+        ("2023-11-14 23:13:20+01", 1_700_000_000),
+        ("2023-11-14 23:13:20 CET", 1_700_000_000),
+        ("2023-11-14 17:13:20 EST", 1_700_000_000),
+        ("14.11.2023 23:13:20 CET", 1_700_000_000),
+        ("11/14/2023 05:13:20 PM EST", 1_700_000_000),
+        ("14.11.2023 20:43:20 -01:30", 1_700_000_000),
+        ("Tue, 14 Nov 2023 22:13:20 GMT", 1_700_000_000),
         ("17", 17),
     ],
 )
-def test_times_as_people_write_them(text: str, seconds: int) -> None:
-    made, unreadable = parse_times([text])
-    assert (made.tolist(), unreadable) == ([seconds], 0)
+def test_times_as_people_write_them(text: str, seconds: float) -> None:
+    made, unread = parse_times([text])
+    assert (made.round(6).tolist(), unread.any()) == ([seconds], False)
 
 
 START = np.datetime64(1_700_000_000, "s")
@@ -242,6 +251,11 @@ WAYS = {  # of writing the same series
     "epoch": ["epoch,load"] + [f"{1_700_000_000 + 60 * n},{b}" for n, b in enumerate(VALUES)],
     "joined name": ["load,EventTime"]
     + [f"{b},{1_700_000_000 + 60 * n}" for n, b in enumerate(VALUES)],
+    "thousands apart": ["time;load"]
+    + [f"{a};1 {int(float(b)):03d},5" for a, b in zip(ISO, VALUES, strict=True)],
+    "thousands with apostrophes": ["time,load"]
+    + [f"{a},1'{int(float(b)):03d}.25" for a, b in zip(ISO, VALUES, strict=True)],
+    "zones": ["time,load"] + [f"{a} CEST,{b}" for a, b in zip(ISO, VALUES, strict=True)],
     "percent": ["time,load"] + [f"{a},{b} %" for a, b in zip(ISO, VALUES, strict=True)],
 }
 
@@ -343,3 +357,111 @@ def test_sampling_is_that_of_most_rows_in_any_order(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "out/summary.json").read_text())["series"]
     for one in kept.values():
         assert (one["sampling_seconds"], one["gaps"]["count"]) == (300.0, 0)
+        assert one["sampling_regular"] > 0.9
+
+
+def test_a_zone_that_nobody_knows_is_said(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text(
+        "\n".join(["time,v", *(f"{a} XYZ,{b}" for a, b in zip(ISO, VALUES, strict=True))])
+    )
+    done = run(tmp_path / "one.csv", "--output", tmp_path / "out")
+    assert "no time in column 'time' can be read, such as '2023-11-14 22:13:20 XYZ'" in done.output
+
+
+@pytest.mark.parametrize(("step_s", "mark"), [(0.1, "."), (0.25, "T"), (0.02, "ms")])
+def test_rows_within_a_second_are_told_apart(tmp_path: Path, step_s: float, mark: str) -> None:
+    at = [1_700_000_000 + step_s * n for n in range(600)]
+    texts = {
+        ".": [f"{one:.3f}" for one in at],
+        "ms": [str(round(one * 1000)) for one in at],
+        "T": [str(np.datetime64(round(one * 1000), "ms")) for one in at],  # 2023-11-14T22:13:20.250
+    }[mark]
+    rows = [f"{a},{b}" for a, b in zip(texts, VALUES, strict=True)]
+    (tmp_path / "one.csv").write_text("\n".join(["timestamp,value", *rows]))
+    run(tmp_path / "one.csv", "--output", tmp_path / "out")
+    kept = summary_of(tmp_path / "out")["one"]
+    assert (kept["sampling_seconds"], kept["sampling_regular"]) == (step_s, 1.0)
+    assert (kept["repeated_times"], kept["notes"]) == (0, [])
+
+
+def serials(step_s: int) -> list[str]:
+    return [f"{25_569 + (1_700_000_000 + step_s * n) / 86_400:.6f}" for n in range(600)]
+
+
+@pytest.mark.parametrize(
+    ("head", "times", "step_s"),
+    [
+        ("date,value", serials(60), 60.0),
+        ("Time,value", serials(3_600), 3_600.0),
+        ("date;value", [one.replace(".", ",") for one in serials(60)], 60.0),
+        ("date,value", [str(45_000 + n) for n in range(600)], 86_400.0),
+        ("time,value", [str(45_000 + n) for n in range(600)], 1.0),  # seconds since it began
+        ("time,value", [f"{0.5 * n:.1f}" for n in range(600)], 0.5),
+    ],
+)
+def test_days_of_spreadsheets_are_times(
+    tmp_path: Path, head: str, times: list[str], step_s: float
+) -> None:
+    mark = head[4]
+    (tmp_path / "one.csv").write_text(
+        "\n".join([head, *(f"{a}{mark}{n % 7}" for n, a in enumerate(times))])
+    )
+    done = run(tmp_path / "one.csv", "--output", tmp_path / "out")
+    kept = summary_of(tmp_path / "out")["one"]
+    assert (kept["sampling_seconds"], kept["sampling_regular"]) == (step_s, 1.0)
+    assert ("as spreadsheets do" in done.output) is (step_s >= 60.0)
+
+
+def long_rows(*, blocks: bool) -> list[str]:
+    rows = [
+        (n, f"{1_700_000_000 + 60 * n},{host},{value}")
+        for host in ("ams1", "lis/2", "vie3")
+        for n, value in enumerate(VALUES)
+    ]
+    return [row for _, row in (rows if blocks else sorted(rows))]
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_each_name_of_a_long_file_is_a_series(tmp_path: Path, blocks: bool) -> None:
+    (tmp_path / "one.csv").write_text("\n".join(lines()))
+    (tmp_path / "long.csv").write_text(
+        "\n".join(["timestamp,host,value", *long_rows(blocks=blocks)])
+    )
+    done = run(tmp_path, "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "3 series by 'host': each is judged by itself" in done.output
+    assert set(summary_of(tmp_path / "out")) == {"one", "long/ams1", "long/lis_2", "long/vie3"}
+    for name in ("ams1", "lis_2", "vie3"):
+        assert rows_of(tmp_path / f"out/long/{name}.csv") == rows_of(tmp_path / "out/one.csv")
+
+
+def test_names_may_be_of_two_columns_or_numbers_and_series_of_several_values(
+    tmp_path: Path,
+) -> None:
+    many = [
+        f"{60 * n},{host},{metric},{n % 7}"
+        for n in range(90)
+        for host in "ab"
+        for metric in ("cpu", "io")
+    ]
+    (tmp_path / "two.csv").write_text("\n".join(["time,host,metric,value", *many]))
+    wide = [f"{60 * n},{sensor},{n % 7},{n % 5},ok" for n in range(90) for sensor in (7, 8, 9)]
+    (tmp_path / "wide.csv").write_text("\n".join(["time,sensor_id,in,out,note", *wide]))
+    run(tmp_path, "--output", tmp_path / "out")
+    kept = summary_of(tmp_path / "out")
+    assert set(kept) == {f"two/{host} {metric}" for host in "ab" for metric in ("cpu", "io")} | {
+        f"wide/{sensor} {way}" for sensor in (7, 8, 9) for way in ("in", "out")
+    }
+    assert {one["rows"] for one in kept.values()} == {90}
+    assert {one["repeated_times"] for one in kept.values()} == {0}
+
+
+def test_times_that_repeat_without_a_name_are_said(tmp_path: Path) -> None:
+    rows = [f"{60 * (n // 3)},{n % 7}" for n in range(90)]
+    (tmp_path / "one.csv").write_text("\n".join(["time,value", *rows]))
+    done = run(tmp_path / "one.csv", "--output", tmp_path / "out")
+    assert "no column of names tells their rows apart" in done.output
+    noted = [f"{60 * n},{n % 7},{'ok' if n % 3 else 'late'}" for n in range(90)]
+    (tmp_path / "noted.csv").write_text("\n".join(["time,value,note", *noted]))
+    run(tmp_path / "noted.csv", "--output", tmp_path / "out")
+    assert set(summary_of(tmp_path / "out")) == {"noted"}
