@@ -1,5 +1,6 @@
 """`tocsin forecast`: what series will do in the next hours, and how well that was said before."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def _when(ns: int) -> str:
 
 
 STEPS_S = (1, 5, 10, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
-ROWS_PAGE, ROWS_MOST = 100_000, 2_000_000  # of an answer of the history, of all that are read
+ROWS_PAGE, ROWS_MOST = 100_000, 2_000_000  # of an answer of the history, of all that are kept
 
 
 def _round_step(seconds: int) -> int:
@@ -199,8 +200,9 @@ def _rows_of_history(
 
 
 def _history(
-    match: str, since: str, step_s: int, path: Path | None, state: Path | None, now_ns: int
-) -> Iterator[list[dict[str, Any]]]:
+    match: str, since: str, step_s: int, path: Path | None, state: Path | None, now_ns: int,
+    *, most: float = ROWS_MOST,
+) -> Iterator[list[dict[str, Any]]]:  # fmt: skip
     """Yield all rows in time order."""
     from tocsin.config import load_config
     from tocsin.desk import ask
@@ -215,11 +217,15 @@ def _history(
             aggregates=["avg"], limit=ROWS_PAGE,
         )  # fmt: skip
 
-    return pages(read, time_ns(since, now_ns=now_ns), f"{match!r} since {since}")
+    return pages(read, time_ns(since, now_ns=now_ns), f"{match!r} since {since}", most=most)
 
 
 def pages(
-    read: Callable[[int], list[dict[str, Any]]], since_ns: int, what: str
+    read: Callable[[int], list[dict[str, Any]]],
+    since_ns: int,
+    what: str,
+    *,
+    most: float = ROWS_MOST,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield rows in time order, a page of whole steps at a time; `read` gives the first ones since a time."""
     from telemetry.errors import ConfigError
@@ -232,9 +238,9 @@ def pages(
             rows = [row for row in rows if row["time_s"] < last_s]
             since_ns = last_s * 10**9
         count += len(rows)
-        if count > ROWS_MOST or (more and not rows):
+        if count > most or (more and not rows):
             raise ConfigError(
-                f"{what}: more than {ROWS_MOST} values, or {ROWS_PAGE} at one time; name fewer series, take "
+                f"{what}: more than {most:.0f} values, or {ROWS_PAGE} at one time; name fewer series, take "
                 "a longer --step or a shorter --since"
             )
         if not count:
@@ -265,7 +271,9 @@ def _rows_of_groups(
         raise ConfigError(f"no {by} of the network map is {match!r}; it has: {names}")
     found, limits = dict[str, list[tuple[int, float]]](), dict[str, float]()
     speed = {one.name: one.octets_per_second for one in chosen}
-    for page in _history("view=interface,measure=octets", since, step_s, path, state, now_ns):
+    match = "view=interface,measure=octets"
+    sums_only = math.inf  # of a page no more is kept
+    for page in _history(match, since, step_s, path, state, now_ns, most=sums_only):
         for (name, measure, direction), points in map_groups.sums(page, chosen).items():
             title = f"{by} {name} {measure} {direction}"
             found.setdefault(title, []).extend(points)

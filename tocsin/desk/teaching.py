@@ -72,7 +72,7 @@ class DriftWatch:
         """Take counters since the node's start: series-samples, and those that were strange."""
         for view, (samples, strange) in sorted(counts.items()):
             before = self._before.get(view, [0, 0])
-            if samples < before[0]:  # the node began again
+            if samples < before[0] or strange < before[1]:  # the node began again
                 before = [0, 0]
             grown = samples - before[0]
             if grown < DRIFT_MIN_SAMPLES:

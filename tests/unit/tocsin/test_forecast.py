@@ -1,6 +1,7 @@
 """`tocsin forecast` on a file: rows, track record, breach and exit code."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,9 @@ def test_a_history_of_many_series_is_read_to_its_end() -> None:
 
     got = [row for page in pages(read, 0, "x") for row in page]
     assert got == stored
+    assert sum(map(len, pages(read, 0, "x", most=math.inf))) == len(stored)
+    with pytest.raises(ConfigError, match="more than 1000000 values"):
+        list(pages(read, 0, "x", most=1_000_000))
     with pytest.raises(ConfigError, match="no series matches"):
         list(pages(lambda _: [], 0, "x"))
     with pytest.raises(ConfigError, match="fewer series"):

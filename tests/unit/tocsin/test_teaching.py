@@ -250,6 +250,14 @@ def test_any_river_model_is_a_detector_whose_scores_reach_the_alerts_of_the_next
     assert {series for k, series in told if k > 380} <= {series for _, series in reported}
 
 
+def test_a_node_that_began_again_has_no_rate_below_nothing() -> None:
+    watch = DriftWatch()
+    watch.take({"v": [1000, 100]}, 0)
+    watch.take({"v": [1500, 5]}, 1)  # a new start, further than the one before was
+    assert watch.watched()[0]["rate"] >= 0.0
+    assert abs(watch.watched()[0]["rate"] - 0.1) < 0.01
+
+
 def reported(model: str, value: Any, ticks: int = 330, **params: Any) -> list[tuple[int, int]]:
     """Return (tick, series) of what a river model reports over ticks of `value(k)`."""
     detector = RiverDetector(
