@@ -150,6 +150,7 @@ def _when(ns: int) -> str:
 
 STEPS_S = (1, 5, 10, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
 ROWS_PAGE, ROWS_MOST = 100_000, 2_000_000  # of an answer of the history, of all that are kept
+STEPS_PAGE = 5_000  # as many points of a series the history answers at once
 
 
 def _round_step(seconds: int) -> int:
@@ -211,41 +212,40 @@ def _history(
 
     config, folder = load_config(path), state_dir(state)
 
-    def read(since_ns: int) -> list[dict[str, Any]]:
+    def read(since_ns: int, until_ns: int) -> list[dict[str, Any]]:
         return ask.series(
-            config, folder, match, since_ns=since_ns, until_ns=now_ns, step_seconds=step_s,
+            config, folder, match, since_ns=since_ns, until_ns=until_ns, step_seconds=step_s,
             aggregates=["avg"], limit=ROWS_PAGE,
         )  # fmt: skip
 
-    return pages(read, time_ns(since, now_ns=now_ns), f"{match!r} since {since}", most=most)
+    first_ns, what = time_ns(since, now_ns=now_ns), f"{match!r} since {since}"
+    return pages(read, first_ns, now_ns, step_s=step_s, what=what, most=most)
 
 
 def pages(
-    read: Callable[[int], list[dict[str, Any]]],
-    since_ns: int,
-    what: str,
-    *,
-    most: float = ROWS_MOST,
-) -> Iterator[list[dict[str, Any]]]:
-    """Yield rows in time order, a page of whole steps at a time; `read` gives the first ones since a time."""
+    read: Callable[[int, int], list[dict[str, Any]]], since_ns: int, until_ns: int, *, step_s: int,
+    what: str, most: float = ROWS_MOST,
+) -> Iterator[list[dict[str, Any]]]:  # fmt: skip
+    """Yield rows in time order, a page of whole steps at a time; `read` gives the first ones of a span."""
     from telemetry.errors import ConfigError
 
-    count, more = 0, True
-    while more:
-        rows = read(since_ns)
-        if more := len(rows) >= ROWS_PAGE:  # its last step may be cut: it is read again
-            last_s = rows[-1]["time_s"]
-            rows = [row for row in rows if row["time_s"] < last_s]
-            since_ns = last_s * 10**9
+    count, step_ns = 0, step_s * 10**9
+    while since_ns < until_ns:
+        end_ns = min((since_ns // step_ns + STEPS_PAGE) * step_ns, until_ns)
+        rows = read(since_ns, end_ns)
+        if cut := len(rows) >= ROWS_PAGE:  # in its last step, perhaps: that is read again
+            end_ns = rows[-1]["time_s"] * 10**9
+            rows = [row for row in rows if row["time_s"] < rows[-1]["time_s"]]
         count += len(rows)
-        if count > most or (more and not rows):
+        if count > most or (cut and not rows):
             raise ConfigError(
                 f"{what}: more than {most:.0f} values, or {ROWS_PAGE} at one time; name fewer series, take "
                 "a longer --step or a shorter --since"
             )
-        if not count:
-            raise ConfigError(f"no series matches {what}; `tocsin series` shows some")
         yield rows
+        since_ns = end_ns
+    if not count:
+        raise ConfigError(f"no series matches {what}; `tocsin series` shows some")
 
 
 def _rows_of_groups(

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from telemetry.errors import ConfigError
 from tocsin.cli import cli
-from tocsin.cli.forecast import ROWS_PAGE, _one, pages
+from tocsin.cli.forecast import ROWS_PAGE, STEPS_PAGE, _one, pages
 
 
 def run(*arguments: object) -> Result:
@@ -105,15 +105,35 @@ def test_a_series_that_ended_is_not_forecast_as_if_it_went_on() -> None:
 def test_a_history_of_many_series_is_read_to_its_end() -> None:
     stored = [{"time_s": 300 * t, "entity": e} for t in range(50) for e in range(30_000)]
 
-    def read(since_ns: int) -> list[dict[str, Any]]:
-        return [row for row in stored if row["time_s"] * 10**9 >= since_ns][:ROWS_PAGE]
+    def read(since_ns: int, until_ns: int) -> list[dict[str, Any]]:
+        found = [row for row in stored if since_ns <= row["time_s"] * 10**9 < until_ns]
+        return found[:ROWS_PAGE]
 
-    got = [row for page in pages(read, 0, "x") for row in page]
+    end_ns = 300 * 50 * 10**9
+    got = [row for page in pages(read, 0, end_ns, step_s=300, what="x") for row in page]
     assert got == stored
-    assert sum(map(len, pages(read, 0, "x", most=math.inf))) == len(stored)
+    assert sum(map(len, pages(read, 0, end_ns, step_s=300, what="x", most=math.inf))) == len(stored)
     with pytest.raises(ConfigError, match="more than 1000000 values"):
-        list(pages(read, 0, "x", most=1_000_000))
+        list(pages(read, 0, end_ns, step_s=300, what="x", most=1_000_000))
     with pytest.raises(ConfigError, match="no series matches"):
-        list(pages(lambda _: [], 0, "x"))
+        list(pages(lambda _, __: [], 0, end_ns, step_s=300, what="x"))
     with pytest.raises(ConfigError, match="fewer series"):
-        list(pages(lambda _: [{"time_s": 0}] * ROWS_PAGE, 0, "x"))
+        list(pages(lambda _, __: [{"time_s": 0}] * ROWS_PAGE, 0, end_ns, step_s=300, what="x"))
+
+
+def test_a_history_of_many_steps_is_asked_for_as_much_as_it_answers_at_once() -> None:
+    from history.reader import POINTS_MAX
+
+    assert STEPS_PAGE <= POINTS_MAX
+    asked, got = [], []
+
+    def read(since_ns: int, until_ns: int) -> list[dict[str, Any]]:
+        asked.append((until_ns - since_ns) / 60e9)
+        first, end = (-(-ns // (60 * 10**9)) for ns in (since_ns, until_ns))
+        return [{"time_s": 60 * n} for n in range(first, end)]
+
+    until_ns = 14 * 86_400 * 10**9
+    for page in pages(read, 7 * 10**9, until_ns, step_s=60, what="x"):
+        got += [row["time_s"] for row in page]
+    assert got == list(range(60, 14 * 86_400, 60))
+    assert max(asked) <= POINTS_MAX
