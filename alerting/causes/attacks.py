@@ -103,8 +103,7 @@ class AttackRules:
         """
         of_service = f"of {row.key.entity} " if prefix else ""
         prefix = prefix or row.key.entity
-        rate = row.detail.get("octets_per_second", row.actual) * 8
-        usual = row.detail.get("expected_octets_per_second", row.expected) * 8
+        rate, usual = (8 * value for value in _octets(row))
         owner = self._network.owner_of_prefix(prefix)
         sources = row.detail.get("distinct_sources", 0.0)
         aimed = [
@@ -174,11 +173,18 @@ class AttackRules:
 
 def _goes_on(row: Row) -> Claim:
     """Return a claim that keeps an attack's alarm up and has nothing new to tell."""
+    actual, expected = _octets(row)
     return Claim(
         "volumetric-attack", row.key.entity, "indeterminate", "", row.since_ns, 0.0,
-        actual=row.actual, expected=row.expected, series=[f"{row.key.series_id:016x}"],
+        actual=actual, expected=expected, series=[f"{row.key.series_id:016x}"],
         disposition=row.disposition,
     )  # fmt: skip
+
+
+def _octets(row: Row) -> tuple[float, float]:
+    """Return (By/s, By/s expected) behind a row, whichever measure found it."""
+    actual = row.detail.get("octets_per_second", row.actual)
+    return actual, row.detail.get("expected_octets_per_second", row.expected)
 
 
 def _small_and_many(row: Row) -> bool:

@@ -287,6 +287,7 @@ class SecurityRules:
             affects=[*dict.fromkeys(name for name in (*owners, *affects) if name)],
             advice=do,
             filters=filters,
+            parts=[row.key.key.get("destination_port", "") or _source(row) or row.detector],
             talkers=[talker_row(t) for t in talkers[:SHOWN]],
             series=[f"{row.key.series_id:016x}"],
             disposition=row.disposition,
@@ -332,6 +333,7 @@ def _join(claim: Claim, other: Claim) -> None:
     claim.evidence += [one for one in (other.title,) if len(claim.evidence) < SHOWN]
     claim.affects = [*dict.fromkeys((*claim.affects, *other.affects))]
     claim.filters = [*dict.fromkeys((*claim.filters, *other.filters))]
+    claim.parts = [*dict.fromkeys((*claim.parts, *other.parts))]
     claim.series += other.series
     claim.since_ns = min(claim.since_ns, other.since_ns)
     claim.ticks_needed = min(claim.ticks_needed, other.ticks_needed)
@@ -387,6 +389,7 @@ def _way(talkers: Sequence[Talker]) -> tuple[str, str]:
     if port_share >= AGREE:
         return "horizontal", f", port {port}"
     ports = len({t.destination_port for t in talkers})
-    if protocol == 6 and ports <= 0.5 * len(talkers):
+    few = covering(talkers, lambda t: t.destination_port, most=filters.PORTS_MAX)
+    if few or (protocol == 6 and ports <= 0.5 * len(talkers)):
         return "horizontal", f", {ports} ports"
     return ("", "") if protocol == 17 else ("horizontal and vertical", "")

@@ -16,6 +16,8 @@ from alerting.words.amounts import rounded
 from runtime.component import Context
 from telemetry.identity import id_text
 
+PARTS_FEW = 4  # of an alarm: each of so many is news, of more when they have doubled
+PARTS_MAX = 256
 SIZES_KEPT = 6  # ticks by which growing and shrinking are told apart
 CLEARED_KEPT_NS = 86_400_000_000_000  # so long its occurrences are counted on
 SLOW_NS = {"slow-leak": 1_800 * 10**9}  # what changes slowly is over when it was away for so long
@@ -171,8 +173,7 @@ class OwnAlarms:
         worse = SEVERITIES.index(claim.severity) < SEVERITIES.index(alarm.severity)
         again = now_ns - alarm.changed_ns >= round(self._settings.update_seconds * 1e9)
         grown = again and claim.score > 2.0 * alarm.best_score
-        more = again and not set(claim.parts) <= set(alarm.parts)
-        if worse or ((grown or more) and not alarm.flapping):
+        if worse or ((grown or (again and _has_more(claim, alarm))) and not alarm.flapping):
             if worse and alarm.acknowledged == "until-worse":
                 alarm.acknowledged = ""
             alarm.state = "updated"
@@ -209,7 +210,7 @@ class OwnAlarms:
         alarm.changed_ns = now_ns
         alarm.title = claim.title + (" (flapping)" if alarm.flapping else "")
         alarm.best_score = max(alarm.best_score, claim.score)
-        alarm.parts = sorted({*alarm.parts, *claim.parts})
+        alarm.parts = sorted({*alarm.parts, *claim.parts})[:PARTS_MAX]
         alarm.explain = explain(alarm, claim)
 
     def _quiet(self, key: int, alarm: Alarm, now_ns: int) -> bool:
@@ -256,6 +257,13 @@ class OwnAlarms:
         # A checkpoint of before the list was kept: what is not over goes on.
         going = kept.get("going", [a.id for a in found if a.state not in ENDED or a.pending_ticks])
         self._going = {key: self.alarms[key] for key in going}
+
+
+def _has_more(claim: Claim, alarm: Alarm) -> bool:
+    """Return whether a claim has parts that nobody was told of, and enough of them."""
+    known = len(alarm.parts)
+    count = min(len({*alarm.parts, *claim.parts}), PARTS_MAX)
+    return count > known and (count <= PARTS_FEW or count >= 2 * known)
 
 
 def joined(claim: Claim, claims: Sequence[Claim]) -> bool:

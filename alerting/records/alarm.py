@@ -80,7 +80,7 @@ class Claim(msgspec.Struct):
     talkers: list[dict[str, Any]] = []
     series: list[str] = []
     disposition: str = "alert"
-    parts: list[str] = []  # of which each new one is news: the vectors of an attack
+    parts: list[str] = []  # of which new ones are news: vectors, scanning hosts, ports tried
     tick_seconds: float = 0.0
     cadence: str = ""  # `cadence_of` its view
     forecast: dict[str, Any] = {}  # of a predicted alarm

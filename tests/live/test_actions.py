@@ -12,10 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from alerting.causes.flowspec import ICMP, TCP, Filter
 from alerting.config import SinkSettings
 from alerting.sinks import RefusedError, make_sink
 from alerting.words.alert import Alert
 from telemetry.errors import TransientError
+from tests.support.flow_filter import read_filters
 from tests.support.routers import FRR, ExaBgp, Frr, SshServer, two_namespaces, until
 from tocsin.testing import checks_sink
 from tocsin.testing.alarms import AlarmWorld, flood
@@ -163,6 +165,36 @@ def test_a_flowspec_rule_from_exabgp_is_seen_in_frr_and_withdrawn(
         assert "53" in shown
         assert sink.send([parcel(cleared)], now_ns=NOW_NS)
         until(lambda: "198.51.100.7" not in theirs.vtysh("show bgp ipv4 flowspec detail"))
+    finally:
+        exabgp.stop()
+        theirs.stop()
+
+
+def test_the_rules_that_an_alert_proposes_are_taken_by_exabgp_and_understood_by_frr(
+    space: tuple[str, str], folder: Path, needs: Callable[..., None]
+) -> None:
+    needs("vtysh", str(FRR / "bgpd"), "sh")
+    rules = [
+        read_filters(attack()[0].explain["do"])[0].text,
+        str(Filter(source="203.0.113.9", destination="198.51.100.8", protocol=TCP, destination_ports=(22, 23),
+                   opening=True)),
+        str(Filter(destination="198.51.100.9", protocol=ICMP, icmp_type=8, limit=125_000)),
+    ]  # fmt: skip
+    theirs = Frr(space[1], folder / "b", RECEIVER)
+    exabgp = ExaBgp(space[0], folder / "x", EXABGP)
+    try:
+        until(lambda: established(theirs, "show bgp ipv4 flowspec summary json"))
+        for rule in rules:
+            exabgp.pipe.write_text(f"announce {rule}\n")
+
+        def shown() -> str:
+            text = theirs.vtysh("show bgp ipv4 flowspec detail")
+            return text if all(f"198.51.100.{n}" in text for n in (7, 8, 9)) else ""
+
+        found = " ".join(until(shown).split())
+        assert "IP Protocol = 17 Source Port = 53 Packet Length >= 1050 FS:rate 0.0" in found
+        assert "Destination Port = 22 , = 23 TCP Flags ∋ 2,&∋ ! 16 FS:rate 0.0" in found
+        assert "IP Protocol = 1 ICMP Type = 8 FS:rate 125000.0" in found
     finally:
         exabgp.stop()
         theirs.stop()

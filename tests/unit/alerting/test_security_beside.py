@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.unit.alerting.test_security_claims import HOST, OUT, ScanWorld, probes, to_one
-from tocsin.testing.alarms import AlarmWorld, talker
+from tocsin.testing.alarms import AlarmWorld, flood, talker
 
 PREFIX = "198.51.100.0/24"
 
@@ -117,3 +117,45 @@ def test_a_fast_scan_that_begins_after_a_slow_one_is_over_ends_at_its_own_pace()
     scan.fast(60 + 3 * 60 + 10, 4)
     scan.calm(60 + 3 * 60 + 14, 5)
     assert [alarm.state for alarm in scan.world.stage._own.alarms.values()] == ["cleared"]
+
+
+def test_sources_that_join_later_are_told_with_their_rules_the_more_the_rarer() -> None:
+    world, counts = AlarmWorld(), []
+    for bots in range(1, 20):
+        for _ in range(15):  # more than alerting.update_seconds
+            rows = []
+            for n in range(bots):
+                series = world.series("probe", source_address=f"198.51.100.{n + 1}")
+                world.samples[series] = probes(source=f"198.51.100.{n + 1}")
+                rows.append(world.anomaly(series, "host_scan", actual=400.0 - n))
+            counts += [(alert.state, bots) for alert in world.tick(rows)]
+    assert counts == [
+        ("raised", 1), ("updated", 2), ("updated", 3), ("updated", 4), ("updated", 8), ("updated", 16),
+    ]  # fmt: skip
+
+
+def test_a_scan_for_a_few_udp_services_by_turns_is_one() -> None:
+    """Who looks for amplifiers tries some ports of each host; peers have as many ports as hosts."""
+    sample = tuple(
+        t for n in range(30)
+        for t in probes(1, destination=f"192.0.2.{n}", protocol=17, tcp_flags=0,
+                        destination_port=(161, 123, 1900)[n % 3])
+    )  # fmt: skip
+    (alert,) = told(AlarmWorld(), ("probe", "host_scan", {"source_address": HOST}, sample))
+    assert alert.title.startswith(f"horizontal scan from {HOST}: 900 targets in 5 s, 3 ports")
+    assert "protocol udp; destination-port [ =123 =161 =1900 ]" in alert.explain["do"]
+
+
+def test_ticks_whose_sample_missed_the_vector_do_not_look_like_a_flood_that_shrinks() -> None:
+    world, told_of, since = AlarmWorld(), [], AlarmWorld().now_ns
+    series = world.series("destination_prefix", destination_prefix=PREFIX)
+    rate = {"octets_per_second": 1e8, "expected_octets_per_second": 1e6}
+    for tick in range(40):
+        world.samples[series] = () if tick % 2 else flood()
+        row = world.anomaly(series, "attack", since_ns=since, measure="flows", actual=300.0,
+                            expected=3.0, score=4.0 if tick < 30 else 40.0, detail=rate)  # fmt: skip
+        told_of += world.tick([row])
+    assert [(a.state, a.explain["trend"]) for a in told_of] == [
+        ("raised", "steady"),
+        ("updated", "steady"),
+    ]
