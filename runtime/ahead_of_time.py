@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import kernel_library, kernels
+from runtime.sealed import seal
 from telemetry.errors import ConfigError
 
 SOURCE = Path(__file__).with_name("kernel_library.c")
@@ -78,6 +79,7 @@ def build(
             ) from error
         if done.returncode:
             raise ConfigError(f"{compiler} could not link the kernels: {done.stderr.strip()}")
+        part.write_bytes(seal(part.read_bytes()))
         part.replace(output)
 
 

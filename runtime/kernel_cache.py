@@ -9,7 +9,6 @@ imports this module has numba.
 import contextlib
 import io
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
@@ -17,18 +16,15 @@ from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-CHECKSUM_BYTES = 4  # little-endian, behind each file
-
-
-class DamagedError(Exception):
-    """A kept file is not as it was written."""
+from runtime.sealed import check, seal
+from telemetry.errors import DecodeError
 
 
 class CheckedFile(IndexDataCacheFile):
     """One function's index and its data files: checked before they are unpickled, synced once written."""
 
     def load(self, key: Any) -> Any:
-        """Return what was kept of `key`, None where there is nothing. Raises DamagedError.
+        """Return what was kept of `key`, None where there is nothing. Raises DecodeError.
 
         An index is written before its data: after a kill between the two, or where two processes
         write at once, it names a file of other sources or of another CPU.
@@ -62,20 +58,11 @@ class CheckedFile(IndexDataCacheFile):
         with super()._open_for_write(filepath) as file:
             written = io.BytesIO()
             yield written
-            data = written.getvalue()
-            file.write(data + zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "little"))
+            file.write(seal(written.getvalue()))
             file.flush()
             os.fsync(
                 file.fileno()
             )  # numba renames files that it never syncs: a power cut empties them
-
-
-def check(path: Path) -> None:
-    """Raise DamagedError where the checksum behind a file is not that of the rest, or OSError."""
-    data = memoryview(path.read_bytes())
-    rest, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-    if zlib.crc32(rest).to_bytes(CHECKSUM_BYTES, "little") != checksum:
-        raise DamagedError(f"{path}: its checksum is not that of its {len(rest)} bytes")
 
 
 class CheckedCache(FunctionCache):
@@ -109,5 +96,5 @@ class CheckedCache(FunctionCache):
         """Keep what was just compiled; a disk that is full or refuses costs the next start its time."""
         try:
             super().save_overload(sig, data)
-        except (OSError, DamagedError) as error:
+        except (OSError, DecodeError) as error:
             self._unkept(error)

@@ -2,7 +2,8 @@
 
 A library is made by `tocsin warm --ahead-of-time` on a build machine (runtime.ahead_of_time) and
 lies beside this file. Its name states machine and CPU level, its description a digest of the
-kernels' sources: one that was made of other sources is refused. Importing this module imports
+kernels' sources: one that was made of other sources is refused, and one that a disk has changed, by
+the checksum behind it. Importing this module imports
 neither numba nor numpy.
 """
 
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.sealed import check
 from telemetry.digest import blake2b
-from telemetry.errors import ConfigError
+from telemetry.errors import ConfigError, DecodeError
 
 FORMAT = 1
 ROOT = Path(__file__).parents[1]
@@ -98,6 +100,14 @@ def open_library(path: Path, modules: Iterable[str]) -> Library:
     if not path.is_file():
         raise ConfigError(f"{path}: no such kernel library; {again}")
     try:
+        check(path)  # before any of its code runs
+    except DecodeError as error:
+        raise ConfigError(
+            f"{path}: damaged, cut or stripped, by the checksum behind it; {again}"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; {again}") from error
+    try:
         handle = ctypes.PyDLL(str(path))
         handle.tocsin_description.restype = ctypes.c_char_p
         told = json.loads(handle.tocsin_description())
@@ -116,17 +126,21 @@ def open_library(path: Path, modules: Iterable[str]) -> Library:
     return Library(path, cpu, kernels, handle)
 
 
+def present(folder: Path = ROOT / "runtime") -> list[Path]:
+    """Return the libraries in a folder that are for this machine by their names, the best first."""
+    paths = [folder / file_name(platform.machine(), cpu) for cpu in cpu_levels()]
+    return [path for path in paths if path.exists()]
+
+
 def find_library(modules: Iterable[str], folder: Path | None = None) -> tuple[Library | None, str]:
     """Return (the best library that fits, "") or (None, why there is none)."""
     folder = folder or ROOT / "runtime"
     why = ""
-    for cpu in cpu_levels():
-        path = folder / file_name(platform.machine(), cpu)
-        if path.exists():
-            try:
-                return open_library(path, modules), ""
-            except ConfigError as error:
-                why = why or str(error)
+    for path in present(folder):
+        try:
+            return open_library(path, modules), ""
+        except ConfigError as error:
+            why = why or str(error)
     return None, why or f"no kernel library for {platform.machine()} in {folder}"
 
 

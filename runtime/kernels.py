@@ -136,6 +136,11 @@ def require() -> None:
         raise _no_kernels()
 
 
+def refused() -> str:
+    """Return why a library that is there is not used, "" where there is none or it is not wanted."""
+    return _why_no_library if LIBRARY is None and kernel_library.present() else ""
+
+
 def _library_only() -> bool:
     return os.environ.get("TOCSIN_KERNELS", "") not in ("", "numba", "memory")
 

@@ -18,6 +18,7 @@ from collectors.bmp.bgp import MARKER, spans
 from collectors.bmp.bgp_updates import FAMILY
 from collectors.capture.report import CaptureReport
 from collectors.datagram import Datagram
+from telemetry.errors import DecodeError
 from telemetry.identity import V4_MAPPED
 
 HEAD_BYTES = 12
@@ -35,6 +36,10 @@ _INDEX, _GENERIC, _GENERIC_PATHS = 1, 6, 12
 _TABLES = {2: (1, 1), 3: (1, 2), 4: (2, 1), 5: (2, 2)}
 _PATHS_BEHIND = 6  # of these tables with path ids
 _WITH_PATHS = {_PATHS_BEHIND + table: pair for table, pair in _TABLES.items()}
+
+
+class _RepeatsError(Exception):
+    """A table's record would become many times its own size."""
 
 
 class _Form(NamedTuple):
@@ -66,6 +71,10 @@ _UPDATE, _NEXT_HOP, _MP_REACH = 2, 3, 14
 _MESSAGE_BYTES_MAX = 0xFFFF
 _AROUND_BYTES = 52  # of an UPDATE around an entry's attributes and route, at most
 _FIRST_WITHOUT_HOP = 133  # the first SAFI whose routes need no next hop
+# An entry takes 8 bytes and becomes an UPDATE with the whole route in it: of 0.6 MB 4 GB were made. Tables of
+# up to so many peers are never near it.
+_REPEATED_MAX = 64  # bytes of a route that is repeated, for each byte of its record
+_REPEATS = "MRT tables that repeat a long route beyond measure"
 _CONTRADICT = "MRT records that contradict themselves"
 _EVERY_PATH_ID = b"".join(struct.pack("!HBB", *pair, 3) for pair in FAMILY)
 
@@ -136,6 +145,9 @@ def read_mrt(file: Readable, report: CaptureReport) -> Iterator[Datagram]:
         except (struct.error, IndexError):
             report.undecoded[_CONTRADICT] += 1
             continue
+        except _RepeatsError:
+            report.undecoded[_REPEATS] += 1
+            continue
         for micros, message in messages:
             when = seconds * SECOND_NS + micros * 1000
             yield Datagram(when, *dump.router, 0, BMP_PORT, message, stream=True)
@@ -144,6 +156,9 @@ def read_mrt(file: Readable, report: CaptureReport) -> Iterator[Datagram]:
 def _next(file: Readable, size: int, report: CaptureReport) -> bytes:
     try:
         return file.read(size)
+    except DecodeError as error:
+        report.damage = f"{error} behind record {report.packets}"
+        return b""
     except (OSError, EOFError, zlib.error):
         report.damage = f"what is packed is damaged behind record {report.packets}"
         return b""
@@ -162,7 +177,8 @@ class _Dump:
     ) -> Iterator[tuple[int, bytes]]:
         """Return (microseconds, BMP message) of one record, made one by one as they are taken.
 
-        A record that contradicts itself raises struct.error or IndexError here, before it changes anything.
+        A record that contradicts itself raises struct.error or IndexError here, before it changes anything, one
+        that would become beyond measure _RepeatsError.
         """
         if kind != _TABLE2:
             micros = 0
@@ -237,6 +253,8 @@ class _Dump:
         end = start + _route_bytes(body, start, afi, safi)
         route = body[start:end]
         (count,), at = struct.unpack_from("!H", body, end), end + 2
+        if count * len(route) > _REPEATED_MAX * len(body):
+            raise _RepeatsError
         places = []  # (peer, where its path id and where its attributes begin, where they end)
         for _ in range(count):
             (number,) = struct.unpack_from("!H", body, at)

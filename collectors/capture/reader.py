@@ -41,6 +41,8 @@ PCAP_MAGIC = (
 )
 _PACKED: dict[bytes, Callable[[BinaryIO], object]] = {b"\x1f\x8b\x08": gzip.open, b"BZh": bz2.open}
 HEAD_BYTES = 64
+# Dumps are packed to a tenth, those of quiet collectors to a fiftieth.
+UNPACKED_TIMES_MAX, UNPACKED_BYTES_FREE = 100, 64 << 20
 _RAW_IP = {LINK_RAW, 12, 14, 228, 229}
 PPPOE_SESSION = 0x8864
 _PPP = {b"\x00\x21": 0x0800, b"\x00\x57": 0x86DD}
@@ -52,6 +54,24 @@ class _Interface:
     link_type: int
     ticks_per_second: int = 1_000_000
     offset_seconds: int = 0
+
+
+@dataclass(slots=True)
+class _Unpacking:
+    """What is in a packed dump, as long as that is in proportion to what it is packed to."""
+
+    packed: BinaryIO
+    unpacked: BinaryIO
+    taken: int = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next octets; raises DecodeError beyond all proportion."""
+        data = self.unpacked.read(size)
+        self.taken += len(data)
+        most = max(UNPACKED_BYTES_FREE, UNPACKED_TIMES_MAX * self.packed.tell())
+        if self.taken > most:
+            raise DecodeError("too_large", f"what is packed becomes more than {most} bytes")
+        return data
 
 
 def read_capture(
@@ -116,7 +136,7 @@ def is_capture(head: bytes) -> bool:
     )
 
 
-def _unpacked_dump(file: BinaryIO, path: Path) -> BinaryIO | None:
+def _unpacked_dump(file: BinaryIO, path: Path) -> _Unpacking | None:
     """Return what is in a packed file where that is an MRT dump, as archives have them."""
     made = _PACKED.get(file.read(3))
     file.seek(0)
@@ -129,7 +149,7 @@ def _unpacked_dump(file: BinaryIO, path: Path) -> BinaryIO | None:
         raise DecodeError("corrupt", f"what is packed in {path} is damaged: {error}") from error
     if looks_like_mrt(head):
         unpacked.seek(0)
-        return unpacked
+        return _Unpacking(file, unpacked)
     file.seek(0)
     return None
 

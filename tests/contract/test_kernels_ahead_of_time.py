@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from runtime.sealed import CHECKSUM_BYTES, seal
 from tests.support.demo_capture import SECOND, START_NS, write_demo_capture
 from tests.support.kernel_calls import WITHOUT
 from tocsin.demo.network import load_demo_network
@@ -202,13 +204,28 @@ def test_a_stale_library_is_refused_in_one_sentence(
     data = library.read_bytes()
     assert data.count(digest) == 1
     stale = tmp_path / "stale.so"
-    stale.write_bytes(data.replace(digest, b"0" * len(digest)))
+    stale.write_bytes(seal(data[:-CHECKSUM_BYTES].replace(digest, b"0" * len(digest))))
     code, said = cli({"TOCSIN_KERNELS": str(stale)})
     assert code == 2
     assert said == (
         f"tocsin: TOCSIN_KERNELS={stale}: {stale}: made from other sources than these (Tocsin "
         f"0.1.0); make it anew: tocsin warm --ahead-of-time. Nothing was started.\n"
     )
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_is_refused_before_any_code_runs(
+    library: Path, tmp_path: Path, cli: Callable[[Mapping[str, str]], tuple[int, str]]
+) -> None:
+    random, path = np.random.default_rng(5), tmp_path / "flipped.so"
+    for _ in range(3):
+        data = bytearray(library.read_bytes())
+        data[random.integers(len(data))] ^= 1 << random.integers(8)
+        path.write_bytes(data)
+        code, said = cli({"TOCSIN_KERNELS": str(path)})
+        assert (code, said.count("\n")) == (2, 1)
+        assert "damaged, cut or stripped" in said
+        assert "make it anew: tocsin warm --ahead-of-time. Nothing was started." in said
 
 
 def test_neither_numba_nor_a_library_is_one_sentence(
@@ -225,8 +242,12 @@ def test_neither_numba_nor_a_library_is_one_sentence(
     ("content", "why"),
     [
         pytest.param(None, "no such kernel library", id="missing"),
-        pytest.param(b"", "not a kernel library for this machine", id="empty"),
-        pytest.param(b"\x7fELF" + bytes(200), "not a kernel library for this machine", id="cut"),
+        pytest.param(b"", "damaged, cut or stripped", id="empty"),
+        pytest.param(b"\x7fELF" + bytes(200), "damaged, cut or stripped", id="cut"),
+        pytest.param(seal(b""), "not a kernel library for this machine", id="nothing in it"),
+        pytest.param(
+            seal(b"\x7fELF" + bytes(200)), "not a kernel library for this machine", id="foreign"
+        ),
     ],
 )
 def test_a_bad_file_is_named(

@@ -82,6 +82,8 @@ def settle(clock: Clock, metrics: Metrics, log: Logger) -> None:
     Meanwhile the kernel's receive buffers keep what comes. 0.3 s from a warm cache.
     """
     began_ns = clock.monotonic_ns()
+    if why := kernels.refused():
+        log.warning("kernel_library_refused reason=%r; kernels are compiled by numba", why)
     for number, one in enumerate(kernels.imported()):
         one.compile()
         seconds = (clock.monotonic_ns() - began_ns) / 1e9

@@ -116,14 +116,14 @@ def _kernels() -> tuple[bool, str]:
     """Return what the kernels run from: a library made ahead of time, else numba."""
     from importlib.util import find_spec
 
-    from runtime.kernel_library import find_library
+    from runtime.kernel_library import find_library, present
     from runtime.kernels import KERNEL_MODULES
 
     library, why = find_library(KERNEL_MODULES)
     if library is not None:
         return True, "kernels: a library made ahead of time"
     if find_spec("numba") is not None:
-        return True, "kernels: numba"
+        return True, "kernels: numba" + (f"; a library is refused: {why}" if present() else "")
     return False, (
         f"kernels: numba is missing and {why}: pip install 'tocsin[jit]', or bring a library "
         f"(docs/install.md)"

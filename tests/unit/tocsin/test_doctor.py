@@ -134,6 +134,16 @@ def test_neither_numba_nor_a_library(asked: Asked, monkeypatch: pytest.MonkeyPat
     asked.finds("numba is missing and there is no library", "pip install 'tocsin[jit]'")
 
 
+def test_a_refused_library_is_named_where_numba_takes_over(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_library, "find_library", lambda *_: (None, "x.so: damaged"))
+    monkeypatch.setattr(kernel_library, "present", lambda *_: [])
+    assert "refused" not in asked.doctor().output
+    monkeypatch.setattr(kernel_library, "present", lambda *_: ["x.so"])
+    assert "kernels: numba; a library is refused: x.so: damaged" in asked.doctor().output
+
+
 def test_a_library_is_enough(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     missing(monkeypatch, "numba")
     monkeypatch.setattr(kernel_library, "find_library", lambda *_: (object(), ""))
