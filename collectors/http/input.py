@@ -28,7 +28,7 @@ DRAIN_SECONDS = 0.5
 SWEEP_SECONDS = 0.25
 MINUTE_NS = 60_000_000_000
 TOLD_MAX = 1024  # peers and reasons whose last line is remembered
-WHY = ("connections", "peer_connections", "tls", "credentials", "too_large", "too_slow", "refused",
+WHY = ("connections", "peer_connections", "gave_way", "tls", "credentials", "too_large", "too_slow", "refused",
        "not_journalled")  # fmt: skip
 
 
@@ -218,6 +218,7 @@ class _Server(ThreadingHTTPServer):
         self._tls = tls
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, str] = {}
+        self._strangers: dict[socket.socket, str] = {}  # that asked nothing yet, the oldest first
         self.deadlines: dict[socket.socket, int] = {}
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
@@ -239,17 +240,35 @@ class _Server(ThreadingHTTPServer):
         with self._lock:
             of_peer = Counter(self._connections.values())[peer]
             full = len(self._connections) >= settings.connections_max
-            if not full and of_peer < settings.connections_per_peer_max:
-                self._connections[request] = peer
-                why = ""
-            else:
-                why = "connections" if full else "peer_connections"
+            why = ""
+            if of_peer >= settings.connections_per_peer_max:
+                why = "" if self._makes_way(peer) else "peer_connections"
+            elif full:
+                why = "" if self._makes_way() else "connections"
+            if not why:
+                self._connections[request] = self._strangers[request] = peer
         if why:
             self.owner.refuse(why, peer)
             super().shutdown_request(request)
             return
         self.until(request, settings.request_seconds_max)  # the TLS handshake has a limit, too
         super().process_request(request, client_address)
+
+    def _makes_way(self, peer: str = "") -> bool:
+        """End the connection (of a peer) that has asked nothing for the longest; False: all have asked."""
+        for connection, whose in self._strangers.items():
+            if peer in ("", whose):
+                self.owner.refuse("gave_way", whose)
+                del self._strangers[connection], self._connections[connection]
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+                return True
+        return False
+
+    def known(self, connection: Any) -> None:
+        """One of its requests was let in."""
+        with self._lock:
+            self._strangers.pop(connection, None)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Shake hands and serve; runs in the connection's own thread."""
@@ -262,7 +281,9 @@ class _Server(ThreadingHTTPServer):
                     request, server_side=True, do_handshake_on_connect=False
                 )
                 with self._lock:  # the plain socket is detached: the deadline is for the new one
-                    self._connections[stream] = self._connections.pop(request, peer)
+                    for held in (self._connections, self._strangers):
+                        if request in held:  # else it gave way
+                            held[stream] = held.pop(request)
                     self.deadlines[stream] = self.deadlines.pop(request, 0)
                 stream.do_handshake()
         except (OSError, ValueError) as error:
@@ -278,6 +299,7 @@ class _Server(ThreadingHTTPServer):
         """Forget a connection that ended."""
         with self._lock:
             self._connections.pop(request, None)
+            self._strangers.pop(request, None)
             self.deadlines.pop(request, None)
         super().shutdown_request(request)
 
@@ -340,6 +362,7 @@ class _Connection(BaseHTTPRequestHandler):
             self._send(owner.unauthorised(peer))
             self._drain()
             return
+        self.server.known(self.connection)
         parts = urlsplit(self.path)
         body = Body(self.rfile, self.headers, owner.settings.body_bytes_max)
         request = Request(

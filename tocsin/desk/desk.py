@@ -10,11 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import uvicorn
-from starlette.applications import Starlette
 
 from history.feeder import HistoryFeeder
 from history.flow_loader import FlowLoader
@@ -33,6 +29,7 @@ from tocsin.api.access import load_access
 from tocsin.api.app import Services, api
 from tocsin.api.feed import AlertFeed
 from tocsin.api.node_client import NodeClient
+from tocsin.api.serving import Server
 from tocsin.api.sql_door import sql_door
 from tocsin.api.workers import Workers
 from tocsin.config import Config, load_config
@@ -42,7 +39,6 @@ from tocsin.state import state_dir
 
 API_THREADS = 2
 DOOR_THREADS = 2
-STOP_SECONDS = 3
 TEACH_SECONDS = 5.0  # between looks for new verdicts, while there is no teacher
 
 
@@ -59,7 +55,7 @@ class Desk:
         self._clock = clock
         self.metrics = Metrics("desk")
         self._store = open_store(config.history, state)
-        self._servers: list[_Server] = []
+        self._servers: list[Server] = []
 
     def _context(self, name: str) -> Context:
         seed = (self._config.node.seed, *name.encode())
@@ -109,12 +105,12 @@ class Desk:
                 self._context("api"), access, node, api_workers, feed, feeder, self.metrics,
                 self._config.alerting,
             )  # fmt: skip
-            self._serve(api(services), api_socket)
+            self._servers.append(Server(api(services), api_socket))
             if door_socket is not None:
                 door = sql_door(
                     door_workers, self._context("sql"), database=self._store.database, access=access
                 )
-                self._serve(door, door_socket)
+                self._servers.append(Server(door, door_socket))
             # 4. Serve.
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -157,18 +153,6 @@ class Desk:
         finally:
             children.stop()
 
-    def _serve(self, app: Starlette, listening: socket.socket) -> None:
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            limit_concurrency=128,
-            timeout_graceful_shutdown=STOP_SECONDS,
-        )
-        self._servers.append(_Server(config, listening))
-
     def _ask_to_stop(self) -> None:
         for server in self._servers:
             server.should_exit = True
@@ -180,23 +164,6 @@ async def _newest_verdict(node: NodeClient) -> int:
         return await node.ask("newest_verdict", verbs.Nothing(), int)
     except TransientError:
         return 0
-
-
-class _Server(uvicorn.Server):
-    """A server on a socket that we bound, whose signals are ours."""
-
-    def __init__(self, config: uvicorn.Config, listening: socket.socket) -> None:
-        super().__init__(config)
-        self._listening = listening
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the desk, which has two servers."""
-        yield
-
-    async def serve_socket(self) -> None:
-        """Serve until `should_exit`."""
-        await self.serve(sockets=[self._listening])
 
 
 def _bound(key: str, listen: str) -> socket.socket:

@@ -1,12 +1,15 @@
 """The metrics page and health of a `sensor`: two texts over HTTP/1, for a scraper and a load balancer.
 
 Requests for a page are all it knows. http.server, which knows more, brings mail, HTML and OpenSSL into
-a process that may need none of them: 8 MB on an edge box. A peer takes one of four threads, for five
-seconds at most; whoever finds none free waits in the kernel.
+a process that may need none of them: 8 MB on an edge box. One thread hears all peers, each for five
+seconds at most, and the ones that have been silent the longest give way to new ones; who asked in whole
+is answered by one of four threads.
 """
 
 import contextlib
 import errno
+import queue
+import selectors
 import socket
 import threading
 from logging import Logger
@@ -17,7 +20,8 @@ from telemetry.errors import ConfigError, TransientError
 from tocsin import verbs
 
 THREADS = 4
-WAITING_MAX = 64
+PEERS_MAX = 128  # that have not asked in whole yet
+WAITING_MAX = 64  # for one of the threads
 REQUEST_SECONDS_MAX = 5.0
 REQUEST_BYTES_MAX = 8192
 AGAIN_SECONDS = 1.0
@@ -36,6 +40,12 @@ class Pages:
         self._clock = clock
         self._asking = threading.Lock()
         self._socket: socket.socket | None = None
+        self._peers: dict[
+            socket.socket, tuple[int, bytes]
+        ] = {}  # until when, what it said; oldest first
+        self._asked: queue.Queue[tuple[socket.socket, bytes | int] | None] = queue.Queue(
+            WAITING_MAX
+        )
         self._threads: list[threading.Thread] = []
 
     @property
@@ -49,19 +59,21 @@ class Pages:
         host = host.strip("[]")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            listening = socket.create_server((host, int(port)), family=family, backlog=WAITING_MAX)
+            listening = socket.create_server((host, int(port)), family=family, backlog=PEERS_MAX)
         except OSError as error:
             why = str(error.strerror).partition(" (while")[0]  # the address is said by us
             raise ConfigError(
                 f"api.metrics_listen = {self._listen!r}: {why}; give an address of this "
                 f"machine with a free port, such as 127.0.0.1:8470"
             ) from error
+        listening.setblocking(False)
         self._client = RequestClient(self._node_address)
         self._socket = listening
-        for _ in range(THREADS):
-            thread = threading.Thread(target=self._serve, args=(listening,), daemon=True)
+        hears = threading.Thread(target=self._hear, args=(listening,), daemon=True)
+        answer = (threading.Thread(target=self._answer, daemon=True) for _ in range(THREADS))
+        self._threads = [hears, *answer]
+        for thread in self._threads:
             thread.start()
-            self._threads.append(thread)
 
     def start_when_free(self, log: Logger) -> None:
         """Start, if need be later: that another program has the port must keep no alert."""
@@ -82,50 +94,101 @@ class Pages:
         if self._socket is None:
             return
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # ends the wait of all threads
+            self._socket.shutdown(socket.SHUT_RDWR)  # ends the wait of the one that hears
         for thread in self._threads:
             thread.join(REQUEST_SECONDS_MAX)
         self._socket.close()
         self._socket = None
         self._client.close()
 
-    def _serve(self, listening: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listening.accept()
-            except OSError as error:
-                if error.errno in (errno.EINVAL, errno.EBADF):  # stopped
-                    return
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+    def _hear(self, listening: socket.socket) -> None:
+        """Take peers and what they say until told to stop; hand over who asked in whole."""
+        with selectors.DefaultSelector() as self._selector:
+            self._selector.register(listening, selectors.EVENT_READ)
+            going = True
+            while going:
+                for key, _ in self._selector.select(self._seconds_left()):
+                    peer = key.fileobj
+                    assert isinstance(peer, socket.socket)
+                    if peer is listening:
+                        going = self._accept(listening)
+                    elif peer in self._peers:
+                        self._read(peer)
+                while self._peers and self._seconds_left() == 0.0:
+                    self._ask(next(iter(self._peers)), 408)
+            for peer in list(self._peers):
+                self._forget(peer).close()
+        for _ in range(THREADS):
+            self._asked.put(None)
+
+    def _seconds_left(self) -> float | None:
+        """Return when the oldest peer has had its time, None where there is none."""
+        for until_ns, _ in self._peers.values():
+            return max((until_ns - self._clock.monotonic_ns()) / 1e9, 0.0)
+        return None
+
+    def _accept(self, listening: socket.socket) -> bool:
+        """Take one more peer; return whether to go on."""
+        try:
+            peer, _ = listening.accept()
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EBADF):  # stopped
+                return False
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                if self._peers:
+                    self._forget(next(iter(self._peers))).close()
+                else:
                     self._clock.sleep(AGAIN_SECONDS)
-                continue  # else: the peer went before it was its turn
-            with connection, contextlib.suppress(OSError):  # one that goes while it is answered
-                request = self._request(connection)
+            return True  # else: the peer went before it was its turn
+        if len(self._peers) >= PEERS_MAX:
+            self._forget(next(iter(self._peers))).close()
+        peer.setblocking(False)
+        self._peers[peer] = self._clock.monotonic_ns() + round(REQUEST_SECONDS_MAX * 1e9), b""
+        self._selector.register(peer, selectors.EVENT_READ)
+        return True
+
+    def _read(self, peer: socket.socket) -> None:
+        """Take what a peer says."""
+        until_ns, head = self._peers[peer]
+        try:
+            more = peer.recv(REQUEST_BYTES_MAX)
+        except BlockingIOError:
+            return
+        except OSError:  # it is gone
+            self._forget(peer).close()
+            return
+        head += more
+        self._peers[peer] = until_ns, head
+        if b"\r\n\r\n" in head or b"\n\n" in head:
+            self._ask(peer, head)
+        elif not more:
+            self._ask(peer, 400)
+        elif len(head) >= REQUEST_BYTES_MAX:
+            self._ask(peer, 431)
+
+    def _forget(self, peer: socket.socket) -> socket.socket:
+        del self._peers[peer]
+        self._selector.unregister(peer)
+        return peer
+
+    def _ask(self, peer: socket.socket, request: bytes | int) -> None:
+        """Hand over the head of a request, or the status that says why there is none."""
+        try:
+            self._asked.put_nowait((self._forget(peer), request))
+        except queue.Full:
+            peer.close()
+
+    def _answer(self) -> None:
+        """Answer who asked, one after the other, until told to stop."""
+        while (asked := self._asked.get()) is not None:
+            peer, request = asked
+            with peer, contextlib.suppress(OSError):  # one that goes while it is answered
+                peer.settimeout(REQUEST_SECONDS_MAX)
                 try:
                     response = self._response(request)
                 except Exception:  # noqa: BLE001  # a thread that ended would answer nobody again
                     response = self._response(503)
-                connection.sendall(response)
-
-    def _request(self, connection: socket.socket) -> bytes | int:
-        """Return the head of a request, or the status that says why there is none."""
-        head = b""
-        until_ns = self._clock.monotonic_ns() + round(REQUEST_SECONDS_MAX * 1e9)
-        while b"\r\n\r\n" not in head and b"\n\n" not in head:
-            left_seconds = (until_ns - self._clock.monotonic_ns()) / 1e9
-            if left_seconds <= 0.0:
-                return 408
-            if len(head) >= REQUEST_BYTES_MAX:
-                return 431
-            connection.settimeout(left_seconds)
-            try:
-                more = connection.recv(REQUEST_BYTES_MAX)
-            except TimeoutError:
-                return 408
-            if not more:
-                return 400
-            head += more
-        return head
+                peer.sendall(response)
 
     def _response(self, request: bytes | int) -> bytes:
         """Return the whole response, as bytes."""

@@ -1,5 +1,6 @@
 """The HTTP input: who may push, how much, how slowly, and what each is told."""
 
+import contextlib
 import gzip
 import http.client
 import socket
@@ -198,6 +199,26 @@ def test_too_many_connections_are_closed_and_the_others_served(
     for connection in held:
         connection.close()
     assert refused(context, "connections") == 1
+
+
+@pytest.mark.parametrize("limits", [{}, {"connections_per_peer_max": 1000}], ids=["peer", "all"])
+@pytest.mark.parametrize("said", [b"", b"POST / HT"], ids=["nothing", "half"])
+def test_two_hundred_silent_connections_keep_nobody_from_his_answer(
+    serve: Serve, context: Context, limits: dict[str, int], said: bytes
+) -> None:
+    server = serve(**limits)
+    known = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    known.request("POST", "/", "x")
+    assert known.getresponse().read()
+    with contextlib.ExitStack() as opened:
+        for _ in range(200):
+            one = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+            opened.enter_context(one).sendall(said)
+        assert ask(server)[0] == 200
+        known.request("POST", "/", "again")  # who asked before does not give way
+        assert known.getresponse().status == 200
+    known.close()
+    assert refused(context, "gave_way") >= 200 - 64
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The pages of a sensor: what a scraper gets, and what a peer that asks badly may cost."""
 
+import contextlib
 import http.client
 import logging
 import socket
@@ -14,7 +15,9 @@ from runtime.bus import RequestServer
 from runtime.clock import SteadyClock
 from telemetry.errors import ConfigError
 from tocsin import verbs
-from tocsin.gate.pages import REQUEST_BYTES_MAX, Pages
+from tocsin.gate.pages import REQUEST_BYTES_MAX, REQUEST_SECONDS_MAX, Pages
+
+CLOCK = SteadyClock()
 
 
 @pytest.fixture
@@ -104,6 +107,25 @@ def test_a_silent_peer_keeps_nobody_waiting(pages: Pages) -> None:
     with socket.create_connection(("127.0.0.1", pages.port), 10) as silent:
         silent.sendall(b"GET ")
         assert answer(pages, b"GET /metrics HTTP/1.1\r\n\r\n")[1] == b"tocsin_up 1\n"
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /metrics HTTP/1.1\r\n"], ids=["nothing", "half"])
+def test_two_hundred_silent_peers_keep_nobody_waiting(pages: Pages, said: bytes) -> None:
+    with contextlib.ExitStack() as opened:
+        for _ in range(200):
+            one = socket.create_connection(("127.0.0.1", pages.port), 10)
+            opened.enter_context(one).sendall(said)
+        began_ns = CLOCK.monotonic_ns()
+        assert answer(pages, b"GET /metrics HTTP/1.1\r\n\r\n")[1] == b"tocsin_up 1\n"
+        assert CLOCK.monotonic_ns() - began_ns < REQUEST_SECONDS_MAX * 1e9 / 2
+
+
+def test_a_silent_peer_is_told_when_its_time_is_over(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tocsin.gate.pages.REQUEST_SECONDS_MAX", 0.2)
+    with socket.create_connection(("127.0.0.1", pages.port), 10) as silent:
+        assert silent.recv(1000).startswith(b"HTTP/1.1 408 Request Timeout")
 
 
 def test_a_node_that_is_away_is_said(tmp_path: Path) -> None:
