@@ -9,6 +9,8 @@ from runtime.settings import PositiveInt, PositiveSeconds, Settings
 # At most half of the kernels' hash tables, which are as large as that (collectors.flow.streams, .sampling).
 StreamsMax = Annotated[int, msgspec.Meta(ge=1, le=16_384)]
 SamplingRate = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF_FFFF)]
+BufferBytes = Annotated[int, msgspec.Meta(ge=1, le=(1 << 31) - 1)]
+ChunkBytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 SamplersMax = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 
 
@@ -47,13 +49,13 @@ class ListenerSettings(Settings, frozen=True, kw_only=True):
 
     kind: str  # `tocsin collectors list` shows them
     listen: str  # udp://host:port, host may be [::] or an IPv4 address; tcp:// and tls:// likewise
-    receive_buffer_bytes: PositiveInt = 32 * 1024 * 1024  # asked for; the grant is read back
-    datagrams_per_block: PositiveInt = 1024  # decoded together
+    receive_buffer_bytes: BufferBytes = 32 * 1024 * 1024  # asked for; the grant is read back
+    datagrams_per_block: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 1024  # decoded together
     queue_blocks_max: PositiveInt = 512  # between receiving and decoding; full = the kernel buffers
     connections_max: PositiveInt = 1024  # of tcp:// and tls:// inputs; those beyond are refused
     connections_per_sender_max: PositiveInt = 256  # of one address: it cannot take all of them
     connection_idle_seconds: PositiveSeconds = 7200.0  # silent for longer: closed
-    chunk_bytes_max: PositiveInt = 64 * 1024  # read of one connection before the next has its turn
+    chunk_bytes_max: ChunkBytes = 64 * 1024  # read of one connection before the next has its turn
     tls_certificate_file: str = ""  # PEM, the chain; tls:// needs it and the key
     tls_key_file: str = ""  # PEM, the key of the certificate
     tls_client_ca_file: str = ""  # PEM; where given, senders must show a certificate of these

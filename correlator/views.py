@@ -1,6 +1,6 @@
 """The views that ship, what Tocsin looks at with no configuration at all; and those of users."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -9,6 +9,7 @@ from runtime.settings import PositiveInt, PositiveSeconds, Seconds, Settings
 from telemetry.errors import ConfigError
 from telemetry.views import Measure, View
 
+SampledSeries = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 _OCTETS = Measure(
     name="octets", function="sum", of=("octets",), weighted=True, scored=True, unit="By"
 )
@@ -181,7 +182,7 @@ class SampleViewSettings(Settings, frozen=True, kw_only=True):
 
     tick_seconds: Seconds = 0.0  # 0 = as views.tick_seconds, but 60 at most
     lateness_seconds: Seconds = 5.0  # a tick waits so long for samples that come late
-    series_max: PositiveInt = 100_000  # more are counted, and not followed
+    series_max: SampledSeries = 100_000  # more are counted, and not followed
 
 
 class SlowSampleViewSettings(Settings, frozen=True, kw_only=True):
@@ -189,7 +190,7 @@ class SlowSampleViewSettings(Settings, frozen=True, kw_only=True):
 
     tick_seconds: PositiveSeconds = 900.0  # the granularity period of PM files
     lateness_seconds: Seconds = 600.0  # files come so long after their period
-    series_max: PositiveInt = 20_000  # more are counted, and not followed
+    series_max: SampledSeries = 20_000  # more are counted, and not followed
 
 
 def sample_view(name: str, settings: SampleViewSettings | SlowSampleViewSettings) -> View:

@@ -1,8 +1,14 @@
 """Settings of detection."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from runtime.settings import PositiveFloat, PositiveInt, Settings, Share
+
+Days = Annotated[int, msgspec.Meta(ge=1, le=3650)]
+PoolBytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
+AsNumber = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
 
 
 class AlsoSettings(Settings, frozen=True, kw_only=True):
@@ -17,15 +23,15 @@ class ProbationSettings(Settings, frozen=True, kw_only=True):
 
     # "auto" is on in a running node of profile site or core, off in replays of bare captures.
     mode: Literal["auto", "on", "off"] = "auto"
-    days: PositiveInt = 7  # in a row within the budget, then a class goes live by itself
+    days: Days = 7  # in a row within the budget, then a class goes live by itself
 
 
 class RouteSettings(Settings, frozen=True, kw_only=True):
     """`[detection.routes]`: who announces what is ours, and who passes on too much."""
 
-    own_as: tuple[int, ...] = ()  # they may announce every prefix of ours
+    own_as: tuple[AsNumber, ...] = ()  # they may announce every prefix of ours
     # Ours beside those of the network map, with the ASes that may announce them; [] = learned.
-    own_prefixes: dict[str, tuple[int, ...]] = {}
+    own_prefixes: dict[str, tuple[AsNumber, ...]] = {}
     learn_hours: PositiveFloat = (
         1.0  # from a prefix's first route on, its origins are taken as right
     )
@@ -37,7 +43,7 @@ class RouteSettings(Settings, frozen=True, kw_only=True):
 class LogSettings(Settings, frozen=True, kw_only=True):
     """`[detection.logs]`: kinds of log lines that nobody has seen before."""
 
-    severity_max: int = 3  # syslog's: error or worse
+    severity_max: Annotated[int, msgspec.Meta(ge=0, le=7)] = 3  # syslog's: error or worse
     learn_hours: PositiveFloat = 24.0  # so long after the first line nothing is new
     new_patterns_per_day: PositiveFloat = 1.0  # alarms where new kinds come no more often
 
@@ -75,7 +81,9 @@ class ForecastSettings(Settings, frozen=True, kw_only=True):
     """`[detection.forecast]`: predicted alerts."""
 
     enabled: bool = True  # false: nothing is predicted
-    series_max: PositiveInt = 20_000  # series with a limit; 1.9 KB each
+    series_max: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = (
+        20_000  # series with a limit; 1.9 KB each
+    )
     step_seconds: PositiveFloat = 120.0  # of the fast pace; the slow one is an hour
     probability: Share = 0.9  # a prediction is told from this probability on
     false_predictions_per_day: PositiveFloat = 0.15  # one a week for the whole site
@@ -105,7 +113,7 @@ class DetectionSettings(Settings, frozen=True, kw_only=True):
     leak_seconds: PositiveFloat = 1200.0  # how long a rise must last to be called one
     # Whose clocks daily profiles go by: "Europe/Vienna" for people's traffic there.
     zone: str = "UTC"
-    shape_bytes_max: PositiveInt = 32 * 1024**2  # memory for shapes of sampled series
+    shape_bytes_max: PoolBytes = 32 * 1024**2  # memory for shapes of sampled series
     also: dict[str, AlsoSettings] = {}
     drift: bool = False  # watch score rates for drift: a process of 130 MB beside the desk
     probation: ProbationSettings = ProbationSettings()

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -24,6 +24,7 @@ class Origin:
     path: Path | None = None
     text: str = ""
     set_by: Mapping[str, str] = field(default_factory=dict)  # by dotted key
+    tree: Mapping[str, Any] = field(default_factory=dict)  # what was set
 
     def of(self, *keys: str) -> str:
         """Return `file:line` of a key, or the environment variable or flag that set it.
@@ -36,6 +37,62 @@ class Origin:
             return "configuration"
         line = _line_of(self.text, keys)
         return f"{self.path}:{line}" if line else str(self.path)
+
+    def told(self, said: str) -> str:
+        """Return a mistake that begins with a dotted key with its place, and with the key that is meant.
+
+        A part that was made from a whole table knows a value, not always where it stands: where the sentence
+        says the value of one key of the table, or its name, it is about that one.
+        """
+        where = re.match(r"[^\s:]*", said).group()  # type: ignore[union-attr]  # matches anything
+        keys = where.split(".")
+        meant, rest = _meant(self.tree, keys, said[len(where) :]), said[len(where) :]
+        if meant:
+            keys += meant
+            again = rest.lstrip(": ").removeprefix(meant[-1])
+            rest = again if again[:1] in (" ", ":") else f": {rest.lstrip(': ')}"
+            said = ".".join(keys) + rest
+        return f"{self.of(*keys)}: {said}"
+
+
+def _meant(tree: Any, keys: Sequence[str], said: str) -> list[str]:
+    """Return the keys, below `keys`, of the one setting that a sentence is about; [] where none stands out."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    if not isinstance(tree, Mapping):
+        return []
+    found = [(_said_of(key[-1], value, said), key) for key, value in _leaves(tree, [])]
+    best = max((one for one, _ in found), default=(0, 0))
+    first = [key for one, key in found if one == best]
+    return first[0] if best[0] > 1 or (best[0] == 1 and len(first) == 1) else []
+
+
+def _leaves(tree: Any, keys: list[str]) -> Iterator[tuple[list[str], Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, [*keys, name])
+        else:
+            yield [*keys, name], value
+
+
+def _said_of(name: str, value: Any, said: str) -> tuple[int, int]:
+    """Return how much a sentence has of a setting (its name 1, its value 2), and minus where it has it first."""
+    named = re.search(rf"(?<![\w.]){re.escape(name)}\b", said)
+    at = [named.start()] if named else []
+    points = len(at)
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, str):
+            place = (
+                said.find(repr(one)) if len(one) < 4 else max(said.find(repr(one)), said.find(one))
+            )
+        elif type(one) in (int, float):
+            number = re.search(rf"(?<![\w.]){re.escape(str(one))}(?![\w.]*\d)", said)
+            place = number.start() if number else -1
+        else:
+            place = -1
+        if place >= 0:
+            return points + 2, -min([place, *at])
+    return points, -min(at, default=0)
 
 
 def wrong(mistakes: Sequence[str], then: str) -> ConfigError:

@@ -86,7 +86,7 @@ def load_with_origin(
         if value is not None:
             _put(tree, key, value)
             set_by[key] = f"flag --{key.rsplit('.', 1)[-1].replace('_', '-')}"
-    origin = Origin(path, text, set_by)
+    origin = Origin(path, text, set_by, tree)
     mistakes: list[str] = []
     while True:
         try:

@@ -179,7 +179,7 @@ def load_config(
     said = list(_mistakes(config))
     if further is not None and not said:
         said = list(further(config))
-    mistakes = [f"{origin.of(*_keys(one))}: {one}" for one in said]
+    mistakes = [origin.told(one) for one in said]
     if mistakes:
         raise wrong(mistakes, then)
     return config
@@ -199,24 +199,21 @@ def with_probation(config: Config) -> Config:
     return msgspec.structs.replace(config, detection=detection)
 
 
-def _keys(said: str) -> list[str]:
-    """Return the dotted key that a mistake begins with."""
-    return said.partition(" ")[0].strip(":").split(".")
-
-
 def _mistakes(config: Config) -> Iterator[str]:
     """Yield what is wrong though each value is of its type; each begins with its dotted key."""
-    if said := list(_not_finite("", msgspec.to_builtins(config))):
+    if said := list(_nothing_takes("", msgspec.to_builtins(config))):
         yield from said
         return
     views: tuple[View, ...] = ()
     try:
         views = config.all_views()
-        need = sum(windows_bytes(views, open_ticks=1).values())
+        needs = windows_bytes(views, open_ticks=1)
+        need, most = sum(needs.values()), max(needs, key=lambda name: needs[name])
         if need > config.views.windows_bytes_max:
+            where = f"views.own.{most}" if most in config.views.own else f"view {most}"
             yield (
                 f"views.windows_bytes_max is {config.views.windows_bytes_max}, the views need up to "
-                f"{need}; raise it"
+                f"{need}, the most {where}; raise it, or lower the view's keys_per_tick_max"
             )
     except ConfigError as error:
         yield str(error)
@@ -256,7 +253,7 @@ def _mistakes(config: Config) -> Iterator[str]:
     for key in ("listen", "sql_listen", "metrics_listen"):
         listen = getattr(config.api, key)
         host, _, port = listen.rpartition(":")
-        if listen and not (host and port.isdecimal() and int(port) < 65536):
+        if (listen or key == "listen") and not (host and port.isdecimal() and int(port) < 65536):
             yield f"api.{key} = {listen!r} is not host:port with a port of 0 to 65535"
         elif key == "metrics_listen":  # for a scraper: numbers, and no way in
             continue
@@ -267,16 +264,20 @@ def _mistakes(config: Config) -> Iterator[str]:
             )
 
 
-def _not_finite(where: str, value: object) -> Iterator[str]:
-    """Yield the keys of numbers that are none: TOML has `nan` and `inf`, and no bound keeps them out."""
+def _nothing_takes(where: str, value: object) -> Iterator[str]:
+    """Yield the keys of values that no bound of a type keeps out: `nan` and `inf`, and texts with a NUL."""
     if isinstance(value, dict):
         for name, one in value.items():
-            yield from _not_finite(f"{where}.{name}" if where else str(name), one)
+            if "\0" in str(name):
+                yield f"{where} has the key {name!r}: take the NUL byte out"
+            yield from _nothing_takes(f"{where}.{name}" if where else str(name), one)
     elif isinstance(value, list | tuple):
         for one in value:
-            yield from _not_finite(where, one)
+            yield from _nothing_takes(where, one)
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"{where} = {value}: a number is needed"
+    elif isinstance(value, str) and "\0" in value:
+        yield f"{where} = {value!r}: no path, address or name has a NUL byte; take it out"
 
 
 def _mistakes_of_detection(settings: DetectionSettings, views: Sequence[View]) -> Iterator[str]:

@@ -5,7 +5,7 @@ Checking the whole imports every collector and detector, and numpy with them. So
 """
 
 import os
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,6 +15,8 @@ from runtime.settings import NotNegativeInt, PositiveInt, PositiveSeconds, Setti
 
 ENVIRONMENT = "TOCSIN_PROCESS_SETTINGS"
 
+Workers = Annotated[int, msgspec.Meta(ge=1, le=256)]
+
 
 class NodeSettings(Settings, frozen=True, kw_only=True):
     """`[node]`"""
@@ -23,8 +25,10 @@ class NodeSettings(Settings, frozen=True, kw_only=True):
         "site"  # what runs, and how much of it: docs/architecture.md
     )
     state_dir: str = ""  # default: TOCSIN_STATE_DIR, /var/lib/tocsin, ~/.local/state/tocsin
-    seed: int = 0  # of everything that is drawn at random: same input, same seed, same alerts
-    workers: PositiveInt = 1  # processes that receive and decode; an exporter is always on one
+    seed: NotNegativeInt = (
+        0  # of everything that is drawn at random: same input, same seed, same alerts
+    )
+    workers: Workers = 1  # processes that receive and decode; an exporter is always on one
     log_level: Literal["debug", "info", "warning", "error"] = (
         "info"  # the least that is written to the log
     )
@@ -35,7 +39,7 @@ class NodeSettings(Settings, frozen=True, kw_only=True):
     journal_segment_seconds: PositiveSeconds = 600.0  # of a segment
     checkpoint_seconds: PositiveSeconds = 600.0  # a restart replays at most about so much
     # The newest raw datagrams are kept in so much, for bug reports; 0 = none.
-    raw_ring_bytes: NotNegativeInt = 64 * 1024**2
+    raw_ring_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = 64 * 1024**2
 
 
 class ApiSettings(Settings, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ mappings that do not read. Nothing is bound, started or asked.
 """
 
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from alerting.sinks import make_sink
 from collectors.registry import make_decoder
 from collectors.sources import make_source
+from correlator.tables.network_map import load_network
 from runtime.clock import ManualClock
 from runtime.component import Context
 from runtime.metrics import Metrics
@@ -47,15 +49,41 @@ def mistakes(config: Config) -> Iterator[str]:
         where = f"alerting.sinks.{name}"
         yield from _told(where, lambda one=sink: make_sink(one).close())
         for field in FILES:
-            if (named := getattr(sink, field)) and not Path(named).is_file():
-                yield f"{where}.{field} = {named!r}: there is no such file"
-    if config.api.token_file and not Path(config.api.token_file).is_file():
-        yield f"api.token_file = {config.api.token_file!r}: there is no such file"
+            yield from _unreadable(f"{where}.{field}", getattr(sink, field))
+        if sink.kind == "file":
+            yield from _unwritable(f"{where}.path", Path(sink.path))
+    yield from _unreadable("api.token_file", config.api.token_file)
+    if config.network.map:
+        yield from _told("network.map", load_network, Path(config.network.map))
     yield from _told("detection.routes", _watch_routes, config)
 
 
+def _unreadable(key: str, named: str) -> Iterator[str]:
+    if named and not _is(Path(named).is_file):
+        yield f"{key} = {named!r}: there is no such file"
+    elif named and not os.access(named, os.R_OK):
+        yield f"{key} = {named!r}: it cannot be read; give it to the user that Tocsin runs as"
+
+
+def _unwritable(key: str, path: Path) -> Iterator[str]:
+    """Yield why alerts cannot be written to a file, which may not be there yet."""
+    if _is(path.is_dir):
+        yield f"{key} = {str(path)!r} is a folder; name a file in it"
+    elif not _is(path.parent.is_dir):
+        yield f"{key} = {str(path)!r}: there is no folder {str(path.parent)!r}; make it"
+    elif not os.access(path if _is(path.exists) else path.parent, os.W_OK):
+        yield f"{key} = {str(path)!r} cannot be written; give it to the user that Tocsin runs as"
+
+
+def _is(asked: Callable[[], bool]) -> bool:
+    """Return what is asked of a path; a name that is too long is none."""
+    try:
+        return asked()
+    except OSError:
+        return False
+
+
 def _watch_routes(config: Config) -> None:
-    from correlator.tables.network_map import load_network
     from detectors.routes import RouteWatch
 
     network = load_network(None)
@@ -72,6 +100,8 @@ def _refuse(batches: Sequence[Batch], *, token: str = "") -> None:
 def _told(where: str, make: Callable[..., object], *arguments: object) -> Iterator[str]:
     try:
         make(*arguments)
+    except MemoryError as error:
+        yield f"{where} needs more memory than there is ({error}); lower its limits"
     except (ConfigError, OSError) as error:
         said = str(error).removesuffix(NOT_STARTED).rstrip()
         if said.startswith(where):

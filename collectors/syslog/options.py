@@ -3,26 +3,33 @@
 import contextlib
 from datetime import UTC, datetime, timedelta, tzinfo
 from ipaddress import ip_network
+from typing import Annotated
+
+import msgspec
 
 from collectors.syslog.header import ZONES
 from runtime.settings import PositiveInt, Settings
 from telemetry.errors import ConfigError
 from telemetry.zones import zone_of
 
+Rows = Annotated[int, msgspec.Meta(ge=1, le=1 << 22)]  # of tables that are there from the start
+
 
 class SyslogOptions(Settings, frozen=True, kw_only=True):
     """Options of kind "syslog". `[collectors.<name>.options]`."""
 
-    message_bytes_max: PositiveInt = 16_384  # of a message; what is beyond is left out and counted
+    message_bytes_max: Annotated[int, msgspec.Meta(ge=1, le=1 << 24)] = (
+        16_384  # of a message; what is beyond is left out and counted
+    )
     # A line end within a message of a stream does not end it unless `<` and a digit follow. The last
     # message of a burst then waits for the next, or a second.
     multi_line: bool = False
     lines_per_second_max: int = 50_000  # more are shed, debug first; alarms never; 0 = no limit
-    hosts_max: PositiveInt = 16_384  # who log; lines of more have no counts of their own
-    words_max: PositiveInt = 16_384  # programs and message ids
-    patterns_max: PositiveInt = 8192  # the least recently used give way
+    hosts_max: Rows = 16_384  # who log; lines of more have no counts of their own
+    words_max: Rows = 16_384  # programs and message ids
+    patterns_max: Rows = 8192  # the least recently used give way
     variety: PositiveInt = 6  # so many lines that differ in one word are one pattern (3 to 8)
-    series_max: PositiveInt = 20_000  # counts of (host, severity) and (host, pattern)
+    series_max: Rows = 20_000  # counts of (host, severity) and (host, pattern)
     patterns_per_host_max: PositiveInt = 64  # counted apart; the rest as `__other__`
     # {"192.0.2.0/24": "+02:00", "198.51.100.0/24": "Europe/Vienna"}: of senders that state none.
     zones: dict[str, str] = {}

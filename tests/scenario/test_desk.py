@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -67,8 +68,15 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """An instance that has stored ticks and raised an alarm for a silent exporter."""
     folder = tmp_path_factory.mktemp("d")  # short: a unix socket's path has 108 bytes
-    ports = (free_port(43100, socket.SOCK_DGRAM), free_port(43150, socket.SOCK_DGRAM))
-    api, sql = free_port(48500, socket.SOCK_STREAM), free_port(48550, socket.SOCK_STREAM)
+    first = os.getpid() % 100  # a range of our own: others test here too
+    ports = (
+        free_port(43300 + first, socket.SOCK_DGRAM),
+        free_port(43600 + first, socket.SOCK_DGRAM),
+    )
+    api, sql = (
+        free_port(48500 + first, socket.SOCK_STREAM),
+        free_port(48800 + first, socket.SOCK_STREAM),
+    )
     config = write_config(
         folder, port=ports[0], sflow_port=ports[1],
         extra=f'[api]\nlisten = "127.0.0.1:{api}"\nsql_listen = "127.0.0.1:{sql}"\n[history]\nflows = true\n',

@@ -1,8 +1,14 @@
 """`tocsin config check|show|schema`."""
 
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from tocsin.config import Config
 
 
 @click.group()
@@ -24,7 +30,9 @@ def check(path: Path | None) -> None:
     from tocsin.config import load_config
     from tocsin.trial import mistakes
 
-    made = load_config(path, then="", further=mistakes)
+    made = load_config(
+        path, then="", further=lambda config: [*mistakes(config), *_mistakes_of_models(config)]
+    )
     network = load_network(Path(made.network.map) if made.network.map else None)
     sizes = windows_bytes(made.all_views(), open_ticks=1)
     for name, size in sizes.items():
@@ -36,6 +44,23 @@ def check(path: Path | None) -> None:
     else:
         click.echo("network map: none (network.map): interfaces keep their numbers, links no names")
     click.echo(f"{path or 'built-in configuration'}: ok")
+
+
+def _mistakes_of_models(config: "Config") -> Iterator[str]:
+    """Yield models of River that are none, or cannot be made so; where there is no River, nothing is known."""
+    import msgspec
+
+    from detectors.river_scores import RiverOptions
+    from telemetry.errors import ConfigError
+
+    for name, also in config.detection.also.items():
+        if also.kind == "river" and find_spec("river"):
+            from tocsin.desk.teaching import RiverDetector
+
+            try:
+                RiverDetector(msgspec.convert(also.options, RiverOptions))
+            except ConfigError as error:
+                yield f"detection.also.{name}.options.{error}"
 
 
 @config.command()
