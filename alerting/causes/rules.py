@@ -7,6 +7,7 @@ not forty. Each claim names its evidence; causes are ranked.
 import math
 from collections.abc import Callable, Sequence, Set
 
+from alerting.causes import filters
 from alerting.causes.attacks import AttackRules
 from alerting.causes.faces import Faces
 from alerting.causes.foretold import predicted
@@ -23,6 +24,8 @@ from telemetry.security import FINDINGS
 SIGNATURES = ("point", "exporter_silent", "attack", "scan", "trend", "predicted", *FINDINGS)
 OWN_DEVIATIONS = ("level", "silence")  # of the baseline; others were set beside it by the operator
 DEVIATION_RECORDS_MIN = 30.0  # in a tick, seen or expected
+PROBE_OCTETS_MAX = 128.0  # a packet, with what sFlow counts of its frame
+ACK = 0x10
 TALKERS_LOOKED_AT = 200
 TALKERS_SHOWN = 10
 UNITS = {
@@ -122,6 +125,7 @@ class CauseRules:
                 continue
             talkers = self._talkers(row)
             source, way = scanner_of(talkers)
+            mine = [t for t in talkers if t.source == source and is_probe(t)]
             prefix = row.key.entity
             who = source or prefix
             made.append(
@@ -137,6 +141,7 @@ class CauseRules:
                     ],
                     affects=self._owned(prefix),
                     advice=f"ask the owner of {who}; rate-limit or block it at its edge",
+                    filters=filters.against_scan(source, mine, self._network) if source else [],
                     talkers=[talker_row(t) for t in talkers[:TALKERS_SHOWN]],
                     series=[f"{row.key.series_id:016x}"],
                     disposition=row.disposition,
@@ -209,16 +214,29 @@ class CauseRules:
 
 
 def scanner_of(talkers: Sequence[Talker]) -> tuple[str, str]:
-    """Return (the source address with most destinations, `horizontal` or `vertical`)."""
+    """Return (the source whose probes reach most, "" = no probe is seen; `horizontal` or `vertical`).
+
+    Who answers many clients reaches as many ports of them, and is no scanner.
+    """
     reached: dict[str, set[tuple[str, int]]] = {}
     for t in talkers:
-        reached.setdefault(t.source, set()).add((t.destination, t.destination_port))
+        if is_probe(t):
+            reached.setdefault(t.source, set()).add((t.destination, t.destination_port))
     if not reached:
         return "", "horizontal"
     source = max(sorted(reached), key=lambda s: len(reached[s]))
     hosts = {host for host, _ in reached[source]}
     ports = {port for _, port in reached[source]}
     return source, "vertical" if len(ports) > 2 * len(hosts) else "horizontal"
+
+
+def is_probe(t: Talker) -> bool:
+    """Return whether a sampled record may be a probe: small packets that no handshake follows."""
+    if t.octets > PROBE_OCTETS_MAX * max(t.packets, 1):
+        return False
+    if t.protocol == 6:
+        return not t.tcp_flags & ACK
+    return t.protocol != 17 or (t.source_port > 1023 and t.destination_port not in (53, 443))
 
 
 def _largest_pair(talkers: Sequence[Talker]) -> list[str]:

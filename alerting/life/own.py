@@ -170,6 +170,7 @@ class OwnAlarms:
             return True
         if claim.disposition == "hard":
             return False  # a hard fault is certain when it is raised; only its end is news
+        alarm.parts = alarm.parts or sorted(claim.parts)[:PARTS_MAX]  # of a checkpoint without them
         worse = SEVERITIES.index(claim.severity) < SEVERITIES.index(alarm.severity)
         again = now_ns - alarm.changed_ns >= round(self._settings.update_seconds * 1e9)
         grown = again and claim.score > 2.0 * alarm.best_score

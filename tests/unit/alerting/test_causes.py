@@ -6,6 +6,7 @@ import pytest
 
 from alerting.causes.attacks import vector_of
 from alerting.causes.rules import scanner_of
+from runtime.ports import Talker
 from telemetry.batch import batch_from_rows
 from telemetry.identity import V4_MAPPED
 from telemetry.schemas import ROUTE
@@ -323,10 +324,39 @@ def test_one_sampled_syn_is_enough_where_the_frame_says_small_packets_from_many_
     assert vector_of(big, small_and_many=True)[0] == ""  # one source of large packets
 
 
+def probe(**fields: Any) -> Talker:
+    """Return a SYN of 192.0.2.66."""
+    return talker(
+        **{"source": "192.0.2.66", "tcp_flags": 2, "octets": 44_000, "packets": 1000} | fields
+    )
+
+
+def test_a_busy_server_of_a_prefix_is_not_named_for_the_scanner_beside_it() -> None:
+    """It answers many clients, so it reaches more ports than the few probes of a sample by octets."""
+    world = AlarmWorld()
+    prefix = world.series("source_prefix", source_prefix="192.0.2.0/24")
+    answers = [
+        talker(source="192.0.2.1", destination=f"203.0.113.{n}", destination_port=40_000 + n, source_port=443)
+        for n in range(100)
+    ]  # fmt: skip
+    asked = [
+        talker(source="192.0.2.53", destination=f"203.0.113.{n}", destination_port=53, protocol=17,
+               tcp_flags=0, octets=70, packets=1)
+        for n in range(60)
+    ]  # fmt: skip
+    probes = [probe(destination=f"198.51.100.{n}", destination_port=23) for n in range(12)]
+    world.samples[prefix] = (*answers, *asked, *probes)
+    told = [a for _ in range(3) for a in world.tick([world.anomaly(prefix, "scan")])]
+    (alert,) = told
+    assert alert.title.startswith("horizontal scan from 192.0.2.66: ")
+    assert "source 192.0.2.66/32; protocol tcp; destination-port =23;" in alert.explain["do"]
+    assert scanner_of(answers + asked) == ("", "horizontal")
+
+
 @pytest.mark.parametrize(("ports", "hosts", "way"), [(1, 50, "horizontal"), (200, 1, "vertical")])
 def test_scans_name_their_source_and_way(ports: int, hosts: int, way: str) -> None:
     sample = [
-        talker(source="192.0.2.66", destination=f"198.51.100.{h}", destination_port=p)
+        probe(destination=f"198.51.100.{h}", destination_port=p)
         for h in range(1, hosts + 1)
         for p in range(20, 20 + ports)
     ]
@@ -338,8 +368,7 @@ def test_a_scan_and_a_leak_are_claimed_on_their_prefix() -> None:
     scanner = world.series("source_prefix", source_prefix="192.0.2.0/24")
     leaking = world.series("source_prefix", source_prefix="198.51.100.0/24")
     world.samples[scanner] = tuple(
-        talker(source="192.0.2.66", destination=f"198.51.100.{i}", destination_port=22)
-        for i in range(1, 90)
+        probe(destination=f"198.51.100.{i}", destination_port=22) for i in range(1, 90)
     )
     alerts = []
     for _ in range(2):
@@ -361,8 +390,7 @@ def test_a_scan_explains_a_service_that_nobody_used_before(
     scanner = world.series("source_prefix", source_prefix="192.0.2.0/24")
     service = world.series("service", protocol="tcp", port_class="53")
     world.samples[scanner] = tuple(
-        talker(source="192.0.2.66", destination="198.51.100.7", destination_port=port)
-        for port in range(20, 110)
+        probe(destination="198.51.100.7", destination_port=port) for port in range(20, 110)
     )
     alerts = []
     for _ in range(9):

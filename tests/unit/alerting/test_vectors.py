@@ -83,3 +83,12 @@ def test_vectors_of_an_attack_are_forgotten_with_its_end() -> None:
     assert [alert.state for alert in attacked.play(ticks=6)] == ["cleared"]
     assert [alert.state for alert in attacked.play("123")] == ["raised"]
     assert [alert.state for alert in attacked.play("123", "389", ticks=30)] == ["updated"]
+
+
+def test_an_alarm_of_a_checkpoint_without_vectors_is_not_told_again() -> None:
+    attacked = Attacked()
+    attacked.play("123")
+    (alarm,) = attacked.world.stage._own.alarms.values()
+    alarm.parts = []
+    assert attacked.play("123", ticks=20) == []
+    assert [a.state for a in attacked.play("123", "syn", ticks=20)] == ["updated"]
