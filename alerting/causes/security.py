@@ -116,16 +116,15 @@ class SecurityRules:
 
     def _scan(self, row: Row, talkers: Sequence[Talker]) -> Claim | None:
         source, slow = _source(row), row.detector == "slow_scan"
-        way, aim = _way(talkers)
-        if not way:
+        if (seen := _way(talkers)) is None:
             return None  # many ports of many hosts over UDP: peers looking for each other
         prefix = prefix_of(source)
-        name = f"slow {way}" if slow else way
+        name = " ".join(word for word in ("slow" * slow, seen[0], "scan") if word)
         return self._claim(
             row, "port-scan", prefix, "minor", talkers,
-            title=f"{name} scan from {source}: {row.actual:.0f} targets in {within(row)}{aim}",
+            title=f"{name} from {source}: {row.actual:.0f} targets in {within(row)}{seen[1]}",
             unit="{destination}",
-            why=f"{name} scan",
+            why=name,
             evidence=["each probe is one to three small packets that no handshake follows"],
             affects=[source, prefix],
             filters=filters.against_scan(source, talkers, self._network),
@@ -204,11 +203,12 @@ class SecurityRules:
         source = _source(row)
         sampled = {t.destination for t in talkers}
         peer = row.key.key["destination_peer"]
+        # Of an IPv6 peer the key has a hash; the alarm stays that of the key, the sample names the address.
         target = next(iter(sampled)) if len(sampled) == 1 else peer
         period = row.detail.get("period_seconds", 0.0)
         every = f"{period / 60:.1f} minutes" if period >= 120 else f"{period:.0f} seconds"
         claim = self._claim(
-            row, "beacon", target, "minor", talkers,
+            row, "beacon", peer, "minor", talkers,
             title=f"beacon from {source} to {target}: a small flow every {every} "
             f"for {row.detail.get('hours', 0.0):.1f} hours",
             unit="{flow}",
@@ -223,6 +223,7 @@ class SecurityRules:
             do=f"ask what on {source} calls {target}: software that looks for updates, or malware",
             once=True,
         )  # fmt: skip
+        claim.parts += [target] if target != peer else []
         claim.since_ns = min(claim.since_ns, int(row.detail.get("since_ns", claim.since_ns)))
         return claim
 
@@ -375,10 +376,10 @@ def _most(weights: Tally[Any]) -> tuple[Any, float]:
     return best, weights[best] / max(sum(weights.values()), 1)
 
 
-def _way(talkers: Sequence[Talker]) -> tuple[str, str]:
-    """Return (how a scan goes, "" = it is none; what it aims at, in words)."""
-    if not talkers:
-        return "horizontal", ""
+def _way(talkers: Sequence[Talker]) -> tuple[str, str] | None:
+    """Return (how a scan goes, what it aims at), "" where too little of it is seen; None = it is none."""
+    if len(talkers) < filters.SAMPLE_LEAST:
+        return "", ""
     host, host_share = _most(_weights(talkers, lambda t: t.destination))
     port, port_share = _most(_weights(talkers, lambda t: t.destination_port))
     if host_share >= AGREE and len({t.destination_port for t in talkers}) > 1:
@@ -392,4 +393,4 @@ def _way(talkers: Sequence[Talker]) -> tuple[str, str]:
     few = covering(talkers, lambda t: t.destination_port, most=filters.PORTS_MAX)
     if few or (protocol == 6 and ports <= 0.5 * len(talkers)):
         return "horizontal", f", {ports} ports"
-    return ("", "") if protocol == 17 else ("horizontal and vertical", "")
+    return None if protocol == 17 else ("horizontal and vertical", "")

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.unit.alerting.test_security_claims import HOST, OUT, ScanWorld, probes, to_one
 from tocsin.testing.alarms import AlarmWorld, flood, talker
 
@@ -159,3 +161,27 @@ def test_ticks_whose_sample_missed_the_vector_do_not_look_like_a_flood_that_shri
         ("raised", "steady"),
         ("updated", "steady"),
     ]
+
+
+def test_a_beacon_to_an_ipv6_peer_is_one_alarm_before_and_after_its_address_is_sampled() -> None:
+    """The key has a hash of the peer, and the sample of a tick seldom holds a record of one pair."""
+    world, source, peer = AlarmWorld(), "2001:db8:7::5", "2001:db8:9::9"
+    series = world.series("contact", source_address=source, destination_peer="#00c0ffee")
+    states = []
+    for tick in range(40):
+        meets = talker(source=source, destination=peer, destination_port=443, octets=900, packets=9)
+        world.samples[series] = (meets,) if tick % 7 == 5 else ()
+        for alert in world.tick([world.anomaly(series, "beacon")]):
+            states.append((alert.state, alert.entity, peer in alert.title))
+            assert ("flow route" in alert.explain["do"]) == (peer in alert.title)
+    assert states == [("raised", "#00c0ffee", False), ("updated", "#00c0ffee", True)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_how_a_scan_goes_is_not_said_by_a_few_records(count: int) -> None:
+    """One record of a scan of all ports of a host looks like a scan of one port of all hosts."""
+    sample = probes(count, destination=OUT)
+    (alert,) = told(AlarmWorld(), ("probe", "host_scan", {"source_address": HOST}, sample))
+    assert alert.title == f"scan from {HOST}: 900 targets in 5 s"
+    (alert,) = told(AlarmWorld(), ("slow_probe", "slow_scan", {"source_address": HOST}, sample))
+    assert alert.title.startswith(f"slow scan from {HOST}: ")
