@@ -51,13 +51,13 @@ def test_damaged_streams_are_refused_or_shown(tmp_path: Path, deep: bool) -> Non
     run = Decoding(make_context(), everything=True)
     for n in range(1_000_000 if deep else MUTANTS):
         file.write_bytes(mutate(originals[n % len(originals)], random))
-        before = sum(run.undecoded.values())
         lines = [json_line(row) for row in run.rows([file])]
-        if sum(run.undecoded.values()) == before:
+        if not run.undecoded:
             shown += bool(lines)
         else:
             refused += 1
             assert not lines
+        run.undecoded.clear()  # a third of the reasons are new: a million of them take hours to add up
     assert shown > n // 50
     assert refused > n // 2
 
