@@ -1,7 +1,10 @@
 """Between processes: one request socket on the node, and lossy, numbered feeds for watchers.
 
 A request is three frames on DEALER/ROUTER over `ipc://<state>/node.sock`: request id, verb, body in
-MessagePack (one msgspec struct a verb); the answer is request id, b"ok" or b"error", body. PUB feeds
+MessagePack (one msgspec struct a verb); the answer is request id, b"ok" or b"error", body. A request id
+is a number u64 and until when it is asked, as u64 ns of the machine's steady clock: what is found in the
+queue later, of a node that was away or slow, is not done any more, for its asker was told that it failed.
+What acts says b"taken" before it is done: then it counts, even if the answer comes too late. PUB feeds
 carry a sequence number per topic, so that a watcher knows what it missed (design section 6).
 
 A `Line` leads from a worker to the node's `Hub`: numbered messages, kept until the node says that it
@@ -10,6 +13,7 @@ is done with them, beside short ones that are not kept.
 
 import contextlib
 import logging
+import math
 import os
 import struct
 from collections import deque
@@ -20,6 +24,7 @@ from typing import Any, TypeVar
 import msgspec
 import zmq
 
+from runtime.clock import SystemClock
 from telemetry.errors import TransientError
 from telemetry.text import sound
 
@@ -27,6 +32,11 @@ T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 MESSAGE_BYTES_MAX = 256 * 1024 * 1024
 Handler = Callable[[Any], Any]
+_REQUEST_ID = struct.Struct("<QQ")  # its number; until when it is asked
+TAKEN_SECONDS = (
+    0.5  # of a request's time, that "taken" has for its way back; of short ones a quarter
+)
+_STEADY = SystemClock()  # of the machine: what one process says of it, another understands
 
 
 class Doorbell:
@@ -90,14 +100,17 @@ class RequestServer:
     def __init__(self, address: str, log: logging.Logger = LOG) -> None:
         self._address = address
         self._log = log
-        self._handlers: dict[bytes, tuple[type, Handler]] = {}
+        self._handlers: dict[bytes, tuple[type, Handler, bool]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._put_off: deque[list[bytes]] = deque()  # what came while one verb alone was answered
 
-    def handle(self, verb: str, body: type, handler: Handler) -> None:
-        """Answer `verb`, whose body is a `body`, with what `handler` returns (anything msgspec knows)."""
-        self._handlers[verb.encode()] = (body, handler)
+    def handle(self, verb: str, body: type, handler: Handler, *, acts: bool = False) -> None:
+        """Answer `verb`, whose body is a `body`, with what `handler` returns (anything msgspec knows).
+
+        One that `acts` does what a person asked for, who must know whether it will be done.
+        """
+        self._handlers[verb.encode()] = (body, handler, acts)
 
     def start(self) -> None:
         """Bind. A stale socket file of a dead process is replaced."""
@@ -150,12 +163,19 @@ class RequestServer:
             return None
 
     def _answer(self, peer: bytes, number: bytes, verb: bytes, body: bytes) -> None:
-        kind, handler = self._handlers.get(verb, (None, None))
+        kind, handler, acts = self._handlers.get(verb, (None, None, False))
+        timed = len(number) == _REQUEST_ID.size
+        if timed and _STEADY.monotonic_ns() > _REQUEST_ID.unpack(number)[1]:
+            if acts:
+                self._log.warning("request_expired verb=%s", verb.decode(errors="replace"))
+            return  # its asker has given up
         if kind is None or handler is None:
             status, answer = b"error", f"unknown verb {verb.decode(errors='replace')!r}".encode()
         else:
             try:
                 request: Any = msgspec.msgpack.decode(body, type=kind)
+                if acts and timed:
+                    self._send(peer, number, b"taken", b"")
                 content = handler(request)
                 if isinstance(content, Later):
                     content.bind(lambda status, answer: self._send(peer, number, status, answer))
@@ -191,24 +211,40 @@ class RequestClient:
         self._number = 0
 
     def ask(self, verb: str, body: Any, answer: type[T], *, timeout_seconds: float = 2.0) -> T:
-        """Return the answer, or raise TransientError when none came in time or it is an error."""
+        """Return the answer, or raise TransientError when none came in time or it is an error.
+
+        It says whether the node has taken up what was asked for; what it has not, it never will.
+        """
         if self._socket is None:
             self._socket = self._context.socket(zmq.DEALER)
             self._socket.setsockopt(zmq.LINGER, 0)
             self._socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
             self._socket.connect(self._address)
         self._number += 1
-        number = struct.pack("<Q", self._number)
+        until_ns = _STEADY.monotonic_ns() + round(timeout_seconds * 1e9)
+        expires_ns = until_ns - round(min(TAKEN_SECONDS, timeout_seconds / 4) * 1e9)
+        number = _REQUEST_ID.pack(self._number, expires_ns)
         self._socket.send_multipart([number, verb.encode(), packed(body)])
-        while self._socket.poll(round(timeout_seconds * 1000)):
+        taken = False
+        while (left_ns := until_ns - _STEADY.monotonic_ns()) > 0:
+            if not self._socket.poll(math.ceil(left_ns / 1e6)):
+                break
             back, status, data = self._socket.recv_multipart()
             if back != number:
                 continue  # the late answer to a question we gave up
+            if status == b"taken":
+                taken = True
+                continue
             if status != b"ok":
                 raise TransientError(f"{verb}: {data.decode(errors='replace')}")
             return msgspec.msgpack.decode(data, type=answer)
+        what_now = (
+            "the node has taken it up: it counts once that is on disk, so look before you ask again"
+            if taken
+            else "it was not taken up, and will not be later: is Tocsin running?"
+        )
         raise TransientError(
-            f"{verb}: no answer from {self._address} within {timeout_seconds} s; is Tocsin running?"
+            f"{verb}: no answer from {self._address} within {timeout_seconds} s; {what_now}"
         )
 
     def close(self) -> None:

@@ -95,6 +95,29 @@ def test_a_busy_port_is_one_sentence_with_who_has_it(config: Path, tmp_path: Pat
     assert node.stop() == 0
 
 
+def test_an_order_that_failed_at_a_node_that_stood_still_is_not_done_when_it_goes_on(
+    config: Path, tmp_path: Path
+) -> None:
+    node = LiveNode(config, tmp_path / "state").start()
+    node.ask()
+    assert node.process is not None
+    client = RequestClient(f"ipc://{node.state}/node.sock")
+
+    def silence(name: str) -> verbs.OperateRequest:
+        hide = {"kinds": ["fan"], "name": name, "seconds": 600}
+        return verbs.OperateRequest(kind="silence", payload=hide)
+
+    node.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(TransientError, match="will not be later"):
+        client.ask("operate", silence("failed"), verbs.OperateAnswer, timeout_seconds=1.0)
+    node.process.send_signal(signal.SIGCONT)
+    client.ask("operate", silence("done"), verbs.OperateAnswer, timeout_seconds=30.0)
+    windows = client.ask("windows", verbs.Nothing(), verbs.WindowsAnswer).windows
+    assert [one["name"] for one in windows] == ["done"]
+    client.close()
+    assert node.stop() == 0
+
+
 @pytest.fixture
 def instance(config: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`tocsin run` with a fake systemd listening; ready when this is given out."""

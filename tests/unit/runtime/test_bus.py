@@ -13,6 +13,7 @@ from runtime.bus import (
     REPEAT_NS,
     Doorbell,
     Hub,
+    Later,
     Line,
     Message,
     Publisher,
@@ -116,6 +117,66 @@ def test_nobody_there_is_a_transient_error(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="is Tocsin running"):
         client.ask("double", Ask(1), Answer, timeout_seconds=0.05)
     client.close()
+
+
+class Acts:
+    """A server that does what it is asked for, run as long as a test wants."""
+
+    def __init__(self, address: str, answer: object) -> None:
+        self.done: list[int] = []
+        self.server = RequestServer(address)
+        self.server.handle(
+            "act", Ask, lambda ask: self.done.append(ask.number) or answer, acts=True
+        )  # type: ignore[func-returns-value]
+        self.server.start()
+
+    def serves(self, until: Callable[[], bool]) -> None:
+        """Serve until something is so, ten seconds at most."""
+        for _ in range(500):
+            self.server.serve()
+            if until():
+                return
+            self.server.socket.poll(20)
+        raise AssertionError("it never is")
+
+
+@pytest.mark.parametrize("away", [True, False], ids=["away", "slow"])
+def test_what_was_answered_as_failed_is_not_done_later(tmp_path: Path, away: bool) -> None:
+    address = f"ipc://{tmp_path}/node.sock"
+    node = None if away else Acts(address, Answer(1))
+    client = RequestClient(address)  # as a desk's, which lasts
+    with pytest.raises(TransientError, match="was not taken up, and will not be later"):
+        client.ask("act", Ask(1), Answer, timeout_seconds=0.2)
+    node = node or Acts(address, Answer(1))
+    answers: list[Answer] = []
+    asks = threading.Thread(
+        target=lambda: answers.append(client.ask("act", Ask(2), Answer, timeout_seconds=10.0)),
+        daemon=True,
+    )
+    asks.start()
+    node.serves(lambda: not asks.is_alive())
+    assert (node.done, answers) == ([2], [Answer(1)])
+    client.close()
+    node.server.stop()
+
+
+def test_what_was_taken_up_and_not_answered_in_time_is_said_to_count(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/node.sock"
+    node = Acts(address, Later())
+    client, said = RequestClient(address), []
+
+    def ask() -> None:
+        with pytest.raises(TransientError) as raised:
+            client.ask("act", Ask(1), Answer, timeout_seconds=2.0)
+        said.append(str(raised.value))
+
+    asks = threading.Thread(target=ask, daemon=True)
+    asks.start()
+    node.serves(lambda: not asks.is_alive())
+    assert node.done == [1]
+    assert "the node has taken it up" in said[0]
+    client.close()
+    node.server.stop()
 
 
 def test_a_watcher_sees_numbers_rise_per_topic(tmp_path: Path) -> None:
