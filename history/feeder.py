@@ -15,7 +15,7 @@ from history.retention import Retention
 from history.whole_ticks import WholeTicks
 from history.writer import ROWS_PER_INSERT, HistoryWriter
 from runtime.component import Context
-from runtime.damaged import set_aside
+from runtime.damaged import set_aside, set_asides
 from runtime.journal import Cursor, JournalReader
 from telemetry.errors import DecodeError, TocsinError, TransientError
 
@@ -57,6 +57,7 @@ class HistoryFeeder:
             "history_refusals_total",
             "times that the store, a disk or the machine refused, and was asked again",
         )
+        set_asides(context)
         self._still = context.metrics.gauge(
             "history_stands_still", "1 while nothing is stored; the journal keeps it"
         )
@@ -95,7 +96,7 @@ class HistoryFeeder:
         try:
             self._cursor.load()
         except DecodeError as error:
-            set_aside(self._cursor.path, error, self._context)
+            set_aside(self._cursor.path, error, self._context, kind="cursor")
         self._cursor.commit(self._cursor.next_sequence)  # from now on the node keeps what we need
         self._reader = JournalReader(self._folder, next_sequence=self._cursor.next_sequence)
         self._writer.start()

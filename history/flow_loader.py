@@ -40,9 +40,6 @@ class FlowLoader:
         self._context = context
         self._doubted: set[str] | None = None  # files that an earlier run may have inserted
         self._rows = context.metrics.counter("history_flow_rows_total", "raw flow records stored")
-        self._damaged = context.metrics.counter(
-            "history_flow_files_damaged_total", "files of raw flow records that could not be read"
-        )
 
     def step(self) -> int:
         """Load the oldest files; return how many. Raises TransientError, and may be called again."""
@@ -72,8 +69,7 @@ class FlowLoader:
         return min(len(files), FILES_PER_TURN)
 
     def _give_up(self, path: Path, error: Exception) -> None:
-        self._damaged.add()
-        set_aside(path, error, self._context)
+        set_aside(path, error, self._context, kind="flows")
 
     def _load(self, number: int, batches: list[Batch], *, doubted: bool) -> None:
         rows = sum(batch.rows for batch in batches)

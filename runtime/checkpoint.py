@@ -2,8 +2,8 @@
 
 `<folder>/<journal sequence>.checkpoint`: a header line of JSON (format version, sequence, tick end)
 and records of named array blocks, each with a CRC-32, closed by an end record. A damaged or unknown
-file is set aside as `*.damaged-<time>`, named in the log, and the one before it is used; with none left the
-journal is read from its beginning.
+file, and one that is whole and does not fit the stages, is set aside as `*.damaged-<time>`, named in the
+log, and the one before it is used; with none left the journal is read from its beginning.
 """
 
 import json
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.component import Context
-from runtime.damaged import set_aside
+from runtime.damaged import set_aside, set_asides
 from telemetry.errors import DecodeError
 
 FORMAT = 1
@@ -96,12 +96,12 @@ def read_arrays(state: Any, *names: str) -> list[NDArray[Any]] | None:
 class Checkpoints:
     """The folder of checkpoints: save, load the newest good one, keep the last two."""
 
-    def __init__(self, folder: Path, context: Context) -> None:
+    def __init__(self, folder: Path, context: Context, *, kind: str = "checkpoint") -> None:
         self._folder = folder
         self._context = context
-        self._damaged = context.metrics.counter(
-            "checkpoint_damaged_total", "checkpoints set aside because they could not be read"
-        )
+        self._kind = kind
+        self._loaded = folder
+        set_asides(context)
 
     def save(self, sequence: int, tick_end_ns: int, stages: dict[str, Any]) -> Path:
         """Write the state of each stage under its name. Raises OSError; the old ones stay."""
@@ -132,13 +132,19 @@ class Checkpoints:
         """Return (journal sequence, tick end, state) of the newest good checkpoint, or None."""
         for path in reversed(self._files()):
             try:
+                self._loaded = path
                 return read_checkpoint(path)
             except FileNotFoundError:
                 continue  # another shard's, which has saved newer ones meanwhile
             except (DecodeError, OSError) as error:
-                self._damaged.add()
-                set_aside(path, error, self._context)
+                set_aside(path, error, self._context, kind=self._kind)
         return None
+
+    def misfits(self, error: Exception) -> None:
+        """Set aside what was loaded last: it is whole, and the stages cannot take it. Then load the next."""
+        said = f"it does not fit this configuration or version: {type(error).__name__}: {error}"
+        self._context.log.error("checkpoint_misfits file=%s", self._loaded, exc_info=error)
+        set_aside(self._loaded, said, self._context, kind=self._kind)
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.checkpoint")) if self._folder.exists() else []

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runtime.component import Context
+from runtime.metrics import Counter
 
 # What SQLite says where a disk, its rights, or another process refuses; all else is the file.
 REFUSALS = {
@@ -15,6 +16,7 @@ REFUSALS = {
 }  # fmt: skip
 # SQLite's own words may hold bytes of a damaged file, which are no UTF-8; a length in it may be beyond all memory.
 SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError, MemoryError)
+KINDS = ("checkpoint", "templates", "cursor", "outbox", "flows", "source")  # of state files
 SQLITE_PARTS = ("-wal", "-shm")  # what belongs to a database beside its file
 
 
@@ -37,8 +39,20 @@ def bound_and_check(db: sqlite3.Connection, *, value_bytes_max: int) -> None:
         raise sqlite3.DatabaseError(f"quick_check found damage: {said}")
 
 
-def set_aside(path: Path, error: object, context: Context, *, beside: Iterable[str] = ()) -> Path:
-    """Rename a file to `*.damaged-<time>` and log what is wrong with it. Raises OSError.
+def set_asides(context: Context) -> Counter:
+    """Return the counter of what was set aside; made at a start, it is on the page before anything is."""
+    return context.metrics.counter(
+        "state_set_aside_total",
+        "state files set aside because they were damaged or did not fit",
+        label="kind",
+        values=KINDS,
+    )
+
+
+def set_aside(
+    path: Path, error: object, context: Context, *, kind: str, beside: Iterable[str] = ()
+) -> Path:
+    """Rename a file to `*.damaged-<time>`, log what is wrong with it, count it by its kind. Raises OSError.
 
     Those whose names go on with a suffix in `beside` belong to it and go along.
     """
@@ -47,4 +61,5 @@ def set_aside(path: Path, error: object, context: Context, *, beside: Iterable[s
         with contextlib.suppress(FileNotFoundError):  # another process that read it was faster
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
     context.log.error("state_set_aside file=%s error=%s", aside, error)
+    set_asides(context).add(kind)
     return aside

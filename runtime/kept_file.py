@@ -32,7 +32,7 @@ class KeptFile:
             return None
         except (DecodeError, OSError, ValueError) as error:
             try:
-                set_aside(self._path, error, self._context)
+                set_aside(self._path, error, self._context, kind="source")
             except OSError as failed:
                 raise TransientError(f"{self._path}: {failed.strerror}") from failed
             return None

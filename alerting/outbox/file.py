@@ -42,7 +42,7 @@ def open_file(path: Path, context: Context) -> tuple[sqlite3.Connection, str]:
         said = str(error)
         if isinstance(error, OSError) or not is_damage(error, path):
             raise ConfigError(f"{path}: {remedy(said)}. {NOT_STARTED}") from error
-    aside = set_aside(path, said, context, beside=SQLITE_PARTS)
+    aside = set_aside(path, said, context, kind="outbox", beside=SQLITE_PARTS)
     try:
         return _salvage(path, aside, context), aside.name
     except SQLITE_ERRORS as error:

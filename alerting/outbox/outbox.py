@@ -28,6 +28,7 @@ from alerting.words.alerts import sealed_alerts, sealed_notices
 from alerting.words.delivery import Delivery, Verdict
 from alerting.words.escape import line
 from runtime.component import Context
+from runtime.damaged import set_asides
 from telemetry.batch import Batch
 from telemetry.errors import TransientError
 
@@ -69,9 +70,7 @@ class Outbox:
             label="result",
             values=("queued", "sent", "retried", "given_up", "overflowed"),
         )
-        self._damaged = context.metrics.counter(
-            "outbox_damaged_total", "outbox files set aside because they could not be read"
-        )
+        set_asides(context)
         self.damaged = ""  # the name of the file that this start set aside
         self._ticks = 0
         self._logged = 0  # rows and transactions that lie in SQLite's log
@@ -92,8 +91,6 @@ class Outbox:
     def start(self) -> None:
         """Open the file; see `open_file` for what is damaged and what refuses."""
         self._db, self.damaged = open_file(self._path, self._context)
-        if self.damaged:
-            self._damaged.add()
         old = self._db.execute(
             "select distinct sink from delivery where state != 'sent'"
         ).fetchall()

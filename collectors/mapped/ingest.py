@@ -107,7 +107,7 @@ class TakenChunks:
             if not is_damage(error, path):
                 raise TransientError(f"{path}: {error}") from error
             # What was sent before may come twice.
-            set_aside(path, error, context, beside=SQLITE_PARTS)
+            set_aside(path, error, context, kind="source", beside=SQLITE_PARTS)
             self._keys = _opened_keys(path)
 
     @contextlib.contextmanager

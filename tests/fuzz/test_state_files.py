@@ -79,7 +79,7 @@ def cursor(folder: Path, context: Context) -> Any:
     try:
         made.load()
     except DecodeError as error:
-        set_aside(made.path, error, context)
+        set_aside(made.path, error, context, kind="cursor")
         assert made.next_sequence == 1
     return made.next_sequence
 

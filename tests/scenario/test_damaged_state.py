@@ -3,14 +3,17 @@
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from runtime.checkpoint import Checkpoints, read_checkpoint
 from runtime.journal import BlockKind, Cursor, JournalReader
 from telemetry.errors import DecodeError
 from tests.docs.test_install_document import documented
 from tests.support.fed_node import Machine
+from tocsin.testing import make_context
 
 
 def ticks(state: Path) -> list[int]:
@@ -22,6 +25,61 @@ def ticks(state: Path) -> list[int]:
             return found
         except DecodeError:
             reader.skip()
+
+
+class Written:
+    """Arrays as a stage writes them."""
+
+    def __init__(self, arrays: dict[str, list[tuple[int, Any]]]) -> None:
+        self._arrays = arrays
+
+    def snapshot(self, out: Any) -> None:
+        for name, blocks in self._arrays.items():
+            for first_row, block in blocks:
+                out.write(name, first_row, block)
+
+
+def spoil(folder: Path, name: str) -> None:
+    """Write the checkpoints of a folder anew, whole and with an array that no stage takes."""
+    for path in sorted(folder.glob("*.checkpoint")):
+        sequence, tick_end_ns, state = read_checkpoint(path)
+        stages: dict[str, dict[str, list[tuple[int, Any]]]] = {}
+        assert name in state.names()
+        for one in state.names():
+            blocks = [(0, np.zeros((3, 1), "f2"))] if one == name else [*state.read(one)]
+            stage, _, rest = one.partition(".")
+            stages.setdefault(stage, {})[rest] = blocks
+        made = {stage: Written(arrays) for stage, arrays in stages.items()}
+        Checkpoints(folder, make_context()).save(sequence, tick_end_ns, made)
+
+
+def test_a_node_starts_from_its_journal_where_no_checkpoint_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whole, and of a Tocsin of another shape: the last part refuses it, those before took theirs already."""
+    machine = Machine(tmp_path, monkeypatch)
+    machine.run(8)
+    series = machine.node.status().series
+    machine.node.stop()
+    ended_ns = ticks(machine.state)[-1]
+    spoil(machine.state / "checkpoints", "orders.keys")
+    (flow,) = {path.parent for path in (machine.state / "templates").rglob("*.checkpoint")}
+    names = read_checkpoint(max(flow.glob("*.checkpoint")))[2].names()
+    spoil(flow, max(names))
+    kept = len(list(flow.glob("*.checkpoint")))
+    node = machine.start()
+    status = node.status()
+    assert status.ready
+    assert status.series == series, "the journal has given it back"
+    assert node.metrics.value("state_set_aside_total", kind="checkpoint") == 1
+    assert node.metrics.value("state_set_aside_total", kind="templates") == kept > 0
+    machine.run(3)
+    assert ticks(machine.state)[-1] > ended_ns
+    node.stop()
+    aside = sorted(path.name for path in machine.state.rglob("*.damaged-*"))
+    assert len(aside) == 1 + kept
+    assert all(name in caplog.text for name in aside)
+    assert "does not fit this configuration or version" in caplog.text
 
 
 def test_a_node_starts_whichever_file_is_damaged(

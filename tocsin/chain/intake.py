@@ -147,22 +147,16 @@ class Intake:
         if ring_bytes:
             self._ring.start()
         self._spool = self._flow_spool()
-        self._front = make_front(
-            self._config,
-            self._clock,
-            self._metrics,
-            shard=self._shard,
-            on_flows=self._spool.write if self._spool else None,
-        )
         # What another number of shards has left comes first: what it knows of exporters that are
         # now ours helps, the rest expires.
         folder = self._state / "templates"
         own = folder / self._part
-        for other in sorted([folder, *folder.glob("shard-*")]):
-            if other != own and other.is_dir():
-                self._restore(other)
-        self._restore(own)
-        self._templates = Checkpoints(own, self._context("templates"))
+        others = [one for one in sorted([folder, *folder.glob("shard-*")]) if one.is_dir()]
+        folders = [*(one for one in others if one != own), own]
+        self._front = self._made_front()
+        while not all(self._restored(one) for one in folders):
+            self._front = self._made_front()  # half of what did not fit is in the one before
+        self._templates = self._kept_in(own)
         self._started = True
 
     def _flow_spool(self) -> FlowSpool | None:
@@ -186,10 +180,31 @@ class Intake:
             ) from error
         return made
 
-    def _restore(self, folder: Path) -> None:
-        kept = Checkpoints(folder, self._context("templates")).load()
-        if kept is not None:
-            self._front.restore(kept[2].scoped("front"))
+    def _made_front(self) -> Front:
+        return make_front(
+            self._config,
+            self._clock,
+            self._metrics,
+            shard=self._shard,
+            on_flows=self._spool.write if self._spool else None,
+        )
+
+    def _kept_in(self, folder: Path) -> Checkpoints:
+        return Checkpoints(folder, self._context("templates"), kind="templates")
+
+    def _restored(self, folder: Path) -> bool:
+        """Take what a folder holds; return False where it does not fit, and is set aside."""
+        kept = self._kept_in(folder)
+        if (loaded := kept.load()) is None:
+            return True
+        try:
+            self._front.restore(loaded[2].scoped("front"))
+        except (MemoryError, OSError):  # of this machine at this moment, not of the file
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, each start after would end by it
+            kept.misfits(error)
+            return False
+        return True
 
     def receive(self, drops: Mapping[str, int] | None = None) -> None:
         """Begin to receive. `drops`: what each socket lost that was counted before."""

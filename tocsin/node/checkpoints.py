@@ -1,6 +1,7 @@
 """The node's checkpoints: what is kept, how often, and how much of the journal is still needed behind them."""
 
 import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,22 @@ class NodeCheckpoints:
         self.next_sequence = 1  # of the journal, the first behind the newest checkpoint
         self.due_ns = 0  # 0: as soon as there is something to keep
 
-    def restore(self, parts: dict[str, Any]) -> int:
-        """Give the parts back what the newest good one holds; return at which tick's end, 0 without one."""
-        loaded, tick_end_ns = self._checkpoints.load(), 0
-        if loaded is not None:
-            sequence, tick_end_ns, snapshot = loaded
-            for name, part in parts.items():
-                part.restore(snapshot.scoped(name))
-            self.next_sequence = sequence + 1
+    def restore(self, made: Callable[[], Mapping[str, Any]]) -> int:
+        """Have the parts made and give them what the newest one that fits them holds; return at which
+        tick's end, 0 without one. Parts that took half of one that does not fit are made anew."""
+        parts, tick_end_ns = made(), 0
+        while (loaded := self._checkpoints.load()) is not None:
+            try:
+                for name, part in parts.items():
+                    part.restore(loaded[2].scoped(name))
+            except (MemoryError, OSError):  # of this machine at this moment, not of the checkpoint
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever it is, each start after would end by it
+                self._checkpoints.misfits(error)
+                parts = made()
+            else:
+                tick_end_ns, self.next_sequence = loaded[1], loaded[0] + 1
+                break
         for sequence in (self.next_sequence, *(one.next_sequence for one in self._cursors())):
             self._journal.go_on_from(sequence)
         return tick_end_ns

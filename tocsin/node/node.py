@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alerting.orders import Orders
 from alerting.outbox.outbox import Outbox
@@ -134,10 +134,6 @@ class Node:
         self._publisher.start()
         # 3. The chain, from the last checkpoint and the journal behind it.
         self._intake.start()
-        self._back = make_back(config, self._clock, self.metrics, shards=config.node.workers)
-        self._offers = Offers(self._back.offer, trouble=self._journal.health)
-        self._orders = Orders(config.alerting.sinks)
-        self._kept = {"back": self._back, "offers": self._offers, "orders": self._orders}
         self._recover()
         self._back.merger.start_over()
         self._back.on_tick = self._journal_tick
@@ -169,9 +165,18 @@ class Node:
             state,
         )
 
+    def _made_chain(self) -> dict[str, Any]:
+        """Make what a checkpoint keeps; return it by name."""
+        config = self._config
+        self._back = make_back(config, self._clock, self.metrics, shards=config.node.workers)
+        self._offers = Offers(self._back.offer, trouble=self._journal.health)
+        self._orders = Orders(config.alerting.sinks)
+        self._kept = {"back": self._back, "offers": self._offers, "orders": self._orders}
+        return self._kept
+
     def _recover(self) -> None:
         self._coming_up.begins("reads its checkpoint")
-        self._last_tick_end_ns = self._closed_ns = self._checkpoints.restore(self._kept)
+        self._last_tick_end_ns = self._closed_ns = self._checkpoints.restore(self._made_chain)
         after, before, replayed = self._checkpoints.next_sequence, self._journal.next_sequence, 0
         for tick, has_result, told in journalled(
             self._state / "journal", after, self._log, before=before

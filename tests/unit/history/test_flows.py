@@ -294,7 +294,7 @@ def test_a_damaged_file_is_set_aside_and_the_others_go_in(
     while loader.step():
         pass
     assert one(store, "select count() as n from flows") == 1_000
-    assert context.metrics.value("history_flow_files_damaged_total") == len(DAMAGE)
+    assert context.metrics.value("state_set_aside_total", kind="flows") == len(DAMAGE)
     left = [path.name for path in (tmp_path / "flows").iterdir()]
     assert len(left) == len(DAMAGE)
     assert all(".flows.damaged-" in name for name in left)

@@ -58,8 +58,28 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path: Path) ->
     loaded = Checkpoints(tmp_path, context).load()
     assert loaded is not None
     assert loaded[0] == 2
-    assert context.metrics.value("checkpoint_damaged_total") == 1
+    assert context.metrics.value("state_set_aside_total", kind="checkpoint") == 1
     assert list(tmp_path.glob("*.checkpoint.damaged-*"))
+
+
+def test_one_that_does_not_fit_is_set_aside_for_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = Checkpoints(tmp_path, make_context())
+    for sequence in (1, 2):
+        made.save(sequence, 0, {"a": Numbers(np.full(5, sequence))})
+    context = make_context()
+    checkpoints = Checkpoints(tmp_path, context, kind="templates")
+    assert context.metrics.value("state_set_aside_total") == 0
+    for sequence in (2, 1):
+        loaded = checkpoints.load()
+        assert loaded is not None
+        assert loaded[0] == sequence
+        checkpoints.misfits(KeyError("b"))
+        assert f"{sequence:016d}.checkpoint.damaged-" in caplog.text
+    assert "does not fit this configuration or version: KeyError: 'b'" in caplog.text
+    assert checkpoints.load() is None
+    assert context.metrics.value("state_set_aside_total", kind="templates") == 2
 
 
 def test_with_nothing_left_there_is_no_state(tmp_path: Path) -> None:
