@@ -8,6 +8,7 @@ what was inserted and synced, so that the node may then delete the segment.
 """
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from history.flow_loader import FlowLoader
@@ -17,13 +18,13 @@ from history.writer import ROWS_PER_INSERT, HistoryWriter
 from runtime.component import Context
 from runtime.damaged import set_aside, set_asides
 from runtime.journal import Cursor, JournalReader
-from telemetry.errors import DecodeError, TocsinError, TransientError
+from telemetry.errors import ConfigError, DecodeError, TransientError
 
 IDLE_SECONDS = 0.1
 RETRY_SECONDS, RETRY_SECONDS_MAX = 1.0, 30.0
 BLOCKS_PER_TURN = 32
 TRIM_EVERY_NS = 3_600 * 10**9
-REFUSALS = (TocsinError, OSError)  # of a store, a disk or this machine: for now
+REFUSALS = (TransientError, ConfigError, OSError)  # of a store, a disk or this machine: for now
 
 
 class HistoryFeeder:
@@ -32,21 +33,22 @@ class HistoryFeeder:
     def __init__(
         self,
         state: Path,
-        writer: HistoryWriter,
+        writer: Callable[[], HistoryWriter],
         retention: Retention,
         context: Context,
         *,
         flows: FlowLoader | None = None,
     ) -> None:
+        """`writer` makes one that knows nothing yet, as after a start of the process."""
         self._folder = state / "journal"
         self._cursor = Cursor(state / "cursors", "history")
-        self._writer = writer
+        self._made_writer = writer
+        self._writer = writer()
         self._retention = retention
         self._flows = flows
         self._context = context
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._ticks = WholeTicks()
         self._trouble = ""
         self._begun = False
         self._trim_due_ns = 0
@@ -99,6 +101,8 @@ class HistoryFeeder:
             set_aside(self._cursor.path, error, self._context, kind="cursor")
         self._cursor.commit(self._cursor.next_sequence)  # from now on the node keeps what we need
         self._reader = JournalReader(self._folder, next_sequence=self._cursor.next_sequence)
+        self._ticks = WholeTicks()
+        self._writer = self._made_writer()
         self._writer.start()
         self._begun = True
 
@@ -109,16 +113,15 @@ class HistoryFeeder:
                 if not self._begun:
                     self._begin()
                 moved = self.step()
-            except REFUSALS as error:
+            except Exception as error:
                 self._say(error)
                 self._refused.add()
+                if not isinstance(error, REFUSALS):  # what we hold may be half: as after a crash
+                    self._context.log.exception("history_starts_over")
+                    self._begun = False
                 self._ended.wait(wait_seconds)
                 wait_seconds = min(wait_seconds * 2, RETRY_SECONDS_MAX)
                 continue
-            except Exception:  # the edge of a thread: say it, and let the API tell
-                self._context.log.exception("history_thread_failed")
-                self._trouble = "the history's thread failed; restart the desk, and see its log"
-                return
             self._goes_on()
             wait_seconds = RETRY_SECONDS
             if not moved:
@@ -179,9 +182,12 @@ class HistoryFeeder:
             self._still.array[0] = 0
 
     def _say(self, error: Exception) -> None:
-        sentence = (
-            f"the history stands still: {error}; it is tried again, nothing is lost meanwhile"
+        told = (
+            str(error)
+            if isinstance(error, REFUSALS)
+            else f"{error!r}, please report it with the log"
         )
+        sentence = f"the history stands still: {told}; it is tried again, nothing is lost meanwhile"
         self._still.array[0] = 1
         if sentence != self._trouble:
             self._context.log.error("history_stands_still error=%s", sentence)

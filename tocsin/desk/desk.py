@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 from history.feeder import HistoryFeeder
@@ -85,12 +86,17 @@ class Desk:
             connection = self._store.connect()
             undo.callback(connection.close)
             context = self._context("history")
-            writer = HistoryWriter(connection, context)
             retention = Retention(connection, self._config.history)
             flows = FlowLoader(
                 self._state / "flows", connection, context
             )  # also what is left of them
-            feeder = HistoryFeeder(self._state, writer, retention, context, flows=flows)
+            feeder = HistoryFeeder(
+                self._state,
+                partial(HistoryWriter, connection, context),
+                retention,
+                context,
+                flows=flows,
+            )
             feeder.start()
             undo.callback(feeder.stop)
             # 3. Who may ask.

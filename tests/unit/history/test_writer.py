@@ -37,11 +37,15 @@ class Store:
 
     def writer(self, connection: Any = None) -> HistoryWriter:
         """Return a started writer, as after a restart of the process."""
-        self._starts += 1
-        clock = ManualClock(self._starts)
-        made = HistoryWriter(connection or self.connection, make_context("history", clock=clock))
+        made = self.unstarted(connection)
         made.start()
         return made
+
+    def unstarted(self, connection: Any = None) -> HistoryWriter:
+        """Return a writer that is not started."""
+        self._starts += 1
+        clock = ManualClock(self._starts)
+        return HistoryWriter(connection or self.connection, make_context("history", clock=clock))
 
     def one(self, sql: str) -> Any:
         """Return the only value of a query."""
