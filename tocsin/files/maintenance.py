@@ -6,13 +6,14 @@ Source: RFC 5545; "A Standard for Carrier Maintenance Notifications", BCOP, draf
 maintenance notification working group.
 """
 
+import contextlib
 import email
 import email.message
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alerting.life.windows import MOMENT_NS_MAX
 from telemetry.errors import ConfigError
@@ -57,19 +58,51 @@ def read_works(
             calendar = Calendar.from_ical(part)
         except UNREADABLE as error:
             raise ConfigError(f"{path}: no iCalendar that can be read: {error!s:.200}") from error
-        # What is said of one occurrence alone counts over what its rule says, wherever it stands.
-        for event in sorted(calendar.walk("VEVENT"), key=lambda event: "RECURRENCE-ID" in event):
-            events += 1
-            try:
-                made += _windows(event, circuits or {}, now_ns)
-            except UNREADABLE as error:
-                who = f"event {events} ({event.get('UID', 'without UID')!s:.60})"
-                raise ConfigError(
-                    f"{path}: {who}: {error!s:.200}. Nothing was taken from it"
-                ) from error
+        found, count = _works(path, calendar, circuits or {}, now_ns, events)
+        made += found
+        events += count
     if not events:
         raise ConfigError(f"{path}: no calendar event in it")
     return made
+
+
+def _works(
+    path: Path, calendar: Any, circuits: dict[str, str], now_ns: int, before: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the windows of one calendar, and how many events it has; before it there were `before`."""
+    cancelled = str(calendar.get("METHOD", "")).upper() == "CANCEL"  # RFC 5546, 3.2.5
+    # What is said of one occurrence alone counts over what its rule says, wherever it stands.
+    events = sorted(calendar.walk("VEVENT"), key=lambda event: "RECURRENCE-ID" in event)
+    whole: dict[str, Any] = {}  # the event itself, by its name
+    changes: dict[str, list[Change]] = {}  # of its occurrences from one on
+    made: list[dict[str, Any]] = []
+    for number, event in enumerate(events, before + 1):
+        with _told(path, number, event):
+            if "RECURRENCE-ID" not in event:
+                whole[_name(event)] = event
+            elif _reaches_on(event):
+                change = _change(event, whole, circuits, cancelled=cancelled)
+                changes.setdefault(_name(event), []).append(change)
+    for number, event in enumerate(events, before + 1):
+        with _told(path, number, event):
+            later: list[Change] = []
+            if "RECURRENCE-ID" not in event:
+                later = changes.get(_name(event), [])
+            elif _reaches_on(event):
+                continue
+            about = _about(event, circuits, whole.get(_name(event)), cancelled=cancelled)
+            made += _windows(event, about, later, now_ns)
+    return made, len(events)
+
+
+@contextlib.contextmanager
+def _told(path: Path, number: int, event: Any) -> Iterator[None]:
+    """Say which event of which file it is that cannot be read."""
+    try:
+        yield
+    except UNREADABLE as error:
+        who = f"event {number} ({event.get('UID', 'without UID')!s:.60})"
+        raise ConfigError(f"{path}: {who}: {error!s:.200}. Nothing was taken from it") from error
 
 
 def take_folder(
@@ -125,45 +158,128 @@ def _is_calendar(part: email.message.Message) -> bool:
     return named or part.get_content_type() in ("text/calendar", "application/ics")
 
 
-def _windows(event: Any, circuits: dict[str, str], now_ns: int) -> list[dict[str, Any]]:
+class Change(NamedTuple):
+    """What an event says of the occurrences of another from one on (RANGE=THISANDFUTURE)."""
+
+    since: float  # of which one, as it would have begun, in s since 1970
+    about: dict[str, Any]
+    shift: timedelta  # by the clock of the event's zone
+    lasts_ns: int
+
+
+def _name(event: Any) -> str:
     provider = str(event.get("X-MAINTNOTE-PROVIDER", ""))
     number = str(event.get("X-MAINTNOTE-MAINTENANCE-ID", "") or event.get("UID", ""))
+    return f"{provider} {number}".strip()
+
+
+def _about(event: Any, circuits: dict[str, str], whole: Any, *, cancelled: bool) -> dict[str, Any]:
+    """Return what is worked on and why, or that it is cancelled."""
     status = str(event.get("X-MAINTNOTE-STATUS", "") or event.get("STATUS", "")).upper()
     impact = str(event.get("X-MAINTNOTE-IMPACT", "")).upper()
-    name = f"{provider} {number}".strip()
+    name = _name(event)
     if "RECURRENCE-ID" in event:  # of one that returns by a rule: this occurrence
-        _check(event, "RECURRENCE-ID")
-        name = _occurrence(name, _moment(event["RECURRENCE-ID"]))
+        name = _occurrence(name, _which(event, whole))
+    provider = str(event.get("X-MAINTNOTE-PROVIDER", ""))
     base: dict[str, Any] = {
         "name": name,
         "reason": str(event.get("SUMMARY", ""))[:500],
         "by": provider or str(event.get("ORGANIZER", "")) or "calendar",
     }
-    if status in STATUS_OVER or impact in IMPACT_NONE:
+    if cancelled or status in STATUS_OVER or impact in IMPACT_NONE:
         if not name:
             raise ValueError("it is cancelled, and no UID says what")
-        return [base | {"cancelled": True}]
+        return base | {"cancelled": True}
     base["objects"] = [circuits.get(one, one) for one in _objects(event)]
     if not base["objects"]:
         raise ValueError(
             "it names nothing that is worked on: X-MAINTNOTE-OBJECT-ID, LOCATION or SUMMARY"
         )
+    return base
+
+
+def _which(event: Any, whole: Any) -> datetime:
+    """Return which occurrence an event is about; one named by its day begins when all of them do."""
+    _check(event, "RECURRENCE-ID")
+    day = event["RECURRENCE-ID"].dt
+    if (
+        whole is not None
+        and not isinstance(day, datetime)
+        and isinstance(whole["DTSTART"].dt, datetime)
+    ):
+        start = _moment(whole["DTSTART"])
+        return start.replace(year=day.year, month=day.month, day=day.day)
+    return _moment(event["RECURRENCE-ID"])
+
+
+def _reaches_on(event: Any) -> bool:
+    """Return whether an event is about one occurrence and all after it."""
+    reach = str(event["RECURRENCE-ID"].params.get("RANGE", "")).upper()
+    if reach not in ("", "THISANDFUTURE"):
+        raise ValueError(f"RECURRENCE-ID with RANGE={reach} is not read; name each occurrence")
+    return bool(reach)
+
+
+def _change(
+    event: Any, whole: Mapping[str, Any], circuits: dict[str, str], *, cancelled: bool
+) -> Change:
+    """Return what an event says of the occurrences from one on."""
+    one = whole.get(_name(event))
+    if one is None or not ("RRULE" in one or "RDATE" in one):
+        raise ValueError(
+            "RECURRENCE-ID with RANGE=THISANDFUTURE: the event that returns is not in the file; send both"
+        )
+    about, since = _about(event, circuits, one, cancelled=cancelled), _which(event, one)
+    if about.get("cancelled"):
+        return Change(since.timestamp(), about, timedelta(0), 0)
+    start, lasts_ns = _time(event)
+    zone = _moment(one["DTSTART"]).tzinfo
+    by_clock = [at.astimezone(zone).replace(tzinfo=None) for at in (start, since)]
+    return Change(since.timestamp(), about, by_clock[0] - by_clock[1], lasts_ns)
+
+
+def _time(event: Any) -> tuple[datetime, int]:
+    """Return when an event begins and how long it lasts, in ns."""
     if "DTSTART" not in event:
         raise ValueError("it has no DTSTART")
-    _check(event, "DTSTART", "DTEND", "DURATION", "RRULE", "EXDATE")
+    _check(event, "DTSTART", "DTEND", "DURATION", "RRULE", "EXDATE", "RDATE")
+    if "EXRULE" in event:
+        raise ValueError(
+            "EXRULE is not read, RFC 5545 has it no more; name what it leaves out in EXDATE"
+        )
     start = _moment(event["DTSTART"])
     lasts_ns = _lasts_ns(event, start)
     if lasts_ns <= 0:
         raise ValueError("it ends before it begins")
-    return [
-        base
-        | {
-            "name": _occurrence(name, at) if "RRULE" in event else name,
-            "start_ns": _ns(at),
-            "end_ns": _ns(at) + lasts_ns,
-        }
-        for at in _starts(event, start, now_ns - lasts_ns)
-    ]
+    return start, lasts_ns
+
+
+def _windows(
+    event: Any, about: dict[str, Any], changes: list[Change], now_ns: int
+) -> list[dict[str, Any]]:
+    """Return the windows of one event, changed from some of its occurrences on."""
+    if about.get("cancelled"):
+        return [about]
+    start, lasts_ns = _time(event)
+    longest_ns = max(
+        [lasts_ns, *(one.lasts_ns + round(one.shift.total_seconds() * 1e9) for one in changes)]
+    )
+    returns = "RRULE" in event or "RDATE" in event
+    made = []
+    for at, own_ns in _starts(event, start, now_ns - longest_ns):
+        name = _occurrence(about["name"], at) if returns else about["name"]
+        reach = max(
+            (one for one in changes if one.since <= at.timestamp()),
+            key=lambda one: one.since, default=None,
+        )  # fmt: skip
+        if reach is not None and reach.about.get("cancelled"):
+            made.append(reach.about | {"name": name})
+            continue
+        begins, says, long_ns = at, about, own_ns or lasts_ns
+        if reach is not None:
+            begins, says, long_ns = at + reach.shift, reach.about, reach.lasts_ns
+        made.append(says | {"name": name, "start_ns": _ns(begins), "end_ns": _ns(begins) + long_ns})
+    return made
 
 
 def _occurrence(name: str, at: datetime) -> str:
@@ -174,7 +290,7 @@ def _occurrence(name: str, at: datetime) -> str:
 def _check(event: Any, *names: str) -> None:
     """Raise ValueError where what says when it happens is there twice, or broken."""
     for name in names:
-        if name != "EXDATE" and isinstance(event.get(name), list):
+        if name not in ("EXDATE", "RDATE") and isinstance(event.get(name), list):
             raise ValueError(f"it has more than one {name}")
     for name, why in event.errors:
         if name in names:
@@ -209,11 +325,33 @@ def _objects(event: Any) -> list[str]:
     return [str(one) for one in (ids if isinstance(ids, list) else [ids])]
 
 
-def _starts(event: Any, start: datetime, since_ns: int) -> list[datetime]:
-    """Return when the event happens: once, or by its rule, in the year or so after a moment."""
+def _starts(event: Any, start: datetime, since_ns: int) -> list[tuple[datetime, int]]:
+    """Return when the event happens, and how long where a date says so itself (else 0).
+
+    Once, or by its rule and dates, in the year or so after a moment.
+    """
+    if "RRULE" not in event and "RDATE" not in event:
+        return [(start, 0)]
+    since = max(start, datetime.fromtimestamp(max(since_ns, 0) // 1_000_000_000, UTC))
+    found = {at.timestamp(): (at, 0) for at in _by_rule(event, start, since)}
+    for at, lasts_ns in _by_dates(event):
+        if since <= at <= since + YEAR:
+            found[at.timestamp()] = at, lasts_ns
+    out, days = _left_out(event)
+    left = [
+        (at, lasts_ns) for stamp, (at, lasts_ns) in sorted(found.items())
+        if stamp not in out and at.astimezone(start.tzinfo).date() not in days
+    ]  # fmt: skip
+    return left[:REPEATS_MAX]
+
+
+def _by_rule(event: Any, start: datetime, since: datetime) -> Iterator[datetime]:
+    """Yield the start, and what a rule makes of it, from a moment on for a year or so."""
     rule = event.get("RRULE")
     if rule is None:
-        return [start]
+        if start >= since:
+            yield start
+        return
     from dateutil.rrule import rrulestr  # type: ignore[import-untyped]
 
     often, every = rule.get("FREQ", [""])[0], rule.get("INTERVAL", [1])[0]
@@ -223,17 +361,44 @@ def _starts(event: Any, start: datetime, since_ns: int) -> list[datetime]:
         )
     if "UNTIL" in rule:
         rule["UNTIL"] = [_until(rule["UNTIL"][0], start)]
-    left_out = _left_out(event)
-    since = max(start, datetime.fromtimestamp(max(since_ns, 0) // 1_000_000_000, UTC))
-    found: list[datetime] = []
+    taken = 0
     for skipped, at in enumerate(rrulestr(rule.to_ical().decode(), dtstart=start)):
-        if at > since + YEAR or len(found) == REPEATS_MAX:
-            break
+        if not skipped and at != start:
+            raise ValueError(
+                "RRULE: DTSTART is none of the times that it names, and RFC 5545 leaves open what that "
+                "means; begin at the first of them"
+            )
+        if at > since + YEAR or taken == 2 * REPEATS_MAX:  # some may be left out
+            return
         if skipped == SKIPPED_MAX:
             raise ValueError(f"RRULE: more than {SKIPPED_MAX} times before now; begin it later")
-        if at >= since and at.timestamp() not in left_out:
-            found.append(at)
-    return found
+        if at >= since:
+            taken += 1
+            yield at
+
+
+def _by_dates(event: Any) -> Iterator[tuple[datetime, int]]:
+    """Yield what RDATE adds: when, and how long where it is a period (else 0)."""
+    timed = isinstance(event["DTSTART"].dt, datetime)
+    for dates in _lists(event, "RDATE"):
+        for one in dates.dts:
+            lasts_ns, begins = 0, one.dt
+            if isinstance(begins, tuple):
+                begins, end = begins
+                lasts = end if isinstance(end, timedelta) else end - begins
+                lasts_ns = round(lasts.total_seconds()) * 1_000_000_000
+                if lasts_ns <= 0:
+                    raise ValueError("RDATE: a period ends before it begins")
+            if timed and not isinstance(begins, datetime):
+                raise ValueError(
+                    f"RDATE: {begins} has no time, and DTSTART has one; write the time"
+                )
+            yield _aware(begins, dates.params.get("TZID")), lasts_ns
+
+
+def _lists(event: Any, name: str) -> list[Any]:
+    lists = event.get(name, [])
+    return lists if isinstance(lists, list) else [lists]
 
 
 def _until(until: date | datetime, start: datetime) -> datetime:
@@ -243,19 +408,29 @@ def _until(until: date | datetime, start: datetime) -> datetime:
     return (until if until.tzinfo else until.replace(tzinfo=start.tzinfo)).astimezone(UTC)
 
 
-def _left_out(event: Any) -> set[float]:
-    """Return the starts that a rule's exceptions (EXDATE) take out."""
-    lists = event.get("EXDATE", [])
-    lists = lists if isinstance(lists, list) else [lists]
-    return {_moment(one, dates.params).timestamp() for dates in lists for one in dates.dts}
+def _left_out(event: Any) -> tuple[set[float], set[date]]:
+    """Return the starts that exceptions (EXDATE) take out, and the days of which they take all."""
+    timed = isinstance(event["DTSTART"].dt, datetime)
+    starts: set[float] = set()
+    days: set[date] = set()
+    for dates in _lists(event, "EXDATE"):
+        for one in dates.dts:
+            if timed and not isinstance(one.dt, datetime):
+                days.add(one.dt)
+            else:
+                starts.add(_aware(one.dt, dates.params.get("TZID")).timestamp())
+    return starts, days
 
 
-def _moment(value: Any, params: Mapping[str, str] | None = None) -> datetime:
-    """Return a moment of an event; a day begins at 00:00 UTC, a time of no zone is UTC's."""
-    at = value.dt
+def _moment(value: Any) -> datetime:
+    """Return a moment of an event."""
+    return _aware(value.dt, value.params.get("TZID"))
+
+
+def _aware(at: date | datetime, zone: str | None) -> datetime:
+    """Return a moment in its zone; a day begins at 00:00 UTC, a time of no zone is UTC's."""
     if not isinstance(at, datetime):
         return datetime(at.year, at.month, at.day, tzinfo=UTC)
-    zone = (value.params if params is None else params).get("TZID")
     if at.tzinfo is None and zone:  # Tocsin would be hours off and nobody would know
         raise ValueError(f"the zone {zone[:40]!r} is none that is known here, or in the file")
     return at if at.tzinfo else at.replace(tzinfo=UTC)

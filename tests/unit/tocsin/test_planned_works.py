@@ -49,6 +49,31 @@ def calendar(folder: Path, lines: str, name: str = "w.ics") -> Path:
         pytest.param(f"{START}RRULE:FREQ=DAILY;INTERVAL=0\r\n", "DAILY each 0", id="interval"),
         pytest.param(f"{START}RRULE:FREQ=DAILY;BYHOUR=99\r\n", "hour", id="by-hour"),
         pytest.param(f"{START}EXDATE:foo\r\nRRULE:FREQ=DAILY\r\n", "EXDATE: ", id="exception"),
+        pytest.param(f"{START}RDATE:foo\r\n", "RDATE: ", id="date"),
+        pytest.param(
+            f"{START}RDATE;VALUE=DATE:20261102\r\n", "RDATE: 2026-11-02 has no time", id="date-only"
+        ),
+        pytest.param(
+            f"{START}RDATE;VALUE=PERIOD:20261102T010000Z/20261102T000000Z\r\n",
+            "RDATE: a period ends before it begins",
+            id="period",
+        ),
+        pytest.param(
+            f"{START}RRULE:FREQ=DAILY\r\nEXRULE:FREQ=WEEKLY\r\n", "EXRULE is not read", id="exrule"
+        ),
+        pytest.param(
+            f"{START}RRULE:FREQ=WEEKLY;BYDAY=MO\r\n", "DTSTART is none of the times", id="sunday"
+        ),
+        pytest.param(
+            f"{START}RECURRENCE-ID;RANGE=THISANDFUTURE:20261101T010000Z\r\n",
+            "THISANDFUTURE: the event that returns is not in the file",
+            id="alone",
+        ),
+        pytest.param(
+            f"{START}RECURRENCE-ID;RANGE=THISANDPRIOR:20261101T010000Z\r\n",
+            "RANGE=THISANDPRIOR is not read",
+            id="prior",
+        ),
     ],
 )
 def test_an_event_that_cannot_be_understood_refuses_its_file(
@@ -59,6 +84,104 @@ def test_an_event_that_cannot_be_understood_refuses_its_file(
         read_works(path)
     assert f"{path}: event 1 (7): " in str(caught.value)
     assert said in str(caught.value)
+
+
+def spans(windows: list[dict[str, Any]]) -> list[str]:
+    """Return each window as day, hour and minute of begin and end, in UTC; `x` for one that is cancelled."""
+
+    def at(time_ns: int, form: str) -> str:
+        return f"{datetime.fromtimestamp(time_ns // SECOND, UTC):{form}}"
+
+    return [
+        f"x {one['name'].partition('#')[2][6:]}" if one.get("cancelled")
+        else f"{at(one['start_ns'], '%d %H%M')}-{at(one['end_ns'], '%H%M')}"
+        for one in windows
+    ]  # fmt: skip
+
+
+DAILY = f"{START}RRULE:FREQ=DAILY;COUNT=4\r\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "times"),
+    [
+        pytest.param(f"{START}RDATE:20261103T020000Z,20261105T030000Z\r\n",
+                     ["01 0100-0200", "03 0200-0300", "05 0300-0400"], id="dates"),
+        pytest.param(f"{START}RDATE:20261103T020000Z\r\nRDATE:20261101T010000Z\r\n",
+                     ["01 0100-0200", "03 0200-0300"], id="twice-the-start"),
+        pytest.param(f"{START}RDATE;VALUE=PERIOD:20261103T020000Z/PT3H,20261104T000000Z/20261104T003000Z\r\n",
+                     ["01 0100-0200", "03 0200-0500", "04 0000-0030"], id="periods"),
+        pytest.param("DTSTART;TZID=Europe/Vienna:20261101T030000\r\nRDATE;TZID=Europe/Vienna:20260701T030000,"
+                     "20261103T030000\r\n", ["01 0200-0300", "03 0200-0300"], id="zone"),
+        pytest.param("DTSTART;VALUE=DATE:20261101\r\nRDATE;VALUE=DATE:20261104\r\n",
+                     ["01 0000-0000", "04 0000-0000"], id="days"),
+        pytest.param(f"{DAILY}RDATE:20261110T000000Z\r\nEXDATE:20261102T010000Z,20261110T000000Z\r\n",
+                     ["01 0100-0200", "03 0100-0200", "04 0100-0200"], id="rule-dates-exceptions"),
+        pytest.param(f"{DAILY}EXDATE;VALUE=DATE:20261102,20261104\r\n",
+                     ["01 0100-0200", "03 0100-0200"], id="exception-days"),
+        pytest.param("DTSTART;TZID=Europe/Vienna:20261101T003000\r\nRRULE:FREQ=DAILY;COUNT=3\r\n"
+                     "EXDATE;VALUE=DATE:20261102\r\n", ["31 2330-0030", "02 2330-0030"], id="day-of-its-zone"),
+        pytest.param(f"{START}RDATE:20261103T020000Z\r\nEXDATE:20261101T010000Z\r\n", ["03 0200-0300"],
+                     id="start-left-out"),
+    ],
+)  # fmt: skip
+def test_an_event_returns_by_its_rule_and_dates_but_for_its_exceptions(
+    tmp_path: Path, lines: str, times: list[str]
+) -> None:
+    windows = read_works(calendar(tmp_path, lines))
+    assert spans(windows) == times
+    assert len({one["name"] for one in windows}) == len(windows)
+
+
+def beside(path: Path, *others: str) -> Path:
+    """Add events to a file, of the same UID."""
+    text = path.read_text("utf-8")
+    event = text[text.index("BEGIN:VEVENT") : text.index("END:VCALENDAR")]
+    start = event.index("DTSTART")
+    head, tail = event[:start], event[event.index("LOCATION") :]
+    more = "".join(f"{head}{other}{tail}" for other in others)
+    path.write_text(text.replace("END:VCALENDAR", f"{more}END:VCALENDAR"), newline="")
+    return path
+
+
+REACH = (
+    "RECURRENCE-ID;RANGE=THISANDFUTURE:202611{}T010000Z\r\nDTSTART:202611{}Z\r\nDURATION:PT{}H\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("others", "times"),
+    [
+        pytest.param([REACH.format("03", "03T050000", 2)],
+                     ["01 0100-0200", "02 0100-0200", "03 0500-0700", "04 0500-0700"], id="moved"),
+        pytest.param([REACH.format("02", "02T050000", 2), REACH.format("04", "05T000000", 1)],
+                     ["01 0100-0200", "02 0500-0700", "03 0500-0700", "05 0000-0100"], id="twice"),
+        pytest.param([REACH.format("03", "03T050000", 2) + "STATUS:CANCELLED\r\n"],
+                     ["01 0100-0200", "02 0100-0200", "x 030100", "x 040100"], id="cancelled"),
+        pytest.param([REACH.format("02", "02T050000", 2),
+                      "RECURRENCE-ID:20261103T010000Z\r\nDTSTART:20261103T090000Z\r\n"],
+                     ["01 0100-0200", "02 0500-0700", "03 0500-0700", "04 0500-0700", "03 0900-1000"],
+                     id="one-alone-counts-over-all"),
+        pytest.param(["RECURRENCE-ID;VALUE=DATE:20261103\r\nDTSTART:20261103T090000Z\r\n"],
+                     ["01 0100-0200", "02 0100-0200", "03 0100-0200", "04 0100-0200", "03 0900-1000"],
+                     id="by-its-day"),
+    ],
+)  # fmt: skip
+def test_occurrences_are_changed_from_one_on(
+    tmp_path: Path, others: list[str], times: list[str]
+) -> None:
+    windows = read_works(beside(calendar(tmp_path, DAILY), *others))
+    assert spans(windows) == times
+    assert {one["name"] for one in windows} == {f"7 #202611{day:02}0100" for day in range(1, 5)}
+
+
+def test_a_calendar_that_cancels_cancels_without_a_status(tmp_path: Path) -> None:
+    path = calendar(tmp_path, DAILY)
+    path.write_text(
+        path.read_text().replace("BEGIN:VEVENT", "METHOD:CANCEL\r\nBEGIN:VEVENT", 1), newline=""
+    )
+    (window,) = read_works(path)
+    assert window["cancelled"]
 
 
 def test_a_zone_that_is_a_folder_of_zones_is_none(tmp_path: Path) -> None:
