@@ -89,6 +89,7 @@ class JournalWriter:
         # Written: the first that is to be on disk and may not be, and all behind it in the segment.
         self._unsynced: list[_Kept] = []
         self._unsynced_at = 0
+        self.rolled = False  # a segment was begun; who trims says False
         metrics = context.metrics
         self._blocks = metrics.counter("journal_blocks_total", "blocks appended to the journal")
         self._bytes = metrics.counter("journal_bytes_total", "bytes appended to the journal")
@@ -343,19 +344,20 @@ class JournalWriter:
             self._close()
             raise
         self._first_tick_ns = block.tick_end_ns
+        self.rolled = True
 
-    def trim(self, cursors: Sequence[Cursor], *, keep_sequence: int) -> None:
-        """Keep the journal within its budget, the oldest segments going first.
+    def trim(self, cursors: Sequence[Cursor], *, keep_sequence: int, spare: bool = False) -> bool:
+        """Keep the journal within its budget, the oldest segments going first; return whether it is.
 
         What all cursors and the last checkpoint have passed stays as long as there is room: it is
         what `replay`, `trace` and cases read. A segment that is still needed goes only when there
-        is no other way: counted and logged.
+        is no other way: counted and logged. `spare` what the last checkpoint needs, from `keep_sequence` on.
         """
         files = segments(self._folder)
         needed = min([keep_sequence, *(cursor.next_sequence for cursor in cursors)])
         total = sum(file.stat().st_size for file in files)
         for file, following in zip(files, files[1:], strict=False):
-            if total <= self._budget_bytes:
+            if total <= self._budget_bytes or (spare and int(following.stem) > keep_sequence):
                 break
             passed = int(following.stem) <= needed
             total -= file.stat().st_size
@@ -365,3 +367,4 @@ class JournalWriter:
                 self._context.log.error(
                     "journal_segment_dropped file=%s budget_bytes=%d", file, self._budget_bytes
                 )
+        return total <= self._budget_bytes

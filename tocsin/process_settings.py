@@ -32,7 +32,7 @@ class NodeSettings(Settings, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = (
         "info"  # the least that is written to the log
     )
-    # of disk; beyond it the oldest segments go
+    # of disk; beyond it the oldest segments go, whenever one ends: by one segment it may be more
     journal_bytes_max: PositiveInt = 2 * 1024**3
     # A segment is closed at this size, or at the age that follows.
     journal_segment_bytes: PositiveInt = 64 * 1024**2

@@ -64,6 +64,22 @@ class NodeCheckpoints:
         except OSError as error:
             self._log.error("checkpoint_refused error=%s", error)
 
+    def keep_room(self) -> None:
+        """Keep the journal within its budget where a segment has ended since the last look.
+
+        What the last checkpoint needs stays until there is a newer one, which is due then.
+        """
+        if not self._journal.rolled:
+            return
+        self._journal.rolled = False
+        try:
+            if not self._journal.trim(
+                self._cursors(), keep_sequence=self.next_sequence, spare=True
+            ):
+                self.due_ns = self._clock.now_ns()
+        except OSError as error:
+            self._log.error("journal_not_trimmed error=%s", error)
+
     def _cursors(self) -> list[Cursor]:
         """Return where the journal's readers stand."""
         found = []

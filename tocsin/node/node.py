@@ -269,6 +269,7 @@ class Node:
             self._commits.retry()
             if trouble := self._journal.health():
                 self._answers.refuse(trouble)
+        self._checkpoints.keep_room()
         if now_ns >= self._checkpoints.due_ns and self._ticks:
             self._save_checkpoint()
         return moved
