@@ -37,7 +37,7 @@ def test_the_journal_keeps_to_its_budget_between_checkpoints(tmp_path: Path) -> 
     )
     journal.start()
     checkpoints = NodeCheckpoints(tmp_path, context, journal, seconds=600.0)
-    checkpoints.restore({})
+    checkpoints.restore(dict)
     checkpoints.schedule()
     part: Any = Part()
     most = block = 0
