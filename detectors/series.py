@@ -2,7 +2,8 @@
 
 The same kernel as online (`detectors.series_kernels`), row by row and causal: a row's score never
 depends on a later row, and the scores of the first rows of a file are the first scores of the file. Before
-a surprise may alert or rank, `detectors.sparse` holds that of counts that rest at one value; online nothing does.
+a surprise may alert or rank, `detectors.sparse` holds that of counts that rest at one value, and what other weeks
+had at that time is none (`detectors.weeks`); online nothing does either.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import exceedances, sparse
+from detectors import exceedances, sparse, weeks
 from detectors import series_kernels as kernels
 from detectors.detector import six
 from detectors.exceedances import FALSE_ALERTS_PER_DAY
@@ -78,9 +79,15 @@ def score_series(
     look, alert = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
     whole_s = np.floor(time_s).astype(np.int64)
     local_s = np.ascontiguousarray(LocalTime(zone).of(whole_s) + (time_s - whole_s), np.float64)
+    week = np.zeros(rows)
+    weeks.expect(
+        local_s, numbers, np.zeros(weeks.STATE), np.zeros(weeks.WEEK_SLOTS),
+        np.zeros(weeks.WEEK_SLOTS, np.int64), np.zeros(weeks.DAY_SLOTS),
+        np.zeros(weeks.DAY_SLOTS, np.int64), week,
+    )  # fmt: skip
     kernels.walk(
         local_s,
-        numbers, shape, step_s, looks, state, profile, spread, visits, work,
+        numbers, shape, week, step_s, looks, state, profile, spread, visits, work,
         expected, room, surprise, plain, usual, floor, look, step,
     )  # fmt: skip
     departures, most = np.zeros((1, sparse.STATE), np.float32), np.zeros(rows)
@@ -198,6 +205,9 @@ def _looks(
         "looks": looks,
         "score_now": six(float(work[kernels.W_BEST])),
         "profile": six(float(work[kernels.W_PROFILE])) if work[kernels.W_HAVE] else None,
+        "other_weeks": six(float(state[kernels.LAST] - work[kernels.W_WEEK]))
+        if work[kernels.W_WEEKLY]
+        else None,
         "level": six(float(state[kernels.LEVEL])),
         "range_lately": [six(float(state[kernels.LOW])), six(float(state[kernels.HIGH]))],
         "runs_per_day": six(

@@ -52,6 +52,9 @@ COVARIANCE = WEIGHT + FEATURES  # upper triangle, by rows
 STATE = COVARIANCE + TRIANGLE
 BYTES = 4 * STATE + SLOTS * (4 + 2 + 1)
 
+WEEK_STEP_MOST = (
+    900.0  # s; with slower rows the budget holds without the week, and units of few rows are rough
+)
 WARM = 20  # rows before the first score
 ROWS_PER_DAY_MOST = 1440.0  # faster series learn as if they came once a minute
 SCALE_CLIP = 3.0
@@ -78,7 +81,12 @@ W_Z = W_OFF + 4  # 5 in units of the scale
 W_RATIO = W_Z + 5  # 5 in units of what is exceeded twice a day
 W_FEATURE = W_RATIO + 5
 W_GAINS = W_FEATURE + FEATURES
-WORK = W_GAINS + FEATURES
+# Of the week, in `walk` alone: how far the value is from it; whether that is known of this row, and was of the last;
+# its smoothed, fast and slow level.
+W_WEEK, W_WEEKLY, W_WEEK_HAD, W_WEEK_SMOOTH, W_WEEK_FAST, W_WEEK_SLOW = range(
+    W_GAINS + FEATURES, W_GAINS + FEATURES + 6
+)
+WORK = W_WEEK_SLOW + 1
 
 
 @inline
@@ -96,6 +104,37 @@ def _at(row, column):  # type: ignore[no-untyped-def]
 @inline
 def _missing(value):  # type: ignore[no-untyped-def]
     return not (abs(value) <= VALUE_MOST)
+
+
+@inline
+def _spared(look, off, s):  # type: ignore[no-untyped-def]
+    """Return the size of a deviation, or of the one beside the week where that is smaller."""
+    if s[W_WEEKLY] == 0.0 or s[W_WEEK_HAD] == 0.0:
+        return abs(off)
+    beside = s[W_WEEK] - s[W_WEEK_FAST]
+    smooth = s[W_WEEK_SMOOTH] + SMOOTH_GAIN * (s[W_WEEK] - s[W_WEEK_SMOOTH])
+    if look == SHIFT:
+        beside = smooth - s[W_WEEK_FAST]
+    elif look == SEASON:
+        beside = 0.5 * (s[W_WEEK] + smooth) - s[W_WEEK_SLOW]
+    return min(abs(off), abs(beside))
+
+
+@inline
+def _fold_week(share, s):  # type: ignore[no-untyped-def]
+    """Learn where the series is beside its week."""
+    if s[W_WEEKLY] == 0.0:
+        s[W_WEEK_HAD] = 0.0
+        return
+    if s[W_WEEK_HAD] == 0.0:
+        s[W_WEEK_SMOOTH] = s[W_WEEK_FAST] = s[W_WEEK]
+        s[W_WEEK_SLOW] = 0.0
+    s[W_WEEK_HAD] = 1.0
+    s[W_WEEK_SMOOTH] += SMOOTH_GAIN * (s[W_WEEK] - s[W_WEEK_SMOOTH])
+    most = 4.0 * (1.25 * s[SCALE + LOCAL] + s[W_FLOOR])
+    s[W_WEEK_FAST] += FAST_GAIN * _clip(s[W_WEEK] - s[W_WEEK_FAST], most)
+    most = 3.0 * (1.25 * s[SCALE + SEASON] + s[W_FLOOR])
+    s[W_WEEK_SLOW] += share * _clip(s[W_WEEK] - s[W_WEEK_SLOW], most)
 
 
 @subroutine
@@ -160,7 +199,7 @@ def _look(i, value, shape, time_s, step_s, looks, work, profile, spread, visits)
     # ---- each over its usual size
     z = s[W_Z : W_Z + 5]
     for k in range(3):
-        z[k] = abs(off[k]) / (1.25 * s[SCALE + k] * width + floor) if warm else 0.0
+        z[k] = _spared(k, off[k], s) / (1.25 * s[SCALE + k] * width + floor) if warm else 0.0
     # What has a clear day has its shape in the profile.
     z[SHAPE] = 0.0 if have and s[SCALE + SEASON] < DAILY * s[SPREAD] else shape
     z[FLAT] = 0.0
@@ -360,13 +399,14 @@ def _store(i, state, s):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    "i8(const f8[::1], const f8[::1], const f8[::1], f8, i8, f4[:,::1], f4[:,::1], u2[:,::1],"
+    "i8(const f8[::1], const f8[::1], const f8[::1], const f8[::1], f8, i8, f4[:,::1], f4[:,::1], u2[:,::1],"
     " u1[:,::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], u1[::1], f8[::1])"
 )
 def walk(
     time_s: NDArray[np.float64],
     value: NDArray[np.float64],
     shape: NDArray[np.float64],
+    week: NDArray[np.float64],
     step_s: float,
     looks: int,
     state: NDArray[np.float32],
@@ -386,7 +426,8 @@ def walk(
     """Score and learn the rows of one series in order; the state goes on from where it was.
 
     In      time_s float64[N], s since 1970, in any order; value, shape float64[N], shape: how unlike
-            the past the last rows look, 0 where nothing is known; step_s, usual seconds between
+            the past the last rows look, 0 where nothing is known; week float64[N], what is usual at this
+            time of the week, NaN where there is no week (detectors.weeks); step_s, usual seconds between
             rows (followed when it changes for good); looks, a bit for each of LOOKS that counts, and
             DAY for the daily profile.
     Inout   state float32[1, 64], profile float32[1, 96], spread uint16[1, 96], visits uint8[1, 96].
@@ -398,6 +439,8 @@ def walk(
     Returns N, or -1 when a length is wrong: nothing was written.
     """
     rows = value.size
+    if week.size != rows:
+        return -1
     if time_s.size != rows or shape.size != rows or work.size < WORK or out_step.size != rows:
         return -1
     if out_expected.size != rows or out_room.size != rows or out_score.size != rows:
@@ -425,6 +468,8 @@ def walk(
             out_expected[n] = np.float64(state[0, LAST])
             continue
         _load(0, v, state, work)
+        work[W_WEEKLY] = 1.0 if week[n] == week[n] and step_s <= WEEK_STEP_MOST else 0.0
+        work[W_WEEK] = v - week[n]
         out_score[n] = _look(
             0, v, shape[n], time_s[n], step_s, looks, work, profile, spread, visits
         )
@@ -436,6 +481,7 @@ def walk(
         out_plain[n], out_usual[n], out_floor[n] = work[W_PLAIN], work[W_PROFILE], work[W_FLOOR]
         _count(step_s, work)
         _fold(0, v, step_s, work, profile, spread, visits)
+        _fold_week(1.0 / min(max(86400.0 / step_s, 200.0), ROWS_PER_DAY_MOST), work)
         _store(0, state, work)
     return rows
 

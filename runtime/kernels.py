@@ -85,6 +85,7 @@ KERNEL_MODULES: tuple[str, ...] = (
     "detectors.sparse",
     "detectors.security.beacons",
     "detectors.security.usual",
+    "detectors.weeks",
 )
 
 _registry: "list[Kernel[..., Any]]" = []

@@ -193,7 +193,7 @@ def crowd_groups() -> None:
 
 
 def score_a_series() -> None:
-    """Score a week of quarters with a daily season, a gap and a spike; then frames."""
+    """Score a week of quarters with a daily season, a gap and a spike, and four weeks; then frames."""
     from correlator.views import views_for
     from detectors.config import DetectionSettings
     from detectors.detector import Detector, ScoreColumns
@@ -211,6 +211,10 @@ def score_a_series() -> None:
     value[300], value[400:404] = 500.0, np.nan
     score_series(time_s, value)
     score_series(time_s, random.poisson(0.02, 700) * 1.0)
+    four_weeks_s = np.arange(4 * 672) * 900
+    score_series(
+        four_weeks_s, 50.0 * (four_weeks_s // 86_400 % 7 < 5) + random.normal(0, 1, 4 * 672)
+    )
     settings, view, out = (
         DetectionSettings(warmup_seconds=60.0),
         views_for()[0],

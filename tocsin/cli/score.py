@@ -207,6 +207,10 @@ def _explain(path: Path, row: int, column: str | None, budget: float, zone: str)
                 f"  {look:9} {seen['usual_sizes']:.4g} usual sizes, of which {seen['unit']:.4g} are "
                 f"exceeded twice a day: score {seen['score']:.4g}"
             )
+        if last["other_weeks"] is not None:
+            lines.append(
+                f"Other weeks had {last['other_weeks']:.6g} at this time: each look takes the smaller deviation."
+            )
         if last["sparse"] is not None:
             lines.append(
                 f"It rests at {last['sparse']['rest']:g} and leaves it {last['sparse']['departures_per_day']:.3g} "

@@ -292,7 +292,7 @@ def test_wrong_lengths_write_nothing() -> None:
     visits = np.zeros((1, series_kernels.SLOTS), np.uint8)
     bits = np.zeros(1, np.uint8)
     done = series_kernels.walk(
-        np.zeros(2), one, one, 60.0, 63, state, profile, spread, visits,
+        np.zeros(2), one, one, one, 60.0, 63, state, profile, spread, visits,
         np.zeros(series_kernels.WORK), one, one, one, one, one, one, bits, one,
     )  # fmt: skip
     assert done == -1
