@@ -55,14 +55,12 @@ class Forecast:
     origins: int
     error: float  # mean absolute error of the past forecasts
     error_naive: float
-    covered: (
-        float  # share of the past within the outer quantiles known before; NaN: too few forecasts
-    )
+    # Share of the past within the outer quantiles known before; NaN: too few forecasts.
+    covered: float
     shown: bool  # False: seasonal naive did better so far
     season_s: int  # of naive; 0: no season was seen, naive is the last value
-    courses: (
-        Array  # [origins, leads] what is expected plus each past course of errors; NaN = not known
-    )
+    # [origins, leads] what is expected plus each past course of errors; NaN = not known
+    courses: Array
     weight: Array  # [origins]
     scale: Array  # [leads] mean error
     whole: bool  # all values are whole numbers

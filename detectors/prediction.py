@@ -207,9 +207,8 @@ class Predictor:
             place = watched.place[row] = looks.add()
         looks.series_id[place], looks.logs[place] = watched.series_id[row], found.logs
         looks.limit[place], looks.usual_times[place] = found.value, found.usual_times
-        looks.sign[place] = (
-            0.0 if found.source else found.sign
-        )  # until its source has said something
+        # 0 until its source has said something.
+        looks.sign[place] = 0.0 if found.source else found.sign
         watched.limit[place], watched.key[place] = found.name, key
         if found.source:
             watched.follow[place] = (found.source, key.entity)

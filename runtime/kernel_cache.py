@@ -60,9 +60,8 @@ class CheckedFile(IndexDataCacheFile):
             yield written
             file.write(seal(written.getvalue()))
             file.flush()
-            os.fsync(
-                file.fileno()
-            )  # numba renames files that it never syncs: a power cut empties them
+            # Numba renames files that it never syncs: a power cut empties them.
+            os.fsync(file.fileno())
 
 
 class CheckedCache(FunctionCache):

@@ -25,9 +25,8 @@ class NodeSettings(Settings, frozen=True, kw_only=True):
         "site"  # what runs, and how much of it: docs/architecture.md
     )
     state_dir: str = ""  # default: TOCSIN_STATE_DIR, /var/lib/tocsin, ~/.local/state/tocsin
-    seed: NotNegativeInt = (
-        0  # of everything that is drawn at random: same input, same seed, same alerts
-    )
+    # of everything that is drawn at random: same input, same seed, same alerts
+    seed: NotNegativeInt = 0
     workers: Workers = 1  # processes that receive and decode; an exporter is always on one
     log_level: Literal["debug", "info", "warning", "error"] = (
         "info"  # the least that is written to the log

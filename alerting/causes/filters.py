@@ -43,16 +43,19 @@ def against_flood(
     """Return rules against a vector at these hosts, or at their prefix; `talkers` are those of the flood.
 
     Answers of amplifiers are discarded. What may be a service is limited to a multiple of what is `usual`, but
-    always to a part of the flood; both are bytes/s of what the alarm measures, often a whole prefix.
+    always to a part of what the target has of the flood, RATE_LEAST at least; both are bytes/s of what the alarm
+    measures, often a whole prefix.
     """
     fit = [one for one in targets if is_host(one.partition("/")[0])]
     if not fit:
         return [no_rule("the sample names no host that it aims at")]
     left = SMALL_LEFT if vector in ("SYN flood", "ICMP flood") else FLOOD_LEFT
-    limit = max(round(min(RATE_FACTOR * usual, left * now)), RATE_LEAST)
+    total = max(sum(t.octets for t in talkers), 1)
     made = []
     for target in fit[:RULES_MAX]:
         mine = [t for t in talkers if t.destination == target] or talkers
+        share = sum(t.octets for t in mine) / total
+        limit = max(round(min(RATE_FACTOR * usual, left * now * share)), RATE_LEAST)
         ports = covering(mine, lambda t: t.destination_port, most=PORTS_MAX, by=lambda t: t.packets)
         if port := _AMPLIFIER.get(vector):
             least = octets_least(mine, above=ANSWER_OCTETS)

@@ -98,7 +98,7 @@ def rows_of(anomalies: Batch, directory: SeriesDirectory) -> list[Row]:
     return made
 
 
-@lru_cache(65_536)
+@lru_cache(16_384)  # 4 MB
 def prefix_of(host: str) -> str:
     """Return the /24 or /48 of an address, as prefix views name it."""
     length = 48 if ":" in host else 24

@@ -95,7 +95,7 @@ class SecurityRules:
             source, target = _source(row), _most(_weights(talkers, lambda t: t.destination))[0]
             shown_by = (
                 *_SHOWN_BY.get(row.detector, ()),
-                *((target,) if row.detector == "beacon" else ()),
+                *((target,) if target and row.detector == "beacon" else ()),
             )
             if found is None or any((source, one) in taken for one in shown_by):
                 continue

@@ -74,9 +74,8 @@ class Claim(msgspec.Struct):
     causes: list[dict[str, Any]] = []
     affects: list[str] = []
     advice: str = ""
-    filters: list[
-        str
-    ] = []  # more of it: the FlowSpec rules against an attack, or why there is none
+    # More of it: the FlowSpec rules against an attack, or why there is none.
+    filters: list[str] = []
     talkers: list[dict[str, Any]] = []
     series: list[str] = []
     disposition: str = "alert"

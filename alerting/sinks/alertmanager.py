@@ -11,7 +11,7 @@ Source: Alertmanager api/v2/openapi.yaml, postableAlerts; docs/alerting/latest/c
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alerting.config import SinkSettings
@@ -40,14 +40,16 @@ class AlertmanagerSink:
 
     def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
         """Send changes; the same change again does no harm."""
-        alerts = [parcel.alert for parcel in parcels]
-        made = [a for alert in alerts for a in postable(alert, now_ns=now_ns)]
-        answer = self._post([*made, *self._moved(alerts, now_ns)])
-        for alert in alerts:
+        up, made = dict(self._up), []
+        for parcel in parcels:  # of one alert there may be several
+            alert = parcel.alert
+            made += [*postable(alert, now_ns=now_ns), *_moved(up, alert, now_ns)]
             if is_over(alert):
-                self._up.pop(alert.id, None)
+                up.pop(alert.id, None)
             else:
-                self._up[alert.id] = alert
+                up[alert.id] = alert
+        answer = self._post(made)
+        self._up = up
         return answer
 
     def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
@@ -55,17 +57,8 @@ class AlertmanagerSink:
         for first in range(0, len(active), BATCH_MAX):
             part = active[first : first + BATCH_MAX]
             again = [_alert(alert, alert.severity, now_ns + UP_FOR_NS) for alert in part]
-            self._post([*again, *self._moved(part, now_ns)])
+            self._post([*again, *(a for alert in part for a in _moved(self._up, alert, now_ns))])
         self._up = {alert.id: alert for alert in active}
-
-    def _moved(self, alerts: Sequence[Alert], now_ns: int) -> list[dict[str, Any]]:
-        """Return the ends of what these were there before their cause was found elsewhere."""
-        before = [(self._up.get(alert.id, alert), alert) for alert in alerts]
-        return [
-            _alert(was, was.severity, min(alert.changed_ns, now_ns))
-            for was, alert in before
-            if (was.kind, was.entity) != (alert.kind, alert.entity)
-        ]
 
     def _post(self, alerts: list[dict[str, Any]]) -> str:
         headers = {"Content-Type": "application/json"}
@@ -73,6 +66,14 @@ class AlertmanagerSink:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def _moved(up: Mapping[str, Alert], alert: Alert, now_ns: int) -> list[dict[str, Any]]:
+    """Return the end of what an alert was there before its cause was found elsewhere."""
+    was = up.get(alert.id, alert)
+    if (was.kind, was.entity) == (alert.kind, alert.entity):
+        return []
+    return [_alert(was, was.severity, min(alert.changed_ns, now_ns))]
 
 
 def postable(alert: Alert, *, now_ns: int) -> list[dict[str, Any]]:

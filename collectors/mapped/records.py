@@ -272,12 +272,8 @@ def _columns(batch: Any) -> Chunk:
 def _values(name: str, column: Any) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
-    except (
-        LookupError,
-        ValueError,
-        OverflowError,
-        OSError,
-    ) as error:  # of a zone that nobody knows
+    except (LookupError, ValueError, OverflowError, OSError) as error:
+        # Times of a zone that nobody knows.
         said = f"column {clean(name, 64)}, {clean(column.type, 100)}: {clean(error, 100)} cannot be read"
         raise DecodeError("malformed", said) from error
     return values

@@ -328,7 +328,7 @@ def _select(payload, at, stop, h, first, last, prefix, part):  # type: ignore[no
     keyed = False
     for k in range(first, last):
         keyed = keyed or part[k] != 3
-    names = h
+    names = np.uint64(0x9E3779B97F4A7C15)  # not h: without any binding the two would cancel out
     while at < stop:
         _, name_at, behind = _header(payload, at, stop)
         _, name, name_stop = _header(payload, name_at, behind)

@@ -204,6 +204,18 @@ def test_alertmanager_ends_what_an_incident_was_before_its_cause_was_found(
     assert all(name == after for body in named[2:] for name in body), "it is ended once"
 
 
+def test_alertmanager_ends_what_an_alert_was_earlier_in_the_same_request(
+    peer: HttpPeer, alerts: list[Alert]
+) -> None:
+    moved = msgspec.structs.replace(
+        alerts[0], state="updated", kind="link-down", entity="a-b", changed_ns=NOW_NS + 1
+    )
+    http_sink("alertmanager", peer).send([parcel(alerts[0]), parcel(moved)], now_ns=NOW_NS + 1)
+    (body,) = (body for _, body in peer.got)
+    ends = {(a["labels"]["alertname"], a["labels"]["severity"]): a["endsAt"] for a in body}
+    assert ends["exporter-down", alerts[0].severity] < ends["link-down", alerts[0].severity]
+
+
 def test_lines_are_canonical_and_a_torn_line_costs_no_other(
     tmp_path: Path, alerts: list[Alert]
 ) -> None:

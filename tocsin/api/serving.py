@@ -80,10 +80,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request; let another connection give way where there are too many."""
         super().connection_made(transport)
-        self._asked, self._since = (
-            False,
-            self.loop.time(),
-        )  # when it last began to wait for a request
+        self._asked = False
+        self._since = self.loop.time()  # when it last began to wait for a request
         self._coming, self._taking = Timer(REQUEST_SECONDS, self), Timer(TAKING_SECONDS, self)
         self._coming.go_on()
         if len(self.connections) > CONNECTIONS_MAX:

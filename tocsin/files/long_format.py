@@ -38,13 +38,15 @@ def names_in(
     for count in range(1, len(some) + 1):
         for chosen in combinations(some, count):
             keys = [" ".join(parts) for parts in zip(*(some[k] for k in chosen), strict=True)]
-            names, place = np.unique(np.array(keys), return_inverse=True)
+            names = sorted(set(keys))  # an array of texts would be as wide as the longest
             if not 2 <= len(names) <= rows / ROWS_A_NAME_LEAST:
                 continue
+            number = {name: n for n, name in enumerate(names)}
+            place = np.array([number[key] for key in keys])
             if len(np.unique(at * len(names) + place)) < ROWS_ALONE_LEAST * rows:
                 continue
             order = np.argsort(place, kind="stable")
             ends = np.cumsum(np.bincount(place, minlength=len(names)))[:-1]
             parts_of = np.split(order.astype(np.int64), ends)
-            return chosen, dict(zip(names.tolist(), parts_of, strict=True))
+            return chosen, dict(zip(names, parts_of, strict=True))
     return None

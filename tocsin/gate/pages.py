@@ -40,9 +40,8 @@ class Pages:
         self._clock = clock
         self._asking = threading.Lock()
         self._socket: socket.socket | None = None
-        self._peers: dict[
-            socket.socket, tuple[int, bytes]
-        ] = {}  # until when, what it said; oldest first
+        # Until when, what it said; oldest first.
+        self._peers: dict[socket.socket, tuple[int, bytes]] = {}
         self._asked: queue.Queue[tuple[socket.socket, bytes | int] | None] = queue.Queue(
             WAITING_MAX
         )

@@ -58,9 +58,8 @@ class Kept:
                     self._thread = None
                     return
             new = self._path.with_name(self._path.name + ".new")
-            with contextlib.suppress(
-                OSError
-            ):  # a full disk: the node says so, and the next one may get there
+            # A full disk: the node says so, and the next one may get there.
+            with contextlib.suppress(OSError):
                 with new.open("wb") as file:
                     file.write(data)
                     file.flush()

@@ -102,6 +102,12 @@ def test_a_limit_is_less_than_the_flood_and_never_cuts_a_quiet_service_off() -> 
     assert read_filters(said[0])[0].limit == 20_000_000
 
 
+def test_a_limit_is_a_part_of_what_its_own_target_has_of_the_flood() -> None:
+    both = flood(30) + flood(10, destination="203.0.113.8")
+    said = filters.against_flood("UDP flood", (TARGET, "203.0.113.8"), both, usual=1e9, now=1e8)
+    assert [rule.limit for rule in read_filters("; ".join(said))] == [37_500_000, 12_500_000]
+
+
 def test_a_flood_at_several_hosts_or_at_none_that_is_known() -> None:
     both = flood(8) + flood(8, destination="203.0.113.8")
     said = filters.against_flood("NTP amplification", (TARGET, "203.0.113.8"), both, usual=0, now=0)

@@ -52,6 +52,13 @@ def test_a_beacon_to_the_place_that_gets_an_upload_is_no_second_alarm() -> None:
     assert [a.kind for a in alerts] == ["unusual-upload"]
 
 
+def test_beacons_of_which_nothing_was_sampled_do_not_hide_one_another() -> None:
+    peers = ("203.0.113.77", "203.0.113.78")
+    by = [{"source_address": HOST, "destination_peer": peer} for peer in peers]
+    alerts = told(AlarmWorld(), *(("contact", "beacon", key, ()) for key in by))
+    assert {(a.kind, a.entity) for a in alerts} == {("beacon", peer) for peer in peers}
+
+
 def test_what_goes_to_all_of_a_prefix_under_attack_is_part_of_the_attack() -> None:
     spread = [f"198.51.100.{n}" for n in range(1, 60)]
     flood = tuple(

@@ -181,6 +181,14 @@ def test_without_its_key_the_names_of_all_variables_are_the_news() -> None:
     assert news(*(trap((f"{reason}.{n}", lost), of="1.3.6.1") for n in (3, 4))) == 1
 
 
+def test_traps_without_any_variable_are_told_apart() -> None:
+    link_up = LINK_DOWN[:-1] + "4"
+    selectors = make_selectors([], {one: [(IF_INDEX, Part.WHOLE)] for one in (LINK_DOWN, link_up)})
+    first, again, other = (trap_v1("1.3.6.1.4.1.9", kind, 0) for kind in (2, 2, 3))
+    found = digests([first, again, other], selectors)[0]
+    assert found[0] == found[1] != found[2]
+
+
 def test_a_proxy_s_agents_are_told_apart() -> None:
     def forwarded(agent: bytes) -> bytes:
         address = ber.element(Tag.IP_ADDRESS, agent)
