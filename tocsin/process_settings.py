@@ -44,7 +44,8 @@ class NodeSettings(Settings, frozen=True, kw_only=True):
 class ApiSettings(Settings, frozen=True, kw_only=True):
     """`[api]`"""
 
-    listen: str = "127.0.0.1:8470"  # the console and the REST API
+    # the console and the REST API; 128 requests at a time, 96 of one address
+    listen: str = "127.0.0.1:8470"
     sql_listen: str = "127.0.0.1:8123"  # the SQL door, ClickHouse's HTTP interface; "" = none
     token_file: str = ""  # one token a line; needed to listen on anything but loopback
     metrics_listen: str = (

@@ -238,9 +238,9 @@ def pages(
             rows = [row for row in rows if row["time_s"] < rows[-1]["time_s"]]
         count += len(rows)
         if count > most or (cut and not rows):
+            much = f"{most:.0f} values" if rows else f"{ROWS_PAGE} series"
             raise ConfigError(
-                f"{what}: more than {most:.0f} values, or {ROWS_PAGE} at one time; name fewer series, take "
-                "a longer --step or a shorter --since"
+                f"{what}: more than {much}; name fewer series, take a longer --step or a shorter --since"
             )
         yield rows
         since_ns = end_ns
