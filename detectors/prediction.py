@@ -188,6 +188,7 @@ class Predictor:
         watched.limit.pop(place, None)
         watched.key.pop(place, None)
         self._drop((view, measure, place))
+        self._count()
 
     def _drop(self, key: tuple[str, str, int]) -> None:
         """Let go of what was predicted of a place; nobody can judge it any more."""
@@ -212,6 +213,9 @@ class Predictor:
         watched.limit[place], watched.key[place] = found.name, key
         if found.source:
             watched.follow[place] = (found.source, key.entity)
+        self._count()
+
+    def _count(self) -> None:
         self._series.set(sum(len(one.limit) for one in self._watched.values()))
 
     def _follow(

@@ -76,8 +76,13 @@ def _leaves(tree: Any, keys: list[str]) -> Iterator[tuple[list[str], Any]]:
 
 
 def _said_of(name: str, value: Any, said: str) -> tuple[int, int]:
-    """Return how much a sentence has of a setting (its name 1, its value 2), and minus where it has it first."""
+    """Return how much a sentence has of a setting (its name 1, its value 2), and minus where it has it first.
+
+    Where it begins with the name, 4: a number further on may be another one's value.
+    """
     named = re.search(rf"(?<![\w.]){re.escape(name)}\b", said)
+    if named and not said[: named.start()].strip(": "):
+        return 4, 0
     at = [named.start()] if named else []
     points = len(at)
     for one in value if isinstance(value, list) else [value]:

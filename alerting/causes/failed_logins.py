@@ -34,7 +34,11 @@ _ADDRESS = re.compile(
 )
 _SOURCE = re.compile(r"\b(?:from|source|host|rhost|ip|address)\b\W{0,4}" + _ADDRESS.pattern, re.I)
 _PORT = re.compile(r"\blocal ?port\b\W{0,3}(\d{1,5})\b", re.I)
-_PROGRAMS = (("ssh", 22), ("dropbear", 22), ("telnet", 23), ("ftp", 21))
+# sftp is a part of SSH, tftp knows no login; vsftpd is FTP.
+_PROGRAMS = (
+    ("vsftp", 21), ("sftp", 22), ("tftp", 0), ("ssh", 22), ("dropbear", 22), ("telnet", 23),
+    ("ftp", 21),
+)  # fmt: skip
 
 # (tries left, host, source, first, port)
 _Pair = tuple[float, str, str, int, int]
@@ -152,6 +156,8 @@ def port_of(program: str, message: str) -> int:
 
     >>> port_of("sshd", "Failed password for root from 192.0.2.7 port 51022"), port_of("login", "Login incorrect")
     (22, 0)
+    >>> [port_of(name, "Login incorrect") for name in ("vsftpd", "proftpd", "sftp-server", "tftpd")]
+    [21, 21, 22, 0]
     >>> port_of("SEC_LOGIN-4-LOGIN_FAILED", "[user: root] [Source: 192.0.2.7] [localport: 2222]")
     2222
     """

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from detectors.series import SeriesScores
     from tocsin.files.series import Column
 
+FILE_NAME_BYTES_MAX = 200
 HEAD = "timestamp,value,expected,lower,upper,score,alert"
 
 
@@ -60,6 +61,12 @@ def score(
     _score_all(files, output, budget, zone)
 
 
+def _file_name(column: str) -> str:
+    """Return a column's name as that of a file: any file system takes so many bytes, with what is added."""
+    plain = "".join("_" if letter in "/\0" else letter for letter in column)
+    return plain.encode("utf-8", "replace")[:FILE_NAME_BYTES_MAX].decode("utf-8", "ignore")
+
+
 def _score_all(files: dict[Path, Path], output: Path, budget: float, zone: str) -> None:
     import json
     import sys
@@ -89,7 +96,7 @@ def _score_all(files: dict[Path, Path], output: Path, budget: float, zone: str) 
         for one, column in file.columns.items():
             key = name.as_posix()
             if len(file.columns) > 1:
-                key = f"{key}/{one.replace('/', '_')}"
+                key = f"{key}/{_file_name(one)}"
             while key in summaries:  # base.csv beside base.csv.gz
                 key += "-2"
             target = output / f"{key}.csv"

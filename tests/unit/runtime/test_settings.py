@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from runtime.mistakes import known_keys
+from runtime.mistakes import Origin, known_keys
 from runtime.settings import PositiveInt, Settings, load
 from telemetry.errors import ConfigError
 
@@ -55,6 +55,12 @@ def test_wrong_settings_say_what_to_do(tmp_path: Path, text: str, message: str) 
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load(file, Whole, environment={})
+
+
+def test_a_sentence_that_begins_with_a_key_is_about_that_one() -> None:
+    tree = {"sinks": {"a": {"retries": 3, "url": "ftp://x"}}}
+    told = Origin(tree=tree).told("sinks.a: url must be https, 3 tries were made")
+    assert told == "configuration: sinks.a.url must be https, 3 tries were made"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -465,3 +465,16 @@ def test_times_that_repeat_without_a_name_are_said(tmp_path: Path) -> None:
     (tmp_path / "noted.csv").write_text("\n".join(["time,value,note", *noted]))
     run(tmp_path / "noted.csv", "--output", tmp_path / "out")
     assert set(summary_of(tmp_path / "out")) == {"noted"}
+
+
+def test_columns_with_names_that_no_file_can_have_are_scored(tmp_path: Path) -> None:
+    names = ["é" * 300, "a/../b", "x\x01y"]
+    plain = lines(300, label=False)[1:]
+    text = [",".join(["timestamp", *names])]
+    text += [f"{row},{row.split(',')[1]},{row.split(',')[1]}" for row in plain]
+    (tmp_path / "wide.csv").write_text("\n".join(text) + "\n", "utf-8")
+    done = run(tmp_path / "wide.csv", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "out").rglob("*.csv"))) == 3
+    kept = json.loads((tmp_path / "out" / "summary.json").read_text())["series"]
+    assert sorted(one["rows"] for one in kept.values()) == [300, 300, 300]
