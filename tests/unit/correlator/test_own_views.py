@@ -153,7 +153,9 @@ def test_a_view_in_the_configuration_is_made_and_a_wrong_one_names_its_place(
     path.write_text('[views.own.as_pairs]\nkey = ["source_as", "destination_as"]\n', "utf-8")
     assert [view.name for view in load_config(path).all_views()][-1] == "as_pairs"
     path.write_text('[views.own.bad]\nkey = ["source_ass"]\n', "utf-8")
-    with pytest.raises(ConfigError, match=r"tocsin\.toml:2: views\.own\.bad\.key part 'source_ass'"):
+    with pytest.raises(
+        ConfigError, match=r"tocsin\.toml:2: views\.own\.bad\.key part 'source_ass'"
+    ):
         load_config(path)
     path.write_text("[views.keys_per_tick_max]\ninterfaces = 9\n", "utf-8")
     with pytest.raises(ConfigError, match="no view has this name"):
