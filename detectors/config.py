@@ -8,6 +8,7 @@ from runtime.settings import PositiveFloat, PositiveInt, Settings, Share
 
 Days = Annotated[int, msgspec.Meta(ge=1, le=3650)]
 PoolBytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
+Series = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 AsNumber = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
 
 
@@ -81,9 +82,7 @@ class ForecastSettings(Settings, frozen=True, kw_only=True):
     """`[detection.forecast]`: predicted alerts."""
 
     enabled: bool = True  # false: nothing is predicted
-    series_max: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = (
-        20_000  # series with a limit; 1.9 KB each
-    )
+    series_max: Series = 20_000  # series with a limit; 1.9 KB each
     step_seconds: PositiveFloat = 120.0  # of the fast pace; the slow one is an hour
     probability: Share = 0.9  # a prediction is told from this probability on
     false_predictions_per_day: PositiveFloat = 0.15  # one a week for the whole site

@@ -52,9 +52,8 @@ COVARIANCE = WEIGHT + FEATURES  # upper triangle, by rows
 STATE = COVARIANCE + TRIANGLE
 BYTES = 4 * STATE + SLOTS * (4 + 2 + 1)
 
-WEEK_STEP_MOST = (
-    900.0  # s; with slower rows the budget holds without the week, and units of few rows are rough
-)
+# s; with slower rows the budget holds without the week, and units of few rows are rough.
+WEEK_STEP_MOST = 900.0
 WARM = 20  # rows before the first score
 ROWS_PER_DAY_MOST = 1440.0  # faster series learn as if they came once a minute
 SCALE_CLIP = 3.0

@@ -33,9 +33,8 @@ LOG = logging.getLogger(__name__)
 MESSAGE_BYTES_MAX = 256 * 1024 * 1024
 Handler = Callable[[Any], Any]
 _REQUEST_ID = struct.Struct("<QQ")  # its number; until when it is asked
-TAKEN_SECONDS = (
-    0.5  # of a request's time, that "taken" has for its way back; of short ones a quarter
-)
+# Of a request's time, that "taken" has for its way back; of short ones a quarter.
+TAKEN_SECONDS = 0.5
 _STEADY = SystemClock()  # of the machine: what one process says of it, another understands
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -140,11 +140,22 @@ class Checkpoints:
                 set_aside(path, error, self._context, kind=self._kind)
         return None
 
-    def misfits(self, error: Exception) -> None:
-        """Set aside what was loaded last: it is whole, and the stages cannot take it. Then load the next."""
-        said = f"it does not fit this configuration or version: {type(error).__name__}: {error}"
-        self._context.log.error("checkpoint_misfits file=%s", self._loaded, exc_info=error)
-        set_aside(self._loaded, said, self._context, kind=self._kind)
+    def taken(self, take: Callable[[Snapshot], None], state: Snapshot) -> bool:
+        """Let `take` have the state that was loaded last; return False where it does not fit what it is for.
+
+        Then it is set aside: whole as it is, each start after would end by it. What took half of it is to be
+        made anew before the next one is loaded. MemoryError and OSError are of this machine, and raised.
+        """
+        try:
+            take(state)
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:  # what a stage says of a state of others may be anything
+            said = f"it does not fit this configuration or version: {type(error).__name__}: {error}"
+            self._context.log.error("checkpoint_misfits file=%s", self._loaded, exc_info=error)
+            set_aside(self._loaded, said, self._context, kind=self._kind)
+            return False
+        return True
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.checkpoint")) if self._folder.exists() else []

@@ -44,7 +44,7 @@ class Origin:
         A part that was made from a whole table knows a value, not always where it stands: where the sentence
         says the value of one key of the table, or its name, it is about that one.
         """
-        where = re.match(r"[^\s:]*", said).group()  # type: ignore[union-attr]  # matches anything
+        where = re.split(r"[\s:]", said, maxsplit=1)[0]
         keys = where.split(".")
         meant, rest = _meant(self.tree, keys, said[len(where) :]), said[len(where) :]
         if meant:

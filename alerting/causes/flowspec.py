@@ -15,13 +15,12 @@ from runtime.ports import Talker
 
 COVERED = 0.9  # of a sample that a rule's ports, targets and lengths must hold
 SUPPORT = 3  # records for each of several values
-LENGTH_ROOM = (
-    0.75  # of the shortest ones: a flow's mean hides shorter packets; sFlow counts the frame
-)
+# Of the shortest packets: a flow's mean hides shorter ones, and sFlow counts the frame.
+LENGTH_ROOM = 0.75
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 _NAMES = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP", ICMP6: "ICMP"}
 _WORDS = {TCP: "tcp", UDP: "udp", ICMP: "icmp"}
-_SYN, _ACK = 0x02, 0x10
+SYN, ACK = 0x02, 0x10
 _Value = TypeVar("_Value", int, str)
 # Who has such an address is not the only one: many networks use these inside (RFC 1918, 6598, 4193, 3927).
 REUSED = tuple(
@@ -184,7 +183,7 @@ def covering(
 
 def opens(talkers: Sequence[Talker]) -> bool:
     """Return whether a sample of TCP does nothing but open connections."""
-    return covering(talkers, lambda t: t.tcp_flags & (_SYN | _ACK), most=1) == (_SYN,)
+    return covering(talkers, lambda t: t.tcp_flags & (SYN | ACK), most=1) == (SYN,)
 
 
 def octets_least(talkers: Sequence[Talker], *, above: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence, Set
 from alerting.causes import filters
 from alerting.causes.attacks import AttackRules
 from alerting.causes.faces import Faces
+from alerting.causes.flowspec import ACK, TCP, UDP
 from alerting.causes.foretold import predicted
 from alerting.causes.rows import Row, age_words, talker_row
 from alerting.causes.security import SecurityRules
@@ -25,7 +26,6 @@ SIGNATURES = ("point", "exporter_silent", "attack", "scan", "trend", "predicted"
 OWN_DEVIATIONS = ("level", "silence")  # of the baseline; others were set beside it by the operator
 DEVIATION_RECORDS_MIN = 30.0  # in a tick, seen or expected
 PROBE_OCTETS_MAX = 128.0  # a packet, with what sFlow counts of its frame
-ACK = 0x10
 TALKERS_LOOKED_AT = 200
 TALKERS_SHOWN = 10
 UNITS = {
@@ -234,9 +234,9 @@ def is_probe(t: Talker) -> bool:
     """Return whether a sampled record may be a probe: small packets that no handshake follows."""
     if t.octets > PROBE_OCTETS_MAX * max(t.packets, 1):
         return False
-    if t.protocol == 6:
+    if t.protocol == TCP:
         return not t.tcp_flags & ACK
-    return t.protocol != 17 or (t.source_port > 1023 and t.destination_port not in (53, 443))
+    return t.protocol != UDP or (t.source_port > 1023 and t.destination_port not in (53, 443))
 
 
 def _largest_pair(talkers: Sequence[Talker]) -> list[str]:

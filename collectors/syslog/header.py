@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.kernels import inline, kernel, subroutine
+from telemetry.zones import ZONES
 
 # Rows of the kernel's answer, int64[ROWS, M]; a `*_START` is followed by the size.
 (
@@ -26,17 +27,8 @@ NO_PRIORITY, RFC5424, NO_HOST, NO_TIME, NO_YEAR, UNSYNCHRONISED, BAD_DATA, UPTIM
 
 DAY_NS = 86_400_000_000_000
 _HOST_MAX, _WORD_MAX = 255, 64
-# Zone names that devices write, minutes ahead of UTC. IST, CST and BST mean several: the common one
-# of networks; a sender whose clock is then off by whole half hours is corrected all the same.
-ZONES = {
-    "UTC": 0, "GMT": 0, "Z": 0, "WET": 0, "WEST": 60, "BST": 60, "CET": 60, "MET": 60, "MEZ": 60,
-    "CEST": 120, "MEST": 120, "MESZ": 120, "EET": 120, "EEST": 180, "SAST": 120, "MSK": 180,
-    "TRT": 180, "AST": 180, "GST": 240, "PKT": 300, "IST": 330, "ICT": 420, "WIB": 420, "SGT": 480,
-    "HKT": 480, "PHT": 480, "AWST": 480, "CST": -360, "JST": 540, "KST": 540, "ACST": 570,
-    "AEST": 600, "AEDT": 660, "NZST": 720, "NZDT": 780, "BRT": -180, "ART": -180, "ADT": -180,
-    "EST": -300, "EDT": -240, "CDT": -300, "MST": -420, "MDT": -360, "PST": -480, "PDT": -420,
-    "AKST": -540, "HST": -600,
-}  # fmt: skip
+# Of a zone that means several the common one; a sender whose clock is then off by whole half hours is
+# corrected all the same.
 ZONE_NAMES = np.array(
     [int.from_bytes(name.encode().ljust(8, b"\0"), "big") for name in ZONES], np.uint64
 )

@@ -7,20 +7,18 @@ from typing import Annotated
 
 import msgspec
 
-from collectors.syslog.header import ZONES
 from runtime.settings import PositiveInt, Settings
 from telemetry.errors import ConfigError
-from telemetry.zones import zone_of
+from telemetry.zones import ZONES, zone_of
 
+MessageBytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 Rows = Annotated[int, msgspec.Meta(ge=1, le=1 << 22)]  # of tables that are there from the start
 
 
 class SyslogOptions(Settings, frozen=True, kw_only=True):
     """Options of kind "syslog". `[collectors.<name>.options]`."""
 
-    message_bytes_max: Annotated[int, msgspec.Meta(ge=1, le=1 << 24)] = (
-        16_384  # of a message; what is beyond is left out and counted
-    )
+    message_bytes_max: MessageBytes = 16_384  # what is beyond is left out and counted
     # A line end within a message of a stream does not end it unless `<` and a digit follow. The last
     # message of a burst then waits for the next, or a second.
     multi_line: bool = False

@@ -66,6 +66,24 @@ class Running:
         return code
 
 
+def receiver(posted: list[dict[str, Any]], arrived: threading.Semaphore) -> http.server.HTTPServer:
+    """Return a webhook that is bound and does not listen yet."""
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+            arrived.release()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Receiver, bind_and_activate=False)
+    server.server_bind()
+    return server
+
+
 @pytest.fixture
 def node(state: Path) -> Iterator[Running]:
     running = Running("-c", FAKE_NODE, str(state / "watchdog.sock"))
@@ -78,18 +96,8 @@ def test_it_says_blind_when_the_node_is_stopped_and_sees_when_it_goes_on(
 ) -> None:
     posted: list[dict[str, Any]] = []
     arrived = threading.Semaphore(0)
-
-    class Receiver(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-            arrived.release()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
+    server = receiver(posted, arrived)
+    server.server_activate()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     log.bind(str(state / "log"))
@@ -143,19 +151,7 @@ def test_a_watchdog_that_is_killed_leaves_what_is_raised_and_unsent_to_the_next(
     """The webhook is down until the second one has started: it gets all, in order, under one key each."""
     posted: list[dict[str, Any]] = []
     arrived = threading.Semaphore(0)
-
-    class Receiver(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-            arrived.release()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Receiver, bind_and_activate=False)
-    server.server_bind()
+    server = receiver(posted, arrived)
     url = f"http://127.0.0.1:{server.server_port}/"
     command = (
         "-m",

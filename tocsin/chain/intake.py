@@ -197,14 +197,7 @@ class Intake:
         kept = self._kept_in(folder)
         if (loaded := kept.load()) is None:
             return True
-        try:
-            self._front.restore(loaded[2].scoped("front"))
-        except (MemoryError, OSError):  # of this machine at this moment, not of the file
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever it is, each start after would end by it
-            kept.misfits(error)
-            return False
-        return True
+        return kept.taken(lambda state: self._front.restore(state.scoped("front")), loaded[2])
 
     def receive(self, drops: Mapping[str, int] | None = None) -> None:
         """Begin to receive. `drops`: what each socket lost that was counted before."""

@@ -6,6 +6,7 @@ from datetime import datetime
 from itertools import islice
 
 from collectors.foreign_text import datetime_ns, iso_ns
+from telemetry.zones import ZONES
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_700_000_000 * SECOND_NS  # of files that count from 0
@@ -21,12 +22,6 @@ CLOCKS = (" %H:%M:%S", " %H:%M:%S.%f", " %H:%M", " %I:%M:%S %p", " %I:%M %p", "T
 FIRST = 200  # times that are tried in every way
 PLAIN_LEAST = 0.5  # of them, for a file of plain times
 Reader = Callable[[str], int]
-# Hours east of UTC: RFC 5322, section 4.3, and those of Europe and Japan that mean one thing.
-ZONES = {
-    "UTC": 0, "UT": 0, "GMT": 0, "Z": 0, "WET": 0, "WEST": 1, "CET": 1, "CEST": 2, "MEZ": 1, "MESZ": 2,
-    "EET": 2, "EEST": 3, "MSK": 3, "JST": 9, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7,
-    "MDT": -6, "PST": -8, "PDT": -7,
-}  # fmt: skip
 _ZONED = re.compile(r"(.*\d:\d\d.*?) *(?:([A-Z]{1,4})|(?:UTC|GMT)?([+-])(\d\d):?(\d\d)?)")
 SERIAL_FIRST_NS = -25_569 * 86_400 * SECOND_NS  # 1899-12-30: day 0 of spreadsheets
 SERIAL_LEAST, SERIAL_MOST = 25_569.0, 73_051.0  # 1970 to 2100
@@ -67,7 +62,7 @@ def zoned(text: str) -> tuple[str, int]:
     if found is None or (found[2] is not None and found[2] not in ZONES):
         return text, 0
     if found[2] is not None:
-        return found[1], ZONES[found[2]] * 3600 * SECOND_NS
+        return found[1], ZONES[found[2]] * 60 * SECOND_NS
     minutes = int(found[4]) * 60 + int(found[5] or 0)
     return found[1], (minutes if found[3] == "+" else -minutes) * 60 * SECOND_NS
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import logs
-from runtime.checkpoint import Checkpoints
+from runtime.checkpoint import Checkpoints, Snapshot
 from runtime.component import Context
 from runtime.journal import Cursor
 from runtime.journal_writer import JournalWriter
@@ -34,18 +34,17 @@ class NodeCheckpoints:
         """Have the parts made and give them what the newest one that fits them holds; return at which
         tick's end, 0 without one. Parts that took half of one that does not fit are made anew."""
         parts, tick_end_ns = made(), 0
+
+        def take(state: Snapshot) -> None:
+            for name, part in parts.items():
+                part.restore(state.scoped(name))
+
         while (loaded := self._checkpoints.load()) is not None:
-            try:
-                for name, part in parts.items():
-                    part.restore(loaded[2].scoped(name))
-            except (MemoryError, OSError):  # of this machine at this moment, not of the checkpoint
-                raise
-            except Exception as error:  # noqa: BLE001  # whatever it is, each start after would end by it
-                self._checkpoints.misfits(error)
-                parts = made()
-            else:
-                tick_end_ns, self.next_sequence = loaded[1], loaded[0] + 1
+            sequence, closed_ns, state = loaded
+            if self._checkpoints.taken(take, state):
+                tick_end_ns, self.next_sequence = closed_ns, sequence + 1
                 break
+            parts = made()
         for sequence in (self.next_sequence, *(one.next_sequence for one in self._cursors())):
             self._journal.go_on_from(sequence)
         return tick_end_ns

@@ -65,6 +65,9 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path: Path) ->
 def test_one_that_does_not_fit_is_set_aside_for_the_one_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def refuse(state: Snapshot) -> None:
+        raise KeyError("b")
+
     made = Checkpoints(tmp_path, make_context())
     for sequence in (1, 2):
         made.save(sequence, 0, {"a": Numbers(np.full(5, sequence))})
@@ -75,11 +78,26 @@ def test_one_that_does_not_fit_is_set_aside_for_the_one_before(
         loaded = checkpoints.load()
         assert loaded is not None
         assert loaded[0] == sequence
-        checkpoints.misfits(KeyError("b"))
+        assert not checkpoints.taken(refuse, loaded[2])
         assert f"{sequence:016d}.checkpoint.damaged-" in caplog.text
     assert "does not fit this configuration or version: KeyError: 'b'" in caplog.text
     assert checkpoints.load() is None
     assert context.metrics.value("state_set_aside_total", kind="templates") == 2
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")])
+def test_what_the_machine_refuses_costs_no_checkpoint(tmp_path: Path, error: Exception) -> None:
+    def refuse(state: Snapshot) -> None:
+        raise error
+
+    checkpoints = Checkpoints(tmp_path, make_context())
+    checkpoints.save(1, 0, {"a": Numbers(np.full(5, 1))})
+    loaded = checkpoints.load()
+    assert loaded is not None
+    with pytest.raises(type(error)):
+        checkpoints.taken(refuse, loaded[2])
+    assert checkpoints.load() is not None
+    assert checkpoints.taken(lambda state: None, loaded[2])
 
 
 def test_with_nothing_left_there_is_no_state(tmp_path: Path) -> None:
