@@ -39,6 +39,8 @@ class Pages:
         self._node_address = node_address
         self._clock = clock
         self._asking = threading.Lock()
+        self._turn = threading.Lock()  # of who starts or stops it
+        self._ended = False
         self._socket: socket.socket | None = None
         # Until when, what it said; oldest first.
         self._peers: dict[socket.socket, tuple[int, bytes]] = {}
@@ -53,7 +55,12 @@ class Pages:
         return int(self._socket.getsockname()[1]) if self._socket else 0
 
     def start(self) -> None:
-        """Bind and serve from threads, or raise ConfigError."""
+        """Bind and serve from threads, or raise ConfigError. Once stopped it stays so."""
+        with self._turn:
+            if not self._ended:
+                self._serve(self._bound())
+
+    def _bound(self) -> socket.socket:
         host, _, port = self._listen.rpartition(":")
         host = host.strip("[]")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -66,6 +73,9 @@ class Pages:
                 f"machine with a free port, such as 127.0.0.1:8470"
             ) from error
         listening.setblocking(False)
+        return listening
+
+    def _serve(self, listening: socket.socket) -> None:
         self._client = RequestClient(self._node_address)
         self._socket = listening
         hears = threading.Thread(target=self._hear, args=(listening,), daemon=True)
@@ -83,22 +93,24 @@ class Pages:
             threading.Thread(target=self._start_later, daemon=True).start()
 
     def _start_later(self) -> None:
-        while self._socket is None:
+        while self._socket is None and not self._ended:
             self._clock.sleep(AGAIN_SECONDS)
             with contextlib.suppress(ConfigError):
                 self.start()
 
     def stop(self) -> None:
         """Close the listening socket; answers under way are finished."""
-        if self._socket is None:
-            return
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # ends the wait of the one that hears
-        for thread in self._threads:
-            thread.join(REQUEST_SECONDS_MAX)
-        self._socket.close()
-        self._socket = None
-        self._client.close()
+        with self._turn:
+            self._ended = True
+            if self._socket is None:
+                return
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # ends the wait of the one that hears
+            for thread in self._threads:
+                thread.join(REQUEST_SECONDS_MAX)
+            self._socket.close()
+            self._socket = None
+            self._client.close()
 
     def _hear(self, listening: socket.socket) -> None:
         """Take peers and what they say until told to stop; hand over who asked in whole."""

@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -169,3 +170,28 @@ def test_a_busy_port_is_told_and_taken_when_it_is_free(
         SteadyClock().sleep(0.01)
     assert answer(pages, b"GET /metrics HTTP/1.1\r\n\r\n")[1] == b"tocsin_up 1\n"
     pages.stop()
+
+
+def test_one_that_is_stopped_while_it_starts_is_stopped(
+    node: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = Pages("127.0.0.1:0", node, SteadyClock())
+    start, stoppers = threading.Thread.start, list[Future[None]]()
+    pool = ThreadPoolExecutor(1)
+    pool.submit(int).result()  # its thread runs
+
+    def slow(thread: threading.Thread) -> None:
+        if not stoppers:
+            stoppers.append(pool.submit(pages.stop))
+            SteadyClock().sleep(0.1)
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", slow)
+        pages.start()
+    (stopper,) = stoppers
+    stopper.result(10)
+    assert not pages.port
+    pages.start()
+    assert not pages.port, "once stopped it stays so"
+    pool.shutdown()
