@@ -41,27 +41,55 @@ UPLOAD_SAMPLE_MIN = 1_000  # of a sampled packet
 
 
 @inline
-def _is_bogon(high, low):  # type: ignore[no-untyped-def]
-    # RFC 6890: what may be nobody's source on the Internet; private use (RFC 1918) as well.
-    if high == np.uint64(0):
-        if low >> np.uint64(32) != np.uint64(0xFFFF):
-            return True  # ::, ::1, v4-compatible
-        a = (low >> np.uint64(24)) & np.uint64(0xFF)
-        b = (low >> np.uint64(16)) & np.uint64(0xFF)
-        c = (low >> np.uint64(8)) & np.uint64(0xFF)
-        if a == 0 or a == 10 or a == 127 or a >= 224:
-            return True
-        if a == 192:
-            return b == 168 or (b == 0 and (c == 2 or c == 0))
-        if a == 172:
-            return b >= 16 and b < 32
-        if a == 198:
-            return b == 18 or b == 19 or (b == 51 and c == 100)
-        return (a == 169 and b == 254) or (a == 203 and b == 0 and c == 113)
+def _is_bogon4(low):  # type: ignore[no-untyped-def]
+    # What the IANA IPv4 registry (RFC 6890 and later) calls not globally reachable, and multicast. Shared address
+    # space (RFC 6598) is many carriers' own.
+    a = (low >> np.uint64(24)) & np.uint64(0xFF)
+    b = (low >> np.uint64(16)) & np.uint64(0xFF)
+    c = (low >> np.uint64(8)) & np.uint64(0xFF)
+    d = low & np.uint64(0xFF)
+    if a == 0 or a == 10 or a == 127 or a >= 224:
+        return True
+    if a == 192:
+        if b == 0 and c == 0:
+            return d != 9 and d != 10  # PCP and TURN anycast (RFC 7723, RFC 8155)
+        return b == 168 or (b == 0 and c == 2) or (b == 88 and c == 99 and d == 2)
+    if a == 172:
+        return b >= 16 and b < 32
+    if a == 198:
+        return b == 18 or b == 19 or (b == 51 and c == 100)
+    return (a == 169 and b == 254) or (a == 203 and b == 0 and c == 113)
+
+
+@inline
+def _is_bogon6(high, low):  # type: ignore[no-untyped-def]
+    # The same of the IANA IPv6 registry, and what is no global unicast space. Link-local is no route's business.
     top = high >> np.uint64(48)
-    if top & np.uint64(0xE000) == np.uint64(0x2000):
-        return high >> np.uint64(32) == np.uint64(0x20010DB8)  # documentation
-    return top & np.uint64(0xFFC0) != np.uint64(0xFE80)  # all but global unicast and link-local
+    if high == np.uint64(0x0064FF9B00000000) and low >> np.uint64(32) == np.uint64(0):
+        return _is_bogon4(low)  # NAT64: stands for global IPv4 addresses only (RFC 6052, 3.1)
+    if top & np.uint64(0xE000) != np.uint64(0x2000):
+        return top & np.uint64(0xFFC0) != np.uint64(0xFE80)
+    if top == np.uint64(0x2002):
+        return _is_bogon4(high >> np.uint64(16))  # 6to4 (RFC 3964, 5.3)
+    if top == np.uint64(0x3FFF):
+        return (high >> np.uint64(44)) & np.uint64(0xF) == np.uint64(0)  # documentation (RFC 9637)
+    second = (high >> np.uint64(32)) & np.uint64(0xFFFF)
+    if top != np.uint64(0x2001) or second >= np.uint64(0x200):
+        return top == np.uint64(0x2001) and second == np.uint64(0xDB8)  # documentation
+    # 2001::/23: Teredo, anycast (RFC 7723, RFC 8155, RFC 9665), AMT, AS112, ORCHIDv2 and DRIP are reachable.
+    if second == 0 or second == 3 or (second >= 0x20 and second < 0x40):
+        return False
+    if second == 1:
+        return high & np.uint64(0xFFFFFFFF) != np.uint64(0) or low < 1 or low > 3
+    return second != 4 or (high >> np.uint64(16)) & np.uint64(0xFFFF) != np.uint64(0x112)
+
+
+@inline
+def _is_bogon(high, low):  # type: ignore[no-untyped-def]
+    if high != np.uint64(0):
+        return _is_bogon6(high, low)
+    # ::, ::1, v4-compatible: nobody's
+    return low >> np.uint64(32) != np.uint64(0xFFFF) or _is_bogon4(low)
 
 
 @inline
@@ -132,7 +160,8 @@ def classify(
             a source is what it must be or BOGON; elsewhere the special addresses are.
     Out     class; of VECTOR records the vector (an amplifier's port, VECTOR_SYN, VECTOR_ICMP); peer,
             the low 32 bits of an IPv4 destination, a hash of an IPv6 one.
-    Source  RFC 6890 (special addresses), RFC 2827 (what may not enter), nmap(1) (kinds of probes).
+    Source  RFC 6890 and IANA's registries as of 2025-10 (special addresses), RFC 2827 (what may not enter),
+            nmap(1) (kinds of probes).
     """
     found = 0
     for r in range(n):

@@ -22,12 +22,12 @@ _NAMES = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP", ICMP6: "ICMP"}
 _WORDS = {TCP: "tcp", UDP: "udp", ICMP: "icmp"}
 SYN, ACK = 0x02, 0x10
 _Value = TypeVar("_Value", int, str)
-# Who has such an address is not the only one: many networks use these inside (RFC 1918, 6598, 4193, 3927).
+# Who has such an address may not be the only one: networks use these inside (RFC 1918, 3927, 4193, 6598, 8215, 9602).
 REUSED = tuple(
     map(
         ipaddress.ip_network,
         ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16",
-         "fc00::/7", "fe80::/10", "fec0::/10"),
+         "fc00::/7", "fe80::/10", "fec0::/10", "64:ff9b:1::/48", "5f00::/16"),
     )
 )  # fmt: skip
 # Nobody sends from these anywhere. Source: RFC 6890; IANA, Internet Protocol Version 6 Address Space.
@@ -36,8 +36,9 @@ NOBODYS = tuple(
         ipaddress.ip_network,
         ("0.0.0.0/8", "127.0.0.0/8", "192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15",
          "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-         "::/96", "100::/64", "2001:db8::/32", "4000::/3", "6000::/3", "8000::/3", "a000::/3",
-         "c000::/3", "e000::/4", "f000::/5", "f800::/6", "fe00::/9", "ff00::/8"),
+         "::/96", "100::/8", "200::/7", "400::/6", "800::/5", "1000::/4", "2001:2::/48", "2001:db8::/32",
+         "3fff::/20", "4000::/4", "5000::/5", "5800::/6", "5c00::/7", "5e00::/8", "6000::/3", "8000::/3",
+         "a000::/3", "c000::/3", "e000::/4", "f000::/5", "f800::/6", "fe00::/9", "ff00::/8"),
     )
 )  # fmt: skip
 

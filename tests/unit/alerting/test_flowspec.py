@@ -267,7 +267,10 @@ def test_bogons_are_blocked_by_the_blocks_that_they_are_of() -> None:
         "destination 203.0.113.7/32; source 10.0.0.0/8; discard;"
     )
     six = sent(source="4001::1", destination="2a00::1")
-    assert only(filters.against_bogons(six)) == "destination 2a00::1/128; source 4000::/3; discard;"
+    assert only(filters.against_bogons(six)) == "destination 2a00::1/128; source 4000::/4; discard;"
+    locators = sent(source="5f00:1::1")  # SRv6 SIDs (RFC 9602) are in use inside networks
+    (why,) = filters.against_bogons(locators)
+    assert why == "no FlowSpec rule for 5f00::/16: private space is in use inside networks"
     for sample in ([], sent(source="9.9.9.9")):
         assert filters.against_bogons(sample)[0].startswith("no FlowSpec rule: ")
 
