@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from correlator.tables.routing import RoutingTable
 
 NAMES_MAX = 100_000
-REFUSED_TABLES = ("interfaces", "names", "devices", "lldp_ports", "bgp_sessions", "link_state")
+REFUSED_TABLES = (
+    "interfaces",
+    "names",
+    "devices",
+    "lldp_ports",
+    "bgp_sessions",
+    "link_state",
+    "routes",
+)
 SPANS_MAX = 64  # of a customer's addresses at its port: who has more passes on those of others
 _HOST = re.compile(r"(?=[^.]*[A-Za-z])[\w-]+(\.[\w-]+)*")  # a host's name, not an address or a port
 HEARD_EVERY_NS = 60_000_000_000  # so often do links that were heard change the topology
@@ -395,6 +403,8 @@ class FileNetworkMap:
     def refused(self) -> list[int]:
         """Return how much of what routers state found its table full, in the order of REFUSED_TABLES."""
         counted = {**self._refused, **self._heard.refused()}
+        if self._routing is not None:
+            counted["routes"] = self._routing.refused
         return [counted.get(table, 0) for table in REFUSED_TABLES]
 
     def _learn_interface(self, key: tuple[str, int], name: str) -> None:

@@ -5,9 +5,9 @@ security: routes whose origin contradicts what is known of the same or a coverin
 (`contradicting`, to be asked before `learn`).
 
 IPv4 and IPv6 unicast of Adj-RIB-In and Loc-RIB. A prefix keeps the routes of every peer, so that one
-withdrawal falls back to another peer's. Of several the best is a Loc-RIB's (its router chose it), then
-the shortest AS path, then the peer heard of first. A route is 28 bytes, a prefix 21 bytes at a place,
-of which up to 3/4 are taken. Blind to policy, VPNs and multicast.
+withdrawal falls back to another peer's, and at most PATHS_MAX of one. Of several the best is a Loc-RIB's
+(its router chose it), then the shortest AS path, then the peer heard of first. A route is 28 bytes, a
+prefix 21 bytes at a place, of which up to 3/4 are taken. Blind to policy, VPNs and multicast.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from telemetry.batch import Batch
 from telemetry.identity import address_text
 
 ROUTES_MAX = 2_000_000
+PATHS_MAX = 256  # of one peer to one prefix (ADD-PATH, RFC 7911): each new one is held against those before it
 PEERS_MAX = 65_535
 _FIRST = 1 << 10
 _V4 = 0xFFFF << 32
@@ -133,7 +134,7 @@ def learn_routes(
             << 40 | table << 32 | path id, following int32[R], origin, length, age[R]; generation
             uint32[P]; state int64[4]: places taken, routes made, first free route + 1, refused.
     Errors  none raised. Stops where it needs a place or a route more: `make_room`, go on; state[3]
-            counts routes for which there is no room.
+            counts routes for which there is no room, those beyond PATHS_MAX among them.
     """
     mask = kinds.size - 1
     for r in range(first, stop):
@@ -156,6 +157,7 @@ def learn_routes(
         # Look for this route, and drop those of peers that fell on the way.
         found = np.int64(-1)
         before = np.int64(-1)
+        paths = 0
         route = np.int64(heads[place]) - 1 if kinds[place] != 0 else np.int64(-1)
         while route >= 0:
             after = np.int64(following[route]) - 1
@@ -173,9 +175,14 @@ def learn_routes(
             else:
                 if same:
                     found = route
+                if source[route] >> np.uint64(32) == mine >> np.uint64(32):
+                    paths += 1
                 before = route
             route = after
         if withdrawn[r] == 1:
+            continue
+        if found < 0 and paths >= PATHS_MAX:
+            state[3] += 1
             continue
         if found < 0:
             if state[2] == 0 and state[1] >= source.size:
@@ -489,9 +496,12 @@ class RoutingTable:
         other = (route >= 0) & (known != routes["origin_as"][rows])
         # A default route covers everything and says nothing of whose it is.
         other &= ~np.isin(self._kinds[place], (1, 34))
-        for i in np.flatnonzero(other).tolist():  # the best route's is not the only origin
-            origins = {int(self._origin[r]) for r in self._routes_of(int(place[i]))}
-            other[i] = int(routes["origin_as"][rows[i]]) not in origins and 0 not in origins
+        of_place: dict[int, set[int]] = {}  # the best route's is not the only origin
+        for i in np.flatnonzero(other).tolist():
+            at = int(place[i])
+            if at not in of_place:
+                of_place[at] = {int(self._origin[r]) for r in self._routes_of(at)}
+            other[i] = of_place[at].isdisjoint((int(routes["origin_as"][rows[i]]), 0))
         return rows[other], known[other]
 
     def _routes_of(self, place: int) -> list[int]:

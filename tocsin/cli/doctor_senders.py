@@ -82,6 +82,9 @@ _FULL = {
     ("network_map_refused", "lldp_ports"): ("ports with LLDP neighbours", _GRAPH, _MAP),
     ("network_map_refused", "bgp_sessions"): ("BGP sessions told by BMP", _GRAPH, _MAP),
     ("network_map_refused", "link_state"): ("nodes and links told by BGP-LS", _GRAPH, _MAP),
+    ("network_map_refused", "routes"): (
+        "routes told by BMP", "some origins are not known", "let fewer peers, or paths of a peer, be told here",
+    ),
     ("collector_bmp_refused", "connection_bytes"): (
         "BMP connections", "what routers sent was not read", "raise connections_max",
     ),

@@ -1,6 +1,7 @@
 """The table of prefixes and origins: longest match against a plain one, peers, conflicts, bounds."""
 
 import ipaddress
+import time
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from correlator.tables.network_map import FileNetworkMap
-from correlator.tables.routing import RoutingTable
+from correlator.tables.network_map import REFUSED_TABLES, FileNetworkMap
+from correlator.tables.routing import PATHS_MAX, RoutingTable
 from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.identity import address_pair
@@ -202,6 +203,32 @@ def test_it_grows_forgets_and_is_bounded(routes_max: int) -> None:
         assert made.origin("10.0.0.1") is None
     assert made.refused == 3 * max(0, 20_000 - routes_max)
     assert len(made._source) <= max(routes_max, 32_768)
+
+
+def test_the_paths_of_one_peer_to_one_prefix_are_bounded_and_counted() -> None:
+    """An UPDATE full of path ids of one prefix; other peers, and paths that are known, find room as ever."""
+    network = FileNetworkMap()
+    routes = [route("::/0", 64500 + n, path_id=n) for n in range(PATHS_MAX + 50)]
+    network.learn(batch(*routes, route("::/0", 7, peer="192.0.2.2"), route("::/0", 8, path_id=3)))
+    found = network.routing().origin("2a00::1")
+    assert found is not None
+    assert found.routes == PATHS_MAX + 1
+    assert dict(zip(REFUSED_TABLES, network.refused(), strict=True))["routes"] == 50
+    network.learn(batch(gone("::/0", path_id=0), route("::/0", 9, path_id=999)))
+    assert network.routing().refused == 50
+
+
+def test_what_a_path_more_costs_does_not_grow_with_those_before_it() -> None:
+    """40,000 path ids of one prefix, a megabyte of UPDATEs: each was held against all before it."""
+    made, few, many = RoutingTable(), RoutingTable(), 40_000
+    made.learn(batch(route("::/0")))  # compiled
+    columns = batch(*[route("::/0", path_id=n) for n in range(many)])
+    seconds = []
+    for table, rows in ((few, many // 8), (made, many)):
+        began = time.process_time()
+        table.learn(columns.slice(0, rows))
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 30 * max(seconds[0], 1e-3)
 
 
 def test_the_network_map_says_how_an_address_is_routed() -> None:
