@@ -6,23 +6,25 @@ for all. What was not sent stays in the outbox and comes back with back-off; wha
 delivery is told again until the node has heard it.
 """
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from alerting.config import SinkSettings
-from alerting.sinks import AlertSink, Parcel, RefusedError, make_sink
+from alerting.sinks import AlertSink, LaterError, Parcel, RefusedError, make_sink
 from alerting.words.alert import Alert
 from alerting.words.delivery import Delivery, Order, SinkStatus, Verdict
 from alerting.words.escape import line, tidied
 from runtime.component import Context
-from telemetry.errors import TransientError
+from telemetry.errors import ConfigError, TransientError
 
 FAILURES_TO_OPEN = 3
 OPEN_SECONDS = 10.0
+LATER_SECONDS_MAX = 900.0  # a receiver that asks for more is tried again after that
 QUEUE_MAX = 500
 STUCK_SECONDS = 60.0
 PROMPT_NS = 100_000_000  # a sink that answers later than that is not waited for in a hurry
@@ -63,7 +65,8 @@ class _Lane:
         self.repeat_due_ns = 0
         self.hear_due_ns = 0
         self.hearing = False
-        self.failures = 0
+        # In a row, by what was tried: that it can be asked does not mean that it takes anything.
+        self._failures = {"send": 0, "repeat": 0, "hear": 0}
         self.open_until_ns = 0
         self.sending_since_ns = 0
         self.last_error = ""
@@ -77,6 +80,11 @@ class _Lane:
         )
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
+
+    @property
+    def failures(self) -> int:
+        """How often in a row it failed at what it fails at most."""
+        return max(self._failures.values())
 
     def room(self, now_ns: int) -> int:
         """Return how many deliveries may be handed over now; one while the breaker tries again."""
@@ -130,21 +138,22 @@ class _Lane:
         self.sending_since_ns = now_ns
         try:
             parcels = [Parcel(tidied(d.body), d.key, d.attempts + 1) for d in batch]
-            answer = self.sink.send(parcels, now_ns=now_ns)
+            with self._unforeseen("send"):
+                answer = self.sink.send(parcels, now_ns=now_ns)
         except (RefusedError, msgspec.MsgspecError) as error:
             self._refused(batch, error)
             return
         except TransientError as error:
-            self._failed(now_ns, error)
+            self._failed("send", now_ns, error)
             self._answer(batch, "failed", str(error))
             return
         finally:
             self.sending_since_ns = 0
-        self.failures, self.sent_ns = 0, now_ns
+        self._failures["send"], self.sent_ns = 0, now_ns
         self._answer(batch, "sent", answer)
 
     def _refused(self, batch: list[Delivery], error: Exception) -> None:
-        self.failures = 0  # it answers; what is wrong is what we sent
+        self._failures["send"] = 0  # it answers; what is wrong is what we sent
         if len(batch) == 1:
             self._answer(batch, "refused", str(error))
             return
@@ -167,9 +176,12 @@ class _Lane:
         if now_ns < self.open_until_ns:
             return
         try:
-            self.sink.repeat(order.active, now_ns=now_ns)
+            with self._unforeseen("repeat"):
+                self.sink.repeat(order.active, now_ns=now_ns)
         except TransientError as error:
-            self._failed(now_ns, error)
+            self._failed("repeat", now_ns, error)
+        else:
+            self._failures["repeat"] = 0
 
     def _hear(self) -> None:
         now_ns = self._context.clock.now_ns()
@@ -178,18 +190,39 @@ class _Lane:
                 return
             # The other parties behind a shared sink hear of it: to them it is news.
             origin = "" if getattr(self.sink, "shared", False) else self.name
-            for order in self.sink.hear(now_ns=now_ns):  # type: ignore[attr-defined]
+            with self._unforeseen("hear"):
+                orders = self.sink.hear(now_ns=now_ns)  # type: ignore[attr-defined]
+            for order in orders:
                 self.answers.put(msgspec.structs.replace(order, sink=origin))
+            self._failures["hear"] = 0
         except TransientError as error:
-            self._failed(now_ns, error)
+            self._failed("hear", now_ns, error)
         finally:
             self.hearing = False
 
-    def _failed(self, now_ns: int, error: Exception) -> None:
+    @contextlib.contextmanager
+    def _unforeseen(self, what: str) -> Iterator[None]:
+        """Make what a sink did not foresee of an answer, or of itself, a failed attempt: its lane goes on."""
+        try:
+            yield
+        except (TransientError, msgspec.MsgspecError):
+            raise
+        except ConfigError as error:  # a secret that was changed meanwhile
+            raise TransientError(str(error)) from error
+        except Exception as error:
+            if not self._failures[what]:
+                self._context.log.exception("sink_failed_unforeseen sink=%s at=%s", self.name, what)
+            said = f"{type(error).__name__}: {error}"
+            raise TransientError(f"its kind of sink did not foresee this: {said}") from error
+
+    def _failed(self, what: str, now_ns: int, error: Exception) -> None:
         self.last_error = line(str(error))
-        self.failures += 1
-        if self.failures >= FAILURES_TO_OPEN:
-            self.open_until_ns = now_ns + round(OPEN_SECONDS * 1e9)
+        self._failures[what] += 1
+        seconds = OPEN_SECONDS if self.failures >= FAILURES_TO_OPEN else 0.0
+        if isinstance(error, LaterError):
+            seconds = max(seconds, min(error.seconds, LATER_SECONDS_MAX))
+        if seconds:
+            self.open_until_ns = now_ns + round(seconds * 1e9)
 
     # ---- end
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from alerting.config import SinkSettings
-from alerting.sinks.parcel import Parcel, RefusedError
+from alerting.sinks.parcel import LaterError, Parcel, RefusedError
 from alerting.words.alert import Alert
 from runtime.registry import Registry
 
-__all__ = ["SINKS", "AlertSink", "Parcel", "RefusedError", "make_sink"]
+__all__ = ["SINKS", "AlertSink", "LaterError", "Parcel", "RefusedError", "make_sink"]
 
 
 class AlertSink(Protocol):
@@ -28,7 +28,8 @@ class AlertSink(Protocol):
 
     def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
         """Send all and return the other side's answer, or raise TransientError and have sent none
-        or some (a repeat is harmless); RefusedError where trying again is of no use."""
+        or some (a repeat is harmless); RefusedError where trying again is of no use, LaterError where
+        the other side names the time until which nothing should be tried."""
         ...
 
     def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:

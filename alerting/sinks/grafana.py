@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from alerting.config import SinkSettings
-from alerting.sinks.http import accepted, ask_json
+from alerting.sinks.http import accepted, ask_json, host_of
 from alerting.sinks.parcel import Parcel
 from alerting.words.alert import Alert
 from alerting.words.escape import ESCAPES
@@ -58,7 +58,7 @@ class GrafanaSink:
         url = f"{self._url}?{urlencode({'tags': tag, 'type': 'annotation', 'limit': 2})}"
         found = accepted(url, ask_json(self._settings, "GET", url)).json()
         if not isinstance(found, list):
-            raise TransientError(f"{url} answered no list of annotations")
+            raise TransientError(f"{host_of(url)} answered no list of annotations")
         return _number(found[0]) if found else None
 
     def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:

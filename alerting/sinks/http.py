@@ -5,17 +5,20 @@ What needs OpenSSL is imported by who asks, the gate: the node knows sinks too, 
 """
 
 import base64
+import io
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from alerting.config import SinkSettings
-from alerting.sinks.parcel import NotSentError, RefusedError
+from alerting.sinks.parcel import LaterError, NotSentError, RefusedError
+from runtime.clock import SystemClock
 from telemetry.errors import TransientError
 
 if TYPE_CHECKING:
@@ -25,8 +28,10 @@ if TYPE_CHECKING:
 # The body is what is wrong, not the moment: 400, 413, 415, 422. All else may pass (401 after a
 # new token, 404 after a deployment, 429 and 5xx by themselves).
 REFUSED = (400, 413, 415, 422)
+BUSY = (429, 503)  # may say when to come back
 SAID_BYTES = 200  # of an answer, in messages
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
+_CLOCK = SystemClock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Answer:
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
 
     @property
     def said(self) -> str:
@@ -47,6 +53,41 @@ class Answer:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
             raise TransientError(f"the answer is no JSON: {self.said}") from error
+
+
+class _Hearing(io.RawIOBase):
+    """What a connection says, for so many seconds in all: its own limit is of each read, so that a peer
+    that says a byte now and then would be heard for ever."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection = connection
+        self._said = connection.makefile("rb", buffering=0)
+        self._until_ns = _CLOCK.monotonic_ns() + round(seconds * 1e9)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int | None:
+        left_ns = self._until_ns - _CLOCK.monotonic_ns()
+        if left_ns <= 0:
+            raise TimeoutError("timed out")
+        self._connection.settimeout(left_ns / 1e9)
+        return self._said.readinto(into)
+
+    def close(self) -> None:
+        self._said.close()
+        super().close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A connection as http.client wants it to read an answer from."""
+
+    connection: socket.socket
+    seconds: float
+
+    def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002
+        return io.BufferedReader(_Hearing(self.connection, self.seconds))
 
 
 def secret(path: str, name: str) -> str:
@@ -80,7 +121,7 @@ def request(
 ) -> Answer:
     """Ask and return the answer, whatever its status; raise TransientError where none comes."""
     if not url.startswith(("http://", "https://")):
-        raise TransientError(f"url {url!r} is not http or https")
+        raise TransientError(f"{host_of(url)} is not http or https")
     all_headers = {
         "User-Agent": "tocsin", "Connection": "close", **_authorization(settings), **headers,
     }  # fmt: skip
@@ -95,19 +136,43 @@ def request(
             sent = True
             connection.request(method, target, body, all_headers)
             answer = connection.getresponse()
-            return Answer(answer.status, answer.read(ANSWER_BYTES_MAX))
+            named = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, answer.read(ANSWER_BYTES_MAX), named)
         finally:
             connection.close()
     except (HTTPException, OSError, ValueError) as error:
         refused = isinstance(error, ConnectionRefusedError | socket.gaierror | SSLError)
         kind = NotSentError if refused and not sent else TransientError
-        raise kind(f"{url}: {str(error) or type(error).__name__}") from error
+        raise kind(f"{host_of(url)}: {str(error) or type(error).__name__}") from error
+
+
+def host_of(url: str) -> str:
+    """Return an address for people: what follows its host may be a secret, as with Slack and Teams.
+
+    >>> host_of("https://ann:s3cret@hooks.example.net:8443/services/T0/s3cret?sig=s3cret")
+    'https://hooks.example.net:8443'
+    """
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{re.split('[/?#]', rest, maxsplit=1)[0].rpartition('@')[2]}"
 
 
 def _connection(
     settings: SinkSettings, url: SplitResult, headers: dict[str, str]
 ) -> tuple["HTTPConnection", str]:
     """Return a connection to whom the environment names as proxy, else to the host, and what to ask it for."""
+    made, target = _to(settings, url, headers)
+    from http.client import HTTPResponse
+
+    def heard(connection: Any, *given: Any, **more: Any) -> HTTPResponse:
+        return HTTPResponse(_Heard(connection, settings.timeout_seconds), *given, **more)  # type: ignore[arg-type]
+
+    made.response_class = heard  # type: ignore[assignment]
+    return made, target
+
+
+def _to(
+    settings: SinkSettings, url: SplitResult, headers: dict[str, str]
+) -> tuple["HTTPConnection", str]:
     from http.client import HTTPConnection, HTTPSConnection
 
     if not url.hostname:
@@ -158,11 +223,32 @@ def _basic(pair: str) -> str:
 
 
 def accepted(url: str, answer: Answer, *, refused: tuple[int, ...] = REFUSED) -> Answer:
-    """Return an answer of 200 to 299; raise RefusedError for `refused`, else TransientError."""
-    if 200 <= answer.status < 300:
+    """Return an answer of 200 to 299; raise RefusedError for `refused`, else TransientError, which is
+    LaterError where the answer says when to come back."""
+    status = answer.status
+    if 200 <= status < 300:
         return answer
-    kind = RefusedError if answer.status in refused else TransientError
-    raise kind(f"{url} answered {answer.status}: {answer.said.partition(' ')[2]}")
+    said = f"{host_of(url)} answered {status}: {answer.said.partition(' ')[2]}"
+    if status in refused:
+        raise RefusedError(said)
+    if status in BUSY and (seconds := _later(answer)) > 0:
+        raise LaterError(f"{said} (it asks for {seconds:.0f} s)", seconds)
+    raise (NotSentError if 400 <= status < 500 and status != 408 else TransientError)(said)
+
+
+def _later(answer: Answer) -> float:
+    """Return what Retry-After asks for in seconds, 0 where it is none (RFC 9110, section 10.2.3)."""
+    from email.utils import parsedate_to_datetime
+
+    said = answer.headers.get("retry-after", "").strip()
+    if said.isascii() and said.isdigit():
+        return float(said[:9])
+    try:
+        now = answer.headers.get("date")
+        now_s = parsedate_to_datetime(now).timestamp() if now else _CLOCK.now_ns() / 1e9
+        return parsedate_to_datetime(said).timestamp() - now_s
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def post(settings: SinkSettings, url: str, body: bytes, headers: Mapping[str, str]) -> str:

@@ -11,7 +11,15 @@ class RefusedError(TransientError):
 
 
 class NotSentError(TransientError):
-    """Nothing reached the other side: it cannot have acted on it."""
+    """The other side cannot have acted on it: nothing reached it, or it said that it would not."""
+
+
+class LaterError(NotSentError):
+    """The receiver asks to be left alone for so many seconds."""
+
+    def __init__(self, text: str, seconds: float) -> None:
+        super().__init__(text)
+        self.seconds = seconds
 
 
 class Parcel:

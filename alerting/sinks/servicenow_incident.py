@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from alerting.config import SinkSettings
-from alerting.sinks.http import accepted, ask_json
+from alerting.sinks.http import accepted, ask_json, host_of
 from alerting.sinks.tickets import Change, Ticket, TicketSink, ask_for_ticket
 from alerting.words.wording import SOURCE
 from runtime.registry import WEB, Part
@@ -107,7 +107,7 @@ class Incidents:
     def _one(self, url: str, method: str, body: dict[str, Any]) -> Ticket:
         answer = accepted(url, ask_json(self._settings, method, url, body)).json()
         if not isinstance(answer, dict) or not isinstance(answer.get("result"), dict):
-            raise TransientError(f"{url} answered no record")
+            raise TransientError(f"{host_of(url)} answered no record")
         return self._ticket(answer["result"])
 
     def _query(self, table: str, query: str, fields: str) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ class Incidents:
         url = f"{self._url}/{table}?{urlencode(asked)}"
         body = accepted(url, ask_json(self._settings, "GET", url)).json()
         if not isinstance(body, dict) or not isinstance(body.get("result"), list):
-            raise TransientError(f"{url} answered no list of records")
+            raise TransientError(f"{host_of(url)} answered no list of records")
         found: list[dict[str, Any]] = body["result"]
         return found
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from alerting.config import SinkSettings
-from alerting.sinks.http import accepted, ask_json
+from alerting.sinks.http import accepted, ask_json, host_of
 from alerting.sinks.tickets import Change, Ticket, TicketSink, ask_for_ticket
 from alerting.words.wording import SOURCE
 from runtime.registry import WEB, Part
@@ -102,7 +102,7 @@ class TroubleTickets:
             url = f"{self._url}?{urlencode(asked)}"
             page = accepted(url, ask_json(self._settings, "GET", url)).json()
             if not isinstance(page, list):
-                raise TransientError(f"{url} answered no list")
+                raise TransientError(f"{host_of(url)} answered no list")
             made += page
             if len(page) < PAGE:
                 return made

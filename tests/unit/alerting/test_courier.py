@@ -11,11 +11,11 @@ import pytest
 from alerting.config import AlertingSettings, SinkSettings
 from alerting.courier import FAILURES_TO_OPEN, Courier
 from alerting.outbox.outbox import Outbox
-from alerting.sinks import Parcel, RefusedError
+from alerting.sinks import LaterError, Parcel, RefusedError
 from alerting.words.alert import Alert
 from alerting.words.delivery import Delivery, Verdict
 from runtime.clock import ManualClock
-from telemetry.errors import TransientError
+from telemetry.errors import ConfigError, TransientError
 from tocsin.testing import make_context
 from tocsin.testing.alarms import AlarmWorld
 
@@ -39,6 +39,7 @@ class FakeSink:
         return "200"
 
     def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
+        self.act(())
         self.repeated.append(len(active))
 
     def close(self) -> None:
@@ -312,4 +313,93 @@ def test_sinks_whose_receivers_forget_are_told_again_what_is_up(
     assert sink.repeated == [2]
     office.clock.advance(seconds=61)
     office.settle(lambda: sink.repeated == [2, 2])
+    office.courier.stop()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("id"), OverflowError(), ConfigError("too short")],
+    ids=["key", "value", "setting"],
+)
+def test_what_a_sink_did_not_foresee_is_told_and_its_lane_goes_on(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    office = Office(monkeypatch, a=FakeSink())
+
+    def breaks(_: Sequence[Parcel]) -> None:
+        raise error
+
+    office.sinks["a"].act = breaks
+    office.post("a")
+    office.settle(lambda: office.verdicts)
+    assert (office.verdicts[0].sent, office.verdicts[0].final) == (False, False)
+    assert str(error) in office.verdicts[0].answer
+    assert [one.state for one in office.courier.statuses()] == ["failing"]
+    office.sinks["a"].act = lambda parcels: None
+    office.settle(lambda: not office.waiting)
+    assert [one.state for one in office.courier.statuses()] == ["ok"]
+    office.courier.stop()
+
+
+def test_who_asks_to_be_left_alone_is_left_alone_for_so_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    office = Office(monkeypatch, a=FakeSink())
+    tries: list[str] = []
+
+    def busy(parcels: Sequence[Parcel]) -> None:
+        tries.extend(p.key for p in parcels)
+        raise LaterError("429", 120.0)
+
+    office.sinks["a"].act = busy
+    office.post("a", 5)
+    office.settle(lambda: tries)
+    for seconds in (1, 29, 89):
+        office.clock.advance(seconds=seconds)
+        for _ in range(50):
+            office.courier.step()
+    assert len(tries) == 1, "it is not asked again before its time"
+    office.sinks["a"].act = lambda parcels: None
+    office.clock.advance(seconds=2)
+    office.settle(lambda: not office.waiting)
+    office.courier.stop()
+
+
+def test_a_receiver_that_is_back_is_well_though_there_is_nothing_to_send(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sink = FakeSink()
+    sink.repeat_seconds = 1.0
+    sink.act = fails
+    office = Office(monkeypatch, a=sink)
+
+    def health_later() -> str:
+        office.clock.advance(seconds=11)
+        return office.courier.health()
+
+    office.settle(lambda: "a fails" in health_later())
+    sink.act = lambda parcels: None
+    office.settle(lambda: health_later() == "")
+    assert sink.repeated
+    office.courier.stop()
+
+
+def test_that_it_can_be_asked_does_not_make_a_receiver_well_that_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sink = FakeSink()
+    sink.repeat_seconds = 1.0
+    sink.act = lambda parcels: fails(parcels) if parcels else None
+    office = Office(monkeypatch, a=sink)
+    office.post("a", 5)
+    office.settle(lambda: "a fails" in office.courier.health())
+    office.waiting.clear()  # until their back-off is over
+    before = len(sink.repeated)
+
+    def later() -> bool:
+        office.clock.advance(seconds=11)
+        return len(sink.repeated) > before + 2
+
+    office.settle(later)
+    assert "a fails" in office.courier.health()
     office.courier.stop()

@@ -1,17 +1,23 @@
-"""HTTP of the sinks: proxies that the environment names, and addresses that are none."""
+"""HTTP of the sinks: proxies that the environment names, addresses that are none, peers that take their time."""
 
+import contextlib
+import itertools
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from alerting.config import SinkSettings
-from alerting.sinks.http import Answer, request
-from alerting.sinks.parcel import NotSentError
+from alerting.sinks.http import Answer, accepted, request
+from alerting.sinks.parcel import LaterError, NotSentError, RefusedError
+from runtime.clock import SystemClock
 from telemetry.errors import TransientError
 from tests.support.bad_peers import absent
 from tests.support.http_emulator import Emulator, Reply
 
 SETTINGS = SinkSettings(kind="webhook", timeout_seconds=2.0)
+CLOCK = SystemClock()
 
 
 @pytest.fixture
@@ -75,3 +81,83 @@ def test_what_was_never_sent_is_told_from_what_may_have_been() -> None:
 def test_an_answer_that_is_no_json_may_come_to_sense(body: bytes) -> None:
     with pytest.raises(TransientError, match="the answer is no JSON: 200"):
         Answer(200, body).json()
+
+
+def drip(connection: socket.socket, whole: bytes) -> None:
+    """Say a byte every now and then, each within the limit of one read."""
+    with connection, contextlib.suppress(OSError):
+        connection.recv(65_536)
+        for byte in itertools.cycle(whole):
+            connection.sendall(bytes([byte]))
+            CLOCK.sleep(0.05)
+
+
+@pytest.mark.usefixtures("peer")
+@pytest.mark.parametrize(
+    "said", [b"a", b"HTTP/1.1 200 OK\r\nA: 1\r\n\r\n"], ids=["no end of a line", "no end"]
+)
+def test_a_peer_that_drips_is_left_after_the_timeout(said: bytes) -> None:
+    settings = SinkSettings(kind="webhook", timeout_seconds=0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=lambda: drip(listener.accept()[0], said), daemon=True)
+        serving.start()
+        began_ns = CLOCK.monotonic_ns()
+        with pytest.raises(TransientError, match="timed out"):
+            request(settings, "POST", f"http://127.0.0.1:{listener.getsockname()[1]}/", b"", {})
+        assert CLOCK.monotonic_ns() - began_ns < 10 * 10**9  # a bound, not a measurement
+        serving.join(10)
+    assert not serving.is_alive()
+
+
+@pytest.mark.usefixtures("peer")
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        (429, {"Retry-After": "120"}, 120.0),
+        (503, {"Retry-After": "7"}, 7.0),
+        (
+            429,
+            {
+                "Retry-After": "Sun, 06 Nov 1994 08:50:37 GMT",
+                "Date": "Sun, 06 Nov 1994 08:49:37 GMT",
+            },
+            60.0,
+        ),
+    ],
+)
+def test_who_says_when_to_come_back_is_heard(
+    status: int, headers: dict[str, str], seconds: float
+) -> None:
+    busy = Emulator(lambda _: Reply(status, b"busy", headers))
+    try:
+        with pytest.raises(LaterError, match=f"answered {status}: busy") as error:
+            accepted(busy.url, request(SETTINGS, "GET", busy.url, None, {}))
+    finally:
+        busy.close()
+    assert error.value.seconds == seconds
+
+
+@pytest.mark.parametrize("said", ["", "soon", "-5", "Sun, 06 Nov 1994 08:49:37 GMT", "\u00b2"])
+def test_who_says_nothing_of_use_about_it_is_tried_as_any_other(said: str) -> None:
+    with pytest.raises(TransientError) as error:
+        accepted("http://x/", Answer(429, b"", {"retry-after": said}))
+    assert not isinstance(error.value, LaterError)
+
+
+@pytest.mark.parametrize(("status", "sent"), [(401, False), (404, False), (408, True), (500, True)])
+def test_an_answer_that_it_was_not_taken_is_told_from_one_that_leaves_it_open(
+    status: int, sent: bool
+) -> None:
+    with pytest.raises(TransientError) as error:
+        accepted("http://x/", Answer(status, b""))
+    assert isinstance(error.value, NotSentError) != sent
+
+
+def test_what_follows_the_host_is_told_to_nobody(peer: Emulator) -> None:
+    url = f"{peer.url.replace('://', '://ann:s3cret@')}/services/s3cret?sig=s3cret"
+    with pytest.raises(RefusedError) as refused:
+        accepted(url, Answer(400, b"invalid_blocks"))
+    with absent() as port, pytest.raises(TransientError) as away:
+        request(SETTINGS, "POST", f"http://127.0.0.1:{port}/services/s3cret", b"", {})
+    assert str(refused.value) == f"{peer.url} answered 400: invalid_blocks"
+    assert "s3cret" not in str(away.value)
