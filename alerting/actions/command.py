@@ -1,22 +1,25 @@
 """Run a program when an alarm is raised and its counterpart when it is over: routes, filters, scripts.
 
 `options.run` and `options.undo` are argument lists; there is no shell. What a hole `${...}` puts into an
-argument must be one plain word, addresses must lie in `options.allowed`, and never are more than
-`in_force_max` in force. What was done is written to `path` before it is done: the end of the alarm
-undoes exactly that, also after a restart, whatever the alarm says by then. Doing twice must be harmless,
-as it is for routes.
+argument must be one plain word; an address or prefix must lie in `options.allowed`, touch none of
+`options.protected` and be one host. Never are more than `in_force_max` in force. What is about to be done is
+written to `path` first: the end of the alarm undoes exactly that, also after a restart, whatever the alarm says
+by then. It is done again only where it is not known whether it was: that must be harmless, as it is for routes.
+What another alarm has in force too stays until that one is over.
 """
 
 import contextlib
 import ipaddress
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from alerting.config import SinkSettings
 from alerting.sinks.parcel import Parcel, RefusedError
@@ -33,6 +36,13 @@ OUTPUT_CHARACTERS = 300
 TALKER = {"host": "destination", "attacker": "source", "protocol": "protocol",
           "source_port": "source_port", "destination_port": "destination_port"}  # fmt: skip
 ADDRESSES = ("host", "attacker")
+HOLE = re.compile(
+    r"\$\{([a-z_][a-z0-9_.]*)[^}]*\}(/\d+)?"
+)  # a field, and a prefix length behind it
+# How far an action is: noted, perhaps done; done; being undone, perhaps; only said.
+BEGUN, DONE, ENDING, DRY = "begun", "done", "ending", "dry"
+LAST_WORDS_SECONDS = 0.5  # after a program's end: what it left behind may hold its output open
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class EndedError(TransientError):
@@ -43,15 +53,29 @@ class EndedError(TransientError):
         self.code = code
 
 
+class TooLongError(TransientError):
+    """A program did not end in its time; `output` is what it had said."""
+
+    def __init__(self, text: str, output: str) -> None:
+        super().__init__(text)
+        self.output = output
+
+
 class CommandOptions(Settings, frozen=True, kw_only=True):
     """What is run; `${host}`, `${attacker}`, `${protocol}`, `${source_port}`, `${destination_port}`
     name the busiest talker, beside all fields that templates have."""
 
-    run: tuple[str, ...]  # the program and its arguments; no shell
+    # The program and its arguments; no shell. They stand in the audit: a secret belongs in a file it reads.
+    run: tuple[str, ...]
     undo: tuple[str, ...] = ()  # empty: what is done stays
-    dry_run: bool = False  # say what would be run, and run nothing
+    # Say what would be run, and run nothing; what is in force already is undone at its end all the same.
+    dry_run: bool = False
     # Prefixes that addresses must lie in; empty = no address may be used.
     allowed: tuple[str, ...] = ()
+    protected: tuple[
+        str, ...
+    ] = ()  # prefixes within those that are never acted on: your own servers
+    prefixes: bool = False  # act on whole prefixes too, not on single hosts alone
     in_force_max: PositiveInt = 20  # more are not run, and said
 
 
@@ -68,37 +92,67 @@ class CommandAction:
             raise ConfigError("options.run is empty: name a program and its arguments")
         for text in (*options.run, *options.undo):
             check(text, (*NAMES, *TALKER))
-        try:
-            self._allowed = [ipaddress.ip_network(one) for one in options.allowed]
-        except ValueError as error:
-            raise ConfigError(f"options.allowed: {error}") from error
+        self._allowed = _networks("allowed", options.allowed)
+        self._protected = _networks("protected", options.protected)
 
     def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
         """Do on a raise, undo at the end; a change in between changes nothing."""
         (parcel,) = parcels
         alert = parcel.alert
         record = self._record()
+        known = record.get(alert.id)
         if is_over(alert):
-            done = record.get(alert.id)
-            if done is None:
-                return "nothing is in force"
-            said = self._run(done["undo"]) if done["undo"] else "it stays: options.undo is empty"
-            del record[alert.id]
+            return self._end(alert.id, record) if known else "nothing is in force"
+        if known and known["state"] == ENDING:  # the end before this raise did not come about
+            self._end(alert.id, record)
+            known = None
+        if known is None or (known["state"] == DRY and not self._options.dry_run):
+            known = record[alert.id] = self._begun(alert, record, now_ns)
             self._keep(record)
-            return said
-        if alert.id not in record:
-            if len(record) >= self._options.in_force_max:
-                raise RefusedError(
-                    f"{len(record)} are in force, in_force_max allows no more; see {self._settings.path}"
-                )
-            values = self._values(alert)
-            record[alert.id] = {
-                "run": [self._word(text, values) for text in self._options.run],
-                "undo": [self._word(text, values) for text in self._options.undo],
-                "entity": alert.entity, "since_ns": now_ns,
-            }  # fmt: skip
+        shown = shlex.join(known["run"])
+        if known["state"] == DONE:
+            return f"is in force: {shown}"
+        if self._options.dry_run:
+            return f"dry run, would run: {shown}"
+        said = self._run(known["run"])
+        known["state"] = DONE
+        self._keep(record)
+        return said
+
+    def _begun(self, alert: Alert, record: Mapping[str, Any], now_ns: int) -> dict[str, Any]:
+        dry = self._options.dry_run
+        in_force = sum(one["state"] != DRY for one in record.values())
+        if in_force >= self._options.in_force_max and not dry:
+            raise RefusedError(
+                f"{in_force} are in force, in_force_max allows no more; see {self._settings.path}"
+            )
+        values = self._values(alert)
+        return {
+            "run": [self._word(text, values) for text in self._options.run],
+            "undo": [self._word(text, values) for text in self._options.undo],
+            "entity": alert.entity, "since_ns": now_ns, "state": DRY if dry else BEGUN,
+        }  # fmt: skip
+
+    def _end(self, alarm: str, record: dict[str, dict[str, Any]]) -> str:
+        done = record[alarm]
+        others = [
+            name
+            for name, one in record.items()
+            if name != alarm and one["run"] == done["run"] and one["state"] not in (DRY, ENDING)
+        ]
+        if done["state"] == DRY:
+            said = f"dry run, would run: {shlex.join(done['undo'])}"
+        elif others:
+            said = f"it stays: in force for alarm {others[0]} too"
+        elif not done["undo"]:
+            said = "it stays: options.undo is empty"
+        else:
+            done["state"] = ENDING
             self._keep(record)
-        return self._run(record[alert.id]["run"])
+            said = self._run(done["undo"])
+        del record[alarm]
+        self._keep(record)
+        return said
 
     def _values(self, alert: Alert) -> dict[str, str]:
         talkers = alert.explain.get("top_talkers") or [{}]
@@ -106,32 +160,35 @@ class CommandAction:
         return fields(alert) | {name: str(first.get(key, "")) for name, key in TALKER.items()}
 
     def _word(self, text: str, values: Mapping[str, str]) -> str:
-        for name in ADDRESSES:
-            if f"${{{name}}}" in text:
-                self._must_lie_in(values[name])
+        for name, length in HOLE.findall(text):
+            self._must_be_let(name, values[name], length)
         try:
             return fill(text, values, "token")
         except ValueError as error:
             raise RefusedError(f"{text!r} is not run: {error}") from error
 
-    def _must_lie_in(self, text: str) -> None:
+    def _must_be_let(self, name: str, text: str, length: str) -> None:
+        """Raise RefusedError where a field is an address or prefix that nothing may be done to."""
         try:
-            address = ipaddress.ip_address(text)
+            if name in ADDRESSES:
+                ipaddress.ip_address(text)
+            network = ipaddress.ip_network(text + length, strict=False)
         except ValueError as error:
-            raise RefusedError(
-                f"the alarm names no address to act on: {line(text, 60)!r}"
-            ) from error
-        if not any(address in prefix for prefix in self._allowed):
-            raise RefusedError(f"{address} lies in none of options.allowed: nothing is run")
+            if name in ADDRESSES:
+                shown = line(text + length, 60)
+                raise RefusedError(f"the alarm names no address to act on: {shown!r}") from error
+            return
+        if network.num_addresses > 1 and not self._options.prefixes:
+            raise RefusedError(f"{network} is more than one host: nothing is run")
+        if not any(_lies_in(network, one) for one in self._allowed):
+            raise RefusedError(f"{network} lies in none of options.allowed: nothing is run")
+        for one in self._protected:
+            if network.version == one.version and network.overlaps(one):
+                raise RefusedError(f"{network} touches {one} of options.protected: nothing is run")
 
     def _run(self, words: Sequence[str]) -> str:
-        shown = shlex.join(words)
-        if self._options.dry_run:
-            return f"dry run, would run: {shown}"
-        return (
-            run(words, seconds=self._settings.timeout_seconds)[:OUTPUT_CHARACTERS]
-            or f"done: {shown}"
-        )
+        said = line(run(words, seconds=self._settings.timeout_seconds), OUTPUT_CHARACTERS)
+        return f"done: {shlex.join(words)}" + (f": {said}" if said else "")
 
     def _record(self) -> dict[str, dict[str, Any]]:
         try:
@@ -144,7 +201,8 @@ class CommandAction:
             raise TransientError(
                 f"{self._settings.path}: {error}; nothing is done without it"
             ) from error
-        return made
+        # A record of before states were kept: whatever it names may have been done.
+        return {alarm: {"state": BEGUN, **one} for alarm, one in made.items()}
 
     def _keep(self, record: Mapping[str, Any]) -> None:
         path = Path(self._settings.path)
@@ -165,8 +223,22 @@ class CommandAction:
         """Nothing is held open; what is in force stays."""
 
 
+def _networks(name: str, prefixes: Sequence[str]) -> list[Network]:
+    try:
+        return [ipaddress.ip_network(one) for one in prefixes]
+    except ValueError as error:
+        raise ConfigError(f"options.{name}: {error}") from error
+
+
+def _lies_in(network: Network, other: Network) -> bool:
+    return network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type]
+
+
 def run(words: Sequence[str], *, seconds: float, output_bytes_max: int = 1 << 20) -> str:
-    """Run a program without a shell and return its output; it and its children end with the time."""
+    """Run a program without a shell and return the first of its output; it and its children end with the time.
+
+    Raises EndedError where it fails, TooLongError where it takes longer.
+    """
     try:
         process = subprocess.Popen(
             list(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -174,21 +246,35 @@ def run(words: Sequence[str], *, seconds: float, output_bytes_max: int = 1 << 20
         )  # fmt: skip
     except OSError as error:
         raise TransientError(f"{words[0]}: {error.strerror}") from error
-    with process:
-        try:
-            output, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired as error:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise TransientError(
-                f"{words[0]} did not end within {seconds:g} s, and was ended"
-            ) from error
-    text = output[:output_bytes_max].decode(errors="replace").strip()
+    assert process.stdout is not None
+    kept = bytearray()
+    reader = threading.Thread(
+        target=_read, args=(process.stdout, kept, output_bytes_max), daemon=True
+    )
+    reader.start()
+    too_long = False
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        too_long = True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    reader.join(LAST_WORDS_SECONDS)
+    text = bytes(kept).decode(errors="replace").strip()
+    if too_long:
+        raise TooLongError(f"{words[0]} did not end within {seconds:g} s, and was ended", text)
     if process.returncode:
         said = line(text, OUTPUT_CHARACTERS) or "it said nothing"
         raise EndedError(f"{words[0]} ended with {process.returncode}: {said}", process.returncode)
     return text
+
+
+def _read(pipe: IO[bytes], kept: bytearray, most: int) -> None:
+    """Take all that comes, keep the first of it."""
+    with pipe:
+        while chunk := os.read(pipe.fileno(), 65_536):
+            kept += chunk[: max(most - len(kept), 0)]
 
 
 def _make(settings: SinkSettings, options: CommandOptions) -> CommandAction:

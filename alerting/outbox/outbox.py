@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from alerting.config import AlertingSettings
+from alerting.outbox.audit import ANSWER_CHARACTERS_MAX
 from alerting.outbox.bodies import Bodies
 from alerting.outbox.file import open_file, remedy, rows_of, transaction
 from alerting.outbox.rows import insert
 from alerting.outbox.shown import Coming, First, Shown
-from alerting.outbox.tables import ANSWER_CHARACTERS_MAX, record
 from alerting.outbox.telling import Letter, Telling, incidents_as_alerts
 from alerting.outbox.trim import give_up_overflow, trim
+from alerting.records.alarm import OURS
 from alerting.words.alert import SealedAlert
 from alerting.words.alerts import sealed_alerts, sealed_notices
 from alerting.words.delivery import Delivery, Verdict
@@ -33,7 +34,6 @@ from telemetry.batch import Batch
 from telemetry.errors import TransientError
 
 REFUSED_TICKS_MAX = 10_000  # kept in memory while a disk refuses; then no more should come
-ACTIONS = ("command", "diagnostics")  # kinds of sinks that do something rather than tell it
 TRIM_EVERY_TICKS = 500
 LOG_ROWS = (
     250  # rows of deliveries or transactions after which `rest` moves SQLite's log into the file
@@ -83,10 +83,6 @@ class Outbox:
         self._bodies = Bodies()
         self._telling = Telling(settings, context, self._bodies)
         self._shown = Shown(self._bodies)
-        # Sinks that act on the network: what became of each of their deliveries is kept as a record.
-        self._audited = {
-            name for name, sink in settings.sinks.items() if sink.approval or sink.kind in ACTIONS
-        }
 
     def start(self) -> None:
         """Open the file; see `open_file` for what is damaged and what refuses."""
@@ -287,6 +283,10 @@ class Outbox:
                 for number, letter in enumerate(letters, first)
             ],
         )  # fmt: skip
+        for letter in letters:
+            if letter.held:
+                about = (letter.sink, letter.alert.id, letter.key)
+                self._telling.audit.note(db, now_ns, OURS, "asked", about, letter.alert.title)
         self._logged += len(letters)
         self._deliveries.add("queued", len(letters))
 
@@ -359,8 +359,8 @@ class Outbox:
                 numbers = [verdict.number for verdict in verdicts[first : first + 500]]
                 marks = ",".join("?" * len(numbers))
                 for row in db.execute(
-                    "select number, attempts, sink, alarm, key from delivery"
-                    f" where state = 'waiting' and number in ({marks})", numbers,
+                    "select number, state, attempts, sink, alarm, key from delivery"
+                    f" where state in ('waiting', 'superseded') and number in ({marks})", numbers,
                 ):  # fmt: skip
                     known[row[0]] = row[1:]
             updates = []
@@ -369,10 +369,13 @@ class Outbox:
                 if found is None or found[-1] != verdict.key:
                     continue  # trimmed meanwhile, or its commit failed after it was shown
                 del known[verdict.number]  # told twice
-                attempts, about = found[0] + 1, found[1:]
-                if about[0] in self._audited:
+                waited, attempts, *about = found
+                attempts += 1
+                if about[0] in self._telling.acts:
                     what = "done" if verdict.sent else "refused" if verdict.final else "failed"
-                    record(db, now_ns, "tocsin", what, about, verdict.answer)
+                    self._telling.audit.note(db, now_ns, OURS, what, about, verdict.answer)
+                if waited != "waiting":  # it was over while a sink was at it
+                    continue
                 state, due_ns = self._fate(verdict, attempts, now_ns)
                 said = line(verdict.answer, ANSWER_CHARACTERS_MAX)
                 updates.append((state, due_ns, attempts, said, verdict.number))
@@ -415,7 +418,10 @@ class Outbox:
             return int(done.rowcount)
 
     def decide(self, number: int, *, approve: bool, by: str, now_ns: int) -> bool:
-        """Let a delivery that waits for approval go, or end it; False where none does."""
+        """Let a delivery that waits for approval go, or end it; False where none does.
+
+        What was rejected is asked again when its alarm was over and is raised anew, not at each change.
+        """
         with self._asked() as db:
             row = db.execute(
                 "select sink, alarm, key from delivery where number = ? and state = 'held'",
@@ -429,9 +435,7 @@ class Outbox:
                 "update delivery set state = ?, due_ns = ?, answer = ? where number = ?",
                 (state, now_ns, said, number),
             )
-            if not approve:  # never told, so nothing to take back
-                db.execute("delete from told where alarm = ? and sink = ?", (row[1], row[0]))
-            record(db, now_ns, by, what, row, "")
+            self._telling.audit.note(db, now_ns, by, what, row)
             return True
 
     def told(self, sink: str, *, limit: int = 10_000) -> list[str]:

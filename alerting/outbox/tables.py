@@ -1,12 +1,11 @@
 """The tables of the outbox's file: how they came about, and what a damaged one gives back."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from alerting.outbox.bodies import fits
 from alerting.outbox.bundles import TABLES as GROUP_TABLES
 from alerting.outbox.telling import HELD_TABLE, TABLES
-from alerting.words.escape import line
 
 # Until version 4 each table had bodies of its own; the rows of those days get one each. Incidents and the digest
 # are read from the node and the history, not from here.
@@ -88,7 +87,6 @@ MIGRATIONS = (
 )
 VERSION = len(MIGRATIONS)
 APPLICATION_ID = 0x544F4353  # "TOCS": another program's file is not ours to write to
-ANSWER_CHARACTERS_MAX = 500
 # What a damaged file gives back, by table: its columns, and whether they end in a body and its checksum.
 Salvaged = Mapping[str, tuple[str, bool]]
 _ALWAYS = {
@@ -119,16 +117,6 @@ NAMING = ("alarm", "change", "delivery", "told")  # tables whose rows name a bod
 def salvaged(version: int) -> Salvaged:
     """Return what a file of a version gives back."""
     return _OWN_BODIES if version < 4 else _ONE_BODY
-
-
-def record(
-    db: sqlite3.Connection, at_ns: int, who: str, what: str, about: Sequence[str], answer: str
-) -> None:
-    """Note what was done to the network."""
-    db.execute(
-        "insert into audit (at_ns, who, what, sink, alarm, key, answer) values (?,?,?,?,?,?,?)",
-        (at_ns, line(who, 200), what, *about, line(answer, ANSWER_CHARACTERS_MAX)),
-    )
 
 
 def check_bodies(db: sqlite3.Connection) -> None:

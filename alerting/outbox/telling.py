@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 
 from alerting.config import AlertingSettings
+from alerting.outbox.audit import Audit
 from alerting.outbox.bodies import Bodies, body_of
 from alerting.outbox.bundles import Groups
 from alerting.outbox.routes import Router
 from alerting.outbox.rows import insert
-from alerting.records.alarm import ASKED, SEVERITIES
+from alerting.records.alarm import ASKED, OURS, SEVERITIES
 from alerting.words.alert import Alert, Envelope, SealedAlert
 from runtime.component import Context
 from telemetry.identity import id_text, stable_id
@@ -40,6 +41,8 @@ TABLES = """
 """
 OVER = ("cleared", "closed")
 MINUTE_NS = 60_000_000_000
+ACTIONS = ("command", "diagnostics")  # kinds of sinks that do something rather than tell it
+UNDOES = ("command",)  # those that undo at the end what a raise had them do
 KINDS_SHOWN = 10
 NEVER_NS = 1 << 62
 
@@ -72,6 +75,9 @@ class Telling:
         self._router = Router(settings)
         self._groups = Groups(list(settings.routes.values()))
         self._incidents = {n for n, sink in settings.sinks.items() if sink.send == "incidents"}
+        # Sinks that act on the network: what they were asked, and what became of it, is kept as a record.
+        self.audit = Audit(context.log)
+        self.acts = {n for n, s in settings.sinks.items() if s.approval or s.kind in ACTIONS}
         self._raises: dict[str, deque[int]] = {}
         self._held = context.metrics.counter(
             "outbox_raises_held_total", "raises that a sink's rate_per_minute left to its summary"
@@ -216,19 +222,44 @@ class Telling:
         made = []
         for name in sorted(told):
             sink = self._settings.sinks.get(name)
+            if sink is None or name == alert.origin:
+                continue
             # What was never approved was never done, so there is nothing to undo.
-            if sink is not None and not (sink.approval and self._unasked(db, alert.id, name)):
-                if name != alert.origin:
-                    made.append(Letter(name, alert, self._bodies.number(alert)))
+            if sink.approval and self._unasked(db, alert, name):
+                continue
+            if (
+                sink.kind in UNDOES
+            ):  # a raise that still fails is not waited for: it may be half done
+                self._supersede(db, alert, name, "waiting", "over before it was done")
+            made.append(Letter(name, alert, self._bodies.number(alert)))
         told.clear()
         return made
 
-    def _unasked(self, db: sqlite3.Connection, alarm: str, sink: str) -> bool:
-        done = db.execute(
-            "update delivery set state = 'superseded', answer = 'over before it was approved'"
-            " where alarm = ? and sink = ? and state = 'held'", (alarm, sink),
-        )  # fmt: skip
-        return done.rowcount > 0
+    def _unasked(self, db: sqlite3.Connection, alert: SealedAlert, sink: str) -> bool:
+        """Whether the raise of an alarm that ends was never let; one that still waits is ended."""
+        if self._supersede(db, alert, sink, "held", "over before it was approved"):
+            return True
+        last = db.execute(
+            "select state from delivery where alarm = ? and sink = ? order by number desc limit 1",
+            (alert.id, sink),
+        ).fetchone()
+        return last is not None and last[0] == "rejected"
+
+    def _supersede(
+        self, db: sqlite3.Connection, alert: SealedAlert, sink: str, state: str, why: str
+    ) -> bool:
+        """End the deliveries of an alarm to a sink that are in a state; return whether there are any."""
+        found = db.execute(
+            "select number, sink, alarm, key from delivery where alarm = ? and sink = ? and state = ?",
+            (alert.id, sink, state),
+        ).fetchall()
+        for number, *about in found:
+            db.execute(
+                "update delivery set state = 'superseded', answer = ? where number = ?",
+                (why, number),
+            )
+            self.audit.note(db, alert.changed_ns, OURS, "cancelled", about, why)
+        return bool(found)
 
     # ---- limits
 
@@ -277,7 +308,8 @@ class Telling:
             alert = _summary(
                 sink, since_ns, held, json.loads(body), now_ns, first=not told, over=over
             )
-            if sink in self._settings.sinks:
+            # A summary is no alarm to act on, and nobody approved it.
+            if sink in self._settings.sinks and sink not in self.acts:
                 made.append(Letter(sink, alert, self._bodies.number(alert)))
             if over:
                 db.execute("delete from storm where sink = ?", (sink,))

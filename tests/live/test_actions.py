@@ -228,13 +228,13 @@ def test_a_diagnostics_bundle_comes_over_ssh(
     try:
         sink = make_sink(settings)
         said = until(lambda: _sent(sink, alert))
-        assert "2 answers" in said
+        assert "2 answers of ams1" in said
         (path,) = bundles.iterdir()
         with zipfile.ZipFile(path) as file:
-            assert file.read("01.txt").decode().splitlines()[2:] == ["Linux", "a b"]
+            assert file.read("ams1-01.txt").decode().splitlines()[2:] == ["Linux", "a b"]
             assert json.loads(file.read("alert.json"))["id"] == alert.id
             manifest = json.loads(file.read("manifest.json"))
-        assert manifest["host"] == "10.99.0.2"
+        assert manifest["hosts"] == {"ams1": "10.99.0.2"}
         assert "No such file" in manifest["failed"][0]
         assert sink.send([parcel(alert, 2)], now_ns=NOW_NS).startswith("is there")
         for check in checks_sink.CHECKS:

@@ -1,4 +1,4 @@
-"""Who is told of each change: told until the end, limits with a summary, escalation, approval."""
+"""Who is told of each change: told until the end, limits with a summary, escalation."""
 
 import json
 from collections.abc import Callable
@@ -354,19 +354,6 @@ def test_a_group_that_knew_of_a_merged_incident_goes_on(world: Callable[..., Wor
     assert [state for _, _, state in made.take()] == ["cleared"]
 
 
-def test_an_action_on_a_merged_incident_is_asked_for_anew(world: Callable[..., World]) -> None:
-    made = world({"filter": {"approval": True, "send": "incidents"}})
-    made.incident(0xA, "raised", 1)
-    (held,) = made.outbox.deliveries()
-    assert made.outbox.decide(int(held["number"]), approve=True, by="ann", now_ns=made.now_ns)
-    assert made.take() == [("filter", "a", "raised")]
-    made.incidents([(0xA, "cleared", 1, {"parent_incident_id": 0xB}), (0xB, "updated", 2, {})])
-    assert made.take() == [("filter", "a", "cleared")]
-    assert [row["state"] for row in made.outbox.deliveries() if str(row["alarm"])[-1] == "b"] == [
-        "held"
-    ]
-
-
 def test_an_alarm_that_is_held_back_counts_once_whatever_becomes_of_it(
     world: Callable[..., World],
 ) -> None:
@@ -383,28 +370,6 @@ def test_an_alarm_that_is_held_back_counts_once_whatever_becomes_of_it(
         "3 more alarms were not told one by one to pager: 3 link-cut"
     )
     assert made.context.metrics.value("outbox_raises_held_total") == 3
-
-
-def test_an_action_waits_for_approval_and_its_end_does_not(world: Callable[..., World]) -> None:
-    made = world({"filter": {"approval": True}})
-    made.changes([(1, "raised"), (2, "raised"), (3, "raised")])
-    assert made.take() == []
-    held = {str(row["alarm"]).lstrip("0"): int(row["number"]) for row in made.outbox.deliveries()}
-    assert made.outbox.decide(held["1"], approve=True, by="ann", now_ns=made.now_ns)
-    assert not made.outbox.decide(held["1"], approve=True, by="ann", now_ns=made.now_ns)
-    assert made.outbox.decide(held["2"], approve=False, by="bob", now_ns=made.now_ns)
-    assert made.take() == [("filter", "1", "raised")]
-    made.changes([(1, "cleared"), (2, "cleared"), (3, "cleared")])
-    assert made.take() == [("filter", "1", "cleared")]  # the others were never done
-    states = {str(row["alarm"]).lstrip("0"): row["state"] for row in made.outbox.deliveries()[-3:]}
-    assert states == {"1": "sent", "2": "rejected", "3": "superseded"}
-    said = [(row["who"], row["what"]) for row in made.outbox.audit()]
-    assert said == [
-        ("tocsin", "done"),
-        ("tocsin", "done"),
-        ("bob", "rejected"),
-        ("ann", "approved"),
-    ]
 
 
 GROUP = RouteSettings(group_by=("site", "kind"), group_wait_seconds=30.0, group_interval_seconds=300.0,
