@@ -74,7 +74,11 @@ class AlertingStage:
             settings,
             context,
             self._rules,
-            Explanations(network, aftermath_seconds=settings.aftermath_seconds),
+            Explanations(
+                network,
+                aftermath_seconds=settings.aftermath_seconds,
+                deviation_ratio=settings.deviation_ratio,
+            ),
         )
         self._foreign = ForeignAlarms(settings, context)
         self._logins = FailedLogins(network, left_out)

@@ -238,7 +238,7 @@ class OwnAlarms:
             alarm.flapping, alarm.raises = False, []
             alarm.title = alarm.title.removesuffix(" (flapping)")
         alarm.explain = {**alarm.explain, "growing": False, "trend": "over"} | attached(alarm)
-        alarm.attached = []
+        alarm.attached, alarm.moved = [], {}
         return True
 
     # ---- checkpoint

@@ -138,6 +138,7 @@ class Alarm(msgspec.Struct):
     sizes: list[float] = []  # |actual - expected| of the last ticks
     parts: list[str] = []  # of its claims, as they were told
     attached: list[str] = []  # what it explains, in the order seen
+    moved: dict[str, tuple[float, float]] = {}  # how far it moved these, down and up (logarithms)
     id: int = msgspec.field(default=0, name="number")  # the same through all its life
     source: str = OURS
     foreign_id: str = ""

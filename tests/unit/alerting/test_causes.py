@@ -122,6 +122,44 @@ def test_a_deviation_that_begins_long_after_a_fault_is_not_its_doing() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("later", "told"),
+    [
+        pytest.param([900.0] * 60, False, id="as-before"),
+        pytest.param([900.0 * 1.02**n for n in range(60)], False, id="grows-with-the-day"),
+        pytest.param([100.0] * 60, False, id="back-to-usual"),
+        pytest.param([900.0, 60.0] * 30, False, id="comes-and-goes"),
+        pytest.param([10.0] * 60, True, id="falls-to-a-tenth"),
+        pytest.param([9000.0] * 60, True, id="ten-times-as-much-again"),
+    ],
+)
+def test_a_second_fault_of_what_a_cut_link_moved_is_told(later: list[float], told: bool) -> None:
+    """A detour carries nine times as much for six minutes; the cut lasts."""
+    world = AlarmWorld()
+    since, detour = world.now_ns, world.interface("ams1", 2)
+    alerts: list[Any] = []
+    for actual in [900.0] * 72 + later:
+        rows = [world.silence(s) for s in world.ends("ams1-fra2")]
+        rows.append(world.anomaly(detour, "level", actual=actual, since_ns=since))
+        alerts += world.tick(rows)
+    raised = [(a.kind, a.entity) for a in alerts if a.state == "raised"]
+    assert raised == [("link-cut", "ams1-fra2"), ("deviation", "ams1:et-0/0/2")][: 1 + told]
+
+
+@pytest.mark.parametrize(("factor", "told"), [(30.0, False), (0.02, True)])
+def test_an_attack_explains_more_and_no_loss(factor: float, told: bool) -> None:
+    world = AlarmWorld()
+    prefix = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
+    world.samples[prefix] = flood()
+    since, passed = world.now_ns, world.interface("ams1", 1, "in")
+    alerts: list[Any] = []
+    for actual in [900.0] * 72 + [900.0 * factor] * 20:
+        row = world.anomaly(passed, "level", actual=actual, since_ns=since)
+        alerts += world.tick([attack(world, prefix), row])
+    raised = [a.kind for a in alerts if a.state == "raised"]
+    assert raised == ["volumetric-attack", "deviation"][: 1 + told]
+
+
 def test_one_silent_end_is_no_cut_while_the_other_end_carries_traffic() -> None:
     world = AlarmWorld()
     rows = [world.silence(world.interface("ams1", 1, way)) for way in ("in", "out")]
