@@ -2,7 +2,9 @@
 
 An anomaly belongs to a fault when the fault can reach it (a cut link moves traffic on any interface,
 a flood raises what it passes, a silent exporter takes its own series away) and when it began about
-when the fault began or ended. What merely happens while some fault is up elsewhere is not explained.
+when the fault began or ended. What merely happens while some fault is up elsewhere is not explained, nor
+is a further step of what a fault explains so far: traffic that a cut link moved does not move by as much
+again, and a flood that goes on takes none away. Blind to a second fault that does the same as the first.
 """
 
 import math
