@@ -17,7 +17,7 @@ from alerting.incidents.incidents import Incidents
 from alerting.life.foreign import ForeignAlarms
 from alerting.life.triage import KIND as TRIAGE
 from alerting.life.triage import VERDICTS, Triage
-from alerting.life.windows import Window, Windows, planned
+from alerting.life.windows import CONFIGURATION, Window, Windows, planned
 from alerting.records.alarm import Alarm
 from alerting.records.incident import Incident
 from alerting.records.places import Places
@@ -74,12 +74,17 @@ class Operations:
             "feedback": self._feedback,
         }
 
-    def check_known(self, kind: str, ask: Ask) -> None:
+    def check_known(self, kind: str, ask: Ask, now_ns: int) -> None:
         """Raise ConfigError where an action is about nothing that is known here; it would do nothing."""
         if kind == "expire":
-            if all(ask.name != window.name for window in self._windows.all()):
+            window = next((one for one in self._windows.all() if one.name == ask.name), None)
+            if window is None:
                 raise ConfigError(
                     f"no window is called {ask.name!r}; `tocsin alarm windows` has them"
+                )
+            if window.by == CONFIGURATION and window.span(now_ns) is None:
+                raise ConfigError(
+                    f"{ask.name} is not on now, and [alerting.maintenance.{ask.name}] plans it: change it there"
                 )
         elif kind == "merge":
             numbers = {_number(one) for one in ask.incidents}
@@ -220,10 +225,15 @@ class Operations:
         found = self._targets(ask)
         if found is None:
             return None
-        names = {alarm.suppressed_by for alarm in found if alarm.shelved_until_ns}
-        for name in sorted(names):
-            self._windows.end(name, now_ns)
-        return found if names else []
+        shelved: dict[str, list[int]] = {}
+        for alarm in found:
+            place = self._places.of(alarm.entity, alarm.title)
+            for name in self._windows.shelving(alarm, place):
+                shelved.setdefault(name, []).append(alarm.id)
+        for name, numbers in shelved.items():
+            self._windows.spare(name, numbers, now_ns)
+        changed = {number for numbers in shelved.values() for number in numbers}
+        return [alarm for alarm in found if alarm.id in changed]
 
     def _expire(self, ask: Ask, now_ns: int) -> list[Alarm] | None:
         return [] if self._windows.end(ask.name, now_ns) else None

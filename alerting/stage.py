@@ -244,7 +244,7 @@ class AlertingStage:
         for alarm in changed.values():
             self.incidents.take(alarm, now_ns, hidden=_is_hidden(alarm))
             self._count(alarm)
-        for alarm in self.incidents.altered():
+        for alarm in self.incidents.altered(now_ns):
             if alarm.id not in changed:  # what its record says of its incident changed, so it did
                 alarm.state = "updated" if alarm.state == "raised" else alarm.state
                 alarm.changed_ns = now_ns
@@ -310,7 +310,8 @@ class AlertingStage:
         if window is not None:
             _hide(alarm, window, now_ns)
         elif alarm.suppressed in WINDOW_REASONS:
-            alarm.suppressed, alarm.suppressed_by = "", ""
+            symptom = alarm.up and alarm in self.incidents.symptoms
+            alarm.suppressed, alarm.suppressed_by = "parent" if symptom else "", ""
             alarm.shelved_until_ns, alarm.out_of_service = 0, False
         elif alarm.suppressed and not alarm.up:
             alarm.suppressed = ""
@@ -330,7 +331,7 @@ class AlertingStage:
     def check(self, kind: str, payload: dict[str, Any], now_ns: int) -> None:
         """Raise ConfigError for an action that cannot be meant, is about nothing, or has no room."""
         ask, begun = check(kind, payload, now_ns)
-        self._operations.check_known(kind, ask)
+        self._operations.check_known(kind, ask, now_ns)
         if begun and not self._windows.has_room(begun, now_ns):
             raise ConfigError(
                 f"{self._windows_max} windows are kept (alerting.windows_max), and more are asked for: "

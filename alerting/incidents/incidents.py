@@ -16,6 +16,7 @@ from alerting.config import AlertingSettings
 from alerting.incidents.explain import Explainer
 from alerting.incidents.grouping import Grouping
 from alerting.incidents.suspects import Suspects
+from alerting.incidents.symptoms import Symptoms
 from alerting.records.alarm import OURS, PRIMARY, SEVERITIES, Alarm
 from alerting.records.incident import Incident, Member, incident_id, member_of
 from alerting.records.layers import LINK, POWER, is_change, layer_of
@@ -46,10 +47,12 @@ class Incidents:
         self._alarm = alarm
         self._wait_ns = round(settings.wait_seconds * 1e9)
         self._again_ns = round(settings.update_seconds * 1e9)
+        self._calm_ns = round(settings.reopen_seconds * 1e9)
         self._repeat_ns = round(settings.repeat_hours * 3600e9)
         self.all: dict[int, Incident] = {}
         self._of: dict[int, int] = {}  # alarm: its incident
         self.grouping = Grouping(settings, places, self.all, self._of)
+        self.symptoms = Symptoms(places, self.all, self._of, self._wait_ns)
         self._raised: dict[int, list[int]] = {}  # alarm: when it was last raised, a few times
         self._closed: dict[int, None] = {}  # in order of closing
         self._waiting: dict[int, None] = {}  # not told yet
@@ -71,13 +74,19 @@ class Incidents:
                 self._raise(alarm, incident, now_ns)
         elif incident is not None and member is not None and member.up:
             member.up = False
-            self._touch(incident, at_once=False)
+            if member.cuts:
+                self.symptoms.cut_ended(incident.number, now_ns)
+            self._touch(incident, at_once=incident.hide())
             self._settle(incident, now_ns)
 
     def _update(self, incident: Incident, member: Member, alarm: Alarm, *, hidden: bool) -> None:
         at_once = alarm.id == incident.front and not hidden
         at_once |= SEVERITIES.index(alarm.severity) < SEVERITIES.index(incident.severity)
-        member.severity, member.title, member.hidden = alarm.severity, alarm.title, hidden
+        member.severity, member.title = alarm.severity, alarm.title
+        if hidden != member.hidden:
+            member.hidden, incident.hides = hidden, True
+            at_once |= incident.hide()
+        at_once |= incident.follow(member, alarm)
         incident.first = 0
         self._touch(incident, at_once=at_once)
 
@@ -95,7 +104,7 @@ class Incidents:
         else:
             found, behind = self.grouping.find(alarm, place, parents, now_ns)
             incident = found or self._begin(alarm, now_ns)
-        self._reopen(incident)
+        self._reopen(incident, now_ns)
         self.grouping.learn(alarm, place, parents, now_ns)
         cut = self._join(incident, alarm, place, now_ns, behind=behind)
         if layer_of(alarm) <= LINK:
@@ -147,13 +156,14 @@ class Incidents:
         self.grouping.put(incident, place.nodes)
         if behind and not alarm.suppressed:
             alarm.suppressed = "parent"
-        self._touch(incident, at_once=alarm.id == incident.front)
+        at_once = incident.hide()
+        self._touch(incident, at_once=at_once or alarm.id == incident.front)
         return self.grouping.mark_cut(incident)
 
-    def _reopen(self, incident: Incident) -> None:
+    def _reopen(self, incident: Incident, now_ns: int) -> None:
         if incident.open:
             return
-        incident.closed_ns = 0
+        incident.reopen(anew=now_ns - incident.closed_ns > self._calm_ns)
         self._closed.pop(incident.number, None)
         incident.state = "pending" if not incident.told_ns else "reopening"
         if not incident.told_ns:
@@ -189,6 +199,8 @@ class Incidents:
         for node, at in other.nodes.items():
             into.nodes[node] = max(into.nodes.get(node, 0), at)
         into.last_ns = max(into.last_ns, other.last_ns)
+        into.hides |= other.hides
+        into.hide()
         self.grouping.move(into, other)
         other.parent, other.closed_ns = into.number, now_ns
         self._waiting.pop(other.number, None)
@@ -199,7 +211,7 @@ class Incidents:
         self._touch(into, at_once=bool(other.told_ns))
         self.grouping.mark_cut(into)
         if any(member.up for member in into.members.values()):
-            self._reopen(into)
+            self._reopen(into, now_ns)
 
     def _belongs(self, number: int, incident: Incident) -> Alarm | None:
         """Let an alarm be another incident's from now on; return it."""
@@ -210,8 +222,13 @@ class Incidents:
             self._altered[number] = None
         return alarm
 
-    def altered(self) -> list[Alarm]:
-        """Return the alarms that are of another incident, or a symptom, since the last call."""
+    def altered(self, now_ns: int) -> list[Alarm]:
+        """Return the alarms that are of another incident, a symptom, or none any more, since the last call."""
+        for incident in self.symptoms.due(now_ns):
+            for alarm in self._members(incident):
+                if alarm.up and alarm.suppressed == "parent" and alarm not in self.symptoms:
+                    alarm.suppressed = ""
+                    self._altered[alarm.id] = None
         altered, self._altered = self._altered, {}
         return self._known(altered)
 
@@ -270,6 +287,9 @@ class Incidents:
             other.front = next(iter(other.members))
         if other.root not in other.members:
             other.root = other.deepest()
+        into.hides |= other.hides
+        for one in (into, other):
+            one.hide()
         left = {node for member in other.members.values() for node in member.nodes}
         gone = [node for node in other.nodes if node not in left]
         self.grouping.leave(other, gone)
@@ -367,7 +387,8 @@ class Incidents:
     def due_ns(self) -> int:
         """When the wait of the incident that waits longest is over."""
         first = next(iter(self._waiting), None)
-        return self.all[first].opened_ns + self._wait_ns if first is not None else NEVER_NS
+        told_ns = self.all[first].opened_ns + self._wait_ns if first is not None else NEVER_NS
+        return min(told_ns, self.symptoms.due_ns)
 
     def _is_due(self, incident: Incident, now_ns: int) -> bool:
         own = self._alarm(incident.front)
@@ -381,6 +402,8 @@ class Incidents:
         before = (incident.severity, incident.root)
         self._judge(incident, now_ns)
         worse = SEVERITIES.index(incident.severity) < SEVERITIES.index(before[0])
+        if worse and incident.changed_ns and incident.acknowledged == "until-worse":
+            incident.acknowledged = ""
         at_once = at_once or worse or incident.root != before[1]
         state = self._next_state(incident, now_ns)
         if state == "updated":
@@ -481,6 +504,7 @@ class Incidents:
             "waiting": list(self._waiting),
             "changed": list(self._changed.items()),
             "of": list(self._of.items()),
+            "symptoms": self.symptoms.snapshot(),
             "grouping": self.grouping.snapshot(),
         }
 
@@ -493,4 +517,5 @@ class Incidents:
         self._waiting = dict.fromkeys(kept["waiting"])
         self._changed = dict(kept["changed"])
         self._of.update(kept["of"])
+        self.symptoms.restore(kept.get("symptoms", ()))
         self.grouping.restore(kept.get("grouping", kept))

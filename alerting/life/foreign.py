@@ -159,7 +159,10 @@ class ForeignAlarms:
 
     def _take(self, alarm: Alarm, batch: Batch, row: int) -> None:
         """Take over what a report says."""
-        alarm.severity = _text(batch, "severity", row)
+        severity = _text(batch, "severity", row)
+        if alarm.acknowledged == "until-worse" and alarm.is_worse(severity):
+            alarm.acknowledged = ""
+        alarm.severity = severity
         alarm.title = _text(batch, "specific_problem", row)
         alarm.text = _text(batch, "additional_text", row)
         alarm.event_type = _text(batch, "event_type", row)
@@ -214,13 +217,14 @@ class ForeignAlarms:
 
     def _begin(self, alarm: Alarm, now_ns: int) -> None:
         """Raise it: a new occurrence, or the last one again where that is not long ago."""
-        if not alarm.cleared_ns or now_ns - alarm.cleared_ns > self._calm_ns:
+        anew = not alarm.cleared_ns or now_ns - alarm.cleared_ns > self._calm_ns
+        if anew:
             alarm.occurrence += 1
             alarm.raised_ns = alarm.first_ns = now_ns
             alarm.tally = 1
         self._over.pop(alarm.id, None)
-        if alarm.acknowledged == "until-clear" and alarm.cleared_ns:
-            alarm.acknowledged = ""
+        if alarm.cleared_ns:
+            alarm.end_acknowledgement(anew=anew)
             if alarm.their_state == "acknowledged":
                 alarm.acknowledged = "until-clear"
         alarm.state, alarm.cleared_ns, alarm.holds, alarm.asked = "raised", 0, "", ""
@@ -245,8 +249,6 @@ class ForeignAlarms:
         if differs is Difference.NONE:
             return "repeated"
         worse = alarm.is_worse(_text(batch, "severity", row))
-        if worse and alarm.acknowledged == "until-worse":
-            alarm.acknowledged = ""
         since_ns, flapping = alarm.raised_ns, alarm.flapping
         waited = alarm.words_wait
         self._take(alarm, batch, row)
@@ -301,8 +303,8 @@ class ForeignAlarms:
     def _watch(self, alarm: Alarm, now_ns: int) -> None:
         """Clear it by time-out where nothing is heard of it any more."""
         due_ns = now_ns + self._silent_ns
-        # A repeat moves the deadline; its timer is pushed anew only when the old one fires.
-        pushed = alarm.due_ns and not alarm.holds and alarm.due_ns > now_ns
+        # A repeat moves the deadline on; its timer is pushed anew only when the old one fires.
+        pushed = not alarm.holds and now_ns < alarm.due_ns <= due_ns
         alarm.due_ns = due_ns
         if not pushed:
             self._push(alarm)

@@ -175,8 +175,6 @@ class OwnAlarms:
         again = now_ns - alarm.changed_ns >= round(self._settings.update_seconds * 1e9)
         grown = again and claim.score > 2.0 * alarm.best_score
         if worse or ((grown or (again and _has_more(claim, alarm))) and not alarm.flapping):
-            if worse and alarm.acknowledged == "until-worse":
-                alarm.acknowledged = ""
             alarm.state = "updated"
             self._tell(alarm, claim, now_ns)
             return True
@@ -192,21 +190,24 @@ class OwnAlarms:
 
     def _raise(self, alarm: Alarm, claim: Claim, now_ns: int) -> None:
         reopen = round(self._settings.reopen_seconds * 1e9)
-        if not alarm.cleared_ns or now_ns - alarm.cleared_ns > reopen:
+        anew = not alarm.cleared_ns or now_ns - alarm.cleared_ns > reopen
+        if anew:
             alarm.occurrence += 1
             alarm.raised_ns = alarm.first_ns
             alarm.raises = [] if not alarm.cleared_ns else alarm.raises
         flap = round(self._settings.flap_seconds * 1e9)
         alarm.raises = [at for at in alarm.raises if now_ns - at < flap] + [now_ns]
         alarm.flapping = len(alarm.raises) >= self._settings.flap_changes
-        if alarm.acknowledged == "until-clear" and alarm.cleared_ns:
-            alarm.acknowledged = ""
+        if alarm.cleared_ns:
+            alarm.end_acknowledgement(anew=anew)
         alarm.state, alarm.cleared_ns, alarm.pending_ticks, alarm.asked = "raised", 0, 0, ""
         self._over.pop(alarm.id, None)
         alarm.best_score, alarm.parts = 0.0, []
         self._tell(alarm, claim, now_ns)
 
     def _tell(self, alarm: Alarm, claim: Claim, now_ns: int) -> None:
+        if alarm.acknowledged == "until-worse" and alarm.is_worse(claim.severity):
+            alarm.acknowledged = ""
         alarm.severity, alarm.origin = claim.severity, ""
         alarm.changed_ns = now_ns
         alarm.title = claim.title + (" (flapping)" if alarm.flapping else "")

@@ -39,7 +39,7 @@ class Window(msgspec.Struct):
     """One span, or one that returns each week, and which alarms it is about.
 
     Where: one of its nodes, links or entities, everywhere if it names none. Which: every list of
-    alarms (ids), kinds and sources that is not empty must match.
+    alarms (ids), kinds and sources that is not empty must match, and none of `spared` is meant.
     """
 
     name: str  # unique: an operator's action or the notice's id
@@ -57,6 +57,8 @@ class Window(msgspec.Struct):
     sources: tuple[str, ...] = ()
     reason: str = ""
     by: str = ""
+    spared: tuple[int, ...] = ()  # alarms that were taken out of it by hand
+    ended_ns: Moment = 0  # when it was last ended early: the span that had begun by then is over
 
     def check(self) -> None:
         """Raise ConfigError for a window that cannot be."""
@@ -71,10 +73,13 @@ class Window(msgspec.Struct):
 
     def span(self, now_ns: int) -> tuple[int, int] | None:
         """Return the span (start, end) that goes on at a time, None between spans."""
-        if not self.days:
-            return (self.start_ns, self.end_ns) if self.start_ns <= now_ns < self.end_ns else None
-        for start_ns in self._starts(now_ns, days_back=self._days_long() + 1, days_on=1):
+        starts: Iterable[int] = (self.start_ns,)
+        if self.days:
+            starts = self._starts(now_ns, days_back=self._days_long() + 1, days_on=1)
+        for start_ns in starts:
             end_ns = start_ns + self.end_ns - self.start_ns
+            if start_ns <= self.ended_ns:
+                end_ns = min(end_ns, self.ended_ns)
             if start_ns <= now_ns < end_ns and start_ns < self.until_ns:
                 return start_ns, end_ns
         return None
@@ -101,6 +106,7 @@ class Window(msgspec.Struct):
         return (
             here
             and (not self.alarms or alarm.id in self.alarms)
+            and alarm.id not in self.spared
             and (not self.kinds or alarm.kind in self.kinds)
             and (not self.sources or alarm.source in self.sources)
         )
@@ -135,7 +141,7 @@ class Windows:
     def __init__(self, windows_max: int) -> None:
         self._most = windows_max
         self._all: dict[str, Window] = {}
-        self._going: dict[str, Window] = {}
+        self._going: dict[str, tuple[int, Window]] = {}  # with the end of the span that goes on
         self._changes: list[tuple[int, str]] = []
         self._moved = False  # one began or ended by an action, not by time
 
@@ -150,12 +156,16 @@ class Windows:
             if len(self._all) >= self._most:
                 return False
         self._all[window.name] = window
-        self._moved |= self._going.pop(window.name, None) is not None
-        if window.span(now_ns) is not None:
-            self._going[window.name] = window
-            self._moved = True
+        self._moved |= self._goes_on(window, now_ns)
         self._schedule(window, now_ns)
         return True
+
+    def _goes_on(self, window: Window, now_ns: int) -> bool:
+        """Note whether a window is on now; return whether it is, or was until now."""
+        was = self._going.pop(window.name, None) is not None
+        if (span := window.span(now_ns)) is not None:
+            self._going[window.name] = span[1], window
+        return was or span is not None
 
     def has_room(self, windows: Sequence[Window], now_ns: int) -> bool:
         """Whether there is room for these beside those that are kept."""
@@ -163,25 +173,41 @@ class Windows:
         more = len(self._all) + len(new) - self._most
         return more <= 0 or more <= sum(self._may_go(one, now_ns) for one in self._all.values())
 
-    def end(self, name: str, now_ns: int) -> bool:
-        """End a window early; return whether there was one of this name."""
+    def end(self, name: str, now_ns: int, *, for_good: bool = False) -> bool:
+        """End a window early; return whether there was one of this name.
+
+        One that returns each week does so again, but where it is not on or `for_good`. What the
+        configuration plans is ended while it is on: before that, it is to be changed there.
+        """
         window = self._all.get(name)
         if window is None:
             return False
-        going = window.span(now_ns)
-        if going is None:
-            del self._all[name]
+        if window.span(now_ns) is not None:
+            window.ended_ns = now_ns
+            if not window.days:
+                window.end_ns = now_ns
+            elif for_good:
+                window.until_ns = now_ns
+        elif window.by == CONFIGURATION:
+            return False
         else:
-            window.end_ns = window.until_ns = now_ns
-            window.days, window.start_ns = (), going[0]
+            del self._all[name]
         self._moved |= self._going.pop(name, None) is not None
         return True
+
+    def spare(self, name: str, alarms: Iterable[int], now_ns: int) -> None:
+        """Take alarms out of a window; one that is about no others is over."""
+        window = self._all[name]
+        window.spared = (*window.spared, *alarms)
+        self._moved = True
+        if window.alarms and not set(window.alarms) - set(window.spared):
+            self.end(name, now_ns, for_good=True)
 
     def end_all(self, name: str, now_ns: int) -> None:
         """End a work, with all its windows where it returns by a rule: `NAME #202612010100`, ..."""
         for one in list(self._all):
             if one == name or (one.startswith(f"{name} #") and one[len(name) + 2 :].isdigit()):
-                self.end(one, now_ns)
+                self.end(one, now_ns, for_good=True)
 
     @property
     def due_ns(self) -> int:
@@ -197,9 +223,7 @@ class Windows:
             if window is None:
                 continue
             moved = True
-            self._going.pop(name, None)
-            if window.span(now_ns) is not None:
-                self._going[name] = window
+            self._goes_on(window, now_ns)
             self._schedule(window, now_ns)
         if moved:
             self._forget(now_ns)
@@ -216,8 +240,15 @@ class Windows:
         return bool(self._going)
 
     def over(self, alarm: Alarm, place: Place) -> Window | None:
-        """Return the window that hides an alarm now, None where none does."""
-        return next((w for w in self._going.values() if w.matches(alarm, place)), None)
+        """Return the window that hides an alarm now, None where none does: of several that which ends last."""
+        found = (one for one in self._going.values() if one[1].matches(alarm, place))
+        last = max(found, key=lambda one: (one[0], one[1].name), default=None)
+        return last[1] if last else None
+
+    def shelving(self, alarm: Alarm, place: Place) -> list[str]:
+        """Return the names of the windows by which an alarm is shelved now, also where another hides it."""
+        going = (one for _, one in self._going.values() if one.kind == SHELVED)
+        return [one.name for one in going if one.matches(alarm, place)]
 
     def near(self, alarm: Alarm, place: Place, now_ns: int, within_ns: int) -> list[Window]:
         """Return planned works about an alarm that go on, or ended not longer ago than `within_ns`."""
@@ -248,7 +279,7 @@ class Windows:
 
     def _may_go(self, window: Window, now_ns: int) -> bool:
         over = window.name not in self._going and window.next_change_ns(now_ns) == NEVER_NS
-        return over and now_ns - window.end_ns >= FORGOTTEN_AFTER_NS
+        return over and now_ns - max(window.end_ns, window.ended_ns) >= FORGOTTEN_AFTER_NS
 
     def snapshot(self) -> Any:
         """Return what `restore` takes."""
@@ -257,14 +288,17 @@ class Windows:
     def restore(self, kept: Any, now_ns: int) -> list[str]:
         """Take the windows back, as they stood at a time; return what was wrong with those that cannot be.
 
-        Those of the configuration are as it says now, unless they were ended early.
+        Those of the configuration are as it says now; what was ended early of them stays over.
         """
         refused = []
         for fields in kept:
             try:
                 window = msgspec.convert(fields, Window)
-                if window.by != CONFIGURATION or window.until_ns != NEVER_NS:
+                if window.by != CONFIGURATION:
                     self.put(window, now_ns)
+                elif (same := self._all.get(window.name)) and same.by == CONFIGURATION:
+                    same.spared, same.ended_ns = window.spared, window.ended_ns
+                    self.put(same, now_ns)
             except (msgspec.ValidationError, ConfigError) as error:
                 refused.append(f"{fields!r:.200}: {error}")
         return refused

@@ -195,6 +195,11 @@ class Alarm(msgspec.Struct):
         """Whether a severity is graver than the one it has."""
         return SEVERITIES.index(severity) < SEVERITIES.index(self.severity)
 
+    def end_acknowledgement(self, *, anew: bool) -> None:
+        """Take it up again where it comes back: one "until worse" lasts through its occurrence alone."""
+        if anew or self.acknowledged == "until-clear":
+            self.acknowledged = ""
+
     def row(self) -> dict[str, Any]:
         """Return the alarm as a row of schema `alarm`."""
         event_type, probable_cause = self.types

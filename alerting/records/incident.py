@@ -34,6 +34,7 @@ class Member(msgspec.Struct):
     node_down: bool = False
     primary: bool = False  # a fault that our own cause rules named: never two in one incident
     behind: bool = False  # it is there because its way to the network is cut
+    acknowledged: str = ""  # as its alarm is
 
     @property
     def cuts(self) -> bool:
@@ -46,7 +47,7 @@ def member_of(alarm: Alarm, place: Place, *, primary: bool, behind: bool) -> Mem
     return Member(
         alarm.kind, alarm.entity, alarm.title, alarm.severity, layer_of(alarm), is_hard(alarm),
         alarm.up, bool(alarm.suppressed), alarm.raised_ns, place.nodes, place.link,
-        is_link_down(alarm), is_node_down(alarm), primary, behind,
+        is_link_down(alarm), is_node_down(alarm), primary, behind, alarm.acknowledged,
     )  # fmt: skip
 
 
@@ -81,6 +82,8 @@ class Incident(msgspec.Struct):
     origin: str = ""
     by_hand: bool = False  # merged or split by an operator: left alone
     cuts: bool = False  # whether one of its alarms may cut others off
+    hides: bool = False  # whether a window hid one of its alarms
+    hidden: bool = False  # whether windows hide all under it that is up
     first: int = 0  # the deepest of its alarms, 0 = to be looked for anew
     causes: list[dict[str, Any]] = []
     impact: dict[str, Any] = {}
@@ -98,6 +101,8 @@ class Incident(msgspec.Struct):
         """What operators did with it."""
         if self.acknowledged:
             return "acknowledged"
+        if self.hidden and self.open:
+            return "shelved"
         return ASKED if self.asked and self.open else "none"
 
     @property
@@ -128,6 +133,29 @@ class Incident(msgspec.Struct):
             self.first = 0
         elif self.first and self.depth(number) < self.depth(self.first):
             self.first = number
+
+    def hide(self) -> bool:
+        """Look anew whether all that is up is hidden; return whether that changed."""
+        before = self.hidden
+        up = [member.hidden for member in self.members.values() if member.up] if self.hides else ()
+        self.hidden = bool(up) and all(up)
+        return self.hidden != before
+
+    def follow(self, member: Member, alarm: Alarm) -> bool:
+        """Note how an alarm is acknowledged; return whether it changed by that: it is as its front is."""
+        if alarm.acknowledged == member.acknowledged:
+            return False
+        member.acknowledged = alarm.acknowledged
+        if alarm.id != self.front or alarm.acknowledged == self.acknowledged:
+            return False
+        self.acknowledged, self.operator = alarm.acknowledged, alarm.operator
+        return True
+
+    def reopen(self, *, anew: bool) -> None:
+        """Open it again; an acknowledgement "until worse" lasts where that is not `anew`."""
+        if anew or self.acknowledged == "until-clear":
+            self.acknowledged = ""
+        self.closed_ns, self.asked = 0, ""
 
     def is_of_another(self, link: str) -> bool:
         """Whether its alarms name links, and not this one; False where no link is asked for."""

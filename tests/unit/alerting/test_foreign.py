@@ -106,6 +106,14 @@ def test_what_nobody_reports_any_more_is_cleared_by_time_out() -> None:
     assert "said nothing of it" in cleared.explain["why"][0]
 
 
+def test_the_time_out_of_what_returns_is_no_longer_than_the_first() -> None:
+    world = AlarmWorld(settings=AlertingSettings(silent_hours_max=1))
+    world.told(world.report("fan", "ams1"))
+    world.told(world.report("fan", "ams1", "cleared"), seconds=7200)
+    assert [a.state for a in world.told(world.report("fan", "ams1"))] == ["raised"]
+    assert [a.state for a in world.told(seconds=3601)] == ["cleared"]
+
+
 def test_a_re_sync_after_an_outage_raises_only_what_is_new() -> None:
     world = AlarmWorld()
     world.told(*(world.report("los", f"olt{i}", qualifier="pon") for i in range(50)))

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from alerting.config import AlertingSettings
 from alerting.words.alert import Alert
 from correlator.tables.network_map import (
@@ -13,6 +15,7 @@ from correlator.tables.network_map import (
     PrefixEntry,
     RouterEntry,
 )
+from runtime.checkpoint import Snapshot
 from telemetry.batch import Batch
 from tocsin.files.topologies import network_of
 from tocsin.testing.alarms import AlarmWorld
@@ -188,6 +191,118 @@ def test_title_and_cause_change_at_most_twice_after_the_first_minute() -> None:
         )
         titles += [a.title for a in notices]
     assert len(dict.fromkeys(titles)) <= 3
+
+
+@pytest.mark.parametrize(
+    ("until", "seconds", "severity", "state"),
+    [("clear", 60, "minor", "none"), ("worse", 60, "minor", "acknowledged"),
+     ("worse", 60, "critical", "none"), ("worse", 7200, "minor", "none")],
+)  # fmt: skip
+def test_an_incident_that_returns_is_taken_on_as_its_alarm_is(
+    until: str, seconds: int, severity: str, state: str
+) -> None:
+    world = AlarmWorld()
+    world.notices(world.report("fan", "ams1", "minor"))
+    (raised,) = world.notices(seconds=60)
+    asked = world.act("acknowledge", incident=raised.incident, until=until, by="ann")
+    assert world.notices(asked)[0].operator_state == "acknowledged"
+    world.notices(world.report("fan", "ams1", "cleared"))
+    world.notices(seconds=seconds)
+    (again,) = world.notices(world.report("fan", "ams1", severity))
+    assert (again.incident, again.state) == (raised.incident, "raised")
+    alarm = world.stage.alarm(int(again.id, 16))
+    assert alarm is not None
+    assert (again.operator_state, alarm.operator_state) == (state, state)
+
+
+def test_an_incident_is_no_longer_taken_on_until_worse_when_it_is_worse() -> None:
+    world = AlarmWorld()
+    world.notices(world.report("fan", "ams1", "minor"))
+    (raised,) = world.notices(seconds=60)
+    world.notices(world.act("acknowledge", incident=raised.incident, until="worse", by="ann"))
+    (worse,) = world.notices(world.report("fan", "ams1", "critical"))
+    assert (worse.severity, worse.operator_state) == ("critical", "none")
+
+
+def test_a_manager_that_acknowledges_the_face_of_an_incident_acknowledges_it() -> None:
+    world = AlarmWorld()
+    world.notices(world.report("fan", "ams1", source="netcool") | {"operator_state": "none"})
+    (raised,) = world.notices(seconds=60)
+    (on,) = world.notices(
+        world.report("fan", "ams1", source="netcool", detail={"owner": "bob"})
+        | {"operator_state": "acknowledged", "operator": "bob"}
+    )
+    assert (on.operator_state, on.operator) == ("acknowledged", "bob")
+    (off,) = world.notices(
+        world.report("fan", "ams1", source="netcool") | {"operator_state": "none"}
+    )
+    assert (off.incident, off.operator_state) == (raised.incident, "none")
+
+
+def test_an_incident_is_shelved_while_all_that_is_up_is_hidden() -> None:
+    world = AlarmWorld()
+    fan, psu = world.told(world.report("fan", "ams1"), world.report("psu", "ams1"), seconds=60)
+    world.notices(world.act("merge", incidents=[fan.incident, psu.incident]), seconds=60)
+    assert not world.notices(world.act("shelve", alarm=psu.id, seconds=600)), "one of two"
+    (shelved,) = world.notices(world.act("shelve", alarm=fan.id, seconds=60))
+    assert shelved.operator_state == "shelved"
+    (back,) = world.notices(seconds=100)
+    assert (back.state, back.operator_state) == ("updated", "none")
+    world.notices(world.act("shelve", alarm=fan.id, seconds=60), seconds=10)
+    (over,) = world.notices(
+        world.report("fan", "ams1", "cleared"), world.report("psu", "ams1", "cleared")
+    )
+    assert (over.state, over.operator_state) == ("cleared", "none")
+
+
+CUT = ("linkDown", "c:3", "critical")
+
+
+def cut_world() -> AlarmWorld:
+    """Return a ring a-b-c with d and e behind c, cut at c-d, and e hidden as a symptom."""
+    pairs = [("a", "b"), ("b", "c"), ("c", "a"), ("c", "d"), ("d", "e")]
+    world = AlarmWorld(network=network_of(pairs, []))
+    world.told(world.report(*CUT, probable_cause="lossOfSignal"))
+    world.told(seconds=300)
+    (symptom,) = world.told(world.report("bgpDown", "e"))
+    assert symptom.suppressed == "parent"
+    return world
+
+
+def test_what_is_still_up_when_its_parent_is_over_is_told_then() -> None:
+    world = cut_world()
+    world.told(world.report("linkDown", "c:3", "cleared"))
+    assert world.stage.due_ns == world.now_ns + 15 * 1_000_000_000, "it may come back in a moment"
+    assert not world.told(seconds=5)
+    kept = Snapshot()
+    world.stage.snapshot(kept)
+    world.stage = world.make_stage()
+    world.stage.restore(kept)
+    (told,) = world.told(seconds=10)
+    assert (told.entity, told.state, told.suppressed) == ("e", "updated", "")
+
+
+def test_what_comes_back_with_its_parent_or_is_cut_off_again_is_not_told() -> None:
+    world = cut_world()
+    world.told(world.report("linkDown", "c:3", "cleared"))
+    world.told(world.report("bgpDown", "e", "cleared"), seconds=10)
+    assert not world.told(seconds=60)
+    world = cut_world()
+    world.told(world.report("linkDown", "c:3", "cleared"))
+    world.told(world.report(*CUT, probable_cause="lossOfSignal"), seconds=10)
+    assert not world.told(seconds=60)
+
+
+def test_a_work_on_a_symptom_that_ends_leaves_it_a_symptom() -> None:
+    world = cut_world()
+    (hidden,) = world.told(world.act("maintenance", nodes=["e"], seconds=60, name="CRQ1"))
+    assert hidden.suppressed == "planned-work"
+    (symptom,) = world.told(seconds=100)
+    assert symptom.suppressed == "parent"
+    world.told(world.act("maintenance", nodes=["e"], seconds=60, name="CRQ2"))
+    world.told(world.report("linkDown", "c:3", "cleared"))
+    (told,) = world.told(seconds=100)
+    assert told.suppressed == ""
 
 
 def test_an_incident_is_open_while_anything_hard_is_up() -> None:

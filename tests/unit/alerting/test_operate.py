@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from alerting.config import AlertingSettings, MaintenanceSettings
-from alerting.life.windows import NEVER_NS, PLANNED_WORK, Window, Windows, moment_ns
+from alerting.life.windows import DAYS, NEVER_NS, PLANNED_WORK, Window, Windows, moment_ns
+from alerting.words.alert import Alert
 from alerting.words.alerts import alerts_of, notices_of
+from runtime.checkpoint import Snapshot
 from telemetry.errors import ConfigError
-from tocsin.testing.alarms import AlarmWorld
+from tocsin.testing.alarms import START_NS, AlarmWorld
 
 HOUR_NS = 3_600_000_000_000
 
@@ -47,6 +49,47 @@ def test_an_acknowledgement_until_worse_ends_when_it_gets_worse() -> None:
     world.told(world.act("acknowledge", alarm=raised.id, by="ann", until="worse"))
     (worse,) = world.told(world.report("highTemp", "ams1", "critical"))
     assert worse.operator_state == "none"
+
+
+@pytest.mark.parametrize(
+    ("severity", "seconds", "state"),
+    [pytest.param("minor", 60, "acknowledged", id="the same occurrence"),
+     pytest.param("critical", 60, "none", id="the same, but worse"),
+     pytest.param("minor", 7200, "none", id="a new one")],
+)  # fmt: skip
+def test_an_acknowledgement_until_worse_outlives_a_return_of_the_same(
+    severity: str, seconds: int, state: str
+) -> None:
+    world = AlarmWorld()
+    (raised,) = world.told(world.report("highTemp", "ams1", "minor"))
+    world.told(world.act("acknowledge", alarm=raised.id, by="ann", until="worse"))
+    world.told(world.report("highTemp", "ams1", "cleared"))
+    world.told(seconds=seconds)
+    (again,) = world.told(world.report("highTemp", "ams1", severity))
+    assert (again.state, again.operator_state) == ("raised", state)
+
+
+@pytest.mark.parametrize(("seconds", "worse"), [(60, False), (60, True), (7200, False)])
+def test_so_does_one_of_an_own_alarm(seconds: int, worse: bool) -> None:
+    world = AlarmWorld(settings=AlertingSettings(confirm_ticks=1))
+    scan = world.series("source_prefix", source_prefix="192.0.2.0/24")
+
+    def found() -> Alert:
+        for _ in range(4):
+            if made := world.tick([world.anomaly(scan, "scan")]):
+                return made[-1]
+        raise AssertionError
+
+    raised = found()
+    world.told(world.act("acknowledge", alarm=raised.id, by="ann", until="worse"))
+    own = world.stage.alarm(int(raised.id, 16))
+    assert own is not None
+    if worse:
+        own.severity = "indeterminate"  # as it was when it was acknowledged
+    assert [a.state for _ in range(4) for a in world.tick()] == ["cleared"]
+    world.tick()
+    world.now_ns += seconds * 1_000_000_000
+    assert found().operator_state == ("none" if worse or seconds > 900 else "acknowledged")
 
 
 def test_acknowledging_what_is_over_closes_it() -> None:
@@ -208,6 +251,124 @@ def test_a_silence_is_over_when_it_is_expired() -> None:
     assert fan.suppressed == "silence"
     (back,) = world.told(world.report("fan", "ams1", "critical"), world.act("expire", name="s1"))
     assert back.suppressed == ""
+
+
+def operator_states(world: AlarmWorld, *ids: str) -> list[str]:
+    found = [world.stage.alarm(int(one, 16)) for one in ids]
+    return [alarm.operator_state for alarm in found if alarm is not None]
+
+
+@pytest.mark.parametrize("at_once", ["site", "both alarms", "their incident"])
+def test_one_alarm_is_taken_out_of_what_was_shelved_and_the_rest_stays(at_once: str) -> None:
+    world = AlarmWorld()
+    fan, psu = world.told(world.report("fan", "ams1"), world.report("psu", "ams1"))
+    world.told(world.act("merge", incidents=[fan.incident, psu.incident]), seconds=60)
+    about: dict[str, Any] = {
+        "site": {"sites": ["ams1"]}, "both alarms": {"alarms": [fan.id, psu.id]},
+        "their incident": {"incident": fan.incident},
+    }[at_once]  # fmt: skip
+    world.told(world.act("shelve", **about, seconds=7200, by="ann"))
+    assert operator_states(world, fan.id, psu.id) == ["shelved", "shelved"]
+    (back,) = world.told(world.act("unshelve", alarm=fan.id, by="ann"))
+    assert (back.id, back.suppressed) == (fan.id, "")
+    assert operator_states(world, fan.id, psu.id) == ["none", "shelved"]
+    kept = Snapshot()
+    world.stage.snapshot(kept)
+    world.stage = world.make_stage()
+    world.stage.restore(kept)
+    assert world.told(world.report("fan", "ams1", "critical"))[0].suppressed == ""
+    (last,) = world.told(world.act("unshelve", alarm=psu.id, by="ann"))
+    assert (last.id, last.suppressed) == (psu.id, "")
+    shelved = [one.name for one in world.stage.windows() if one.span(world.now_ns)]
+    assert bool(shelved) is (at_once == "site"), "a new alarm of the site is still shelved"
+
+
+def test_what_is_shelved_twice_or_within_a_work_is_unshelved_for_good() -> None:
+    world = AlarmWorld()
+    (fan,) = world.told(world.report("fan", "ams1"))
+    world.told(world.act("shelve", sites=["ams1"], seconds=7200, by="ann"))
+    world.told(world.act("shelve", alarm=fan.id, seconds=600, by="bob"))
+    world.told(world.act("maintenance", nodes=["ams1"], seconds=9000, name="CRQ1", by="eve"))
+    (alarm,) = [world.stage.alarm(int(fan.id, 16))]
+    assert alarm is not None
+    assert alarm.suppressed == "planned-work", "what hides it longest is shown"
+    world.told(world.act("unshelve", alarm=fan.id, by="bob"))
+    assert alarm.suppressed == "planned-work"
+    world.told(world.act("expire", name="CRQ1"))
+    assert (alarm.suppressed, alarm.operator_state) == ("", "none")
+
+
+def test_a_work_that_returns_is_ended_for_tonight_or_cancelled_for_good() -> None:
+    world = AlarmWorld()
+    nightly = {"name": "nightly", "nodes": ["ams1"], "start_ns": world.now_ns, "days": list(DAYS)}
+    world.told(world.act("maintenance", **nightly, end_ns=world.now_ns + 2 * HOUR_NS))
+    (fan,) = world.told(world.report("fan", "ams1"))
+    assert fan.suppressed == "planned-work"
+    (told,) = world.told(world.act("expire", name="nightly", by="ann"))
+    assert told.suppressed == ""
+    kept = Snapshot()
+    world.stage.snapshot(kept)
+    world.stage = world.make_stage()
+    world.stage.restore(kept)
+    assert world.told(world.report("fan", "ams1", "critical"))[0].suppressed == ""
+    world.told(seconds=24 * 3600.0)
+    (psu,) = world.told(world.report("psu", "ams1"))
+    assert psu.suppressed == "planned-work", "the next night it is on again"
+    world.told(world.act("maintenance", name="nightly", cancelled=True))
+    world.told(seconds=24 * 3600.0)
+    (card,) = world.told(world.report("card", "ams1"))
+    assert card.suppressed == ""
+
+
+def test_what_the_configuration_plans_is_ended_early_until_it_plans_another() -> None:
+    def planned(day: int) -> AlertingSettings:
+        start = datetime.fromtimestamp(START_NS / 1e9 + day * 86_400, UTC).isoformat()
+        return AlertingSettings(
+            maintenance={"m": MaintenanceSettings(start=start, minutes=60, routers=("ams1",))}
+        )
+
+    def restart() -> None:
+        kept = Snapshot()
+        world.stage.snapshot(kept)
+        world.stage = world.make_stage()
+        world.stage.restore(kept)
+
+    world = AlarmWorld(settings=planned(0))
+    (fan,) = world.told(world.report("fan", "ams1"))
+    assert fan.suppressed == "planned-work"
+    (told,) = world.told(world.act("expire", name="m"))
+    assert told.suppressed == ""
+    restart()
+    assert world.told(world.report("fan", "ams1", "critical"))[0].suppressed == "", "it stays over"
+    world.settings = planned(1)
+    restart()
+    with pytest.raises(
+        ConfigError, match=r"m is not on now, and \[alerting.maintenance.m\] plans it"
+    ):
+        world.stage.check("expire", {"name": "m"}, world.now_ns)
+    world.told(world.act("expire", name="m"))
+    world.told(seconds=24 * 3600.0)
+    (psu,) = world.told(world.report("psu", "ams1"))
+    assert psu.suppressed == "planned-work", "the one of the next day is another work"
+
+
+def test_which_of_several_windows_is_named_is_the_same_after_a_restart() -> None:
+    world, other = AlarmWorld(), AlarmWorld()
+    for one in (world, other):
+        late = {"start_ns": one.now_ns + 5_000_000_000, "end_ns": one.now_ns + HOUR_NS}
+        one.told(one.act("maintenance", nodes=["ams1"], name="late", **late))
+        one.told(one.act("maintenance", nodes=["ams1"], name="now", seconds=1800))
+        one.told(seconds=10)
+    kept = Snapshot()
+    other.stage.snapshot(kept)
+    other.stage = other.make_stage()
+    other.stage.restore(kept)
+    names = []
+    for one in (world, other):
+        (fan,) = one.told(one.report("fan", "ams1"))
+        alarm = one.stage.alarm(int(fan.id, 16))
+        names.append(alarm.suppressed_by if alarm else "")
+    assert names == ["late", "late"]
 
 
 def test_what_an_operator_cannot_mean_is_refused_and_counted() -> None:

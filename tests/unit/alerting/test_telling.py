@@ -18,6 +18,7 @@ from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError
 from telemetry.schemas import ALARM, INCIDENT
 from tocsin.testing import make_context
+from tocsin.testing.alarms import START_NS, AlarmWorld
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -232,6 +233,32 @@ def test_escalation_outlives_a_restart(world: Callable[..., World], tmp_path: Pa
     made.outbox.start()
     made.now_ns += MINUTE
     assert made.take() == [("chief", "1", "raised")]
+
+
+def test_an_incident_that_is_shelved_is_escalated_when_it_is_back(
+    world: Callable[..., World],
+) -> None:
+    route = RouteSettings(to=("noc",), escalate_minutes=15.0, escalate_to=("boss",))
+    w = world({"noc": {"send": "incidents"}, "boss": {"send": "incidents"}}, routes={"r": route})
+    life = AlarmWorld()
+
+    def play(*given: dict[str, Any] | Batch, seconds: float) -> list[tuple[str, str]]:
+        made = life.second(*given, seconds=seconds)
+        w.now_ns = START + life.now_ns - START_NS
+        w._tick += 1
+        parts = [[b for b in made if b.schema is one] for one in (ALARM, INCIDENT)]
+        w.outbox.commit(w._tick, parts[0], w.now_ns, incidents=parts[1])
+        return [(sink, state) for sink, _, state in w.take()]
+
+    play(life.report("fan", "ams1"), seconds=1)
+    assert play(seconds=60) == [("noc", "raised")]
+    (fan,) = [alarm for alarm in life.stage._all() if alarm.up]
+    shelved = life.act("shelve", incident=f"{fan.incident:016x}", seconds=7200, by="ann")
+    assert play(shelved, seconds=60) == [("noc", "updated")]
+    assert play(seconds=3600) == []
+    assert play(seconds=3600) == [("noc", "updated")], "it is back"
+    assert play(seconds=14 * 60) == []
+    assert play(seconds=60) == [("boss", "updated")]
 
 
 def test_suppressed_alarms_are_told_to_nobody_until_they_are_not(
