@@ -1,7 +1,8 @@
 """Templates: a document with holes, and nothing that runs.
 
 `${title}` puts a field of the alert in its place, escaped for the target; `${why|html}` escapes it
-another way, `${do|"call the NOC"}` says what stands there when it is empty; `$$` is a dollar sign.
+another way, `${title:150}` lets it have so many characters, `${do|"call the NOC"}` says what stands there
+when it is empty; `$$` is a dollar sign.
 There are no loops, calls or attributes, so a template can reach nothing but the fields of one alert
 (ADR 0040). A target `json` is parsed first and its strings are filled in afterwards: what a value
 holds can never change the document around it.
@@ -9,7 +10,7 @@ holds can never change the document around it.
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from telemetry.x733 import SEVERITY_WORDS
 
 SHIPPED = Path(__file__).with_name("templates")
 TEMPLATE_BYTES_MAX = 256 * 1024
-_HOLE = re.compile(r'\$(?:\$|\{([a-z_][a-z0-9_.]*)(?:\|([a-z]+))?(?:\|"([^"{}]*)")?\})')
+_HOLE = re.compile(
+    r'\$(?:\$|\{([a-z_][a-z0-9_.]*)(?::([1-9][0-9]{0,5}))?(?:\|([a-z]+))?(?:\|"([^"{}]*)")?\})'
+)
 _LOOSE = re.compile(r"\$\{")
 COLOURS = {
     "critical": "#c4162a", "major": "#ff780a", "minor": "#fade2a", "warning": "#8ab8ff",
@@ -68,7 +71,7 @@ class Template:
     def render(self, values: Mapping[str, str]) -> bytes:
         """Return the document with every hole filled."""
         if self.target == "json":
-            return json.dumps(_fill_all(self.document, values)).encode()
+            return json.dumps(_fill_all(self.document, values), ensure_ascii=False).encode()
         return fill(self.document, values, self.target).encode()
 
 
@@ -80,14 +83,31 @@ def fill(text: str, values: Mapping[str, str], target: str) -> str:
     """
 
     def put(hole: re.Match[str]) -> str:
-        name, escape, otherwise = hole.groups()
+        name, limit, escape, otherwise = hole.groups()
         if name is None:
             return "$"
-        text = ESCAPES[escape or target](values[name]) or otherwise or ""
+        text = _fit(values[name], int(limit or 0), ESCAPES[escape or target]) or otherwise or ""
         # In HTML nothing gets by the last escape, whatever the template asks for before it.
         return ESCAPES["html"](text) if target == "html" and escape not in (None, "html") else text
 
     return _HOLE.sub(put, text)
+
+
+def _fit(text: str, limit: int, escape: Callable[[str], str]) -> str:
+    """Return a text escaped, its end left out where that has more characters than a limit, 0 = none.
+
+    They are counted as receivers count them who count most: in UTF-16, where an emoji is two.
+    """
+    made, kept = escape(text), min(len(text), limit)
+    while limit and _units(made) > limit and kept:
+        kept -= 1 + max(_units(escape(text[:kept])) - limit, 0) // 8  # no escape is longer
+        kept = max(kept, 0)
+        made = escape(text[:kept].rstrip() + "…")
+    return made
+
+
+def _units(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _fill_all(document: Any, values: Mapping[str, str]) -> Any:
@@ -110,7 +130,7 @@ def _strings(document: Any) -> Iterator[str]:
 
 def check(text: str, names: Collection[str] = NAMES) -> None:
     """Raise ConfigError for a hole that names no field or no escape, or that is left open."""
-    for name, escape, _ in _HOLE.findall(text):
+    for name, _, escape, _ in _HOLE.findall(text):
         if name and name not in names:
             raise ConfigError(f"${{{name}}} is no field; there are: {', '.join(names)}")
         if escape and escape not in ESCAPES:

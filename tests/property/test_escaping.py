@@ -230,3 +230,47 @@ def test_a_word_for_a_command_line_is_plain_or_refused(text: str) -> None:
 
 def test_every_escape_is_covered() -> None:
     assert set(ESCAPES) == {"plain", "json", "html", "mrkdwn", "markdown", "token"}
+
+
+def utf16(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2
+
+
+@given(alerts)
+def test_shipped_templates_keep_to_what_their_receivers_take(alert: Alert) -> None:
+    """Slack: reference of blocks (header 150, section 3000, its fields 2000); Teams: 28 KB a message;
+    JSM: Create alert (message 130, description 15000, tags 50, details 8000). More is refused for good."""
+    known = fields(tidy(alert))
+    slack = json.loads(load_template("slack").render(known))
+    header, short, section, context = slack["attachments"][0]["blocks"]
+    assert utf16(slack["text"]) <= 4000
+    assert utf16(header["text"]["text"]) <= 150
+    assert all(utf16(one["text"]) <= 2000 for one in short["fields"])
+    assert utf16(section["text"]["text"]) <= 3000
+    assert utf16(context["elements"][0]["text"]) <= 2000
+    assert len(load_template("teams").render(known)) <= 28 * 1024
+    jira = json.loads(load_template("jira").render(known))
+    assert utf16(jira["message"]) <= 130
+    assert utf16(jira["description"]) <= 15_000
+    assert all(utf16(tag) <= 50 for tag in jira["tags"])
+    assert sum(map(utf16, jira["details"].values())) <= 8000
+
+
+@given(texts, st.integers(1, 400), st.sampled_from(["plain", "html", "mrkdwn", "markdown", "json"]))
+def test_a_limit_cuts_a_text_and_no_escape_in_two(text: str, limit: int, escape: str) -> None:
+    text = tidy(hostile(text)).title
+    made = fill(f"${{title:{limit}|{escape}}}", {"title": text}, "plain")
+    whole = ESCAPES[escape](text)
+    assert utf16(made) <= max(limit, utf16(ESCAPES[escape]("…")))
+    if utf16(whole) <= limit:
+        assert made == whole
+        return
+    assert made.endswith(ESCAPES[escape]("…"))
+    kept = made.removesuffix(ESCAPES[escape]("…"))
+    assert any(ESCAPES[escape](text[:n].rstrip()) == kept for n in range(limit + 1))
+
+
+def test_a_limit_leaves_little_out_that_would_fit() -> None:
+    for text in ("x" * 5000, "&" * 5000, "\U0001f525" * 5000, "*" * 5000):
+        made = fill("${title:1900|mrkdwn}", {"title": text}, "plain")
+        assert 1900 - 12 <= utf16(made) <= 1900
