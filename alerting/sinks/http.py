@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from alerting.config import SinkSettings
+from alerting.sinks.hearing import Hearing
 from alerting.sinks.parcel import LaterError, NotSentError, RefusedError
 from runtime.clock import SystemClock
 from telemetry.errors import TransientError
@@ -55,30 +56,6 @@ class Answer:
             raise TransientError(f"the answer is no JSON: {self.said}") from error
 
 
-class _Hearing(io.RawIOBase):
-    """What a connection says, for so many seconds in all: its own limit is of each read, so that a peer
-    that says a byte now and then would be heard for ever."""
-
-    def __init__(self, connection: socket.socket, seconds: float) -> None:
-        self._connection = connection
-        self._said = connection.makefile("rb", buffering=0)
-        self._until_ns = _CLOCK.monotonic_ns() + round(seconds * 1e9)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, into: Any) -> int | None:
-        left_ns = self._until_ns - _CLOCK.monotonic_ns()
-        if left_ns <= 0:
-            raise TimeoutError("timed out")
-        self._connection.settimeout(left_ns / 1e9)
-        return self._said.readinto(into)
-
-    def close(self) -> None:
-        self._said.close()
-        super().close()
-
-
 @dataclass(frozen=True, slots=True)
 class _Heard:
     """A connection as http.client wants it to read an answer from."""
@@ -87,7 +64,7 @@ class _Heard:
     seconds: float
 
     def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002
-        return io.BufferedReader(_Hearing(self.connection, self.seconds))
+        return io.BufferedReader(Hearing(self.connection, self.seconds))
 
 
 def secret(path: str, name: str) -> str:

@@ -1,10 +1,13 @@
 """Peers that do everything wrong: absent, silent, closing, answering nonsense, with an old certificate."""
 
 import contextlib
+import itertools
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
+
+from runtime.clock import SystemClock
 
 NONSENSE = (
     b"",
@@ -76,6 +79,28 @@ def answering(answer: bytes, *, udp: bool = False) -> Iterator[int]:
                 bell.connect(peer.getsockname())
                 bell.send(b"end")
             thread.join(2)
+
+
+@contextlib.contextmanager
+def dripping(first: bytes, again: bytes) -> Iterator[int]:
+    """Says something and then something else without end, a byte every now and then, to one peer."""
+    clock = SystemClock()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            made, _ = peer.accept()
+            with made:
+                made.sendall(first)
+                for byte in itertools.cycle(again):
+                    made.sendall(bytes([byte]))
+                    clock.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as peer:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield peer.getsockname()[1]
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 @contextlib.contextmanager

@@ -1,9 +1,5 @@
 """HTTP of the sinks: proxies that the environment names, addresses that are none, peers that take their time."""
 
-import contextlib
-import itertools
-import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +9,7 @@ from alerting.sinks.http import Answer, accepted, request
 from alerting.sinks.parcel import LaterError, NotSentError, RefusedError
 from runtime.clock import SystemClock
 from telemetry.errors import TransientError
-from tests.support.bad_peers import absent
+from tests.support.bad_peers import absent, dripping
 from tests.support.http_emulator import Emulator, Reply
 
 SETTINGS = SinkSettings(kind="webhook", timeout_seconds=2.0)
@@ -83,30 +79,16 @@ def test_an_answer_that_is_no_json_may_come_to_sense(body: bytes) -> None:
         Answer(200, body).json()
 
 
-def drip(connection: socket.socket, whole: bytes) -> None:
-    """Say a byte every now and then, each within the limit of one read."""
-    with connection, contextlib.suppress(OSError):
-        connection.recv(65_536)
-        for byte in itertools.cycle(whole):
-            connection.sendall(bytes([byte]))
-            CLOCK.sleep(0.05)
-
-
 @pytest.mark.usefixtures("peer")
 @pytest.mark.parametrize(
     "said", [b"a", b"HTTP/1.1 200 OK\r\nA: 1\r\n\r\n"], ids=["no end of a line", "no end"]
 )
 def test_a_peer_that_drips_is_left_after_the_timeout(said: bytes) -> None:
     settings = SinkSettings(kind="webhook", timeout_seconds=0.3)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = threading.Thread(target=lambda: drip(listener.accept()[0], said), daemon=True)
-        serving.start()
-        began_ns = CLOCK.monotonic_ns()
-        with pytest.raises(TransientError, match="timed out"):
-            request(settings, "POST", f"http://127.0.0.1:{listener.getsockname()[1]}/", b"", {})
-        assert CLOCK.monotonic_ns() - began_ns < 10 * 10**9  # a bound, not a measurement
-        serving.join(10)
-    assert not serving.is_alive()
+    began_ns = CLOCK.monotonic_ns()
+    with dripping(b"", said) as port, pytest.raises(TransientError, match="timed out"):
+        request(settings, "POST", f"http://127.0.0.1:{port}/", b"", {})
+    assert CLOCK.monotonic_ns() - began_ns < 10 * 10**9  # a bound, not a measurement
 
 
 @pytest.mark.usefixtures("peer")
