@@ -45,6 +45,7 @@ NEEDS = {
     "merge": ("incidents",),
     "split": ("incident",),
     "feedback": ("incident", "alarm", "alarms"),
+    "out_of_service": ("nodes", "entities"),
     "expire": ("name",),
 }
 ABOUT = (
@@ -126,7 +127,7 @@ def check(kind: str, payload: dict[str, Any], now_ns: int) -> tuple[Ask, list[Wi
     if kind not in HIDES:
         return ask, []
     begun = [one for one in ask.windows or (ask,) if not (one.cancelled or one.over)]
-    windows = [window_of(kind, one, now_ns) for one in begun]
+    windows = [window_of(kind, one, now_ns) for asked in begun for one in apart(kind, asked)]
     for window in windows:
         window.check()
     return ask, windows
@@ -187,6 +188,19 @@ def _check_needs(kind: str, ask: Ask) -> None:
         raise ConfigError(
             f"{kind} needs what it is about: an alarm, an incident, sites, kinds, ..."
         )
+
+
+def apart(kind: str, ask: Ask) -> list[Ask]:
+    """Return what an action asks for, a window each: of what is out of service, each is back by itself."""
+    if kind != "out_of_service":
+        return [ask]
+    return [
+        msgspec.structs.replace(
+            ask, name=f"out-of-service-{one}",
+            nodes=tuple({one} & {*ask.nodes}), entities=tuple({one} & {*ask.entities}),
+        )
+        for one in dict.fromkeys((*ask.nodes, *ask.entities))
+    ]  # fmt: skip
 
 
 def window_of(kind: str, ask: Ask, now_ns: int) -> Window:

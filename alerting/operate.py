@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from alerting.asked import Ask, understood, window_of
+from alerting.asked import Ask, apart, understood, window_of
 from alerting.config import AlertingSettings, MaintenanceSettings
 from alerting.incidents.incidents import Incidents
 from alerting.life.foreign import ForeignAlarms
@@ -90,12 +90,35 @@ class Operations:
             numbers = {_number(one) for one in ask.incidents}
             if len(numbers & self._incidents.all.keys()) < 2:
                 raise ConfigError(f"{', '.join(ask.incidents)}: fewer than two incidents {_KNOWN}")
+        elif kind == "out_of_service" and ask.over:
+            names = {one.name: None for one in apart(kind, ask)}
+            if not names.keys() & {window.name for window in self._windows.all()}:
+                named = ", ".join((*ask.nodes, *ask.entities))
+                raise ConfigError(
+                    f"{named}: not out of service; `tocsin alarm windows` has what is"
+                )
         elif kind in ABOUT_ALARMS and (ask.incident or ask.alarm or ask.alarms):
             if kind == "feedback" and _number(ask.incident) in self._incidents.all:
                 return
-            if self._targets(ask) is None:
-                named = ask.incident or ", ".join(ask.alarms or (ask.alarm,))
+            named = ask.incident or ", ".join(ask.alarms or (ask.alarm,))
+            found = self._targets(ask)
+            if found is None:
                 raise ConfigError(f"{named}: no {'incident' if ask.incident else 'alarm'} {_KNOWN}")
+            self._check_may(kind, ask, found, named)
+
+    def _check_may(self, kind: str, ask: Ask, found: list[Alarm], named: str) -> None:
+        """Raise ConfigError where an action would do nothing with any of these alarms, and why."""
+        if kind in ("unacknowledge", "close") and not any(self._owns(one, ask) for one in found):
+            owner = self._settings.owners[found[0].source]
+            raise ConfigError(
+                f"{named}: {owner} owns what becomes of alarms of {found[0].source} (alerting.owners): "
+                f"do it there. Nothing was done"
+            )
+        if kind == "close" and all(one.up and one.id not in self._foreign.alarms for one in found):
+            raise ConfigError(
+                f"{named}: it is seen by Tocsin itself and still up, so it clears when that is over; acknowledge "
+                f"or shelve it. Nothing was done"
+            )
 
     def take(self, control: Batch, now_ns: int) -> list[Alarm]:
         """Do what control rows ask; return the alarms that changed by it."""
@@ -279,10 +302,12 @@ class Operations:
             self._put(self._placed(planned(name, work), about), 0)
 
     def _out_of_service(self, ask: Ask, now_ns: int) -> list[Alarm] | None:
-        name = f"out-of-service-{'-'.join(ask.nodes + ask.entities)}"
         if not ask.over:
-            return self._window("out_of_service", msgspec.structs.replace(ask, name=name), now_ns)
-        return [] if self._windows.end(name, now_ns) else None
+            for one in apart("out_of_service", ask):
+                self._window("out_of_service", one, now_ns)
+            return []
+        ended = [self._windows.end(one.name, now_ns) for one in apart("out_of_service", ask)]
+        return [] if any(ended) else None
 
     # ---- incidents
 

@@ -97,6 +97,15 @@ LOAD_COLUMNS = (
     "alarm_id", "changed_ns", "raised_ns", "state", "severity", "kind", "entity", "suppressed",
     "operator_state", "incident_id",
 )  # fmt: skip
+# How alarms that were up at a time stood then, and every change since; one that is up changed within 90 days.
+LOAD_SQL = f"""
+    select {", ".join(LOAD_COLUMNS)} from alarms final where changed_ns >= {{since:Int64}}
+    union all
+    select alarm_id, max(changed_ns), {", ".join(f"argMax({one}, changed_ns)" for one in LOAD_COLUMNS[2:])}
+    from alarms
+    where changed_ns >= {{since:Int64}} - {90 * 86_400_000_000_000} and changed_ns < {{since:Int64}}
+    group by alarm_id having argMax(state, changed_ns) in ('raised', 'updated')
+"""
 
 
 class HistoryReader:
@@ -368,10 +377,9 @@ class HistoryReader:
         )
 
     def alarm_load(self, *, since_ns: int, limit: int = 500_000) -> list[dict[str, Any]]:
-        """Return what alarm-load figures need of alarm changes since a time, oldest first."""
+        """Return what alarm-load figures need of alarms since a time, oldest first."""
         return self._db.rows(
-            f"select {', '.join(LOAD_COLUMNS)} from alarms final"
-            " where changed_ns >= {since:Int64} order by changed_ns limit {limit:UInt32}",
+            f"select * from ({LOAD_SQL}) order by changed_ns limit {{limit:UInt32}}",
             {"since": since_ns, "limit": limit},
         )
 

@@ -413,8 +413,9 @@ class Incidents:
                     del self._changed[incident.number]
                 return None
         del self._changed[incident.number]
-        front = self._alarm(incident.front)
-        if front is None:  # forgotten to make room: there is nothing left to tell
+        # Its front may be over for so long that it is forgotten, while others of it are up.
+        front = self._alarm(incident.front) or next(iter(self._members(incident)), None)
+        if front is None:
             self._waiting.pop(incident.number, None)
             return None
         if state == "raised" and not incident.told_ns:

@@ -34,7 +34,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     since_ns: int
     until_ns: int
     operators: int
-    raises: int  # told to people
+    raises: int  # came before people: raised, or back from being hidden
     hidden: int  # raised, and told to nobody
     incidents: int
     # Share of raises that no incident of its own stands for; none where nothing was raised.
@@ -65,6 +65,8 @@ def load_of(
 ) -> Load:
     """Return the figures of alarm changes: rows of schema `alarm`, in order of time.
 
+    Rows of before `since_ns` say how alarms stood then; the last of each that was up will do.
+
     >>> row = {"alarm_id": 1, "changed_ns": 5, "state": "raised", "severity": "major",
     ...        "kind": "fan", "entity": "r1", "suppressed": "", "operator_state": "none",
     ...        "incident_id": 9, "raised_ns": 5}
@@ -78,21 +80,31 @@ def load_of(
     up: dict[int, int] = {}
     waits: dict[int, int] = {}
     incidents: set[int] = set()
-    hidden = acknowledged = 0
-    before: dict[int, str] = {}
+    acknowledged = 0
+    shown: set[int] = set()  # up, and not hidden
+    veiled: set[int] = set()  # raised in the span, and hidden since
+    hidden = 0  # raised in the span, and hidden to their end
     for row in changes:
         number, at_ns, state = int(row["alarm_id"]), int(row["changed_ns"]), str(row["state"])
-        was, before[number] = before.get(number, ""), state
+        began = False
         if state in ("raised", "updated"):
+            began = number not in up
             up.setdefault(number, int(row["raised_ns"]))
         else:
             up.pop(number, None)
+            hidden += number in veiled
+            veiled.discard(number)
+        came = number in up and not row["suppressed"] and number not in shown
+        if number in up and not row["suppressed"]:
+            shown.add(number)
+        else:
+            shown.discard(number)
         if at_ns < since_ns or at_ns >= until_ns:
             continue
-        if state == "raised" and was != "raised":
-            if row["suppressed"]:
-                hidden += 1
-                continue
+        if began and row["suppressed"]:
+            veiled.add(number)
+        elif came:
+            veiled.discard(number)
             bins[(at_ns - since_ns) // TEN_MINUTES_NS] += 1
             raises[number, str(row["kind"]), str(row["entity"])] += 1
             severities[str(row["severity"])] += 1
@@ -111,7 +123,7 @@ def load_of(
         until_ns=until_ns,
         operators=operators,
         raises=total,
-        hidden=hidden,
+        hidden=hidden + len(veiled),
         incidents=len(incidents),
         compression=rounded(1.0 - len(incidents) / total, 4) if total else None,
         per_operator_10min=rounded(rate, 4),

@@ -7,8 +7,9 @@ up already.
 
 import heapq
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
@@ -111,9 +112,14 @@ class Window(msgspec.Struct):
             and (not self.sources or alarm.source in self.sources)
         )
 
-    def about(self) -> list[str]:
-        """Return what it hides, a name each: places first, then which alarms there; `all alarms` for all."""
-        alarms = [f"alarm {id_text(number)}" for number in self.alarms]
+    def about(self, names: Mapping[int, str] = MappingProxyType({})) -> list[str]:
+        """Return what it hides, a name each: places first, then which alarms there, by id and, where `names` has
+        it, by name; `all alarms` for all."""
+        alarms = [
+            f"alarm {id_text(one)}" + (f" {names[one]}" if one in names else "")
+            for one in self.alarms
+            if one not in self.spared
+        ]
         sources = [f"source {name}" for name in self.sources]
         named = [*self.nodes, *self.links, *self.entities, *alarms, *self.kinds, *sources]
         return named or ["all alarms"]

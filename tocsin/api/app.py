@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from alerting.causes.rows import span
 from alerting.config import AlertingSettings
-from alerting.life.load import STANDING_NS, Load, LoadMetrics, load_of
+from alerting.life.load import Load, LoadMetrics, load_of
 from history.reader import HistoryReader
 from history.store import Connection
 from runtime.component import Context
@@ -352,8 +352,7 @@ class _Handlers:
     async def _load(self, ask: models.LoadQuery) -> Load:
         now_ns, alerting = self._now_ns(), self._services.alerting
         since_ns = time_ns(ask.since, now_ns=now_ns)
-        # A day before: what stands since then is up too.
-        rows = await self._read(lambda h: h.alarm_load(since_ns=since_ns - STANDING_NS))
+        rows = await self._read(lambda h: h.alarm_load(since_ns=since_ns))
         load = load_of(
             rows, since_ns=since_ns, until_ns=now_ns + 1,
             operators=ask.operators or alerting.operators,

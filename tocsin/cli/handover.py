@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+BACK_NS = 90 * 86_400_000_000_000  # an incident that is open changed so long ago at most
+
 
 @click.command()
 @click.option("--since", default="8h", show_default=True, help="RFC 3339, or 8h for so long ago.")
@@ -14,9 +16,8 @@ def handover(since: str, operators: int | None, path: Path | None, state: Path |
     """Print what is open, what changed, what is hidden, works to come, load and noise."""
     import msgspec
 
-    from alerting.life.load import STANDING_NS
     from alerting.life.windows import Window
-    from history.reader import LOAD_COLUMNS
+    from history.reader import LOAD_SQL
     from runtime.bus import RequestClient
     from runtime.clock import SystemClock
     from telemetry.errors import ConfigError, TransientError
@@ -42,14 +43,13 @@ def handover(since: str, operators: int | None, path: Path | None, state: Path |
             for row in made
         ]
 
-    changes = rows(
-        f"select {', '.join(LOAD_COLUMNS)} from alarms final"
-        f" where changed_ns >= {since_ns - STANDING_NS} order by changed_ns"
-    )
+    load = LOAD_SQL.replace("{since:Int64}", str(since_ns))
+    changes = rows(f"select * from ({load}) order by changed_ns")
     incidents = rows(
-        "select opened_ns, changed_ns, closed_ns, severity, title, alarms_count, operator_state, operator,"
-        f" parent_incident_id from incidents where changed_ns >= {since_ns - 7 * STANDING_NS}"
-        " order by changed_ns desc limit 1 by incident_id"
+        "select * from (select opened_ns, changed_ns, closed_ns, severity, title, state, alarms_count,"
+        " operator_state, operator, parent_incident_id from incidents"
+        f" where changed_ns >= {since_ns - BACK_NS} order by changed_ns desc limit 1 by incident_id)"
+        f" where closed_ns = 0 or closed_ns >= {since_ns} order by changed_ns desc"
     )
     windows: list[Window] = []
     blind: list[str] = []

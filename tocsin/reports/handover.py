@@ -25,15 +25,20 @@ def report(
 ) -> str:
     """Return the report: what is open, what changed, what is hidden until when, works to come, load.
 
-    `changes` are rows of schema `alarm` of a day and more, oldest first, `incidents` each as it
-    stands (one that became part of another is left out: that one has its alarms); `blind` are
-    sentences of what Tocsin does not see.
+    `changes` are rows of schema `alarm` as `load_of` takes them, `incidents` each as it stands (one that
+    became part of another is left out: that one has its alarms; and one that nobody was told of);
+    `blind` are sentences of what Tocsin does not see.
     """
     load = load_of(
         changes, since_ns=since_ns, until_ns=now_ns, operators=operators,
         acknowledge_seconds=acknowledge_seconds,
     )  # fmt: skip
-    incidents = [one for one in incidents if not one.get("parent_incident_id")]
+    incidents = [
+        one
+        for one in incidents
+        if not one.get("parent_incident_id") and one.get("state") != "pending"
+    ]
+    names = {int(row["alarm_id"]): f"{row['kind']} on {row['entity']}" for row in changes}
     open_now = [one for one in incidents if not one["closed_ns"]]
     closed = [one for one in incidents if one["closed_ns"] and one["closed_ns"] >= since_ns]
     lines = [
@@ -58,9 +63,11 @@ def report(
         f"Ended in this shift ({len(closed)}):",
         *_incidents(closed, since_ns),
         "Hidden now:",
-        *_windows([w for w in windows if w.kind != PLANNED_WORK and w.span(now_ns)], now_ns),
+        *_windows([w for w in windows if w.kind != PLANNED_WORK and w.span(now_ns)], now_ns, names),
         "Works now and in the next 16 h:",
-        *_windows([w for w in windows if w.kind == PLANNED_WORK and _soon(w, now_ns)], now_ns),
+        *_windows(
+            [w for w in windows if w.kind == PLANNED_WORK and _soon(w, now_ns)], now_ns, names
+        ),
         "Blind areas:",
         *([f"  {one}" for one in blind] or ["  none known"]),
         "Noisiest alarms:",
@@ -79,6 +86,8 @@ def _incidents(rows: Sequence[Mapping[str, Any]], since_ns: int) -> list[str]:
         + (
             f" acknowledged by {one['operator']}"
             if one.get("operator_state") == "acknowledged"
+            else " shelved"
+            if one.get("operator_state") == "shelved"
             else ""
         )
         for one in rows[:SHOWN]
@@ -94,22 +103,19 @@ def _news(incident: Mapping[str, Any], since_ns: int) -> str:
     return "changed: " if incident.get("changed_ns", 0) >= since_ns else ""
 
 
-def _windows(windows: Sequence[Window], now_ns: int) -> list[str]:
+def _windows(windows: Sequence[Window], now_ns: int, names: Mapping[int, str]) -> list[str]:
     made = []
     for one in windows[:SHOWN]:
         span = one.span(now_ns)
-        begins = f"from {_at(one.next_change_ns(now_ns))}" if span is None else ""
-        until = (
-            "until it is ended"
-            if one.end_ns >= NEVER_NS
-            else f"until {_at(span[1])}"
-            if span
-            else ""
-        )
-        what = ", ".join(one.about()[:6])
+        begins_ns = one.next_change_ns(now_ns)
+        begins = f"from {_at(begins_ns)} " if span is None else ""
+        ends_ns = span[1] if span else begins_ns + one.end_ns - one.start_ns
+        until = "until it is ended" if one.end_ns >= NEVER_NS else f"until {_at(ends_ns)}"
+        what = ", ".join(one.about(names)[:6])
         why = f" ({one.reason})" if one.reason else ""
         made.append(f"  {one.kind} {one.name}: {what} {begins}{until}{why}")
-    return made or ["  none"]
+    more = len(windows) - SHOWN
+    return made + ([f"  and {more} more"] if more > 0 else []) or ["  none"]
 
 
 def window_line(one: Window) -> str:

@@ -317,6 +317,19 @@ def test_an_incident_is_open_while_anything_hard_is_up() -> None:
     ]
 
 
+def test_the_end_of_an_incident_is_told_though_its_face_was_over_long_before() -> None:
+    world = AlarmWorld()
+    world.notices(world.report("fan", "ams1"), world.report("psu", "ams1"))
+    (raised,) = world.notices(seconds=60)
+    stays = {"fan": "psu", "psu": "fan"}[raised.kind]
+    world.notices(world.report(raised.kind, "ams1", "cleared"))
+    for _ in range(26):
+        world.notices(world.report(stays, "ams1"), seconds=3600)
+    assert world.stage.alarm(int(raised.id, 16)) is None, "it is forgotten"
+    (over,) = world.notices(world.report(stays, "ams1", "cleared"))
+    assert (over.incident, over.state) == (raised.incident, "cleared")
+
+
 def test_what_comes_and_goes_while_it_waits_for_company_is_told_to_nobody() -> None:
     world = AlarmWorld()
     assert world.notices(world.report("bgpDown", "ams1"), seconds=2) == []

@@ -54,6 +54,22 @@ def test_what_was_hidden_loads_nobody() -> None:
     assert b'figure="acknowledged_share"} NaN' in metrics.render()
 
 
+def test_what_was_hidden_and_comes_before_people_later_loads_them_then() -> None:
+    work = {"suppressed": "planned-work"}
+    rows = [change(1, 5, **work), change(1, HOUR + 5, "updated", raised_ns=5),
+            change(2, 6, **work), change(2, 9, "cleared", **work), change(3, 7, **work)]  # fmt: skip
+    load = load_of(rows, since_ns=0, until_ns=2 * HOUR)
+    assert (load.raises, load.hidden) == (1, 2)
+    late = load_of(rows, since_ns=HOUR, until_ns=2 * HOUR)
+    assert (late.raises, late.hidden) == (1, 0)
+
+
+def test_an_alarm_of_before_the_span_is_no_raise_of_it() -> None:
+    rows = [change(1, 5), change(1, 90 * HOUR, operator_state="acknowledged", raised_ns=5)]
+    load = load_of(rows, since_ns=88 * HOUR, until_ns=96 * HOUR)
+    assert (load.raises, load.standing) == (0, 1)
+
+
 def test_chattering_standing_and_acknowledged() -> None:
     rows = []
     for i in range(4):
@@ -99,9 +115,10 @@ Hidden now:
   silence s1: doorOpen until 1970-01-05 05:00 (painters)
   silence nc: source netcool until 1970-01-05 05:00
   shelved shelve-00000000000000aa: alarm 00000000000000aa until 1970-01-05 06:00 (known)
+  shelved shelve-0000000000000001: alarm 0000000000000001 fan on r1 until 1970-01-05 06:00
 Works now and in the next 16 h:
-  planned-work CRQ1: a-b from 1970-01-05 07:00 (splice)
-  planned-work weekly: r1 from 1970-01-05 05:00
+  planned-work CRQ1: a-b from 1970-01-05 07:00 until 1970-01-05 09:00 (splice)
+  planned-work weekly: r1 from 1970-01-05 05:00 until 1970-01-05 06:00
 Blind areas:
   exporter r9 is silent
 Noisiest alarms:
@@ -131,11 +148,13 @@ def test_the_handover_says_what_the_next_shift_must_know() -> None:
     }
     old = worse | {"title": "disk of nms2", "opened_ns": 69 * HOUR, "changed_ns": 69 * HOUR}
     long_over = over | {"closed_ns": 80 * HOUR}
+    untold = over | {"title": "came and went", "state": "pending"}
     merged = over | {"title": "part of the link's", "parent_incident_id": 7}
     windows = [
         Window("s1", SILENCE, now - HOUR, now + HOUR, kinds=("doorOpen",), reason="painters"),
         Window("nc", SILENCE, now - HOUR, now + HOUR, sources=("netcool",)),
         Window("shelve-00000000000000aa", SHELVED, now - HOUR, now + 2 * HOUR, alarms=(0xAA,), reason="known"),
+        Window("shelve-0000000000000001", SHELVED, now - HOUR, now + 2 * HOUR, alarms=(1, 2), spared=(2,)),
         Window("gone", SILENCE, now - 3 * HOUR, now - HOUR, kinds=("x",)),
         Window("CRQ1", PLANNED_WORK, now + 3 * HOUR, now + 5 * HOUR, links=("a-b",), reason="splice"),
         Window("CRQ2", PLANNED_WORK, now + 90 * HOUR, now + 95 * HOUR, links=("c-d",)),
@@ -153,7 +172,7 @@ def test_the_handover_says_what_the_next_shift_must_know() -> None:
              change(2, start + 400 * SECOND, operator_state="acknowledged"),
              change(60, start + 500 * SECOND, suppressed="planned-work")]  # fmt: skip
     text = report(
-        rows, [incident, worse, old, over, long_over, merged], windows, since_ns=now - 8 * HOUR, now_ns=now,
+        rows, [incident, worse, old, over, long_over, merged, untold], windows, since_ns=now - 8 * HOUR, now_ns=now,
         operators=2, acknowledge_seconds=300.0, blind=["exporter r9 is silent"],
     )  # fmt: skip
     assert text == HANDOVER

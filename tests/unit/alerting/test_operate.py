@@ -387,7 +387,9 @@ def test_what_an_operator_cannot_mean_is_refused_and_counted() -> None:
      ("merge", {"incidents": ["00000000000000aa", "00000000000000bb"]}, "fewer than two incidents"),
      ("split", {"incident": "00000000000000aa", "alarms": ["00000000000000bb"]}, "no incident"),
      ("feedback", {"alarm": "00000000000000aa", "verdict": "true"}, "no alarm that is known"),
-     ("expire", {"name": "s1"}, "no window is called 's1'")],
+     ("expire", {"name": "s1"}, "no window is called 's1'"),
+     ("out_of_service", {"nodes": ["r9"], "over": True}, "r9: not out of service"),
+     ("out_of_service", {"kinds": ["fan"]}, "needs nodes or entities")],
 )  # fmt: skip
 def test_an_action_about_nothing_is_refused_before_it_is_journalled(
     kind: str, payload: dict[str, Any], said: str
@@ -397,6 +399,31 @@ def test_an_action_about_nothing_is_refused_before_it_is_journalled(
     with pytest.raises(ConfigError, match=said):
         world.stage.check(kind, payload, world.now_ns)
     world.stage.check("acknowledge", {"alarm": fan.id}, world.now_ns)
+
+
+def test_what_is_out_of_service_is_back_each_by_itself() -> None:
+    world = AlarmWorld()
+    world.told(world.act("out_of_service", nodes=["r1", "r2"], by="ann"))
+    hidden = world.told(world.report("fan", "r1"), world.report("fan", "r2"))
+    assert {one.operator_state for one in hidden} == {"out_of_service"}
+    back = world.told(world.act("out_of_service", nodes=["r1"], over=True))
+    assert [(one.entity, one.operator_state) for one in back] == [("r1", "none")]
+
+
+def test_an_order_that_would_do_nothing_is_refused() -> None:
+    world = AlarmWorld(settings=AlertingSettings(owners={"netcool": "netcool"}))
+    (theirs,) = world.told(world.report("fan", "ams1", source="netcool"))
+    for kind in ("close", "unacknowledge"):
+        with pytest.raises(ConfigError, match="netcool owns what becomes of alarms of netcool"):
+            world.stage.check(kind, {"alarm": theirs.id}, world.now_ns)
+        world.stage.check(kind, {"alarm": theirs.id, "system": "netcool"}, world.now_ns)
+    rows = [world.silence(one) for one in world.ends("ams1-fra2")]
+    (cut,) = world.tick(rows)
+    with pytest.raises(ConfigError, match="it is seen by Tocsin itself and still up"):
+        world.stage.check("close", {"alarm": cut.id}, world.now_ns)
+    while world.stage.alarm(int(cut.id, 16)).up:  # type: ignore[union-attr]
+        world.tick()
+    world.stage.check("close", {"alarm": cut.id}, world.now_ns)
 
 
 def test_a_weekly_window_keeps_local_time_when_summer_time_begins() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alerting.life.load import load_of
 from history.chdb_store import ChdbStore
 from history.reader import HistoryReader
 from history.store import migrate
@@ -13,7 +14,7 @@ from history.writer import HistoryWriter
 from telemetry.batch import Batch, batch_from_rows
 from telemetry.errors import ConfigError, TransientError
 from telemetry.schema import plain
-from telemetry.schemas import FRAME, SERIES
+from telemetry.schemas import ALARM, FRAME, SERIES
 from tocsin.testing import make_context
 
 SECOND = 10**9
@@ -23,6 +24,17 @@ TICKS = 60
 SILENT_TICKS = 24  # of the last series, from the first tick on: two minutes
 SERIES_COUNT = 4
 SCHEMA = FRAME.wider(plain("octets", "u8", "By"), plain("distinct_source_address", "f8"))
+
+DAY = 86_400 * SECOND
+# (alarm, days before the start, state): 1 stands for long, 2 is over, 3 came again, 4 is too old to be known.
+ALARMS = [
+    {"changed_ns": START_S * SECOND - round(days * DAY), "alarm_id": number, "state": state,
+     "raised_ns": START_S * SECOND - 40 * DAY, "entity": f"r{number}", "kind": "fan", "operator_state": "none"}
+    for number, days, state in (
+        (1, 40, "raised"), (1, 39, "updated"), (2, 30, "raised"), (2, 29, "cleared"),
+        (3, 3, "raised"), (3, 2, "cleared"), (3, 0.5, "raised"), (4, 120, "raised"),
+    )
+]  # fmt: skip
 
 
 def frame(tick: int, *, rows: int = SERIES_COUNT) -> Batch:
@@ -59,6 +71,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChdbStore]:
             for i in range(SERIES_COUNT)
         ],
     )
+    writer.tick(START_S * SECOND, [batch_from_rows(ALARM, ALARMS)])
     for tick in range(TICKS):
         rows = SERIES_COUNT if tick >= SILENT_TICKS else SERIES_COUNT - 1
         end_ns = (START_S + (tick + 1) * TICK_S) * SECOND
@@ -155,3 +168,10 @@ def test_vectors_know_no_future(store: ChdbStore, step: int) -> None:
 def test_a_window_shorter_than_its_step_is_refused(store: ChdbStore) -> None:
     with pytest.raises(ConfigError, match="holds no step"):
         reader(store).vectors("measure=octets", at_ns=0, window_seconds=5, step_seconds=10)
+
+
+def test_alarm_load_knows_what_stood_before_its_span(store: ChdbStore) -> None:
+    rows = reader(store).alarm_load(since_ns=START_S * SECOND - DAY)
+    assert [(row["alarm_id"], row["state"]) for row in rows] == [(1, "updated"), (3, "raised")]
+    load = load_of(rows, since_ns=START_S * SECOND - DAY, until_ns=START_S * SECOND)
+    assert (load.raises, load.standing) == (1, 2)
