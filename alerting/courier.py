@@ -86,6 +86,11 @@ class _Lane:
         """How often in a row it failed at what it fails at most."""
         return max(self._failures.values())
 
+    @property
+    def trouble(self) -> str:
+        """What a sink that takes what it is given is in trouble with all the same, "" for nothing."""
+        return line(str(getattr(self.sink, "trouble", "")))
+
     def room(self, now_ns: int) -> int:
         """Return how many deliveries may be handed over now; one while the breaker tries again."""
         if now_ns < self.open_until_ns:
@@ -376,6 +381,8 @@ class Courier:
                 said.append(f"sink {lane.name} has not answered for {(now_ns - since) / 1e9:.0f} s")
             elif lane.failures >= FAILURES_TO_OPEN:
                 said.append(f"sink {lane.name} fails: {lane.last_error}")
+            elif trouble := lane.trouble:
+                said.append(f"sink {lane.name} fails: {trouble}")
         return "; ".join(said)
 
     def statuses(self) -> list[SinkStatus]:
@@ -389,10 +396,13 @@ class Courier:
                 state = "hung"
             elif lane.failures:
                 state = "failing"
+            failures, error = lane.failures, lane.last_error if lane.failures else ""
+            if not failures and (error := lane.trouble):
+                state, failures = "failing", FAILURES_TO_OPEN
             made.append(
                 SinkStatus(
-                    name=lane.name, kind=lane.settings.kind, state=state, failures=lane.failures,
-                    error=lane.last_error if lane.failures else "", sent_ns=lane.sent_ns,
+                    name=lane.name, kind=lane.settings.kind, state=state, failures=failures,
+                    error=error, sent_ns=lane.sent_ns,
                 )
             )  # fmt: skip
         return made

@@ -20,7 +20,8 @@ class AlertSink(Protocol):
     `batch_max` is how many parcels one `send` takes; no two of them are of the same alarm.
     `repeat_seconds` is how often `repeat` wants to be told of all alarms that are up, 0 = never.
     One that also listens has `hear_seconds` and `hear(now_ns=...)`, which returns orders, and may have
-    `journalled(orders)`, called by any thread when the node has orders on disk.
+    `journalled(orders)`, called by any thread when the node has orders on disk. One that tells several may
+    have `trouble`: which of them cannot be told, "" where all can; asked by any thread.
     """
 
     batch_max: int

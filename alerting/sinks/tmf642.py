@@ -3,10 +3,9 @@
 Served by the gate at `options.listen` under /tmf-api/alarm/v4: `GET /alarm` with filters, fields and
 paging, `PATCH /alarm/{id}`, the tasks ackAlarms, unAckAlarms, clearAlarms and commentAlarms, and `/hub`.
 What it shows are the alarms of this sink's route: those that are up (told again each minute, so that
-a restart knows them) and the last that cleared. Each change goes to every subscriber as an event,
-under one event id; where one cannot be reached the change is tried again for that one only, and after
-an hour its subscription ends. Acknowledgements, clears and comments become orders for the node, and
-are answered when its journal has them (ADR 0014).
+a restart knows them) and the last that cleared, each in its place from page to page. Each change goes to
+every subscriber as an event (`tmf642_hubs`). Acknowledgements, clears and comments become orders for the
+node, and are answered when its journal has them (ADR 0014).
 
 Source: TMF642 Alarm Management v4.0.0 (swagger); TMF630 part 1 sections 4.2 to 4.5 and 5 (hub).
 """
@@ -15,40 +14,36 @@ import contextlib
 import hmac
 import itertools
 import json
-import logging
 import queue
 import secrets
+import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
-
-import msgspec
+from urllib.parse import unquote, urlsplit
 
 from alerting.config import SinkSettings
-from alerting.sinks.http import accepted, ask_json, secret
+from alerting.sinks.http import secret
 from alerting.sinks.parcel import Parcel
-from alerting.sinks.tmf642_words import alarm, event, flat, matches, select, wanted_by
+from alerting.sinks.tmf642_hubs import Hubs, TooManyError
+from alerting.sinks.tmf642_words import alarm, asked_for, event, flat, matches, select
 from alerting.words.alert import Alert
 from alerting.words.delivery import Order
 from alerting.words.escape import clean
 from runtime.registry import Part
 from runtime.settings import Settings
-from telemetry.errors import ConfigError, DecodeError, TransientError
-from telemetry.identity import id_text, stable_id
+from telemetry.errors import ConfigError, TransientError
 
 ROOT = "/tmf-api/alarm/v4"
 ALARMS_MAX = 20_000
 CLEARED_MAX = 1_000
-LISTENERS_MAX = 20
 TASKS_MAX = 1_000
-TOLD_MAX = 10_000
 BODY_BYTES_MAX = 1024 * 1024
+LINE_BYTES_MAX = 256
+TRAILERS_MAX = 100
 ORDERS_MAX = 10_000
-AWAY_NS = 3_600_000_000_000
 JOURNALLED_SECONDS = 15.0  # who orders something is answered by then
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # task: (what it orders, the field that lists the alarms it found)
@@ -60,7 +55,6 @@ TASKS = {
 }
 EVENTS = {"raised": "AlarmCreateEvent", "cleared": "AlarmStateChangeEvent",
           "closed": "AlarmStateChangeEvent"}  # fmt: skip
-_LOG = logging.getLogger("tocsin.sinks.tmf642")
 CHANGED = "AlarmAttributeValueChangeEvent"
 
 
@@ -91,12 +85,42 @@ def _data_of(asked: BaseHTTPRequestHandler) -> bytes:
     said = asked.headers.get("Content-Length") or "0"
     # What follows a refused one is no request.
     ends, asked.close_connection = asked.close_connection, True
-    if not (said.isascii() and said.isdigit()):
+    if "chunked" in asked.headers.get("Transfer-Encoding", "").lower():
+        data = _chunks_of(asked)
+    elif not (said.isascii() and said.isdigit()):
         raise _Refuse(400, f"Content-Length {said[:40]!r} is no number")
-    if len(said) > 9 or int(said) > BODY_BYTES_MAX:
-        raise _Refuse(413, f"a body has at most {BODY_BYTES_MAX} bytes")
+    else:
+        size = _fits(int(said) if len(said) < 10 else BODY_BYTES_MAX + 1)
+        data = asked.rfile.read(size) if size else b""
     asked.close_connection = ends
-    return asked.rfile.read(int(said)) if int(said) else b""
+    return data
+
+
+def _fits(size: int) -> int:
+    if size > BODY_BYTES_MAX:
+        raise _Refuse(413, f"a body has at most {BODY_BYTES_MAX} bytes")
+    return size
+
+
+def _chunks_of(asked: BaseHTTPRequestHandler) -> bytes:
+    """Return a body that comes in chunks (RFC 9112, section 7.1), as many clients in Java send theirs."""
+    made, none = b"", _Refuse(400, "this is no chunked body")
+    while True:
+        said = asked.rfile.readline(LINE_BYTES_MAX).partition(b";")[0].strip()
+        if not said or len(said) > 8 or said.strip(b"0123456789abcdefABCDEF"):
+            raise none
+        size = int(said, 16)
+        _fits(len(made) + size)
+        if not size:
+            break
+        part = asked.rfile.read(size + 2)
+        if part[size:] != b"\r\n":
+            raise none
+        made += part[:size]
+    for _ in range(TRAILERS_MAX):
+        if not asked.rfile.readline(LINE_BYTES_MAX).strip():
+            return made
+    raise none
 
 
 class Tmf642Sink:
@@ -121,63 +145,33 @@ class Tmf642Sink:
         self._options = options
         self._base = (options.base_url or f"http://{options.listen}").rstrip("/") + ROOT
         self._lock = threading.Lock()
-        self._alarms: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._hubs: dict[str, dict[str, str]] = {}
-        self._away: dict[str, int] = {}  # hub: since when it cannot be reached
-        self._told: OrderedDict[str, set[str]] = OrderedDict()
+        self._alarms: dict[str, dict[str, Any]] = {}
+        self._cleared: OrderedDict[str, None] = OrderedDict()  # of those, the first cleared first
+        self._hubs = Hubs(settings, options.listeners)
         self._tasks: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._orders: queue.Queue[Order] = queue.Queue(ORDERS_MAX)
         self._unkept: dict[str, _Asked] = {}  # by the key of an order that the journal has not yet
         # Keys of orders and tasks: none is given twice, whoever is restarted.
         self._run, self._numbers = secrets.token_hex(8), itertools.count(1)
-        self._said = ""  # why a subscriber could not be told
         self._server: ThreadingHTTPServer | None = None
         self._address = (host.strip("[]"), int(port))
-        self._load_hubs()
 
     # ---- the courier's side
 
-    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
-        """Show the change and tell every subscriber that has not been told of it."""
+    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:  # noqa: ARG002
+        """Show the change and tell every subscriber, or have it on disk for those that are away."""
         self._serve()
         (parcel,) = parcels
         shown = alarm(parcel.alert, self._base)
         with self._lock:
             self._keep(shown)
-            hubs = dict(self._hubs)
-            done = self._told.setdefault(parcel.key, set())
-            while len(self._told) > TOLD_MAX:
-                self._told.popitem(last=False)
         name = EVENTS.get(parcel.alert.state, CHANGED)
-        body = event(name, parcel.key, shown)
-        failed = [
-            hub for hub in hubs if hub not in done and not self._tell(hubs[hub], hub, body, done)
-        ]
-        for hub in failed:
-            since = self._away.setdefault(hub, now_ns)
-            if now_ns - since > AWAY_NS and hubs[hub]["kept"]:
-                self._unsubscribe(hub)
-        for hub in set(self._away) - set(failed):
-            del self._away[hub]
-        if failed:
-            raise TransientError(f"{hubs[failed[0]]['callback']}: {self._said}")
-        return f"shown; {len(hubs)} subscribers told"
+        return f"shown; {self._hubs.tell(event(name, parcel.key, shown))}"
 
-    def _tell(self, hub: Mapping[str, str], number: str, body: Any, done: set[str]) -> bool:
-        url = f"{hub['callback'].rstrip('/')}/listener/{body['eventType'][0].lower()}{body['eventType'][1:]}"
-        settings = SinkSettings(
-            kind="tmf642",
-            timeout_seconds=self._settings.timeout_seconds,
-            ca_file=self._settings.ca_file,
-        )
-        try:
-            if wanted_by(hub.get("query", ""), body):
-                accepted(url, ask_json(settings, "POST", url, body))
-        except TransientError as error:
-            self._said = str(error)
-            return False
-        done.add(number)
-        return True
+    @property
+    def trouble(self) -> str:
+        """Which subscriber cannot be told, "" where all can."""
+        return self._hubs.trouble
 
     def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:  # noqa: ARG002
         """Take what is up as the truth: what we show as up and is not, has ended unseen."""
@@ -210,7 +204,8 @@ class Tmf642Sink:
                         asked.kept.set()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and telling."""
+        self._hubs.close()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -222,54 +217,19 @@ class Tmf642Sink:
         return int(self._server.server_address[1]) if self._server is not None else 0
 
     def _keep(self, shown: dict[str, Any]) -> None:
-        old = self._alarms.pop(shown["id"], None)
-        if old is not None and old.get("comment"):
-            shown["comment"] = old["comment"]
-        self._alarms[shown["id"]] = shown
-        cleared = [n for n, one in self._alarms.items() if one["state"] == "cleared"]
-        for number in cleared[: max(len(cleared) - CLEARED_MAX, 0)]:
-            del self._alarms[number]
+        number = shown["id"]
+        if comments := self._alarms.get(number, {}).get("comment"):
+            shown["comment"] = comments
+        self._alarms[number] = shown
+        self._cleared.pop(number, None)
+        if shown["state"] == "cleared":
+            self._cleared[number] = None
+        while len(self._cleared) > CLEARED_MAX or (
+            self._cleared and len(self._alarms) > ALARMS_MAX
+        ):
+            del self._alarms[self._cleared.popitem(last=False)[0]]
         while len(self._alarms) > ALARMS_MAX:
-            self._alarms.popitem(last=False)
-
-    # ---- subscriptions
-
-    def _load_hubs(self) -> None:
-        for callback in self._options.listeners:
-            self._hubs[id_text(stable_id(callback))] = {
-                "callback": callback,
-                "query": "",
-                "kept": "",
-            }
-        path = Path(self._settings.path)
-        if not self._settings.path or not path.exists():
-            return
-        try:
-            kept = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, str]])
-            if any(hub.keys() != {"callback", "query", "kept"} for hub in kept.values()):
-                raise DecodeError("corrupt", "these are no subscriptions")
-            self._hubs |= kept
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, DecodeError) as error:
-            aside = path.with_name(f"{path.name}.damaged")
-            with contextlib.suppress(OSError):
-                path.replace(aside)
-            _LOG.error("subscriptions_set_aside file=%s error=%s", aside, error)
-
-    def _save_hubs(self) -> None:
-        if not self._settings.path:
-            return
-        kept = {number: hub for number, hub in self._hubs.items() if hub["kept"]}
-        path = Path(self._settings.path)
-        beside = path.with_name(path.name + ".new")
-        beside.write_text(json.dumps(kept), "utf-8")
-        beside.replace(path)
-
-    def _unsubscribe(self, number: str) -> bool:
-        with self._lock:
-            gone = self._hubs.get(number, {}).get("kept") and self._hubs.pop(number, None)
-            if gone:
-                self._save_hubs()
-        return bool(gone)
+            del self._alarms[next(iter(self._alarms))]
 
     # ---- the HTTP side
 
@@ -292,6 +252,7 @@ class Tmf642Sink:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            address_family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
 
         try:
             self._server = Server(self._address, Handler)
@@ -310,6 +271,11 @@ class Tmf642Sink:
         except _Refuse as refused:
             status = refused.status
             body = {"code": str(status), "reason": str(refused), "status": str(status)}
+        except (
+            TransientError,
+            OSError,
+        ) as error:  # a secret or a disk that cannot be read or written
+            status, body = 503, {"code": "503", "reason": str(error), "status": "503"}
         text = b"" if body is None else json.dumps(body).encode()
         asked.send_response(status)
         for name, value in {"Content-Type": "application/json;charset=utf-8", **headers}.items():
@@ -330,7 +296,7 @@ class Tmf642Sink:
             raise _Refuse(404, f"this serves {ROOT}/...")
         resource, _, number = parts.path.removeprefix(ROOT + "/").strip("/").partition("/")
         number = unquote(number)
-        query = dict(parse_qsl(parts.query))
+        query = asked_for(parts.query)
         if resource == "alarm" and method == "GET":
             return self._one(number, query) if number else self._list(query)
         if resource == "alarm" and method == "PATCH" and number:
@@ -349,19 +315,22 @@ class Tmf642Sink:
         if resource == "hub" and method == "POST" and not number:
             return self._subscribe(_body(data))
         if resource == "hub" and method == "DELETE" and number:
-            if self._unsubscribe(number):
+            if self._hubs.unsubscribe(number):
                 return 204, None, {}
             raise _Refuse(404, f"no subscription {number}")
         if resource in ("alarm", "hub", *TASKS):
             raise _Refuse(405, f"{method} on {resource} is not for others to do")
         raise _Refuse(404, f"no resource {resource!r} here")
 
-    def _list(self, query: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
+    def _list(self, query: dict[str, list[str]]) -> tuple[int, Any, dict[str, str]]:
         try:
-            offset, limit = int(query.pop("offset", 0)), int(query.pop("limit", 1000))
+            offset, limit = (
+                int(query.pop(name, [most])[-1])
+                for name, most in (("offset", "0"), ("limit", "1000"))
+            )
         except ValueError as error:
             raise _Refuse(400, "offset and limit are numbers") from error
-        names = query.pop("fields", "")
+        names = ",".join(query.pop("fields", []))
         with self._lock:
             found = [one for one in self._alarms.values() if matches(one, query)]
         page = found[max(offset, 0) : max(offset, 0) + min(max(limit, 0), 1000)]
@@ -369,12 +338,12 @@ class Tmf642Sink:
         whole = len(page) == len(found)
         return (200 if whole else 206), [select(one, names) for one in page], headers
 
-    def _one(self, number: str, query: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
+    def _one(self, number: str, query: dict[str, list[str]]) -> tuple[int, Any, dict[str, str]]:
         with self._lock:
             found = self._alarms.get(number)
         if found is None:
             raise _Refuse(404, f"no alarm {number}")
-        return 200, select(found, query.get("fields", "")), {}
+        return 200, select(found, ",".join(query.get("fields", []))), {}
 
     def _patch(self, number: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
         with self._lock:
@@ -486,12 +455,10 @@ class Tmf642Sink:
         callback, query = str(body.get("callback") or ""), str(body.get("query") or "")
         if not callback.startswith(("http://", "https://")):
             raise _Refuse(400, "callback is an http or https URL")
-        number = id_text(stable_id(f"{callback}|{query}"))
-        with self._lock:
-            if len(self._hubs) >= LISTENERS_MAX and number not in self._hubs:
-                raise _Refuse(503, f"at most {LISTENERS_MAX} subscriptions")
-            self._hubs[number] = {"callback": callback, "query": query, "kept": "yes"}
-            self._save_hubs()
+        try:
+            number = self._hubs.subscribe(callback, query)
+        except TooManyError as error:
+            raise _Refuse(503, str(error)) from error
         made = {"id": number, "callback": callback, "query": query}
         return 201, made, {"Location": f"{self._base}/hub/{number}"}
 

@@ -4,7 +4,9 @@ Source: TMF642 Alarm Management v4.0.0 (swagger); TMF630 part 1 sections 4.2 to 
 """
 
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -57,34 +59,75 @@ def event(name: str, key: str, shown: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def flat(pattern: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Return a pattern's fields by dotted name."""
-    made: dict[str, str] = {}
+def flat(pattern: Mapping[str, Any], above: str = "") -> dict[str, list[str]]:
+    """Return a pattern's fields by dotted name, as filters."""
+    made: dict[str, list[str]] = {}
     for name, value in pattern.items():
         if isinstance(value, Mapping):
             made |= flat(value, f"{above}{name}.")
         else:
-            made[above + name] = str(value)
+            made[above + name] = [str(value)]
     return made
 
 
-def _value(shown: Mapping[str, Any], name: str) -> str:
-    value: Any = shown
-    for part in name.split("."):
-        value = value.get(part, "") if isinstance(value, Mapping) else ""
-    return json.dumps(value) if isinstance(value, list | dict) else str(value)
+def asked_for(query: str) -> dict[str, list[str]]:
+    """Return a query's filters: of each attribute the values of which one is enough, however they are listed.
+
+    >>> asked_for("state=raised,updated&state=cleared")
+    {'state': ['raised,updated', 'raised', 'updated', 'cleared']}
+    """
+    made: dict[str, list[str]] = {}
+    for name, value in parse_qsl(query):
+        parts = value.split(",")
+        made.setdefault(name, []).extend([value, *parts] if len(parts) > 1 else parts)
+    return made
 
 
-def matches(shown: Mapping[str, Any], query: Mapping[str, str]) -> bool:
-    """Whether an alarm passes filters by attribute; `.gt`, `.gte`, `.lt`, `.lte` compare as text."""
+def _values(shown: Any, name: str) -> list[str]:
+    """Return what an alarm has under a dotted name; of a list each of its own."""
+    if isinstance(shown, list):
+        return [value for one in shown for value in _values(one, name)]
+    if not name:
+        return [json.dumps(shown) if isinstance(shown, dict) else str(shown)]
+    first, _, rest = name.partition(".")
+    return _values(shown[first], rest) if isinstance(shown, Mapping) and first in shown else []
+
+
+COMPARES: Mapping[str, Callable[[Any, Any], bool]] = {
+    "gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le,
+}  # fmt: skip
+
+
+def _moment(text: str) -> datetime | None:
+    """Return a time, None where it is none. A + that came as a blank was not escaped by its sender."""
+    try:
+        at = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+    except ValueError:
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _compare(compare: str, value: str, wanted: str) -> bool:
+    """Compare times as times, all else as text."""
+    one, other = _moment(value), _moment(wanted)
+    if one is not None and other is not None:
+        return COMPARES[compare](one, other)
+    return COMPARES[compare](value, wanted)
+
+
+def matches(shown: Mapping[str, Any], query: Mapping[str, Sequence[str]]) -> bool:
+    """Whether an alarm passes filters by attribute: equal (also `.eq`), not (`.ne`), or compared (`.gt`,
+    `.gte`, `.lt`, `.lte`). One of the values that an attribute may have is enough, of `.ne` none may be."""
     for name, wanted in query.items():
         field, _, compare = name.rpartition(".")
-        if compare in ("gt", "gte", "lt", "lte") and field:
-            value = _value(shown, field)
-            passes = {"gt": value > wanted, "gte": value >= wanted, "lt": value < wanted,
-                      "lte": value <= wanted}[compare]  # fmt: skip
+        if field and compare in COMPARES:
+            passes = any(
+                _compare(compare, value, one) for value in _values(shown, field) for one in wanted
+            )
+        elif field and compare in ("eq", "ne"):
+            passes = (compare == "eq") == any(one in wanted for one in _values(shown, field))
         else:
-            passes = _value(shown, name) in wanted.split(",")
+            passes = any(one in wanted for one in _values(shown, name))
         if not passes:
             return False
     return True
@@ -92,18 +135,18 @@ def matches(shown: Mapping[str, Any], query: Mapping[str, str]) -> bool:
 
 def wanted_by(query: str, body: dict[str, Any]) -> bool:
     """Whether a subscriber's query takes an event: eventType=..., or filters on the alarm's fields."""
-    asked = dict(parse_qsl(query))
-    kinds = asked.pop("eventType", "")
+    asked = asked_for(query.removeprefix("?"))
+    kinds = asked.pop("eventType", [])
     asked.pop("fields", None)
-    if kinds and body["eventType"] not in kinds.split(","):
+    if kinds and body["eventType"] not in kinds:
         return False
     stripped = {name.removeprefix("event.alarm."): value for name, value in asked.items()}
     return matches(body["event"]["alarm"], stripped)
 
 
 def select(shown: Mapping[str, Any], names: str) -> dict[str, Any]:
-    """Return the asked-for fields; id and href stay (TMF630 section 4.4)."""
+    """Return the asked-for fields, of a dotted one its first; id and href stay (TMF630 section 4.4)."""
     if not names:
         return dict(shown)
-    wanted = {"id", "href", *names.split(",")}
+    wanted = {"id", "href", *(name.partition(".")[0] for name in names.split(","))}
     return {name: value for name, value in shown.items() if name in wanted}

@@ -16,9 +16,8 @@ from alerting.sinks import make_sink
 from alerting.words.alert import Alert
 from alerting.words.delivery import Order
 from runtime.clock import SystemClock
-from telemetry.errors import ConfigError, TransientError
+from telemetry.errors import ConfigError
 from tests.support.bad_peers import free_port
-from tests.support.sink_peers import HttpPeer
 from tocsin.testing import checks_sink
 from tocsin.testing.checks_sink import NOW_NS, parcel
 
@@ -94,8 +93,95 @@ def test_filters_fields_and_pages(client: Client, alerts: list[Alert]) -> None:
     assert [set(one) for one in found] == [{"id", "href", "state"}] * 2
     assert client.ask("GET", "/alarm?alarmedObject.id=r4")[1][0]["id"] == f"{4:016x}"
     assert client.ask("GET", "/alarm?alarmRaisedTime.gt=2100-01-01")[1] == []
+    assert client.ask("GET", "/alarm?fields=alarmedObject.id")[1][0].keys() == {
+        "id",
+        "href",
+        "alarmedObject",
+    }
     assert client.ask("GET", "/alarm/unknown")[0] == 404
     assert client.ask("GET", "/alarm?limit=x")[0] == 400
+
+
+RAISED = "2023-11-14T22:13:20"  # UTC
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("perceivedSeverity=critical,minor", 10),
+        ("perceivedSeverity=critical&perceivedSeverity=minor", 10),
+        ("perceivedSeverity.eq=critical", 5),
+        ("perceivedSeverity.ne=critical", 5),
+        ("specificProblem=a,%20b", 1),
+        ("affectedService.id=two", 1),
+        (f"alarmRaisedTime.gte={RAISED}Z", 10),
+        (f"alarmRaisedTime.gt={RAISED}Z", 0),
+        ("alarmRaisedTime.gte=2023-11-14T23:13:20%2B01:00", 10),
+        ("alarmRaisedTime.gte=2023-11-14T23:13:20+01:00", 10),
+        ("alarmRaisedTime.lt=2023-11-14T23:13:20%2B01:00", 0),
+        ("alarmRaisedTime.gt=2023-11-14", 10),
+        ("alarmClearedTime.gt=2000-01-01", 0),
+    ],
+)
+def test_filters_mean_what_they_say(
+    client: Client, alerts: list[Alert], query: str, count: int
+) -> None:
+    made = many(alerts, 10)
+    made[1] = msgspec.structs.replace(made[1], title="a, b", explain={"touches": ["one", "two"]})
+    client.sink.repeat(made, now_ns=NOW_NS)
+    assert len(client.ask("GET", f"/alarm?{query}")[1]) == count
+
+
+def test_a_pattern_that_holds_a_comma_is_that_text(client: Client, alerts: list[Alert]) -> None:
+    one, other = many(alerts, 2)
+    client.sink.repeat([msgspec.structs.replace(one, title="a, b"), other], now_ns=NOW_NS)
+    journal = Journal(client)
+    body = {"ackUserId": "ann", "alarmPattern": [{"specificProblem": "a, b"}]}
+    asked = journal.asking("POST", "/ackAlarms", body)
+    orders = journal.heard(1)
+    client.sink.journalled(orders)
+    assert [one["id"] for one in asked.result(5)[1]["ackedAlarm"]] == [one.id]
+
+
+def test_who_reads_page_by_page_misses_nothing_that_changes_meanwhile(
+    client: Client, alerts: list[Alert]
+) -> None:
+    made = many(alerts, 9)
+    client.sink.repeat(made, now_ns=NOW_NS)
+    seen: set[str] = set()
+    for page in range(3):
+        found = client.ask("GET", f"/alarm?limit=3&offset={3 * page}")[1]
+        seen |= {one["id"] for one in found}
+        for number, state in ((0, "updated"), (1, "cleared")):
+            changed = msgspec.structs.replace(made[number], state=state)
+            client.sink.send([parcel(changed, page + 1)], now_ns=NOW_NS)
+    assert seen == {one.id for one in made}
+
+
+def test_ten_thousand_alarms_are_shown_at_once(client: Client, alerts: list[Alert]) -> None:
+    """Each asked how many of the others were over: 29 s, in which nobody was answered."""
+    began_ns = CLOCK.monotonic_ns()
+    client.sink.repeat(many(alerts, 10_000), now_ns=NOW_NS)
+    assert CLOCK.monotonic_ns() - began_ns < 15 * 10**9  # a bound, not a measurement
+    assert client.ask("GET", "/alarm?limit=0")[2]["X-Total-Count"] == "10000"
+
+
+def test_of_what_is_over_the_last_are_shown(
+    client: Client, alerts: list[Alert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerting.sinks.tmf642.CLEARED_MAX", 2)
+    monkeypatch.setattr("alerting.sinks.tmf642.ALARMS_MAX", 4)
+    made = many(alerts, 6)
+    for one in made[:4]:
+        client.sink.send([parcel(one)], now_ns=NOW_NS)
+    for one in made[:3]:
+        client.sink.send([parcel(msgspec.structs.replace(one, state="cleared"))], now_ns=NOW_NS)
+    shown = [one["id"] for one in client.ask("GET", "/alarm")[1]]
+    assert shown == [one.id for one in made[1:4]]
+    for one in made[4:]:
+        client.sink.send([parcel(one)], now_ns=NOW_NS)
+    shown = [one["id"] for one in client.ask("GET", "/alarm")[1]]
+    assert shown == [one.id for one in made[2:]]
 
 
 class Journal:
@@ -202,36 +288,6 @@ def test_what_cannot_be_done_is_said(
     assert answer["reason"]
 
 
-def test_subscribers_hear_of_each_change_once_and_in_order(
-    client: Client, alerts: list[Alert]
-) -> None:
-    one, two = HttpPeer(), HttpPeer()
-    try:
-        for peer, query in ((one, ""), (two, "eventType=AlarmStateChangeEvent")):
-            status, hub, _ = client.ask("POST", "/hub", {"callback": peer.url, "query": query})
-            assert status == 201
-        raised, _, cleared = alerts
-        client.sink.send([parcel(raised)], now_ns=NOW_NS)
-        one.status = 503  # it is away for a moment: the other is not told twice for that
-        with pytest.raises(TransientError, match="503"):
-            client.sink.send([parcel(cleared)], now_ns=NOW_NS)
-        one.status = 200
-        client.sink.send([parcel(cleared, 2)], now_ns=NOW_NS)
-        got = [(about["path"], body["eventId"]) for about, body in two.got]
-        assert got == [("/listener/alarmStateChangeEvent", parcel(cleared).key)]
-        kinds = [body["eventType"] for _, body in one.got]
-        assert kinds == ["AlarmCreateEvent", "AlarmStateChangeEvent", "AlarmStateChangeEvent"]
-        # A new gate knows the subscribers.
-        client.sink.close()
-        client.sink = make_sink(client.settings)
-        client.sink.send([parcel(raised, 2)], now_ns=NOW_NS)
-        assert len(one.got) == 4
-        assert client.ask("DELETE", f"/hub/{hub['id']}")[0] == 204
-    finally:
-        one.stop()
-        two.stop()
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -279,6 +335,63 @@ def test_a_length_that_is_none_is_refused_before_anything_is_read(
         )
         answer = b"".join(iter(lambda: one.recv(65_536), b""))
     assert answer.split(b" ")[1] == status
+
+
+def test_it_listens_on_addresses_of_version_6(tmp_path: Path) -> None:
+    sink: Any = make_sink(SinkSettings(kind="tmf642", options={"listen": f"[::1]:{free_port()}"}))
+    try:
+        sink.repeat([], now_ns=NOW_NS)
+        with urllib.request.urlopen(
+            f"http://[::1]:{sink.port}/tmf-api/alarm/v4/alarm", timeout=5
+        ) as answer:
+            assert json.loads(answer.read()) == []
+    finally:
+        sink.close()
+
+
+CHUNKS = (b'{"callback":', b'"http://127.0.0.1:9/"}')
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (
+            b"".join(b"%x;a=b\r\n%s\r\n" % (len(c), c) for c in CHUNKS) + b"0\r\nA: b\r\n\r\n",
+            b"201",
+        ),
+        (b"zz\r\n", b"400"),
+        (b"-1\r\n", b"400"),
+        (b"5\r\nabcdefgh\r\n0\r\n\r\n", b"400"),
+        (b"ffffff\r\n", b"413"),
+        (b"0\r\n" + b"A: b\r\n" * 200 + b"\r\n", b"400"),
+        (b"", b"400"),
+    ],
+)
+def test_a_body_may_come_in_chunks(client: Client, said: bytes, status: bytes) -> None:
+    host, _, port = client.listen.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as one:
+        one.sendall(
+            b"POST /tmf-api/alarm/v4/hub HTTP/1.1\r\nConnection: close\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" + said
+        )
+        one.shutdown(socket.SHUT_WR)
+        answer = one.recv(65_536)
+    assert answer.split(b" ")[1] == status
+
+
+def test_a_secret_or_a_disk_that_is_away_is_said(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    made = Client(tmp_path, token_file=str(tmp_path / "token"))
+    try:
+        (tmp_path / "hubs.json.new").mkdir()
+        made.token = "s3cret"
+        status, answer, _ = made.ask("POST", "/hub", {"callback": "http://127.0.0.1:9/"})
+        assert (status, "directory" in answer["reason"]) == (503, True)
+        (tmp_path / "token").unlink()
+        status, answer, _ = made.ask("GET", "/alarm")
+        assert (status, "token_file" in answer["reason"]) == (503, True)
+    finally:
+        made.sink.close()
 
 
 def test_open_to_others_it_needs_a_token(tmp_path: Path, alerts: list[Alert]) -> None:
