@@ -7,14 +7,13 @@ Source: ServiceNow, Table API; incident states 1 New, 2 In Progress, 3 On Hold, 
 8 Canceled of the base system.
 """
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from alerting.config import SinkSettings
 from alerting.sinks.http import accepted, ask_json, host_of
-from alerting.sinks.tickets import Change, Ticket, TicketSink, ask_for_ticket
+from alerting.sinks.tickets import Change, Ticket, TicketSink, ask_for_ticket, mark_of
 from alerting.words.wording import SOURCE
 from runtime.registry import WEB, Part
 from runtime.settings import Settings
@@ -29,6 +28,7 @@ SEVERITY = {pair: severity for severity, pair in WEIGHT.items()}
 FIELDS = ("sys_id,number,correlation_id,state,impact,urgency,short_description,parent_incident,"
           "sys_created_on,sys_updated_on")  # fmt: skip
 LIMIT = 1000
+TOGETHER = 20  # records whose comments are asked for at once
 SHORT_CHARACTERS_MAX = 160
 
 
@@ -43,6 +43,8 @@ class IncidentOptions(Settings, frozen=True, kw_only=True):
 class Incidents:
     """The Table API's half of `TicketSink`."""
 
+    title_characters_max = SHORT_CHARACTERS_MAX
+
     def __init__(self, settings: SinkSettings, options: IncidentOptions) -> None:
         self._settings = settings
         self._options = options
@@ -54,12 +56,12 @@ class Incidents:
         found = self._query(
             "incident", f"correlation_id={correlation}^ORDERBYsys_created_on", FIELDS
         )
-        return [t for t in map(self._ticket, found) if t.correlation == correlation]
+        return [t for t in self._tickets(found) if t.correlation == correlation]
 
     def get(self, number: str) -> Ticket | None:
         """Return one record, None where it is gone."""
         found = self._query("incident", f"sys_id={number}", FIELDS)
-        return self._ticket(found[0]) if found else None
+        return self._tickets(found)[0] if found else None
 
     def create(self, correlation: str, change: Change) -> Ticket:
         """Make one."""
@@ -96,19 +98,16 @@ class Incidents:
 
     def changed_since(self, mark: str, now_ns: int) -> tuple[Sequence[Ticket], str]:
         """Return our records that changed since `mark`, which is the newest sys_updated_on seen."""
-        if not mark:
-            mark = (datetime.fromtimestamp(now_ns // 10**9, UTC) - timedelta(hours=1)).strftime(
-                "%Y-%m-%d %H:%M:%S"
-            )
-        query = f"correlation_display={SOURCE}^sys_updated_on>={mark}^ORDERBYsys_updated_on"
-        tickets = [self._ticket(one) for one in self._query("incident", query, FIELDS)]
-        return tickets, max([mark, *(t.changed for t in tickets)])
+        since = mark_of(mark, now_ns, "%Y-%m-%d %H:%M:%S")
+        query = f"correlation_display={SOURCE}^sys_updated_on>={since}^ORDERBYsys_updated_on"
+        tickets = self._tickets(self._query("incident", query, FIELDS))
+        return tickets, max([since, *(t.changed for t in tickets)])
 
     def _one(self, url: str, method: str, body: dict[str, Any]) -> Ticket:
         answer = accepted(url, ask_json(self._settings, method, url, body)).json()
         if not isinstance(answer, dict) or not isinstance(answer.get("result"), dict):
             raise TransientError(f"{host_of(url)} answered no record")
-        return self._ticket(answer["result"])
+        return self._tickets([answer["result"]])[0]
 
     def _query(self, table: str, query: str, fields: str) -> list[dict[str, Any]]:
         asked = {"sysparm_query": query, "sysparm_fields": fields, "sysparm_limit": str(LIMIT),
@@ -118,33 +117,53 @@ class Incidents:
         if not isinstance(body, dict) or not isinstance(body.get("result"), list):
             raise TransientError(f"{host_of(url)} answered no list of records")
         found: list[dict[str, Any]] = body["result"]
+        if not all(isinstance(row, dict) for row in found):
+            raise TransientError(f"{host_of(url)} answered what is no record")
         return found
 
-    def _ticket(self, row: dict[str, Any]) -> Ticket:
-        number = ask_for_ticket(row.get("sys_id"), "sys_id")
-        state = STATES.get(str(row.get("state")), "open")
+    def _tickets(self, rows: Sequence[Mapping[str, Any]]) -> list[Ticket]:
+        numbers = [ask_for_ticket(row.get("sys_id"), "sys_id") for row in rows]
+        comments: dict[str, list[tuple[str, str, str]]] = {}
+        for first in range(0, len(numbers), TOGETHER):
+            self._comments(numbers[first : first + TOGETHER], comments)
+        return [_ticket(row, n, comments.get(n, [])) for row, n in zip(rows, numbers, strict=True)]
+
+    def _comments(self, numbers: Sequence[str], out: dict[str, list[tuple[str, str, str]]]) -> None:
+        """Write the comments of records, by record, the oldest first."""
         notes = self._query(
-            "sys_journal_field", f"element_id={number}^element=comments^ORDERBYsys_created_on",
-            "sys_id,sys_created_by,value",
-        )  # fmt: skip
-        return Ticket(
-            number=number,
-            correlation=str(row.get("correlation_id") or ""),
-            state=state,
-            severity=SEVERITY.get(
-                (str(row.get("impact")), str(row.get("urgency"))), "indeterminate"
-            ),
-            title=str(row.get("short_description") or ""),
-            merged_into=str(row.get("parent_incident") or "")
-            if state in ("resolved", "closed")
-            else "",
-            made=str(row.get("sys_created_on") or ""),
-            changed=str(row.get("sys_updated_on") or ""),
-            comments=tuple(
-                (str(n.get("sys_id")), str(n.get("sys_created_by")), str(n.get("value")))
-                for n in notes
-            ),
+            "sys_journal_field",
+            f"element_idIN{','.join(numbers)}^element=comments^ORDERBYsys_created_on",
+            "sys_id,element_id,sys_created_by,value",
         )
+        if len(notes) >= LIMIT and len(numbers) > 1:  # there are more: ask for each
+            for number in numbers:
+                self._comments([number], out)
+            return
+        for note in notes:
+            said = (str(note.get(name) or "") for name in ("sys_id", "sys_created_by", "value"))
+            number, by, text = said
+            if number and text:
+                out.setdefault(str(note.get("element_id")), []).append((number, by, text))
+
+
+def _ticket(
+    row: Mapping[str, Any], number: str, comments: Sequence[tuple[str, str, str]]
+) -> Ticket:
+    state = STATES.get(str(row.get("state")), "open")
+    weight = (str(row.get("impact")), str(row.get("urgency")))
+    return Ticket(
+        number=number,
+        correlation=str(row.get("correlation_id") or ""),
+        state=state,
+        severity=SEVERITY.get(weight, "indeterminate"),
+        title=str(row.get("short_description") or ""),
+        merged_into=str(row.get("parent_incident") or "")
+        if state in ("resolved", "closed")
+        else "",
+        made=str(row.get("sys_created_on") or ""),
+        changed=str(row.get("sys_updated_on") or ""),
+        comments=tuple(comments),
+    )
 
 
 def _make(settings: SinkSettings, options: IncidentOptions) -> TicketSink:

@@ -6,12 +6,17 @@ lost is found and not repeated; where a late create or a person left two, the ol
 younger is closed as its duplicate. A ticket that people merged into another is followed there.
 
 What others change (closed, severity, comments, taken on) is read in passing and given to the node as
-orders; what we wrote ourselves is remembered by ticket, so that it never comes back as news.
+orders; what we wrote ourselves is remembered by ticket, so that it never comes back as news. A severity or
+title that people gave a ticket is theirs until ours changes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+import msgspec
 
 from alerting.records.alarm import ASKED
 from alerting.sinks.parcel import NotSentError, Parcel, RefusedError
@@ -24,6 +29,8 @@ DOUBT_NS = 30_000_000_000
 KNOWN_MAX = 20_000  # tickets whose last state is remembered
 MERGES_FOLLOWED_MAX = 5
 HEAR_SECONDS = 15.0
+HEARD_BACK = timedelta(days=1)  # what people did while no gate was there
+ORDERS_MAX = 10_000  # heard while something was sent, and not fetched yet
 COMMENT_CHARACTERS_MAX = 2_000
 
 
@@ -62,6 +69,7 @@ class TicketDesk(Protocol):
     """A ticket system, in five calls. Each raises TransientError, RefusedError where it is final."""
 
     user: str  # who we are there: what this name wrote is ours
+    title_characters_max: int  # what is longer is cut there
 
     def find(self, correlation: str) -> Sequence[Ticket]:
         """Return every ticket with this correlation id, the oldest first."""
@@ -80,7 +88,7 @@ class TicketDesk(Protocol):
         ...
 
     def changed_since(self, mark: str, now_ns: int) -> tuple[Sequence[Ticket], str]:
-        """Return our tickets that changed since a mark ("" = the last hour), and the next mark."""
+        """Return our tickets that changed since a mark ("" = the last day), and the next mark."""
         ...
 
 
@@ -92,6 +100,7 @@ class _Known:
     state: str
     severity: str
     change: str = ""
+    said: tuple[str, str] = ("", "")  # severity and title that we told it
     over: bool = False  # whether the incident is
     comments: set[str] = field(default_factory=set)
 
@@ -109,6 +118,7 @@ class TicketSink:
         self._doubts: dict[str, int] = {}  # by correlation: when a create was not answered
         self._merged: dict[str, set[str]] = {}  # by ticket: incidents whose tickets went into it
         self._mark = ""
+        self._orders: deque[Order] = deque(maxlen=ORDERS_MAX)
 
     # ---- ours to theirs
 
@@ -128,12 +138,15 @@ class TicketSink:
         ticket = self._one_of(found)
         if ticket.correlation != alert.id:
             self._merged.setdefault(ticket.number, set()).add(alert.id)
-        known = self._known.get(alert.id)
-        change = _difference(alert, ticket, told=bool(known and known.change == alert.change))
+        else:  # what people did since it was looked at is no less news for being met here
+            self._orders += self._news(ticket, now_ns)
+        change = self._difference(alert, ticket)
         if change.state == "resolved" and self._others_up(alert.id, ticket):
             change = replace(change, state=None)  # it closes with the last of its incidents
         if change != Change():
             ticket = self._desk.update(ticket.number, change)
+            if ticket.correlation == alert.id:
+                self._orders += self._comments(ticket, now_ns)
         self._learn(alert.id, ticket, alert)
         return f"ticket {ticket.number} {ticket.state}"
 
@@ -152,6 +165,30 @@ class TicketSink:
             while len(self._doubts) > KNOWN_MAX:
                 del self._doubts[next(iter(self._doubts))]
             raise
+
+    def _difference(self, alert: Alert, ticket: Ticket) -> Change:
+        """Return what must change so that the ticket says what the alert does."""
+        over, known = is_over(alert), self._known.get(alert.id)
+        state = None
+        if over and not ticket.over:
+            state = "resolved"
+        elif not over and ticket.over and alert.state == "raised":
+            state = "open"  # it is up again; an update alone opens nothing that a person closed
+        marked = f"[{alert.change}]"
+        if not over and alert.operator_state == ASKED and ticket.state == "open":
+            state = "taken"
+        told = known is not None and known.change == alert.change
+        if told or any(marked in text for _, _, text in ticket.comments):
+            return Change(state=state)
+        said = known.said if known is not None else ("", "")
+        severity = alert.severity if alert.severity not in (ticket.severity, said[0]) else None
+        same = ticket.title == alert.title[: self._desk.title_characters_max].strip()
+        title = None if same or alert.title == said[1] else alert.title
+        if over:
+            severity = title = None
+        if state is None and severity is None and title is None and alert.state == "raised":
+            return Change()  # just made by an attempt whose answer was lost
+        return Change(state, severity, title, comment=f"{story(alert)}\n{marked}")
 
     def _others_up(self, correlation: str, ticket: Ticket) -> bool:
         """Whether another incident that this ticket stands for is still up."""
@@ -183,6 +220,7 @@ class TicketSink:
         made.comments |= {number for number, _, _ in ticket.comments}
         if alert is not None:
             made.change, made.over = alert.change, is_over(alert)
+            made.said = (alert.severity, alert.title)
             if alert.operator_state == ASKED and ticket.state == "taken":
                 made.state = "open"  # what they make of it is news: it is theirs to acknowledge
         self._known[correlation] = made
@@ -194,41 +232,65 @@ class TicketSink:
 
     def hear(self, *, now_ns: int) -> Sequence[Order]:
         """Return what others changed since the last call, as orders for the node."""
-        tickets, mark = self._desk.changed_since(self._mark, now_ns)
-        orders: list[Order] = []
-        for ticket in tickets:
-            orders += self._news(ticket, now_ns)
-        self._mark = mark
-        return orders
+        try:
+            tickets, mark = self._desk.changed_since(self._mark, now_ns)
+            for ticket in tickets:
+                self._orders += self._news(ticket, now_ns)
+            self._mark = mark
+        except TransientError:
+            if not self._orders:  # what was heard on the way is told all the same
+                raise
+        made = list(self._orders)
+        self._orders.clear()
+        return made
 
-    def _news(self, ticket: Ticket, now_ns: int) -> Iterable[Order]:
-        if ticket.merged_into or not ticket.correlation:
-            return
+    def _seen(self, ticket: Ticket) -> _Known:
+        """Return what is known of a ticket, of one that is met for the first time what our notes say of it."""
         known = self._known.get(ticket.correlation)
-        if known is not None and known.number != ticket.number:
-            return  # a twin, or one that was merged away: not the ticket that counts
-        seen = known or _Known(ticket.number, "open", ticket.severity)
-        by = self._desk.user
+        if known is not None:
+            return known
+        ours = [text for _, by, text in ticket.comments if by == self._desk.user]
+        ended = bool(ours) and ours[-1].endswith("-cleared]")
+        return _Known(ticket.number, "resolved" if ended else "open", ticket.severity)
 
-        def order(do: str, text: str = "", who: str = "") -> Order:
-            return Order(
-                do=do, id=ticket.correlation, by=who or f"ticket {ticket.number}", text=text,
-                at_ns=now_ns, key=f"{ticket.number}-{ticket.changed}-{do}-{text[:40]}",
-            )  # fmt: skip
+    def _order(self, ticket: Ticket, now_ns: int, do: str, **more: str) -> Order:
+        order = Order(
+            do=do, id=ticket.correlation, by=f"ticket {ticket.number}", at_ns=now_ns,
+            key=f"{ticket.number}-{ticket.changed}-{do}",
+        )  # fmt: skip
+        return msgspec.structs.replace(order, **more)
 
-        for number, who, text in ticket.comments:
-            if number not in seen.comments and who != by:
-                yield order("comment", text[:COMMENT_CHARACTERS_MAX], who)
+    def _comments(self, ticket: Ticket, now_ns: int) -> list[Order]:
+        """Return the comments of others that were not heard of yet."""
+        seen = self._seen(ticket)
+        return [
+            self._order(
+                ticket, now_ns, "comment", text=text[:COMMENT_CHARACTERS_MAX], by=who,
+                key=f"{ticket.number}-{number}-comment",
+            )
+            for number, who, text in ticket.comments
+            if number not in seen.comments and who != self._desk.user
+        ]  # fmt: skip
+
+    def _news(self, ticket: Ticket, now_ns: int) -> list[Order]:
+        """Return what others made of a ticket since we looked, and learn it."""
+        if ticket.merged_into or not ticket.correlation:
+            return []
+        seen = self._seen(ticket)
+        if seen.number != ticket.number:
+            return []  # a twin, or one that was merged away: not the ticket that counts
+        made = self._comments(ticket, now_ns)
         if ticket.severity != seen.severity:
-            yield order("severity", ticket.severity)
+            made.append(self._order(ticket, now_ns, "severity", text=ticket.severity))
         if ticket.state != seen.state:
             if ticket.state == "taken":
-                yield order("acknowledge")
+                made.append(self._order(ticket, now_ns, "acknowledge"))
             elif ticket.over and seen.state not in ("resolved", "closed"):
-                yield order("close")
+                made.append(self._order(ticket, now_ns, "close"))
             elif not ticket.over and seen.state in ("resolved", "closed"):
-                yield order("reopen")
+                made.append(self._order(ticket, now_ns, "reopen"))
         self._learn(ticket.correlation, ticket)
+        return made
 
     def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
         """Tickets stay: nothing to say again."""
@@ -241,24 +303,9 @@ def _whole(alert: Alert) -> Change:
     return Change("open", alert.severity, alert.title, story(alert))
 
 
-def _difference(alert: Alert, ticket: Ticket, *, told: bool) -> Change:
-    """Return what must change so that the ticket says what the alert does."""
-    over = is_over(alert)
-    state = None
-    if over and not ticket.over:
-        state = "resolved"
-    elif not over and ticket.over and alert.state == "raised":
-        state = "open"  # it is up again; an update alone opens nothing that a person closed
-    marked = f"[{alert.change}]"
-    if not over and alert.operator_state == ASKED and ticket.state == "open":
-        state = "taken"
-    if told or any(marked in text for _, _, text in ticket.comments):
-        return Change(state=state)
-    severity = alert.severity if not over and alert.severity != ticket.severity else None
-    title = alert.title if not over and alert.title != ticket.title else None
-    if state is None and severity is None and title is None and alert.state == "raised":
-        return Change()  # just made by an attempt whose answer was lost
-    return Change(state, severity, title, comment=f"{story(alert)}\n{marked}")
+def mark_of(mark: str, now_ns: int, form: str) -> str:
+    """Return from when on changes are asked for: a mark, or where there is none a day ago."""
+    return mark or (datetime.fromtimestamp(now_ns // 10**9, UTC) - HEARD_BACK).strftime(form)
 
 
 def ask_for_ticket(value: object, name: str) -> str:

@@ -3,14 +3,17 @@
 It speaks TMF621 v4 under /tmf-api/troubleTicket/v4 and ServiceNow's Table API under /api/now/table.
 `lose_every` drops every n-th answer *after* acting (the connection ends), `slow_every` acts and then
 answers only after the client gave up, `late_every` lets a create act only after its client gave up, as
-a queue in between does. `merge` closes one ticket as a duplicate of another, as people do.
+a queue in between does. `merge` closes one ticket as a duplicate of another, as people do. Of TMF621 systems
+some give `page_max` tickets at most, or the first ones whatever the `offset`; take a PATCH of notes as
+all there are (`notes` = "replaced": RFC 7396) or show them without ids, the newest first ("bare"); or write
+severities in their own way.
 """
 
 import http.server
 import itertools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -56,8 +59,11 @@ class TicketServer:
 
     def __init__(
         self, *, port: int = 0, lose_every: int = 0, slow_every: int = 0, late_every: int = 0,
-        slow_seconds: float = 1.0, user: str = "tocsin",
+        slow_seconds: float = 1.0, user: str = "tocsin", page_max: int = 1000, pages: bool = True,
+        notes: str = "added", severities: Callable[[str], str] = str, title_max: int = 1000,
     ) -> None:  # fmt: skip
+        self._page_max, self._pages, self._notes = page_max, pages, notes
+        self._severities, self._title_max = severities, title_max
         self.tickets: dict[str, Stored] = {}
         self._by_correlation: dict[str, list[Stored]] = {}
         self.lost = self.slow = self.late = 0
@@ -196,12 +202,15 @@ class TicketServer:
             looked_at = self.of(named) if named else self.tickets.values()
             found = [t for t in map(self._as_tmf, looked_at) if _passes(t, query)]
             found.sort(key=lambda t: t["lastUpdate"])
-            return 200, found[offset : offset + limit], {"X-Total-Count": str(len(found))}
+            offset = offset if self._pages else 0
+            page = found[offset : offset + min(limit, self._page_max)]
+            total = {"X-Total-Count": str(len(found))} if self._pages else {}
+            return 200 if len(page) == len(found) else 206, page, total
         if method == "POST":
             if missing := [n for n in ("description", "severity", "ticketType") if not body.get(n)]:
                 return 400, {"code": "400", "reason": f"missing {missing}"}, {}
             made = self._make(
-                correlation=body.get("externalId", ""), title=body.get("name", ""),
+                correlation=body.get("externalId", ""), title=body.get("name", "")[: self._title_max],
                 description=body["description"], severity=body["severity"],
                 state=FROM_STATUS[body.get("status", "acknowledged")], ticket_type=body["ticketType"],
             )  # fmt: skip
@@ -220,6 +229,8 @@ class TicketServer:
                 ticket, state=FROM_STATUS.get(body.get("status", "")), title=body.get("name"),
                 severity=body.get("severity"),
             )  # fmt: skip
+            if "note" in body and self._notes == "replaced":
+                ticket.notes.clear()
             for note in body.get("note", []):
                 self.note(number, note.get("author", ""), note["text"])
         return 200, self._as_tmf(ticket), {}
@@ -230,12 +241,15 @@ class TicketServer:
         )
 
     def _as_tmf(self, t: Stored) -> dict[str, Any]:
-        made = {
+        made: dict[str, Any] = {
             "id": t.number, "externalId": t.correlation, "name": t.title, "description": t.description,
             "severity": t.severity, "status": TO_STATUS[t.state], "ticketType": t.ticket_type,
             "creationDate": _stamp(t.made), "lastUpdate": _stamp(t.changed),
             "note": [{"id": n, "author": by, "text": text} for n, by, text in t.notes],
         }  # fmt: skip
+        made["severity"] = self._severities(t.severity)
+        if self._notes == "bare":
+            made["note"] = [{"author": by, "text": text} for _, by, text in reversed(t.notes)]
         if t.merged_into:
             made["troubleTicketRelationship"] = [
                 {"id": t.merged_into, "relationshipType": "mergedInto"}
@@ -249,12 +263,12 @@ class TicketServer:
     ) -> tuple[int, Any, dict[str, str]]:
         table, _, number = path.partition("/")
         if method == "GET" and table == "sys_journal_field":
-            wanted = dict(p.split("=", 1) for p in query["sysparm_query"].split("^") if "=" in p)
-            ticket = self.tickets[wanted["element_id"]]
+            numbers = query["sysparm_query"].partition("^")[0].removeprefix("element_idIN")
             rows = [
-                {"sys_id": n, "sys_created_by": by, "value": text} for n, by, text in ticket.notes
-            ]
-            return 200, {"result": rows}, {}
+                {"sys_id": n, "element_id": number, "sys_created_by": by, "value": text}
+                for number in numbers.split(",") for n, by, text in self.tickets[number].notes
+            ]  # fmt: skip
+            return 200, {"result": rows[: int(query["sysparm_limit"])]}, {}
         if method == "GET":
             return 200, {"result": [*self._rows(query["sysparm_query"])]}, {}
         state = TO_STATE.get(str(body.get("state", "")))
