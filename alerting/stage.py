@@ -110,7 +110,7 @@ class AlertingStage:
         self._changed: list[Alarm] = []  # in the last tick, and still to be told
         self._untold = False  # the incidents of the last tick are still to be told
         self._severities: dict[int, str] = {}  # of the alarms that are up
-        self._counted = False  # these changed since the metric was set
+        self._how_many = dict.fromkeys(SEVERITIES, 0)  # of them, by severity
         self._changes = context.metrics.counter(
             "alarm_changes_total",
             "changes of alarms by what changed",
@@ -260,18 +260,16 @@ class AlertingStage:
 
     def _show_how_many(self) -> None:
         self._open.set(self.incidents.open)
-        if self._counted:
-            self._counted = False
-            up = Counter(self._severities.values())
-            for severity in SEVERITIES:
-                self._up.set(up[severity], severity)
+        for severity, count in self._how_many.items():
+            self._up.set(count, severity)
 
     def _count(self, alarm: Alarm) -> None:
-        self._counted = True
+        before = self._severities.pop(alarm.id, "")
+        if before:
+            self._how_many[before] -= 1
         if alarm.up:
             self._severities[alarm.id] = alarm.severity
-        else:
-            self._severities.pop(alarm.id, None)
+            self._how_many[alarm.severity] += 1
 
     def _take_waiting(self, now_ns: int) -> dict[int, Alarm]:
         """Take foreign reports, log lines and actions in the order in which they came."""

@@ -12,6 +12,7 @@ occurrences, JASA 97; Cappe, Moulines (2009), On-line EM, JRSS B 71.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
@@ -79,7 +80,8 @@ class Companions:
         self._ahead = [1.0 - felt for felt in accumulate(_delays_before(seconds)[:SOON])]
         self._widths = [seconds / (1 << SOON) * (1 << max(i, 1)) for i in range(SOON + LASTING)]
         self._said: dict[tuple[int, int], int] = {}
-        self._recent: dict[str, list[tuple[int, int, int, int]]] = {}  # at, kind, alarm, degree
+        # at, kind, alarm, degree; the node with the newest raise last
+        self._recent: OrderedDict[str, list[tuple[int, int, int, int]]] = OrderedDict()
 
     # ---- one raise
 
@@ -214,9 +216,9 @@ class Companions:
                 self._seen_nodes[node] = None
             recent = [one for one in self._recent.pop(node, ()) if one[2] != alarm]
             recent.append((now_ns, number, alarm, degree))
-            self._recent[node] = recent[-RECENT_MAX:]  # the node with the newest raise last
+            self._recent[node] = recent[-RECENT_MAX:]
             if len(self._recent) > BUSY_NODES_MAX:
-                del self._recent[next(iter(self._recent))]
+                self._recent.popitem(last=False)
 
     def _note_delay(self, pair: int, delay: int, part: float) -> None:
         own = self._own_delays.get(pair)
@@ -309,10 +311,10 @@ class Companions:
         self._delays_all = list(kept["delays_all"])
         self._seen_nodes = dict.fromkeys(kept["seen_nodes"])
         self._said = {(a, b): n for a, b, n in kept["said"]}
-        self._recent = {
-            node: [(at, kind, alarm, degree) for at, kind, alarm, degree in recent]
+        self._recent = OrderedDict(
+            (node, [(at, kind, alarm, degree) for at, kind, alarm, degree in recent])
             for node, recent in kept["recent"]
-        }
+        )
 
 
 def _delays_before(window_seconds: float) -> list[float]:

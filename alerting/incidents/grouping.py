@@ -13,8 +13,8 @@ from alerting.config import AlertingSettings
 from alerting.incidents.companions import NEXT, SOON, Companions, Parent
 from alerting.incidents.parting import Parting
 from alerting.records.alarm import OURS, PRIMARY, ROUTE_FAULTS, Alarm
-from alerting.records.incident import Incident, Member
-from alerting.records.layers import ATTACK, EQUIPMENT, LINK, is_node_down, layer_of
+from alerting.records.incident import NONE, Incident, Member
+from alerting.records.layers import ATTACK, EQUIPMENT, LINK, Nature
 from alerting.records.places import Place, Places
 
 LATE_NS = 60_000_000_000  # a cause may be reported so much later than its first symptom
@@ -51,64 +51,64 @@ class Grouping:
 
     # ---- finding
 
-    def parents(self, alarm: Alarm, place: Place, now_ns: int) -> list[Parent]:
+    def parents(self, alarm: Alarm, place: Place, nature: Nature, now_ns: int) -> list[Parent]:
         """Return the raises that may have set this one off."""
         near = self.companions.busy_of(self._places.graph.beside(place.nodes[0]))
         return self.companions.parents(
-            alarm.kind, layer_of(alarm), place.nodes, near, place.mentioned, now_ns
+            alarm.kind, nature.layer, place.nodes, near, place.mentioned, now_ns
         )
 
-    def learn(self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int) -> None:
+    def learn(
+        self, alarm: Alarm, place: Place, nature: Nature, parents: list[Parent], now_ns: int
+    ) -> None:
         """Remember a raise, and learn from it what sets off what."""
         degree = len(self._places.graph.beside(place.nodes[0]))
         self.companions.learn(
-            alarm.kind,
-            layer_of(alarm),
-            place.nodes,
-            alarm.id,
-            parents,
-            degree=degree,
-            now_ns=now_ns,
+            alarm.kind, nature.layer, place.nodes, alarm.id, parents, degree=degree, now_ns=now_ns
         )
 
     def find(
-        self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int
+        self, alarm: Alarm, place: Place, nature: Nature, parents: list[Parent], now_ns: int
     ) -> tuple[Incident | None, bool]:
         """Return the incident that explains an alarm best, and whether the alarm is cut off by it."""
-        found = self._about_link(alarm, place, now_ns)
-        if found is not None:
-            return found, False
-        over = self._cut_by(alarm, place)
-        if over is not None:
-            return over, True
-        return self._likeliest(alarm, place, parents, now_ns), False
+        if place.link:
+            found = self._about_link(alarm, place, nature, now_ns)
+            if found is not None:
+                return found, False
+        if place.nodes[0] in self._cut:
+            over = self._cut_by(alarm, place, nature)
+            if over is not None:
+                return over, True
+        if parents:
+            return self._likeliest(alarm, place, nature, parents, now_ns), False
+        return None, False
 
-    def _about_link(self, alarm: Alarm, place: Place, now_ns: int) -> Incident | None:
-        incident = self._incidents.get(self._on.get(place.link, 0)) if place.link else None
-        if incident is None or self._refuses(incident, alarm, place, now_ns):
+    def _about_link(
+        self, alarm: Alarm, place: Place, nature: Nature, now_ns: int
+    ) -> Incident | None:
+        incident = self._incidents.get(self._on.get(place.link, 0))
+        if incident is None or self._refuses(incident, alarm, place, nature, now_ns):
             return None
         root = incident.members[incident.root]
         going = incident.open and root.up and root.link_down
         return incident if going or now_ns - incident.last_ns <= self._group_ns else None
 
-    def _cut_by(self, alarm: Alarm, place: Place) -> Incident | None:
-        incident = self._incidents.get(self._cut.get(place.nodes[0], 0))
+    def _cut_by(self, alarm: Alarm, place: Place, nature: Nature) -> Incident | None:
+        incident = self._incidents.get(self._cut[place.nodes[0]])
         if incident is None or not incident.open or incident.by_hand:
             return None
         if alarm.kind in PRIMARY and alarm.source == OURS and incident.primary:
             return None
         # Hardware that breaks and attacks are no consequence of a lost way.
-        if layer_of(alarm) in (EQUIPMENT, ATTACK) and not is_node_down(alarm):
+        if nature.layer in (EQUIPMENT, ATTACK) and not nature.node_down:
             return None
         links, nodes = incident.links_down(), incident.nodes_down()
         return incident if place.nodes[0] in self._places.graph.cut_off(links, nodes) else None
 
     def _likeliest(
-        self, alarm: Alarm, place: Place, parents: list[Parent], now_ns: int
+        self, alarm: Alarm, place: Place, nature: Nature, parents: list[Parent], now_ns: int
     ) -> Incident | None:
         """Return the incident with the raise that most likely set an alarm off, if it did not begin itself."""
-        if not parents:
-            return None
         begins = self.companions.begins(alarm.kind, now_ns)
         weights: dict[int, float] = {}
         odds: dict[int, float] = {}
@@ -138,15 +138,17 @@ class Grouping:
                 if sure[of] <= least:
                     continue
                 incident = self._incidents[of]
-                if not self._refuses(incident, alarm, place, now_ns, rooted=of in rooted):
+                rooted_in = of in rooted
+                if not self._refuses(incident, alarm, place, nature, now_ns, rooted=rooted_in):
                     return incident
                 # What cannot hold it did not set it off: nothing is learned from that.
                 parents[:] = [one for one in parents if self._of.get(one[1]) != of]
         return None
 
     def _refuses(
-        self, incident: Incident, alarm: Alarm, place: Place, now_ns: int, *, rooted: bool = False
-    ) -> bool:
+        self, incident: Incident, alarm: Alarm, place: Place, nature: Nature, now_ns: int,
+        *, rooted: bool = False,
+    ) -> bool:  # fmt: skip
         """Whether an incident cannot hold an alarm, whatever speaks for it."""
         root = incident.members[incident.root]
         if incident.by_hand:
@@ -162,7 +164,7 @@ class Grouping:
             return True
         if place.link and place.link == root.link:
             return False
-        layer = layer_of(alarm)
+        layer = nature.layer
         if layer <= LINK:
             if place.link and root.link and root.layer <= LINK:
                 together = now_ns - incident.last_ns <= PHYSICAL_NS
@@ -173,7 +175,7 @@ class Grouping:
                 return True
         if any(node in root.nodes for node in place.nodes):
             return False
-        if layer == EQUIPMENT and root.layer <= LINK and not is_node_down(alarm):
+        if layer == EQUIPMENT and root.layer <= LINK and not nature.node_down:
             # Hardware breaks by itself, or with the power of its site, not with its neighbours'.
             site = self._places.site(place.nodes[0])
             if not site or site not in {self._places.site(node) for node in root.nodes}:
@@ -199,15 +201,9 @@ class Grouping:
         for node in [*root.nodes, *sorted(cut)]:
             for number in self._at.get(node, ()):
                 other = self._incidents[number]
-                if (
-                    other is incident
-                    or number in found
-                    or not other.open
-                    or other.by_hand
-                    or other.primary
-                ):
+                if other is incident or number in found or not other.open or other.by_hand:
                     continue
-                if now_ns - other.opened_ns > ABSORB_NS:
+                if now_ns - other.opened_ns > ABSORB_NS or other.primary:
                     continue
                 theirs = other.members[other.root]
                 same = theirs.link and theirs.link == root.link
@@ -241,6 +237,8 @@ class Grouping:
 
     def mark_cut(self, incident: Incident) -> frozenset[str]:
         """Note what an incident's links and nodes that are down cut off, and return it."""
+        if not incident.cuts:
+            return NONE
         cut = self._places.graph.cut_off(incident.links_down(), incident.nodes_down())
         for node in cut:
             self._cut[node] = incident.number

@@ -5,6 +5,7 @@ up; its key is fixed when people first hear of it; title and root may move in it
 twice after. Merged or split by an operator it is left alone, and what they did is learned.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from itertools import pairwise
@@ -19,7 +20,7 @@ from alerting.incidents.suspects import Suspects
 from alerting.incidents.symptoms import Symptoms
 from alerting.records.alarm import OURS, PRIMARY, SEVERITIES, Alarm
 from alerting.records.incident import Incident, Member, incident_id, member_of
-from alerting.records.layers import LINK, POWER, is_change, layer_of
+from alerting.records.layers import LINK, POWER, Nature, nature_of
 from alerting.records.places import Place, Places
 from telemetry.identity import stable_id
 
@@ -54,8 +55,9 @@ class Incidents:
         self.grouping = Grouping(settings, places, self.all, self._of)
         self.symptoms = Symptoms(places, self.all, self._of, self._wait_ns)
         self._raised: dict[int, list[int]] = {}  # alarm: when it was last raised, a few times
-        self._closed: dict[int, None] = {}  # in order of closing
-        self._waiting: dict[int, None] = {}  # not told yet
+        # The first of an OrderedDict is found at once; of a dict behind all that were taken out before it.
+        self._closed: OrderedDict[int, None] = OrderedDict()  # in order of closing
+        self._waiting: OrderedDict[int, None] = OrderedDict()  # not told yet
         self._changed: dict[int, bool] = {}  # incident: whether the change is told at once
         # Alarms that are of another incident, or a symptom, since the last tick.
         self._altered: dict[int, None] = {}
@@ -91,23 +93,24 @@ class Incidents:
         self._touch(incident, at_once=at_once)
 
     def _raise(self, alarm: Alarm, before: Incident | None, now_ns: int) -> None:
-        place = self._places.of(alarm.entity, alarm.title)
-        if alarm.source != OURS and is_change(alarm):
+        place, nature = self._places.of(alarm.entity, alarm.title), nature_of(alarm)
+        if nature.change and alarm.source != OURS:
             self._suspects.changed(place.nodes[0], alarm, now_ns)
         times = self._raised.setdefault(alarm.id, [])
         times.append(now_ns)
         del times[: -self._settings.repeat_changes]
-        parents = self.grouping.parents(alarm, place, now_ns)
+        parents = self.grouping.parents(alarm, place, nature, now_ns)
         behind = False
         if before is not None and self._comes_back(before, alarm, times, now_ns):
             incident = before
         else:
-            found, behind = self.grouping.find(alarm, place, parents, now_ns)
+            found, behind = self.grouping.find(alarm, place, nature, parents, now_ns)
             incident = found or self._begin(alarm, now_ns)
-        self._reopen(incident, now_ns)
-        self.grouping.learn(alarm, place, parents, now_ns)
-        cut = self._join(incident, alarm, place, now_ns, behind=behind)
-        if layer_of(alarm) <= LINK:
+        if not incident.open:
+            self._reopen(incident, now_ns)
+        self.grouping.learn(alarm, place, nature, parents, now_ns)
+        cut = self._join(incident, alarm, place, nature, now_ns, behind=behind)
+        if nature.layer <= LINK:
             for other, cut_off in self.grouping.absorbable(incident, cut, now_ns):
                 incident = self._unite(incident, other, now_ns, behind=cut_off)
                 cut = self.grouping.mark_cut(incident)
@@ -144,11 +147,12 @@ class Incidents:
         return incident
 
     def _join(
-        self, incident: Incident, alarm: Alarm, place: Place, now_ns: int, *, behind: bool
-    ) -> frozenset[str]:
+        self, incident: Incident, alarm: Alarm, place: Place, nature: Nature, now_ns: int,
+        *, behind: bool,
+    ) -> frozenset[str]:  # fmt: skip
         """Take an alarm into an incident; return what that cuts off now."""
         primary = alarm.source == OURS and alarm.kind in PRIMARY
-        incident.add(alarm.id, member_of(alarm, place, primary=primary, behind=behind))
+        incident.add(alarm.id, member_of(alarm, place, nature, primary=primary, behind=behind))
         self._of[alarm.id] = alarm.incident = incident.number
         incident.last_ns = now_ns
         for node in place.nodes:
@@ -161,8 +165,6 @@ class Incidents:
         return self.grouping.mark_cut(incident)
 
     def _reopen(self, incident: Incident, now_ns: int) -> None:
-        if incident.open:
-            return
         incident.reopen(anew=now_ns - incident.closed_ns > self._calm_ns)
         self._closed.pop(incident.number, None)
         incident.state = "pending" if not incident.told_ns else "reopening"
@@ -184,10 +186,13 @@ class Incidents:
         return symptoms
 
     def _mark_all_behind(self, incident: Incident, *, behind: bool) -> None:
+        if not behind:
+            return
+        incident.first = 0
         for number, member in incident.members.items():
-            member.behind |= behind
+            member.behind = True
             alarm = self._alarm(number)
-            if behind and alarm is not None and alarm.up and not alarm.suppressed:
+            if alarm is not None and alarm.up and not alarm.suppressed:
                 alarm.suppressed = "parent"
                 self._altered[number] = None
 
@@ -210,7 +215,7 @@ class Incidents:
             into.told_ns = now_ns  # who hears that the one is over hears of the other
         self._touch(into, at_once=bool(other.told_ns))
         self.grouping.mark_cut(into)
-        if any(member.up for member in into.members.values()):
+        if not into.open and any(member.up for member in into.members.values()):
             self._reopen(into, now_ns)
 
     def _belongs(self, number: int, incident: Incident) -> Alarm | None:
@@ -514,8 +519,8 @@ class Incidents:
         found = (msgspec.convert(fields, Incident) for fields in kept["all"])
         self.all.update((incident.number, incident) for incident in found)
         self._raised = dict(kept["raised"])
-        self._closed = dict.fromkeys(kept["closed"])
-        self._waiting = dict.fromkeys(kept["waiting"])
+        self._closed = OrderedDict.fromkeys(kept["closed"])
+        self._waiting = OrderedDict.fromkeys(kept["waiting"])
         self._changed = dict(kept["changed"])
         self._of.update(kept["of"])
         self.symptoms.restore(kept.get("symptoms", ()))

@@ -60,9 +60,11 @@ class Parting:
             return
         for number in list(found)[-INCIDENTS_MAX:]:
             other = self._incidents[number]
-            if other is incident or not other.open or other.by_hand or other.primary:
+            if other is incident or not other.open or other.by_hand:
                 continue
             if len(other.members) > MEMBERS_MAX or now_ns - other.opened_ns > 2 * LATE_NS:
+                continue
+            if other.primary:
                 continue
             taken = self._taken(root, cut, other, now_ns)
             if taken:

@@ -16,7 +16,7 @@ from alerting.records.layers import (
     LOAD,
     POWER,
     SOFTWARE,
-    is_change,
+    nature_of,
 )
 from alerting.records.places import Places
 from alerting.words.amounts import rounded
@@ -133,7 +133,7 @@ class Suspects:
                 made.append(
                     _cause(alarm.kind, alarm.entity, 0.1 + PRIOR[LAYERS[member.layer]], why)
                 )
-            elif member.layer in (POWER, ATTACK, SOFTWARE) and not is_change(alarm):
+            elif member.layer in (POWER, ATTACK, SOFTWARE) and not nature_of(alarm).change:
                 same = site and self._places.site(member.nodes[0]) == site
                 near = set(member.nodes) & set(root.nodes)
                 if same or near:

@@ -7,6 +7,7 @@ source does, or nobody for `silent_hours_max`. Work per report is constant: no s
 import heapq
 import json
 import re
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
@@ -49,7 +50,8 @@ class ForeignAlarms:
         self._calm_ns = _ns(settings.reopen_seconds)
         self._flap_ns = _ns(settings.flap_seconds)
         self.alarms: dict[int, Alarm] = {}
-        self._over: dict[int, None] = {}  # cleared ones, the oldest first: room is made of them
+        # Cleared ones, the oldest first: room is made of them.
+        self._over: OrderedDict[int, None] = OrderedDict()
         self._timers: list[tuple[int, int]] = []
         self._words: list[tuple[int, int]] = []  # changes of words alone that wait to be told
         self._storms = Storms(settings.storm_alarms, self._calm_ns)
@@ -68,6 +70,7 @@ class ForeignAlarms:
     def report(self, batch: Batch, now_ns: int) -> list[Alarm]:
         """Take the reports of an event tick; return the alarms that changed, in order."""
         changed = []
+        fates: Counter[str] = Counter()
         for number, row, last_raise, raises, clears, first_raised in collapse(batch).entries():
             alarm = self.alarms.get(number)
             reports = raises + clears
@@ -83,10 +86,12 @@ class ForeignAlarms:
                 alarm, batch, last_raise if raises else -1, cleared=cleared, raises=raises,
                 between=(clears and first_raised) or clears > 1, now_ns=now_ns,
             )  # fmt: skip
-            self._reports.add(fate, 1)
-            self._reports.add("repeated", reports - 1)
+            fates[fate] += 1
+            fates["repeated"] += reports - 1
             if fate == "changed":
                 changed.append(alarm)
+        for fate, count in fates.items():
+            self._reports.add(fate, count)
         for storm in self._storms.changed(now_ns):
             self._tell_storm(storm, changed, now_ns)
         return changed
@@ -110,9 +115,8 @@ class ForeignAlarms:
         return alarm
 
     def _make_room(self) -> bool:
-        for number in self._over:
-            del self._over[number]
-            del self.alarms[number]
+        if self._over:
+            del self.alarms[self._over.popitem(last=False)[0]]
             return True
         return False
 
@@ -414,7 +418,7 @@ class ForeignAlarms:
         """Take it back."""
         alarms = (msgspec.convert(fields, Alarm) for fields in kept["alarms"])
         self.alarms = {alarm.id: alarm for alarm in alarms}
-        self._over = dict.fromkeys(kept["over"])
+        self._over = OrderedDict.fromkeys(kept["over"])
         self._timers = [(due_ns, number) for due_ns, number in kept["timers"]]
         self._words = sorted(
             (one.words_ns + WORDS_NS, one.id) for one in self.alarms.values() if one.words_wait

@@ -1,6 +1,7 @@
 """The life of our own alarms: what the cause rules claim of each tick raises, updates and clears them."""
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -45,7 +46,8 @@ class OwnAlarms:
         self._explanations = explanations
         self.alarms: dict[int, Alarm] = {}
         self._going: dict[int, Alarm] = {}  # in the order in which they began
-        self._over: dict[int, Alarm] = {}  # cleared or closed, that of longest ago first
+        # Cleared or closed, that of longest ago first, which is found at once in an OrderedDict.
+        self._over: OrderedDict[int, Alarm] = OrderedDict()
         self._held = context.metrics.counter(
             "alarms_held_total",
             "claims that became no alarm, by reason",
@@ -255,7 +257,7 @@ class OwnAlarms:
         over = sorted(
             (one for one in found if one.state in ENDED), key=lambda a: (a.cleared_ns, a.id)
         )
-        self._over = {alarm.id: alarm for alarm in over}
+        self._over = OrderedDict((alarm.id, alarm) for alarm in over)
         # A checkpoint of before the list was kept: what is not over goes on.
         going = kept.get("going", [a.id for a in found if a.state not in ENDED or a.pending_ticks])
         self._going = {key: self.alarms[key] for key in going}

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from alerting.records.alarm import ASKED, ROUTE_FAULTS, SEVERITIES, Alarm, json_bytes, json_text
-from alerting.records.layers import is_hard, is_link_down, is_node_down, layer_of
+from alerting.records.layers import Nature, is_hard
 from alerting.records.places import Place
 from telemetry.identity import id_text, stable_id
 
@@ -42,12 +42,12 @@ class Member(msgspec.Struct):
         return self.node_down or (self.link_down and bool(self.link))
 
 
-def member_of(alarm: Alarm, place: Place, *, primary: bool, behind: bool) -> Member:
+def member_of(alarm: Alarm, place: Place, nature: Nature, *, primary: bool, behind: bool) -> Member:
     """Return an alarm as a member."""
     return Member(
-        alarm.kind, alarm.entity, alarm.title, alarm.severity, layer_of(alarm), is_hard(alarm),
+        alarm.kind, alarm.entity, alarm.title, alarm.severity, nature.layer, is_hard(alarm, nature),
         alarm.up, bool(alarm.suppressed), alarm.raised_ns, place.nodes, place.link,
-        is_link_down(alarm), is_node_down(alarm), primary, behind, alarm.acknowledged,
+        nature.link_down, nature.node_down, primary, behind, alarm.acknowledged,
     )  # fmt: skip
 
 
@@ -127,9 +127,12 @@ class Incident(msgspec.Struct):
 
     def add(self, number: int, member: Member) -> None:
         """Take an alarm in, or take it in anew."""
+        alone = not self.members
         self.members[number] = member
         self.cuts |= member.cuts
-        if self.first == number:
+        if alone:
+            self.first = number
+        elif self.first == number:
             self.first = 0
         elif self.first and self.depth(number) < self.depth(self.first):
             self.first = number

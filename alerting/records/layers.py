@@ -2,8 +2,9 @@
 
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
-from alerting.records.alarm import OURS, Alarm
+from alerting.records.alarm import KINDS, OURS, Alarm
 
 LAYERS = ("power", "equipment", "link", "software", "attack", "protocol", "load", "other")
 POWER, EQUIPMENT, LINK, SOFTWARE, ATTACK, PROTOCOL, LOAD, OTHER = range(8)
@@ -66,14 +67,32 @@ _WORDS = (
 _CHANGE = re.compile(r"config(uration)?.?(change|event|commit|man)|cfg.?change|commit", re.I)
 
 
-def layer_of(alarm: Alarm) -> int:
-    """Return the layer of an alarm, an index of LAYERS."""
-    if alarm.source == OURS and alarm.kind in _OWN:
-        return _OWN[alarm.kind]
-    return _layer(alarm.kind, *alarm.types)
+class Nature(NamedTuple):
+    """What an alarm says by its type alone."""
+
+    layer: int  # an index of LAYERS
+    link_down: bool  # a link carries nothing
+    node_down: bool  # a whole node is gone
+    change: bool  # the configuration changed: that is no fault
+
+
+def nature_of(alarm: Alarm) -> Nature:
+    """Return what an alarm says by its type."""
+    return _nature(alarm.source == OURS, alarm.kind, alarm.event_type, alarm.probable_cause)
 
 
 @lru_cache(4096)
+def _nature(ours: bool, kind: str, event_type: str, cause: str) -> Nature:
+    if ours:
+        event_type, cause = KINDS.get(kind, (event_type, cause))
+    return Nature(
+        _OWN[kind] if ours and kind in _OWN else _layer(kind, event_type, cause),
+        kind == "link-cut" if ours else cause in _DOWN or bool(_LINK_DOWN.search(kind)),
+        bool(_NODE_DOWN.search(kind)),
+        bool(_CHANGE.search(kind)),
+    )
+
+
 def _layer(kind: str, event_type: str, cause: str) -> int:
     if cause in _POWER:
         return POWER
@@ -88,30 +107,8 @@ def _layer(kind: str, event_type: str, cause: str) -> int:
     return next((layer for layer, words in _WORDS if words.search(kind)), OTHER)
 
 
-def is_link_down(alarm: Alarm) -> bool:
-    """Whether the alarm says that a link carries nothing."""
-    if alarm.source == OURS:
-        return alarm.kind == "link-cut"
-    return alarm.types[1] in _DOWN or _says(_LINK_DOWN, alarm.kind)
-
-
-def is_node_down(alarm: Alarm) -> bool:
-    """Whether the alarm says that a whole node is gone."""
-    return _says(_NODE_DOWN, alarm.kind)
-
-
-def is_change(alarm: Alarm) -> bool:
-    """Whether the alarm tells of a change of configuration, not of a fault."""
-    return _says(_CHANGE, alarm.kind)
-
-
-def is_hard(alarm: Alarm) -> bool:
+def is_hard(alarm: Alarm, nature: Nature) -> bool:
     """Whether the network itself states a fault: link, peer or device down, or critical at all."""
     if alarm.source == OURS:
-        return alarm.explain.get("disposition") == "hard"
-    return alarm.severity == "critical" or is_link_down(alarm) or is_node_down(alarm)
-
-
-@lru_cache(4096)
-def _says(words: re.Pattern[str], kind: str) -> bool:
-    return words.search(kind) is not None
+        return bool(alarm.explain.get("disposition") == "hard")
+    return alarm.severity == "critical" or nature.link_down or nature.node_down

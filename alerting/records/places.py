@@ -126,13 +126,10 @@ class Places:
 
     def _mentioned(self, words: str, node: str) -> tuple[str, ...]:
         known = self._words
-        named: dict[str, None] = {}
-        for word in _WORD.findall(words):
-            name = known.get(word)
-            if name is None:
-                name = self._named(word)
-            if name and name != node:
-                named[name] = None
+        found = _WORD.findall(words)
+        named = dict.fromkeys([known[w] if w in known else self._named(w) for w in found])
+        named.pop("", None)
+        named.pop(node, None)
         return tuple(named)[:MENTIONED_MAX]
 
     def _named(self, word: str) -> str:
