@@ -175,7 +175,7 @@ class Operations:
             elif not alarm.up or alarm.acknowledged == until:
                 continue
             else:
-                alarm.acknowledged, alarm.asked = until, ""
+                alarm.acknowledged, alarm.asked, alarm.acknowledged_by = until, "", ask.who
             self._sign(alarm, ask, now_ns)
             changed.append(alarm)
         if incident := self._incident_of(ask):

@@ -54,7 +54,10 @@ class ForeignAlarms:
         self._over: OrderedDict[int, None] = OrderedDict()
         self._timers: list[tuple[int, int]] = []
         self._words: list[tuple[int, int]] = []  # changes of words alone that wait to be told
-        self._storms = Storms(settings.storm_alarms, self._calm_ns)
+        self._storms = Storms(
+            settings.storm_alarms, calm_ns=self._calm_ns, silent_ns=self._silent_ns,
+            ids_max=settings.alarms_max,
+        )  # fmt: skip
         self._reports = context.metrics.counter(
             "foreign_alarm_reports_total",
             "reports of foreign alarms by what became of them",
@@ -77,7 +80,7 @@ class ForeignAlarms:
             cleared = row != last_raise
             if alarm is None:
                 if not raises:
-                    self._clear_of_unknown(batch, row, clears, now_ns)
+                    self._clear_of_unknown(number, batch, row, clears, now_ns)
                     continue
                 alarm = self._new(number, batch, last_raise, reports, now_ns)
                 if alarm is None:
@@ -96,15 +99,17 @@ class ForeignAlarms:
             self._tell_storm(storm, changed, now_ns)
         return changed
 
-    def _clear_of_unknown(self, batch: Batch, row: int, clears: int, now_ns: int) -> None:
+    def _clear_of_unknown(
+        self, number: int, batch: Batch, row: int, clears: int, now_ns: int
+    ) -> None:
         source, kind = _text(batch, "source", row), _text(batch, "kind", row)
-        hidden = self._storms.clear(source, kind, now_ns)
+        hidden = self._storms.clear(source, kind, number, now_ns)
         self._reports.add("hidden_by_storm" if hidden else "clear_of_unknown", clears)
 
     def _new(self, number: int, batch: Batch, row: int, reports: int, now_ns: int) -> Alarm | None:
         source, kind = _text(batch, "source", row), _text(batch, "kind", row)
         entity = _text(batch, "entity", row)
-        if self._storms.hides(source, kind, entity, now_ns):
+        if self._storms.hides(source, kind, entity, number, now_ns):
             self._reports.add("hidden_by_storm", reports)
             return None
         if len(self.alarms) >= self._settings.alarms_max and not self._make_room():
@@ -191,11 +196,11 @@ class ForeignAlarms:
         owner = str(detail.get("owner", ""))
         if state == "acknowledged" and alarm.their_state != state:
             alarm.acknowledged, alarm.operator = "until-clear", owner or alarm.source
-            alarm.asked = ""
+            alarm.acknowledged_by, alarm.asked = alarm.operator, ""
         elif state != "acknowledged" and alarm.their_state == "acknowledged":
             alarm.acknowledged, alarm.operator = "", ""
         elif state == "acknowledged" and owner and alarm.operator == alarm.their_owner:
-            alarm.operator = owner
+            alarm.operator = alarm.acknowledged_by = owner
         alarm.their_state, alarm.their_owner = state, owner
 
     def _differs(self, alarm: Alarm, batch: Batch, row: int) -> Difference:
@@ -367,6 +372,9 @@ class ForeignAlarms:
             self._over.pop(alarm.id, None)
             del self.alarms[alarm.id]
             return False
+        if alarm.kind == STORM and self._storms.is_up(alarm.id):
+            self._watch(alarm, now_ns)  # the storm says when it is over
+            return False
         if alarm.holds != "clear":
             hours = self._settings.silent_hours_max
             alarm.explain["why"] = [f"{alarm.source} said nothing of it for {hours:g} h"]
@@ -383,6 +391,10 @@ class ForeignAlarms:
         if not storm.up:
             self._storms.forget(storm)
             if alarm.up:
+                if storm.hidden:
+                    hours = self._settings.silent_hours_max
+                    why = f"{storm.hidden} were not cleared, and nothing was said of any for {hours:g} h"
+                    alarm.explain["why"] = [why]
                 self._clear(alarm, now_ns)
                 changed.append(alarm)
             return
@@ -423,8 +435,7 @@ class ForeignAlarms:
         self._words = sorted(
             (one.words_ns + WORDS_NS, one.id) for one in self.alarms.values() if one.words_wait
         )
-        storms = (msgspec.convert(fields, Storm) for fields in kept["storms"])
-        self._storms.classes = {(storm.source, storm.kind): storm for storm in storms}
+        self._storms.restore(msgspec.convert(fields, Storm) for fields in kept["storms"])
 
 
 def _text(batch: Batch, name: str, row: int) -> str:

@@ -81,6 +81,8 @@ def load_of(
     waits: dict[int, int] = {}
     incidents: set[int] = set()
     acknowledged = 0
+    known: set[int] = set()  # up, and shown since it began
+    new = 0  # raises without what is back from being hidden
     shown: set[int] = set()  # up, and not hidden
     veiled: set[int] = set()  # raised in the span, and hidden since
     hidden = 0  # raised in the span, and hidden to their end
@@ -94,9 +96,12 @@ def load_of(
             up.pop(number, None)
             hidden += number in veiled
             veiled.discard(number)
-        came = number in up and not row["suppressed"] and number not in shown
+            known.discard(number)
+        came = back = False
         if number in up and not row["suppressed"]:
+            came, back = number not in shown, number in known
             shown.add(number)
+            known.add(number)
         else:
             shown.discard(number)
         if at_ns < since_ns or at_ns >= until_ns:
@@ -109,8 +114,12 @@ def load_of(
             raises[number, str(row["kind"]), str(row["entity"])] += 1
             severities[str(row["severity"])] += 1
             times.setdefault(number, []).append(at_ns)
-            waits[number] = at_ns
-            if row["incident_id"]:
+            if row["operator_state"] == "acknowledged":  # it was before it was hidden
+                acknowledged += 1
+            else:
+                waits[number] = at_ns
+            new += not back
+            if row["incident_id"] and not back:
                 incidents.add(int(row["incident_id"]))
         elif row["operator_state"] == "acknowledged" and number in waits:
             acknowledged += at_ns - waits.pop(number) <= acknowledge_seconds * 1e9
@@ -125,7 +134,7 @@ def load_of(
         raises=total,
         hidden=hidden + len(veiled),
         incidents=len(incidents),
-        compression=rounded(1.0 - len(incidents) / total, 4) if total else None,
+        compression=rounded(1.0 - len(incidents) / new, 4) if new else None,
         per_operator_10min=rounded(rate, 4),
         peak_10min=max(bins.values(), default=0),
         grade=next((word for most, word in GRADES if rate <= most), "unacceptable"),

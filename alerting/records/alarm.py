@@ -147,6 +147,7 @@ class Alarm(msgspec.Struct):
     text: str = ""
     tally: int = 0  # how often it was reported in this occurrence
     acknowledged: str = ""  # "until-clear", "until-worse"
+    acknowledged_by: str = ""
     asked: str = ""  # who asked the system that owns its acknowledgement to acknowledge it
     operator: str = ""
     operator_note: str = ""

@@ -145,6 +145,57 @@ def test_a_storm_is_one_alarm_and_its_clears_are_not_dropped() -> None:
     assert (over.kind, over.state) == ("alarm-storm", "cleared")
 
 
+def storm_world(**more: Any) -> tuple[AlarmWorld, list[dict[str, Any]]]:
+    world = AlarmWorld(AlertingSettings(storm_alarms=5, **more))
+    reports = [world.report("portDown", f"sw{i}") for i in range(20)]
+    world.told(*reports)
+    return world, reports
+
+
+def storms(world: AlarmWorld) -> list[str]:
+    found = world.stage._foreign.alarms.values()
+    return [alarm.state for alarm in found if alarm.kind == "alarm-storm"]
+
+
+def test_a_storm_lasts_until_what_it_counted_is_clear() -> None:
+    world, _ = storm_world()
+    world.told(*(world.report("portDown", f"sw{i}", "cleared") for i in range(19)))
+    world.told(world.report("portDown", "sw77", "cleared"))  # of nothing that it counted
+    world.told(seconds=7200)
+    assert storms(world) == ["raised"], "sw19 is still down"
+    kept = Snapshot()
+    world.stage.snapshot(kept)
+    world.stage = world.make_stage()
+    world.stage.restore(kept)
+    world.told(world.report("portDown", "sw19", "cleared"))
+    assert not world.told(seconds=800)
+    assert [a.state for a in world.told(seconds=101)] == ["cleared"]
+
+
+def test_what_a_storm_counted_is_counted_once_and_told_when_it_is_said_again_later() -> None:
+    world, reports = storm_world()
+    world.told(*reports, seconds=30)
+    assert [s.hidden for s in world.stage._foreign._storms.classes.values()] == [15]
+    said = world.told(*reports[5:10], seconds=60)
+    assert sorted(a.entity for a in said if a.kind == "portDown") == [
+        f"sw{i}" for i in range(5, 10)
+    ]
+    assert [s.hidden for s in world.stage._foreign._storms.classes.values()] == [10]
+    clears = [world.report("portDown", f"sw{i}", "cleared") for i in range(20)]
+    assert len(world.told(*clears)) == 10
+    assert [a.state for a in world.told(seconds=901)] == ["cleared"]
+
+
+def test_a_storm_whose_clears_are_lost_ends_as_its_alarms_would() -> None:
+    world, _ = storm_world(silent_hours_max=2)
+    world.told(seconds=7000)
+    assert storms(world) == ["raised"]
+    world.told(seconds=200)
+    assert storms(world) == ["cleared"]
+    (storm,) = [a for a in world.stage._foreign.alarms.values() if a.kind == "alarm-storm"]
+    assert storm.explain["why"] == ["15 were not cleared, and nothing was said of any for 2 h"]
+
+
 def test_collapsing_counts_every_report() -> None:
     random = np.random.default_rng(5)
     rows = [

@@ -64,6 +64,18 @@ def test_what_was_hidden_and_comes_before_people_later_loads_them_then() -> None
     assert (late.raises, late.hidden) == (1, 0)
 
 
+def test_what_is_back_from_the_shelf_is_a_raise_and_no_compression() -> None:
+    taken_on = {"operator_state": "acknowledged"}
+    rows = [
+        change(1, 5),
+        change(1, 6, suppressed="shelved"),
+        change(1, 7, "updated", raised_ns=5, **taken_on),
+    ]
+    load = load_of(rows, since_ns=0, until_ns=HOUR)
+    assert (load.raises, load.hidden, load.incidents, load.compression) == (2, 0, 1, 0.0)
+    assert load.acknowledged_share == 0.5, "it was taken on before it was hidden"
+
+
 def test_an_alarm_of_before_the_span_is_no_raise_of_it() -> None:
     rows = [change(1, 5), change(1, 90 * HOUR, operator_state="acknowledged", raised_ns=5)]
     load = load_of(rows, since_ns=88 * HOUR, until_ns=96 * HOUR)

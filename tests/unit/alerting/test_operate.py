@@ -298,6 +298,17 @@ def test_what_is_shelved_twice_or_within_a_work_is_unshelved_for_good() -> None:
     assert (alarm.suppressed, alarm.operator_state) == ("", "none")
 
 
+def test_who_acknowledged_is_named_again_when_it_is_back_from_the_shelf() -> None:
+    world = AlarmWorld()
+    fan, psu = world.told(world.report("fan", "ams1"), world.report("psu", "ams1"))
+    world.told(world.act("acknowledge", alarm=fan.id, by="ann"))
+    hidden = world.told(world.act("shelve", alarms=[fan.id, psu.id], seconds=60, by="bob"))
+    assert {one.operator for one in hidden} == {"bob"}
+    back = {one.id: one for one in world.told(seconds=100)}
+    assert (back[fan.id].operator_state, back[fan.id].operator) == ("acknowledged", "ann")
+    assert (back[psu.id].operator_state, back[psu.id].operator) == ("none", "")
+
+
 def test_a_work_that_returns_is_ended_for_tonight_or_cancelled_for_good() -> None:
     world = AlarmWorld()
     nightly = {"name": "nightly", "nodes": ["ams1"], "start_ns": world.now_ns, "days": list(DAYS)}
