@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from alerting.config import AlertingSettings
-from alerting.incidents.companions import NEXT, SOON, Companions, Parent
+from alerting.incidents.companions import HERE, NEXT, SOON, Companions, Parent
 from alerting.incidents.parting import Parting
 from alerting.records.alarm import OURS, PRIMARY, ROUTE_FAULTS, Alarm
 from alerting.records.incident import NONE, Incident, Member
-from alerting.records.layers import ATTACK, EQUIPMENT, LINK, Nature
+from alerting.records.layers import ATTACK, EQUIPMENT, LINK, POWER, Nature
 from alerting.records.places import Place, Places
 
 LATE_NS = 60_000_000_000  # a cause may be reported so much later than its first symptom
@@ -45,6 +45,9 @@ class Grouping:
         self._of = incident_of
         self._at: dict[str, dict[int, None]] = {}  # node: incidents there, the newest last
         self._on: dict[str, int] = {}  # link: the newest incident about it
+        self._fell: dict[
+            str, tuple[int, int]
+        ] = {}  # node: when a link of it went down last, and the incident
         self._cut: dict[str, int] = {}  # node that is cut off: by which incident
         self.companions = Companions(self._group_ns, len(places.graph.nodes))
         self.parting = Parting(places, incidents, self._at, self.companions)
@@ -73,10 +76,12 @@ class Grouping:
         """Return the incident that explains an alarm best, and whether the alarm is cut off by it."""
         if place.link:
             found = self._about_link(alarm, place, nature, now_ns)
+            if found is None and nature.link_down:
+                found = self._about_node(alarm, place, nature, now_ns)
             if found is not None:
                 return found, False
         if place.nodes[0] in self._cut:
-            over = self._cut_by(alarm, place, nature)
+            over = self._cut_by(alarm, place, nature, now_ns)
             if over is not None:
                 return over, True
         if parents:
@@ -90,20 +95,47 @@ class Grouping:
         if incident is None or self._refuses(incident, alarm, place, nature, now_ns):
             return None
         root = incident.members[incident.root]
-        going = incident.open and root.up and root.link_down
+        if root.link == place.link:
+            going = incident.open and root.up and root.link_down
+        else:
+            going = incident.open and place.link in incident.links_down()
         return incident if going or now_ns - incident.last_ns <= self._group_ns else None
 
-    def _cut_by(self, alarm: Alarm, place: Place, nature: Nature) -> Incident | None:
+    def _about_node(
+        self, alarm: Alarm, place: Place, nature: Nature, now_ns: int
+    ) -> Incident | None:
+        """Return the incident in which another link of the same node went down seconds ago: one cause has both."""
+        for node in self._places.graph.ends.get(place.link, ()):
+            at_ns, number = self._fell.get(node, (0, 0))
+            if now_ns - at_ns > PHYSICAL_NS:
+                continue
+            incident = self._incidents.get(number)
+            if incident is None or not incident.open:
+                continue
+            if not self._refuses(incident, alarm, place, nature, now_ns, rooted=True):
+                return incident
+        return None
+
+    def _cut_by(self, alarm: Alarm, place: Place, nature: Nature, now_ns: int) -> Incident | None:
         incident = self._incidents.get(self._cut[place.nodes[0]])
         if incident is None or not incident.open or incident.by_hand:
             return None
         if alarm.kind in PRIMARY and alarm.source == OURS and incident.primary:
             return None
-        # Hardware that breaks and attacks are no consequence of a lost way.
-        if nature.layer in (EQUIPMENT, ATTACK) and not nature.node_down:
+        # Power that fails, hardware that breaks and attacks are no consequence of a lost way.
+        if nature.layer in (POWER, EQUIPMENT, ATTACK) and not nature.node_down:
             return None
+        graph = self._places.graph
         links, nodes = incident.links_down(), incident.nodes_down()
-        return incident if place.nodes[0] in self._places.graph.cut_off(links, nodes) else None
+        if (
+            nature.link_down
+        ):  # nor are other links that go down behind it, but for what it takes along
+            at_once = now_ns - incident.last_ns <= PHYSICAL_NS
+            ends = {*nodes, *(end for link in links if at_once for end in graph.ends[link])}
+            around = graph.ends.get(place.link, (*place.nodes, *graph.beside(place.nodes[0])))
+            if ends.isdisjoint(around):
+                return None
+        return incident if place.nodes[0] in graph.cut_off(links, nodes) else None
 
     def _likeliest(
         self, alarm: Alarm, place: Place, nature: Nature, parents: list[Parent], now_ns: int
@@ -119,6 +151,9 @@ class Grouping:
             incident = self._incidents.get(of)
             if incident is None:
                 continue
+            if relation == HERE and nature.link_down:
+                if _is_another_port(incident.members[number], alarm, now_ns):
+                    continue
             if delay >= SOON:
                 if not incident.open and now_ns - incident.closed_ns > self._repeat_ns:
                     continue
@@ -164,11 +199,13 @@ class Grouping:
             return True
         if place.link and place.link == root.link:
             return False
+        if place.link and place.link in incident.links_down():
+            return False
         layer = nature.layer
         if layer <= LINK:
             if place.link and root.link and root.layer <= LINK:
                 together = now_ns - incident.last_ns <= PHYSICAL_NS
-                if not together or not set(place.nodes) & set(root.nodes):
+                if not together or not self._share_end(place.link, root.link):
                     return True
             # A deeper fault that comes late is no symptom.
             if layer < root.layer and now_ns - incident.opened_ns > LATE_NS:
@@ -183,6 +220,10 @@ class Grouping:
         if len(incident.members) >= self._settings.incident_alarms_max and not rooted:
             return True
         return not self._is_within_reach(root, place)
+
+    def _share_end(self, link: str, other: str) -> bool:
+        ends = self._places.graph.ends
+        return not set(ends.get(link, ())).isdisjoint(ends.get(other, ()))
 
     def _is_within_reach(self, root: Member, place: Place) -> bool:
         """Whether a place is near enough to the root, or the words of either name the other."""
@@ -214,6 +255,12 @@ class Grouping:
         return list(found.values())
 
     # ---- what is where
+
+    def fell(self, incident: Incident, link: str, now_ns: int) -> None:
+        """Note that an incident has an alarm of a link that is down."""
+        self._on[link] = incident.number
+        for node in self._places.graph.ends.get(link, ()):
+            self._fell[node] = now_ns, incident.number
 
     def put(self, incident: Incident, nodes: Iterable[str]) -> None:
         """Note that an incident has alarms on some nodes, and which link it is about."""
@@ -264,6 +311,7 @@ class Grouping:
         return {
             "at": [[node, list(numbers)] for node, numbers in self._at.items()],
             "on": list(self._on.items()),
+            "fell": list(self._fell.items()),
             "cut": list(self._cut.items()),
             "companions": self.companions.snapshot(),
         }
@@ -273,4 +321,11 @@ class Grouping:
         self._at.clear()
         self._at.update((node, dict.fromkeys(numbers)) for node, numbers in kept["at"])
         self._on, self._cut = dict(kept.get("on", ())), dict(kept["cut"])
+        self._fell = {node: (at_ns, number) for node, (at_ns, number) in kept.get("fell", ())}
         self.companions.restore(kept["companions"])
+
+
+def _is_another_port(member: Member, alarm: Alarm, now_ns: int) -> bool:
+    """Whether a member is of another port that went down before: one cause takes them down within seconds."""
+    late = now_ns - member.raised_ns > PHYSICAL_NS
+    return late and member.link_down and member.entity != alarm.entity

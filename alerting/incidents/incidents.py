@@ -101,11 +101,12 @@ class Incidents:
         del times[: -self._settings.repeat_changes]
         parents = self.grouping.parents(alarm, place, nature, now_ns)
         behind = False
-        if before is not None and self._comes_back(before, alarm, times, now_ns):
-            incident = before
-        else:
+        back = before if before and self._comes_back(before, alarm, times, now_ns) else None
+        if back is not None and (back.open or back.is_root(alarm.id, place.link)):
+            incident = back
+        else:  # a symptom that is back may be one of another fault now
             found, behind = self.grouping.find(alarm, place, nature, parents, now_ns)
-            incident = found or self._begin(alarm, now_ns)
+            incident = found or back or self._begin(alarm, now_ns)
         if not incident.open:
             self._reopen(incident, now_ns)
         self.grouping.learn(alarm, place, nature, parents, now_ns)
@@ -158,6 +159,8 @@ class Incidents:
         for node in place.nodes:
             incident.nodes[node] = now_ns
         self.grouping.put(incident, place.nodes)
+        if place.link and nature.link_down:
+            self.grouping.fell(incident, place.link, now_ns)
         if behind and not alarm.suppressed:
             alarm.suppressed = "parent"
         at_once = incident.hide()

@@ -1,6 +1,6 @@
 """Why: ranked probable causes with their evidence, what a fault touches, what redundancy is left."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
@@ -17,6 +17,7 @@ from alerting.records.layers import (
     POWER,
     SOFTWARE,
     nature_of,
+    says_lost,
 )
 from alerting.records.places import Places
 from alerting.words.amounts import rounded
@@ -40,6 +41,7 @@ SHOWN_OF_PAST = ("id", "title", "opened_ns", "closed_ns", "ended")
 # How likely a cause of each kind is before anything is known of this case: changes and planned
 # works lead every published survey of outages, so they stand above what they set off.
 CHANGE, PLANNED, SOFT = "change", "planned-work", "software"
+NODE_DOWN, LOST = "node-down", 0.9  # named by no alarm: its neighbours lost all links to it
 NAMED, OTHERWISE = 0.95, 0.5  # what a rule of ours names first, and what else it could be
 PRIOR = {
     PLANNED: 0.9,
@@ -96,7 +98,7 @@ class Suspects:
 
     def judge(self, incident: Incident, alarms: Sequence[Alarm], now_ns: int) -> None:
         """Set an incident's causes, impact and similar ones of the past."""
-        found = self._of_alarms(incident, alarms)
+        found = self._of_alarms(incident, alarms) + self._of_nodes(incident)
         if self._events:
             found += self._of_events(incident)
         if self._windows.any:
@@ -142,6 +144,23 @@ class Suspects:
             elif member.layer == LOAD and member.raised_ns < root.raised_ns:
                 made.append(_cause("load", alarm.entity, PRIOR["load"], alarm.title))
         return made
+
+    def _of_nodes(self, incident: Incident) -> list[dict[str, Any]]:
+        """Return the node all of whose links are down, as its several neighbours say and it says nothing."""
+        links = incident.links_down()
+        if len(links) < 2:
+            return []
+        graph = self._places.graph
+        ends = Counter(end for link in links for end in graph.ends[link])
+        node, down = max(ends.items(), key=itemgetter(1))
+        if down < len(graph.links_of(node)) or len(graph.beside(node)) < 2:
+            return []
+        own = [one for one in incident.members.values() if one.nodes[0] == node]
+        if any(one.node_down or not says_lost(one.kind) for one in own):
+            return []  # it speaks, or an alarm names it already
+        return [
+            _cause(NODE_DOWN, node, LOST, f"all {down} of its links are down, and it says nothing")
+        ]
 
     def _of_events(self, incident: Incident) -> list[dict[str, Any]]:
         root = incident.members[incident.root]

@@ -160,6 +160,10 @@ class Incident(msgspec.Struct):
             self.acknowledged = ""
         self.closed_ns, self.asked = 0, ""
 
+    def is_root(self, number: int, link: str) -> bool:
+        """Whether an alarm is its root, or of the link of that."""
+        return number == self.root or bool(link and link == self.members[self.root].link)
+
     def is_of_another(self, link: str) -> bool:
         """Whether its alarms name links, and not this one; False where no link is asked for."""
         named = {member.link for member in self.members.values() if member.link}

@@ -107,6 +107,12 @@ def _layer(kind: str, event_type: str, cause: str) -> int:
     return next((layer for layer, words in _WORDS if words.search(kind)), OTHER)
 
 
+@lru_cache(4096)
+def says_lost(kind: str) -> bool:
+    """Whether a kind of alarm says that somebody cannot reach a node."""
+    return bool(_UNREACHABLE.search(kind))
+
+
 def is_hard(alarm: Alarm, nature: Nature) -> bool:
     """Whether the network itself states a fault: link, peer or device down, or critical at all."""
     if alarm.source == OURS:

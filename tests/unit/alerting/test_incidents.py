@@ -75,6 +75,95 @@ def test_a_cut_line_with_three_hundred_symptoms_is_one_incident_with_its_cause()
     assert told[0]["impact"]["cut_off_count"] == 99
 
 
+def star(leaves: int = 12) -> FileNetworkMap:
+    """Return a hub whose port i leads to port 1 of leaf p{i}; the leaves are a ring by ports 2 and 3."""
+    names = [f"p{i}" for i in range(1, leaves + 1)]
+    spokes = [
+        LinkEntry(name=f"hub-{n}", a="hub", a_index=i + 1, b=n, b_index=1)
+        for i, n in enumerate(names)
+    ]
+    ring = [LinkEntry(name=f"{a}-{b}", a=a, a_index=2, b=b, b_index=3)
+            for a, b in zip(names, [*names[1:], names[0]], strict=True)]  # fmt: skip
+    routers = [
+        RouterEntry(name=n, address=f"192.0.2.{i + 1}") for i, n in enumerate(["hub", *names])
+    ]
+    return FileNetworkMap(NetworkFile(router=routers, link=spokes + ring))
+
+
+def test_a_node_that_only_its_neighbours_tell_of_is_one_incident_and_the_first_cause() -> None:
+    """Each sees its own port to it go down, and what ran over that; none is next to another by these."""
+    world = AlarmWorld(network=star())
+    far = (1, 7, 4, 10, 2, 8, 5, 11, 3, 9, 6, 12)
+    down = [world.report("linkDown", f"p{i}:1", "critical") for i in far]
+    felt = [world.report("ospfNbrDown", f"p{i}:1") for i in far]
+    found = newest(
+        world,
+        world.second(*down[:5]),
+        world.second(*down[5:]),
+        world.second(*felt, seconds=5),
+        world.second(world.report("nodeUnreachable", "hub"), seconds=30),
+        world.second(seconds=120),
+    )
+    (told,) = [row for row in found.values() if row["state"] in ("raised", "updated")]
+    assert len(told["alarms"]) == 25
+    assert (told["causes"][0]["kind"], told["causes"][0]["entity"]) == ("node-down", "hub")
+    assert told["causes"][0]["why"] == "all 12 of its links are down, and it says nothing"
+
+
+def test_a_node_that_speaks_is_not_down_though_all_its_links_are() -> None:
+    world = AlarmWorld(network=star(3))
+    down = [world.report("linkDown", f"{node}:{port}", "critical")
+            for i in (1, 2, 3) for node, port in ((f"p{i}", 1), ("hub", i))]  # fmt: skip
+    found = newest(world, world.second(*down), world.second(seconds=20))
+    (told,) = [row for row in found.values() if row["state"] == "raised"]
+    assert told["causes"][0]["kind"] == "linkDown"
+
+
+def test_links_of_one_node_that_go_down_minutes_apart_are_faults_of_their_own() -> None:
+    world = AlarmWorld(network=star())
+    found = [
+        newest(world, world.second(world.report("linkDown", f"p{i}:1"), seconds=60))
+        for i in (1, 5, 9)
+    ]
+    assert len({number for one in found for number in one}) == 3
+    plain = AlarmWorld(network=network_of([("a", "b"), ("b", "c"), ("c", "a")], []))
+    found = [
+        newest(plain, plain.second(plain.report("linkDown", f"a:{name}"), seconds=900))
+        for name in ("ge-1", "ge-2")
+    ]
+    assert len({number for one in found for number in one}) == 2, "nor where ports are not known"
+
+
+def test_power_and_other_links_behind_a_cut_are_faults_of_their_own() -> None:
+    world = AlarmWorld(network=chain_network())
+    cut = [world.report("linkDown", entity, "critical") for entity in ("a3:2", "a4:1")]
+    world.second(*cut, world.report("bgpDown", "a6"))
+    world.second(seconds=100)
+    behind = (
+        world.report("mainsFailure", "a11"),
+        world.report("linkDown", "a7:2"),
+        world.report("bgpDown", "a5"),
+    )
+    world.second(*behind)
+    world.second(seconds=20)
+    grown = {one["title"]: one["alarms_count"]
+             for one in world.stage.incidents.listed(open_only=True, limit=9)}  # fmt: skip
+    assert grown == {"linkDown on a3:2": 4, "mainsFailure on a11": 1, "linkDown on a7:2": 1}
+
+
+def test_a_symptom_that_is_back_is_one_of_the_fault_that_is_there_now() -> None:
+    """A session fell with one link, and falls again with another an hour later."""
+    world = AlarmWorld(network=star())
+    said = [("linkDown", "p1:1"), ("bgpDown", "p1")]
+    world.second(*(world.report(kind, entity) for kind, entity in said), seconds=20)
+    world.second(*(world.report(kind, entity, "cleared") for kind, entity in said), seconds=3600)
+    world.second(world.report("linkDown", "p1:2"), seconds=2)
+    (now,) = newest(
+        world, world.second(world.report("bgpDown", "p1")), world.second(seconds=20)
+    ).values()
+    assert (now["title"], len(now["alarms"])) == ("linkDown on p1:2", 2)
+
+
 def test_two_faults_at_once_are_two_incidents() -> None:
     world = AlarmWorld(network=chain_network())
     first = [world.report("linkDown", "c2:1", "critical"), world.report("bgpDown", "c2")]
