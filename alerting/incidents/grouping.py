@@ -131,7 +131,7 @@ class Grouping:
             nature.link_down
         ):  # nor are other links that go down behind it, but for what it takes along
             at_once = now_ns - incident.last_ns <= PHYSICAL_NS
-            ends = {*nodes, *(end for link in links if at_once for end in graph.ends[link])}
+            ends = {*nodes, *(end for link in links if at_once for end in graph.ends.get(link, ()))}
             around = graph.ends.get(place.link, (*place.nodes, *graph.beside(place.nodes[0])))
             if ends.isdisjoint(around):
                 return None

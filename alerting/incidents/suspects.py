@@ -30,6 +30,7 @@ NEAR_NS = 900_000_000_000  # so long before a fault may its cause lie
 AFTER_EVENT_NS = 60_000_000_000  # and its message may be so late
 AFTER_WORK_NS = 3_600_000_000_000  # so long after planned work is it a suspect
 CAUSES_SHOWN = 5
+BRIDGES_MAX = 64  # of which is asked what they would cut
 NAMED_MAX = 10
 SERVICE_CUTS = (EQUIPMENT, LINK, ATTACK)  # layers whose alarms take service from what they name
 PAST_KINDS_MAX = 200  # kinds of root of which past incidents are remembered
@@ -151,7 +152,7 @@ class Suspects:
         if len(links) < 2:
             return []
         graph = self._places.graph
-        ends = Counter(end for link in links for end in graph.ends[link])
+        ends = Counter(end for link in links for end in graph.ends.get(link, ()))
         node, down = max(ends.items(), key=itemgetter(1))
         if down < len(graph.links_of(node)) or len(graph.beside(node)) < 2:
             return []
@@ -254,7 +255,7 @@ class Suspects:
         """Return the links that became the only way by this, with what the loss of one would cut."""
         graph = self._places.graph
         made = []
-        for name in sorted(graph.bridges(down) - graph.bridges()):
+        for name in graph.new_bridges(down)[:BRIDGES_MAX]:
             behind = sorted(graph.cut_off([*down, name]) - graph.cut_off(down))
             made.append({"if": name, "cuts": behind[:NAMED_MAX], "cuts_count": len(behind)})
         made.sort(key=lambda one: (-int(str(one["cuts_count"])), str(one["if"])))

@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 
+from alerting.records.cuts import Cuts
+
 NEIGHBOURS_MAX = 256  # looked at around one node; a hub with more joins nobody by nearness
 
 
@@ -19,8 +21,8 @@ class Graph:
             self.ends[name] = (a, b)
             self._next.setdefault(a, {}).setdefault(b, []).append(name)
             self._next.setdefault(b, {}).setdefault(a, []).append(name)
-        self._whole: list[set[str]] | None = None  # its parts while all is up
-        self._cores: dict[str, set[str]] = {}
+        self._cuts: Cuts | None = None
+        self._cores: list[set[str]] = []  # of each part
         self._near: dict[str, dict[str, int]] = {}
         self._cut: dict[tuple[frozenset[str], frozenset[str]], frozenset[str]] = {}
 
@@ -76,33 +78,46 @@ class Graph:
         known = self._cut.get((gone, down))
         if known is not None:
             return known
-        if self._whole is None:
-            self._whole = self._parts(frozenset(), frozenset())
-        parts = self._parts(gone, down)
-        # Only what was one part before is cut off by this.
         made: set[str] = set()
-        for before in self._whole:
-            inside = [part for part in parts if part <= before]
-            if len(inside) > 1:
-                core = self._core(before)
-                inside.sort(key=lambda part: (-len(part & core), -len(part), min(part)))
-                for part in inside[1:]:
-                    made |= part
+        for part in self._cuts_now().parted(gone, down):
+            made |= self._apart(part, gone, down)
         if len(self._cut) > 1000:
             self._cut.clear()
         self._cut[gone, down] = frozenset(made)
         return self._cut[gone, down]
 
-    def _core(self, whole: set[str]) -> set[str]:
-        """Return the largest set of nodes of a part that stays whole whichever link fails."""
-        key = min(whole)
-        if key not in self._cores:
-            firm = [p for p in self._parts(frozenset(self.bridges()), frozenset()) if p <= whole]
-            self._cores[key] = min(firm, key=lambda part: (-len(part), min(part)))
-        return self._cores[key]
+    def _apart(self, part: int, gone: frozenset[str], down: frozenset[str]) -> set[str]:
+        """Return what of a part of the network is apart from its core."""
+        cuts = self._cuts_now()
+        whole, core = cuts.parts[part], self._core(part)
+        found = cuts.pieces(part, gone, down)
+        most = max(((len(one & core), len(one)) for one in found), default=(0, 0))
+        cores = len(core) - sum(len(one & core) for one in found) - len(core & down)
+        rest = len(whole) - sum(map(len, found)) - len(whole & down)
+        if (cores, rest) <= most:  # the last one is not the largest
+            last = whole.difference(down, *found)
+            found += [last] if last else []
+            found.remove(min(found, key=lambda one: (-len(one & core), -len(one), min(one))))
+        return set().union(*found)
 
-    def _parts(self, gone: frozenset[str], down: frozenset[str]) -> list[set[str]]:
-        seen: set[str] = set(down)
+    def _cuts_now(self) -> Cuts:
+        if self._cuts is None:
+            self._cuts = Cuts(self.ends, self._next)
+        return self._cuts
+
+    def _core(self, part: int) -> set[str]:
+        """Return the largest set of nodes of a part that stays whole whichever link fails."""
+        if not self._cores:
+            cuts = self._cuts_now()
+            firm: list[list[set[str]]] = [[] for _ in cuts.parts]
+            for one in self._firm(frozenset(cuts.bridges)):
+                firm[cuts.part_of[next(iter(one))]].append(one)
+            self._cores = [min(of, key=lambda one: (-len(one), min(one))) for of in firm]
+        return self._cores[part]
+
+    def _firm(self, gone: frozenset[str]) -> list[set[str]]:
+        """Return the connected parts without some links."""
+        seen: set[str] = set()
         parts = []
         for start in self._next:
             if start in seen:
@@ -119,6 +134,16 @@ class Graph:
                         queue.append(other)
             parts.append(part)
         return parts
+
+    def new_bridges(self, down: Collection[str]) -> list[str]:
+        """Return the links that become the only way to something because some are down, in order.
+
+        >>> Graph([("ab", "a", "b"), ("bc", "b", "c"), ("ca", "c", "a")]).new_bridges(["ab"])
+        ['bc', 'ca']
+        """
+        known = [link for link in down if link in self.ends]
+        found = self._cuts_now().bridges_without(known)
+        return sorted(self.bridges(known) - self.bridges()) if found is None else found
 
     def bridges(self, without: Collection[str] = ()) -> set[str]:
         """Return the links whose loss would cut something off, given that some are down already.
