@@ -5,6 +5,7 @@ operators did move alarms on; at a tick that brought frames, our own alarms are 
 changed is hidden where a window says so, grouped into incidents, and told.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -280,6 +281,9 @@ class AlertingStage:
             if batch.schema.name == ALARM.name:
                 made = self._foreign.report(batch, now_ns)
             elif batch.schema.name == CONTROL.name:
+                for kind, payload in zip(batch.texts("kind"), batch.texts("payload"), strict=True):
+                    if kind == "gap":  # the node was away, or stood still
+                        self._foreign.was_deaf(float(json.loads(payload)["seconds"]))
                 made = self._operations.take(batch, now_ns)
             else:
                 self._logins.take(batch, now_ns)

@@ -309,6 +309,14 @@ class ForeignAlarms:
 
     # ---- timers
 
+    def was_deaf(self, seconds: float) -> None:
+        """Give sources the time in which nothing could be heard: their silence then ends no alarm."""
+        gap_ns = _ns(seconds)
+        for alarm in self.alarms.values():
+            if alarm.up and not alarm.holds:
+                alarm.due_ns += gap_ns
+        self._storms.was_deaf(gap_ns)
+
     def _watch(self, alarm: Alarm, now_ns: int) -> None:
         """Clear it by time-out where nothing is heard of it any more."""
         due_ns = now_ns + self._silent_ns

@@ -97,6 +97,11 @@ class Storms:
         storm.hidden -= 1
         return True
 
+    def was_deaf(self, gap_ns: int) -> None:
+        """Give sources the time in which nothing could be heard."""
+        for storm in self.classes.values():
+            storm.last_ns += gap_ns
+
     def restore(self, storms: Iterable[Storm]) -> None:
         """Take the classes of a checkpoint back."""
         self.classes = {(storm.source, storm.kind): storm for storm in storms}

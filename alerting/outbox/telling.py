@@ -182,14 +182,14 @@ class Telling:
     ) -> list[Letter]:
         """Return the letters of one change; `told` becomes who knows of the alarm afterwards."""
         if self._groups.used:
-            over = alert.state in OVER or bool(alert.suppressed)
+            over = alert.state in OVER or alert.hidden
             self._groups.change(db, alert, body_of(alert), now_ns, over=over)
             self.due_ns = min(self.due_ns, self._groups.due_ns)
         if alert.state in OVER:
             return self._end(db, alert, told)
         sinks = {name for name in told if name in self._settings.sinks}
         later: tuple[tuple[float, str], ...] = ()
-        if not alert.suppressed:
+        if not alert.hidden:
             decision = self._router.decide(alert)
             for name in decision.sinks:
                 if (name in self._incidents) == incidents and name not in told:
@@ -329,7 +329,7 @@ class Telling:
     ) -> None:  # fmt: skip
         if not later and self.due_ns == NEVER_NS:
             return  # nothing is planned for any alarm
-        if alert.operator_state not in ("none", ASKED) or alert.suppressed:
+        if alert.operator_state not in ("none", ASKED) or alert.hidden:
             db.execute("delete from later where alarm = ?", (alert.id,))
             return
         body = body_of(alert)

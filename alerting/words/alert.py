@@ -40,6 +40,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     alarms_count: int = 1  # of that incident
     origin: str = ""  # the system that caused this change: it is not told again
 
+    @property
+    def hidden(self) -> bool:
+        """Whether nobody is to be told who does not know of it: of an incident, all that is up under it is hidden."""
+        return bool(self.suppressed) or self.operator_state == "shelved"
+
 
 class Alert(Envelope, frozen=True, kw_only=True):
     """One change of one alarm, as sent."""

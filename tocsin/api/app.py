@@ -198,6 +198,12 @@ class _Handlers:
                 occurrence=row["occurrence"],
                 specific_problem=row["specific_problem"],
                 explain=_object(row["explain"]),
+                operator_state=row["operator_state"],
+                operator=row["operator"],
+                operator_note=row["operator_note"],
+                suppressed=row["suppressed"],
+                shelved_until_ns=row["shelved_until_ns"],
+                incident_id=f"{row['incident_id']:016x}" if row["incident_id"] else "",
             )
             for row in rows
         ]

@@ -65,7 +65,7 @@ class AlarmsAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlarmChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of an alarm, from the history."""
+    """One change of an alarm, from the history: what it was, and who did what with it."""
 
     changed_ns: int
     state: str
@@ -75,6 +75,12 @@ class AlarmChange(msgspec.Struct, frozen=True, kw_only=True):
     occurrence: int
     specific_problem: str
     explain: dict[str, Any]
+    operator_state: str
+    operator: str
+    operator_note: str
+    suppressed: str  # why nobody was told, "" where people were
+    shelved_until_ns: int
+    incident_id: str  # 16 hex digits, "" for none
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

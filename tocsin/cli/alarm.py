@@ -38,6 +38,29 @@ def alarm() -> None:
     """Act on alarms (ids of 16 hex digits) and incidents (`incident:ID`) of a running node."""
 
 
+@alarm.command("list")
+@click.option("--incidents", is_flag=True, help="What alarms belong to, instead of these.")
+@click.option("--all", "ended", is_flag=True, help="Also what is over, but not long ago.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@_state
+def list_(*, incidents: bool, ended: bool, limit: int, state: Path | None) -> None:
+    """List what is up, the newest change first: id, severity, since when, what became of it, title."""
+    from telemetry.text import printable
+    from tocsin import verbs
+    from tocsin.reports.alarm_lines import alarm_line, incident_line
+
+    if incidents:
+        named = verbs.IncidentsRequest(open_only=not ended, limit=limit)
+        found = _ask(state, "incidents", named, verbs.IncidentsAnswer).incidents
+    else:
+        wish = verbs.AlarmsRequest(active_only=not ended, limit=limit)
+        found = _ask(state, "alarms", wish, verbs.Alarms).alarms
+    for one in found:
+        click.echo(printable(incident_line(one) if incidents else alarm_line(one)))
+    if len(found) == limit:
+        click.echo(f"the first {limit}; --limit shows more", err=True)
+
+
 @alarm.command()
 @_ids
 @click.option("--until", type=click.Choice(["clear", "worse"]), default="clear", show_default=True)
@@ -192,6 +215,17 @@ def feedback(verdict: str, ids: tuple[str, ...], by: str, note: str, state: Path
     """Say of alarms or incidents whether they were worth it; the next ones get a priority by it."""
     for target in ids:
         _act(state, "feedback", _target(target) | {"verdict": verdict, "by": by, "note": note})
+
+
+@alarm.command()
+@click.argument("incident")
+@click.argument("words")
+@_by
+@_state
+def comment(incident: str, words: str, by: str, state: Path | None) -> None:
+    """Keep a remark with an incident; it is shown with it, and with the next like it."""
+    payload = {"incident": _incident(incident), "verdict": "comment", "note": words, "by": by}
+    _act(state, "feedback", payload)
 
 
 @alarm.command()

@@ -106,6 +106,16 @@ def test_what_nobody_reports_any_more_is_cleared_by_time_out() -> None:
     assert "said nothing of it" in cleared.explain["why"][0]
 
 
+def test_silence_of_sources_that_could_not_be_heard_ends_no_alarm() -> None:
+    world = AlarmWorld(settings=AlertingSettings(silent_hours_max=1))
+    world.told(world.report("fan", "ams1"), seconds=600)
+    world.now_ns += 5400 * 1_000_000_000  # the node is away
+    assert not world.told(world.act("gap", seconds=5400.0))
+    assert not world.told(seconds=2900)
+    assert not world.told(seconds=101)
+    assert [a.state for a in world.told(seconds=600)] == ["cleared"]
+
+
 def test_the_time_out_of_what_returns_is_no_longer_than_the_first() -> None:
     world = AlarmWorld(settings=AlertingSettings(silent_hours_max=1))
     world.told(world.report("fan", "ams1"))

@@ -261,6 +261,26 @@ def test_an_incident_that_is_shelved_is_escalated_when_it_is_back(
     assert play(seconds=60) == [("boss", "updated")]
 
 
+def test_an_incident_that_is_shelved_leaves_its_group_until_it_is_back(
+    world: Callable[..., World],
+) -> None:
+    route = RouteSettings(to=("noc",), group_by=("kind",), repeat_minutes=60.0)
+    made = world({"noc": {"send": "incidents"}}, routes={"r": route})
+
+    def told(seconds: int) -> list[str]:
+        made.now_ns += seconds * SECOND
+        return [state for _, _, state in made.take()]
+
+    made.incident(7, "raised", 1)
+    assert told(31) == ["raised"]
+    made.incident(7, "updated", 1, operator_state="shelved")
+    assert told(301) == ["cleared"]
+    made.incident(7, "updated", 1, operator_state="shelved", severity="critical")
+    assert told(5 * 3600) == []
+    made.incident(7, "updated", 1)
+    assert told(31) == ["raised"]
+
+
 def test_suppressed_alarms_are_told_to_nobody_until_they_are_not(
     world: Callable[..., World],
 ) -> None:

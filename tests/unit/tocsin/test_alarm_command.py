@@ -36,6 +36,32 @@ planned-work    weekly    from 1970-01-01T00:00:00+00:00 (mon) until it is ended
 """
 
 
+ALARMS = [
+    {"id": ID, "severity": "major", "raised_ns": 0, "state": "raised", "operator_state": "none",
+     "operator": "", "suppressed": "parent", "title": "r1\x1b[2J is away"},
+    {"id": ID, "severity": "critical", "raised_ns": 0, "state": "closed", "operator_state": "closed",
+     "operator": "ann", "suppressed": "", "title": "fan of r2"},
+]  # fmt: skip
+INCIDENT = {
+    "incident_id": ID, "severity": "major", "opened_ns": 0, "state": "open", "operator_state": "acknowledged",
+    "operator": "ann", "title": "a-b is down", "alarms_count": 3,
+}  # fmt: skip
+
+
+def test_what_is_up_is_listed_with_what_became_of_it(node: "Node") -> None:
+    def lines(*words: str) -> list[str]:
+        done = CliRunner().invoke(alarm, ["list", *words, "--state", str(node.state)])
+        assert done.exit_code == 0, done.output
+        return done.stdout.splitlines()
+
+    (away,) = lines()
+    assert re.fullmatch(rf"{ID}  major +1970-01-01 00:00  parent +r1\S*\[2J is away", away)
+    assert "\x1b" not in away
+    assert [one.split()[4] for one in lines("--all")] == ["parent", "closed"]
+    assert lines("--incidents")[0].split("  ")[-1].strip() == "a-b is down (+2 alarms)"
+    assert "acknowledged by ann" in lines("--incidents")[0]
+
+
 class Node:
     """What is left of a node: it keeps what it was asked for, if it can be meant."""
 
@@ -51,7 +77,7 @@ class Node:
     def says(self, *words: str) -> list[tuple[str, dict[str, Any]]]:
         """Run a command and return what it asked for."""
         self.asked.clear()
-        by = [] if words[0] == "windows" else ["--by", "ann"]
+        by = [] if words[0] in ("windows", "list") else ["--by", "ann"]
         done = CliRunner().invoke(alarm, [*words, *by, "--state", str(self.state)])
         assert done.exit_code == 0, done.output
         return self.asked
@@ -67,6 +93,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         server.start()
         server.handle("status", verbs.Nothing, lambda _: STATUS)
         server.handle("windows", verbs.Nothing, lambda _: verbs.WindowsAnswer(windows=WINDOWS))
+        server.handle(
+            "alarms", verbs.AlarmsRequest, lambda ask: verbs.Alarms(ALARMS[: 2 - ask.active_only])
+        )
+        server.handle(
+            "incidents", verbs.IncidentsRequest, lambda _: verbs.IncidentsAnswer([INCIDENT])
+        )
         server.handle("operate", verbs.OperateRequest, made.operate)
         ready.set()
         while not ended.wait(0.005):
@@ -85,6 +117,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     ("words", "kind", "payload"),
     [
         (["unack", ID], "unacknowledge", {"alarm": ID}),
+        (["comment", f"incident:{ID}", "a card is on its way"], "feedback",
+         {"incident": ID, "verdict": "comment", "note": "a card is on its way"}),
         (["unshelve", f"incident:{ID}"], "unshelve", {"incident": ID}),
         (
             ["plan", "ams1", "a-b", "--for", "1h", "--behind", "--name", "swap", "--from", "2026-12-01T01:00:00Z"],

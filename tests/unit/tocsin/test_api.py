@@ -107,7 +107,8 @@ class Api:
         silent = {"changed_ns": NOW_NS - 60 * SECOND, "raised_ns": NOW_NS - 60 * SECOND, "alarm_id": 0xDEF,
                   "state": "raised", "severity": "major", "kind": "exporter-down", "entity": "ams1",
                   "specific_problem": EVIL, "explain": json.dumps(told), "incident_id": 0x77}  # fmt: skip
-        taken = silent | {"changed_ns": NOW_NS - 30 * SECOND, "operator_state": "acknowledged"}
+        taken = silent | {"changed_ns": NOW_NS - 30 * SECOND, "operator_state": "acknowledged",
+                          "operator": "ann", "operator_note": "on it"}  # fmt: skip
         under = json.dumps([f"{0xABC:016x}", f"{0xDEF:016x}"])
         incident = {"changed_ns": NOW_NS, "incident_id": 0x77, "opened_ns": NOW_NS, "title": "x",
                     "causes": "[]", "alarms": under, "lead_alarm_id": 0xABC}  # fmt: skip
@@ -246,6 +247,17 @@ def test_ticks_and_rollups_say_the_same(client: Api) -> None:
 
 def test_alarms_come_from_the_node_and_their_life_from_the_history(client: Api) -> None:
     assert client.get("/api/v1/alarms?limit=5").json() == {"alarms": [{"id": "0abc", "limit": 5}]}
+    newest, raised = client.get(f"/api/v1/alarms/{0xDEF:016x}").json()["changes"]
+    assert (newest["operator_state"], newest["operator"], newest["operator_note"]) == (
+        "acknowledged",
+        "ann",
+        "on it",
+    )
+    assert (raised["operator"], raised["suppressed"], raised["incident_id"]) == (
+        "",
+        "",
+        f"{0x77:016x}",
+    )
     one = client.get(f"/api/v1/alarms/{0xABC:016x}").json()
     assert (one["kind"], one["entity"]) == ("link-cut", "ams1-fra2")
     assert one["changes"][0]["explain"] == {"actual": 1}
