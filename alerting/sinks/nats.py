@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from alerting.config import SinkSettings
-from alerting.sinks.http import secret, tls
-from alerting.sinks.parcel import Parcel
+from alerting.sinks.http import host_of, secret, tls
+from alerting.sinks.parcel import Parcel, RefusedError
 from alerting.words.alert import Alert
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import ConfigError, TransientError
+
+TOO_LARGE = 10054  # err_code of JetStream: beyond max_msg_size of the stream
 
 
 class NatsOptions(Settings, frozen=True, kw_only=True):
@@ -59,22 +61,36 @@ class NatsSink:
             said = str(error) or type(error).__name__
             if "no response from stream" in said:
                 said += f"; no stream takes {self._options.subject}.>"
-            raise TransientError(f"{self._settings.url}: {said}") from error
+            raise TransientError(f"{host_of(self._settings.url)}: {said}") from error
 
     async def _publish(self, parcels: Sequence[Parcel]) -> str:
         if self._client is None:
             self._client = self._nats.NATS()  # known before it connects, so that `close` finds it
             await self._connect()
         stream = self._client.jetstream(timeout=self._settings.timeout_seconds)
-        repeats = 0
-        for parcel in parcels:
-            alert = parcel.alert
-            subject = ".".join((self._options.subject, _part(alert.severity), _part(alert.kind)))
-            answer = await stream.publish(subject, parcel.json, headers={"Nats-Msg-Id": parcel.key})
-            repeats += bool(answer.duplicate)
-        return f"stored in {answer.stream} as {answer.seq}" + (
+        # Together, for each acknowledgement takes a round trip: of one alarm there is one change in it.
+        tasks = [asyncio.ensure_future(self._store(stream, parcel)) for parcel in parcels]
+        try:
+            answers = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        repeats = sum(bool(answer.duplicate) for answer in answers)
+        return f"stored in {answers[-1].stream} as {answers[-1].seq}" + (
             f", {repeats} were there already" if repeats else ""
         )
+
+    async def _store(self, stream: Any, parcel: Parcel) -> Any:
+        alert = parcel.alert
+        subject = ".".join((self._options.subject, _part(alert.severity), _part(alert.kind)))
+        try:
+            return await stream.publish(subject, parcel.json, headers={"Nats-Msg-Id": parcel.key})
+        except self._nats.errors.MaxPayloadError as error:
+            raise RefusedError(f"{host_of(self._settings.url)}: {error}") from error
+        except self._nats.js.errors.APIError as error:
+            if error.err_code != TOO_LARGE:
+                raise
+            raise RefusedError(f"{host_of(self._settings.url)}: {error.description}") from error
 
     async def _connect(self) -> None:
         settings = self._settings

@@ -49,6 +49,9 @@ PRIVACY = {
     "aes128": "aes", "aes192": "aes192", "aes256": "aes256",
     "aes192c": "aes192c", "aes256c": "aes256c",
 }  # fmt: skip
+RESOLVE_NS = (
+    60_000_000_000  # of traps nobody says that nobody takes them: the name is looked up again
+)
 BOOTS_EPOCH_SECONDS = 1_600_000_000  # engine boots grow from start to start without a file
 
 
@@ -70,7 +73,8 @@ class SnmpOptions(Settings, frozen=True, kw_only=True):
 class SnmpSink:
     """Owns one session with a manager; its socket opens with the first notification."""
 
-    batch_max = 20
+    # A manager drops no repeat: what failed takes nothing with it that was acknowledged.
+    batch_max = 1
     repeat_seconds = 0.0
 
     def __init__(self, settings: SinkSettings, options: SnmpOptions) -> None:
@@ -87,16 +91,20 @@ class SnmpSink:
         self._options = options
         self._address = (parts.hostname, parts.port or 162)
         self._session: Session | None = None
+        self._began_ns = (
+            0  # sysUpTime runs on while sessions come and go, each a boot of our engine
+        )
         self._opened_ns = 0
 
     def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
         """Send a notification each and, for informs, wait until the manager has it."""
         try:
+            if self._options.notify == "trap" and now_ns - self._opened_ns > RESOLVE_NS:
+                self.close()
             if self._session is None:
                 self._session = self._open(now_ns)
-            uptime = (now_ns - self._opened_ns) // 10**9
             for parcel in parcels:
-                self._notify(self._session, parcel.alert, uptime)
+                self._notify(self._session, parcel.alert, now_ns)
         except TransientError as error:
             self.close()
             raise TransientError(f"{self._settings.url}: {error}") from error
@@ -109,6 +117,7 @@ class SnmpSink:
 
     def _open(self, now_ns: int) -> Session:
         self._opened_ns = now_ns
+        self._began_ns = self._began_ns or now_ns
         return Session(
             self._address,
             self._who(),
@@ -135,12 +144,12 @@ class SnmpSink:
         check_users({user.name: user})
         return user
 
-    def _notify(self, session: Session, alert: Alert, uptime_seconds: int) -> None:
+    def _notify(self, session: Session, alert: Alert, now_ns: int) -> None:
         trap = CLEAR_STATE if is_over(alert) else ACTIVE_STATE
         pairs = [(oid, WRITERS[kind](value)) for oid, kind, value in varbinds(alert)]
-        bindings = write_notification(trap, uptime_seconds * 100, pairs)
+        bindings = write_notification(trap, (now_ns - self._began_ns) // 10**7, pairs)
         if self._options.notify == "trap":
-            session.trap(bindings, uptime_seconds)
+            session.trap(bindings, (now_ns - self._opened_ns) // 10**9)
         else:
             session.inform(bindings)
 

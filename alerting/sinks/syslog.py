@@ -28,7 +28,12 @@ from telemetry.errors import ConfigError, TransientError
 PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
 BOM = "\ufeff"  # RFC 5424 section 6.4: the message is UTF-8
 PARAMETER_CHARACTERS_MAX = 1000
+KEYS = ("id", "change", "state")  # by which a receiver knows it: never cut
 UDP_OCTETS_MAX = 2048  # RFC 5424 section 6.1: what receivers should take
+UDP_OCTETS_TEXT = 300  # of those at least for the text, where it has so many
+RESOLVE_NS = (
+    60_000_000_000  # a name is looked up again over UDP, where nobody says that nobody is there
+)
 
 
 class SyslogOptions(Settings, frozen=True, kw_only=True):
@@ -56,18 +61,25 @@ class SyslogSink:
         self._facility = options.facility
         self._hostname = options.hostname or socket.gethostname()
         self._socket: socket.socket | None = None
+        self._opened_ns = 0
 
-    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:  # noqa: ARG002
+    def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:
         """Send a message each; a repeat has the same `change`."""
+        udp = self._scheme == "udp"
         try:
-            if self._socket is not None and self._scheme != "udp" and _closed(self._socket):
+            if self._socket is not None and (
+                now_ns - self._opened_ns > RESOLVE_NS if udp else self._closed(self._socket)
+            ):
                 self.close()
             if self._socket is None:
-                self._socket = self._connect()
+                self._socket, self._opened_ns = self._connect(), now_ns
             for parcel in parcels:
-                data = message(parcel.alert, hostname=self._hostname, facility=self._facility)
-                if self._scheme == "udp":
-                    self._socket.send(_cut(data, UDP_OCTETS_MAX))
+                data = message(
+                    parcel.alert, hostname=self._hostname, facility=self._facility,
+                    octets_max=UDP_OCTETS_MAX if udp else None,
+                )  # fmt: skip
+                if udp:
+                    self._socket.send(data)
                 else:
                     self._socket.sendall(b"%d %s" % (len(data), data))
         except OSError as error:  # ssl.SSLError is one
@@ -94,6 +106,20 @@ class SyslogSink:
             plain.close()
             raise
 
+    def _closed(self, connection: socket.socket) -> bool:
+        """Whether the other side has closed: it sends nothing, so what can be read is its end."""
+        from ssl import SSLWantReadError  # OpenSSL, which the node does without
+
+        connection.setblocking(False)
+        try:
+            return connection.recv(1) == b""
+        except (BlockingIOError, SSLWantReadError):
+            return False
+        except OSError:
+            return True
+        finally:
+            connection.settimeout(self._settings.timeout_seconds)
+
     def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
         """Messages stay: nothing to say again."""
 
@@ -104,23 +130,20 @@ class SyslogSink:
             self._socket = None
 
 
-def _closed(connection: socket.socket) -> bool:
-    """Whether the other side has closed: it sends nothing, so what can be read is its end."""
-    from ssl import SSLWantReadError  # OpenSSL, which the node does without
-
-    connection.setblocking(False)
-    try:
-        return connection.recv(1) == b""
-    except (BlockingIOError, SSLWantReadError):
-        return False
-    except OSError:
-        return True
-    finally:
-        connection.settimeout(connection.gettimeout() or 5.0)
+def message(alert: Alert, *, hostname: str, facility: int, octets_max: int | None = None) -> bytes:
+    """Return the message, without framing. Where it has too many octets its parameters are made shorter and
+    its text is cut, never the structured data between them (RFC 5424, section 6.1)."""
+    characters = PARAMETER_CHARACTERS_MAX
+    while True:
+        head, text = _parts(alert, hostname, facility, characters)
+        if octets_max is None:
+            return head + text
+        if len(head) + min(len(text), UDP_OCTETS_TEXT) <= octets_max or not characters:
+            return head + _cut(text, max(octets_max - len(head), 0))
+        characters //= 2  # as far as 0, where a cut mark is left of each
 
 
-def message(alert: Alert, *, hostname: str, facility: int) -> bytes:
-    """Return the message, without framing."""
+def _parts(alert: Alert, hostname: str, facility: int, characters: int) -> tuple[bytes, bytes]:
     severity = int(word("syslog", alert))
     alarm = {
         "resource": alert.entity,
@@ -135,7 +158,8 @@ def message(alert: Alert, *, hostname: str, facility: int) -> bytes:
         f"<{facility * 8 + severity}>1 {rfc3339(alert.changed_ns)} {_name(hostname, 255)} tocsin - "
         f"{_name(alert.kind, 32)}"
     )
-    return f"{head} {_element('alarm', alarm)}{_element('tocsin@32473', ours)} {BOM}{line(alert.title)}".encode()
+    elements = _element("alarm", alarm, characters) + _element("tocsin@32473", ours, characters)
+    return f"{head} {elements} ".encode(), f"{BOM}{line(alert.title)}".encode()
 
 
 def _name(text: str, limit: int) -> str:
@@ -143,11 +167,11 @@ def _name(text: str, limit: int) -> str:
     return "".join(c for c in text if "!" <= c <= "~")[:limit] or "-"
 
 
-def _element(name: str, parameters: dict[str, str]) -> str:
+def _element(name: str, parameters: dict[str, str], characters: int) -> str:
     """Return a structured-data element; RFC 5424 section 6.3.3 says what is escaped."""
     pairs = []
     for key, value in parameters.items():
-        text = line(value, PARAMETER_CHARACTERS_MAX)
+        text = line(value, PARAMETER_CHARACTERS_MAX if key in KEYS else characters)
         for special in ("\\", '"', "]"):
             text = text.replace(special, "\\" + special)
         pairs.append(f'{key}="{text}"')

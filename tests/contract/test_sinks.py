@@ -16,8 +16,8 @@ from alerting.config import SinkSettings
 from alerting.sinks import SINKS, AlertSink, RefusedError, make_sink
 from alerting.words.alert import Alert, canonical
 from telemetry.errors import TransientError
-from tests.support.bad_peers import free_port
-from tests.support.sink_peers import RIGS, HttpPeer
+from tests.support.bad_peers import delayed, free_port
+from tests.support.sink_peers import RIGS, HttpPeer, limit_nats
 from tocsin.testing import checks_sink
 from tocsin.testing.checks_sink import NOW_NS, parcel
 
@@ -318,3 +318,26 @@ def test_netcool_acknowledges_its_own_row_when_it_owns_the_alarm(
     for bad in ("", "AGG_P:", "x' or 1=1 --:5"):
         with pytest.raises(RefusedError, match="no row of an ObjectServer"):
             sink.send([parcel(msgspec.structs.replace(theirs, foreign_id=bad))], now_ns=NOW_NS)
+
+
+def test_nats_waits_one_round_trip_for_a_whole_batch_and_refuses_what_is_too_large(
+    alerts: list[Alert], tmp_path: Path
+) -> None:
+    """One after the other a hundred took 8 s at 80 ms each, and so never came through within 5 s."""
+    many = [
+        parcel(msgspec.structs.replace(alerts[0], id=f"{n:016x}", change=f"{n:016x}-1-raised"))
+        for n in range(100)
+    ]
+    with (
+        RIGS["nats"](tmp_path) as rig,
+        delayed(int(rig.settings["url"].rpartition(":")[2]), 0.04) as port,
+    ):
+        settings = SinkSettings(kind="nats", url=f"nats://127.0.0.1:{port}", timeout_seconds=5.0)
+        sink = make_sink(settings)
+        assert sink.send(many, now_ns=NOW_NS) == "stored in TOCSIN as 100"
+        assert "100 were there already" in sink.send(many, now_ns=NOW_NS)
+        limit_nats(rig.settings["url"], 300)
+        other = msgspec.structs.replace(alerts[1], change="another")
+        with pytest.raises(RefusedError, match="size exceeds"):
+            sink.send([parcel(other)], now_ns=NOW_NS)
+        sink.close()

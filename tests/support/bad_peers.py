@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import queue
 import socket
 import ssl
 import threading
@@ -101,6 +102,54 @@ def dripping(first: bytes, again: bytes) -> Iterator[int]:
         yield peer.getsockname()[1]
         thread.join(10)
         assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def delayed(port: int, seconds: float) -> Iterator[int]:
+    """Hands on to a port of this machine what is said, and back, so much later: a peer that is far."""
+    clock = SystemClock()
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        waiting: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
+
+        def late() -> None:
+            with contextlib.suppress(OSError):
+                while data := (item := waiting.get())[1]:
+                    clock.sleep(max(item[0] - clock.monotonic_ns(), 0) / 1e9)
+                    sink.sendall(data)
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_RDWR)
+
+        hands_on = threading.Thread(target=late, daemon=True)
+        hands_on.start()
+        data = b"-"
+        while data:
+            try:
+                data = source.recv(65_536)
+            except OSError:
+                data = b""
+            waiting.put((clock.monotonic_ns() + round(seconds * 1e9), data))
+        hands_on.join(10)
+        source.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pumps: list[threading.Thread] = []
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    made, _ = listener.accept()
+                    there = socket.create_connection(("127.0.0.1", port))
+                    for pair in ((made, there), (there, made)):
+                        pumps.append(threading.Thread(target=pump, args=pair, daemon=True))
+                        pumps[-1].start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        for one in pumps:
+            one.join(10)
 
 
 @contextlib.contextmanager

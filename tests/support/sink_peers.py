@@ -315,6 +315,22 @@ class NatsServer:
         processes.kill(self._process)
 
 
+def limit_nats(url: str, octets: int) -> None:
+    """Let the stream take no message that is larger."""
+    import asyncio
+
+    import nats
+
+    async def limit() -> None:
+        client = await nats.connect(url, error_cb=_ignore)
+        await client.jetstream().update_stream(
+            name="TOCSIN", subjects=["tocsin.alerts.>"], max_msg_size=octets
+        )
+        await client.close()
+
+    asyncio.run(limit())
+
+
 async def _ignore(_: Exception) -> None:
     pass
 
