@@ -141,7 +141,8 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     # a delivery that failed is tried again after it, then after twice that, and so on
     retry_seconds_first: PositiveSeconds = 1.0
     retry_seconds_max: PositiveSeconds = 300.0  # at most so long between two tries
-    attempts_max: PositiveInt = 50  # tries until a delivery is a dead letter: `tocsin outbox list`
+    # tries until a delivery is a dead letter (`tocsin outbox list`); a sink that takes nothing at all is waited for
+    attempts_max: PositiveInt = 50
     waiting_max: PositiveInt = 10_000  # deliveries of one sink; the oldest are given up beyond it
     sinks: dict[str, SinkSettings] = msgspec.field(default_factory=dict)
     routes: dict[str, RouteSettings] = msgspec.field(default_factory=dict)

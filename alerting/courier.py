@@ -173,6 +173,7 @@ class _Lane:
                 Verdict(
                     number=delivery.number, key=delivery.key, sent=result == "sent", answer=text,
                     final=result == "refused",
+                    away=result == "failed" and self._failures["send"] >= FAILURES_TO_OPEN,
                 )
             )  # fmt: skip
 

@@ -133,6 +133,28 @@ class DueRequest(msgspec.Struct, frozen=True, kw_only=True):
     limit: Limit = 100
 
 
+class DeliveriesRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which deliveries; "" = any."""
+
+    state: str = ""
+    sink: str = ""
+    limit: Limit = 1000
+
+
+class RetryRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Send what was given up again, to one sink; "" = to all."""
+
+    sink: str = ""
+
+
+class DropRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody ends what was given up: of one sink ("" = any), of one number (0 = any)."""
+
+    by: str
+    sink: str = ""
+    number: Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)] = 0
+
+
 class ToldRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The gate asks what a sink was told of that is still up."""
 

@@ -18,6 +18,7 @@ from typing import Any
 from alerting.config import AlertingSettings
 from alerting.outbox.audit import ANSWER_CHARACTERS_MAX
 from alerting.outbox.bodies import Bodies
+from alerting.outbox.dead_letters import counted, drop, retry, wait_ns
 from alerting.outbox.file import open_file, remedy, rows_of, transaction
 from alerting.outbox.rows import insert
 from alerting.outbox.shown import Coming, First, Shown
@@ -102,7 +103,11 @@ class Outbox:
     def health(self) -> str:
         """Return "" or what is wrong: deliveries given up, or a file that was set aside."""
         stuck = self._one("select count(*) from delivery where state = 'given_up'")
-        said = [f"{stuck} deliveries were given up; see `tocsin outbox list`"] if stuck else []
+        said = []
+        if stuck:
+            said.append(
+                f"{stuck} deliveries were given up; see `tocsin outbox list --only given_up`"
+            )
         if self._trouble:
             said.append(self._trouble)
         if self.damaged:
@@ -370,7 +375,7 @@ class Outbox:
                     continue  # trimmed meanwhile, or its commit failed after it was shown
                 del known[verdict.number]  # told twice
                 waited, attempts, *about = found
-                attempts += 1
+                attempts = counted(verdict, attempts, self._settings)
                 if about[0] in self._telling.acts:
                     what = "done" if verdict.sent else "refused" if verdict.final else "failed"
                     self._telling.audit.note(db, now_ns, OURS, what, about, verdict.answer)
@@ -393,29 +398,18 @@ class Outbox:
             self._deliveries.add("given_up")
             return "given_up", now_ns
         self._deliveries.add("retried")
-        first, most = self._settings.retry_seconds_first, self._settings.retry_seconds_max
-        wait = min(first * 2 ** min(attempts - 1, 30), most)
-        wait *= 0.75 + 0.5 * float(self._context.random.random())
-        return "waiting", now_ns + round(wait * 1e9)
+        chance = float(self._context.random.random())
+        return "waiting", now_ns + wait_ns(attempts, self._settings, chance)
 
-    def retry(self) -> int:
-        """Put every delivery that was given up back on its way; return how many.
-
-        Not where a later change of the same alarm reached that sink: an old raise behind its clear
-        would be a lie.
-        """
+    def retry(self, sink: str = "") -> int:
+        """Put what was given up back on its way, to one sink or all; return how many deliveries."""
         with self._asked() as db:
-            db.execute(
-                "update delivery set state = 'superseded' where state = 'given_up' and exists"
-                " (select 1 from delivery later where later.sink = delivery.sink"
-                " and later.alarm = delivery.alarm and later.number > delivery.number"
-                " and later.state = 'sent')"
-            )
-            done = db.execute(
-                "update delivery set state = 'waiting', attempts = 0, due_ns = 0"
-                " where state = 'given_up'"
-            )
-            return int(done.rowcount)
+            return retry(db, sink)
+
+    def drop(self, sink: str, number: int, by: str) -> int:
+        """End what was given up (`dead_letters.drop`); return how many deliveries."""
+        with self._asked() as db:
+            return drop(db, sink, number, by)
 
     def decide(self, number: int, *, approve: bool, by: str, now_ns: int) -> bool:
         """Let a delivery that waits for approval go, or end it; False where none does.
@@ -459,13 +453,15 @@ class Outbox:
             " from delivery where state in ('waiting', 'given_up', 'held') group by sink order by sink"
         )
 
-    def deliveries(self, limit: int = 1000) -> list[dict[str, Any]]:
-        """Return deliveries, newest first."""
+    def deliveries(
+        self, limit: int = 1000, *, state: str = "", sink: str = ""
+    ) -> list[dict[str, Any]]:
+        """Return deliveries, all or those in a state or to a sink, newest first."""
         return self._rows(
-            "select number, key, sink, alarm, attempts, state, answer, created_ns, due_ns"
-            " from delivery order by number desc limit ?",
-            limit,
-        )
+            "select number, key, sink, alarm, attempts, state, answer, created_ns, due_ns from delivery"
+            " where ? in ('', state) and ? in ('', sink) order by number desc limit ?",
+            state, sink, limit,
+        )  # fmt: skip
 
     # ---- reading
 

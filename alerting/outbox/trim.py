@@ -8,7 +8,7 @@ CHANGES_KEPT = 100_000
 CLEARED_KEPT = 10_000  # alarms that are over
 SENT_KEPT = 10_000
 AUDIT_KEPT = 100_000
-ENDED = ("sent", "given_up", "superseded", "rejected", "held")  # states of a delivery
+ENDED = ("sent", "given_up", "superseded", "rejected", "dropped", "held")  # states of a delivery
 
 
 def trim(db: sqlite3.Connection) -> None:

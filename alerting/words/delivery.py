@@ -29,6 +29,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     sent: bool
     answer: str = ""
     final: bool = False  # not sent and never will be: no use in trying again
+    away: bool = (
+        False  # nor was anything else: the sink takes nothing, which says nothing of this one
+    )
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""`tocsin outbox list|retry|approve|reject|audit`: deliveries of a running node."""
+"""`tocsin outbox list|retry|drop|approve|reject|audit`: deliveries of a running node."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 import click
 
 T = TypeVar("T")
-STATES = ("waiting", "held", "sent", "given_up", "rejected", "superseded")
+STATES = ("waiting", "held", "sent", "given_up", "rejected", "superseded", "dropped")
 
 
 @click.group()
 def outbox() -> None:
-    """List deliveries, retry those that were given up, approve those that wait for it."""
+    """List deliveries, retry or drop those that were given up, approve those that wait for it."""
 
 
 _state = click.option("--state", type=click.Path(path_type=Path), help="State folder.")
@@ -25,14 +25,16 @@ _number = click.argument("number", type=click.IntRange(min=1, max=(1 << 63) - 1)
 @click.option("--only", type=click.Choice(STATES), help="Deliveries in this state.")
 @click.option("--sink", help="Deliveries to this sink.")
 def list_(state: Path | None, only: str | None, sink: str | None) -> None:
-    """List deliveries, newest first."""
-    rows = _ask(state, "deliveries", list[dict[str, object]])
-    if sink and all(row["sink"] != sink for row in rows):
-        known = ", ".join(sorted({str(row["sink"]) for row in rows})) or "nothing was sent yet"
-        click.echo(f"no delivery to {sink!r}; sinks with deliveries: {known}", err=True)
+    """List deliveries, newest first, at most 1000."""
+    from tocsin import verbs
+
+    ask = verbs.DeliveriesRequest(state=only or "", sink=sink or "")
+    rows = _ask(state, "deliveries", list[dict[str, object]], ask)
+    if sink and not rows:
+        some = _ask(state, "deliveries", list[dict[str, object]], verbs.DeliveriesRequest())
+        known = ", ".join(sorted({str(row["sink"]) for row in some})) or "nothing was sent yet"
+        click.echo(f"no such delivery to {sink!r}; sinks with deliveries: {known}", err=True)
     for row in rows:
-        if (only and row["state"] != only) or (sink and row["sink"] != sink):
-            continue
         click.echo(
             f"{row['number']:>6} {row['state']:9} {row['attempts']:>3} {row['sink']:12} "
             f"{row['key']}  {_shown(row['answer'])}"
@@ -41,9 +43,28 @@ def list_(state: Path | None, only: str | None, sink: str | None) -> None:
 
 @outbox.command()
 @_state
-def retry(state: Path | None) -> None:
+@click.option("--sink", default="", help="To this sink alone.")
+def retry(state: Path | None, sink: str) -> None:
     """Send what was given up once more."""
-    click.echo(f"{_ask(state, 'retry', int)} deliveries will be tried again")
+    from tocsin import verbs
+
+    done = _ask(state, "retry", int, verbs.RetryRequest(sink=sink))
+    click.echo(f"{done} deliveries will be tried again")
+
+
+@outbox.command()
+@_state
+@click.argument("number", type=click.IntRange(min=1, max=(1 << 63) - 1), required=False)
+@click.option("--sink", default="", help="All of this sink that were given up.")
+@_by
+def drop(state: Path | None, number: int | None, sink: str, by: str) -> None:
+    """Drop what was given up and nobody needs any more: one NUMBER, or all of a sink."""
+    from tocsin import verbs
+
+    if not number and not sink:
+        raise click.UsageError("say which: a NUMBER, or --sink NAME")
+    done = _ask(state, "drop", int, verbs.DropRequest(sink=sink, number=number or 0, by=by))
+    click.echo(f"{done} deliveries were dropped")
 
 
 @outbox.command()

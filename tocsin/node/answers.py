@@ -80,8 +80,14 @@ class Answers:
         serve("mark", list[Verdict], self._mark)
         serve("offer", verbs.Offered, self._offers.take)
         serve("gate", verbs.GateSays, self._hear_gate)
-        serve("deliveries", verbs.Nothing, lambda _: outbox.deliveries())
-        serve("retry", verbs.Nothing, lambda _: outbox.retry(), acts=True)
+        serve("deliveries", verbs.DeliveriesRequest, self._deliveries)
+        serve("retry", verbs.RetryRequest, lambda ask: outbox.retry(ask.sink), acts=True)
+        serve(
+            "drop",
+            verbs.DropRequest,
+            lambda ask: outbox.drop(ask.sink, ask.number, ask.by),
+            acts=True,
+        )
         serve("told", verbs.ToldRequest, lambda ask: outbox.told(ask.sink))
         serve("decide", verbs.DecideRequest, self._decide, acts=True)
         serve("audit", verbs.Nothing, lambda _: outbox.audit())
@@ -126,6 +132,9 @@ class Answers:
     def _mark(self, verdicts: list[Verdict]) -> verbs.Nothing:
         self._outbox.mark(verdicts, self._clock.now_ns())
         return verbs.Nothing()
+
+    def _deliveries(self, ask: verbs.DeliveriesRequest) -> list[dict[str, Any]]:
+        return self._outbox.deliveries(ask.limit, state=ask.state, sink=ask.sink)
 
     def _decide(self, ask: verbs.DecideRequest) -> bool:
         now_ns = self._clock.now_ns()
