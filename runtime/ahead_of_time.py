@@ -151,7 +151,9 @@ def _entry(kernel: "kernels.Kernel[..., Any]") -> str:
     if signature.return_type != types.int64:
         raise ConfigError(f"{kernel.name}: a kernel returns i8, not {signature.return_type}")
     known: dict[str, Any] = {
-        "kernel": numba.njit(signature, nogil=True, no_cpython_wrapper=True)(kernel.function),
+        "kernel": numba.njit(signature, no_cpython_wrapper=True, **kernels.OPTIONS)(
+            kernel.function
+        ),
         "carray": numba.carray,
         "address": intrinsic(address),
         "number": intrinsic(number),

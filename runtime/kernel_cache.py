@@ -70,16 +70,24 @@ class CheckedCache(FunctionCache):
     def __init__(
         self,
         function: FunctionType,
+        options: dict[str, Any],
         *,
         damaged: Callable[[Exception], None],
         unkept: Callable[[Exception], None],
     ) -> None:
-        """Tell `damaged` what could not be read, `unkept` why nothing is kept. RuntimeError: no folder for it."""
+        """Keep what `options` compile. Tell `damaged` what could not be read, `unkept` why nothing is kept.
+
+        RuntimeError: there is no folder for it.
+        """
         super().__init__(function)
         self._cache_file = CheckedFile(
             self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
         )
+        self._options = repr(options)
         self._damaged, self._unkept = damaged, unkept
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return (*super()._index_key(sig, codegen), self._options)  # numba's knows the source alone
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the compiled function, None where it is to be compiled."""

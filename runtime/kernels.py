@@ -88,6 +88,10 @@ KERNEL_MODULES: tuple[str, ...] = (
     "detectors.weeks",
 )
 
+# How numba compiles a kernel. It allocates nothing, and its caller holds the arrays: their references are not
+# counted, which numba does for each row where a part has several ways out (ADR 0078).
+OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False}
+
 _registry: "list[Kernel[..., Any]]" = []
 # What kernels call, and how numba's twin of each is made: when a kernel is compiled, not when its
 # module is imported. So a process that runs no kernel (desk, gate, most commands) has no numba.
@@ -171,13 +175,13 @@ def kernel(signature: str) -> Callable[[Callable[P, R]], Kernel[P, R]]:
 
 def inline(function: Callable[P, R]) -> Callable[P, R]:
     """Mark a part that kernels of the same file call. Compiled into each of them."""
-    _parts[function] = lambda numba: numba.njit(inline="always", nogil=True)(function)
+    _parts[function] = lambda numba: numba.njit(inline="always", **OPTIONS)(function)
     return function
 
 
 def subroutine(function: Callable[P, R]) -> Callable[P, R]:
     """Mark a longer part that kernels of the same file call: compiled once, not inlined."""
-    _parts[function] = lambda numba: numba.njit(nogil=True)(function)
+    _parts[function] = lambda numba: numba.njit(**OPTIONS)(function)
     return function
 
 
@@ -288,13 +292,14 @@ def _compile(function: Callable[P, R], signature: str) -> Callable[P, R]:
             raise _no_kernels() from error
         link(function)
         warnings.simplefilter("ignore", NumbaWarning)  # an unwritable cache is told by `warm`
-        compiled: Any = njit(nogil=True)(function)
+        compiled: Any = njit(**OPTIONS)(function)
         if os.environ.get("TOCSIN_KERNELS") != "memory":
             name = f"{function.__module__}.{function.__name__}"
             with contextlib.suppress(RuntimeError):  # the function is in no file: not kept
                 compiled._cache = CheckedCache(
-                    compiled.py_func, damaged=partial(_damaged, name), unkept=partial(_unkept, name)
-                )
+                    compiled.py_func, OPTIONS,
+                    damaged=partial(_damaged, name), unkept=partial(_unkept, name),
+                )  # fmt: skip
         compiled.compile(parse_signature(signature))
         compiled.disable_compile()
         for made in compiled.overloads.values():

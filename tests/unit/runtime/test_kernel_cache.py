@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import numba
 import numpy as np
@@ -25,6 +26,21 @@ def double(value):
     return value * 2
 """
 SIGNATURE = "i8(i8)"
+
+
+@kernels.inline
+def _doubled(value, i):  # type: ignore[no-untyped-def]
+    if value[i] == 0.0:
+        return 1.0
+    return 2.0 * value[i]
+
+
+def _every(value, out):  # type: ignore[no-untyped-def]
+    for i in range(value.size):
+        out[i] = _doubled(value, i)
+    return value.size
+
+
 pytestmark = pytest.mark.skipif(
     bool(numba.config.DISABLE_JIT), reason="without JIT nothing is kept"
 )
@@ -177,4 +193,31 @@ def test_a_full_disk_keeps_nothing_and_stops_nothing(
         assert kernels._compile(load(path), SIGNATURE)(21) == 42
     assert "kernel_not_kept kernel=kept_kernel.double" in caplog.text
     assert not [x for x in (tmp_path / "cache").rglob("*") if x.is_file()]
+    del sys.modules[path.stem]
+
+
+def test_a_kernel_counts_no_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part with two ways out: numba would count the array's references in each row."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    compiled: Any = kernels._compile(_every, "i8(const f8[::1], f8[::1])")
+    out = np.zeros(3)
+    compiled(np.array([0.0, 2.0, 3.0]), out)
+    assert out.tolist() == [1.0, 4.0, 6.0]
+    (code,) = compiled.inspect_asm().values()
+    assert "_every" in code
+    assert "NRT_" not in code
+
+
+def test_what_was_compiled_otherwise_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "kept_kernel.py"
+    path.write_text(SOURCE)
+    kernels._compile(load(path), SIGNATURE)
+    kernels._compile(load(path), SIGNATURE)
+    assert len(list((tmp_path / "cache").rglob("*.nbc"))) == 1
+    monkeypatch.setattr(kernels, "OPTIONS", {"nogil": True})
+    kernels._compile(load(path), SIGNATURE)
+    assert len(list((tmp_path / "cache").rglob("*.nbc"))) == 2
     del sys.modules[path.stem]
