@@ -72,9 +72,8 @@ class CommandOptions(Settings, frozen=True, kw_only=True):
     dry_run: bool = False
     # Prefixes that addresses must lie in; empty = no address may be used.
     allowed: tuple[str, ...] = ()
-    protected: tuple[
-        str, ...
-    ] = ()  # prefixes within those that are never acted on: your own servers
+    # Prefixes within those that are never acted on: your own servers.
+    protected: tuple[str, ...] = ()
     prefixes: bool = False  # act on whole prefixes too, not on single hosts alone
     in_force_max: PositiveInt = 20  # more are not run, and said
 
