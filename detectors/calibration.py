@@ -92,6 +92,12 @@ def _advance(before, s):  # type: ignore[no-untyped-def]
 
 
 @inline
+def _usual(state, i, unit):  # type: ignore[no-untyped-def]
+    """Whether a tick so far off leaves both sums at 0, as most do: nothing else need be worked out."""
+    return AT_UNIT * unit <= DRIFT and state[i, SUM_UP] == 0.0 and state[i, SUM_DOWN] == 0.0
+
+
+@inline
 def _tail(pool, side):  # type: ignore[no-untyped-def]
     index = (pool[2 * side] + TAIL_WEIGHT) / (pool[2 * side + 1] + TAIL_WEIGHT / TAIL_FIRST)
     return min(max(index, TAIL_LEAST), TAIL_MOST)
@@ -168,9 +174,10 @@ def judge(
         if state[i, AGE] < warmup or state[i, LIVED] < warmup_s or not (scale[n] > 0.0):
             continue
         off = value[n] - expected[n]
-        high = off / up if off > 0.0 else 0.0
-        low = -off / down if off < 0.0 else 0.0
+        high, low = max(off, 0.0) / up, max(-off, 0.0) / down
         out_z[n] = _round20(high - low)
+        if _usual(state, i, high + low):
+            continue
         cap = min(_burst_cap(state, i), _by_chance(value[n], expected[n], events))
         s_up, s_down = _surprise(high, tail_up), _surprise(low, tail_down)
         most = max(
@@ -225,18 +232,20 @@ def learn(
                 state[i, DOWN] = FIRST_DOWN
         if scale[n] > 0.0 and np.isfinite(scale[n]):
             off = value[n] - expected[n]
-            high = off / (scale[n] * np.exp(float(state[i, UP]))) if off > 0.0 else 0.0
-            low = -off / (scale[n] * np.exp(float(state[i, DOWN]))) if off < 0.0 else 0.0
-            chance = _by_chance(value[n], expected[n], events)
-            s_up = min(_surprise(high, tail_up), chance)
-            s_down = min(_surprise(low, tail_down), chance)
+            one = scale[n] * np.exp(float(state[i, UP if off > 0.0 else DOWN]))
+            high, low = max(off, 0.0) / one, max(-off, 0.0) / one
             state[i, BURSTS] *= fade
             if state[i, AGE] > CALIBRATED:
-                cap = _burst_cap(state, i)
-                sum_up = _advance(float(state[i, SUM_UP]), min(s_up, cap))
-                sum_down = _advance(float(state[i, SUM_DOWN]), min(s_down, cap))
-                state[i, SUM_UP] = min(sum_up, SUM_MOST)
-                state[i, SUM_DOWN] = min(sum_down, SUM_MOST)
+                most = 0.0
+                if not _usual(state, i, high + low):
+                    chance, cap = _by_chance(value[n], expected[n], events), _burst_cap(state, i)
+                    s_up = min(_surprise(high, tail_up), chance)
+                    s_down = min(_surprise(low, tail_down), chance)
+                    sum_up = _advance(float(state[i, SUM_UP]), min(s_up, cap))
+                    sum_down = _advance(float(state[i, SUM_DOWN]), min(s_down, cap))
+                    state[i, SUM_UP] = min(sum_up, SUM_MOST)
+                    state[i, SUM_DOWN] = min(sum_down, SUM_MOST)
+                    most = max(s_up, s_down)
                 crossed = high >= MARGIN or low >= MARGIN
                 gain = min(max(25.0 / (float(state[i, AGE]) + 50.0), 0.02), 0.3)
                 if crossed and state[i, RUN] == 0.0:
@@ -255,7 +264,7 @@ def learn(
                 state[i, UP] = min(max(float(state[i, UP]), LEAST_UP), MOST)
                 state[i, DOWN] = min(max(float(state[i, DOWN]), LEAST_DOWN), MOST)
                 if crossed:
-                    burst = max(s_up, s_down) >= SOFT_CAP or state[i, RUN] == BURST
+                    burst = most >= SOFT_CAP or state[i, RUN] == BURST
                     state[i, RUN] = BURST if burst else 1.0
                 else:
                     if state[i, RUN] == BURST:  # over: this one was told by what came before it

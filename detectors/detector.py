@@ -23,8 +23,8 @@ class ScoreColumns:
     @classmethod
     def empty(cls, rows: int) -> "ScoreColumns":
         """Return columns that say: as expected."""
-        zeros = [np.zeros(rows, np.float32) for _ in range(5)]
-        return cls(zeros[0], zeros[1], zeros[2], zeros[3], np.ones(rows), zeros[4])
+        expected, lower, upper, score, z = np.zeros((5, rows), np.float32)
+        return cls(expected, lower, upper, score, np.ones(rows), z)
 
 
 class Detector(Protocol):

@@ -9,6 +9,8 @@ from runtime.checkpoint import read_array, write_array
 from telemetry.batch import Batch
 
 ROWS_FIRST = 64
+Rows = slice | NDArray[np.int64]  # of a frame
+ALL = slice(None)
 
 
 class RowArrays:
@@ -58,18 +60,22 @@ class RowArrays:
             known = np.zeros(size, np.uint64)
             known[: len(self.series_id)] = self.series_id
             self.held, self.series_id = grown, known
-        changed: NDArray[np.int64] = rows[self.series_id[rows] != ids]
+        new = self.series_id[rows] != ids
+        changed: NDArray[np.int64] = rows[new]
+        if not changed.size:
+            return changed
         for m in range(len(self.measures)):
             places = changed * len(self.measures) + m
             for array in self.held.values():
                 array[places] = 0
-        self.series_id[rows] = ids
+        self.series_id[changed] = ids[new]
         return changed
 
-    def places(self, frame: Batch, measure: str) -> NDArray[np.int64]:
-        """Return where the state of each row's measure lies; `__other__` has none."""
-        m = self.measures.index(measure)
-        return frame["row"][:-1].astype(np.int64) * len(self.measures) + m
+    def places(self, frame: Batch, measure: str, rows: Rows = ALL) -> NDArray[np.int64]:
+        """Return where the state of each row's measure lies, or of some rows'; `__other__` has none."""
+        places = np.multiply(frame["row"][:-1][rows], len(self.measures), dtype=np.int64)
+        places += self.measures.index(measure)
+        return places
 
     def of_first(self, name: str, column: int) -> NDArray[np.float32]:
         """Return one column of the first measure by dense row; 0 where a view has no measure."""

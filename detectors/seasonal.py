@@ -10,7 +10,7 @@ from detectors import baseline, calibration
 from detectors.config import DetectionSettings
 from detectors.detector import ScoreColumns
 from detectors.local_time import LocalTime
-from detectors.rows import RowArrays
+from detectors.rows import ALL, RowArrays, Rows
 from runtime.checkpoint import read_array, write_array
 from runtime.registry import NoOptions, Part
 from telemetry.batch import Batch
@@ -165,21 +165,24 @@ class SeasonalBaseline:
         self.rows["units"][places, calibration.LIVED] += between.astype(np.float32)
         self.rows["learned_s"][places] = now_s
 
-    def column(self, frame: Batch, measure: str, which: int) -> NDArray[np.float32]:
+    def column(
+        self, frame: Batch, measure: str, which: int, rows: Rows = ALL
+    ) -> NDArray[np.float32]:
         """Return one state column of the baseline for the frame's rows, without `__other__`."""
-        found: NDArray[np.float32] = self.rows["state"][self.rows.places(frame, measure), which]
+        places = self.rows.places(frame, measure, rows)
+        found: NDArray[np.float32] = self.rows["state"][places, which]
         return found
 
-    def doubt(self, frame: Batch, measure: str) -> NDArray[np.float32]:
+    def doubt(self, frame: Batch, measure: str, rows: Rows = ALL) -> NDArray[np.float32]:
         """Return how much each profile may be off at the frame's time, in variances of one tick's noise."""
-        return self.column(frame, measure, baseline.doubt_at(self._local(middle_s(frame))))
+        return self.column(frame, measure, baseline.doubt_at(self._local(middle_s(frame))), rows)
 
-    def mature(self, frame: Batch, measure: str) -> NDArray[np.bool_]:
+    def mature(self, frame: Batch, measure: str, rows: Rows = ALL) -> NDArray[np.bool_]:
         """Return which rows have learned enough to speak for themselves, without `__other__`."""
-        units = self.rows["units"][self.rows.places(frame, measure)]
-        found: NDArray[np.bool_] = (units[:, calibration.AGE] >= self._settings.warmup_ticks) & (
-            units[:, calibration.LIVED] >= self._settings.warmup_seconds
-        )
+        units, places = self.rows["units"], self.rows.places(frame, measure, rows)
+        found: NDArray[np.bool_] = (
+            units[places, calibration.AGE] >= self._settings.warmup_ticks
+        ) & (units[places, calibration.LIVED] >= self._settings.warmup_seconds)
         return found
 
     def ages(self) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
@@ -204,14 +207,21 @@ def per_second(measure: str) -> bool:
     return not measure.startswith(("value", "distinct", "entropy"))
 
 
-def rates(frame: Batch, measure: str) -> NDArray[np.float64]:
-    """Return a measure per second, corrected for lost exports; float64[N]."""
-    value = frame[measure].astype(np.float64)
+def rates(frame: Batch, measure: str, rows: Rows = ALL) -> NDArray[np.float64]:
+    """Return a measure per second, corrected for lost exports; float64[N], of all rows or some."""
+    value = frame[measure][rows]
     if not per_second(measure):
-        return value
-    lost = np.clip(frame["lost_share"], 0.0, 0.9).astype(np.float64)
-    result: NDArray[np.float64] = value / float(frame["tick_seconds"][0]) / (1.0 - lost)
-    return result
+        return value.astype(np.float64)
+    rate: NDArray[np.float64] = np.divide(value, float(frame["tick_seconds"][0]), dtype=np.float64)
+    lost = frame["lost_share"][rows]
+    if lost.any():
+        rate /= 1.0 - np.clip(lost, 0.0, 0.9).astype(np.float64)
+    return rate
+
+
+def rate(frame: Batch, measure: str, row: int) -> float:
+    """Return the same of one row."""
+    return float(rates(frame, measure, slice(row, row + 1))[0])
 
 
 def span_s(frame: Batch, measure: str) -> float:

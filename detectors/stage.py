@@ -53,6 +53,7 @@ PARTS = {
     "security": ("", 0.2),  # all classes of detectors.security, on their own views
     "": ("", 0.2),
 }
+DETAIL = json.JSONEncoder(sort_keys=True)
 RATE_TESTS_MAX = 5e7  # tests after which older ones fade
 
 Run = tuple[int, int, str]  # start of its first tick, start of its last tick, disposition
@@ -169,8 +170,6 @@ class DetectionStage:
             columns = ScoreColumns.empty(batch.rows)
             model.score(batch, measure, columns)
             scores[measure] = columns
-            self._rates[view.name][0] += batch.rows
-            self._rates[view.name][1] += int(np.count_nonzero(np.abs(columns.z) > STRANGE))
             for name in SCORE_COLUMNS:
                 added[f"{measure}_{name}"] = getattr(columns, name)
             self._samples.array[0] += np.uint64(batch.rows)
@@ -262,6 +261,11 @@ class DetectionStage:
         for _, view, frame, scores, found in lessons:
             self._learn(view, frame, scores, found)
             self._ticks[view] += 1
+        if lessons:
+            end_ns = lessons[-1][0]
+            since_ns = {name: end_ns - kept_ns for name, kept_ns in self._kept_ns.items()}
+            for key in [k for k, run in self._since.items() if run[1] < since_ns.get(k[0], end_ns)]:
+                del self._since[key]
 
     def _decide(
         self,
@@ -351,12 +355,9 @@ class DetectionStage:
                     "score": six(one.score),
                     "p_value": six(one.p_value),
                     "since_ns": first_ns,
-                    "detail": json.dumps(detail, sort_keys=True),
+                    "detail": DETAIL.encode(detail),
                 }
             )
-        since_ns = {name: end_ns - kept_ns for name, kept_ns in self._kept_ns.items()}
-        for key in [k for k, run in self._since.items() if run[1] < since_ns.get(k[0], end_ns)]:
-            del self._since[key]
         return rows
 
     def _age(self, view: str, row: int, frame: Batch) -> dict[str, Any]:
@@ -430,6 +431,9 @@ class DetectionStage:
     def _learn(
         self, view: str, frame: Batch, scores: dict[str, ScoreColumns], found: list[Finding]
     ) -> None:
+        strange = [np.count_nonzero(np.abs(columns.z) > STRANGE) for columns in scores.values()]
+        self._rates[view][0] += frame.rows * len(strange)
+        self._rates[view][1] += int(sum(strange))
         if (frame["flags"] & FrameFlag.INCOMPLETE).any():
             model = self._models.get(view)
             if isinstance(model, SeasonalBaseline) and frame.rows > 1:
@@ -538,12 +542,11 @@ def _points(frame: Batch, measure: str, columns: ScoreColumns, detector: str) ->
         hits = np.sort(hits[order[:POINT_FINDINGS_MAX]])
     if not hits.size:
         return []
-    value = rates(frame, measure)
     return [
         Finding(
-            i, measure, detector, False, float(value[i]), float(columns.expected[i]),
+            i, measure, detector, False, value, float(columns.expected[i]),
             float(columns.lower[i]), float(columns.upper[i]), float(columns.score[i]),
             float(columns.p_value[i]), {"z": six(float(columns.z[i]))},
         )
-        for i in hits.tolist()
+        for i, value in zip(hits.tolist(), rates(frame, measure, hits).tolist(), strict=True)
     ]  # fmt: skip

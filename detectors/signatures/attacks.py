@@ -1,5 +1,7 @@
 """Attacks by volume: a prefix that suddenly receives far more than usual."""
 
+import math
+
 import numpy as np
 
 from detectors.detector import Finding, six
@@ -23,18 +25,20 @@ def attack(frame: Batch, scores: Scores, model: SeasonalBaseline) -> list[Findin
     if rows == 0:
         return []
     mature = model.mature(frame, "octets")
+    value = {m: rates(frame, m)[:rows] for m in ("octets", "packets", "flows")}
+    octets, packets, flows = value.values()
     strong = np.zeros(rows, bool)
-    for measure in ("octets", "packets", "flows"):
+    for measure in value:
         columns = scores[measure]
-        value = rates(frame, measure)[:rows]
         expected = np.maximum(columns.expected[:rows], 1e-9)
-        strong |= mature & (value / expected > ATTACK_RATIO) & (columns.z[:rows] > ATTACK_Z)
-    octets = rates(frame, "octets")[:rows]
-    packets = rates(frame, "packets")[:rows]
-    flows = rates(frame, "flows")[:rows]
-    busy = far_above_like(scores["octets"].expected[:rows], mature)
-    strong |= ~mature & (octets > busy)
-    hits = np.flatnonzero(strong & (octets > ATTACK_OCTETS_PER_SECOND_MIN))
+        strong |= (
+            mature & (value[measure] / expected > ATTACK_RATIO) & (columns.z[:rows] > ATTACK_Z)
+        )
+    big, busy = octets > ATTACK_OCTETS_PER_SECOND_MIN, math.inf
+    if (big & ~mature).any():
+        busy = far_above_like(scores["octets"].expected[:rows], mature)
+        strong |= ~mature & (octets > busy)
+    hits = np.flatnonzero(strong & big)
     found = []
     for i in hits.tolist():
         best = max(("octets", "packets", "flows"), key=lambda m: float(scores[m].z[i]))

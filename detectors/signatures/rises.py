@@ -35,23 +35,22 @@ def rising(
     rows = frame.rows - 1
     if rows == 0:
         return []
-    fast = model.column(frame, measure, baseline.FAST).astype(np.float64)
-    slow = model.column(frame, measure, baseline.SLOW).astype(np.float64)
     since = model.column(frame, measure, baseline.SINCE)
-    steepest = model.column(frame, measure, baseline.STEEPEST)
-    value = rates(frame, measure)[:rows]
-    hit = (since >= settings.leak_seconds) & (fast > slow)
-    hit &= steepest <= RISE_STEEPNESS_MAX * (fast - 1.0)
-    hit &= value > RISE_OCTETS_PER_SECOND_MIN
-    candidates = np.flatnonzero(hit)
-    if not candidates.size:
+    long = np.flatnonzero(since >= settings.leak_seconds)
+    if not long.size:
         return []
+    since = since[long]
+    fast = model.column(frame, measure, baseline.FAST, long).astype(np.float64)
+    slow = model.column(frame, measure, baseline.SLOW, long).astype(np.float64)
+    steepest = model.column(frame, measure, baseline.STEEPEST, long)
+    hit = (fast > slow) & (steepest <= RISE_STEEPNESS_MAX * (fast - 1.0))
+    hit &= rates(frame, measure, long) > RISE_OCTETS_PER_SECOND_MIN
     tick_s = float(frame["tick_seconds"][0])
-    base = np.abs(model.column(frame, measure, baseline.BASE)).astype(np.float64)
-    square = model.column(frame, measure, baseline.SQUARE).astype(np.float64)
-    doubt = model.doubt(frame, measure).astype(np.float64)
+    base = np.abs(model.column(frame, measure, baseline.BASE, long)).astype(np.float64)
+    square = model.column(frame, measure, baseline.SQUARE, long).astype(np.float64)
+    doubt = model.doubt(frame, measure, long).astype(np.float64)
     found = []
-    for i in candidates.tolist():
+    for i in np.flatnonzero(hit).tolist():
         one_tick = math.sqrt(square[i] / (max(base[i], 1e-9) * tick_s))
         error = math.sqrt(
             one_tick**2 * tick_s / 1200.0 + one_tick**2 * doubt[i] + RISE_LEVEL_ERROR**2
@@ -59,7 +58,7 @@ def rising(
         z = (fast[i] - 1.0) / error
         if z >= RISE_Z:
             found.append(
-                finding_of(frame, scores, i, measure, "trend", hard=False,
+                finding_of(frame, scores, int(long[i]), measure, "trend", hard=False,
                          p=0.5 * math.erfc(min(z, 37.0) / math.sqrt(2.0)),
                          expected=float(base[i]),
                          detail={"ratio": six(fast[i]), "ratio_an_hour": six(slow[i]),

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from detectors import calibration
 from detectors.detector import Finding, ScoreColumns
-from detectors.seasonal import rates
+from detectors.seasonal import rate
 from telemetry.batch import Batch
 
 YOUNG_FACTOR = 4.0  # over the busiest 1 % of mature series of the view
@@ -44,17 +44,17 @@ def finding_of(
 ) -> Finding:  # fmt: skip
     """Return a finding of row `i`, no less strange than its measure's score."""
     columns = scores[measure]
-    p = max(p, 1e-300)
+    p, score = max(p, 1e-300), float(columns.score[i])
     return Finding(
         i,
         measure,
         detector,
         hard,
-        float(rates(frame, measure)[i]),
+        rate(frame, measure, i),
         float(columns.expected[i]) if expected is None else expected,
         float(columns.lower[i]),
         float(columns.upper[i]),
-        max(float(np.nan_to_num(columns.score[i])), -math.log10(p)),
+        max(0.0 if math.isnan(score) else score, -math.log10(p)),
         p,
         detail,
     )

@@ -1,9 +1,11 @@
 """Scans: a prefix whose extra flows reach far more places than usual, with next to no payload."""
 
+import math
+
 import numpy as np
 
 from detectors.detector import Finding, six
-from detectors.seasonal import SeasonalBaseline, rates
+from detectors.seasonal import SeasonalBaseline, rate, rates
 from detectors.signatures.rows import Scores, far_above_like, finding_of, together, unlike
 from telemetry.batch import Batch
 
@@ -24,37 +26,40 @@ def scan(frame: Batch, scores: Scores, model: SeasonalBaseline) -> list[Finding]
     if rows == 0:
         return []
     columns = scores[measure]
-    mature = model.mature(frame, measure)
+    known = model.mature(frame, measure)
     value = frame[measure][:rows].astype(np.float64)
-    expected = columns.expected[:rows].astype(np.float64) * mature
+    expected = columns.expected[:rows].astype(np.float64) * known
+    wide = np.flatnonzero(
+        (value > SCAN_RATIO * np.maximum(expected, 10.0)) & (value - expected > SCAN_DISTINCT_MIN)
+    )
+    if not wide.size:
+        return []
+    mature, value, expected = known[wide], value[wide], expected[wide]
     usual = {
-        name: scores[name].expected[:rows].astype(np.float64) * mature
+        name: scores[name].expected[wide].astype(np.float64) * mature
         for name in ("octets", "packets", "flows")
     }
-    extra = {name: rates(frame, name)[:rows] - usual[name] for name in usual}
-    wide = (value > SCAN_RATIO * np.maximum(expected, 10.0)) & (
-        value - expected > SCAN_DISTINCT_MIN
-    )
-    many = mature & (columns.z[:rows] > SCAN_Z) & (scores["flows"].z[:rows] > SCAN_Z)
-    busy = far_above_like(columns.expected[:rows], mature)
+    extra = {name: rates(frame, name, wide) - usual[name] for name in usual}
+    many = mature & (columns.z[wide] > SCAN_Z) & (scores["flows"].z[wide] > SCAN_Z)
+    busy = math.inf if mature.all() else far_above_like(columns.expected[:rows], known)
     many |= ~mature & (value > busy)
     # Each extra flow is one or two small packets; a busy host's extra flows carry payload. What the
     # series' usual traffic does beside it stays within its own band.
-    rate = np.maximum(extra["flows"], 1e-9)
+    added = np.maximum(extra["flows"], 1e-9)
     room = {
-        name: np.where(mature, scores[name].upper[:rows] - scores[name].expected[:rows], 0.0)
+        name: np.where(mature, scores[name].upper[wide] - scores[name].expected[wide], 0.0)
         for name in usual
     }
-    thin = (extra["packets"] < SCAN_PACKETS_PER_FLOW * rate + room["packets"]) & (
-        extra["octets"] < SCAN_OCTETS_PER_FLOW * rate + room["octets"]
+    thin = (extra["packets"] < SCAN_PACKETS_PER_FLOW * added + room["packets"]) & (
+        extra["octets"] < SCAN_OCTETS_PER_FLOW * added + room["octets"]
     )
     return [
-        finding_of(frame, scores, i, measure, "scan", hard=False,
-                 p=together([columns, scores["flows"]], i) if mature[i] else unlike(value[i], busy),
+        finding_of(frame, scores, row, measure, "scan", hard=False,
+                 p=together([columns, scores["flows"]], row) if mature[i] else unlike(value[i], busy),
                  detail={"distinct_destinations": six(value[i]),
                          "expected_destinations": six(expected[i]),
-                         "flows_per_second": six(rates(frame, "flows")[i]),
-                         "extra_octets_per_flow": six(max(extra["octets"][i], 0.0) / rate[i]),
+                         "flows_per_second": six(rate(frame, "flows", row)),
+                         "extra_octets_per_flow": six(max(extra["octets"][i], 0.0) / added[i]),
                          "young": not mature[i]})
-        for i in np.flatnonzero(wide & many & thin).tolist()
+        for i, row in zip(np.flatnonzero(many & thin).tolist(), wide[many & thin].tolist(), strict=True)
     ]  # fmt: skip

@@ -27,20 +27,22 @@ def silent(
     """
     measure = "records" if view == "exporter" else "flows"
     tick_s = float(frame["tick_seconds"][0])
-    due = scores[measure].expected[:-1] * tick_s
-    empty = frame[measure][:-1] == 0
-    run = (model.column(frame, measure, baseline.ZERO_RUN) + 1.0) * empty
-    most = model.column(frame, measure, baseline.ZERO_RUN_MAX)
+    empty = np.flatnonzero(frame[measure][:-1] == 0)
+    if not empty.size:
+        return []
+    due = scores[measure].expected[empty] * tick_s
+    run = model.column(frame, measure, baseline.ZERO_RUN, empty) + 1.0
+    most = model.column(frame, measure, baseline.ZERO_RUN_MAX, empty)
     hit = (run >= settings.silent_ticks) & (run > 2 * most) & (due >= SILENCE_EXPECTED_MIN)
     hit &= due * run >= SILENCE_MISSED_MIN
     if not hit.any():
         return []
-    hit &= model.mature(frame, measure)
-    hit &= frame["lost_share"][:-1] <= SILENCE_LOST_MAX
-    hit &= (frame["flags"][:-1] & FrameFlag.INCOMPLETE) == 0
+    hit &= model.mature(frame, measure, empty)
+    hit &= frame["lost_share"][empty] <= SILENCE_LOST_MAX
+    hit &= (frame["flags"][empty] & FrameFlag.INCOMPLETE) == 0
     name = "exporter_silent" if view == "exporter" else "silence"
     return [
-        finding_of(frame, scores, int(i), measure, name, hard=True,
+        finding_of(frame, scores, int(empty[i]), measure, name, hard=True,
                  p=math.exp(-min(float(due[i] * run[i]), 690.0)),
                  detail={"ticks": int(run[i]), "expected_per_tick": six(due[i])})
         for i in np.flatnonzero(hit)

@@ -193,3 +193,44 @@ def test_cumulative_sum_forgets_when_all_is_well() -> None:
     for _ in range(3):
         total = calibration._advance(total, 0.5)
     assert math.exp(-calibration.OMEGA * total) > 1e-5
+
+
+def judged_and_learned(n: int) -> list[bytes]:
+    """Return every bit that both kernels write for `n` series, most of them as usual, plainly in Python."""
+    random = np.random.default_rng(3)
+    units, pool = np.zeros((n, calibration.STATE), np.float32), np.array([9.0, 2.0, 5.0, 1.0])
+    units[:, calibration.UP], units[:, calibration.DOWN] = random.uniform(0.2, 2.0, (2, n))
+    units[:, calibration.AGE] = random.choice([0, 10, 500, 5000], n)
+    units[:, calibration.LIVED] = 5.0 * units[:, calibration.AGE]
+    for side in (calibration.SUM_UP, calibration.SUM_DOWN):
+        units[:, side] = random.choice([0.0, 0.0, 0.0, 1e-3, 4.0], n)
+    units[:, calibration.RUN] = random.choice([0.0, 1.0, calibration.BURST], n)
+    units[:, calibration.BURSTS] = random.choice([0.0, 0.5, 3.0], n)
+    expected, scale = random.uniform(0.0, 40.0, n), random.choice([0.0, 1.0, 3.0, np.inf], n)
+    side = np.where(random.random(n) < 0.5, calibration.UP, calibration.DOWN)
+    far = np.exp(units[np.arange(n), side].astype(float)) * np.where(np.isinf(scale), 1.0, scale)
+    share = calibration.DRIFT / calibration.AT_UNIT  # where the short way ends
+    far *= random.choice([0.0, 0.3, share * (1 - 1e-9), share, share * (1 + 1e-9), 1.0, 9.0], n)
+    value = expected + np.where(side == calibration.UP, far, -far)
+    value[random.random(n) < 0.02] = np.nan
+    rows, mask = np.arange(n), (random.random(n) < 0.8).astype(np.uint8)
+    out = [np.zeros(n, np.float32) for _ in range(4)] + [np.zeros(n), np.zeros(n, np.float32)]
+    judge, learned = calibration.judge.function, calibration.learn.function
+    judge(rows, value, expected, scale, 0.5, 60.0, 300.0, units, pool, *out)
+    learned(rows, value, expected, scale, 0.5, mask, 5.0, units, pool)
+    return [array.tobytes() for array in (*out, units, pool)]
+
+
+def test_a_usual_tick_is_judged_and_learned_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    short: list[bool] = []
+    usual = calibration._usual
+
+    def noted(*given: object) -> bool:
+        short.append(usual(*given))
+        return short[-1]
+
+    monkeypatch.setattr(calibration, "_usual", noted)
+    made = judged_and_learned(3000)
+    assert 0.1 < np.mean(short) < 0.6
+    monkeypatch.setattr(calibration, "_usual", lambda state, i, unit: False)
+    assert judged_and_learned(3000) == made
