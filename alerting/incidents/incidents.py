@@ -423,9 +423,7 @@ class Incidents:
         del self._changed[incident.number]
         # Its front may be over for so long that it is forgotten, while others of it are up.
         front = self._alarm(incident.front) or next(iter(self._members(incident)), None)
-        if front is None:
-            self._waiting.pop(incident.number, None)
-            return None
+        front = front or incident.members[incident.front].remembered(incident.front)
         if state == "raised" and not incident.told_ns:
             incident.told_ns = now_ns
         if state != "pending":

@@ -5,7 +5,15 @@ from typing import Any
 
 import msgspec
 
-from alerting.records.alarm import ASKED, ROUTE_FAULTS, SEVERITIES, Alarm, json_bytes, json_text
+from alerting.records.alarm import (
+    ASKED,
+    OURS,
+    ROUTE_FAULTS,
+    SEVERITIES,
+    Alarm,
+    json_bytes,
+    json_text,
+)
 from alerting.records.layers import Nature, is_hard
 from alerting.records.places import Place
 from telemetry.identity import id_text, stable_id
@@ -40,6 +48,13 @@ class Member(msgspec.Struct):
     def cuts(self) -> bool:
         """Whether it may cut others off: it names a link or a node that is down."""
         return self.node_down or (self.link_down and bool(self.link))
+
+    def remembered(self, number: int) -> Alarm:
+        """Return its alarm, which is over and forgotten, as far as it is known here."""
+        return Alarm(
+            self.kind, self.entity, self.severity, "cleared", title=self.title, id=number,
+            raised_ns=self.raised_ns, source=OURS if self.primary else "",
+        )  # fmt: skip
 
 
 def member_of(alarm: Alarm, place: Place, nature: Nature, *, primary: bool, behind: bool) -> Member:

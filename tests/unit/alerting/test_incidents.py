@@ -419,6 +419,18 @@ def test_the_end_of_an_incident_is_told_though_its_face_was_over_long_before() -
     assert (over.incident, over.state) == (raised.incident, "cleared")
 
 
+def test_so_is_that_of_an_incident_of_which_nothing_is_known_any_more() -> None:
+    world = AlarmWorld(AlertingSettings(alarms_max=2))
+    fan, psu = world.told(world.report("fan", "ams1"), world.report("psu", "ams1"))
+    (raised,) = world.notices(seconds=60)
+    stays = psu if raised.id == fan.id else fan
+    world.notices(world.report(raised.kind, "ams1", "cleared"))
+    world.notices(world.report("door", "zz9"))  # takes the place of the one that is over
+    split = world.act("split", incident=raised.incident, alarms=[stays.id], by="ann")
+    told = {one.incident: one for one in world.notices(split)}
+    assert (told[raised.incident].state, told[raised.incident].kind) == ("cleared", raised.kind)
+
+
 def test_what_comes_and_goes_while_it_waits_for_company_is_told_to_nobody() -> None:
     world = AlarmWorld()
     assert world.notices(world.report("bgpDown", "ams1"), seconds=2) == []
