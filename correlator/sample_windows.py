@@ -40,6 +40,7 @@ WRAP_RATE = 10.0  # times the rate before: what a wrap may look like
 GAP_TICKS_MAX = 64
 EVICT_IDLE_TICKS = 10  # when full, a row must have been silent for so long before it is given away
 NO_ROW = 0xFFFF_FFFF
+GAUGE_SEEN = 1  # in `kinds`; what is above it counts up, and is a rate in frames
 OTHER = "__other__"
 NEVER_NS = 1 << 62
 
@@ -236,11 +237,16 @@ class SampleWindows:
         if name is None:
             return None
         entity_id, view, entity, key, _ = name.split("\0")
-        return SeriesKey(series_id, int(entity_id, 16), view, entity, key_of_text(key))
+        unit = self._unit(series_id)
+        return SeriesKey(series_id, int(entity_id, 16), view, entity, key_of_text(key), unit)
 
-    def unit(self, series_id: int) -> str:
-        """Return the unit of a series, "" where it has none or is not known."""
-        return self._names.get(series_id, "\0\0\0\0").rpartition("\0")[2]
+    def _unit(self, series_id: int) -> str:
+        """Return the unit of a series' values in frames: of what counts up, its unit a second."""
+        _, view, _, _, unit = self._names[series_id].split("\0")
+        if not unit or unit.endswith("/s") or (window := self._windows.get(view)) is None:
+            return unit
+        (row,) = window.index.find(_keys(np.array([series_id], np.uint64)))
+        return f"{unit}/s" if row >= 0 and window.kinds[row] > GAUGE_SEEN else unit
 
     @property
     def series(self) -> int:
@@ -435,7 +441,7 @@ class SampleWindows:
     def _told(self, ids: Sequence[int], view: str, closed_ns: int) -> Batch:
         rows = []
         for series_id in ids:
-            entity_id, _, entity, key, unit = self._names[series_id].split("\0")
+            entity_id, _, entity, key, _ = self._names[series_id].split("\0")
             rows.append(
                 {
                     "series_id": series_id,
@@ -443,7 +449,7 @@ class SampleWindows:
                     "view": view,
                     "entity": entity,
                     "key": key,
-                    "unit": unit,
+                    "unit": self._unit(series_id),
                 }
             )
         return batch_from_rows(SERIES, rows, source=view, frontier_ns=closed_ns)

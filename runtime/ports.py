@@ -16,6 +16,7 @@ class SeriesKey:
     view: str
     entity: str  # as people call it: `ams1`, `ams1:et-0/0/3`, `198.51.100.0/24`, `udp/123`
     key: Mapping[str, str]  # {"exporter": "127.1.0.1", "interface": "3", "direction": "in"}
+    unit: str = ""  # UCUM code of a sampled series' values, where its source named one
 
 
 class SeriesDirectory(Protocol):

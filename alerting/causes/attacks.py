@@ -6,9 +6,19 @@ from collections.abc import Sequence, Set
 from alerting.causes import filters
 from alerting.causes.faces import face_name
 from alerting.causes.flowspec import is_host
-from alerting.causes.rows import Row, age_words, bits_text, prefix_of, shares, some, talker_row
+from alerting.causes.rows import (
+    Row,
+    age_words,
+    bits_text,
+    prefix_of,
+    shares,
+    some,
+    talker_row,
+    unit_of,
+)
 from alerting.config import AlertingSettings
 from alerting.records.alarm import Claim
+from alerting.words.amounts import amount
 from runtime.ports import Evidence, NetworkMap, Talker
 from telemetry.security import AMPLIFIERS
 
@@ -122,12 +132,12 @@ class AttackRules:
             f"{vector} on {f'{at} in ' if hosts else ''}{prefix}: {much} {of_service}".rstrip()
             + (f", {bits_text(usual)} expected" if usual else ", usually none"),
             row.since_ns, row.score, self._settings.confirm_ticks, rate / 8, usual / 8,
-            row.lower, row.upper, "By/s",
+            *(row.lower, row.upper) if row.measure == "octets" else (0.0, 0.0), "By/s",
             evidence=[
                 f"{share:.0%} of the sample behind {row.key.entity} is {vector} to {at}",
                 *([f"about {sources:.0f} sources in this tick"] if sources else []),
                 *age_words(row),
-                f"{row.measure}: {row.actual:.4g}/s, {row.expected:.4g}/s expected",
+                f"{amount(row.actual, unit_of(row))}, {amount(row.expected, unit_of(row))} expected",
                 *([f"{at} is routed as {routed}"] if routed else []),
                 *([f"top sources: {top}"] if top else []),
                 *([f"its sources are of {some(origins)}"] if origins else []),

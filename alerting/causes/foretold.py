@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from alerting.causes.rows import Row, span
-from alerting.records.alarm import SAMPLED, Claim
+from alerting.causes.rows import Row, measured, unit_of
+from alerting.records.alarm import Claim
+from alerting.words.amounts import amount, span
 from runtime.ports import NetworkMap
 
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
@@ -35,27 +36,28 @@ def _link(row: Row, network: NetworkMap) -> str:
 
 def _claim(row: Row, entity: str) -> Claim:
     said = row.detail
-    what, per = (row.measure, "/s") if row.view not in SAMPLED else (row.key.key["metric"], "")
+    unit = unit_of(row)
+    what = measured(row, entity if entity != row.key.entity else "")
     side = "above" if said["above"] else "below"
-    limit, record = f"{said['limit_value']:.4g}{per}", said["record"]
+    limit, record = amount(said["limit_value"], unit), said["record"]
     lead_s = (said["likely_ns"] - said["made_ns"]) / 1e9
     if said["outcome"]:
         ahead = span((said["ended_ns"] - said["made_ns"]) / 1e9)
-        title = f"{what} of {entity} is {side} {limit}, as was predicted {ahead} before"
+        title = f"{what} is {side} {limit}, as was predicted {ahead} before"
     else:
         title = (
-            f"{what} of {entity} will be {side} {limit} in about {span(lead_s)}: "
+            f"{what} will be {side} {limit} in about {span(lead_s)}: "
             f"probability {said['probability']:.2f}"
         )
     earliest = (said["earliest_ns"] - said["made_ns"]) / 1e9
     latest = (said["latest_ns"] - said["made_ns"]) / 1e9 if said["latest_ns"] else None
-    by = datetime.fromtimestamp(said["likely_ns"] / 1e9, UTC).strftime("%Y-%m-%d %H:%MZ")
+    by = datetime.fromtimestamp(said["likely_ns"] / 1e9, UTC).strftime("%Y-%m-%d %H:%M UTC")
     return Claim(
         "predicted", entity, "warning", title, said["made_ns"], row.score, 1, row.actual,
-        row.expected, row.lower, row.upper, "",
+        row.expected, row.lower, row.upper, unit,
         evidence=[
-            (f"now {row.actual:.4g}{per}; {row.expected:.4g}{per} ({row.lower:.4g} to {row.upper:.4g})"
-            f" expected when it is likely passed, {by}"),
+            (f"now {amount(row.actual, unit)}; {amount(row.expected, unit)} ({amount(row.lower, unit)} to "
+            f"{amount(row.upper, unit)}) expected when it is likely passed, {by}"),
             f"at the earliest in {span(earliest)}"
             + (f", nearly surely in {span(latest)}" if latest else ""),
             (f"forecasts of this series so far: mean error {said['error']:.3g}, seasonal naive "
@@ -65,7 +67,8 @@ def _claim(row: Row, entity: str) -> Claim:
         ],
         causes=[{"kind": said["cause"], "entity": entity, "rank": 1, "why": "a steady trend"}],
         affects=list(dict.fromkeys((entity, row.key.entity))),
-        advice=f"make room or mend it before {by}; what grew is in its series",
+        advice=("make room or mend it now" if said["outcome"] else f"make room or mend it before {by}")
+        + "; what grew is in its series",
         series=[f"{row.key.series_id:016x}"],
         disposition=row.disposition,
         forecast=_forecast(said, lead_s),

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+from alerting.records.alarm import SAMPLED
 from alerting.words.alert import read_json
+from alerting.words.amounts import amount, span
 from runtime.ports import SeriesDirectory, SeriesKey, Talker
 from telemetry.batch import Batch
 
@@ -46,22 +48,35 @@ def age_words(row: Row) -> list[str]:
     return [f"its baseline is {span(age_s)} old"] if age_s < SETTLED_S else []
 
 
-def span(seconds: float) -> str:
-    """Return a span as people say it.
+# Of the measures that views have, as alerts carry them.
+UNITS = {
+    "octets": "By/s", "packets": "{packet}/s", "flows": "{flow}/s", "records": "{record}/s",
+    "distinct_source": "{source}", "distinct_destination": "{destination}",
+}  # fmt: skip
 
-    >>> span(240), span(9000), span(86400 * 3)
-    ('4 min', '2 h', '3.0 days')
-    """
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 2 * 86_400 else f"{seconds / 86_400:.1f} days"
+
+def unit_of(row: Row) -> str:
+    """Return the unit of a row's values, as alerts carry it."""
+    return row.key.unit if row.view in SAMPLED else UNITS.get(row.measure, "1/s")
+
+
+def measured(row: Row, entity: str = "") -> str:
+    """Return what a row's values are of: `traffic of ams1:et-0/0/3 out`, `optical_rx_power of ams1 et-0`."""
+    what = {"octets": "traffic"}.get(row.measure, row.measure.replace("_", " "))
+    if row.view in SAMPLED:  # its one measure is called after the metric
+        what = row.key.key.get("metric", what)
+    direction = "" if entity else row.key.key.get("direction", "")
+    return f"{what} of {entity or row.key.entity} {direction}".rstrip()
+
+
+def silent_for(row: Row) -> str:
+    """Return for how long a silent series has shown nothing, as people say it."""
+    return span(float(row.detail.get("ticks", 0)) * row.tick_seconds)
 
 
 def within(row: Row) -> str:
     """Return how long a row's tick is, as people say it: `5 s`, `a minute`, `60 min`."""
-    if row.tick_seconds == 60.0:
-        return "a minute"
-    return f"{row.tick_seconds:.0f} s" if row.tick_seconds < 120 else span(row.tick_seconds)
+    return "a minute" if row.tick_seconds == 60.0 else span(row.tick_seconds)
 
 
 def bits_text(rate: float) -> str:
@@ -70,10 +85,7 @@ def bits_text(rate: float) -> str:
     >>> bits_text(2.5e9), bits_text(800.0)
     ('2.5 Gbit/s', '800 bit/s')
     """
-    for unit, size in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
-        if rate >= size:
-            return f"{rate / size:.3g} {unit}"
-    return f"{rate:.0f} bit/s"
+    return amount(rate / 8, "By/s")
 
 
 def rows_of(anomalies: Batch, directory: SeriesDirectory) -> list[Row]:

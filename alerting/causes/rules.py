@@ -12,11 +12,12 @@ from alerting.causes.attacks import AttackRules
 from alerting.causes.faces import Faces
 from alerting.causes.flowspec import ACK, TCP, UDP
 from alerting.causes.foretold import predicted
-from alerting.causes.rows import Row, age_words, talker_row
+from alerting.causes.rows import Row, age_words, measured, talker_row, unit_of, within
 from alerting.causes.security import SecurityRules
 from alerting.causes.silences import SilenceRules
 from alerting.config import AlertingSettings
 from alerting.records.alarm import SAMPLED, Alarm, Claim, cadence_of
+from alerting.words.amounts import amount
 from runtime.metrics import Counter
 from runtime.ports import Evidence, NetworkMap, Talker
 from telemetry.security import FINDINGS
@@ -28,10 +29,6 @@ DEVIATION_RECORDS_MIN = 30.0  # in a tick, seen or expected
 PROBE_OCTETS_MAX = 128.0  # a packet, with what sFlow counts of its frame
 TALKERS_LOOKED_AT = 200
 TALKERS_SHOWN = 10
-UNITS = {
-    "octets": "By/s", "packets": "{packet}/s", "flows": "{flow}/s", "records": "{record}/s",
-    "distinct_source": "{source}", "distinct_destination": "{destination}",
-}  # fmt: skip
 
 
 class CauseRules:
@@ -131,7 +128,7 @@ class CauseRules:
             made.append(
                 Claim(
                     "port-scan", prefix, "minor",
-                    f"{way} scan from {who}: {row.actual:.0f} destinations in a tick, "
+                    f"{way} scan from {who}: {row.actual:.0f} destinations in {within(row)}, "
                     f"{row.expected:.0f} expected",
                     row.since_ns, row.score, self._settings.confirm_ticks, row.actual,
                     row.expected, row.lower, row.upper, "{destination}",
@@ -188,19 +185,17 @@ class CauseRules:
 
     def _deviation(self, row: Row) -> Claim:
         way = "above" if row.actual > row.expected else "below"
-        what, per = row.measure, "/s"
-        if row.view in SAMPLED:  # its one measure is called after the metric, in the metric's unit
-            what, per = row.key.key.get("metric", what), ""
+        unit = unit_of(row)
         talkers = self._evidence.talkers(row.key.series_id, row.tick_start_ns, TALKERS_SHOWN)
         entity = row.key.entity
         own = row.detector in OWN_DEVIATIONS
         ticks = self._settings.deviation_ticks if own else self._settings.confirm_ticks
         return Claim(
             "deviation", entity, "warning",
-            f"{what} of {entity} {way} its band: {row.actual:.4g}{per}, "
-            f"{row.expected:.4g}{per} expected ({row.lower:.4g} to {row.upper:.4g})",
+            f"{measured(row)} {way} its band: {amount(row.actual, unit)}, {amount(row.expected, unit)} "
+            f"expected ({amount(row.lower, unit)} to {amount(row.upper, unit)})",
             row.since_ns, row.score, ticks, row.actual, row.expected,
-            row.lower, row.upper, UNITS.get(row.measure, "1/s") if per else "",
+            row.lower, row.upper, unit,
             evidence=[f"{row.detector}: p-value {row.p_value:.2g}", *age_words(row)],
             causes=[
                 {"kind": "deviation", "entity": entity, "rank": 1, "why": "no rule explains it"},

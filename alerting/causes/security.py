@@ -138,11 +138,11 @@ class SecurityRules:
         targets = row.detail.get("targets", 1.0)
         return self._claim(
             row, "brute-force", source, "major", talkers,
-            title=f"{service} brute force from {source}: {row.detail.get('tries', row.actual):.0f} "
-            f"tries in {within(row)} at {targets:.0f} host{'s' if targets >= 1.5 else ''}",
+            title=f"{service} brute force from {source}: {row.actual:.0f} tries within minutes "
+            f"at {targets:.0f} host{'s' if targets >= 1.5 else ''}",
             unit="{flow}",
             why=f"{service} brute force",
-            evidence=[f"each try is a short flow of {row.detail.get('octets_per_try', 0.0):.0f} octets"],
+            evidence=[f"{row.detail.get('tries', 0.0):.0f} of them in {within(row)}, each a short flow"],
             affects=[source],
             filters=filters.against_logins(source, port, talkers, self._network),
             do=f"look at the logs of the targets for a success; block {source}",
@@ -156,6 +156,7 @@ class SecurityRules:
             row.detail.get("usual_octets", 0.0),
         )
         rate = row.detail.get("octets", 0.0) / max(row.tick_seconds, 1.0)
+        asked = row.detail.get("resolvers", 1.0)
         return self._claim(
             row, "dns-tunnel", source, "major", talkers,
             title=f"DNS tunnel from {source}{f' over {resolvers}' if resolvers else ''}: "
@@ -164,8 +165,8 @@ class SecurityRules:
             why="many long questions for few resolvers",
             evidence=[
                 f"{size:.0f} octets a question" + (f", {usual:.0f} is usual" if usual else ""),
-                (f"{rate * 8 / 1e3:.3g} kbit/s towards port 53, "
-                f"about {row.detail.get('resolvers', 1.0):.0f} of its resolvers"),
+                (f"{bits_text(rate * 8)} towards port 53, {row.detail.get('packets', 0.0):.0f} packets in "
+                f"{row.actual:.0f} flows, to about {asked:.0f} resolver{'s' if asked >= 1.5 else ''}"),
             ],
             affects=[source],
             filters=filters.against_tunnel(source, talkers, self._network),
@@ -249,7 +250,7 @@ class SecurityRules:
             unit="{source}",
             why=kind,
             evidence=[
-                f"{row.detail.get('flows', 0.0):.0f} flows of {row.actual:.0f} sources",
+                f"{max(row.detail.get('flows', 0.0), row.actual):.0f} flows of about {row.actual:.0f} sources",
                 *([f"{share:.0%} of the sample aims at {target}"] if share >= AGREE else []),
             ],
             affects=[face, router],

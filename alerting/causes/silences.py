@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alerting.causes.faces import Faces, face_name
-from alerting.causes.rows import Row, some
+from alerting.causes.rows import Row, silent_for, some
 from alerting.records.alarm import Alarm, Claim
+from alerting.words.amounts import amount
 from runtime.ports import Link, NetworkMap
 
 BESIDE_NS = 60_000_000_000  # links that fall silent so close together may have one cause
@@ -73,9 +74,9 @@ class SilenceRules:
 
     def _exporter_down(self, row: Row) -> Claim:
         router = row.key.entity
-        ticks = row.detail.get("ticks", 0)
+        long, usual = silent_for(row), amount(row.expected, "{record}/s")
         busy, idle = self._faces.busy_far_ends(router)
-        evidence = [f"{row.expected:.0f} records/s expected, none for {ticks} ticks"]
+        evidence = [f"{usual} expected, none for {long}"]
         if busy:
             evidence.append(
                 f"the far ends of {len(busy)} of its links still carry traffic: {some(busy)}"
@@ -91,13 +92,12 @@ class SilenceRules:
         faces = len(self._network.links_of(router))
         return Claim(
             "exporter-down", router, "critical" if what == "down" else "major",
-            f"exporter {router} is {what}: no record for {ticks} ticks, "
-            f"{row.expected:.0f}/s expected",
+            f"exporter {router} is {what}: no record for {long}, {usual} expected",
             row.since_ns, row.score, 1, row.actual, row.expected, row.lower, row.upper,
             "{record}/s",
             evidence=evidence,
             causes=[{"kind": "exporter-down", "entity": router, "rank": 1, "why": why}],
-            affects=[router, f"{faces} links are not seen from its side"],
+            affects=[router, f"{faces} link{'s are' if faces != 1 else ' is'} not seen from its side"],
             advice=(
                 f"{router} itself seems down: check power, console, and who reaches it"
                 if what == "down"
@@ -185,8 +185,8 @@ class SilenceRules:
         if len(carriers) == 1:
             carried = f": {next(iter(carriers))} carries its traffic"
         evidence = [
-            f"{row.key.entity} {row.key.key['direction']}: no flow for "
-            f"{row.detail.get('ticks', 0)} ticks, {row.expected:.1f}/s expected"
+            f"{row.key.entity} {row.key.key['direction']}: no flow for {silent_for(row)}, "
+            f"{amount(row.expected, '{flow}/s')} expected"
             for row in own
         ]
         most = sorted(carriers, key=lambda name: (-carriers[name], name))

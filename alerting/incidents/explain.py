@@ -5,7 +5,7 @@ elsewhere before anybody is told: who owns it, which runbook, what changed just 
 grows, and all of it in a text for a phone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,7 @@ from alerting.incidents.suspects import Suspects
 from alerting.records.alarm import Alarm
 from alerting.records.incident import Incident
 from alerting.records.places import Place, Places
-from alerting.words.amounts import amount
+from alerting.words.amounts import amount, span
 from alerting.words.escape import line
 from alerting.words.templating import check, fill
 from runtime.ports import NetworkMap
@@ -92,6 +92,7 @@ class Explainer:
         made["short"] = short(
             made, title=incident.title, severity=incident.severity, up=incident.open,
             since_ns=incident.opened_ns, over_ns=incident.closed_ns,
+            into=id_text(incident.parent) if incident.parent else "",
         )  # fmt: skip
         return made
 
@@ -141,38 +142,60 @@ def _cause_of(told: Mapping[str, Any], title: str) -> str:
 
 
 def short(
-    told: Mapping[str, Any], *, title: str, severity: str, up: bool, since_ns: int, over_ns: int
-) -> str:
+    told: Mapping[str, Any], *, title: str, severity: str, up: bool, since_ns: int, over_ns: int,
+    into: str = "",
+) -> str:  # fmt: skip
     """Return the block in at most 300 characters: for a phone.
 
     Title and time always; then, while there is room and in this order: numbers, owner, runbook, what
     changed before, how sure, whether it grows, the cause, what to do. What does not fit is left out
-    whole.
+    whole. What is over says how long it lasted, and nothing that held only while it did; what became part of
+    another incident (`into`) says so: it is not over.
     """
+    if not up:
+        return _over(
+            title, over_ns // MINUTE_NS, told.get("alarms", 1), span((over_ns - since_ns) / 1e9), into,
+            told.get("owner") or "", told.get("runbook", ""),
+        )  # fmt: skip
     before = told.get("changed_before")
     return _short(
-        severity.upper() if up else "CLEARED",
+        severity.upper(),
         title,
-        (since_ns if up else over_ns) // MINUTE_NS,
+        since_ns // MINUTE_NS,
         told.get("alarms", 1),
-        "" if "expected" in title else _numbers(told),  # titles of ours often have them
+        _numbers(told, title),
         told.get("owner") or "",
         told.get("runbook", ""),
         before[0] if before else "",
         told.get("sure") or "",
-        told.get("trend", "") if up else "",
-        _cause_of(told, title) if up and not before else "",
-        (told.get("do") or "") if up else "",
-        up=up,
+        told.get("trend", ""),
+        "" if before else _cause_of(told, title),
+        told.get("do") or "",
     )
 
 
 @lru_cache(1024)  # an incident of one alarm mostly reads as that
+def _over(
+    title: str, minutes: int, alarms: int, lasted: str, into: str, owner: str, runbook: str
+) -> str:
+    head = f"{'MERGED' if into else 'CLEARED'} {line(title, SHORT_TITLE_MAX)}, at {_clock(minutes)}"
+    return _fitted(
+        head,
+        (
+            (1, f"now part of incident {into}" if into else f"it lasted {lasted}"),
+            (2, f"{alarms} alarms" if alarms > 1 else ""),
+            (3, f"owner {line(owner, SHORT_PART_MAX)}" if owner else ""),
+            (4, runbook),
+        ),
+    )
+
+
+@lru_cache(1024)
 def _short(
     severity: str, title: str, minutes: int, alarms: int, numbers: str, owner: str, runbook: str,
-    before: str, sure: str, trend: str, cause: str, do: str, *, up: bool,
+    before: str, sure: str, trend: str, cause: str, do: str,
 ) -> str:  # fmt: skip
-    head = f"{severity} {line(title, SHORT_TITLE_MAX)}, {'since' if up else 'at'} {_clock(minutes)}"
+    head = f"{severity} {line(title, SHORT_TITLE_MAX)}, since {_clock(minutes)}"
     parts = (  # (where it stands, what), what matters most first
         (1, f"{alarms} alarms" if alarms > 1 else ""),
         (2, numbers),
@@ -184,6 +207,11 @@ def _short(
         (6, f"cause: {line(cause, SHORT_PART_MAX)}" if cause else ""),
         (8, f"do: {line(do)}" if do else ""),
     )
+    return _fitted(head, parts)
+
+
+def _fitted(head: str, parts: Iterable[tuple[int, str]]) -> str:
+    """Return a head and the parts that fit, in the order of their numbers."""
     room = SHORT_CHARACTERS_MAX - len(head)
     kept: list[tuple[int, str]] = []
     for part in parts:
@@ -194,7 +222,10 @@ def _short(
     return "; ".join([head, *[text for _, text in kept]])
 
 
-def _numbers(told: Mapping[str, Any]) -> str:
+def _numbers(told: Mapping[str, Any], title: str) -> str:
+    """Return actual and expected in words, "" where the title has them already, as those of ours mostly do."""
+    if "expected" in title:
+        return ""
     actual, expected, unit = (
         told.get("actual", 0.0),
         told.get("expected", 0.0),
@@ -202,7 +233,10 @@ def _numbers(told: Mapping[str, Any]) -> str:
     )
     if not (actual or expected):
         return ""
-    return f"{amount(actual, unit)}, {amount(expected, unit)} expected"
+    said = amount(actual, unit)
+    if said in title or (unit[:1] == "{" and said.split()[0] in title.split()):
+        return ""
+    return f"{said}, {amount(expected, unit)} expected"
 
 
 @lru_cache(1024)

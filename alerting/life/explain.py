@@ -6,6 +6,7 @@ from alerting.records.alarm import Alarm, Claim
 from alerting.words.amounts import rounded
 
 TREND_RATIO = 1.15  # of the sizes of the deviation, last against first
+TREND_TICKS_MIN = 4
 ATTACHED_SHOWN = 20
 FILTERS_SHOWN = 6
 
@@ -59,10 +60,12 @@ def attached(alarm: Alarm) -> dict[str, Any]:
 def trend_of(sizes: list[float]) -> str:
     """Return `new`, `growing`, `steady` or `shrinking` for the deviation's size over some ticks.
 
-    >>> trend_of([1.0]), trend_of([1.0, 1.5]), trend_of([1.0, 1.02]), trend_of([2.0, 1.0])
+    One tick against another says little: below four it is new.
+
+    >>> trend_of([1.0, 2.0]), trend_of([1.0, 1.0, 1.5, 1.5]), trend_of([1.0] * 4), trend_of([2.0, 2.0, 1.0, 1.0])
     ('new', 'growing', 'steady', 'shrinking')
     """
-    if len(sizes) < 2:
+    if len(sizes) < TREND_TICKS_MIN:
         return "new"
     half = len(sizes) // 2
     before = sum(sizes[:half]) / half
@@ -76,6 +79,8 @@ def sure(claim: Claim) -> str:
     """Return in words how sure Tocsin is."""
     if claim.disposition == "hard":
         return "certain: the network itself says so"
+    if claim.forecast.get("outcome"):
+        return "certain: it came true"
     if "probability" in claim.forecast:
         return f"{claim.forecast['probability']:.0%}, by its own forecast"
     return "very sure" if claim.score > 6 else "sure" if claim.score > 3 else "likely"

@@ -11,7 +11,7 @@ from alerting.causes.rows import Row
 from alerting.causes.rules import CauseRules
 from alerting.causes.suppress import Explanations, attach
 from alerting.config import AlertingSettings
-from alerting.life.explain import attached, explain
+from alerting.life.explain import TREND_RATIO, attached, explain, sure
 from alerting.records.alarm import SEVERITIES, Alarm, Claim, alarm_id
 from alerting.words.amounts import rounded
 from runtime.component import Context
@@ -175,7 +175,7 @@ class OwnAlarms:
         alarm.parts = alarm.parts or sorted(claim.parts)[:PARTS_MAX]  # of a checkpoint without them
         worse = SEVERITIES.index(claim.severity) < SEVERITIES.index(alarm.severity)
         again = now_ns - alarm.changed_ns >= round(self._settings.update_seconds * 1e9)
-        grown = again and claim.score > 2.0 * alarm.best_score
+        grown = again and claim.score > 2.0 * alarm.best_score and _is_news(claim, alarm)
         if worse or ((grown or (again and _has_more(claim, alarm))) and not alarm.flapping):
             alarm.state = "updated"
             self._tell(alarm, claim, now_ns)
@@ -268,6 +268,15 @@ def _has_more(claim: Claim, alarm: Alarm) -> bool:
     known = len(alarm.parts)
     count = min(len({*alarm.parts, *claim.parts}), PARTS_MAX)
     return count > known and (count <= PARTS_FEW or count >= 2 * known)
+
+
+def _is_news(claim: Claim, alarm: Alarm) -> bool:
+    """Return whether a claim is larger than what was told, or surer in words: a score alone is no news."""
+    told = alarm.explain
+    size = abs(told.get("actual", 0.0) - told.get("expected", 0.0))
+    return abs(claim.actual - claim.expected) > TREND_RATIO * size or sure(claim) != told.get(
+        "sure"
+    )
 
 
 def joined(claim: Claim, claims: Sequence[Claim]) -> bool:

@@ -5,10 +5,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from alerting.words.alert import Alert
+from alerting.words.amounts import amount
 from telemetry.x733 import severity_for
 
 OVER = ("cleared", "closed")
 SOURCE = "tocsin"
+WHILE_IT_LASTS = (
+    "sure",
+    "trend",
+    "actual",
+    "expected",
+    "band",
+    "do",
+)  # facts that a clear has no more
 
 
 def is_over(alert: Alert) -> bool:
@@ -66,7 +75,7 @@ def facts(alert: Alert) -> dict[str, str]:
         "sure": told.get("sure", ""),
         "actual": _amount(told, "actual"),
         "expected": _amount(told, "expected"),
-        "band": _band(told.get("band")),
+        "band": _band(told.get("band"), str(told.get("unit", ""))),
         "why": texts(told.get("why")),
         "causes": texts(told.get("causes")),
         "touches": texts(told.get("touches")),
@@ -100,8 +109,10 @@ def texts(value: Any) -> str:
 
 
 def story(alert: Alert) -> str:
-    """Return all of it as lines: for tickets and mail."""
+    """Return all of it as lines: for tickets and mail. What is over leaves out what held while it lasted."""
     known = facts(alert)
+    if is_over(alert):
+        known = {name: text for name, text in known.items() if name not in WHILE_IT_LASTS}
     titled = (
         ("Where", "entity"), ("Since", "since"), ("Cleared", "cleared"), ("Sure", "sure"),
         ("Trend", "trend"), ("Actual", "actual"), ("Expected", "expected"), ("Band", "band"),
@@ -114,16 +125,16 @@ def story(alert: Alert) -> str:
 
 
 def _amount(told: dict[str, Any], name: str) -> str:
-    value, unit = told.get(name), told.get("unit", "")
+    value, unit = told.get(name), str(told.get("unit", ""))
     both = (told.get("actual"), told.get("expected"))
     if not isinstance(value, int | float) or not any(both):
         return ""
-    return f"{value:g} {unit}".strip()
+    return amount(value, unit)
 
 
-def _band(value: Any) -> str:
+def _band(value: Any, unit: str) -> str:
     if not isinstance(value, list | tuple) or len(value) != 2 or not any(value):
         return ""
     if not all(isinstance(one, int | float) for one in value):
         return ""
-    return f"{value[0]:g} to {value[1]:g}"
+    return f"{amount(value[0], unit)} to {amount(value[1], unit)}"

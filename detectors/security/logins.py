@@ -66,8 +66,7 @@ class LoginDetector:
         return [
             finding(
                 self, i, "flows", actual=tries[i], expected=own[i], limit=limit[i],
-                detail={"tries": flows[i], "tries_of_late": tries[i], "targets": targets[i],
-                        "octets_per_try": values(frame, "octets")[i] / max(flows[i], 1.0)},
+                detail={"tries": flows[i], "tries_of_late": tries[i], "targets": targets[i]},
             )
             for i in np.flatnonzero(hit).tolist()
         ]  # fmt: skip

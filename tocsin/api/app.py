@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from alerting.causes.rows import span
 from alerting.config import AlertingSettings
 from alerting.life.load import Load, LoadMetrics, load_of
+from alerting.words.amounts import span
 from history.reader import HistoryReader
 from history.store import Connection
 from runtime.component import Context

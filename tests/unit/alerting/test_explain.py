@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from alerting.config import AlertingSettings, RunbookSettings
 from alerting.incidents.explain import SHORT_CHARACTERS_MAX, short
 from alerting.words.alert import Alert
-from alerting.words.wording import story
+from alerting.words.wording import facts, story
 from correlator.tables.network_map import FileNetworkMap, NetworkFile, RouterEntry, SiteEntry
 from telemetry.errors import ConfigError
 from tests.unit.alerting.test_causes import attack, cut
@@ -30,9 +30,9 @@ def text(alert: Alert) -> str:
     return str(alert.explain["short"])
 
 
-SILENT = "exporter ams1 is silent: no record for 2 ticks, 40/s expected"
+SILENT = "exporter ams1 is silent: no record for 10 s, 40 records/s expected"
 FLOOD = "DNS amplification on 198.51.100.7 in 198.51.100.0/24: 1.2 Gbit/s, 8 Mbit/s expected"
-BAND = "octets of ams1:et-0/0/1 above its band: 900/s, 100/s expected (80 to 120)"
+BAND = "traffic of ams1:et-0/0/1 out above its band: 7.2 kbit/s, 800 bit/s expected (640 bit/s to 960 bit/s)"
 COMMIT = "before: traps: commit 77 by bob on ams1, 20 s before the first sign"
 RUNBOOK = "https://wiki/linkDown?at=ams1%3Aet-0%2F0%2F1"
 
@@ -60,7 +60,7 @@ def test_an_attack_on_a_phone() -> None:
     made.samples[series] = flood()
     (alert,) = [a for _ in range(2) for a in made.tick([attack(made, series)])]
     assert text(alert) == (
-        f"CRITICAL {FLOOD}, since 14 Nov 22:13 UTC; steady; sure; cause: DNS amplification, 100% of the"
+        f"CRITICAL {FLOOD}, since 14 Nov 22:13 UTC; new; sure; cause: DNS amplification, 100% of the"
         " sample; owner core team"
     )
 
@@ -75,10 +75,37 @@ def test_a_silent_exporter_on_a_phone_and_its_end() -> None:
         " to this collector"
     )
     (over,) = [a for _ in range(3) for a in made.tick()]
-    assert text(over) == (
-        f"CLEARED {SILENT}, at 14 Nov 22:13 UTC; certain: the network itself says so; owner core team"
-    )
+    assert text(over) == (f"CLEARED {SILENT}, at 14 Nov 22:13 UTC; it lasted 20 s; owner core team")
     assert over.explain["trend"] == "over"
+
+
+def test_an_attack_seen_by_its_flows_has_no_band_in_octets() -> None:
+    """Actual and expected are bit/s; the band of what found it is one of flows."""
+    made = world()
+    series = made.series("destination_prefix", destination_prefix="198.51.100.0/24")
+    made.samples[series] = flood()
+    rate = {"octets_per_second": 1.5e8, "expected_octets_per_second": 1e6}
+    row = made.anomaly(
+        series, "attack", measure="flows", actual=31.2, expected=1.1, upper=2.6, detail=rate
+    )
+    (alert,) = [a for _ in range(2) for a in made.tick([row])]
+    assert (alert.explain["unit"], alert.explain["band"]) == ("By/s", [0.0, 0.0])
+    assert "31.2 flows/s, 1.1 flows/s expected" in alert.explain["why"]
+    assert facts(alert)["actual"] == "1.2 Gbit/s"
+    assert "band" not in facts(alert)
+
+
+def test_what_is_over_says_nothing_that_held_only_while_it_lasted() -> None:
+    made = world(deviation_ticks=2)
+    row = made.anomaly(made.interface("ams1", 1), "baseline", score=5.0)
+    (alert,) = [a for _ in range(2) for a in made.tick([row])]
+    lines = story(alert).splitlines()
+    assert "Actual: 7.2 kbit/s" in lines
+    assert "Band: 640 bit/s to 960 bit/s" in lines
+    (over,) = [a for _ in range(3) for a in made.tick()]
+    said = [line.partition(":")[0] for line in story(over).splitlines()]
+    assert not {"Actual", "Expected", "Band", "Sure", "Do", "Trend"}.intersection(said)
+    assert {"Since", "Cleared", "Why", "Owner"}.issubset(said)
 
 
 def test_a_deviation_on_a_phone() -> None:
@@ -86,7 +113,7 @@ def test_a_deviation_on_a_phone() -> None:
     row = made.anomaly(made.interface("ams1", 1), "baseline", score=5.0)
     (alert,) = [a for _ in range(2) for a in made.tick([row])]
     assert text(alert) == (
-        f"WARNING {BAND}, since 14 Nov 22:13 UTC; steady; sure; cause: no rule explains it; owner"
+        f"WARNING {BAND}, since 14 Nov 22:13 UTC; new; sure; cause: no rule explains it; owner"
         " transmission; do: compare with changes and works around ams1:et-0/0/1"
     )
 
@@ -104,7 +131,9 @@ def test_a_foreign_alarm_says_what_changed_before_and_whether_it_grows() -> None
     (better,) = made.told(made.report("linkDown", "ams1:et-0/0/1", "warning"))
     assert text(better) == f"WARNING {since}; shrinking; {said}"
     (over,) = made.told(made.report("linkDown", "ams1:et-0/0/1", "cleared"))
-    assert text(over) == f"CLEARED linkDown on ams1:et-0/0/1, at 14 Nov 22:14 UTC; {said}"
+    assert text(over) == (
+        f"CLEARED linkDown on ams1:et-0/0/1, at 14 Nov 22:14 UTC; it lasted 3 s; owner transmission; {RUNBOOK}"
+    )
 
 
 def test_an_incident_grows_and_shrinks_by_its_alarms() -> None:
@@ -128,8 +157,8 @@ def test_an_incident_grows_and_shrinks_by_its_alarms() -> None:
     gone = [made.report("linkDown", e, "cleared") for e in ("ams1:et-0/0/1", "fra2:et-0/0/1")]
     (over,) = made.notices(*gone, made.report("bgpDown", "fra2", "cleared"))
     assert text(over) == (
-        f"CLEARED linkDown on ams1:et-0/0/1, at 14 Nov 22:17 UTC; 12 alarms;"
-        f" certain: traps says so; owner transmission; {RUNBOOK}"
+        f"CLEARED linkDown on ams1:et-0/0/1, at 14 Nov 22:17 UTC; it lasted 4 min; 12 alarms;"
+        f" owner transmission; {RUNBOOK}"
     )
 
 

@@ -28,7 +28,7 @@ def test_a_prediction_is_a_warning_that_explains_itself() -> None:
     world = AlarmWorld()
     (alert,) = world.tick([row(world)])
     assert (alert.kind, alert.severity, alert.state) == ("predicted", "warning", "raised")
-    assert "will be above 1.125e+09/s in about 30 h: probability 0.80" in alert.title
+    assert "will be above 9 Gbit/s in about 30 h: probability 0.80" in alert.title
     forecast = alert.explain["forecast"]
     assert (forecast["lead_seconds"], forecast["probability"]) == (108_000.0, 0.8)
     assert list(forecast["quantiles"].values()) == QUANTILES
@@ -48,6 +48,8 @@ def test_it_is_told_that_it_came_true_and_clears_when_it_is_over() -> None:
     (alert,) = world.tick([true | {"score": 13.0}])
     assert alert.state == "updated"
     assert "as was predicted 6 h before" in alert.title
+    assert alert.explain["sure"] == "certain: it came true"
+    assert alert.explain["do"].startswith("make room or mend it now; ")
     told = [a.state for _ in range(4) for a in world.tick([])]
     assert told in (["cleared"], [])  # without frames no tick is quiet
 
@@ -60,7 +62,7 @@ def test_both_ends_of_a_link_are_one_alarm_of_the_link() -> None:
     ]
     (alert,) = world.tick(ends)
     assert alert.entity == "ams1-fra2"
-    assert "octets of ams1-fra2 will be above" in alert.title
+    assert "traffic of ams1-fra2 will be above" in alert.title
 
 
 def test_both_ways_of_an_interface_are_one_alarm_and_what_is_over_budget_none() -> None:

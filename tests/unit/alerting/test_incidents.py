@@ -446,6 +446,9 @@ def test_merged_by_hand_they_are_one_and_the_kinds_are_learned() -> None:
     before = world.stage.incidents.grouping.companions.opinion("fan", "door")
     notices = world.notices(world.act("merge", incidents=[a.incident for a in told], by="ann"))
     assert {(a.state, a.alarms_count) for a in notices} == {("updated", 2), ("cleared", 1)}
+    (gone,) = (a for a in notices if a.parent)  # what was wrong still is: it is not over
+    assert gone.explain["short"].startswith("MERGED ")
+    assert f"; now part of incident {gone.parent}" in gone.explain["short"]
     assert world.stage.incidents.grouping.companions.opinion("fan", "door") > before
 
 

@@ -165,7 +165,7 @@ def test_ticks_whose_sample_missed_the_vector_do_not_look_like_a_flood_that_shri
                             expected=3.0, score=4.0 if tick < 30 else 40.0, detail=rate)  # fmt: skip
         told_of += world.tick([row])
     assert [(a.state, a.explain["trend"]) for a in told_of] == [
-        ("raised", "steady"),
+        ("raised", "new"),
         ("updated", "steady"),
     ]
 

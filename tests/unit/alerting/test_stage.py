@@ -215,3 +215,17 @@ def test_what_the_budget_has_not_let_in_is_no_alarm_until_it_does() -> None:
 
     assert [tick("digest") for _ in range(5)] == [[]] * 5
     assert tick("alert") == ["raised"]  # it was confirmed while it waited
+
+
+def test_a_score_that_grows_alone_is_no_news() -> None:
+    """An attack of the same size is told again only where it is surer in words."""
+    world = AlarmWorld()
+    series = world.series("destination_prefix", destination_prefix="198.51.100.0/24")
+    world.samples[series] = flood()
+    told = []
+    for tick in range(60):
+        score = 8.0 * (1 + tick // 12)
+        told += world.tick([world.anomaly(series, "attack", since_ns=1, score=score)])
+    assert [alert.state for alert in told] == ["raised"]
+    larger = world.anomaly(series, "attack", since_ns=1, score=200.0, actual=2000.0)
+    assert [alert.state for alert in world.tick([larger])] == ["updated"]

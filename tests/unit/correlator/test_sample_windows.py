@@ -108,7 +108,7 @@ def test_a_gauge_is_the_mean_a_delta_a_rate_and_silence_is_told_apart() -> None:
     assert one.advance(at(15) - 1) == []
     made = one.advance(at(15))
     assert [batch.schema.name for batch in made] == ["series", "frame"]
-    assert made[0].texts("unit") == ["By", "By"]
+    assert sorted(made[0].texts("unit")) == ["By", "By/s"]  # a delta is a rate in frames
     assert made[1].frontier_ns == at(15)
     assert values(one, made) == {(0, "g"): 6.0, (0, "d"): 5.0}
     silent = values(one, one.advance(at(25)))
@@ -298,7 +298,26 @@ def test_a_journal_gives_the_rows_back_and_what_was_offered_goes_on() -> None:
         assert np.array_equal(a["row"], b["row"])
         assert np.array_equal(a["series_id"], b["series_id"])
     assert values(live, left)[50, "o2"] == values(again, right)[50, "o2"] == 8.0
-    assert again.unit(int(frames[1][0]["series_id"][0])) == "By"
+    known = again.key(int(frames[1][0]["series_id"][0]))
+    assert known is not None
+    assert known.unit == "By"
+
+
+def test_what_counts_up_is_told_by_its_unit_a_second() -> None:
+    live, given = windows(), Given()
+    for second in (1, 12):
+        live.process(given.batches(("up", second, 100.0 * second, C), ("level", second, 5.0, G)))
+    told = [b for b in live.advance(at(40)) if b.schema.name == "series"]
+    units = {
+        key: unit for b in told for key, unit in zip(b.texts("key"), b.texts("unit"), strict=True)
+    }
+    assert {key.split("if=")[1]: unit for key, unit in units.items()} == {
+        "up": "By/s",
+        "level": "By",
+    }
+    again = windows()
+    again.absorb(told)  # of a journal: told once a second, not twice
+    assert {again.key(int(i)).unit for b in told for i in b["series_id"]} == {"By/s", "By"}  # type: ignore[union-attr]
 
 
 @settings(max_examples=60, deadline=None)
