@@ -96,6 +96,7 @@ class LogWatch:
                 changed_ns=now_ns,
                 probable_cause="softwareError",
                 title=f"{host} logs what nobody has seen before: {message[:SHOWN_MAX]}",
+                do=f"look at the log of {host} around that line",
                 detail={
                     "pattern": pattern,
                     "app": logs.texts("app")[k],

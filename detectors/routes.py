@@ -364,7 +364,7 @@ class RouteWatch:
             "entity": whole,
             "qualifier": f"AS{case.origin}",
             "title": f"AS{case.origin} announces {what} which {by} originates{draws}",
-            "text": f"call AS{case.origin} and its upstreams; announce the parts of {whole} yourself "
+            "do": f"call AS{case.origin} and its upstreams; announce the parts of {whole} yourself "
             f"meanwhile; if it is right, name the AS in detection.routes.own_prefixes",
             "detail": {"own_prefix": whole, "owner": owner, "rightful_origin_as": right},
         }
@@ -375,7 +375,7 @@ class RouteWatch:
         return {
             "entity": f"AS{case.origin}",
             "title": f"AS{case.origin} announces {count if not case.end else 'prefixes of others'}",
-            "text": "look at what your upstreams accept from it; filter it where you can",
+            "do": "look at what your upstreams accept from it; filter it where you can",
             "detail": {"rightful_origin_as": victims[:SHOWN_MAX]},
         }
 
@@ -392,8 +392,8 @@ class RouteWatch:
             probable_cause="unexpectedInformation",
             title=f"BGP peer {name} passes on {detail['prefixes']} prefixes, {detail['usual']} are "
             f"usual: a route leak",
-            text="set a maximum of prefixes on the session; ask the peer what it changed"
-            if raised else detail["why"],
+            text="" if raised else detail["why"],
+            do="set a maximum of prefixes on the session; ask the peer what it changed",
             detail=detail,
         )  # fmt: skip
 

@@ -36,6 +36,7 @@ def alarm_row(
     foreign_id: str = "",
     occurrence: int = 1,
     detail: Mapping[str, Any] | None = None,
+    do: str = "",
 ) -> dict[str, Any]:
     """Return one change of a foreign alarm, for `batch_from_rows(ALARM, rows)`.
 
@@ -43,8 +44,8 @@ def alarm_row(
     alarm type ("linkDown", "bgpBackwardTransition"); `entity` the managed object as people call it
     (`ams1:et-0/0/3`); `qualifier` tells several alarms of one type on one entity apart. `severity`
     is one of ours or "cleared"; a clear carries the same source, kind, entity and qualifier as its
-    raise. `detail` goes to the explain block (varbinds, original fields). Raises ValueError for a
-    severity that is none of these.
+    raise. `detail` goes to the explain block (varbinds, original fields), as does `do`: what to do about
+    it, where the source knows. Raises ValueError for a severity that is none of these.
     """
     if severity != CLEARED and severity not in SEVERITIES:
         raise ValueError(f"severity {severity!r} is none of {', '.join(SEVERITIES)}, {CLEARED}")
@@ -65,6 +66,8 @@ def alarm_row(
         "additional_text": text,
         "source": source,
         "foreign_id": foreign_id,
-        "explain": msgspec.json.encode({"detail": detail or {}}, order="sorted").decode(),
+        "explain": msgspec.json.encode(
+            {"detail": detail or {}} | ({"do": do} if do else {}), order="sorted"
+        ).decode(),
         "occurrence": occurrence,
     }

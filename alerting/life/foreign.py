@@ -19,6 +19,7 @@ from alerting.life.flood import collapse
 from alerting.life.storm import KIND as STORM
 from alerting.life.storm import NEVER_NS, Storm, Storms
 from alerting.records.alarm import Alarm
+from alerting.words.escape import line
 from runtime.component import Context
 from telemetry.batch import Batch
 
@@ -27,6 +28,7 @@ RAISES_KEPT = 32
 NO_DETAIL = ("", '{"detail":{}}')
 WORDS_NS = 60_000_000_000  # an alarm whose words alone change is told of so often at most
 FLAPPING = " (flapping)"
+TEXT_SHOWN_MAX = 300  # characters of what its source says beside the title
 _NUMBER = re.compile(r"\d+")
 
 
@@ -177,15 +179,20 @@ class ForeignAlarms:
         alarm.event_type = _text(batch, "event_type", row)
         alarm.probable_cause = _text(batch, "probable_cause", row)
         alarm.foreign_id = _text(batch, "foreign_id", row)
-        detail = _text(batch, "explain", row)
+        block = _text(batch, "explain", row)
+        stated = {} if block in NO_DETAIL else json.loads(block)
+        why = [f"{alarm.source} reports {alarm.kind}"]
+        if alarm.text and alarm.text not in alarm.title:
+            why.append(line(alarm.text, TEXT_SHOWN_MAX))
         alarm.explain = {
             "what": alarm.title,
             "where": alarm.entity,
             "sure": f"certain: {alarm.source} says so",
-            "why": [f"{alarm.source} reports {alarm.kind}"],
-            "detail": {} if detail in NO_DETAIL else json.loads(detail).get("detail", {}),
+            "why": why,
+            "detail": stated.get("detail", {}),
         }
-
+        if stated.get("do"):
+            alarm.explain["do"] = str(stated["do"])
         self._take_over_state(alarm, _text(batch, "operator_state", row), alarm.explain["detail"])
         alarm.words_wait = False
 
@@ -407,7 +414,8 @@ class ForeignAlarms:
                 changed.append(alarm)
             return
         alarm.severity = "major"
-        alarm.title = f"storm of {storm.kind} from {storm.source}: {storm.hidden} more alarms"
+        more = f"{storm.hidden} more alarm{'s' if storm.hidden != 1 else ''}"
+        alarm.title = f"storm of {storm.kind} from {storm.source}: {more}"
         alarm.explain = {
             "what": alarm.title,
             "where": storm.source,
@@ -418,7 +426,7 @@ class ForeignAlarms:
         }
         if alarm.up:
             alarm.state, alarm.changed_ns = "updated", now_ns
-            alarm.explain["trend"] = "growing"
+            alarm.explain |= {"trend": "growing", "since_ns": alarm.raised_ns}
         else:
             self._begin(alarm, now_ns)
         changed.append(alarm)

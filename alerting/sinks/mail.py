@@ -25,7 +25,7 @@ from alerting.sinks.http import request, secret, tls
 from alerting.sinks.parcel import Parcel, RefusedError
 from alerting.words.alert import Alert
 from alerting.words.escape import ESCAPES, line
-from alerting.words.wording import facts, is_over, story
+from alerting.words.wording import facts, story, verb
 from runtime.registry import Part
 from runtime.settings import Settings
 from telemetry.errors import ConfigError, TransientError
@@ -203,11 +203,10 @@ def mail(
     A picture is an attachment that the HTML part shows in its place (RFC 2387, RFC 2392).
     """
     alert = parcel.alert
-    verb = "CLEARED" if is_over(alert) else alert.severity.upper()
     made = EmailMessage(policy=SMTP)
     made["From"] = options.sender
     made["To"] = ", ".join(options.to)
-    made["Subject"] = line(f"[{verb}] {alert.title}", 200)
+    made["Subject"] = line(f"[{verb(alert)}] {alert.title}", 200)
     made["Date"] = formatdate(now_ns / 1e9)
     made["Message-ID"] = f"<{_word(parcel.key)}@{options.domain}>"
     thread = f"<{_word(alert.id)}-{alert.raised_ns}@{options.domain}>"

@@ -17,7 +17,7 @@ from typing import Any
 
 from alerting.words.alert import Alert
 from alerting.words.escape import ESCAPES
-from alerting.words.wording import facts, place, story, word
+from alerting.words.wording import facts, place, story, verb, word
 from telemetry.errors import ConfigError
 from telemetry.x733 import SEVERITY_WORDS
 
@@ -42,7 +42,7 @@ def fields(alert: Alert, *, key: str = "", sent_at: str = "") -> dict[str, str]:
     made |= {
         "id": alert.id, "change": alert.change, "key": key, "sent_at": sent_at,
         "title": alert.title, "node": node, "resource": resource, "story": story(alert),
-        "verb": "CLEARED" if over else alert.severity.upper(),
+        "verb": verb(alert),
         "colour": COLOURS["cleared" if over else alert.severity],
     }  # fmt: skip
     for system in SEVERITY_WORDS:

@@ -25,6 +25,13 @@ def is_over(alert: Alert) -> bool:
     return alert.state in OVER
 
 
+def verb(alert: Alert) -> str:
+    """Return what an alert says in one word: its severity, CLEARED, or MERGED: as another incident it goes on."""
+    if is_over(alert):
+        return "MERGED" if alert.parent else "CLEARED"
+    return alert.severity.upper()
+
+
 def is_acknowledged(alert: Alert) -> bool:
     """Whether somebody has taken it on."""
     return alert.operator_state == "acknowledged"
@@ -57,7 +64,7 @@ def rfc3339(ns: int) -> str:
 
 
 def facts(alert: Alert) -> dict[str, str]:
-    """Return what is known, by name and as text; what is empty is left out."""
+    """Return what is known, by name and as text; what is empty, or held only until it was over, is left out."""
     told = alert.explain
     named = {
         "alarm_id": alert.id,
@@ -91,7 +98,12 @@ def facts(alert: Alert) -> dict[str, str]:
         "operator": alert.operator,
         "source": alert.source,
     }
-    return {name: str(value) for name, value in named.items() if value not in ("", None)}
+    gone = WHILE_IT_LASTS if is_over(alert) else ()
+    return {
+        name: str(value)
+        for name, value in named.items()
+        if value not in ("", None) and name not in gone
+    }
 
 
 def texts(value: Any) -> str:
@@ -109,10 +121,8 @@ def texts(value: Any) -> str:
 
 
 def story(alert: Alert) -> str:
-    """Return all of it as lines: for tickets and mail. What is over leaves out what held while it lasted."""
+    """Return all of it as lines: for tickets and mail."""
     known = facts(alert)
-    if is_over(alert):
-        known = {name: text for name, text in known.items() if name not in WHILE_IT_LASTS}
     titled = (
         ("Where", "entity"), ("Since", "since"), ("Cleared", "cleared"), ("Sure", "sure"),
         ("Trend", "trend"), ("Actual", "actual"), ("Expected", "expected"), ("Band", "band"),

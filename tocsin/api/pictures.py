@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alerting.words.amounts import SIGNS
 from alerting.words.picture import picture
 from history.reader import HistoryReader, Line
 
@@ -61,7 +62,11 @@ def of_incident(history: HistoryReader, number: int, *, now_ns: int) -> str:
 
 
 def _draw(line: Line, title: str, marks: list[tuple[int, str]]) -> str:
-    factor, unit = SHOWN.get(line.measure, (1.0, line.unit or line.measure))
+    factor, unit = 1.0, SIGNS.get(line.unit, line.unit) or line.measure
+    if line.measure in SHOWN:
+        factor, unit = SHOWN[line.measure]
+    elif line.unit == "By/s":
+        factor, unit = SHOWN["octets"]
     scaled = [
         [value * factor for value in column] for column in (line.values, line.lower, line.upper)
     ]

@@ -42,13 +42,13 @@ def report(
     open_now = [one for one in incidents if not one["closed_ns"]]
     closed = [one for one in incidents if one["closed_ns"] and one["closed_ns"] >= since_ns]
     lines = [
-        f"Handover {_at(since_ns)} to {_at(now_ns)}",
+        f"Handover {_at(since_ns)} to {_at(now_ns)}, all times UTC",
         (
-            f"load: {load.raises} alarms told, {load.per_operator_10min:g} per operator and 10 min "
-            f"({load.grade}), worst 10 min {load.peak_10min}, {load.floods} floods"
+            f"load: {_count(load.raises, 'alarm')} told, {load.per_operator_10min:g} per operator and 10 min "
+            f"({load.grade}), worst 10 min {load.peak_10min}, {_count(load.floods, 'flood')}"
         ),
         (
-            f"told: {load.incidents} incidents, {load.hidden} alarms hidden, "
+            f"told: {_count(load.incidents, 'incident')}, {_count(load.hidden, 'alarm')} hidden, "
             + (
                 "nothing to be"
                 if load.acknowledged_share is None
@@ -82,7 +82,11 @@ def report(
 def _incidents(rows: Sequence[Mapping[str, Any]], since_ns: int) -> list[str]:
     made = [
         f"  {_at(one['opened_ns'])} {one['severity']:<9} {_news(one, since_ns)}{one['title']}"
-        + (f" (+{one['alarms_count'] - 1} alarms)" if one.get("alarms_count", 1) > 1 else "")
+        + (
+            f" (+{_count(one['alarms_count'] - 1, 'alarm')})"
+            if one.get("alarms_count", 1) > 1
+            else ""
+        )
         + (
             f" acknowledged by {one['operator']}"
             if one.get("operator_state") == "acknowledged"
@@ -94,6 +98,10 @@ def _incidents(rows: Sequence[Mapping[str, Any]], since_ns: int) -> list[str]:
     ]
     more = len(rows) - SHOWN
     return made + ([f"  and {more} more"] if more > 0 else []) or ["  none"]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _news(incident: Mapping[str, Any], since_ns: int) -> str:

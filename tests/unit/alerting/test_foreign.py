@@ -309,3 +309,34 @@ def test_changing_numbers_are_no_news_and_changing_words_are_told_once_a_minute(
     (later,) = world.told(seconds=61.0)
     assert (later.id, later.title, later.state) == (raised.id, "peer said: reset", "updated")
     assert world.told(seconds=200.0) == []
+
+
+def test_what_the_source_says_beside_its_title_and_what_to_do_are_told() -> None:
+    world = AlarmWorld()
+    text = "ifAdminStatus=up; ifOperStatus=down; \x1b[31mreason=" + "x" * 1000
+    (alert,) = world.told(
+        world.report("linkDown", "ams1:et-0/0/1", text=text, do="check the optics")
+    )
+    said, more = alert.explain["why"]
+    assert said == "traps reports linkDown"
+    assert more.startswith("ifAdminStatus=up; ifOperStatus=down; \ufffd[31mreason=xxx")
+    assert len(more) == 300
+    assert alert.explain["do"] == "check the optics"
+    assert "; do: check the optics" in alert.explain["short"]
+    (other,) = world.told(world.report("fan", "lon1", title="fan 2 of lon1 is slow", text="fan 2"))
+    assert other.explain["why"] == ["traps reports fan"]  # the title has it already
+
+
+def test_a_storm_that_grows_says_since_when() -> None:
+    world = AlarmWorld(AlertingSettings(storm_alarms=1))
+    made = [
+        one
+        for first in (0, 2, 10)
+        for one in world.told(
+            *(world.report("down", f"sw{i}") for i in range(first, 4 * first + 2))
+        )
+        if one.kind == "alarm-storm"
+    ]
+    assert [one.state for one in made] == ["raised", "updated", "updated"]
+    assert made[0].title.endswith(": 1 more alarm")
+    assert {one.explain["since_ns"] for one in made} == {made[0].raised_ns}

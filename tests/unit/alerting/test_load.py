@@ -112,9 +112,9 @@ def test_the_figures_of_a_stage_add_up() -> None:
 
 
 HANDOVER = """\
-Handover 1970-01-04 20:00 to 1970-01-05 04:00
+Handover 1970-01-04 20:00 to 1970-01-05 04:00, all times UTC
 load: 16 alarms told, 0.1667 per operator and 10 min (acceptable), worst 10 min 16, 0 floods
-told: 3 incidents, 1 alarms hidden, 6% acknowledged in 5 min
+told: 3 incidents, 1 alarm hidden, 6% acknowledged in 5 min
 standing over a day: 1, chattering: 1
 
 Open incidents (3):
