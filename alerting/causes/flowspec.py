@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from alerting.words.amounts import amount
 from runtime.ports import Talker
 
 COVERED = 0.9  # of a sample that a rule's ports, targets and lengths must hold
@@ -104,7 +105,9 @@ class Filter:
         what += f" in packets of {self.octets_least} octets or more" if self.octets_least else ""
         if self.source and "/" not in self.source and is_reused(self.source):
             what += ", and who else has that private address"
-        return f"FlowSpec `{self}` (also {'limits' if self.limit else 'hits'} {what})"
+        if self.limit:
+            return f"FlowSpec `{self}` ({amount(self.limit, 'By/s')} at most; also limits {what})"
+        return f"FlowSpec `{self}` (also hits {what})"
 
 
 def _prefix(text: str) -> str:

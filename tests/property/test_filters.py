@@ -120,7 +120,7 @@ def test_a_rule_hits_its_attack_and_next_to_nothing_else(name: str, seed: int) -
         to, source = rule.widths
         assert to == 32 or source == 32 or (name == "spoofed-sources" and source >= 4), rule.text
         assert advice.count("(also hits what else ") + advice.count(
-            "(also limits what else "
+            " at most; also limits what else "
         ) == len(rules)
     one = made[0]
     mine = [replace(t, destination=one.destination) for t in ordinary()] if name == "flood" else [
