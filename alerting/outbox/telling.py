@@ -163,7 +163,7 @@ class Telling:
             while heir in parents:  # several in one tick
                 heir = parents[heir]
             for sink, body in told.get(incident, {}).items():
-                if sink in self._incidents and not self._settings.sinks[sink].approval:
+                if sink in self._incidents and sink not in self.acts:
                     made[heir, sink] = body
             if self._groups.used:
                 self._groups.inherit(db, incident, heir)

@@ -59,6 +59,18 @@ def test_an_action_on_a_merged_incident_is_asked_for_anew(world: Callable[..., W
     ]
 
 
+def test_an_action_is_not_handed_on_to_what_its_incident_became_part_of(
+    world: Callable[..., World],
+) -> None:
+    """That one is about something else: it would be acted on though nobody routed it there."""
+    made = world({"filter": COMMAND | {"send": "incidents", "kinds": ("volumetric-attack",)}})
+    made.incidents([(0xA, "raised", 1, {"kind": "volumetric-attack"})])
+    assert made.take() == [("filter", "a", "raised")]
+    made.incidents([(0xA, "cleared", 1, {"parent_incident_id": 0xB}), (0xB, "updated", 2, {})])
+    made.incident(0xB, "cleared", 2)
+    assert made.take() == [("filter", "a", "cleared")]
+
+
 def test_what_was_rejected_is_not_asked_again_while_its_alarm_is_up(
     world: Callable[..., World],
 ) -> None:
