@@ -368,7 +368,7 @@ class Outbox:
                     f" where state in ('waiting', 'superseded') and number in ({marks})", numbers,
                 ):  # fmt: skip
                     known[row[0]] = row[1:]
-            updates = []
+            updates, undoes = [], self._telling.undoes
             for verdict in verdicts:
                 found = known.get(verdict.number)
                 if found is None or found[-1] != verdict.key:
@@ -381,7 +381,7 @@ class Outbox:
                     self._telling.audit.note(db, now_ns, OURS, what, about, verdict.answer)
                 if waited != "waiting":  # it was over while a sink was at it
                     continue
-                state, due_ns = self._fate(verdict, attempts, now_ns)
+                state, due_ns = self._fate(verdict, attempts, now_ns, undoes=undoes(*about))
                 said = line(verdict.answer, ANSWER_CHARACTERS_MAX)
                 updates.append((state, due_ns, attempts, said, verdict.number))
             db.executemany(
@@ -389,12 +389,17 @@ class Outbox:
                 updates,
             )
 
-    def _fate(self, verdict: Verdict, attempts: int, now_ns: int) -> tuple[str, int]:
-        """Return the state of a delivery after an attempt, and when it is due again."""
+    def _fate(
+        self, verdict: Verdict, attempts: int, now_ns: int, *, undoes: bool
+    ) -> tuple[str, int]:
+        """Return the state of a delivery after an attempt, and when it is due again.
+
+        What undoes an action is never given up: a route would stay for good.
+        """
         if verdict.sent:
             self._deliveries.add("sent")
             return "sent", now_ns
-        if verdict.final or attempts >= self._settings.attempts_max:
+        if verdict.final or (attempts >= self._settings.attempts_max and not undoes):
             self._deliveries.add("given_up")
             return "given_up", now_ns
         self._deliveries.add("retried")

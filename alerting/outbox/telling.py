@@ -109,6 +109,12 @@ class Telling:
 
         return undo
 
+    def undoes(self, sink: str, _: str, key: str) -> bool:
+        """Whether a delivery (its sink, alarm and key) undoes what an action did."""
+        settings = self._settings.sinks.get(sink)
+        state = key.removesuffix(f"-{sink}").rpartition("-")[2]
+        return settings is not None and settings.kind in UNDOES and state in OVER
+
     def letters(
         self,
         db: sqlite3.Connection,

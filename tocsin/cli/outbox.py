@@ -107,6 +107,8 @@ def _shown(answer: object) -> str:
 def _decide(state: Path | None, number: int, by: str, *, approve: bool) -> None:
     from tocsin import verbs
 
+    if not by.strip():
+        raise click.BadParameter("say who decides; it is kept in the audit", param_hint="--by")
     ask = verbs.DecideRequest(number=number, approve=approve, by=by)
     if not _ask(state, "decide", bool, ask):
         click.echo(f"no delivery {number} waits for approval; see `tocsin outbox list`", err=True)

@@ -102,6 +102,20 @@ def test_the_undoing_of_a_raise_that_fails_does_not_wait_for_it(
     assert [what for _, what in noted(made)] == ["failed", "cancelled", "done"]
 
 
+def test_an_undoing_that_fails_is_never_given_up(world: Callable[..., World]) -> None:
+    made = world({"filter-1": COMMAND}, attempts_max=3)
+    made.change(1, "raised")
+    made.take()
+    made.changes([(1, "cleared"), (2, "raised")])
+    for _ in range(10):
+        made.now_ns += 10 * MINUTE
+        failed = [
+            Verdict(number=d.number, key=d.key, sent=False) for d in made.outbox.due(made.now_ns, 9)
+        ]
+        made.outbox.mark(failed, made.now_ns)
+    assert states(made) == ["sent", "waiting", "given_up"]
+
+
 def test_what_an_action_did_while_its_alarm_ended_is_in_the_audit(
     world: Callable[..., World],
 ) -> None:
