@@ -191,7 +191,9 @@ class SilenceRules:
         ]
         most = sorted(carriers, key=lambda name: (-carriers[name], name))
         if most:
-            evidence.append(f"{len(most)} other links rose at the same time, most {some(most)}")
+            links = "another link" if len(most) == 1 else f"{len(most)} other links"
+            most_of_all = f", most {some(most)}" if len(most) > 1 else f": {most[0]}"
+            evidence.append(f"{links} rose at the same time{most_of_all}")
         return Claim(
             "link-cut", link.name, "major" if carriers else "critical",
             f"link {link.name} is down{carried}",
