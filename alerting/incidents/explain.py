@@ -6,7 +6,6 @@ grows, and all of it in a text for a phone.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +18,7 @@ from alerting.records.places import Place, Places
 from alerting.words.amounts import amount, span
 from alerting.words.escape import line
 from alerting.words.templating import check, fill
+from alerting.words.wording import moment
 from runtime.ports import NetworkMap
 from telemetry.errors import ConfigError
 from telemetry.identity import id_text
@@ -241,4 +241,4 @@ def _numbers(told: Mapping[str, Any], title: str) -> str:
 
 @lru_cache(1024)
 def _clock(minutes: int) -> str:
-    return f"{datetime.fromtimestamp(60 * minutes, UTC):%d %b %H:%M} UTC"
+    return moment(minutes * MINUTE_NS)

@@ -16,6 +16,9 @@ import msgspec
 from alerting.config import RouteSettings
 from alerting.records.alarm import SEVERITIES
 from alerting.words.alert import Alert, Envelope, SealedAlert
+from alerting.words.amounts import span
+from alerting.words.escape import line
+from alerting.words.wording import moment
 from telemetry.identity import id_text, stable_id
 
 TABLES = """
@@ -28,6 +31,7 @@ TABLES = """
 """
 NEVER_NS = 1 << 62
 NAMED_MAX = 50  # alerts of a group that are named
+TITLE_MAX = 220  # characters of a title in a text for a phone
 
 
 def _names(alert: Alert, what: str) -> str:
@@ -150,8 +154,16 @@ def _alert(
     title = lead.title if len(found) == 1 else f"{len(found)} alerts ({where}): {lead.title}"
     about = {
         "group": labels, "alarms": len(found), "ended": [one.title for one in gone[:NAMED_MAX]],
-        "short": f"{'CLEARED' if not up else lead.severity.upper()} {title}"[:300],
     }  # fmt: skip
+    if up:
+        about["short"] = (
+            f"{lead.severity.upper()} {line(title, TITLE_MAX)}, since {moment(since_ns)}"
+        )
+    else:
+        lasted = span((now_ns - since_ns) / 1e9)
+        about["short"] = (
+            f"CLEARED {line(title, TITLE_MAX)}, at {moment(now_ns)}; it lasted {lasted}"
+        )
     return msgspec.structs.replace(
         lead, id=number, change=f"{number}-{now_ns}-{state}", state=state, title=title, changed_ns=now_ns,
         raised_ns=since_ns, cleared_ns=0 if up else now_ns, occurrence=1, explain=lead.explain | about,

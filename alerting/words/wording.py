@@ -63,6 +63,15 @@ def rfc3339(ns: int) -> str:
     return f"{stamp:%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
 
 
+def moment(ns: int) -> str:
+    """Return a time as people read it.
+
+    >>> moment(1_700_000_000_000_000_000)
+    '14 Nov 22:13 UTC'
+    """
+    return f"{datetime.fromtimestamp(ns // 1_000_000_000, UTC):%d %b %H:%M} UTC"
+
+
 def facts(alert: Alert) -> dict[str, str]:
     """Return what is known, by name and as text; what is empty, or held only until it was over, is left out."""
     told = alert.explain

@@ -457,6 +457,7 @@ def test_alerts_of_a_group_are_told_as_one_after_its_wait_and_interval(
     ams, fra = sorted(next_told(made), key=lambda b: -b["alarms_count"])
     assert (ams["state"], ams["alarms_count"], len(ams["symptoms"])) == ("raised", 3, 2)
     assert ams["title"].startswith("3 alerts (kind link-cut, site AMS): ")
+    assert ams["explain"]["short"] == f"MAJOR {ams['title']}, since 25 Nov 12:00 UTC"
     assert (fra["alarms_count"], fra["explain"]["group"]["site"]) == (1, "FRA")
     made.change(5, "raised", explain=at("AMS"))
     made.change(1, "cleared", explain=at("AMS"))
@@ -474,6 +475,9 @@ def test_alerts_of_a_group_are_told_as_one_after_its_wait_and_interval(
     made.now_ns += 6 * MINUTE
     (over,) = next_told(made)
     assert (over["id"], over["state"], over["alarms_count"]) == (ams["id"], "cleared", 3)
+    assert over["explain"]["short"].startswith(
+        f"CLEARED {over['title']}, at 25 Nov 13:13 UTC; it lasted 73 min"
+    )
     made.now_ns += 6 * MINUTE
     assert made.take() == []
 
