@@ -16,17 +16,17 @@ import itertools
 import json
 import queue
 import secrets
-import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from alerting.config import SinkSettings
 from alerting.sinks.http import secret
 from alerting.sinks.parcel import Parcel
+from alerting.sinks.tmf642_http import Answered, Refuse, server
 from alerting.sinks.tmf642_hubs import Hubs, TooManyError
 from alerting.sinks.tmf642_words import alarm, asked_for, event, flat, matches, select
 from alerting.words.alert import Alert
@@ -40,9 +40,6 @@ ROOT = "/tmf-api/alarm/v4"
 ALARMS_MAX = 20_000
 CLEARED_MAX = 1_000
 TASKS_MAX = 1_000
-BODY_BYTES_MAX = 1024 * 1024
-LINE_BYTES_MAX = 256
-TRAILERS_MAX = 100
 ORDERS_MAX = 10_000
 JOURNALLED_SECONDS = 15.0  # who orders something is answered by then
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -66,61 +63,12 @@ class Tmf642Options(Settings, frozen=True, kw_only=True):
     listeners: tuple[str, ...] = ()  # callbacks that are always subscribed
 
 
-class _Refuse(Exception):  # noqa: N818  # an answer, not an error of ours
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
 class _Asked:
     """A request whose orders are not all in the node's journal yet."""
 
     def __init__(self, orders: int) -> None:
         self.left = orders
         self.kept = threading.Event()
-
-
-def _data_of(asked: BaseHTTPRequestHandler) -> bytes:
-    """Return the body of a request, or refuse a length that is none: a negative one would read without end."""
-    said = asked.headers.get("Content-Length") or "0"
-    # What follows a refused one is no request.
-    ends, asked.close_connection = asked.close_connection, True
-    if "chunked" in asked.headers.get("Transfer-Encoding", "").lower():
-        data = _chunks_of(asked)
-    elif not (said.isascii() and said.isdigit()):
-        raise _Refuse(400, f"Content-Length {said[:40]!r} is no number")
-    else:
-        size = _fits(int(said) if len(said) < 10 else BODY_BYTES_MAX + 1)
-        data = asked.rfile.read(size) if size else b""
-    asked.close_connection = ends
-    return data
-
-
-def _fits(size: int) -> int:
-    if size > BODY_BYTES_MAX:
-        raise _Refuse(413, f"a body has at most {BODY_BYTES_MAX} bytes")
-    return size
-
-
-def _chunks_of(asked: BaseHTTPRequestHandler) -> bytes:
-    """Return a body that comes in chunks (RFC 9112, section 7.1), as many clients in Java send theirs."""
-    made, none = b"", _Refuse(400, "this is no chunked body")
-    while True:
-        said = asked.rfile.readline(LINE_BYTES_MAX).partition(b";")[0].strip()
-        if not said or len(said) > 8 or said.strip(b"0123456789abcdefABCDEF"):
-            raise none
-        size = int(said, 16)
-        _fits(len(made) + size)
-        if not size:
-            break
-        part = asked.rfile.read(size + 2)
-        if part[size:] != b"\r\n":
-            raise none
-        made += part[:size]
-    for _ in range(TRAILERS_MAX):
-        if not asked.rfile.readline(LINE_BYTES_MAX).strip():
-            return made
-    raise none
 
 
 class Tmf642Sink:
@@ -236,64 +184,28 @@ class Tmf642Sink:
     def _serve(self) -> None:
         if self._server is not None:
             return
-        sink = self
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 10
-            protocol_version = "HTTP/1.1"
-
-            def _do(self) -> None:
-                sink._answer(self)
-
-            do_GET = do_POST = do_PATCH = do_DELETE = _do  # noqa: N815  # http.server's names
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing of each request."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            address_family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-
         try:
-            self._server = Server(self._address, Handler)
+            self._server = server(self._address, self._answer)
         except OSError as error:
             raise TransientError(f"{self._options.listen}: {error.strerror}") from error
         threading.Thread(
             target=self._server.serve_forever, args=(0.1,), daemon=True, name="tmf642"
         ).start()
 
-    def _answer(self, asked: BaseHTTPRequestHandler) -> None:
-        headers: dict[str, str] = {}
-        try:
-            data = _data_of(asked)
-            self._authorize(asked.headers.get("Authorization", ""))
-            status, body, headers = self._route(asked.command, asked.path, data)
-        except _Refuse as refused:
-            status = refused.status
-            body = {"code": str(status), "reason": str(refused), "status": str(status)}
-        except (
-            TransientError,
-            OSError,
-        ) as error:  # a secret or a disk that cannot be read or written
-            status, body = 503, {"code": "503", "reason": str(error), "status": "503"}
-        text = b"" if body is None else json.dumps(body).encode()
-        asked.send_response(status)
-        for name, value in {"Content-Type": "application/json;charset=utf-8", **headers}.items():
-            asked.send_header(name, value)
-        asked.send_header("Content-Length", str(len(text)))
-        asked.end_headers()
-        asked.wfile.write(text)
+    def _answer(self, method: str, target: str, authorization: str, data: bytes) -> Answered:
+        self._authorize(authorization)
+        return self._route(method, target, data)
 
     def _authorize(self, said: str) -> None:
         if self._settings.token_file:
             token = secret(self._settings.token_file, "token_file")
             if not hmac.compare_digest(said.encode(), f"Bearer {token}".encode()):
-                raise _Refuse(401, "a bearer token is needed")
+                raise Refuse(401, "a bearer token is needed")
 
-    def _route(self, method: str, target: str, data: bytes) -> tuple[int, Any, dict[str, str]]:
+    def _route(self, method: str, target: str, data: bytes) -> Answered:
         parts = urlsplit(target)
         if not parts.path.startswith(ROOT + "/"):
-            raise _Refuse(404, f"this serves {ROOT}/...")
+            raise Refuse(404, f"this serves {ROOT}/...")
         resource, _, number = parts.path.removeprefix(ROOT + "/").strip("/").partition("/")
         number = unquote(number)
         query = asked_for(parts.query)
@@ -311,25 +223,25 @@ class Tmf642Sink:
             for task in found:
                 if task["id"] == number:
                     return 200, task, {}
-            raise _Refuse(404, f"no {resource} {number}")
+            raise Refuse(404, f"no {resource} {number}")
         if resource == "hub" and method == "POST" and not number:
             return self._subscribe(_body(data))
         if resource == "hub" and method == "DELETE" and number:
             if self._hubs.unsubscribe(number):
                 return 204, None, {}
-            raise _Refuse(404, f"no subscription {number}")
+            raise Refuse(404, f"no subscription {number}")
         if resource in ("alarm", "hub", *TASKS):
-            raise _Refuse(405, f"{method} on {resource} is not for others to do")
-        raise _Refuse(404, f"no resource {resource!r} here")
+            raise Refuse(405, f"{method} on {resource} is not for others to do")
+        raise Refuse(404, f"no resource {resource!r} here")
 
-    def _list(self, query: dict[str, list[str]]) -> tuple[int, Any, dict[str, str]]:
+    def _list(self, query: dict[str, list[str]]) -> Answered:
         try:
             offset, limit = (
                 int(query.pop(name, [most])[-1])
                 for name, most in (("offset", "0"), ("limit", "1000"))
             )
         except ValueError as error:
-            raise _Refuse(400, "offset and limit are numbers") from error
+            raise Refuse(400, "offset and limit are numbers") from error
         names = ",".join(query.pop("fields", []))
         with self._lock:
             found = [one for one in self._alarms.values() if matches(one, query)]
@@ -338,21 +250,21 @@ class Tmf642Sink:
         whole = len(page) == len(found)
         return (200 if whole else 206), [select(one, names) for one in page], headers
 
-    def _one(self, number: str, query: dict[str, list[str]]) -> tuple[int, Any, dict[str, str]]:
+    def _one(self, number: str, query: dict[str, list[str]]) -> Answered:
         with self._lock:
             found = self._alarms.get(number)
         if found is None:
-            raise _Refuse(404, f"no alarm {number}")
+            raise Refuse(404, f"no alarm {number}")
         return 200, select(found, ",".join(query.get("fields", []))), {}
 
-    def _patch(self, number: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+    def _patch(self, number: str, body: dict[str, Any]) -> Answered:
         with self._lock:
             found = self._alarms.get(number)
         if found is None:
-            raise _Refuse(404, f"no alarm {number}")
+            raise Refuse(404, f"no alarm {number}")
         known = {"ackState", "ackUserId", "ackSystemId", "comment", "state"}
         if unknown := sorted(set(body) - known):
-            raise _Refuse(
+            raise Refuse(
                 400, f"may be changed: {', '.join(sorted(known))}; not {', '.join(unknown)}"
             )
         by = str(body.get("ackUserId") or body.get("ackSystemId") or "TMF642")
@@ -367,14 +279,12 @@ class Tmf642Sink:
         with self._lock:
             return 200, dict(self._alarms.get(number, found)), {}
 
-    def _task(self, kind: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+    def _task(self, kind: str, body: dict[str, Any]) -> Answered:
         patterns = body.get("alarmPattern") or []
         if not isinstance(patterns, list) or not all(isinstance(p, dict) and p for p in patterns):
-            raise _Refuse(
-                400, "alarmPattern is a list of at least one pattern of an alarm's fields"
-            )
+            raise Refuse(400, "alarmPattern is a list of at least one pattern of an alarm's fields")
         if not patterns:
-            raise _Refuse(400, "alarmPattern is missing")
+            raise Refuse(400, "alarmPattern is missing")
         with self._lock:
             found = [
                 one for one in self._alarms.values()
@@ -403,7 +313,7 @@ class Tmf642Sink:
 
     def _comment(self, number: str, comment: Any) -> Order:
         if not isinstance(comment, dict) or not str(comment.get("comment") or ""):
-            raise _Refuse(400, "a comment has a text in `comment`")
+            raise Refuse(400, "a comment has a text in `comment`")
         by = clean(str(comment.get("userId") or "TMF642"), 100)
         return self._order("comment", number, by, clean(str(comment["comment"])))
 
@@ -422,13 +332,13 @@ class Tmf642Sink:
         if not orders:
             return
         if len(orders) > ORDERS_MAX:
-            raise _Refuse(
+            raise Refuse(
                 400, f"{len(orders)} alarms are meant, {ORDERS_MAX} at most; ask for fewer"
             )
         asked = _Asked(len(orders))
         with self._lock:
             if self._orders.qsize() + len(orders) > ORDERS_MAX:
-                raise _Refuse(503, "too many orders wait for the node; try again later")
+                raise Refuse(503, "too many orders wait for the node; try again later")
             self._unkept |= {order.key: asked for order in orders}
             for order in orders:
                 self._orders.put_nowait(order)
@@ -439,7 +349,7 @@ class Tmf642Sink:
                 for order in orders:
                     self._unkept.pop(order.key, None)
         if not in_time:
-            raise _Refuse(
+            raise Refuse(
                 503, "the node has not journalled it yet; it counts as soon as it has, unless "
                 "Tocsin ends before. Look at the alarm before you order it again"
             )  # fmt: skip
@@ -451,14 +361,14 @@ class Tmf642Sink:
                     comments = [*shown.get("comment", []), said]
                     self._alarms[order.id] = {**shown, "comment": comments[-20:]}
 
-    def _subscribe(self, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+    def _subscribe(self, body: dict[str, Any]) -> Answered:
         callback, query = str(body.get("callback") or ""), str(body.get("query") or "")
         if not callback.startswith(("http://", "https://")):
-            raise _Refuse(400, "callback is an http or https URL")
+            raise Refuse(400, "callback is an http or https URL")
         try:
             number = self._hubs.subscribe(callback, query)
         except TooManyError as error:
-            raise _Refuse(503, str(error)) from error
+            raise Refuse(503, str(error)) from error
         made = {"id": number, "callback": callback, "query": query}
         return 201, made, {"Location": f"{self._base}/hub/{number}"}
 
@@ -467,9 +377,9 @@ def _body(data: bytes) -> dict[str, Any]:
     try:
         made = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise _Refuse(400, f"the body is no JSON: {error}") from error
+        raise Refuse(400, f"the body is no JSON: {error}") from error
     if not isinstance(made, dict):
-        raise _Refuse(400, "the body is no JSON object")
+        raise Refuse(400, "the body is no JSON object")
     return made
 
 

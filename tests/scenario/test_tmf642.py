@@ -1,7 +1,10 @@
 """TMF642 as its clients use it: list, filter, page, acknowledge, subscribe, hear of changes."""
 
+import contextlib
+import http.client
 import json
 import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -377,6 +380,54 @@ def test_a_body_may_come_in_chunks(client: Client, said: bytes, status: bytes) -
         one.shutdown(socket.SHUT_WR)
         answer = one.recv(65_536)
     assert answer.split(b" ")[1] == status
+
+
+def test_peers_that_hold_connections_keep_nobody_out_for_long(
+    tmp_path: Path, alerts: list[Alert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread and a file each, without bound: the other sinks of the gate were left without files."""
+    monkeypatch.setattr("alerting.sinks.tmf642_http.PEERS_MAX", 4)
+    monkeypatch.setattr("alerting.sinks.tmf642_http.REQUEST_SECONDS", 0.6)
+    client = Client(tmp_path)
+    client.sink.repeat(alerts[:1], now_ns=NOW_NS)
+    host, _, port = client.listen.rpartition(":")
+    before = threading.active_count()
+    with contextlib.ExitStack() as held:
+        peers = [
+            held.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            for _ in range(30)
+        ]
+
+        def drip() -> None:  # each says a byte more often than one that is silent would be left
+            for byte in b"GET /tmf-api/alarm/v4/alarm HTTP/1.1":
+                CLOCK.sleep(0.1)
+                for peer in peers:
+                    with contextlib.suppress(OSError):
+                        peer.sendall(bytes([byte]))
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        CLOCK.sleep(0.3)
+        assert threading.active_count() - before <= 4 + 1
+        until_ns = CLOCK.monotonic_ns() + 20 * 10**9
+        answered = False
+        while not answered and CLOCK.monotonic_ns() < until_ns:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answered = client.ask("GET", "/alarm")[0] == 200
+        assert answered
+        dripping.join()
+    client.sink.close()
+
+
+def test_a_body_that_does_not_come_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alerting.sinks.tmf642_http.REQUEST_SECONDS", 0.3)
+    client = Client(tmp_path)
+    host, _, port = client.listen.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as one:
+        one.sendall(b"POST /tmf-api/alarm/v4/hub HTTP/1.1\r\nContent-Length: 9\r\n\r\n{")
+        answer = b"".join(iter(lambda: one.recv(65_536), b""))
+    assert answer.split(b" ")[1] == b"408", answer
+    client.sink.close()
 
 
 def test_a_secret_or_a_disk_that_is_away_is_said(tmp_path: Path) -> None:
