@@ -272,6 +272,7 @@ class Courier:
         self._orders: list[Order] = []
         self._unreported: list[Verdict] = []
         self._all_here = False  # what is due was handed over a moment ago
+        self._began = False
 
     def step(self) -> int:
         """Move on; return how many deliveries were handed over or reported.
@@ -288,6 +289,9 @@ class Courier:
                 else:
                     lane.busy.discard(answer.number)
         moved, now_ns = 0, self._context.clock.now_ns()
+        if not self._began:  # what is up is known before anything of it is over
+            self._repeat(now_ns)
+            self._began = True
         # Where no sink is left, what still waits is asked for too: to be given up.
         wanted = not self._lanes or any(lane.wants(now_ns) for lane in self._lanes.values())
         found = self._fetch(QUEUE_MAX) if wanted and not self._all_here else ()

@@ -3,7 +3,8 @@
 A ticket is known by our correlation id, the incident's (or alarm's) id, which the ticket system
 keeps in a field of its own. Before one is made it is looked for, so that a create whose answer was
 lost is found and not repeated; where a late create or a person left two, the older one counts and the
-younger is closed as its duplicate. A ticket that people merged into another is followed there.
+younger is closed as its duplicate. A ticket that people merged into another is followed there; what was
+merged before this gate began is looked up before the first ticket is closed.
 
 What others change (closed, severity, comments, taken on) is read in passing and given to the node as
 orders; what we wrote ourselves is remembered by ticket, so that it never comes back as news. A severity or
@@ -29,6 +30,8 @@ DOUBT_NS = 30_000_000_000
 KNOWN_MAX = 20_000  # tickets whose last state is remembered
 MERGES_FOLLOWED_MAX = 5
 HEAR_SECONDS = 15.0
+REPEAT_SECONDS = 86_400.0  # it is what is up when the gate begins that is asked for
+LOOKED_UP_MAX = 500  # of those, tickets that are looked at for merges
 HEARD_BACK = timedelta(days=1)  # what people did while no gate was there
 ORDERS_MAX = 10_000  # heard while something was sent, and not fetched yet
 COMMENT_CHARACTERS_MAX = 2_000
@@ -109,7 +112,7 @@ class TicketSink:
     """Keeps tickets in step with incidents; `desk` speaks one system's language."""
 
     batch_max = 1
-    repeat_seconds = 0.0
+    repeat_seconds = REPEAT_SECONDS
     hear_seconds = HEAR_SECONDS
 
     def __init__(self, desk: TicketDesk) -> None:
@@ -117,6 +120,9 @@ class TicketSink:
         self._known: dict[str, _Known] = {}  # by correlation, the least recently used first
         self._doubts: dict[str, int] = {}  # by correlation: when a create was not answered
         self._merged: dict[str, set[str]] = {}  # by ticket: incidents whose tickets went into it
+        self._up: list[
+            str
+        ] = []  # incidents that were up when we began, and whose tickets nobody looked at
         self._mark = ""
         self._orders: deque[Order] = deque(maxlen=ORDERS_MAX)
 
@@ -192,11 +198,23 @@ class TicketSink:
 
     def _others_up(self, correlation: str, ticket: Ticket) -> bool:
         """Whether another incident that this ticket stands for is still up."""
+        while self._up:
+            self._look_up(self._up[-1])
+            self._up.pop()
         sharing = self._merged.get(ticket.number)
         if not sharing:
             return False
         others = (sharing | {ticket.correlation}) - {correlation}
         return any(one in self._known and not self._known[one].over for one in others)
+
+    def _look_up(self, correlation: str) -> None:
+        """Learn into which ticket that of an incident was merged, if it was."""
+        if correlation in self._known or not (found := self._desk.find(correlation)):
+            return
+        ticket = self._one_of(found)
+        if ticket.correlation != correlation:
+            self._merged.setdefault(ticket.number, set()).add(correlation)
+            self._learn(correlation, ticket)
 
     def _one_of(self, found: Sequence[Ticket]) -> Ticket:
         """Return the ticket that counts, and close its younger twins."""
@@ -292,8 +310,10 @@ class TicketSink:
         self._learn(ticket.correlation, ticket)
         return made
 
-    def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:
-        """Tickets stay: nothing to say again."""
+    def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:  # noqa: ARG002
+        """Tickets stay: nothing to say again, but to know what is up."""
+        new = [alert.id for alert in active if alert.id not in self._known]
+        self._up = new[:LOOKED_UP_MAX]
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -269,3 +269,22 @@ def test_what_was_heard_while_sending_is_told_where_changes_cannot_be_listed(
     office.hear(lambda: bool(office.orders))
     assert heard(office) == [("comment", "crew on its way")]
     office.hear(lambda: office.courier.health() == "sink tickets fails: 403")
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_a_new_gate_closes_no_ticket_that_stands_for_another_incident_as_well(
+    at: MakeOffice, kind: str
+) -> None:
+    server, office = at(kind)
+    office.incidents([1, 2, 3], "raised")
+    office.settle()
+    one, two, three = (server.of(id_text(n))[0] for n in (1, 2, 3))
+    server.merge(two.number, one.number)
+    office.pass_by(60)
+    office.restart_gate()
+    office.incidents([1, 3], "cleared")
+    office.settle()
+    assert (one.state, two.state, three.state) == ("open", "closed", "resolved")
+    office.incidents([2], "cleared")
+    office.settle()
+    assert (one.state, two.state) == ("resolved", "closed")

@@ -405,7 +405,7 @@ def test_peers_that_hold_connections_keep_nobody_out_for_long(
                     with contextlib.suppress(OSError):
                         peer.sendall(bytes([byte]))
 
-        dripping = threading.Thread(target=drip)
+        dripping = threading.Thread(target=drip, daemon=True)
         dripping.start()
         CLOCK.sleep(0.3)
         assert threading.active_count() - before <= 4 + 1
@@ -415,7 +415,7 @@ def test_peers_that_hold_connections_keep_nobody_out_for_long(
             with contextlib.suppress(OSError, http.client.HTTPException):
                 answered = client.ask("GET", "/alarm")[0] == 200
         assert answered
-        dripping.join()
+        dripping.join(30)
     client.sink.close()
 
 

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from alerting.config import AlertingSettings, SinkSettings
 from alerting.courier import Courier
 from alerting.outbox.outbox import Outbox
+from alerting.words.alert import Alert
 from alerting.words.delivery import Order
 from runtime.clock import ManualClock
 from runtime.component import Context
@@ -58,6 +61,9 @@ class Office:
             self.settings.sinks, self.context,
             fetch=lambda limit: self.outbox.due(self.clock.now_ns(), limit),
             report=lambda verdicts: self.outbox.mark(verdicts, self.clock.now_ns()),
+            active=lambda sink: [
+                msgspec.json.decode(body, type=Alert) for body in self.outbox.told(sink)
+            ],
             order=self.orders.extend,
         )  # fmt: skip
 
