@@ -1,5 +1,6 @@
 """Settings of alerting: alarm life, sinks and their delivery."""
 
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from runtime.settings import (
 )
 
 Severity = Literal["critical", "major", "minor", "warning", "indeterminate"]
+_REALM = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,30}\.)?")  # in keys, labels and paths of others
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
@@ -39,12 +41,22 @@ class SinkSettings(Settings, frozen=True, kw_only=True):
     # less severe ones are not sent to it
     least_severity: Literal["critical", "major", "minor", "warning"] = "warning"
     kinds: tuple[str, ...] = ()  # alarm kinds; empty = all
+    # what others know alarms by begins with it: where Tocsins that watch different networks tell one system
+    realm: str = ""
     timeout_seconds: PositiveSeconds = 5.0  # an attempt that takes longer has failed
     rate_per_minute: NotNegativeInt = (
         0  # raises told one by one, the rest in a summary; 0 = no limit
     )
     approval: bool = False  # a raise waits until somebody approves it: `tocsin outbox approve`
     options: dict[str, Any] = {}  # the kind's own settings
+
+    def __post_init__(self) -> None:
+        """A realm stands where only plain words may."""
+        if not _REALM.fullmatch(self.realm):
+            raise ValueError(
+                f"realm {self.realm!r} is no word of letters, digits, - and _ with a dot behind it,"
+                ' such as "west."'
+            )
 
 
 class TimesSettings(Settings, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ import msgspec
 
 from alerting.config import SinkSettings
 from alerting.sinks import AlertSink, LaterError, Parcel, RefusedError, make_sink
-from alerting.words.alert import Alert
+from alerting.words.alert import Alert, within
 from alerting.words.delivery import Delivery, Order, SinkStatus, Verdict
 from alerting.words.escape import line, tidied
 from runtime.component import Context
@@ -142,7 +142,7 @@ class _Lane:
             return
         self.sending_since_ns = now_ns
         try:
-            parcels = [Parcel(tidied(d.body), d.key, d.attempts + 1) for d in batch]
+            parcels = [self._parcel(delivery) for delivery in batch]
             with self._unforeseen("send"):
                 answer = self.sink.send(parcels, now_ns=now_ns)
         except (RefusedError, msgspec.MsgspecError) as error:
@@ -156,6 +156,13 @@ class _Lane:
             self.sending_since_ns = 0
         self._failures["send"], self.sent_ns = 0, now_ns
         self._answer(batch, "sent", answer)
+
+    def _parcel(self, delivery: Delivery) -> Parcel:
+        alert, realm = tidied(delivery.body), self.settings.realm
+        if realm:
+            opened = msgspec.json.decode(alert, type=Alert) if isinstance(alert, str) else alert
+            alert = within(realm, opened)
+        return Parcel(alert, f"{realm}{delivery.key}", delivery.attempts + 1)
 
     def _refused(self, batch: list[Delivery], error: Exception) -> None:
         self._failures["send"] = 0  # it answers; what is wrong is what we sent
@@ -182,8 +189,10 @@ class _Lane:
         if now_ns < self.open_until_ns:
             return
         try:
+            realm = self.settings.realm
+            active = [within(realm, alert) for alert in order.active] if realm else order.active
             with self._unforeseen("repeat"):
-                self.sink.repeat(order.active, now_ns=now_ns)
+                self.sink.repeat(active, now_ns=now_ns)
         except TransientError as error:
             self._failed("repeat", now_ns, error)
         else:
@@ -198,8 +207,11 @@ class _Lane:
             origin = "" if getattr(self.sink, "shared", False) else self.name
             with self._unforeseen("hear"):
                 orders = self.sink.hear(now_ns=now_ns)  # type: ignore[attr-defined]
+            realm = self.settings.realm
             for order in orders:
-                self.answers.put(msgspec.structs.replace(order, sink=origin))
+                if order.id.startswith(realm):  # others are about alarms of another Tocsin
+                    number = order.id.removeprefix(realm)
+                    self.answers.put(msgspec.structs.replace(order, id=number, sink=origin))
             self._failures["hear"] = 0
         except TransientError as error:
             self._failed("hear", now_ns, error)

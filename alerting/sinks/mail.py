@@ -152,7 +152,8 @@ class MailSink:
         if not self._options.pictures:
             return b""
         what = "incidents" if alert.id == alert.incident else "alarms"
-        url = f"{self._options.pictures.rstrip('/')}/api/v1/{what}/{alert.id}/picture.svg"
+        number = alert.id.removeprefix(self._settings.realm)
+        url = f"{self._options.pictures.rstrip('/')}/api/v1/{what}/{number}/picture.svg"
         try:
             answer = request(self._pictures, "GET", url, None, {})
         except TransientError:

@@ -79,6 +79,15 @@ def canonical(alert: Envelope) -> bytes:
     return _ENCODER.encode(alert)
 
 
+def within(realm: str, alert: Alert) -> Alert:
+    """Return an alert as a system knows it that hears of alarms of several Tocsins."""
+    return msgspec.structs.replace(
+        alert, id=f"{realm}{alert.id}", change=f"{realm}{alert.change}",
+        incident=alert.incident and f"{realm}{alert.incident}",
+        parent=alert.parent and f"{realm}{alert.parent}",
+    )  # fmt: skip
+
+
 def human(alert: Alert, *, delay_seconds: float | None = None) -> str:
     """Return the line people read: `FOUND major: link ams1-fra2 is down: ... (11 s)`."""
     verb = "CLEARED" if alert.state == "cleared" else "FOUND"

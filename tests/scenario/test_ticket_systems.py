@@ -288,3 +288,36 @@ def test_a_new_gate_closes_no_ticket_that_stands_for_another_incident_as_well(
     office.incidents([2], "cleared")
     office.settle()
     assert (one.state, two.state) == ("resolved", "closed")
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_two_networks_that_tell_one_system_keep_their_tickets_apart(
+    kind: str, tmp_path: Path
+) -> None:
+    """Ids are made of what a fault is about: the same address fails in both, and its ticket was one."""
+    server = TicketServer()
+    offices = []
+    for name in ("west", "east"):
+        (tmp_path / name).mkdir()
+        offices.append(Office(tmp_path / name, server, kind, realm=f"{name}."))
+    west, east = offices
+    try:
+        for office in offices:
+            office.incidents([1], "raised")
+            office.settle()
+            office.pass_by(60)
+        (ours,), (theirs,) = (server.of(f"{name}.{ONE}") for name in ("west", "east"))
+        server.note(theirs.number, "ann", "crew on its way")
+        server.set(ours.number, state="taken")
+        for office in offices:
+            office.pass_by(60)
+        assert [(o.do, o.id) for o in west.orders] == [("acknowledge", ONE)]
+        assert [(o.do, o.id) for o in east.orders] == [("comment", ONE)]
+        east.incidents([1], "cleared")
+        east.settle()
+        assert (ours.state, theirs.state) == ("taken", "resolved")
+        assert all(row["state"] == "sent" for row in east.outbox.deliveries())
+    finally:
+        for office in offices:
+            office.close()
+        server.stop()

@@ -36,7 +36,8 @@ class Office:
         self.context = Context(made.name, self.clock, made.metrics, made.log, made.seed)
         self.settings = AlertingSettings(
             sinks={"tickets": SinkSettings(
-                kind=kind, url=server.url + DIALECTS[kind], timeout_seconds=0.4, send="incidents"
+                kind=kind, url=server.url + DIALECTS[kind], timeout_seconds=0.4, send="incidents",
+                realm=more.get("realm", ""),
             )} | more.get("sinks", {}),
             waiting_max=100_000, attempts_max=1000, retry_seconds_max=5.0, owners=more.get("owners", {}),
         )  # fmt: skip

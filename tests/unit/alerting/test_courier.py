@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from alerting.config import AlertingSettings, SinkSettings
@@ -403,3 +404,32 @@ def test_that_it_can_be_asked_does_not_make_a_receiver_well_that_takes_nothing(
     office.settle(later)
     assert "a fails" in office.courier.health()
     office.courier.stop()
+
+
+def test_a_realm_is_before_all_that_others_know_an_alarm_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sink = FakeSink()
+    seen: list[Parcel] = []
+    sink.act = seen.extend
+    sink.repeat_seconds = 60.0
+    office = Office(monkeypatch, a=sink)
+    repeated: list[Alert] = []
+    monkeypatch.setattr(sink, "repeat", lambda active, **_: repeated.extend(active))
+    office.active = [office.alert]
+    (lane,) = office.courier._lanes.values()
+    lane.settings = SinkSettings(kind="stdout", realm="west.")
+    office.post("a")
+    office.settle(lambda: office.verdicts and repeated)
+    for alert in (seen[0].alert, repeated[0]):
+        assert alert.id == f"west.{office.alert.id}"
+        assert alert.change == f"west.{office.alert.change}"
+    assert seen[0].key == "west.k1"
+    assert office.verdicts[0].key == "k1"
+    office.courier.stop()
+
+
+@pytest.mark.parametrize("realm", ["west", ".", "a b.", "we'st.", "é.", "x" * 40 + "."])
+def test_a_realm_is_a_plain_word_with_a_dot(realm: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=r'such as "west\."'):
+        msgspec.convert({"kind": "stdout", "realm": realm}, SinkSettings)
