@@ -21,6 +21,7 @@ from runtime.settings import Settings
 from telemetry.errors import TransientError
 
 MILLISECOND_NS = 1_000_000
+TAG_CHARACTERS_MAX = 100  # of its table of tags; longer ones are an error of its database
 
 
 class GrafanaOptions(Settings, frozen=True, kw_only=True):
@@ -85,7 +86,12 @@ def annotation(alert: Alert, options: GrafanaOptions) -> dict[str, Any]:
     made: dict[str, Any] = {
         "time": begins,
         "timeEnd": max(ends, begins),
-        "tags": [f"tocsin:{alert.id}:{begins}", *options.tags, alert.kind, alert.severity],
+        "tags": [
+            f"tocsin:{alert.id}:{begins}",
+            *options.tags,
+            alert.kind[:TAG_CHARACTERS_MAX],
+            alert.severity,
+        ],
         "text": f"{escape(alert.title)}<br>{escape(str(alert.explain.get('short', '')))}{shown}",
     }
     return made | ({"dashboardUID": options.dashboard_uid} if options.dashboard_uid else {})

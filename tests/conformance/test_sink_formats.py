@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import fastjsonschema
+import msgspec
 import pytest
 
 from alerting.sinks.alertmanager import postable
+from alerting.sinks.grafana import GrafanaOptions, annotation
 from alerting.sinks.netcool import row_set, status_row
 from alerting.sinks.pagerduty import event as pagerduty_event
 from alerting.sinks.servicenow import event as servicenow_event
@@ -159,3 +161,9 @@ def test_every_system_has_a_word_for_every_severity() -> None:
         ]
         assert len(set(map(type, words))) == 1
         assert words[0] != words[-1]
+
+
+def test_grafanas_tags_fit_its_table_of_tags(alerts: list[Alert]) -> None:
+    """Grafana, pkg/services/sqlstore/migrations/tag_mig.go: key and value are NVARCHAR(100)."""
+    long = msgspec.structs.replace(alerts[0], kind="k" * 255)
+    assert all(len(tag) <= 100 for tag in annotation(long, GrafanaOptions())["tags"])
