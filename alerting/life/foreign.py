@@ -421,7 +421,7 @@ class ForeignAlarms:
             "where": storm.source,
             "sure": f"certain: {storm.source} says so",
             "why": [f"more than {self._settings.storm_alarms} new alarms of this kind in a minute"],
-            "touches": storm.entities,
+            "touches": [*storm.entities],
             "do": "the journal has each of them; look for one fault above all these entities",
         }
         if alarm.up:

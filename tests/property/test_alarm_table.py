@@ -1,23 +1,31 @@
 """Reports, orders, windows, time and restarts in any order: the table says what is, and people hear of it."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from alerting.config import AlertingSettings
+from alerting.config import AlertingSettings, RouteSettings, SinkSettings
 from alerting.life.load import load_of
+from alerting.outbox.outbox import Outbox
 from alerting.words.alert import Alert, canonical
 from alerting.words.alerts import alerts_of, notices_of
+from alerting.words.delivery import Verdict
 from runtime.checkpoint import Snapshot
+from runtime.clock import ManualClock
 from telemetry.batch import Batch
 from telemetry.foreign_alarm import foreign_alarm_id
 from telemetry.identity import id_text
+from telemetry.schemas import ALARM, INCIDENT
 from telemetry.x733 import CLEARED, SEVERITIES
 from tocsin.files.topologies import network_of
+from tocsin.testing import make_context
 from tocsin.testing.alarms import START_NS, AlarmWorld
 
 SECOND = 1_000_000_000
@@ -33,6 +41,20 @@ alarms = st.sampled_from(ALARMS)
 nodes = st.sampled_from(NODES)
 severities = st.sampled_from(("critical", "major", "minor"))
 spans = st.sampled_from((30, 600, 5000, 20_000, 100_000))
+
+
+SINKS = AlertingSettings(
+    sinks={
+        "alarms": SinkSettings(kind="stdout", send="alarms"),
+        "incidents": SinkSettings(kind="stdout"),
+        "chief": SinkSettings(kind="stdout"),
+    },
+    routes={
+        "all": RouteSettings(
+            to=("alarms", "incidents"), escalate_minutes=5.0, escalate_to=("chief",)
+        )
+    },
+)
 
 
 @dataclass
@@ -96,6 +118,20 @@ class AlarmTable(RuleBasedStateMachine):
         self.came: list[int] = []  # times at which an alarm came before people
         self.seen: set[tuple[str, str]] = set()
         self.cut_ended_ns = -WAIT
+        self.folder = tempfile.TemporaryDirectory()
+        self.outbox = self.start_outbox()
+        self.ticks = 0
+        self.has: dict[str, set[str]] = {
+            name: set() for name in SINKS.sinks
+        }  # what each thinks is up
+
+    def start_outbox(self) -> Outbox:
+        context = make_context("outbox", clock=ManualClock(START_NS))
+        made = Outbox(Path(self.folder.name) / "o.sqlite", SINKS, context)
+        made.start()
+        assert made._db is not None
+        made._db.execute("pragma synchronous = off")  # no power fails here
+        return made
 
     # ---- playing
 
@@ -113,6 +149,21 @@ class AlarmTable(RuleBasedStateMachine):
             else:
                 self.open[notice.incident] = notice
         self.rows += [row for b in made[0] if b.schema.name == "alarm" for row in rows_of(b)]
+        self.deliver(made[0])
+
+    def deliver(self, made: list[Batch]) -> None:
+        """Let sinks have what the outbox makes of it."""
+        self.ticks += 1
+        told, incidents = ([b for b in made if b.schema is one] for one in (ALARM, INCIDENT))
+        self.outbox.commit(self.ticks, told, self.now_ns, incidents=incidents)
+        while due := self.outbox.due(self.now_ns, 1000):
+            for one in due:
+                if msgspec.json.decode(one.body, type=Alert).state in ("cleared", "closed"):
+                    self.has[one.sink].remove(one.alarm)  # it was told that it began
+                else:
+                    self.has[one.sink].add(one.alarm)
+            sent = [Verdict(number=one.number, key=one.key, sent=True) for one in due]
+            self.outbox.mark(sent, self.now_ns)
 
     # ---- what happens
 
@@ -254,6 +305,32 @@ class AlarmTable(RuleBasedStateMachine):
         world.stage.snapshot(kept)
         world.stage = world.make_stage()
         world.stage.restore(kept)
+        self.outbox.stop()
+        self.outbox = self.start_outbox()
+
+    @rule(one=st.integers(0, 99), other=st.integers(0, 99))
+    def merge(self, one: int, other: int) -> None:
+        told = [
+            i for i in self.worlds[0].stage.incidents.all.values() if i.told_ns and not i.parent
+        ]
+        if told:
+            both = [id_text(told[k % len(told)].number) for k in (one, other)]
+            self.play(lambda w: w.act("merge", incidents=both, by="ann"))
+            self.settle()
+
+    @rule(one=st.integers(0, 99), which=st.integers(0, 99))
+    def split(self, one: int, which: int) -> None:
+        many = [
+            i
+            for i in self.worlds[0].stage.incidents.all.values()
+            if len(i.members) > 1 and not i.parent
+        ]
+        if many:
+            found = many[one % len(many)]
+            alarm = id_text(list(found.members)[which % len(found.members)])
+            asked = {"incident": id_text(found.number), "alarms": [alarm]}
+            self.play(lambda w: w.act("split", **asked, by="ann"))
+            self.settle()
 
     # ---- the rules
 
@@ -372,6 +449,21 @@ class AlarmTable(RuleBasedStateMachine):
                 assert self.open[name].operator_state == one.operator_state
 
     @invariant()
+    def sinks_hear_of_what_is_up_and_of_its_end(self) -> None:
+        up = {id_text(number(alarm)) for alarm, life in self.life.items() if life.up}
+        seen = {id_text(number(alarm)) for alarm in self.seen}
+        assert seen <= self.has["alarms"] <= up
+        told = [
+            i for i in self.worlds[0].stage.incidents.all.values() if i.told_ns and not i.parent
+        ]
+        going = {id_text(one.number) for one in told if one.open}
+        shown = {
+            id_text(one.number) for one in told if one.open and one.operator_state != "shelved"
+        }
+        assert shown <= self.has["incidents"] <= going
+        assert self.has["chief"] <= going
+
+    @invariant()
     def what_is_up_and_was_ever_shown_is_in_an_open_incident(self) -> None:
         stage = self.worlds[0].stage
         for alarm in self.seen:
@@ -383,6 +475,8 @@ class AlarmTable(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """The load that is worked out of the record is what was seen to happen."""
+        self.outbox.stop()
+        self.folder.cleanup()
         load = load_of(self.rows, since_ns=START_NS, until_ns=self.now_ns + 1)
         assert load.raises == len(self.came)
         since_ns = START_NS + (self.now_ns - START_NS) // 2

@@ -182,6 +182,15 @@ def test_a_storm_lasts_until_what_it_counted_is_clear() -> None:
     assert [a.state for a in world.told(seconds=101)] == ["cleared"]
 
 
+def test_a_storm_says_later_what_it_said() -> None:
+    """What it names is no list that grows unseen: after a restart it would be another."""
+    world = AlarmWorld(AlertingSettings(storm_alarms=5))
+    world.told(*(world.report("portDown", f"sw{i}") for i in range(9)))
+    (storm,) = [a for a in world.stage._foreign.alarms.values() if a.kind == "alarm-storm"]
+    world.told(world.report("portDown", "sw9"))
+    assert storm.explain["touches"] == ["sw5", "sw6", "sw7", "sw8"]
+
+
 def test_what_a_storm_counted_is_counted_once_and_told_when_it_is_said_again_later() -> None:
     world, reports = storm_world()
     world.told(*reports, seconds=30)
