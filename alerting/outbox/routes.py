@@ -71,6 +71,7 @@ class Decision(msgspec.Struct, frozen=True):
     sinks: tuple[str, ...]
     escalations: tuple[tuple[float, str], ...] = ()  # (minutes without acknowledgement, sink)
     path: tuple[str, ...] = ()
+    unwanted: tuple[str, ...] = ()  # sinks that are named and whose own filter does not take it
     groups: dict[str, RouteSettings] = {}  # sink: how it is grouped there
 
 
@@ -109,11 +110,16 @@ class Router:
         later: dict[tuple[float, str], None] = {}
         path: list[str] = []
         self._walk(self._roots, alert, (), None, sinks, later, path)
-        kept = tuple(
-            name for name in self._sinks if name in sinks and wants(self._sinks[name], alert)
+        named = {*sinks, *(sink for _, sink in later)}
+        wanting = {name for name in named if wants(self._sinks[name], alert)}
+        kept = tuple(name for name in self._sinks if name in sinks and name in wanting)
+        return Decision(
+            kept,
+            escalations=tuple(one for one in later if one[1] in wanting),
+            path=tuple(path),
+            unwanted=tuple(name for name in self._sinks if name in named - wanting),
+            groups={name: how for name in kept if (how := sinks[name]) is not None},
         )
-        groups = {name: how for name in kept if (how := sinks[name]) is not None}
-        return Decision(kept, tuple(later), tuple(path), groups)
 
     def _by_sinks(self, alert: Envelope) -> Decision:
         """Return what the sinks' own settings say: of as many alerts as there are kinds the same."""

@@ -70,6 +70,10 @@ def test(
         click.echo(f"told: {name} ({sink.kind}, {sink.send}){more}")
     for minutes, name in found.escalations:
         click.echo(f"told after {minutes:g} minutes without acknowledgement: {name}")
+    for name in found.unwanted:
+        sink = config.alerting.sinks[name]
+        kinds = f", kinds = {', '.join(sink.kinds)}" if sink.kinds else ""
+        click.echo(f"not told: {name}, whose own least_severity = {sink.least_severity}{kinds}")
     if not found.sinks:
         click.echo("told: nobody")
         raise SystemExit(3)

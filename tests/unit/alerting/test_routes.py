@@ -162,3 +162,32 @@ def test_route_test_refuses_a_kind_that_is_not_ours_and_says_how_alerts_are_grou
     )
     assert "told: chat (stdout, incidents), grouped by site after 30 s" in foreign.output
     assert "the defaults, no --config was given" in CliRunner().invoke(route, ["test"]).output
+
+
+def test_a_sinks_own_filter_holds_for_escalations_and_route_test_names_it(tmp_path: Path) -> None:
+    """A major alarm went to a chief who asked for critical ones alone, and `route test` said nothing of filters."""
+    made = settings(
+        {
+            "all": {
+                "to": ("noc", "grave"),
+                "escalate_minutes": 5.0,
+                "escalate_to": ("grave", "chief"),
+            }
+        }
+    )
+    major, critical = (Router(made).decide(alert(severity=one)) for one in ("major", "critical"))
+    assert (major.sinks, major.escalations, major.unwanted) == (
+        ("noc",),
+        ((5.0, "chief"),),
+        ("grave",),
+    )
+    assert (critical.sinks, critical.unwanted) == (("noc", "grave"), ())
+    assert critical.escalations == ((5.0, "grave"), (5.0, "chief"))
+    path = tmp_path / "t.toml"
+    path.write_text(
+        '[alerting.sinks.noc]\nkind = "stdout"\n'
+        '[alerting.sinks.pager]\nkind = "stdout"\nleast_severity = "critical"\nkinds = ["link-cut"]\n'
+        '[alerting.routes.all]\nto = ["noc", "pager"]\n'
+    )
+    run = CliRunner().invoke(route, ["test", "-c", str(path), "--severity", "major"])
+    assert "not told: pager, whose own least_severity = critical, kinds = link-cut" in run.output
