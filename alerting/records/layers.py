@@ -46,21 +46,36 @@ _OWN = {
     "deviation": LOAD,
     "predicted": LOAD,
 }
-_LINK_DOWN = re.compile(r"link.?down|if.?down|port.?down|loss.?of.?(signal|light)|\blos\b", re.I)
+# A word of a kind may stand between underscores, where the border of words is none: ETH_LOS, FAN_FAIL.
+_LINK_DOWN = re.compile(
+    r"link.?down|if.?down|port.?down|(link|interface|trunk|carrier).?(is.)?(down|fail|lost)|"
+    r"loss.?of.?(signal|light|frame|carrier)|(?<![a-z])lo[sf](?![a-z])",
+    re.I,
+)
 _NODE_DOWN = re.compile(
     r"(node|device|host|router|element|model|chassis).?(is.)?(down|lost)|exporter-down", re.I
 )
 _UNREACHABLE = re.compile(r"unreachable|contact.?lost|not.?respond|no.?response", re.I)
 # Words that kinds of alarm carry whatever the maker, for sources that give no probable cause.
 _WORDS = (
-    (POWER, re.compile(r"power|battery|rectifier|mains|\bpsu\b|voltage|genset", re.I)),
+    (
+        POWER,
+        re.compile(r"power|battery|rectifier|mains|(?<![a-z])psu(?![a-z])|voltage|genset", re.I),
+    ),
     (
         PROTOCOL,
-        re.compile(r"bgp|ospf|isis|is-is|\bldp\b|\bbfd\b|rsvp|neighbo|adjacen|session|peer", re.I),
+        re.compile(
+            r"bgp|ospf|isis|is-is|(?<![a-z])ldp|bfd|rsvp|(lsp|tunnel).?(is.)?(down|fail)|neighbo|adjacen|session|peer",
+            re.I,
+        ),
     ),
     (
         EQUIPMENT,
-        re.compile(r"card|module|\bfan|temperature|hightemp|hardware|chassis|fabric", re.I),
+        re.compile(
+            r"card|board|(?<![a-z])bd(?![a-z])|module|(?<![a-z])fan|(?<![a-z])temp(?!la|or)|hightemp|hardware|"
+            r"chassis|fabric",
+            re.I,
+        ),
     ),
     (LOAD, re.compile(r"cpu|memory|congest|utili[sz]|threshold|latency|packet.?loss|queue", re.I)),
 )

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +28,7 @@ from tocsin.files.alarms import Event
 
 SOURCE = "file"
 SECOND_NS = 1_000_000_000
+BEFORE_NS = 300 * SECOND_NS  # an incident's first alarm by so much may others of it come before
 CHUNK_ROWS = 10_000  # of a file at once: columns are made for many seconds together
 PLAIN = (
     "state", "severity", "title", "entity", "opened_ns", "closed_ns", "alarms_count",
@@ -185,14 +186,20 @@ def _judge(report: Report, events: Sequence[Event]) -> None:
 
     Only where the file says which is which.
     """
-    fault = {
-        f"{foreign_alarm_id(SOURCE, e.kind, e.entity):016x}": e.fault for e in events if e.fault
-    }
+    raises: dict[str, list[tuple[int, str]]] = {}
+    for event in events:
+        if event.fault and event.severity != CLEARED:
+            number = f"{foreign_alarm_id(SOURCE, event.kind, event.entity):016x}"
+            raises.setdefault(number, []).append((event.time_ns, event.fault))
     of_fault: dict[str, Counter[int]] = {}
     for place, incident in enumerate(report.incidents):
         if incident["parent_incident_id"]:
             continue  # told, then merged into another one, which has its alarms
-        known = [fault[number] for number in incident["alarms"] if number in fault]
+        known = [
+            fault
+            for number in incident["alarms"]
+            for fault in _faults(raises.get(number, ()), incident)
+        ]
         if known:
             report.judged += len(known)
             report.mixed += len(known) - Counter(known).most_common(1)[0][1]
@@ -200,6 +207,15 @@ def _judge(report: Report, events: Sequence[Event]) -> None:
             of_fault.setdefault(name, Counter())[place] += 1
     for places in of_fault.values():
         report.strays += places.total() - places.most_common(1)[0][1]
+
+
+def _faults(raises: Sequence[tuple[int, str]], incident: Mapping[str, Any]) -> set[str]:
+    """Return the faults of an alarm's raises while an incident was open, of the last before where there is none."""
+    past = [
+        (at, of) for at, of in raises if not incident["closed_ns"] or at <= incident["closed_ns"]
+    ]
+    during = {of for at, of in past if at >= incident["opened_ns"] - BEFORE_NS}
+    return during or {of for _, of in past[-1:]}
 
 
 def causes(events: Sequence[Event], network: FileNetworkMap) -> list[Edge]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from alerting.config import AlertingSettings
 from alerting.incidents.causality import learn
 from correlator.tables.network_map import FileNetworkMap
 from telemetry.errors import ConfigError
@@ -21,7 +22,8 @@ from tests.support.faults import (
     undecidable,
 )
 from tocsin.cli.correlate import correlate as command
-from tocsin.files.alarms import read_alarms
+from tocsin.files.alarms import Event, read_alarms
+from tocsin.files.times import START_NS
 from tocsin.files.topologies import network_of, read_topology
 from tocsin.reports.correlation import causes, correlate, score
 
@@ -175,6 +177,22 @@ def test_effects_on_neighbours_are_seen_where_the_topology_is_known() -> None:
     near = {f"n{i}": [f"n{i ^ 1}"] for i in range(20)}
     assert learn(kinds, nodes, times) == []
     assert [(e.cause, e.effect) for e in learn(kinds, nodes, times, near)] == [("los", "rdi")]
+
+
+def test_an_alarm_that_is_back_under_another_fault_is_judged_by_each_raise() -> None:
+    """Twenty faults of two alarms each, on the same two nodes in turn, hours apart: none is merged or torn."""
+    events = [
+        Event(START_NS + (n * 36_000 + after + (300 if severity == "cleared" else 0)) * 10**9, kind, f"n{n % 2}",
+              severity, "", f"fault{n}")
+        for n in range(20) for severity in ("major", "cleared") for kind, after in (("fan", 0), ("door", 5))
+    ]  # fmt: skip
+    settings = AlertingSettings(repeat_hours=1.0)
+    report = correlate(
+        sorted(events, key=lambda e: e.time_ns),
+        network_of([("n0", "x"), ("n1", "x")], []),
+        settings,
+    )
+    assert (report.judged, report.mixed, report.strays) == (40, 0, 0)
 
 
 def write(path: Path, lines: Sequence[str]) -> Path:

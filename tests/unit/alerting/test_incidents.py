@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from alerting.config import AlertingSettings
+from alerting.records.alarm import Alarm
+from alerting.records.layers import EQUIPMENT, LINK, OTHER, POWER, PROTOCOL, nature_of
 from alerting.words.alert import Alert
 from correlator.tables.network_map import (
     FileNetworkMap,
@@ -663,3 +665,17 @@ def test_a_prefix_is_at_its_router_and_touches_its_customer() -> None:
     assert told.explain["owner"] == "core team"
     assert told.explain["impact"]["customers"] == ["shop"]
     assert told.explain["impact"]["services"] == ["web"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "link_down"),
+    [("ETH_LOS", LINK, True), ("R_LOF", LINK, True), ("Interface down", LINK, True), ("LINK_FAILURE", LINK, True),
+     ("close", OTHER, False), ("HW_FAN_FAIL", EQUIPMENT, False), ("BD_STATUS", EQUIPMENT, False),
+     ("TEMP_OVER", EQUIPMENT, False), ("templateMissing", OTHER, False), ("bfdSessDown", PROTOCOL, False),
+     ("LDP_DOWN", PROTOCOL, False), ("mplsTunnelDown", PROTOCOL, False), ("PSU_FAIL", POWER, False)],
+)  # fmt: skip
+def test_kinds_say_what_they_are_of_in_the_words_of_any_maker(
+    kind: str, layer: int, link_down: bool
+) -> None:
+    nature = nature_of(Alarm(kind, "r1", source="traps"))
+    assert (nature.layer, nature.link_down) == (layer, link_down)

@@ -213,3 +213,68 @@ def test_what_is_no_topology_is_refused_in_one_sentence(tmp_path: Path, text: st
     path.write_text(text)
     with pytest.raises(ConfigError, match=str(path)):
         read_topology(path)
+
+
+RAISES = [("los", "r1:1"), ("bgp", "r1")]  # and their ends, in each of these
+
+
+@pytest.mark.parametrize(
+    ("head", "rows", "note"),
+    [
+        pytest.param("device,port,alarm,phase,time",
+                     ["r1,1,los,Raise,10", "r1,,bgp,Raise,12", "r1,1,los,Clear,20", "r1,,bgp,Clear,22"],
+                     "column phase is taken as what begins and ends an alarm", id="a-column-of-any-name"),
+        pytest.param("device,port,alarm,state,phase,time",
+                     ["r1,1,los,UNACK,set,10", "r1,,bgp,ACK,set,12", "r1,1,los,ACK,clear,20", "r1,,bgp,ACK,clear,22"],
+                     "column phase is taken as what begins and ends an alarm", id="a-state-that-is-none"),
+        pytest.param("device,port,alarm,Notification Type,time",
+                     ["r1,1,los,alarm,10", "r1,,bgp,alarm,12", "r1,1,los,CLR,20", "r1,,bgp,CLR,22"],
+                     "", id="notification-type"),
+        pytest.param("device,port,alarm,time",
+                     ["r1,1,los,10", "r1,,bgp,12", "r1,1,los cleared,20", "r1,,bgp cleared,22"],
+                     "kinds that are taken as the end of another: bgp cleared of bgp, los cleared of los",
+                     id="kinds"),
+        pytest.param("Alarm Source;Location Information;Alarm Name;Last Occurred (NT);Cleared On (NT)",
+                     ["r1;1;los;10;20", "r1;-;bgp;12;22"], "", id="times-of-the-network"),
+        pytest.param("host,port,trigger,raisedAt,clearedAt", ["r1,1,los,10,20", "r1,N/A,bgp,12,22"], "", id="camel"),
+    ],
+)  # fmt: skip
+def test_ends_are_found_however_a_file_tells_them(
+    tmp_path: Path, head: str, rows: list[str], note: str
+) -> None:
+    file = read_alarms(write(tmp_path / "a.csv", head, *rows))
+    assert file.notes == ([note] if note else [])
+    assert [(one.kind, one.entity) for one in file.events] == RAISES * 2
+    assert [one.severity == "cleared" for one in file.events] == [False, False, True, True]
+
+
+def test_a_kind_that_ends_itself_is_no_end_of_another(tmp_path: Path) -> None:
+    rows = ["linkDown,r1,10,20", "linkUp,r1,30,40"]
+    file = read_alarms(write(tmp_path / "a.csv", "kind,entity,start,end", *rows))
+    assert [one.kind for one in file.events] == ["linkDown"] * 2 + ["linkUp"] * 2
+    assert file.notes == []
+
+
+def test_a_date_and_a_time_of_day_in_two_columns_are_one_time(tmp_path: Path) -> None:
+    rows = ["30.09.2026,23:59:50,r1,los", "01.10.2026,00:00:10,r1,bgp"]
+    file = read_alarms(write(tmp_path / "a.csv", "Date,Time,Host,Alarm", *rows))
+    raised = [one for one in file.events if one.severity != "cleared"]
+    assert [one.kind for one in raised] == ["los", "bgp"]
+    assert raised[1].time_ns - raised[0].time_ns == 20 * SECOND_NS
+
+
+def test_a_port_whose_number_is_in_the_name_of_its_node_is_kept(tmp_path: Path) -> None:
+    rows = ["los,r12,1,10", "los,r12,2,10", "los,r12,3,10", "los,r12:4,4,10", "los,r12,r12,10"]
+    file = read_alarms(write(tmp_path / "a.csv", "kind,device,port,time", *rows))
+    assert {one.entity for one in file.events} == {"r12:1", "r12:2", "r12:3", "r12:4", "r12"}
+
+
+def test_hosts_are_known_with_and_without_their_domain(tmp_path: Path) -> None:
+    network = network_of(
+        [("ams1.example.net", "fra2"), ("fra2", "lon1.a"), ("lon1.a", "lon1.b")], []
+    )
+    rows = [f"los,{name},10" for name in ("AMS1:et-0", "fra2.example.net", "lon1", "10.0.0.1")]
+    file = placed(read_alarms(write(tmp_path / "a.csv", "kind,device,time", *rows)), network)
+    found = [one.entity for one in file.events if one.severity != "cleared"]
+    assert found == ["ams1.example.net:et-0", "fra2", "lon1", "10.0.0.1"], "lon1 may be either"
+    assert any("does not have 2 of 4 entities" in note for note in file.notes)
