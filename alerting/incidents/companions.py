@@ -49,6 +49,7 @@ SOON_SECONDS, LATE_SECONDS, LATE_SHARE = 20.0, 100.0, 0.2
 LASTING_SHARE = 0.05
 
 SAID_TIMES = 100.0  # by what a merge by hand makes two kinds likelier; a split keeps them apart
+SEEN_TOGETHER = 10.0  # raises that one set off by the other: it takes a split for each so many to keep them apart
 SAID_MOST = 3
 
 
@@ -140,7 +141,9 @@ class Companions:
             if said:
                 opinion = said.get((min(before, number), max(before, number)), 0)
                 if opinion < 0:
-                    continue
+                    if share < SEEN_TOGETHER * -opinion:
+                        continue
+                    opinion = 0  # no one mistake undoes what was learned
                 weight *= SAID_TIMES**opinion
             found.append((weight, alarm, pair, relation, delay))
 

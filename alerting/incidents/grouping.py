@@ -118,7 +118,7 @@ class Grouping:
 
     def _cut_by(self, alarm: Alarm, place: Place, nature: Nature, now_ns: int) -> Incident | None:
         incident = self._incidents.get(self._cut[place.nodes[0]])
-        if incident is None or not incident.open or incident.by_hand:
+        if incident is None or not incident.open:
             return None
         if alarm.kind in PRIMARY and alarm.source == OURS and incident.primary:
             return None
@@ -186,8 +186,6 @@ class Grouping:
     ) -> bool:  # fmt: skip
         """Whether an incident cannot hold an alarm, whatever speaks for it."""
         root = incident.members[incident.root]
-        if incident.by_hand:
-            return True
         if alarm.source == OURS:
             if not incident.open:
                 return True

@@ -2,7 +2,7 @@
 
 Streaming, a few dictionary look-ups for each change. An incident is open while anything under it is
 up; its key is fixed when people first hear of it; title and root may move in its first minute, and
-twice after. Merged or split by an operator it is left alone, and what they did is learned.
+twice after. Merged or split by an operator only new alarms join it, and what they did is learned.
 """
 
 from collections import OrderedDict

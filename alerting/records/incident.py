@@ -95,7 +95,7 @@ class Incident(msgspec.Struct):
     asked: str = ""  # who asked its owner system to acknowledge it
     operator: str = ""
     origin: str = ""
-    by_hand: bool = False  # merged or split by an operator: left alone
+    by_hand: bool = False  # merged or split by an operator: only new alarms join
     cuts: bool = False  # whether one of its alarms may cut others off
     hides: bool = False  # whether a window hid one of its alarms
     hidden: bool = False  # whether windows hide all under it that is up

@@ -572,6 +572,44 @@ def test_split_by_hand_they_are_two_and_stay_two() -> None:
     assert len(world.notices(seconds=20)) == 2
 
 
+def test_one_split_does_not_undo_what_was_learned_of_two_kinds() -> None:
+    """A session fell with its link a dozen times; then somebody splits the two by mistake."""
+    world = AlarmWorld(network=star())
+
+    def fall(leaf: int) -> list[dict[str, Any]]:
+        world.second(
+            world.report("linkDown", f"p{leaf}:2", "critical"), world.report("bgpDown", f"p{leaf}")
+        )
+        world.second(seconds=20)
+        return world.stage.incidents.listed(open_only=True, limit=9)
+
+    def end(leaf: int) -> None:
+        world.second(*(world.report(kind, entity, "cleared")
+                       for kind, entity in (("linkDown", f"p{leaf}:2"), ("bgpDown", f"p{leaf}"))))  # fmt: skip
+        world.second(seconds=4000)
+
+    for turn in range(14):
+        assert [one["alarms_count"] for one in fall(turn % 7 + 1)] == [2]
+        end(turn % 7 + 1)
+    (mistaken,) = fall(8)
+    bgp = next(one["id"] for one in mistaken["alarms"] if one["title"].startswith("bgp"))
+    world.second(world.act("split", incident=mistaken["incident_id"], alarms=[bgp], by="ann"))
+    assert len(world.stage.incidents.listed(open_only=True, limit=9)) == 2
+    end(8)
+    assert [one["alarms_count"] for one in fall(10)] == [2]
+
+
+def test_what_was_merged_by_hand_takes_what_comes_later() -> None:
+    world = AlarmWorld(network=chain_network())
+    world.second(world.report("linkDown", "c2:1", "critical"), world.report("doorOpen", "a5"))
+    world.second(seconds=20)
+    told = world.stage.incidents.listed(open_only=True, limit=9)
+    world.second(world.act("merge", incidents=[one["incident_id"] for one in told], by="ann"))
+    world.second(world.report("ospfNbrDown", "c2:1"), seconds=20)
+    (one,) = world.stage.incidents.listed(open_only=True, limit=9)
+    assert one["alarms_count"] == 3
+
+
 def test_redundancy_left_is_told() -> None:
     world = AlarmWorld()
     world.second(*(world.report("linkDown", f"{router}:1") for router in ("ams1", "fra2")))
