@@ -114,6 +114,15 @@ class Operations:
                 f"{named}: {owner} owns what becomes of alarms of {found[0].source} (alerting.owners): "
                 f"do it there. Nothing was done"
             )
+        shelving = (
+            self._windows.shelving(one, self._places.of(one.entity, one.title)) for one in found
+        )
+        hidden = next((one for one in found if one.up and one.suppressed_by), None)
+        if kind == "unshelve" and hidden is not None and not any(shelving):
+            raise ConfigError(
+                f"{named}: not shelved; {hidden.suppressed} {hidden.suppressed_by} hides it: `tocsin alarm expire "
+                f"NAME` ends that. Nothing was done"
+            )
         if kind == "close" and all(one.up and one.id not in self._foreign.alarms for one in found):
             raise ConfigError(
                 f"{named}: it is seen by Tocsin itself and still up, so it clears when that is over; acknowledge "

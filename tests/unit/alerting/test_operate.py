@@ -428,6 +428,12 @@ def test_an_order_that_would_do_nothing_is_refused() -> None:
         with pytest.raises(ConfigError, match="netcool owns what becomes of alarms of netcool"):
             world.stage.check(kind, {"alarm": theirs.id}, world.now_ns)
         world.stage.check(kind, {"alarm": theirs.id, "system": "netcool"}, world.now_ns)
+    world.told(world.act("maintenance", nodes=["ams1"], seconds=600, name="CRQ1", by="eve"))
+    with pytest.raises(ConfigError, match="not shelved; planned-work CRQ1 hides it"):
+        world.stage.check("unshelve", {"alarm": theirs.id}, world.now_ns)
+    world.told(world.act("shelve", alarm=theirs.id, seconds=60, by="ann"))
+    world.stage.check("unshelve", {"alarm": theirs.id}, world.now_ns)
+    world.told(world.act("expire", name="CRQ1"))
     rows = [world.silence(one) for one in world.ends("ams1-fra2")]
     (cut,) = world.tick(rows)
     with pytest.raises(ConfigError, match="it is seen by Tocsin itself and still up"):
