@@ -33,12 +33,12 @@ from alerting.life.triage import Triage
 from alerting.life.trials import Trials
 from alerting.life.windows import OUT_OF_SERVICE, SHELVED, Window, Windows
 from alerting.operate import Operations
-from alerting.records.alarm import SEVERITIES, Alarm, cadence_of
+from alerting.records.alarm import SEVERITIES, Alarm, cadence_of, columns_of
 from alerting.records.places import Places
 from runtime.checkpoint import read_array, write_array
 from runtime.component import Context
 from runtime.ports import Evidence, NetworkMap, SeriesDirectory
-from telemetry.batch import Batch, batch_from_rows
+from telemetry.batch import Batch, batch_from_columns, batch_from_rows
 from telemetry.errors import ConfigError
 from telemetry.schemas import ALARM, ANOMALY, CONTROL, DIGEST, FRAME, INCIDENT, LOG, FrameFlag
 
@@ -209,10 +209,12 @@ class AlertingStage:
         """Yield the alarms that changed in this tick, once."""
         changed, self._changed = self._changed, []
         if changed:
-            rows = [alarm.row() for alarm in changed]
-            for state, count in Counter([row["state"] for row in rows]).items():
+            for alarm in changed:
+                self._explainer.shorten(alarm)
+            columns = columns_of(changed)
+            for state, count in Counter(columns["state"]).items():
                 self._changes.add(state, count)
-            yield batch_from_rows(ALARM, rows, source="alerting", frontier_ns=self._last_ns)
+            yield batch_from_columns(ALARM, columns, source="alerting", frontier_ns=self._last_ns)
 
     def tell(self) -> Iterator[Batch]:
         """Yield what people are told of incidents that changed in this tick, a part of them at a time, once."""

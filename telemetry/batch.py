@@ -217,10 +217,26 @@ def batch_from_rows(
     frontier_ns: int = 0,
 ) -> Batch:
     """Build a batch from dictionaries; a missing key is 0 or "". For rare rows and tests only."""
+    given = dict(zip(schema.names(), _by_column(schema, rows), strict=True))
+    return batch_from_columns(
+        schema, given, source=source, arrival_ns=arrival_ns, frontier_ns=frontier_ns
+    )
+
+
+def batch_from_columns(
+    schema: Schema,
+    given: Mapping[str, Sequence[Any]],
+    *,
+    source: str = "",
+    arrival_ns: int = 0,
+    frontier_ns: int = 0,
+) -> Batch:
+    """Build a batch from the Python values of each column, all of which are given. For rare rows only."""
     columns: dict[str, Column] = {}
     blobs: dict[str, Column] = {}
     dictionaries: dict[str, tuple[str, ...]] = {}
-    for (name, dtype, kind), values in zip(schema.shape, _by_column(schema, rows), strict=True):
+    for name, dtype, kind in schema.shape:
+        values = given[name]
         if kind is Kind.PLAIN:
             columns[name] = np.array(values, dtype)
         elif kind is Kind.TEXT:

@@ -48,13 +48,13 @@ class Explainer:
             check_runbook(name, runbook)
 
     def complete(self, alarm: Alarm) -> None:
-        """Add to the block of an alarm that is about to be told."""
-        told = alarm.explain
+        """Add to the block of an alarm that is about to be told: all but its short text."""
+        told, up = alarm.explain, alarm.up
         place = self._places.of(alarm.entity, alarm.title)
         trend = told.get("trend", "new" if alarm.state == "raised" else "steady")
-        told["trend"] = trend = trend if alarm.up else "over"
+        told["trend"] = trend = trend if up else "over"
         told["growing"] = trend == "growing"
-        if alarm.up or "changed_before" not in told:
+        if up or "changed_before" not in told:
             told["changed_before"] = self._suspects.before(place.nodes, alarm.raised_ns)
         told["owner"] = self.owner(place)
         told["node"], told["link"] = place.nodes[0], place.link
@@ -62,8 +62,11 @@ class Explainer:
         told["runbook"] = self.runbook(alarm)
         if self._link:
             told["picture"] = f"{self._link}/api/v1/alarms/{id_text(alarm.id)}/picture.svg"
-        told["short"] = short(
-            told, title=alarm.title, severity=alarm.severity, up=alarm.up,
+
+    def shorten(self, alarm: Alarm) -> None:
+        """Add the text for a phone to a block that is complete."""
+        alarm.explain["short"] = short(
+            alarm.explain, title=alarm.title, severity=alarm.severity, up=alarm.up,
             since_ns=alarm.raised_ns, over_ns=alarm.cleared_ns,
         )  # fmt: skip
 

@@ -51,10 +51,13 @@ class _Kept:
     now_ns: int
     coming: Coming | None = None  # where they are not all in these lists yet
 
+    @property
+    def batches(self) -> Sequence[Batch]:
+        return self.alarms if self.coming is None else self.coming.every_alarm()
+
     @cached_property
     def alerts(self) -> list[SealedAlert]:
-        alarms = self.alarms if self.coming is None else self.coming.every_alarm()
-        return [alert for batch in alarms for alert in sealed_alerts(batch)]
+        return [alert for batch in self.batches for alert in sealed_alerts(batch)]
 
 
 class Outbox:
@@ -236,9 +239,9 @@ class Outbox:
                 self._shown.show(first.show)
             telling.flush(db)
 
-        if telling.takes_alarms and kept.alerts:
-            if first is not None:
-                first.put(kept.alarms)
+        if telling.takes_alarms and kept.batches:
+            if first is not None:  # the disk syncs while alerts are made of them
+                first.put(kept.batches)
             tell(kept.alerts, ())
         if telling.takes_incidents:
             coming = kept.incidents if kept.coming is None else kept.coming.every_incident()

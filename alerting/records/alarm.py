@@ -4,7 +4,9 @@ Source: ITU-T X.733 (fields), RFC 8632 section 3.3 (an alarm is a resource and a
 state, not a severity).
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -201,33 +203,23 @@ class Alarm(msgspec.Struct):
         if anew or self.acknowledged == "until-clear":
             self.acknowledged = ""
 
-    def row(self) -> dict[str, Any]:
-        """Return the alarm as a row of schema `alarm`."""
-        event_type, probable_cause = self.types
-        return {
-            "changed_ns": self.changed_ns,
-            "alarm_id": self.id,
-            "raised_ns": self.raised_ns,
-            "cleared_ns": self.cleared_ns,
-            "state": self.state,
-            "severity": self.severity,
-            "kind": self.kind,
-            "event_type": event_type,
-            "probable_cause": probable_cause,
-            "entity_id": _entity_id(self.entity),
-            "entity": self.entity,
-            "specific_problem": self.title,
-            "additional_text": self.text or "; ".join(self.explain.get("why", [])),
-            "source": self.source,
-            "foreign_id": self.foreign_id,
-            "explain": json_text(self.explain),
-            "occurrence": self.occurrence,
-            "operator_state": self.operator_state,
-            "suppressed": self.suppressed,
-            "operator": self.operator,
-            "operator_note": self.operator_note,
-            "shelved_until_ns": self.shelved_until_ns,
-            "incident_id": self.incident,
-            "tally": self.tally,
-            "origin": self.origin,
-        }
+
+# Columns of schema `alarm` that are attributes of the same name, and those of another.
+_SAME = (
+    "changed_ns", "raised_ns", "cleared_ns", "state", "severity", "kind", "entity", "source", "foreign_id",
+    "occurrence", "suppressed", "operator", "operator_note", "shelved_until_ns", "tally", "origin",
+)  # fmt: skip
+_NAMED = {"alarm_id": "id", "specific_problem": "title", "incident_id": "incident"}
+_read = attrgetter(*_SAME, *_NAMED.values(), "types", "operator_state")
+
+
+def columns_of(alarms: Sequence[Alarm]) -> dict[str, Sequence[Any]]:
+    """Return alarms as the columns of schema `alarm`; there is at least one."""
+    *columns, types, states = zip(*map(_read, alarms), strict=True)
+    made: dict[str, Sequence[Any]] = dict(zip((*_SAME, *_NAMED), columns, strict=True))
+    made["operator_state"] = states
+    made["event_type"], made["probable_cause"] = zip(*types, strict=True)
+    made["entity_id"] = list(map(_entity_id, made["entity"]))
+    made["additional_text"] = [a.text or "; ".join(a.explain.get("why", [])) for a in alarms]
+    made["explain"] = [json_text(alarm.explain) for alarm in alarms]
+    return made
