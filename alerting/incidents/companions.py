@@ -12,6 +12,7 @@ occurrences, JASA 97; Cappe, Moulines (2009), On-line EM, JRSS B 71.
 """
 
 import math
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -80,6 +81,8 @@ class Companions:
         self._own_delays: dict[int, list[float]] = {}  # pair next door: of it alone, the sum last
         self._ahead = [1.0 - felt for felt in accumulate(_delays_before(seconds)[:SOON])]
         self._widths = [seconds / (1 << SOON) * (1 << max(i, 1)) for i in range(SOON + LASTING)]
+        # After how long the next step of delay begins, rounded up: as many have passed as a delay has steps.
+        self._steps = [-(-(window_ns << i) >> SOON - 1) for i in range(SOON + LASTING)]
         self._said: dict[tuple[int, int], int] = {}
         # at, kind, alarm, degree; the node with the newest raise last
         self._recent: OrderedDict[str, list[tuple[int, int, int, int]]] = OrderedDict()
@@ -115,9 +118,9 @@ class Companions:
         recent = self._recent.get(node)
         if recent is None:
             return
-        window_ns, set_off, said, widths = self._window_ns, self._set_off, self._said, self._widths
-        own_delays, ahead = self._own_delays, self._ahead
-        earliest_ns = now_ns - window_ns * (1 << LASTING if relation == HERE else 1)
+        set_off, said, widths = self._set_off, self._said, self._widths
+        own_delays, ahead, steps = self._own_delays, self._ahead, self._steps
+        earliest_ns = now_ns - self._window_ns * (1 << LASTING if relation == HERE else 1)
         delays, chances = self._delays[relation], self._chances[relation]
         every = self._delays_all[relation]
         first = relation * KINDS * KINDS + number  # of the pairs with what comes next
@@ -129,14 +132,17 @@ class Companions:
             if share is None:
                 share = TRUST * self._believed(before, number, relation, degree)
                 set_off[pair] = share
-            delay = ((now_ns - at_ns) * (1 << SOON - 1) // window_ns).bit_length()
+            delay = bisect_right(steps, now_ns - at_ns)
             soon = delays[delay] / every
-            if pair in own_delays:
-                own = own_delays[pair]
-                soon = (soon * OWN_TRUST + own[delay]) / (OWN_TRUST + own[-1])
             chance = chances[before] + TRUST
-            if relation == NEXT:  # neighbours that it may still reach say nothing against it
-                chance = max(chance - degree * ahead[delay], share)
+            if relation == NEXT:
+                if pair in own_delays:
+                    own = own_delays[pair]
+                    soon = (soon * OWN_TRUST + own[delay]) / (OWN_TRUST + own[-1])
+                # Neighbours that it may still reach say nothing against it.
+                chance -= degree * ahead[delay]
+                if chance < share:
+                    chance = share
             weight = share * soon / (chance * widths[delay])
             if said:
                 opinion = said.get((min(before, number), max(before, number)), 0)
@@ -159,7 +165,7 @@ class Companions:
 
     def weight(self, before: str, kind: str, relation: int, degree: int, lag_ns: int) -> float:
         """Return at what rate it does so after such a time, in 1/s."""
-        delay = (lag_ns * (1 << SOON - 1) // self._window_ns).bit_length()
+        delay = bisect_right(self._steps, lag_ns)
         if delay >= (SOON if relation != HERE else SOON + LASTING):
             return 0.0
         density = self._delays[relation][delay] / (self._delays_all[relation] * self._widths[delay])
@@ -199,11 +205,12 @@ class Companions:
             own = self.begins(kind, now_ns)
             total = own + sum([parent[0] for parent in parents])
             itself = own / total
+        set_off, delays, delays_all = self._set_off, self._delays, self._delays_all
         for weight, _, pair, relation, delay in parents:
             part = weight / total
-            self._set_off[pair] += part
-            self._delays[relation][delay] += part
-            self._delays_all[relation] += part
+            set_off[pair] += part
+            delays[relation][delay] += part
+            delays_all[relation] += part
             if part >= OWN_LEAST and relation == NEXT:
                 self._note_delay(pair, delay, part)
         self._began[number] += itself

@@ -200,6 +200,8 @@ class Incident(msgspec.Struct):
 
     def worst(self) -> str:
         """Return the gravest severity of what is up; of all where nothing is."""
+        if len(self.members) == 1:
+            return next(iter(self.members.values())).severity
         up = {m.severity for m in self.members.values() if m.up}
         found = up or {m.severity for m in self.members.values()}
         return min(found, key=SEVERITIES.index) if len(found) > 1 else next(iter(found))
