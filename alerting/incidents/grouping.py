@@ -240,9 +240,9 @@ class Grouping:
         for node in [*root.nodes, *sorted(cut)]:
             for number in self._at.get(node, ()):
                 other = self._incidents[number]
-                if other is incident or number in found or not other.open or other.by_hand:
+                if now_ns - other.opened_ns > ABSORB_NS or other is incident or number in found:
                     continue
-                if now_ns - other.opened_ns > ABSORB_NS or other.primary:
+                if not other.open or other.by_hand or other.primary:
                     continue
                 theirs = other.members[other.root]
                 same = theirs.link and theirs.link == root.link

@@ -60,11 +60,9 @@ class Parting:
             return
         for number in list(found)[-INCIDENTS_MAX:]:
             other = self._incidents[number]
-            if other is incident or not other.open or other.by_hand:
-                continue
-            if len(other.members) > MEMBERS_MAX or now_ns - other.opened_ns > 2 * LATE_NS:
-                continue
-            if other.primary:
+            if now_ns - other.opened_ns > 2 * LATE_NS or len(other.members) > MEMBERS_MAX:
+                continue  # most are: that is asked first
+            if other is incident or not other.open or other.by_hand or other.primary:
                 continue
             taken = self._taken(root, cut, other, now_ns)
             if taken:
