@@ -1,5 +1,6 @@
 """`tocsin correlate`: an alarm file in, incidents, causes and the graph of alarm types out."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -70,8 +71,8 @@ def correlate(
     for one in largest[:incidents]:
         cause = one["causes"][0] if one["causes"] else {"kind": "?", "entity": "?", "sure": ""}
         click.echo(
-            f"  {one['alarms_count']:>4} alarms  {one['severity']:<13} {one['title'][:60]:<60} "
-            f"cause: {cause['kind']} on {cause['entity']} ({cause['sure']})"
+            f"  {_utc(one['opened_ns'])}  {one['alarms_count']:>4} alarms  {one['severity']:<13} "
+            f"{one['title'][:60]:<60} cause: {cause['kind']} on {cause['entity']} ({cause['sure']})"
         )
     click.echo(f"{len(graph)} edges of the graph of alarm types, the strongest:")
     for edge in graph[:edges]:
@@ -84,3 +85,7 @@ def correlate(
             f"against {truth}: precision {score['precision']:.3f}, recall {score['recall']:.3f}, "
             f"F1 {score['f1']:.3f}; all pairs would give {score['f1_of_all_pairs']:.3f}"
         )
+
+
+def _utc(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%MZ")

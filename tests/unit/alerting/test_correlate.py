@@ -251,6 +251,7 @@ def test_the_command_says_what_it_found(tmp_path: Path) -> None:
     assert said.exit_code == 0, said.output
     assert "60 raises of 6 alarms" in said.output
     assert "los -> bgp" in said.output
+    assert "2023-11-14 22:13Z     2 alarms  major" in said.output
     found = json.loads(CliRunner().invoke(command, ["--alarms", str(alarms), "--json"]).output)
     assert found["largest"] == 2
     assert [edge[:2] for edge in found["edges"]] == [["los", "bgp"]]
