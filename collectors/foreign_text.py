@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from telemetry.text import sound
+from telemetry.zones import ZONES
 
 TEXT_MAX = 4_096
 LATEST_NS = 2**62  # the year 2116: what is later is no time that something happened at
@@ -128,21 +129,41 @@ def seconds_ns(value: object) -> int:
 
 
 _ZONE_BEHIND = re.compile(r":\d\d\s*[A-Za-z(]")
+_ZONE = re.compile(r"(:\d\d(?:\.\d+)?(?: [AP]M)?) +([A-Z]{1,4})(?![\w:])")  # behind the time of day
+_BLANK_BEFORE_OFFSET = re.compile(r" (?=[+-]\d{4}$)")
+
+
+def with_offset(text: str) -> str:
+    """Return a time with the name of its zone, where it is one that we know, as what it is ahead of UTC.
+
+    >>> with_offset("20.03.2026 10:46 CEST"), with_offset("10:46:40 PM"), with_offset("10:46:40 IST 2026")
+    ('20.03.2026 10:46 +0200', '10:46:40 PM', '10:46:40 +0530 2026')
+    """
+    found = _ZONE.search(text)
+    if found is None or found[2] not in ZONES:
+        return text
+    ahead = ZONES[found[2]]
+    hours, minutes = divmod(abs(ahead), 60)
+    offset = f"{'-' if ahead < 0 else '+'}{hours:02}{minutes:02}"
+    return f"{text[: found.end(1)]} {offset}{text[found.end() :]}"
 
 
 def iso_ns(text: str, zone: tzinfo = UTC) -> int:
     """Return an ISO 8601 or RFC 2822 time as nanoseconds; `zone` counts where it names none.
 
-    Raises ValueError for what is neither, or has a zone, AM or PM that RFC 2822 does not know.
+    Raises ValueError for what is neither, or has AM, PM or a zone that neither RFC 2822 nor we know.
 
     >>> iso_ns("2026-03-20T10:26:40Z"), iso_ns("Fri, 20 Mar 2026 10:26:40 +0000")
     (1774002400000000000, 1774002400000000000)
+    >>> iso_ns("2026-03-20 11:26:40 CET"), iso_ns("Fri, 20 Mar 2026 12:26:40 CEST")
+    (1774002400000000000, 1774002400000000000)
     """
+    stated = with_offset(text.strip())
     try:
-        made = datetime.fromisoformat(text.strip())
+        made = datetime.fromisoformat(_BLANK_BEFORE_OFFSET.sub("", stated))
     except ValueError:
         try:
-            made = parsedate_to_datetime(text.strip())
+            made = parsedate_to_datetime(stated)
         except (TypeError, IndexError, OverflowError) as error:
             raise ValueError(f"{text!r} is no time") from error
         if made.tzinfo is None and _ZONE_BEHIND.search(text):

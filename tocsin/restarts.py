@@ -46,13 +46,32 @@ def keep(folder: Path, fared: Fared) -> None:
         new.replace(folder / FILE)
 
 
-def kept(folder: Path) -> Fared:
-    """Return what our supervisor kept; empty where there is none: another one's says nothing of now."""
+class Kept:
+    """What our supervisor keeps in a folder, read again only when it was kept anew."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / FILE
+        self._read: tuple[int, int] | None = None  # the file that `_fared` is of
+        self._fared = Fared()
+
+    def __call__(self) -> Fared:
+        """Return it; empty where there is none: another supervisor's says nothing of now."""
+        try:
+            there = self._file.stat()
+            if (there.st_ino, there.st_mtime_ns) != self._read:
+                self._fared = _of(self._file.read_bytes())
+                self._read = there.st_ino, there.st_mtime_ns
+        except OSError:
+            return Fared()
+        return self._fared
+
+
+def _of(data: bytes) -> Fared:
     try:
-        found = json.loads((folder / FILE).read_text("utf-8"))
+        found = json.loads(data)
         if str(found["supervisor"]) != os.environ.get(PARENT):
             return Fared()
         restarts = {str(name): int(times) for name, times in found["restarts"].items()}
         return Fared(restarts, {str(name): str(how) for name, how in found["trouble"].items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Fared()

@@ -26,10 +26,11 @@ TRIES_MIN = 30.0
 HALF_LIFE_NS = 180_000_000_000
 HOSTS_SHOWN = 3
 # A dotted quad may have a port behind it.
-_DOTTED = r"(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d|:(?!\d{1,5}(?![\w:])))"
+_DOTTED = r"(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d|::|:(?=\d)(?!\d{1,5}(?![\w:])))"
 _ADDRESS = re.compile(
     rf"(?<![\w.:])({_DOTTED}|[0-9a-f]{{0,4}}(?::[0-9a-f]{{0,4}}){{1,6}}:{_DOTTED}"
-    r"|[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:]|\.\d))",
+    # Neither the colon of a sentence nor that of a service, as in `::1:ssh`, is a part of it.
+    r"|[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?<!(?<!:):)(?!\w|::|:[0-9a-f]{1,4}(?!\w)|\.\d))",
     re.I,
 )
 _SOURCE = re.compile(r"\b(?:from|source|host|rhost|ip|address)\b\W{0,4}" + _ADDRESS.pattern, re.I)

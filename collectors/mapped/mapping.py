@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from collectors.foreign_sync import ForeignAlarm
-from collectors.foreign_text import LATEST_NS, clean, datetime_ns, integer, iso_ns
+from collectors.foreign_text import LATEST_NS, clean, datetime_ns, integer, iso_ns, with_offset
 from collectors.ves.events import event_type_of
 from runtime.settings import PositiveInt, Seconds, Settings
 from telemetry.errors import ConfigError
@@ -294,6 +294,8 @@ def _time(text: str, form: str, zone: tzinfo) -> int:
         return iso_ns(text, zone)
     if form == "epoch":
         return epoch_ns(text)
+    if "%Z" in form and (stated := with_offset(text)) != text:
+        text, form = stated, form.replace("%Z", "%z")
     made = datetime.strptime(text, form)  # noqa: DTZ007  # the zone follows
     if made.tzinfo is None and "%Z" in form:  # which it reads, and forgets
         if (time.strptime(text, form).tm_zone or "").upper() not in ("UTC", "GMT"):

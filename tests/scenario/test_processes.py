@@ -187,11 +187,11 @@ def test_what_another_supervisor_kept_says_nothing_of_now(
     fared = restarts.Fared({"desk": 3}, {"desk": "exit code 2, 3 times in a row"})
     restarts.keep(tmp_path, fared)
     monkeypatch.delenv(PARENT, raising=False)
-    assert restarts.kept(tmp_path) == restarts.Fared()
+    assert restarts.Kept(tmp_path)() == restarts.Fared()
     monkeypatch.setenv(PARENT, str(os.getpid()))
-    assert restarts.kept(tmp_path) == fared
+    assert restarts.Kept(tmp_path)() == fared
     (tmp_path / restarts.FILE).write_text('{"desk": 3}', "utf-8")  # of an older Tocsin
-    assert restarts.kept(tmp_path) == restarts.Fared()
+    assert restarts.Kept(tmp_path)() == restarts.Fared()
 
 
 @pytest.mark.slow

@@ -164,6 +164,7 @@ def _write(target: Path, column: "Column", scores: "SeriesScores") -> None:
 
 
 def _explain(path: Path, row: int, column: str | None, budget: float, zone: str) -> None:
+    from detectors.detector import six
     from detectors.series import score_series, stage
     from detectors.series_kernels import LOOKS
     from telemetry.errors import ConfigError
@@ -223,6 +224,6 @@ def _explain(path: Path, row: int, column: str | None, budget: float, zone: str)
                 f"It rests at {last['sparse']['rest']:g} and leaves it {last['sparse']['departures_per_day']:.3g} "
                 f"times a day: a surprise of {last['sparse']['most']:.4g} at most here."
             )
-        elif scores.surprise[k] > last["score_now"] + 1e-9:
+        elif six(scores.surprise[k]) > last["score_now"]:
             lines.append("The surprise is held from the rows before; it falls from row to row.")
     click.echo("\n".join(lines))

@@ -76,6 +76,15 @@ class Pages:
         return listening
 
     def _serve(self, listening: socket.socket) -> None:
+        try:
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(listening, selectors.EVENT_READ)
+        except OSError as error:
+            listening.close()
+            raise ConfigError(
+                f"api.metrics_listen = {self._listen!r}: {error.strerror}; raise LimitNOFILE or what "
+                f"this machine allows of it"
+            ) from error
         self._client = RequestClient(self._node_address)
         self._socket = listening
         hears = threading.Thread(target=self._hear, args=(listening,), daemon=True)
@@ -114,8 +123,7 @@ class Pages:
 
     def _hear(self, listening: socket.socket) -> None:
         """Take peers and what they say until told to stop; hand over who asked in whole."""
-        with selectors.DefaultSelector() as self._selector:
-            self._selector.register(listening, selectors.EVENT_READ)
+        with self._selector:
             going = True
             while going:
                 for key, _ in self._selector.select(self._seconds_left()):
@@ -154,8 +162,12 @@ class Pages:
         if len(self._peers) >= PEERS_MAX:
             self._forget(next(iter(self._peers))).close()
         peer.setblocking(False)
+        try:
+            self._selector.register(peer, selectors.EVENT_READ)
+        except OSError:  # this machine hears no more of them at once
+            peer.close()
+            return True
         self._peers[peer] = self._clock.monotonic_ns() + round(REQUEST_SECONDS_MAX * 1e9), b""
-        self._selector.register(peer, selectors.EVENT_READ)
         return True
 
     def _read(self, peer: socket.socket) -> None:

@@ -61,6 +61,8 @@ class Heartbeat:
     def __init__(self, state: Path) -> None:
         self._address = str(state / "watchdog.sock")
         self._history = state / "cursors" / "history"
+        self._cursor = Cursor(self._history.parent, self._history.name)
+        self._read: tuple[int, int] | None = None  # the file that it was read from
         self._up_ns = 0  # when the desk was last up with the journal, by the last look that worked
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
@@ -76,16 +78,18 @@ class Heartbeat:
     def history_ns(self, next_sequence: int, now_ns: int) -> int | None:
         """Return when the desk was last up with the journal, None where there is no desk."""
         try:
-            stored_ns = self._history.stat().st_mtime_ns
+            there = self._history.stat()
         except FileNotFoundError:
             return None
         except OSError:
             return self._up_ns or None
-        cursor = Cursor(self._history.parent, self._history.name)
-        with contextlib.suppress(TocsinError, OSError):  # nothing is known of how far it came
-            cursor.load()
-        behind = next_sequence - cursor.next_sequence
-        self._up_ns = stored_ns if behind > HISTORY_BEHIND else now_ns
+        if (there.st_ino, there.st_mtime_ns) != self._read:  # else it stands where it stood
+            self._cursor = Cursor(self._history.parent, self._history.name)
+            with contextlib.suppress(TocsinError, OSError):  # nothing is known of how far it came
+                self._cursor.load()
+                self._read = there.st_ino, there.st_mtime_ns
+        behind = next_sequence - self._cursor.next_sequence
+        self._up_ns = there.st_mtime_ns if behind > HISTORY_BEHIND else now_ns
         return self._up_ns
 
     def stop(self) -> None:

@@ -36,7 +36,7 @@ from tocsin.node.commits import Commits, journalled
 from tocsin.node.heartbeat import ComingUp, Heartbeat
 from tocsin.node.offers import Offers
 from tocsin.node.senders import SenderBook
-from tocsin.restarts import kept as kept_restarts
+from tocsin.restarts import Kept as KeptRestarts
 from tocsin.state import state_dir
 
 if TYPE_CHECKING:
@@ -142,10 +142,11 @@ class Node:
         # 4. Who may ask, and who listens.
         self._server = RequestServer(f"ipc://{state}/node.sock", self._log)
         self._opened.callback(self._server.stop)
+        self._restarts = KeptRestarts(state)
         self._answers = Answers(
             self._back, self._outbox, self._offers, self._sinks, self._senders,
             self._orders, self._clock, self.metrics, trouble=self._journal.health,
-            restarts=lambda: kept_restarts(state).restarts,
+            restarts=lambda: self._restarts().restarts,
         )  # fmt: skip
         self._commits.on_due = lambda: self._server.serve_only("due")
         self._answers.serve(self._server, self.status)
@@ -372,7 +373,7 @@ class Node:
             "journal": self._journal.health(),
             "outbox": self._outbox.trouble,
             "sinks": self._sinks.health(now_ns),
-            **kept_restarts(self._state).faults(),
+            **self._restarts().faults(),
         }
         self._heartbeat.beat(says, faults)
 
@@ -389,7 +390,7 @@ class Node:
                 *self._intake.health(),
                 self._journal.health(),
                 self._outbox.health(),
-                *kept_restarts(self._state).faults().values(),
+                *self._restarts().faults().values(),
                 *(source.health for source in self._answers.gate.sources),
                 self._sinks.health(self._clock.now_ns()),
             )

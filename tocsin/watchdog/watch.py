@@ -190,6 +190,8 @@ class Watch:
                 blind = (now_ns - subject.blind_since_ns) / 1e9
                 self._gone.append(Notice(name, "cleared", blind, subject.detail, gone=True))
             del self.subjects[name]
+            if kind == "ledger":  # one that comes again is not compared with what it was
+                self._ledgers.pop(name.removeprefix("ledger "), None)
 
     def _hear_faults(self, faults: dict[str, str], now_ns: int) -> None:
         for name, text in sorted(faults.items())[:STREAMS_MAX]:

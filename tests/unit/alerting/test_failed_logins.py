@@ -47,6 +47,16 @@ def hear(world: AlarmWorld, *batches: Batch) -> list[tuple[str, str, str]]:
         ("authentication failure; rhost=[::ffff:192.0.2.7]:22 user=root", "192.0.2.7"),
         ("Login failed [user: a] [Source: fe80::7%eth0] [localport: 22]", "fe80::7"),
         ("Login incorrect for 192.0.2.7.", "192.0.2.7"),
+        ("Failed login from 2001:db8::7: no such user", "2001:db8::7"),
+        ("Failed login from 2001:db8:0:0:0:0:0:7: no such user", "2001:db8::7"),
+        ("connect from 2001:db8::7:ssh refused", "2001:db8::7"),
+        ("connect from 2001:db8::7:ftp refused", "2001:db8::7"),
+        ("Failed login from 192.0.2.7: no such user", "192.0.2.7"),
+        ("connect from 192.0.2.7:ssh refused", "192.0.2.7"),
+        ("connect from ::ffff:192.0.2.7:ssh refused", "192.0.2.7"),
+        ("Failed login from ::ffff:192.0.2.7: no such user", "192.0.2.7"),
+        ("failed from 192.0.2.7:22:33", ""),
+        ("at 14:13:20: authentication failure on tty1", ""),
     ],
 )  # fmt: skip
 def test_the_source_of_a_failed_login(message: str, source: str) -> None:

@@ -1,8 +1,10 @@
 """The pages of a sensor: what a scraper gets, and what a peer that asks badly may cost."""
 
 import contextlib
+import errno
 import http.client
 import logging
+import selectors
 import socket
 import threading
 from collections.abc import Iterator
@@ -168,6 +170,43 @@ def test_a_busy_port_is_told_and_taken_when_it_is_free(
     assert "what_now='alerts go out all the same'" in caplog.text
     while not pages.port:
         SteadyClock().sleep(0.01)
+    assert answer(pages, b"GET /metrics HTTP/1.1\r\n\r\n")[1] == b"tocsin_up 1\n"
+    pages.stop()
+
+
+def test_a_peer_that_cannot_be_heard_ends_nothing(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[object] = []
+    register = type(pages._selector).register
+
+    def full(selector: selectors.BaseSelector, peer: socket.socket, *given: object) -> object:
+        if len(refused) < 3:
+            refused.append(peer)
+            raise OSError(errno.ENOSPC, "No space left on device")  # of epoll's watches
+        return register(selector, peer, *given)
+
+    monkeypatch.setattr(type(pages._selector), "register", full)
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", pages.port), 10) as connection:
+            assert connection.recv(1) == b""
+    assert len(refused) == 3
+    assert answer(pages, b"GET /metrics HTTP/1.1\r\n\r\n")[1] == b"tocsin_up 1\n"
+
+
+def test_what_this_machine_refuses_at_the_start_is_told_and_asked_for_again(
+    node: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    pages = Pages("127.0.0.1:0", node, SteadyClock())
+    with monkeypatch.context() as patch:
+        patch.setattr(selectors, "DefaultSelector", none)
+        with pytest.raises(ConfigError, match="Too many open files; raise LimitNOFILE"):
+            pages.start()
+    assert not pages.port
+    pages.start()
     assert answer(pages, b"GET /metrics HTTP/1.1\r\n\r\n")[1] == b"tocsin_up 1\n"
     pages.stop()
 

@@ -76,6 +76,16 @@ def test_many_columns_become_many_files(tmp_path: Path) -> None:
     assert notes == ["column 'name' holds no number and is left out"]
 
 
+def test_only_what_is_held_from_rows_before_is_said_to_be(tmp_path: Path) -> None:
+    calm = lines(300)
+    for n in range(12):
+        spike = f"{1_700_000_000 + 60 * 300},{130 + 7.7 * n}"
+        rest = f"{1_700_000_000 + 60 * 301},50"
+        (tmp_path / "one.csv").write_text("\n".join([*calm, spike + ",1", rest + ",1"]))
+        assert "is held from" not in run(tmp_path / "one.csv", "--explain", 301).output, n
+    assert "is held from" in run(tmp_path / "one.csv", "--explain", 302).output
+
+
 def test_a_row_is_explained(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("\n".join(lines()))
     done = run(tmp_path / "one.csv", "--explain", 501)

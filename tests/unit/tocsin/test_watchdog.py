@@ -282,6 +282,13 @@ def test_a_ledger_that_was_bad_ends_when_a_new_node_hears_nothing_of_it() -> Non
     ]
 
 
+def test_a_ledger_that_comes_again_is_not_compared_with_what_it_was() -> None:
+    world = World()
+    assert world.seconds(40, ledger={"netflow": {"sent": 1000, "missing": 0}}) == []
+    assert world.seconds(20, ledger={}) == []
+    assert world.seconds(60, ledger={"netflow": {"sent": 1100, "missing": 100}}) == []
+
+
 def test_a_start_ends_no_fault_before_the_node_has_looked_for_three_ticks() -> None:
     world = World()
     world.seconds(20, started_ns=1, faults={"sinks": "sink pager fails"})
