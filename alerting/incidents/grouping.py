@@ -282,7 +282,7 @@ class Grouping:
 
     def mark_cut(self, incident: Incident) -> frozenset[str]:
         """Note what an incident's links and nodes that are down cut off, and return it."""
-        if not incident.cuts:
+        if not incident.cutting:
             return NONE
         cut = self._places.graph.cut_off(incident.links_down(), incident.nodes_down())
         for node in cut:

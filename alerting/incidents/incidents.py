@@ -78,7 +78,7 @@ class Incidents:
             member.up = False
             if member.cuts:
                 self.symptoms.cut_ended(incident.number, now_ns)
-            self._touch(incident, at_once=incident.hide())
+            self._touch(incident, at_once=False)
             self._settle(incident, now_ns)
 
     def _update(self, incident: Incident, member: Member, alarm: Alarm, *, hidden: bool) -> None:
@@ -87,7 +87,6 @@ class Incidents:
         member.severity, member.title = alarm.severity, alarm.title
         if hidden != member.hidden:
             member.hidden, incident.hides = hidden, True
-            at_once |= incident.hide()
         at_once |= incident.follow(member, alarm)
         incident.first = 0
         self._touch(incident, at_once=at_once)
@@ -163,8 +162,7 @@ class Incidents:
             self.grouping.fell(incident, place.link, now_ns)
         if behind and not alarm.suppressed:
             alarm.suppressed = "parent"
-        at_once = incident.hide()
-        self._touch(incident, at_once=at_once or alarm.id == incident.front)
+        self._touch(incident, at_once=alarm.id == incident.front)
         return self.grouping.mark_cut(incident)
 
     def _reopen(self, incident: Incident, now_ns: int) -> None:
@@ -208,7 +206,6 @@ class Incidents:
             into.nodes[node] = max(into.nodes.get(node, 0), at)
         into.last_ns = max(into.last_ns, other.last_ns)
         into.hides |= other.hides
-        into.hide()
         self.grouping.move(into, other)
         other.parent, other.closed_ns = into.number, now_ns
         self._waiting.pop(other.number, None)
@@ -282,7 +279,7 @@ class Incidents:
     def _move(self, into: Incident, other: Incident, numbers: list[int]) -> None:
         """Move some alarms, not all, from one incident to another."""
         for number in numbers:
-            member = other.members.pop(number)
+            member = other.leave(number)
             into.add(number, member)
             member.behind = False
             alarm = self._belongs(number, into)
@@ -290,14 +287,11 @@ class Incidents:
                 alarm.suppressed = ""
             for node in member.nodes:
                 into.nodes[node] = max(into.nodes.get(node, 0), other.nodes[node])
-        other.first = 0
         if other.front not in other.members:  # not told yet, or split by hand
             other.front = next(iter(other.members))
         if other.root not in other.members:
             other.root = other.deepest()
         into.hides |= other.hides
-        for one in (into, other):
-            one.hide()
         left = {node for member in other.members.values() for node in member.nodes}
         gone = [node for node in other.nodes if node not in left]
         self.grouping.leave(other, gone)
@@ -406,7 +400,7 @@ class Incidents:
 
     def _move_on(self, incident: Incident, now_ns: int) -> Alarm | None:
         """Move an incident on to its next state; return the alarm it is told as, None where it can wait."""
-        at_once = self._changed[incident.number]
+        at_once = incident.hide() or self._changed[incident.number]
         before = (incident.severity, incident.root)
         self._judge(incident, now_ns)
         worse = SEVERITIES.index(incident.severity) < SEVERITIES.index(before[0])
@@ -518,7 +512,9 @@ class Incidents:
     def restore(self, kept: Any) -> None:
         """Take it back."""
         found = (msgspec.convert(fields, Incident) for fields in kept["all"])
-        self.all.update((incident.number, incident) for incident in found)
+        for incident in found:
+            incident.cutting = {n: None for n, member in incident.members.items() if member.cuts}
+            self.all[incident.number] = incident
         self._raised = dict(kept["raised"])
         self._closed = OrderedDict.fromkeys(kept["closed"])
         self._waiting = OrderedDict.fromkeys(kept["waiting"])

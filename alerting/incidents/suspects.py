@@ -153,15 +153,15 @@ class Suspects:
             return []
         graph = self._places.graph
         ends = Counter(end for link in links for end in graph.ends.get(link, ()))
-        node, down = max(ends.items(), key=itemgetter(1))
-        if down < len(graph.links_of(node)) or len(graph.beside(node)) < 2:
-            return []
-        own = [one for one in incident.members.values() if one.nodes[0] == node]
-        if any(one.node_down or not says_lost(one.kind) for one in own):
-            return []  # it speaks, or an alarm names it already
-        return [
-            _cause(NODE_DOWN, node, LOST, f"all {down} of its links are down, and it says nothing")
-        ]
+        most = max(ends.values(), default=0)
+        for node in sorted(node for node, down in ends.items() if down == most):
+            if most < len(graph.links_of(node)) or len(graph.beside(node)) < 2:
+                continue
+            own = [one for one in incident.members.values() if one.nodes[0] == node]
+            if all(says_lost(one.kind) and not one.node_down for one in own):
+                why = f"all {most} of its links are down, and it says nothing"
+                return [_cause(NODE_DOWN, node, LOST, why)]
+        return []
 
     def _of_events(self, incident: Incident) -> list[dict[str, Any]]:
         root = incident.members[incident.root]

@@ -303,7 +303,9 @@ class Windows:
                 if window.by != CONFIGURATION:
                     self.put(window, now_ns)
                 elif (same := self._all.get(window.name)) and same.by == CONFIGURATION:
-                    same.spared, same.ended_ns = window.spared, window.ended_ns
+                    # A checkpoint of before `ended_ns` has the end of one that was ended early in `until_ns`.
+                    before_ns = window.until_ns if window.until_ns != NEVER_NS else 0
+                    same.spared, same.ended_ns = window.spared, window.ended_ns or before_ns
                     self.put(same, now_ns)
             except (msgspec.ValidationError, ConfigError) as error:
                 refused.append(f"{fields!r:.200}: {error}")

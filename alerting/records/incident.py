@@ -96,7 +96,7 @@ class Incident(msgspec.Struct):
     operator: str = ""
     origin: str = ""
     by_hand: bool = False  # merged or split by an operator: only new alarms join
-    cuts: bool = False  # whether one of its alarms may cut others off
+    cutting: dict[int, None] = {}  # those of its alarms that may cut others off
     hides: bool = False  # whether a window hid one of its alarms
     hidden: bool = False  # whether windows hide all under it that is up
     first: int = 0  # the deepest of its alarms, 0 = to be looked for anew
@@ -144,13 +144,22 @@ class Incident(msgspec.Struct):
         """Take an alarm in, or take it in anew."""
         alone = not self.members
         self.members[number] = member
-        self.cuts |= member.cuts
+        if member.cuts:
+            self.cutting[number] = None
+        else:
+            self.cutting.pop(number, None)
         if alone:
             self.first = number
         elif self.first == number:
             self.first = 0
         elif self.first and self.depth(number) < self.depth(self.first):
             self.first = number
+
+    def leave(self, number: int) -> Member:
+        """Let an alarm go; return it."""
+        self.cutting.pop(number, None)
+        self.first = 0
+        return self.members.pop(number)
 
     def hide(self) -> bool:
         """Look anew whether all that is up is hidden; return whether that changed."""
@@ -186,17 +195,17 @@ class Incident(msgspec.Struct):
 
     def links_down(self) -> frozenset[str]:
         """Return the links that its alarms say are down now."""
-        if not self.cuts:
+        if not self.cutting:
             return NONE
-        return frozenset([m.link for m in self.members.values() if m.link_down and m.up and m.link])
+        cutting = map(self.members.__getitem__, self.cutting)
+        return frozenset([m.link for m in cutting if m.link_down and m.up and m.link])
 
     def nodes_down(self) -> frozenset[str]:
         """Return the nodes that its alarms say are gone now."""
-        if not self.cuts:
+        if not self.cutting:
             return NONE
-        return frozenset(
-            [node for m in self.members.values() if m.node_down and m.up for node in m.nodes]
-        )
+        cutting = map(self.members.__getitem__, self.cutting)
+        return frozenset([node for m in cutting if m.node_down and m.up for node in m.nodes])
 
     def worst(self) -> str:
         """Return the gravest severity of what is up; of all where nothing is."""
