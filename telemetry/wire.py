@@ -24,18 +24,19 @@ from telemetry.schema import Field, Kind, Schema
 from telemetry.schemas import CATALOGUE
 from telemetry.text import sound
 
-_ARROW = {
-    "i1": na.int8(),
-    "i2": na.int16(),
-    "i4": na.int32(),
-    "i8": na.int64(),
-    "u1": na.uint8(),
-    "u2": na.uint16(),
-    "u4": na.uint32(),
-    "u8": na.uint64(),
-    "f4": na.float32(),
-    "f8": na.float64(),
+_ARROW = {  # as arrays want it: made once, not for each column
+    "i1": na.c_schema(na.int8()),
+    "i2": na.c_schema(na.int16()),
+    "i4": na.c_schema(na.int32()),
+    "i8": na.c_schema(na.int64()),
+    "u1": na.c_schema(na.uint8()),
+    "u2": na.c_schema(na.uint16()),
+    "u4": na.c_schema(na.uint32()),
+    "u8": na.c_schema(na.uint64()),
+    "f4": na.c_schema(na.float32()),
+    "f8": na.c_schema(na.float64()),
 }
+_TEXT = na.c_schema(na.string())
 _UNFIT = (  # what bytes that are none of ours lead to
     *(BugError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
     struct.error,
@@ -59,18 +60,20 @@ def encode(batch: Batch) -> bytes:
 
 def write(batch: Batch, out: Writable) -> None:
     """Write the Arrow IPC stream of a batch."""
-    columns = []
+    rows, columns = batch.rows, []
     for spec in batch.schema.fields:
         column = batch.columns[spec.name]
         if spec.kind is Kind.TEXT:
             start, end = int(column[0]), int(column[-1])
             offsets = np.ascontiguousarray(column - start, np.int32)
             data = np.ascontiguousarray(batch.blobs[spec.name][start:end])
-            columns.append(na.c_array_from_buffers(na.string(), batch.rows, [None, offsets, data]))
+            columns.append(
+                na.c_array_from_buffers(_TEXT, rows, [None, offsets, data], null_count=0)
+            )
         else:
             kind = _ARROW[spec.dtype.str[1:]]
             data = np.ascontiguousarray(column)
-            columns.append(na.c_array_from_buffers(kind, batch.rows, [None, data]))
+            columns.append(na.c_array_from_buffers(kind, rows, [None, data], null_count=0))
     metadata = {
         "tocsin.source": batch.source,
         "tocsin.arrival_ns": str(batch.arrival_ns),
@@ -80,7 +83,7 @@ def write(batch: Batch, out: Writable) -> None:
     if codes:
         metadata["tocsin.dictionaries"] = json.dumps(codes, ensure_ascii=False)
     schema = _arrow_schema(batch.schema).modify(metadata={**_identity(batch.schema), **metadata})
-    array = na.c_array_from_buffers(schema, batch.rows, [None], children=columns)
+    array = na.c_array_from_buffers(schema, rows, [None], children=columns)
     with StreamWriter.from_writable(out) as writer:
         writer.write_array(array)
 
@@ -182,7 +185,7 @@ def _arrow_schema(schema: Schema) -> Any:
     return na.c_schema(
         na.struct(
             {
-                spec.name: na.string() if spec.kind is Kind.TEXT else _ARROW[spec.dtype.str[1:]]
+                spec.name: _TEXT if spec.kind is Kind.TEXT else _ARROW[spec.dtype.str[1:]]
                 for spec in schema.fields
             }
         )

@@ -127,10 +127,8 @@ class Places:
     def _mentioned(self, words: str, node: str) -> tuple[str, ...]:
         known = self._words
         found = _WORD.findall(words)
-        named = dict.fromkeys([known[w] if w in known else self._named(w) for w in found])
-        named.pop("", None)
-        named.pop(node, None)
-        return tuple(named)[:MENTIONED_MAX]
+        names = [known[word] if word in known else self._named(word) for word in found]
+        return tuple(dict.fromkeys([one for one in names if one and one != node]))[:MENTIONED_MAX]
 
     def _named(self, word: str) -> str:
         if len(self._words) >= KNOWN_MAX:
