@@ -215,8 +215,10 @@ class Companions:
                 self._note_delay(pair, delay, part)
         self._began[number] += itself
         self._began_all += itself
-        for relation, places in ((HERE, 1), (NEXT, degree), (NAMED, 1)):
-            self._chances[relation][number] += places
+        here, near, named = self._chances
+        here[number] += 1
+        near[number] += degree
+        named[number] += 1
         self._first_ns = self._first_ns or now_ns
         self._raises += 1
         if self._raises >= FORGET_AFTER or len(self._set_off) > PAIRS_MAX:

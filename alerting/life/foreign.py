@@ -457,10 +457,11 @@ class ForeignAlarms:
 def _text(batch: Batch, name: str, row: int) -> str:
     """Return one value of a text or code column, without decoding the others."""
     column = batch.columns[name]
+    start: int = column.item(row)
     words = batch.dictionaries.get(name)
     if words is not None:
-        return words[int(column[row])]
-    start, end = column[row : row + 2].tolist()
+        return words[start]
+    end: int = column.item(row + 1)
     return batch.blobs[name][start:end].tobytes().decode("utf-8", "replace") if end > start else ""
 
 
