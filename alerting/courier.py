@@ -28,6 +28,7 @@ LATER_SECONDS_MAX = 900.0  # a receiver that asks for more is tried again after 
 QUEUE_MAX = 500
 STUCK_SECONDS = 60.0
 PROMPT_NS = 100_000_000  # a sink that answers later than that is not waited for in a hurry
+ASK_UP_NS = 30_000_000_000  # after which a node that did not say what is up is asked again
 RESULTS = ("sent", "failed", "refused")
 
 
@@ -285,6 +286,7 @@ class Courier:
         self._unreported: list[Verdict] = []
         self._all_here = False  # what is due was handed over a moment ago
         self._began = False
+        self._first_ns = 0
 
     def step(self) -> int:
         """Move on; return how many deliveries were handed over or reported.
@@ -302,6 +304,8 @@ class Courier:
                     lane.busy.discard(answer.number)
         moved, now_ns = 0, self._context.clock.now_ns()
         if not self._began:  # what is up is known before anything of it is over
+            self._first_ns = self._first_ns or now_ns
+            self._began = now_ns - self._first_ns >= ASK_UP_NS  # nor is it waited for without end
             self._repeat(now_ns)
             self._began = True
         # Where no sink is left, what still waits is asked for too: to be given up.
@@ -373,8 +377,10 @@ class Courier:
         for lane in self._lanes.values():
             seconds = lane.sink.repeat_seconds
             if seconds and now_ns >= lane.repeat_due_ns and lane.room(now_ns) > 0:
+                lane.repeat_due_ns = now_ns + ASK_UP_NS if self._began else 0  # where that raises
+                active = tuple(self._active(lane.name))
                 lane.repeat_due_ns = now_ns + round(seconds * 1e9)
-                lane.queue.put(_Repeat(tuple(self._active(lane.name))))
+                lane.queue.put(_Repeat(active))
 
     @property
     def busy(self) -> bool:

@@ -11,6 +11,7 @@ from telemetry.text import printable
 LEVELS = ("debug", "info", "warning", "error", "critical")
 LINES_PER_MINUTE = 20
 CHARACTERS_MAX = 10_000
+WHOLE = {"whole": True}  # `extra` of lines that are a record: none is held back
 
 
 class _OneLine(logging.Formatter):
@@ -21,7 +22,7 @@ class _OneLine(logging.Formatter):
 
 
 class _Counted(logging.Filter):
-    """Counts every line, also those it holds back: at most 20 a minute from one place."""
+    """Counts every line, also those it holds back: at most 20 a minute from one place, but for `WHOLE`."""
 
     def __init__(self, metrics: Metrics, clock: Clock) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class _Counted(logging.Filter):
         before, count = self._recent.get(place, (minute, 0))
         count = count + 1 if before == minute else 1
         self._recent[place] = (minute, count)
-        if count > LINES_PER_MINUTE:
+        if count > LINES_PER_MINUTE and not getattr(record, "whole", False):
             self._held.add()
             return False
         return True

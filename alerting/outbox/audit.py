@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from alerting.words.escape import line
+from runtime.logs import WHOLE
 
 ANSWER_CHARACTERS_MAX = 500
 
@@ -30,5 +31,6 @@ class Audit:
         )
         sink, _, key = about
         self._log.info(
-            "action_noted what=%s sink=%s key=%s who=%s answer=%s", what, sink, key, who, answer
-        )
+            "action_noted what=%s sink=%s key=%s who=%s answer=%s", what, sink, key, who, answer,
+            extra=WHOLE,
+        )  # fmt: skip

@@ -7,9 +7,8 @@ from alerting.outbox.audit import ANSWER_CHARACTERS_MAX
 from alerting.words.delivery import Verdict
 from alerting.words.escape import line
 
-AWAY_ATTEMPTS = (
-    10  # so many count at most while a sink takes nothing: it waits, and is not given up for that
-)
+# So many count at most while a sink takes nothing: it waits, and is not given up for that.
+AWAY_ATTEMPTS = 10
 
 
 def counted(verdict: Verdict, attempts: int, settings: AlertingSettings) -> int:

@@ -36,9 +36,8 @@ from telemetry.errors import TransientError
 
 REFUSED_TICKS_MAX = 10_000  # kept in memory while a disk refuses; then no more should come
 TRIM_EVERY_TICKS = 500
-LOG_ROWS = (
-    250  # rows of deliveries or transactions after which `rest` moves SQLite's log into the file
-)
+# Rows of deliveries or transactions after which `rest` moves SQLite's log into the file.
+LOG_ROWS = 250
 
 
 @dataclass(frozen=True)

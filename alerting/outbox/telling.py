@@ -233,9 +233,7 @@ class Telling:
             # What was never approved was never done, so there is nothing to undo.
             if sink.approval and self._unasked(db, alert, name):
                 continue
-            if (
-                sink.kind in UNDOES
-            ):  # a raise that still fails is not waited for: it may be half done
+            if sink.kind in UNDOES:  # a raise that fails is not waited for: it may be half done
                 self._supersede(db, alert, name, "waiting", "over before it was done")
             made.append(Letter(name, alert, self._bodies.number(alert)))
         told.clear()

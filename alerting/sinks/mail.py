@@ -133,6 +133,7 @@ class MailSink:
     ) -> dict[str, tuple[int, bytes]]:
         """Send a mail to all who have not had it; return who does not get it, and why."""
         had = self._had.setdefault(parcel.key, set())
+        self._had.move_to_end(parcel.key)
         while len(self._had) > HAD_MAX:
             self._had.popitem(last=False)
         to = [address for address in self._options.to if address not in had]

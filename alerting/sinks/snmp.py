@@ -49,9 +49,8 @@ PRIVACY = {
     "aes128": "aes", "aes192": "aes192", "aes256": "aes256",
     "aes192c": "aes192c", "aes256c": "aes256c",
 }  # fmt: skip
-RESOLVE_NS = (
-    60_000_000_000  # of traps nobody says that nobody takes them: the name is looked up again
-)
+# Of traps nobody says that nobody takes them: the name is looked up again.
+RESOLVE_NS = 60_000_000_000
 BOOTS_EPOCH_SECONDS = 1_600_000_000  # engine boots grow from start to start without a file
 
 
@@ -91,9 +90,8 @@ class SnmpSink:
         self._options = options
         self._address = (parts.hostname, parts.port or 162)
         self._session: Session | None = None
-        self._began_ns = (
-            0  # sysUpTime runs on while sessions come and go, each a boot of our engine
-        )
+        # sysUpTime runs on while sessions come and go, each a boot of our engine.
+        self._began_ns = 0
         self._opened_ns = 0
 
     def send(self, parcels: Sequence[Parcel], *, now_ns: int) -> str:

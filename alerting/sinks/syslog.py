@@ -31,9 +31,8 @@ PARAMETER_CHARACTERS_MAX = 1000
 KEYS = ("id", "change", "state")  # by which a receiver knows it: never cut
 UDP_OCTETS_MAX = 2048  # RFC 5424 section 6.1: what receivers should take
 UDP_OCTETS_TEXT = 300  # of those at least for the text, where it has so many
-RESOLVE_NS = (
-    60_000_000_000  # a name is looked up again over UDP, where nobody says that nobody is there
-)
+# A name is looked up again over UDP, where nobody says that nobody is there.
+RESOLVE_NS = 60_000_000_000
 
 
 class SyslogOptions(Settings, frozen=True, kw_only=True):

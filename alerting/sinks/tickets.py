@@ -120,9 +120,8 @@ class TicketSink:
         self._known: dict[str, _Known] = {}  # by correlation, the least recently used first
         self._doubts: dict[str, int] = {}  # by correlation: when a create was not answered
         self._merged: dict[str, set[str]] = {}  # by ticket: incidents whose tickets went into it
-        self._up: list[
-            str
-        ] = []  # incidents that were up when we began, and whose tickets nobody looked at
+        # Incidents that were up when we began, and whose tickets nobody looked at.
+        self._up: list[str] = []
         self._mark = ""
         self._orders: deque[Order] = deque(maxlen=ORDERS_MAX)
 

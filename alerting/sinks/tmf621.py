@@ -50,9 +50,8 @@ class TroubleTickets:
         self._url = settings.url.rstrip("/") + "/troubleTicket"
         self.user = options.user
         self._notes: OrderedDict[str, list[Any]] = OrderedDict()  # by ticket, as it showed them
-        self._replaces: bool | None = (
-            None  # whether notes of a PATCH are all there are; None = not seen yet
-        )
+        # Whether notes of a PATCH are all there are; None = not seen yet.
+        self._replaces: bool | None = None
 
     def find(self, correlation: str) -> Sequence[Ticket]:
         """Return the tickets with this externalId, the oldest first."""
@@ -144,6 +143,7 @@ class TroubleTickets:
         number = ask_for_ticket(body.get("id"), "id")
         notes = _objects(body.get("note"))
         self._notes[number] = notes
+        self._notes.move_to_end(number)
         while len(self._notes) > NOTES_OF_MAX:
             self._notes.popitem(last=False)
         merged = ""

@@ -185,9 +185,12 @@ class Tmf642Sink:
         if self._server is not None:
             return
         try:
+            self._hubs.start()
             self._server = server(self._address, self._answer)
         except OSError as error:
-            raise TransientError(f"{self._options.listen}: {error.strerror}") from error
+            raise TransientError(
+                f"{error.filename or self._options.listen}: {error.strerror}"
+            ) from error
         threading.Thread(
             target=self._server.serve_forever, args=(0.1,), daemon=True, name="tmf642"
         ).start()
@@ -268,7 +271,10 @@ class Tmf642Sink:
                 400, f"may be changed: {', '.join(sorted(known))}; not {', '.join(unknown)}"
             )
         by = str(body.get("ackUserId") or body.get("ackSystemId") or "TMF642")
-        orders = [self._comment(number, one) for one in body.get("comment") or []]
+        comments = body.get("comment") or []
+        if not isinstance(comments, list):
+            raise Refuse(400, "comment is a list of comments")
+        orders = [self._comment(number, one) for one in comments]
         if "ackState" in body:
             acknowledged = str(body["ackState"]).lower() == "acknowledged"
             do = "acknowledge" if acknowledged else "unacknowledge"

@@ -5,6 +5,7 @@ Source: RFC 9112 (HTTP/1.1); TMF630 part 1 section 3.4 (errors).
 
 import io
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -19,6 +20,7 @@ REQUEST_SECONDS = 10.0  # in which a request has come whole, and the next one ha
 BODY_BYTES_MAX = 1024 * 1024
 LINE_BYTES_MAX = 256
 TRAILERS_MAX = 100
+_LOG = logging.getLogger("tocsin.sinks.tmf642")
 Answered = tuple[int, Any, dict[str, str]]  # status, body (None = none), headers
 
 
@@ -108,10 +110,14 @@ def server(
         address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
         def process_request(self, request: Any, client_address: Any) -> None:
-            if peers.acquire(blocking=False):
-                super().process_request(request, client_address)
-            else:
+            if not peers.acquire(blocking=False):
                 self.shutdown_request(request)
+                return
+            try:
+                super().process_request(request, client_address)
+            except BaseException:  # there is no thread for it
+                peers.release()
+                raise
 
         def process_request_thread(self, request: Any, client_address: Any) -> None:
             try:
@@ -139,6 +145,9 @@ def _respond(
     # A secret or a disk that cannot be read or written.
     except (TransientError, OSError) as error:
         status, body = 503, _error(503, str(error))
+    except Exception as error:  # noqa: BLE001  # who asked is answered, whatever it is
+        _LOG.exception("request_failed method=%s", asked.command)
+        status, body = 500, _error(500, f"this was not foreseen: {type(error).__name__}")
     text = b"" if body is None else json.dumps(body).encode()
     asked.send_response(status)
     for name, value in {"Content-Type": "application/json;charset=utf-8", **headers}.items():

@@ -195,12 +195,13 @@ class _Hub:
         return over
 
     def end(self, *, forget: bool) -> None:
-        """Stop telling it; `forget` also what waits on the disk."""
+        """Stop telling it; `forget` also what waits on the disk: its file may be another's from then on."""
         with self._some:
             self._ended = True
             if forget and self._path is not None:
                 with contextlib.suppress(OSError):
                     self._path.unlink(missing_ok=True)
+                self._path = None
             self._some.notify_all()
 
 
@@ -219,14 +220,25 @@ class Hubs:
         self._settings = SinkSettings(
             kind="tmf642", timeout_seconds=settings.timeout_seconds, ca_file=settings.ca_file
         )
+        self._listeners = listeners
         self._lock = threading.Lock()
         self._hubs: dict[str, _Hub] = {}
-        for callback in listeners:
-            self._add(id_text(stable_id(callback)), callback, "", forever=True)
-        for number, hub in self._load().items():
-            self._add(number, hub["callback"], hub["query"], forever=False)
+        self._began = False
+
+    def start(self) -> None:
+        """Know the subscribers and begin to tell them what waits, once. Raises OSError where that cannot be read."""
+        with self._lock:
+            if self._began:
+                return
+            for callback in self._listeners:
+                self._add(id_text(stable_id(callback)), callback, "", forever=True)
+            for number, hub in self._load().items():
+                self._add(number, hub["callback"], hub["query"], forever=False)
+            self._began = True
 
     def _add(self, number: str, callback: str, query: str, *, forever: bool) -> None:
+        if number in self._hubs:
+            return
         path = self._path and self._path.with_name(f"{self._path.name}.{number}.waiting")
         self._hubs[number] = _Hub(
             callback, query, self._settings, path=path, forever=forever,
@@ -260,7 +272,7 @@ class Hubs:
                 hub.keep(key)
         except OSError as error:
             raise TransientError(f"{self._path}: {error.strerror}") from error
-        said = f"{len(hubs) - len(later)} subscribers told"
+        said = f"{len(wanting) - len(later)} subscribers told"
         return f"{said}, {len(later)} later" if later else said
 
     def subscribe(self, callback: str, query: str) -> str:

@@ -29,9 +29,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     sent: bool
     answer: str = ""
     final: bool = False  # not sent and never will be: no use in trying again
-    away: bool = (
-        False  # nor was anything else: the sink takes nothing, which says nothing of this one
-    )
+    # Nor was anything else: the sink takes nothing, which says nothing of this one.
+    away: bool = False
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

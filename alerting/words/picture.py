@@ -96,10 +96,8 @@ def _marked(marks: Iterable[tuple[float, str]]) -> list[str]:
         free[row] = begin + width + 6
         anchor = "start" if begin > x else "end"
         at = x + 3 if begin > x else x - 3
-        for more in (
-            ' stroke="#fff" stroke-width="3"',
-            ' fill="#c1121f"',
-        ):  # a rim where the line passes
+        # A rim first, where the line passes.
+        for more in (' stroke="#fff" stroke-width="3"', ' fill="#c1121f"'):
             parts.append(_text(at, TOP + 10 + row * ROW_HEIGHT, word, anchor=anchor, more=more))
     return parts
 

@@ -10,6 +10,8 @@ import pytest
 from alerting.config import SinkSettings
 from alerting.orders import Orders
 from alerting.sinks import make_sink
+from alerting.sinks.tickets import Change
+from alerting.sinks.tmf621 import TicketOptions, TroubleTickets
 from telemetry.errors import TransientError
 from telemetry.identity import id_text
 from tests.support import ticket_server
@@ -321,3 +323,20 @@ def test_two_networks_that_tell_one_system_keep_their_tickets_apart(
         for office in offices:
             office.close()
         server.stop()
+
+
+def test_notes_of_a_ticket_that_was_just_looked_at_are_known(
+    at: MakeOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thousand tickets that which was seen first was forgotten first, and lost what people wrote."""
+    monkeypatch.setattr("alerting.sinks.tmf621.NOTES_OF_MAX", 5)
+    server, _ = at(notes="replaced")
+    url = server.url + DIALECTS["tmf621"]
+    desk = TroubleTickets(SinkSettings(kind="tmf621", url=url), TicketOptions())
+    number, *_ = [desk.create(f"c{n}", Change("open", "major", "t", "d")).number for n in range(6)]
+    desk.update(number, Change(comment="ours"))
+    server.note(number, "ann", "fibre dug up")
+    for n in (0, 1, 2, 3, 4, 0, 5):
+        desk.find(f"c{n}")
+    desk.update(number, Change(comment="more"))
+    assert [text for _, _, text in server.tickets[number].notes] == ["ours", "fibre dug up", "more"]

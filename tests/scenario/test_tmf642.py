@@ -16,6 +16,7 @@ import pytest
 
 from alerting.config import SinkSettings
 from alerting.sinks import make_sink
+from alerting.sinks.tmf642_http import server
 from alerting.words.alert import Alert
 from alerting.words.delivery import Order
 from runtime.clock import SystemClock
@@ -280,15 +281,49 @@ def test_a_request_is_ordered_whole_or_not_at_all(
 @pytest.mark.parametrize(("method", "path", "body", "status"), [
     ("POST", "/ackAlarms", {"ackUserId": "a"}, 400), ("POST", "/ackAlarms", {"alarmPattern": [{}]}, 400),
     ("POST", "/alarm", {"x": 1}, 405), ("DELETE", "/alarm/1", None, 405), ("GET", "/nothing", None, 404),
+    ("PATCH", f"/alarm/{0:016x}", {"comment": 5}, 400),
     ("POST", "/hub", {"callback": "ftp://x"}, 400), ("DELETE", "/hub/1", None, 404),
     ("PATCH", "/alarm/1", {"ackState": "acknowledged"}, 404),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_said(
-    client: Client, method: str, path: str, body: Any, status: int
+    client: Client, alerts: list[Alert], method: str, path: str, body: Any, status: int
 ) -> None:
+    client.sink.repeat(many(alerts, 1), now_ns=NOW_NS)
     code, answer, _ = client.ask(method, path, body)
     assert code == status
     assert answer["reason"]
+
+
+def test_what_nobody_foresaw_is_answered_and_logged(
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(*_: Any) -> Any:
+        raise KeyError("x")
+
+    monkeypatch.setattr("alerting.sinks.tmf642.matches", breaks)
+    client.sink.repeat([checks_sink.alerts()[0]], now_ns=NOW_NS)
+    assert client.ask("GET", "/alarm")[0] == 500
+    assert "request_failed" in caplog.text
+
+
+def test_who_found_no_thread_takes_no_place_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alerting.sinks.tmf642_http.PEERS_MAX", 2)
+    made = server(("127.0.0.1", 0), lambda *_: (200, {}, {}))
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            with socket.socket() as peer, pytest.raises(RuntimeError):
+                made.process_request(peer, ("", 0))
+    ends = socket.socketpair()
+    with ends[1]:
+        made.process_request(ends[0], ("", 0))
+        ends[1].sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert ends[1].recv(100).startswith(b"HTTP/1.1 200")
+    made.server_close()
 
 
 @pytest.mark.parametrize(

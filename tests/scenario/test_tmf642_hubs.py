@@ -1,5 +1,6 @@
 """Subscribers of TMF642: each hears of each change, in order, whatever becomes of the others."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from alerting.config import SinkSettings
 from alerting.courier import Courier
 from alerting.sinks import make_sink
+from alerting.sinks.http import Answer
 from alerting.words.alert import Alert, canonical
 from alerting.words.delivery import Delivery, Order, Verdict
 from runtime.clock import ManualClock
@@ -48,6 +50,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         made.append(
             make_sink(SinkSettings(kind="tmf642", path=path, timeout_seconds=1.0, options=options))
         )
+        made[-1].repeat([], now_ns=NOW_NS)
         return made[-1]
 
     yield sink
@@ -155,6 +158,54 @@ def test_what_waits_for_one_that_is_away_outlives_the_gate(
     until(lambda: len(had(away)) >= 20)
     assert had(away) == [parcel(alert).key for alert in alerts]
     until(lambda: not waiting.exists())
+
+
+@pytest.mark.parametrize("hubs", [None, "[1"], ids=["good", "damaged"])
+def test_a_check_of_the_configuration_tells_nobody_and_leaves_the_files_of_the_gate(
+    peers: tuple[HttpPeer, HttpPeer], make: Callable[..., Any], tmp_path: Path, hubs: str | None
+) -> None:
+    """It told subscribers what waits for them, and took the gate's file away."""
+    away, _ = peers
+    away.status = 503
+    sink = make()
+    sink._hubs.subscribe(away.url, "")
+    sink.send([parcel(ALERTS[0])], now_ns=NOW_NS)
+    sink.close()
+    if hubs is not None:
+        (tmp_path / "hubs.json").write_text(hubs)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    threads = threading.active_count()
+    other = make_sink(sink._settings)
+    assert threading.active_count() <= threads
+    assert other.trouble == ""  # type: ignore[attr-defined]
+    other.close()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_who_subscribes_again_keeps_what_waits_on_the_disk(
+    make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the first subscription's last request took the file of the second."""
+    asked, answers = threading.Semaphore(0), threading.Semaphore(0)
+
+    def slow(*_: Any) -> Answer:
+        asked.release()
+        assert answers.acquire(timeout=20)
+        return Answer(200, b"")
+
+    monkeypatch.setattr("alerting.sinks.tmf642_hubs.ask_json", slow)
+    sink, (one, two) = make(), changes(2)
+    number = sink._hubs.subscribe("http://noc.test", "")
+    sink.send([parcel(one)], now_ns=NOW_NS)
+    (hub,) = sink._hubs._hubs.values()
+    assert asked.acquire(timeout=20)
+    assert sink._hubs.unsubscribe(number)
+    assert sink._hubs.subscribe("http://noc.test", "") == number
+    sink.send([parcel(two)], now_ns=NOW_NS)
+    assert asked.acquire(timeout=20)
+    hub._done(parcel(one).key)
+    assert len(list(tmp_path.glob("*.waiting"))) == 1
+    answers.release(2)
 
 
 def test_the_file_of_one_that_is_slow_stays_as_small_as_what_waits(

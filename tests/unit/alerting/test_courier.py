@@ -317,6 +317,37 @@ def test_sinks_whose_receivers_forget_are_told_again_what_is_up(
     office.courier.stop()
 
 
+def test_a_node_that_does_not_say_what_is_up_is_asked_again_before_anything_is_sent_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A gate that began before its node asked the next day."""
+    sink = FakeSink()
+    sink.repeat_seconds = 86_400.0
+    office = Office(monkeypatch, a=sink)
+    says: list[bool] = [False]
+
+    def active(_: str) -> Sequence[Alert]:
+        if not says[0]:
+            raise TransientError("the node is away")
+        return [office.alert]
+
+    monkeypatch.setattr(office.courier, "_active", active)
+    office.post("a")
+    for _ in range(29):
+        with pytest.raises(TransientError):
+            office.courier.step()
+        office.clock.advance(seconds=1)
+    assert sink.sent == []
+    office.clock.advance(seconds=1)
+    with pytest.raises(TransientError):
+        office.courier.step()
+    office.settle(lambda: len(sink.sent) == 1)
+    says[0] = True
+    office.clock.advance(seconds=31)
+    office.settle(lambda: sink.repeated == [1])
+    office.courier.stop()
+
+
 @pytest.mark.parametrize(
     "error",
     [KeyError("id"), OverflowError(), ConfigError("too short")],
