@@ -224,8 +224,12 @@ class _Lane:
         """Make what a sink did not foresee of an answer, or of itself, a failed attempt: its lane goes on."""
         try:
             yield
-        except (TransientError, msgspec.MsgspecError):
+        except TransientError:
             raise
+        except msgspec.MsgspecError as error:
+            if what == "send":  # a delivery that cannot be read: no attempt mends it
+                raise
+            raise TransientError(f"an answer of another form: {error}") from error
         except ConfigError as error:  # a secret that was changed meanwhile
             raise TransientError(str(error)) from error
         except Exception as error:

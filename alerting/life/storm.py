@@ -138,7 +138,7 @@ class Storms:
 
     def _make_room(self, now_ns: int) -> bool:
         for key, storm in self.classes.items():
-            if not storm.hidden and now_ns - storm.last_ns >= WINDOW_NS:
+            if not (storm.hidden or storm.up) and now_ns - storm.last_ns >= WINDOW_NS:
                 del self.classes[key]
                 return True
         return False

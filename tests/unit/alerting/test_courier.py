@@ -373,6 +373,24 @@ def test_what_a_sink_did_not_foresee_is_told_and_its_lane_goes_on(
     office.courier.stop()
 
 
+@pytest.mark.parametrize("what", ["repeat", "hear"])
+def test_an_answer_of_another_form_ends_no_lane(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    sink = FakeSink()
+
+    def reads(*_: Any, **__: Any) -> None:
+        msgspec.json.decode(b"{}", type=int)
+
+    setattr(sink, what, reads)
+    setattr(sink, f"{what}_seconds", 1.0)
+    office = Office(monkeypatch, a=sink)
+    office.courier._order = lambda orders: None
+    office.settle(lambda: office.courier.statuses()[0].state == "failing")
+    assert "an answer of another form" in office.courier.statuses()[0].error
+    office.post("a")
+    office.settle(lambda: not office.waiting)
+    office.courier.stop()
+
+
 def test_who_asks_to_be_left_alone_is_left_alone_for_so_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -205,6 +205,19 @@ def test_what_a_storm_counted_is_counted_once_and_told_when_it_is_said_again_lat
     assert [a.state for a in world.told(seconds=901)] == ["cleared"]
 
 
+def test_a_storm_that_is_up_makes_no_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alerting.life.storm.CLASSES_MAX", 3)
+    world, _ = storm_world()
+    world.told(*(world.report("portDown", f"sw{i}", "cleared") for i in range(20)))
+    world.told(seconds=100)
+    world.told(*(world.report(f"fan{i}", "ams1") for i in range(3)))
+    assert storms(world) == ["raised"]
+    assert not world.told(seconds=700)
+    assert [a.kind for a in world.told(seconds=101)] == ["alarm-storm"], (
+        "it is over when it is calm"
+    )
+
+
 def test_a_storm_whose_clears_are_lost_ends_as_its_alarms_would() -> None:
     world, _ = storm_world(silent_hours_max=2)
     world.told(seconds=7000)
