@@ -318,10 +318,10 @@ class AlertingStage:
             alarm.suppressed, alarm.suppressed_by = "parent" if symptom else "", ""
             alarm.shelved_until_ns, alarm.out_of_service = 0, False
             # Who hid it does nothing with it any more.
-            alarm.operator, alarm.operator_note = (
-                alarm.acknowledged_by if alarm.acknowledged else "",
-                "",
-            )
+            by = (
+                alarm.acknowledged_by or alarm.operator
+            )  # a checkpoint of before it was kept has the latter
+            alarm.operator, alarm.operator_note = by if alarm.acknowledged else "", ""
         elif alarm.suppressed and not alarm.up:
             alarm.suppressed = ""
         return before != (alarm.suppressed, alarm.shelved_until_ns, alarm.out_of_service)

@@ -1,13 +1,9 @@
 """What incidents say is down: the same in each run, of few of their alarms, also when the map has changed."""
 
-from typing import Any
-
 import msgspec
 import numpy as np
-import pytest
 
-from alerting.config import AlertingSettings, MaintenanceSettings
-from alerting.life.windows import Windows, moment_ns, planned
+from alerting.config import AlertingSettings
 from correlator.tables.network_map import FileNetworkMap, LinkEntry, NetworkFile, RouterEntry
 from runtime.checkpoint import Snapshot, read_array, write_array
 from tests.unit.alerting.test_incidents import chain_network, newest
@@ -90,20 +86,3 @@ def test_what_cuts_is_known_without_a_look_at_all_symptoms() -> None:
         assert len(incident.cutting) == 2
         incident.leave(next(iter(incident.cutting)))
         assert set(incident.cutting) < set(incident.members)
-
-
-@pytest.mark.parametrize(
-    ("days", "start"), [((), "2026-12-01T02:00:00+00:00"), (("tue",), "02:00")]
-)
-def test_a_work_that_was_ended_early_stays_ended_over_an_upgrade(days: Any, start: str) -> None:
-    settings = MaintenanceSettings(start=start, minutes=120, days=days, routers=("r1",))
-    now_ns = moment_ns("2026-12-01T02:30:00+00:00")
-    before = msgspec.to_builtins(planned("work", settings))
-    del before["spared"], before["ended_ns"]  # as the version before 2026-11-29 wrote it
-    before |= {"days": [], "start_ns": now_ns - 1, "end_ns": now_ns, "until_ns": now_ns}
-    windows = Windows(100)
-    windows.put(planned("work", settings), now_ns)
-    assert windows.restore([before], now_ns) == []
-    assert not windows.going
-    windows.move_on(now_ns + 7 * 86_400_000_000_000)
-    assert windows.going == bool(days), "and returns each week"
