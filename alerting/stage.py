@@ -317,10 +317,8 @@ class AlertingStage:
             symptom = alarm.up and alarm in self.incidents.symptoms
             alarm.suppressed, alarm.suppressed_by = "parent" if symptom else "", ""
             alarm.shelved_until_ns, alarm.out_of_service = 0, False
-            # Who hid it does nothing with it any more.
-            by = (
-                alarm.acknowledged_by or alarm.operator
-            )  # a checkpoint of before it was kept has the latter
+            # Who hid it does nothing with it any more. An older checkpoint knows who acknowledged as operator alone.
+            by = alarm.acknowledged_by or alarm.operator
             alarm.operator, alarm.operator_note = by if alarm.acknowledged else "", ""
         elif alarm.suppressed and not alarm.up:
             alarm.suppressed = ""

@@ -45,9 +45,8 @@ class Grouping:
         self._of = incident_of
         self._at: dict[str, dict[int, None]] = {}  # node: incidents there, the newest last
         self._on: dict[str, int] = {}  # link: the newest incident about it
-        self._fell: dict[
-            str, tuple[int, int]
-        ] = {}  # node: when a link of it went down last, and the incident
+        # Node: when a link of it went down last, and the incident.
+        self._fell: dict[str, tuple[int, int]] = {}
         self._cut: dict[str, int] = {}  # node that is cut off: by which incident
         self.companions = Companions(self._group_ns, len(places.graph.nodes))
         self.parting = Parting(places, incidents, self._at, self.companions)
@@ -127,9 +126,8 @@ class Grouping:
             return None
         graph = self._places.graph
         links, nodes = incident.links_down(), incident.nodes_down()
-        if (
-            nature.link_down
-        ):  # nor are other links that go down behind it, but for what it takes along
+        # Nor are other links that go down behind it, but for what it takes along.
+        if nature.link_down:
             at_once = now_ns - incident.last_ns <= PHYSICAL_NS
             ends = {*nodes, *(end for link in links if at_once for end in graph.ends.get(link, ()))}
             around = graph.ends.get(place.link, (*place.nodes, *graph.beside(place.nodes[0])))

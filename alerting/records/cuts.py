@@ -15,9 +15,8 @@ from telemetry.identity import stable_id
 
 SUMS_MAX = 10  # links of which all sums are looked at
 
-Beside = Mapping[
-    str, Mapping[str, list[str]]
-]  # of each node, its neighbours with the links to each
+# Of each node, its neighbours with the links to each.
+Beside = Mapping[str, Mapping[str, list[str]]]
 
 
 class Cuts:
@@ -106,9 +105,8 @@ class Cuts:
         ends = [end for link in links for end in self._ends[link]]
         ends += [other for node in nodes for other in self._beside[node]]
         starts = {end: None for end in ends if end in whole and end not in nodes}
-        owner = {
-            node: node for node in starts
-        }  # of each node that was reached, the start that it is with
+        # Of each node that was reached, the start that it is with.
+        owner = {node: node for node in starts}
         of: dict[str, tuple[set[str], deque[str]]] = {
             node: ({node}, deque([node])) for node in starts
         }
