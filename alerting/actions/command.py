@@ -98,15 +98,17 @@ class CommandAction:
         """Do on a raise, undo at the end; a change in between changes nothing."""
         (parcel,) = parcels
         alert = parcel.alert
+        # Without its realm: one that was given meanwhile leaves nothing in force.
+        number = alert.id.removeprefix(self._settings.realm)
         record = self._record()
-        known = record.get(alert.id)
+        known = record.get(number)
         if is_over(alert):
-            return self._end(alert.id, record) if known else "nothing is in force"
+            return self._end(number, record) if known else "nothing is in force"
         if known and known["state"] == ENDING:  # the end before this raise did not come about
-            self._end(alert.id, record)
+            self._end(number, record)
             known = None
         if known is None or (known["state"] == DRY and not self._options.dry_run):
-            known = record[alert.id] = self._begun(alert, record, now_ns)
+            known = record[number] = self._begun(alert, record, now_ns)
             self._keep(record)
         shown = shlex.join(known["run"])
         if known["state"] == DONE:

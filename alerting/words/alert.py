@@ -86,11 +86,3 @@ def within(realm: str, alert: Alert) -> Alert:
         incident=alert.incident and f"{realm}{alert.incident}",
         parent=alert.parent and f"{realm}{alert.parent}",
     )  # fmt: skip
-
-
-def human(alert: Alert, *, delay_seconds: float | None = None) -> str:
-    """Return the line people read: `FOUND major: link ams1-fra2 is down: ... (11 s)`."""
-    verb = "CLEARED" if alert.state == "cleared" else "FOUND"
-    late = f" ({delay_seconds:.0f} s)" if delay_seconds is not None else ""
-    others = f", {alert.alarms_count} alarms" if alert.alarms_count > 1 else ""
-    return f"{verb} {alert.severity}: {alert.title}{others}{late}"

@@ -32,6 +32,14 @@ def verb(alert: Alert) -> str:
     return alert.severity.upper()
 
 
+def human(alert: Alert, *, delay_seconds: float | None = None) -> str:
+    """Return the line people read: `FOUND major: link ams1-fra2 is down: ... (11 s)`."""
+    said = verb(alert) if is_over(alert) else "FOUND"
+    late = f" ({delay_seconds:.0f} s)" if delay_seconds is not None else ""
+    others = f", {alert.alarms_count} alarms" if alert.alarms_count > 1 else ""
+    return f"{said} {alert.severity}: {alert.title}{others}{late}"
+
+
 def is_acknowledged(alert: Alert) -> bool:
     """Whether somebody has taken it on."""
     return alert.operator_state == "acknowledged"

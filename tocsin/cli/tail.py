@@ -21,7 +21,8 @@ def tail(what: str, output: str, state: Path | None) -> None:
     import msgspec
     import zmq
 
-    from alerting.words.alert import Alert, human
+    from alerting.words.alert import Alert
+    from alerting.words.wording import human
     from telemetry.errors import TransientError
     from telemetry.text import printable
     from tocsin.state import state_dir

@@ -18,7 +18,8 @@ import click
 import msgspec
 import zmq
 
-from alerting.words.alert import Alert, human
+from alerting.words.alert import Alert
+from alerting.words.wording import human
 from runtime import logs
 from runtime.bus import RequestClient
 from runtime.clock import SystemClock

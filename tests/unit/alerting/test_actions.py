@@ -16,7 +16,7 @@ import pytest
 from alerting.actions.command import TooLongError, run
 from alerting.config import SinkSettings
 from alerting.sinks import RefusedError, make_sink
-from alerting.words.alert import Alert
+from alerting.words.alert import Alert, within
 from telemetry.errors import ConfigError, TransientError
 from tests.unit.alerting.test_causes import cut
 from tocsin.testing import checks_sink
@@ -67,6 +67,20 @@ def test_the_end_undoes_what_was_done_whatever_the_alarm_says_by_then(tmp_path: 
     action(tmp_path, *words, undo=undo).send([parcel(cleared())], now_ns=NOW_NS)
     assert lines(tmp_path) == ["add 198.51.100.7 17 53", "del 198.51.100.7"]
     assert json.loads((tmp_path / "force.json").read_text()) == {}
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "west."), ("west.", "")])
+def test_the_end_undoes_what_was_done_whatever_realm_the_sink_has_by_then(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    words = (*WRITE, str(tmp_path / "out"))
+    for realm, one in ((before, alert()), (after, cleared())):
+        options = {"run": (*words, "add"), "undo": (*words, "del")}
+        settings = SinkSettings(
+            kind="command", path=str(tmp_path / "force.json"), realm=realm, options=options
+        )
+        make_sink(settings).send([parcel(within(realm, one))], now_ns=NOW_NS)
+    assert lines(tmp_path) == ["add", "del"]
 
 
 def test_an_end_whose_undoing_fails_is_tried_again(tmp_path: Path) -> None:

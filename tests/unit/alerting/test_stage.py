@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from alerting.config import AlertingSettings
-from alerting.words.alert import Alert, canonical, human
+from alerting.words.alert import Alert, canonical
+from alerting.words.wording import human
 from runtime.checkpoint import Snapshot
 from telemetry.batch import batch_from_rows
 from telemetry.schemas import ALARM, FrameFlag
@@ -179,6 +181,13 @@ def test_the_alert_is_canonical_json_and_reads_well() -> None:
     data = canonical(alert)
     assert json.dumps(json.loads(data), sort_keys=True, separators=(",", ":")).encode() == data
     assert human(alert, delay_seconds=11.2) == f"FOUND major: {alert.title} (11 s)"
+    for state, parent, said in (
+        ("closed", "", "CLEARED"),
+        ("cleared", "", "CLEARED"),
+        ("cleared", "1", "MERGED"),
+    ):
+        over = msgspec.structs.replace(alert, state=state, parent=parent)
+        assert human(over) == f"{said} major: {alert.title}"
     explain = alert.explain
     assert explain["what"] == alert.title
     assert explain["where"] == "ams1"
