@@ -3,7 +3,8 @@
 A ticket is known by our correlation id, the incident's (or alarm's) id, which the ticket system
 keeps in a field of its own. Before one is made it is looked for, so that a create whose answer was
 lost is found and not repeated; where a late create or a person left two, the older one counts and the
-younger is closed as its duplicate. A ticket that people merged into another is followed there; what was
+younger is closed as its duplicate. A ticket that is closed for good, which its system does not open again,
+is followed by another one with the same id. A ticket that people merged into another is followed there; what was
 merged before this gate began is looked up before the first ticket is closed.
 
 What others change (closed, severity, comments, taken on) is read in passing and given to the node as
@@ -20,7 +21,7 @@ from typing import Protocol
 import msgspec
 
 from alerting.records.alarm import ASKED
-from alerting.sinks.parcel import NotSentError, Parcel, RefusedError
+from alerting.sinks.parcel import LaterError, NotSentError, Parcel, RefusedError
 from alerting.words.alert import Alert
 from alerting.words.delivery import Order
 from alerting.words.wording import is_over, story
@@ -35,6 +36,7 @@ LOOKED_UP_MAX = 500  # of those, tickets that are looked at for merges
 HEARD_BACK = timedelta(days=1)  # what people did while no gate was there
 ORDERS_MAX = 10_000  # heard while something was sent, and not fetched yet
 COMMENT_CHARACTERS_MAX = 2_000
+TWIN = "Duplicate of"  # how our note on a ticket made twice begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +151,24 @@ class TicketSink:
         if change.state == "resolved" and self._others_up(alert.id, ticket):
             change = replace(change, state=None)  # it closes with the last of its incidents
         if change != Change():
-            ticket = self._desk.update(ticket.number, change)
+            ticket = self._changed(alert, ticket, change, now_ns)
             if ticket.correlation == alert.id:
                 self._orders += self._comments(ticket, now_ns)
         self._learn(alert.id, ticket, alert)
         return f"ticket {ticket.number} {ticket.state}"
+
+    def _changed(self, alert: Alert, ticket: Ticket, change: Change, now_ns: int) -> Ticket:
+        """Change a ticket and return it. One that is closed for good takes no words, and another follows it
+        where it should be open."""
+        try:
+            return self._desk.update(ticket.number, change)
+        except (RefusedError, NotSentError) as error:
+            if ticket.state != "closed" or isinstance(error, LaterError):
+                raise
+            now = self._desk.get(ticket.number)
+            if now is None or now.state != "closed":
+                raise
+        return self._create(alert, now_ns) if change.state == "open" else now
 
     def _create(self, alert: Alert, now_ns: int) -> Ticket:
         """Make a ticket. Where the answer to a create did not come, a queue in between may let it
@@ -216,11 +231,13 @@ class TicketSink:
             self._learn(correlation, ticket)
 
     def _one_of(self, found: Sequence[Ticket]) -> Ticket:
-        """Return the ticket that counts, and close its younger twins."""
-        first, *twins = found
-        for twin in twins:
-            if not twin.over:
-                note = f"Duplicate of {first.number}: made when an answer was lost."
+        """Return the ticket that counts, and close its younger twins: the oldest that is not closed for
+        good, else the youngest."""
+        once = [t for t in found if not self._is_twin(t)] or found
+        first = next((t for t in once if t.state != "closed" or t.merged_into), once[-1])
+        for twin in found:
+            if twin is not first and not twin.over:
+                note = f"{TWIN} {first.number}: made when an answer was lost."
                 self._desk.update(twin.number, Change(state="resolved", comment=note))
         for _ in range(MERGES_FOLLOWED_MAX):
             if not first.merged_into:
@@ -230,6 +247,11 @@ class TicketSink:
                 return first
             first = target
         return first
+
+    def _is_twin(self, ticket: Ticket) -> bool:
+        return any(
+            by == self._desk.user and text.startswith(TWIN) for _, by, text in ticket.comments
+        )
 
     def _learn(self, correlation: str, ticket: Ticket, alert: Alert | None = None) -> None:
         made = self._known.pop(correlation, None) or _Known(ticket.number, "open", "")
@@ -294,8 +316,11 @@ class TicketSink:
         if ticket.merged_into or not ticket.correlation:
             return []
         seen = self._seen(ticket)
-        if seen.number != ticket.number:
-            return []  # a twin, or one that was merged away: not the ticket that counts
+        counts = seen.number == ticket.number
+        if ticket.correlation not in self._known and ticket.over and seen.state == "open":
+            counts = self._one_of(self._desk.find(ticket.correlation)).number == ticket.number
+        if not counts:
+            return []  # a twin, one that another follows, or one that was merged away
         made = self._comments(ticket, now_ns)
         if ticket.severity != seen.severity:
             made.append(self._order(ticket, now_ns, "severity", text=ticket.severity))

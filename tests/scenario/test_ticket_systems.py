@@ -340,3 +340,25 @@ def test_notes_of_a_ticket_that_was_just_looked_at_are_known(
         desk.find(f"c{n}")
     desk.update(number, Change(comment="more"))
     assert [text for _, _, text in server.tickets[number].notes] == ["ours", "fibre dug up", "more"]
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_what_is_closed_for_good_is_followed_by_another_ticket(at: MakeOffice, kind: str) -> None:
+    server, office = at(kind, closed_for_good=True)
+    old = first(office, server)
+    server.set(old.number, state="closed")
+    office.pass_by(60)
+    for state in ("cleared", "raised"):
+        office.incidents([1], state, occurrence=2 if state == "raised" else 1)
+        office.settle()
+    office.restart_gate()
+    office.pass_by(60)
+    office.incidents([1], "updated", severity="critical", occurrence=2)
+    office.settle()
+    assert [t.state for t in server.of(ONE)] == ["closed", "open"]
+    assert heard(office).count(("close", "")) == 1
+    office.incidents([1], "cleared", occurrence=2)
+    office.settle()
+    office.pass_by(60)
+    assert [t.state for t in server.of(ONE)] == ["closed", "resolved"]
+    assert heard(office).count(("close", "")) == 1

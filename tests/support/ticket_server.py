@@ -6,7 +6,7 @@ answers only after the client gave up, `late_every` lets a create act only after
 a queue in between does. `merge` closes one ticket as a duplicate of another, as people do. Of TMF621 systems
 some give `page_max` tickets at most, or the first ones whatever the `offset`; take a PATCH of notes as
 all there are (`notes` = "replaced": RFC 7396) or show them without ids, the newest first ("bare"); or write
-severities in their own way.
+severities in their own way. With `closed_for_good` nobody changes a closed ticket any more.
 """
 
 import http.server
@@ -61,7 +61,9 @@ class TicketServer:
         self, *, port: int = 0, lose_every: int = 0, slow_every: int = 0, late_every: int = 0,
         slow_seconds: float = 1.0, user: str = "tocsin", page_max: int = 1000, pages: bool = True,
         notes: str = "added", severities: Callable[[str], str] = str, title_max: int = 1000,
+        closed_for_good: bool = False,
     ) -> None:  # fmt: skip
+        self._closed_for_good = closed_for_good
         self._page_max, self._pages, self._notes = page_max, pages, notes
         self._severities, self._title_max = severities, title_max
         self.tickets: dict[str, Stored] = {}
@@ -219,6 +221,8 @@ class TicketServer:
         if ticket is None:
             return 404, {"code": "404", "reason": "no such ticket"}, {}
         if method == "PATCH":
+            if self._closed_for_good and ticket.state == "closed":
+                return 409, {"code": "409", "reason": "closed tickets stay closed"}, {}
             if set(body) - TMF_PATCHES:
                 return (
                     400,
@@ -282,6 +286,8 @@ class TicketServer:
         ticket = self.tickets.get(number)
         if ticket is None:
             return 404, {"error": {"message": "No Record found"}}, {}
+        if self._closed_for_good and ticket.state == "closed":
+            return 403, {"error": {"message": "Operation Failed", "detail": "Data Policy"}}, {}
         if state == "resolved" and not body.get("close_code"):
             return 403, {"error": {"message": "close_code is mandatory"}}, {}
         self._patch(
