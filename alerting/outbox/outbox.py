@@ -22,7 +22,7 @@ from alerting.outbox.dead_letters import counted, drop, retry, wait_ns
 from alerting.outbox.file import open_file, remedy, rows_of, transaction
 from alerting.outbox.rows import insert
 from alerting.outbox.shown import Coming, First, Shown
-from alerting.outbox.telling import Letter, Telling, incidents_as_alerts
+from alerting.outbox.telling import UNDOES, Letter, Telling, incidents_as_alerts
 from alerting.outbox.trim import give_up_overflow, trim
 from alerting.records.alarm import OURS
 from alerting.words.alert import SealedAlert
@@ -299,9 +299,9 @@ class Outbox:
 
     def _trim(self, db: sqlite3.Connection) -> None:
         trim(db)
-        for name in self._settings.sinks:
+        for name, sink in self._settings.sinks.items():
             most = self._settings.waiting_max
-            gone = give_up_overflow(db, name, most)
+            gone = give_up_overflow(db, name, most, undoes=sink.kind in UNDOES)
             if gone:
                 self._deliveries.add("overflowed", gone)
                 self._context.log.error(
@@ -382,6 +382,10 @@ class Outbox:
                     what = "done" if verdict.sent else "refused" if verdict.final else "failed"
                     self._telling.audit.note(db, now_ns, OURS, what, about, verdict.answer)
                 if waited != "waiting":  # it was over while a sink was at it
+                    db.execute(
+                        "update delivery set attempts = ? where number = ?",
+                        (attempts, verdict.number),
+                    )
                     continue
                 state, due_ns = self._fate(verdict, attempts, now_ns, undoes=undoes(*about))
                 said = line(verdict.answer, ANSWER_CHARACTERS_MAX)

@@ -57,12 +57,19 @@ def _delete(
     return {row[1] for row in found}
 
 
-def give_up_overflow(db: sqlite3.Connection, sink: str, waiting_max: int) -> int:
-    """Give up the oldest deliveries beyond what may wait for a sink; return how many."""
+def give_up_overflow(
+    db: sqlite3.Connection, sink: str, waiting_max: int, *, undoes: bool = False
+) -> int:
+    """Give up the oldest deliveries beyond what may wait for a sink; return how many.
+
+    Of a sink that `undoes` not what follows something that it tried: that may be in force.
+    """
     gone = db.execute(
         "update delivery set state = 'given_up', answer = 'too many were waiting'"
         " where sink = ? and state = 'waiting' and number <= (select number from delivery"
-        " where sink = ? and state = 'waiting' order by number desc limit 1 offset ?)",
-        (sink, sink, waiting_max),
+        " where sink = ? and state = 'waiting' order by number desc limit 1 offset ?)"
+        " and not (? and alarm in (select alarm from delivery where sink = ? and attempts > 0"
+        " and state != 'waiting'))",
+        (sink, sink, waiting_max, undoes, sink),
     )
     return max(gone.rowcount, 0)

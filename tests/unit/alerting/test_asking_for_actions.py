@@ -152,3 +152,16 @@ def test_the_audit_is_in_the_log_as_well(
     said = [record.getMessage() for record in caplog.records if "action_noted" in record.msg]
     assert [line.split("what=")[1].split()[0] for line in said] == ["asked", "approved"]
     assert not any("\n" in line for line in said)
+
+
+def test_the_end_of_what_was_tried_is_not_given_up_for_others_that_wait(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerting.outbox.outbox.TRIM_EVERY_TICKS", 1)
+    made = world({"filter": COMMAND}, waiting_max=3)
+    made.changes([(1, "raised")])
+    assert made.take() == [("filter", "1", "raised")]
+    made.changes([(1, "cleared")])
+    for number in range(2, 9):
+        made.changes([(number, "raised")])
+    assert states(made) == ["sent", "waiting", *["given_up"] * 4, *["waiting"] * 3]
