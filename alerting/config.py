@@ -44,9 +44,8 @@ class SinkSettings(Settings, frozen=True, kw_only=True):
     # what others know alarms by begins with it: where Tocsins that watch different networks tell one system
     realm: str = ""
     timeout_seconds: PositiveSeconds = 5.0  # an attempt that takes longer has failed
-    rate_per_minute: NotNegativeInt = (
-        0  # raises told one by one, the rest in a summary; 0 = no limit
-    )
+    # Raises told one by one, the rest in a summary; 0 = no limit.
+    rate_per_minute: NotNegativeInt = 0
     approval: bool = False  # a raise waits until somebody approves it: `tocsin outbox approve`
     options: dict[str, Any] = {}  # the kind's own settings
 
@@ -82,9 +81,8 @@ class RouteSettings(Settings, frozen=True, kw_only=True):
     to: tuple[str, ...] = ()  # names of [alerting.sinks]; empty = those of the route above
     # true: the routes that follow are looked at as well
     goes_on: bool = msgspec.field(default=False, name="continue")
-    escalate_minutes: Minutes = (
-        0.0  # not acknowledged for so long: `escalate_to` is told; 0 = never
-    )
+    # Not acknowledged for so long: `escalate_to` is told; 0 = never.
+    escalate_minutes: Minutes = 0.0
     escalate_to: tuple[str, ...] = ()  # and then these sinks get it too
     group_by: tuple[str, ...] = ()  # told as one: "site", "node", "link", "owner", "kind", ...
     group_wait_seconds: Seconds = 30.0  # the first of a group waits so long for others
@@ -126,13 +124,11 @@ class AlertingSettings(Settings, frozen=True, kw_only=True):
     reopen_seconds: PositiveSeconds = 900.0  # a re-raise within this time is the same occurrence
     flap_changes: PositiveInt = 6  # so many raises within flap_seconds: the alarm flaps
     flap_seconds: PositiveSeconds = 3600.0  # see flap_changes
-    update_seconds: PositiveSeconds = (
-        60.0  # growth is told at most so often; a worse severity at once
-    )
+    # Growth is told at most so often; a worse severity at once.
+    update_seconds: PositiveSeconds = 60.0
     aftermath_seconds: PositiveSeconds = 300.0  # deviations so soon after a fault belong to it
-    alarms_max: PositiveInt = (
-        10_000  # kept at one time, and as many of other systems; cleared ones make room first
-    )
+    # Kept at one time, and as many of other systems; cleared ones make room first.
+    alarms_max: PositiveInt = 10_000
     hold_up_seconds: Seconds = 0.0  # a foreign alarm must last so long before it is raised
     hold_down_seconds: Seconds = 0.0  # and be clear so long before it is cleared
     silent_hours_max: PositiveHours = 24.0  # a foreign alarm not reported for so long is cleared

@@ -59,8 +59,7 @@ class ListenerSettings(Settings, frozen=True, kw_only=True):
     tls_certificate_file: str = ""  # PEM, the chain; tls:// needs it and the key
     tls_key_file: str = ""  # PEM, the key of the certificate
     tls_client_ca_file: str = ""  # PEM; where given, senders must show a certificate of these
-    tls_handshake_seconds: PositiveSeconds = (
-        10.0  # a connection that takes longer to begin is closed
-    )
+    # A connection that takes longer to begin is closed.
+    tls_handshake_seconds: PositiveSeconds = 10.0
     decoder: FlowDecoderSettings = FlowDecoderSettings()
     options: dict[str, Any] = {}  # a plug-in's own settings

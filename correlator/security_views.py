@@ -22,9 +22,8 @@ _HOUR = 3600.0
 class SecurityViewsSettings(Settings, frozen=True, kw_only=True):
     """`[views.security]`: what the security classes look at; see docs/detection.md."""
 
-    enabled: bool = (
-        True  # false: no scans, floods, brute force, beacons, tunnels, uploads are looked for
-    )
+    # false: no scans, floods, brute force, beacons, tunnels, uploads are looked for.
+    enabled: bool = True
     beacons: bool = True  # regular call-backs; with uploads the largest table where nobody samples
     uploads: bool = True  # who sends out more than is usual for it
     contact_tick_seconds: PositiveSeconds = 300.0  # beacons: the grid on which regularity is judged

@@ -59,9 +59,8 @@ class AlertBudget:
         if self._last_s:
             gained = (at_s - self._last_s) / DAY_S * self._per_day
             self._left = min(self.capacity, self._left + max(gained, 0.0))
-        self._last_s = max(
-            self._last_s, at_s
-        )  # a slow view's tick may end before one judged earlier
+        # A slow view's tick may end before one judged earlier.
+        self._last_s = max(self._last_s, at_s)
 
     def admit(self, p_values: Sequence[float], *, tests: int, tick_s: float) -> list[bool]:
         """Return which findings of a tick may alert, in the order in which they came.

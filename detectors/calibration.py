@@ -55,9 +55,8 @@ def _surprise(unit, tail):  # type: ignore[no-untyped-def]
     if not unit > 0.0:
         return 0.0
     s = AT_UNIT * unit if unit <= 1.0 else AT_UNIT + tail * np.log(unit)
-    return (
-        s if s <= SOFT_CAP else SOFT_CAP + np.log(1.0 + (s - SOFT_CAP))
-    )  # one tick alone proves little
+    # One tick alone proves little.
+    return s if s <= SOFT_CAP else SOFT_CAP + np.log(1.0 + (s - SOFT_CAP))
 
 
 @inline

@@ -33,9 +33,8 @@ class RouteSettings(Settings, frozen=True, kw_only=True):
     own_as: tuple[AsNumber, ...] = ()  # they may announce every prefix of ours
     # Ours beside those of the network map, with the ASes that may announce them; [] = learned.
     own_prefixes: dict[str, tuple[AsNumber, ...]] = {}
-    learn_hours: PositiveFloat = (
-        1.0  # from a prefix's first route on, its origins are taken as right
-    )
+    # From a prefix's first route on, its origins are taken as right.
+    learn_hours: PositiveFloat = 1.0
     accept_days: PositiveFloat = 7.0  # what stands for so long is taken as right
     takeover_prefixes_min: PositiveInt = 20  # of others, by one AS within ten minutes: an alarm
     leak_prefixes_min: PositiveInt = 200  # more than usual by one peer, and a fifth more: an alarm

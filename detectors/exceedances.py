@@ -43,10 +43,11 @@ HOLD_OFF_DAYS, LIFT_SHARE, LIFT_MOST, LIFT_DAYS = 0.04, 0.5, 3.0, 0.5
 REARM = 0.7
 # The budget is of days for series with a value each quarter of an hour or more often, of values for slower ones.
 BUDGET_STEP_S, BUDGET_SLOWER_MOST = 900.0, 8.0
+# Rows: the level of a young series is worked out anew in each, then in every 16th.
 OFTEN, EVERY = (
     64.0,
     16.0,
-)  # rows: the level of a young series is worked out anew in each, then in every 16th
+)
 
 
 @subroutine

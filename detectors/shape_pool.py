@@ -162,9 +162,8 @@ class ShapePool:
         self.place = np.zeros(0, np.int64)  # by slot; -1: free
         self.state = np.zeros((0, STATE), np.float32)
         self.memory = np.zeros((0, MEMORY), np.float32)
-        self.slot = np.zeros(
-            0, np.int64
-        )  # by place: slot + 1, or less than 0: minus the tick of its trial
+        # By place: slot + 1, or less than 0: minus the tick of its trial.
+        self.slot = np.zeros(0, np.int64)
         self._ticks = 0
         self._next = 0  # place where the search for series to be tried goes on
 

@@ -15,9 +15,8 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
 
     # host:port of the native protocol; the first that answers is taken
     servers: Annotated[tuple[Server, ...], msgspec.Meta(min_length=1)] = ("127.0.0.1:9000",)
-    cluster: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]*$")] = (
-        ""  # as the servers name it: tables are replicated; needed for several servers
-    )
+    # As the servers name it: tables are replicated; needed for several servers.
+    cluster: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
     database: Name = "tocsin"  # made where it is not there
     user: str = "default"  # docs/install.md has what it must be granted
     password_file: str = ""  # its content is the password
@@ -25,12 +24,10 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
     ca_file: str = ""  # trusted instead of the system's authorities
     compression: Literal["lz4", "none"] = "lz4"  # of blocks on the way, in both directions
     http_port: Port = 0  # makes the formats of SQL clients; 0 = 8123, with tls 8443
-    connect_seconds: PositiveSeconds = (
-        5.0  # a server that takes longer is away; the next one is asked
-    )
-    answer_seconds: PositiveSeconds = (
-        60.0  # silent for longer: the statement is given up, and tried again
-    )
+    # A server that takes longer is away; the next one is asked.
+    connect_seconds: PositiveSeconds = 5.0
+    # Silent for longer: the statement is given up, and tried again.
+    answer_seconds: PositiveSeconds = 60.0
 
 
 class HistorySettings(Settings, frozen=True, kw_only=True):

@@ -45,11 +45,12 @@ class Batch:
 
     def __post_init__(self) -> None:
         rows, columns = self.rows, self.columns
+        # Looked up once: forty columns a batch.
         plain, text, code = (
             Kind.PLAIN,
             Kind.TEXT,
             Kind.CODE,
-        )  # looked up once: forty columns a batch
+        )
         for name, dtype, kind in self.schema.shape:
             column = columns.get(name)
             if column is None:
@@ -251,9 +252,8 @@ def _by_column(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> list[Sequen
     names = schema.names()
     if rows and len(names) > 1:
         try:
-            return list(
-                zip(*map(itemgetter(*names), rows), strict=True)
-            )  # most rows have every key
+            # Most rows have every key.
+            return list(zip(*map(itemgetter(*names), rows), strict=True))
         except KeyError:
             pass
     return [_values(rows, name, 0 if kind is Kind.PLAIN else "") for name, _, kind in schema.shape]

@@ -53,9 +53,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     where: Where = ""
     sparse: bool = False
     flows_min: int = 0
-    idle_seconds: float = (
-        0.0  # a series silent for so long gives its row back; 0 = views.idle_seconds
-    )
+    # A series silent for so long gives its row back; 0 = views.idle_seconds.
+    idle_seconds: float = 0.0
 
     @property
     def tick_ns(self) -> int:

@@ -53,9 +53,8 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class ViewsSettings(Settings, frozen=True, kw_only=True):
     """`[views]`"""
 
-    tick_seconds: PositiveSeconds = (
-        60.0  # of the views of flows: traffic is counted, judged and stored by so much
-    )
+    # Of the views of flows: traffic is counted, judged and stored by so much.
+    tick_seconds: PositiveSeconds = 60.0
     lateness_seconds: Seconds = 30.0  # a tick waits so long for records that come late
     # Per open tick and for all views together; the default views can take 22 MB.
     windows_bytes_max: PositiveInt = 128 * 1024**2

@@ -21,16 +21,14 @@ Workers = Annotated[int, msgspec.Meta(ge=1, le=256)]
 class NodeSettings(Settings, frozen=True, kw_only=True):
     """`[node]`"""
 
-    profile: Literal["sensor", "site", "core"] = (
-        "site"  # what runs, and how much of it: docs/architecture.md
-    )
+    # What runs, and how much of it: docs/architecture.md.
+    profile: Literal["sensor", "site", "core"] = "site"
     state_dir: str = ""  # default: TOCSIN_STATE_DIR, /var/lib/tocsin, ~/.local/state/tocsin
     # of everything that is drawn at random: same input, same seed, same alerts
     seed: NotNegativeInt = 0
     workers: Workers = 1  # processes that receive and decode; an exporter is always on one
-    log_level: Literal["debug", "info", "warning", "error"] = (
-        "info"  # the least that is written to the log
-    )
+    # The least that is written to the log.
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     # of disk; beyond it the oldest segments go, whenever one ends: by one segment it may be more
     journal_bytes_max: PositiveInt = 2 * 1024**3
     # A segment is closed at this size, or at the age that follows.
@@ -48,9 +46,8 @@ class ApiSettings(Settings, frozen=True, kw_only=True):
     listen: str = "127.0.0.1:8470"
     sql_listen: str = "127.0.0.1:8123"  # the SQL door, ClickHouse's HTTP interface; "" = none
     token_file: str = ""  # one token a line; needed to listen on anything but loopback
-    metrics_listen: str = (
-        "127.0.0.1:8470"  # profile sensor: the gate serves metrics and health; "" = none
-    )
+    # Profile sensor: the gate serves metrics and health; "" = none.
+    metrics_listen: str = "127.0.0.1:8470"
 
 
 class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):

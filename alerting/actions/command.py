@@ -36,9 +36,9 @@ OUTPUT_CHARACTERS = 300
 TALKER = {"host": "destination", "attacker": "source", "protocol": "protocol",
           "source_port": "source_port", "destination_port": "destination_port"}  # fmt: skip
 ADDRESSES = ("host", "attacker")
-HOLE = re.compile(
-    r"\$\{([a-z_][a-z0-9_.]*)[^}]*\}(/\d+)?"
-)  # a field, and a prefix length behind it
+MAPPED = ipaddress.ip_network("::ffff:0:0/96")
+# A field, and a prefix length behind it.
+HOLE = re.compile(r"\$\{([a-z_][a-z0-9_.]*)[^}]*\}(/\d+)?")
 # How far an action is: noted, perhaps done; done; being undone, perhaps; only said.
 BEGUN, DONE, ENDING, DRY = "begun", "done", "ending", "dry"
 LAST_WORDS_SECONDS = 0.5  # after a program's end: what it left behind may hold its output open
@@ -179,6 +179,8 @@ class CommandAction:
                 shown = line(text + length, 60)
                 raise RefusedError(f"the alarm names no address to act on: {shown!r}") from error
             return
+        if network.version == 6 and network.overlaps(MAPPED):
+            raise RefusedError(f"{network} is IPv4 written as IPv6: nothing is run")
         if network.num_addresses > 1 and not self._options.prefixes:
             raise RefusedError(f"{network} is more than one host: nothing is run")
         if not any(_lies_in(network, one) for one in self._allowed):

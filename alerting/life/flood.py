@@ -22,9 +22,8 @@ class Collapsed:
 
     alarm: NDArray[np.uint64]
     row: NDArray[np.int64]  # of its last report in the batch
-    last_raise: NDArray[
-        np.int64
-    ]  # row of its last report that is no clear, -1 where all are clears
+    # Row of its last report that is no clear, -1 where all are clears.
+    last_raise: NDArray[np.int64]
     raises: NDArray[np.int64]  # reports that are no clears
     clears: NDArray[np.int64]
     first_raised: NDArray[np.bool_]  # whether the first report is a raise

@@ -50,9 +50,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged_share: float | None
     by_severity: dict[str, int]
     top: list[dict[str, Any]]  # the ten alarms raised most often
-    stored_until_ns: int = (
-        0  # what came later is not in the history yet, so not counted; 0 = not known
-    )
+    # What came later is not in the history yet, so not counted; 0 = not known.
+    stored_until_ns: int = 0
 
 
 def load_of(

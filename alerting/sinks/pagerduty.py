@@ -36,11 +36,12 @@ class PagerDutySink:
         key = secret(self._settings.token_file, "token_file")
         body = json.dumps(event(parcel.alert, key)).encode()
         headers = {"Content-Type": "application/json"}
+        # The key stands in the body: no header carries it.
         bare = SinkSettings(
             kind="pagerduty",
             timeout_seconds=self._settings.timeout_seconds,
             ca_file=self._settings.ca_file,
-        )  # the key stands in the body: no header carries it
+        )
         return accepted(self._url, request(bare, "POST", self._url, body, headers)).said
 
     def repeat(self, active: Sequence[Alert], *, now_ns: int) -> None:

@@ -58,9 +58,8 @@ class SnmpOptions(Settings, frozen=True, kw_only=True):
     """How notifications are sent."""
 
     version: Literal["2c", "3"] = "2c"  # of SNMP
-    notify: Literal["inform", "trap"] = (
-        "inform"  # an inform is answered, a trap is sent and forgotten
-    )
+    # An inform is answered, a trap is sent and forgotten.
+    notify: Literal["inform", "trap"] = "inform"
     retries: NotNegativeInt = 2  # of an inform that is not answered, within one attempt
     engine_id: str = "80004fb805746f6373696e"  # hex; RFC 3411: text "tocsin" of enterprise 20408
     auth_protocol: Literal["sha", "sha224", "sha256", "sha384", "sha512"] = "sha256"  # of version 3

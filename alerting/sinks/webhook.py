@@ -31,9 +31,8 @@ BATCH_MAX = 100
 class WebhookOptions(Settings, frozen=True, kw_only=True):
     """What a receiver asks for beyond a body."""
 
-    authorization: str = (
-        "Bearer"  # before the token in the header Authorization, "GenieKey" for JSM
-    )
+    # Before the token in the header Authorization, "GenieKey" for JSM.
+    authorization: str = "Bearer"
     headers: dict[str, str] = {}  # more headers of each request
     cleared_url: str = ""  # where clears go, if elsewhere; may name fields: .../${id}/close
 

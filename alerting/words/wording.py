@@ -10,6 +10,7 @@ from telemetry.x733 import severity_for
 
 OVER = ("cleared", "closed")
 SOURCE = "tocsin"
+# Facts that a clear has no more.
 WHILE_IT_LASTS = (
     "sure",
     "trend",
@@ -17,7 +18,7 @@ WHILE_IT_LASTS = (
     "expected",
     "band",
     "do",
-)  # facts that a clear has no more
+)
 
 
 def is_over(alert: Alert) -> bool:

@@ -45,9 +45,8 @@ class Open:
 
     autonomous_system: int
     identifier: int
-    path_ids: dict[int, int] = field(
-        default_factory=dict
-    )  # family number: 1 receive, 2 send, 3 both
+    # Family number: 1 receive, 2 send, 3 both.
+    path_ids: dict[int, int] = field(default_factory=dict)
 
 
 def message_end(data: bytes, at: int) -> int:

@@ -65,9 +65,8 @@ class BmpOptions(Settings, frozen=True, kw_only=True):
     sample_seconds: PositiveSeconds = 10.0  # how often counts of routes and updates become samples
     # A peer that comes up sends its whole table: until its end, at most so long, that is no churn.
     table_seconds: PositiveSeconds = 300.0
-    clock_tolerance_seconds: PositiveSeconds = (
-        300.0  # a router's time further ahead is not believed
-    )
+    # A router's time further ahead is not believed.
+    clock_tolerance_seconds: PositiveSeconds = 300.0
 
 
 @dataclass(slots=True)

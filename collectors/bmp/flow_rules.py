@@ -28,6 +28,7 @@ from telemetry.identity import V4_MAPPED, address_pair, address_text, stable_id
 
 VPN_SAFI = 134
 _RULE = "FlowSpec rule"
+# Why a rule cannot be told.
 MALFORMED = (
     "cut_off",
     "empty",
@@ -35,7 +36,7 @@ MALFORMED = (
     "component",
     "prefix",
     "operator",
-)  # why a rule cannot be told
+)
 ACTIONS_MAX = 16  # said of a message's rules, each in 60 characters at most
 MATCH_MAX = 4096  # characters
 _LOW = (1 << 64) - 1

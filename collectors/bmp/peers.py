@@ -19,12 +19,13 @@ from runtime.kernels import kernel
 SLOTS = len(RIBS) * len(FAMILIES)  # of one peer: a table of routes and family each
 LOC_RIB_PEER = 3  # type of a peer that is the router itself
 _FIRST = 64
+# The kernel has them as numbers.
 assert (SLOTS, len(FAMILIES), OWNER_BITS, COUNTS) == (
     70,
     14,
     14,
     7,
-)  # the kernel has them as numbers
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,9 +230,8 @@ def finish(
             for r in range(a, b):
                 if wide[END, r] == np.uint64(0) and wide[START, r] != np.uint64(0):
                     wide[END, r] = wide[START, r] + wide[DURATION, r] * np.uint64(1000000)
-        if _has(
-            present, OBSERVATION + RAW_SLOT
-        ):  # an event has one time: in s, ms or, converted, ns
+        # An event has one time: in s, ms or, converted, ns.
+        if _has(present, OBSERVATION + RAW_SLOT):
             for r in range(a, b):
                 value = wide[OBSERVATION, r]
                 if value == np.uint64(0):

@@ -93,24 +93,19 @@ def schema_present(slots: int) -> int:
 class Plans:
     """Compiled templates, as the kernels read them. Rows are never moved, only replaced."""
 
-    first: NDArray[np.int32] = field(
-        default_factory=lambda: np.zeros(0, "i4")
-    )  # of a plan's fields
+    # Of a plan's fields.
+    first: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, "i4"))
     count: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, "i4"))
-    record_bytes: NDArray[np.int32] = field(
-        default_factory=lambda: np.zeros(0, "i4")
-    )  # -1 = a field is of variable length
+    # -1 = a field is of variable length.
+    record_bytes: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, "i4"))
     present: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, "u8"))  # slots
-    schema: NDArray[np.uint64] = field(
-        default_factory=lambda: np.zeros(0, "u8")
-    )  # bits of fields_present
+    # Bits of fields_present.
+    schema: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, "u8"))
     width: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, "i4"))
-    kind: NDArray[np.uint8] = field(
-        default_factory=lambda: np.zeros(0, "u1")
-    )  # width class of the slot
-    row: NDArray[np.int32] = field(
-        default_factory=lambda: np.zeros(0, "i4")
-    )  # its row in that matrix
+    # Width class of the slot.
+    kind: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, "u1"))
+    # Its row in that matrix.
+    row: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, "i4"))
     convert: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, "u1"))
     high: int = 0  # slots that some plan writes: v4 alone leaves the high half of an address
     least: int = 64  # bytes of the smallest record of any plan

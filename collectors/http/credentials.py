@@ -13,9 +13,8 @@ from telemetry.errors import ConfigError
 class HttpInputSettings(Settings, frozen=True, kw_only=True):
     """Where and from whom pushed records are taken."""
 
-    listen: str = (
-        "https://[::]:8443"  # http(s)://host:port; beyond loopback it needs https and a credential
-    )
+    # http(s)://host:port; beyond loopback it needs https and a credential.
+    listen: str = "https://[::]:8443"
     certificate_file: str = ""  # PEM, with its chain; needed for https
     key_file: str = ""  # empty = the key is in certificate_file
     client_ca_file: str = ""  # a client certificate that these signed is a credential

@@ -23,9 +23,8 @@ CONTROL_BYTES = 96
 HEADER_BYTES = 64  # struct mmsghdr
 GATHER_MS = 100  # blocks are gathered for so long at most, never past a tick's deadline
 ROUND_MS = 10  # between two drains of the socket while gathering
-DATAGRAM_TRUESIZE_MAX = (
-    4352  # what one of 1,500 bytes takes of a receive buffer (sk_buff's truesize)
-)
+# What one of 1,500 bytes takes of a receive buffer (sk_buff's truesize).
+DATAGRAM_TRUESIZE_MAX = 4352
 SO_TIMESTAMPNS = 35
 SO_RXQ_OVFL = 40
 SO_MEMINFO = 55  # nine u32 about the socket's memory; the last counts its drops

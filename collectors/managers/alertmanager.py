@@ -41,13 +41,14 @@ class AlertmanagerOptions(HttpInputSettings, frozen=True, kw_only=True):
     listen: str = "http://127.0.0.1:9095"  # http(s)://host:port for the webhook
     # The first of these labels that an alert has is its entity, the first of the others a part of it.
     entity_labels: tuple[str, ...] = ("node", "host", "hostname", "device", "instance", "target")
+    # See entity_labels.
     part_labels: tuple[str, ...] = (
         "interface",
         "ifName",
         "ifDescr",
         "port",
         "peer",
-    )  # see entity_labels
+    )
     severities: dict[str, str] = {}  # {"p1": "critical"}: words of your rules
     api: PeerSettings | None = None  # url = "http://alertmanager:9093": its list is read as well
     resync_seconds: PositiveSeconds = 60.0  # how often the list of `api` is read

@@ -50,15 +50,13 @@ class NetcoolOptions(PeerSettings, frozen=True, kw_only=True):
     poll_seconds: PositiveSeconds = 30.0  # how often what changed is asked for
     resync_seconds: PositiveSeconds = 300.0  # how often all open alarms are read and compared
     pause_seconds_max: PositiveSeconds = 600.0  # between tries while there is trouble
-    overlap_seconds: PositiveInt = (
-        10  # each poll asks so far back again: rows that were written while we read
-    )
+    # Each poll asks so far back again: rows that were written while we read.
+    overlap_seconds: PositiveInt = 10
     page_rows: PositiveInt = 5_000  # as many as the server gives at once
     pages_max: PositiveInt = 200  # of one answer
     alarms_max: PositiveInt = 100_000  # open at one time; more are refused and counted
-    clock_tolerance_seconds: PositiveSeconds = (
-        300.0  # beyond: its clock is off, times are corrected
-    )
+    # Beyond: its clock is off, times are corrected.
+    clock_tolerance_seconds: PositiveSeconds = 300.0
     encoding: str = "utf-8"  # of texts; what is no UTF-8 is read as ISO-8859-1
     severities: dict[str, str] = {}  # {"1": "warning"}: another meaning than the usual
     exclude_manager: str = "tocsin"  # rows whose Manager is this are left out: we wrote them

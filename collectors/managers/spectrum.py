@@ -85,9 +85,8 @@ class SpectrumOptions(PeerSettings, frozen=True, kw_only=True):
     page_alarms: PositiveInt = 1_000  # in one answer
     pages_max: PositiveInt = 500  # of one list
     alarms_max: PositiveInt = 200_000  # open at one time; more are refused and counted
-    clock_tolerance_seconds: PositiveSeconds = (
-        300.0  # beyond: its clock is off, times are corrected
-    )
+    # Beyond: its clock is off, times are corrected.
+    clock_tolerance_seconds: PositiveSeconds = 300.0
     severities: dict[str, str] = {}  # {"1": "warning"}: another meaning than the usual
 
 

@@ -50,9 +50,8 @@ class AlarmMapping(Settings, frozen=True, kw_only=True):
     detail: tuple[str, ...] = ()  # paths that are kept with the alarm
     severities: dict[str, str] = {}  # {"P1": "critical", "OK": "cleared"}; other words as they are
     severity_unknown: str = "indeterminate"
-    states: dict[
-        str, str
-    ] = {}  # {"CLOSED": "cleared", "IN_WORK": "acknowledged", "PLANNED": "suppressed"}
+    # {"CLOSED": "cleared", "IN_WORK": "acknowledged", "PLANNED": "suppressed"}.
+    states: dict[str, str] = {}
 
 
 class SampleMapping(Settings, frozen=True, kw_only=True):
@@ -66,9 +65,8 @@ class SampleMapping(Settings, frozen=True, kw_only=True):
     dimensions: dict[str, str] = {}  # {"interface": "ifName"}
     units: dict[str, str] = {}  # {metric: UCUM code}
     kinds: dict[str, Literal["gauge", "counter", "delta"]] = {}  # {metric: kind}; others are gauges
-    interval_seconds: Seconds = (
-        0.0  # how often it is measured; 300 and more belongs to the slow view
-    )
+    # How often it is measured; 300 and more belongs to the slow view.
+    interval_seconds: Seconds = 0.0
 
 
 class LogMapping(Settings, frozen=True, kw_only=True):
@@ -96,9 +94,8 @@ class MappingFile(Settings, frozen=True, kw_only=True):
     document_bytes_max: PositiveInt = 67_108_864  # json, xml: read as a whole
     zone: str = "UTC"  # of times that name none
     times: tuple[str, ...] = ("iso", "epoch")  # forms, tried in order; strptime's as well
-    only: dict[
-        str, tuple[str, ...]
-    ] = {}  # {"class": ["ALARM"]}: records whose field has these words
+    # {"class": ["ALARM"]}: records whose field has these words.
+    only: dict[str, tuple[str, ...]] = {}
     alarm: AlarmMapping | None = None
     sample: SampleMapping | None = None
     log: LogMapping | None = None

@@ -262,9 +262,8 @@ def _arrow_chunks(path: Path, form: str, progress: Callable[[int], None]) -> Ite
 
 def _columns(batch: Any) -> Chunk:
     batch.validate(full=True)  # else an offset out of bounds would be read
-    named = zip(
-        batch.schema.names, batch.columns, strict=True
-    )  # of two of one name the last counts
+    # Of two of one name the last counts.
+    named = zip(batch.schema.names, batch.columns, strict=True)
     columns = {name: _values(name, column) for name, column in named}
     return Chunk(columns=columns, rows=batch.num_rows, digest=_digest(batch.serialize()))
 

@@ -40,9 +40,8 @@ class DeviceSettings(Settings, frozen=True, kw_only=True):
     name: str = ""  # what it is called; "" = its address
     port: Port = 161  # UDP
     credential: str = "default"  # name of one in `credentials`
-    profiles: tuple[str, ...] = (
-        ALL,
-    )  # what is asked: "interface", "host", ...; "all" = what fits the device
+    # What is asked: "interface", "host", ...; "all" = what fits the device.
+    profiles: tuple[str, ...] = (ALL,)
     interval_seconds: Seconds = 0.0  # 0 = that of the source
 
 
@@ -57,9 +56,8 @@ class PollOptions(Settings, frozen=True, kw_only=True):
     interval_seconds: PositiveSeconds = 60.0  # between two polls of a device
     timeout_seconds: PositiveSeconds = 2.0  # an answer that takes longer is lost
     tries: PositiveInt = 2  # of one request
-    pause_seconds_max: PositiveSeconds = (
-        900.0  # a device that does not answer is asked again after it
-    )
+    # A device that does not answer is asked again after it.
+    pause_seconds_max: PositiveSeconds = 900.0
     down_after: PositiveInt = 3  # polls in vain until an alarm says so
     concurrency_max: PositiveInt = 128  # devices asked at the same time
     devices_max: PositiveInt = 10_000  # more are a mistake in the configuration
@@ -82,9 +80,8 @@ class Device:
     profiles: list[Profile]
     interval_seconds: float
     memory: DeviceMemory = field(default_factory=DeviceMemory)
-    absent: dict[str, int] = field(
-        default_factory=dict
-    )  # objects it does not have: asked again when
+    # Objects it does not have: asked again when.
+    absent: dict[str, int] = field(default_factory=dict)
     failures: int = 0
     trouble: str = ""
     told_down: bool = False

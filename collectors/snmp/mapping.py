@@ -49,9 +49,8 @@ class TrapRule(Settings, frozen=True, kw_only=True):
     label: list[str] = []  # the first of these that the trap carries names the resource for people
     noun: str = ""  # in front of the key where there is no label: `interface 12`
     title: str = ""  # {resource}, {device} and variables by name
-    clear_after_seconds: Seconds = (
-        0.0  # of what never says that it is over; 0 = waits for its clear
-    )
+    # Of what never says that it is over; 0 = waits for its clear.
+    clear_after_seconds: Seconds = 0.0
 
 
 class ObjectTables(Settings, frozen=True, kw_only=True):

@@ -29,9 +29,8 @@ class Object:
     name: str
     module: str
     kind: str  # column, scalar, row, notification, node
-    base: str = (
-        ""  # integer, octets, oid, address, counter32, gauge32, ticks, counter64, bits, opaque
-    )
+    # Integer, octets, oid, address, counter32, gauge32, ticks, counter64, bits, opaque.
+    base: str = ""
     hint: str = ""
     enums: Mapping[int, str] = field(default_factory=dict)
     index: tuple[str, ...] = ()  # of a row; "!" before an IMPLIED one

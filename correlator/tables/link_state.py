@@ -106,9 +106,8 @@ class LinkState:
             made: dict[tuple[str, str], list[StatedLink]] = {}
             for ends, there in sorted(_of_mediums(view).items()):
                 near, far = (names[node] for node in ends)
-                back = view.get(
-                    ends[::-1], there
-                )  # there: over a medium, whose ends were looked at
+                # There: over a medium, whose ends were looked at.
+                back = view.get(ends[::-1], there)
                 for one, other in zip(_in_order(there), _in_order(back), strict=False):
                     speed = max(one.bits_per_second, other.bits_per_second)
                     at_ns = max(told_ns(each.teller, each.heard_ns) for each in (one, other))

@@ -69,9 +69,8 @@ def test_every_route_as_the_golden_decode_has_it(shared: Path, name: str) -> Non
             wanted += expected_routes(body["Update"], PEER)
     ours, _, value = decoded(messages_of(folder / f"{name}.pcap"))
     assert len(wanted) > 10
-    loose = [
-        tuple(x for i, x in enumerate(row) if i != 9) for row in wanted
-    ]  # origins of sets: None
+    # Origins of sets: None.
+    loose = [tuple(x for i, x in enumerate(row) if i != 9) for row in wanted]
     found = Counter(tuple(x for i, x in enumerate(row) if i != 9) for row in ours)
     if name in PARTIAL:
         assert not Counter(loose) - found

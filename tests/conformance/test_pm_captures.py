@@ -38,10 +38,11 @@ def test_every_file_adds_up(shared: Path) -> None:
         lost = report.not_numbers + report.lists + report.misaligned
         nil = len([one for one in stated if one.strip().lower() in ("nil", "null", "nan")])
         twice = len(stated) - nil - taken - lost
+        # A place stated twice in a test file of the mapper.
         assert twice in (0, 1, 2), (
             path,
             twice,
-        )  # a place stated twice in a test file of the mapper
+        )
 
 
 @pytest.mark.parametrize("standard", ["28.532", "32.435"])

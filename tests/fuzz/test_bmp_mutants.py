@@ -88,9 +88,8 @@ def mutate(data: bytes, random: np.random.Generator) -> bytes:
             made[at:at] = PIECES[int(random.integers(len(PIECES)))]
         else:
             del made[at : at + int(random.integers(1, 20))]
-    if (
-        random.random() < 0.6 and len(made) >= 6
-    ):  # the length says what there is: the inside is wrong
+    # The length says what there is: the inside is wrong.
+    if random.random() < 0.6 and len(made) >= 6:
         made[1:5] = len(made).to_bytes(4, "big")
     return bytes(made)
 

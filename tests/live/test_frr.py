@@ -45,10 +45,11 @@ def test_a_peer_of_frr(needs: Callable[..., None], request: pytest.FixtureReques
         peer.hear(lambda: peer.live(PRE) == every and peer.live(POST) == set(PREFIXES))
         routes = [row for row in peer.rows("route") if not row["withdrawn"]]
         assert {(row["origin_as"], row["peer_as"]) for row in routes} == {(AS_B, AS_B)}
+        # FRR 8 writes its own AS in front.
         assert {row["as_path_length"] for row in routes} <= {
             1,
             2,
-        }  # FRR 8 writes its own AS in front
+        }
         assert {row["change"] for row in routes} == {1}
         # A route goes and comes back.
         pair.configure(pair.b, "address-family ipv4 unicast", f"no network {PREFIXES[0]}")

@@ -105,9 +105,8 @@ def test_a_disk_that_fills_up_is_said_and_costs_nothing(
             assert later.ticks >= full.ticks + 3, "ticks stood still while the disk was full"
             assert later.records > full.records
             blind = watchdog.line()
-            while (
-                blind["entity"] != "tocsin fault journal"
-            ):  # ticks may have begun late on a busy machine
+            # Ticks may have begun late on a busy machine.
+            while blind["entity"] != "tocsin fault journal":
                 blind = watchdog.line()
             assert blind["state"] == "raised"
             filler.unlink()

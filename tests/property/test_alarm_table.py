@@ -121,9 +121,8 @@ class AlarmTable(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.outbox = self.start_outbox()
         self.ticks = 0
-        self.has: dict[str, set[str]] = {
-            name: set() for name in SINKS.sinks
-        }  # what each thinks is up
+        # What each thinks is up.
+        self.has: dict[str, set[str]] = {name: set() for name in SINKS.sinks}
 
     def start_outbox(self) -> Outbox:
         context = make_context("outbox", clock=ManualClock(START_NS))

@@ -42,9 +42,8 @@ def records(n: int) -> bytes:
 def sflow(sequence: int, uptime_ms: int = 1) -> bytes:
     head = struct.pack("!IIIIII", 5, 1, 0xC0000201, 7, sequence, uptime_ms)
     sample = struct.pack("!IIIIIIIIII", 1, 72, sequence, 3, SFLOW_RATE, 0, 0, 1, 2, 1)
-    packet = struct.pack(
-        "!IIIIIIIIII", 3, 32, 300, 6, 1, 2, 1024, 443, 16, 0
-    )  # a sampled IPv4 header
+    # A sampled IPv4 header.
+    packet = struct.pack("!IIIIIIIIII", 3, 32, 300, 6, 1, 2, 1024, 443, 16, 0)
     return head + struct.pack("!I", 1) + sample + packet
 
 

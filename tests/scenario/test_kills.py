@@ -179,9 +179,8 @@ def test_whoever_is_killed_nothing_is_lost_or_told_under_another_name(
             CLOCK.sleep(12.0)
             _check_history(instance, killed)
         finally:
-            code = (
-                instance.stop()
-            )  # under load still: silence at the end would be a fault of its own
+            # Under load still: silence at the end would be a fault of its own.
+            code = instance.stop()
     assert code == 0
     assert set(killed) == set(ROLES), killed
     _check_alarms(instance, hook[1], killed)

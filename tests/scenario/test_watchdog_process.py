@@ -317,9 +317,8 @@ def test_a_clock_that_is_set_under_a_running_watchdog_is_said(
         while not (state / "watchdog.sock").exists():
             assert watchdog.process.poll() is None
             select.select([], [], [], 0.02)
-        select.select(
-            [], [], [], 1.5
-        )  # it has looked at the clock, and heard the node's tick of 0.3 s
+        # It has looked at the clock, and heard the node's tick of 0.3 s.
+        select.select([], [], [], 1.5)
         when.write_text(offset)
         stepped = watchdog.line()
         steady = watchdog.line()

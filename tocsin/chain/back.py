@@ -314,6 +314,7 @@ class Back:
             stage.snapshot(out.scoped(name))
 
     def _stages(self) -> list[tuple[str, Any]]:
+        # Names of series first.
         names = (
             "merger",
             "samples",
@@ -321,7 +322,7 @@ class Back:
             "alerting",
             "routes",
             "logs",
-        )  # names of series first
+        )
         return [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
 
     def restore(self, state: Any) -> None:

@@ -32,9 +32,8 @@ class Score:
 
     judged: tuple[Judged, ...]
     false: tuple[dict[str, Any], ...]
-    elsewhere: tuple[
-        dict[str, Any], ...
-    ]  # raised during a fault, but naming neither it nor its victims
+    # Raised during a fault, but naming neither it nor its victims.
+    elsewhere: tuple[dict[str, Any], ...]
     predictions: tuple[int, int] = (0, 0)  # told, and of those that came true
     unjudged: tuple[Fault, ...] = ()  # not found yet, and there was time left to
 

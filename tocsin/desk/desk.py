@@ -87,9 +87,8 @@ class Desk:
             undo.callback(connection.close)
             context = self._context("history")
             retention = Retention(connection, self._config.history)
-            flows = FlowLoader(
-                self._state / "flows", connection, context
-            )  # also what is left of them
+            # Also what is left of them.
+            flows = FlowLoader(self._state / "flows", connection, context)
             feeder = HistoryFeeder(
                 self._state,
                 partial(HistoryWriter, connection, context),

@@ -74,6 +74,7 @@ _BROKEN = (
     "error",
     "problem",
 )
+# A word of a kind that tells an end, and what the kind that began may have there.
 ENDS = {
     "up": ("down",),
     "off": ("on",),
@@ -93,7 +94,7 @@ ENDS = {
         "end",
     ),
     _BROKEN,
-)  # a word of a kind that tells an end, and what the kind that began may have there
+)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 YES, NO = (
     ("true", "yes", "y"),

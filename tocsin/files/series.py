@@ -95,9 +95,8 @@ def find_files(paths: Sequence[Path], output: Path | None = None) -> dict[Path, 
     `-` is what is piped in. Files of one name keep the folders that tell them apart.
     What lies below `output` is no input.
     """
-    found: dict[
-        Path, tuple[Path, int]
-    ] = {}  # whole name without ending, and how much of it is shown
+    # Whole name without ending, and how much of it is shown.
+    found: dict[Path, tuple[Path, int]] = {}
     known: set[Path] = set()
     for given in paths:
         path = STDIN if given == Path("-") else given

@@ -195,10 +195,11 @@ class Node:
                 self._passed_over.add()
                 if not told:
                     continue
+                # Of none, but for what was told.
                 outcome, has_result = (
                     Outcome(tick.tick_end_ns),
                     True,
-                )  # of none, but for what was told
+                )
             is_done = self._outbox.is_done(tick.tick_end_ns)
             self._commits.keep(outcome, told=told, is_done=is_done, has_result=has_result)
             self._commits.rest()

@@ -185,13 +185,14 @@ def test_a_dry_run_begins_nothing_and_what_is_in_force_is_undone_all_the_same(
     pytest.param("to=${entity}", "", "198.51.100.0/24", "more than one host", id="a-prefix-by-another-field"),
     pytest.param("${entity}", "", "192.0.2.0/32", "in none of options.allowed", id="elsewhere-by-another-field"),
     pytest.param("${host}", "198.51.100.53", "x", "of options.protected", id="protected"),
+    pytest.param("${host}", "::ffff:198.51.100.53", "x", "IPv4 written as IPv6", id="protected-as-ipv6"),
 ])  # fmt: skip
 def test_what_is_acted_on_is_one_host_that_is_allowed_and_not_protected(
     tmp_path: Path, text: str, host: str, entity: str, said: str
 ) -> None:
     sink = action(
         tmp_path, *WRITE, str(tmp_path / "out"), text,
-        allowed=["198.51.100.0/24", "2001:db8::/32"], protected=["198.51.100.52/31"],
+        allowed=["198.51.100.0/24", "2001:db8::/32", "::ffff:0:0/96"], protected=["198.51.100.52/31"],
     )  # fmt: skip
     with pytest.raises(RefusedError, match=said):
         sink.send([parcel(alert(host, entity=entity))], now_ns=NOW_NS)

@@ -27,10 +27,11 @@ from tocsin.files.times import START_NS
 from tocsin.files.topologies import network_of, read_topology
 from tocsin.reports.correlation import causes, correlate, score
 
+# Name, has a topology, F1 of THP.
 SETS = (
     ("18V_55N_Wireless", False, 0.577),
     ("24V_439N_Microwave", True, 0.372),
-)  # name, has a topology, F1 of THP
+)
 
 
 @pytest.fixture(scope="module")

@@ -171,9 +171,8 @@ def test_beyond_the_limit_one_summary_a_minute_says_how_many_and_of_what(
     assert [one for one in got if one[0] == "pager"] == [
         ("pager", f"{n}", "raised") for n in (1, 2, 3)
     ]
-    assert (
-        len([one for one in got if one[0] == "log"]) == 50
-    )  # one that has no limit is told of all
+    # One that has no limit is told of all.
+    assert len([one for one in got if one[0] == "log"]) == 50
     made.now_ns += MINUTE
     ((sink, number, state),) = made.take()
     assert (sink, state) == ("pager", "raised")

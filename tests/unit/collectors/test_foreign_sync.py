@@ -73,9 +73,8 @@ def test_what_an_event_told_while_a_list_was_read_stands(here: Here) -> None:
     here.feed.tell([*alarms(1, "cleared"), *alarms(3)[2:]])  # one ends, one begins
     here.clock.advance(seconds=1)
     assert here.feed.tell_all(older, reason="gone", began_ns=began_ns) == 0
-    assert (
-        here.feed.tell_all(older, reason="gone", began_ns=here.clock.now_ns()) == 2
-    )  # a later list
+    # A later list.
+    assert here.feed.tell_all(older, reason="gone", began_ns=here.clock.now_ns()) == 2
 
 
 def test_beyond_the_limit_alarms_are_told_and_not_followed(tmp_path: Path) -> None:

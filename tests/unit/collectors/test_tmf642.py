@@ -109,9 +109,8 @@ def test_events_come_at_once_and_the_hub_is_joined_again_after_an_outage(pair: P
     two = pair.server.alarm("olt-2")
     pair.server.delete(two)
     assert pair.node.open_ids() == set()
-    pair.server.tell(
-        "AlarmAttributeValueChangeEvent", one, only=("id",)
-    )  # a part: the list is asked
+    # A part: the list is asked.
+    pair.server.tell("AlarmAttributeValueChangeEvent", one, only=("id",))
     pair.server.fail_over()
     pair.server.status = 503
     with pytest.raises(PeerError):

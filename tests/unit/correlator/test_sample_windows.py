@@ -152,9 +152,8 @@ def test_late_future_and_senseless_samples_are_counted() -> None:
     context = make_context()
     one, given_ = windows(context=context), Given()
     one.process(given_.batches(("g", 12, 1.0, G)))
-    one.process(
-        given_.batches(("g", 3, 5.0, G), ("g", 25, 7.0, G), late_s=-5.0)
-    )  # says 25, came at 20
+    # Says 25, came at 20.
+    one.process(given_.batches(("g", 3, 5.0, G), ("g", 25, 7.0, G), late_s=-5.0))
     one.process(given_.batches(("g", 13, math.nan, G), ("g", 14, math.inf, G)))
     found = values(one, one.advance(at(40)))
     assert (found[10, "g"], found[20, "g"]) == (3.0, 7.0)
@@ -183,9 +182,8 @@ def test_the_bound_keeps_the_smallest_ids_and_idle_rows_make_room() -> None:
     assert sorted(frame["series_id"][:-1].tolist()) == ids[:3]
     assert context.metrics.value("samples_total", result="not_admitted") == 2
     one.advance(at(200))
-    one.process(
-        given_.batches(("new", 201, 2.0, G))
-    )  # the others were silent for more than ten ticks
+    # The others were silent for more than ten ticks.
+    one.process(given_.batches(("new", 201, 2.0, G)))
     assert values(one, one.advance(at(225)))[200, "new"] == 2.0
     assert one.series == 3
 

@@ -75,11 +75,12 @@ def frames(
 
 
 SYN = {"tcp_flags": 2, "octets": 44, "packets": 1}
+# As sFlow and PSAMP tell of a packet.
 SAMPLED = {
     "packets": 1,
     "flow_start_ns": 0,
     "flow_end_ns": 0,
-}  # as sFlow and PSAMP tell of a packet
+}
 
 
 @pytest.mark.parametrize(

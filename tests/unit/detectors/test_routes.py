@@ -62,9 +62,8 @@ def test_a_prefix_of_ours_from_elsewhere_is_told_until_all_have_withdrawn_it(
     assert alarm["entity"] in OURS
     assert f"AS64666 announces {prefix}" in alarm["specific_problem"]
     assert "AS64500" in alarm["specific_problem"]
-    assert (
-        "announce the parts of" in json.loads(alarm["explain"])["do"]
-    )  # who reads the alert is told
+    # Who reads the alert is told.
+    assert "announce the parts of" in json.loads(alarm["explain"])["do"]
     assert told.say(route(prefix, 64666, peer="192.0.2.2")) == []  # a second peer: the same alarm
     assert told.say(gone(prefix)) == []
     (clear,) = told.say(gone(prefix, peer="192.0.2.2"))

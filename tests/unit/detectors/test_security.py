@@ -160,9 +160,8 @@ def test_sources_seen_once_and_bogons() -> None:
     young = Watched("bogon", crowd=1, distinct_source=1.0, octets=60.0)
     assert young.tick(flows=80.0, distinct_source=70.0, octets=4e3) == []  # may be at home here
     at_home = Watched("bogon", crowd=1, distinct_source=1.0, octets=60.0).calm(40)
-    assert (
-        at_home.tick(flows=900.0, distinct_source=70.0, octets=4e3) == []
-    )  # private hosts at work
+    # Private hosts at work.
+    assert at_home.tick(flows=900.0, distinct_source=70.0, octets=4e3) == []
 
 
 def contacts(period_s: float, jitter: float, hours: float, seed: int) -> np.ndarray[Any, Any]:

@@ -42,9 +42,8 @@ def live(tails: Tails, rows: RowArrays, days: int, random: np.random.Generator, 
     return rare
 
 
-@pytest.mark.parametrize(
-    "tail", [0.1, 0.6]
-)  # the second is far heavier than a capped index can say
+# The second is far heavier than a capped index can say.
+@pytest.mark.parametrize("tail", [0.1, 0.6])
 def test_rare_is_as_rare_as_it_says(tail: float) -> None:
     tails, rows = fleet()
     rare = live(tails, rows, 5, np.random.default_rng(1), tail)
