@@ -285,7 +285,7 @@ class AlertingStage:
             elif batch.schema.name == CONTROL.name:
                 for kind, payload in zip(batch.texts("kind"), batch.texts("payload"), strict=True):
                     if kind == "gap":  # the node was away, or stood still
-                        self._foreign.was_deaf(float(json.loads(payload)["seconds"]))
+                        self._foreign.was_deaf(float(json.loads(payload).get("seconds", 0.0)))
                 made = self._operations.take(batch, now_ns)
             else:
                 self._logins.take(batch, now_ns)

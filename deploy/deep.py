@@ -64,6 +64,7 @@ PARTS = (
          ("tests/scenario/test_tickets.py",)),
     Part("properties", 60, "3,000 examples of each property; false alerts in a day of noise",
          ("tests/property", "tests/scenario/test_events.py", "tests/unit/alerting/test_asked.py",
+          "tests/unit/alerting/test_datagram_sinks.py",
           "tests/unit/alerting/test_explain.py",
           "tests/unit/collectors/test_formulas.py", "tests/unit/collectors/test_snmp_ber.py",
           "tests/unit/collectors/test_snmp_poll.py", "tests/unit/collectors/test_syslog_frames.py",
