@@ -15,13 +15,13 @@ from alerting.life.triage import VERDICTS
 from alerting.life.triage import check as check_triage
 from alerting.life.windows import (
     MOMENT_NS_MAX,
-    NEVER_NS,
     OUT_OF_SERVICE,
     PLANNED_WORK,
     SHELVED,
     SILENCE,
     Window,
 )
+from alerting.records.alarm import NEVER_NS
 from runtime.mistakes import understand
 from telemetry.errors import ConfigError
 from telemetry.identity import id_text, stable_id

@@ -18,7 +18,7 @@ from alerting.incidents.explain import Explainer
 from alerting.incidents.grouping import Grouping
 from alerting.incidents.suspects import Suspects
 from alerting.incidents.symptoms import Symptoms
-from alerting.records.alarm import OURS, PRIMARY, SEVERITIES, Alarm
+from alerting.records.alarm import NEVER_NS, OURS, PRIMARY, SEVERITIES, Alarm
 from alerting.records.incident import Incident, Member, incident_id, member_of
 from alerting.records.layers import LINK, POWER, Nature, nature_of
 from alerting.records.places import Place, Places
@@ -27,7 +27,6 @@ from telemetry.identity import stable_id
 INCIDENTS_MAX = 20_000
 TOLD_TOGETHER = 64  # incidents; while they are on their way the next ones are put into words
 PARTED_MAX = 5  # sentences about what went from one incident to another
-NEVER_NS = (1 << 63) - 1
 
 
 class Incidents:

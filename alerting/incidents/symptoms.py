@@ -1,13 +1,12 @@
 """Alarms that nobody is told of because a fault cuts their way off: only as long as it does."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from alerting.records.alarm import Alarm
+from alerting.records.alarm import NEVER_NS, Alarm
 from alerting.records.incident import Incident
 from alerting.records.places import Places
-
-NEVER_NS = (1 << 63) - 1
 
 
 class Symptoms:
@@ -28,7 +27,8 @@ class Symptoms:
         self._incidents = incidents
         self._of = incident_of
         self._wait_ns = wait_ns
-        self._ended: dict[int, int] = {}  # incident: when to look at its symptoms, the first first
+        # Incident: when to look at its symptoms, the first first, which is found at once in an OrderedDict.
+        self._ended: OrderedDict[int, int] = OrderedDict()
 
     def __contains__(self, alarm: Alarm) -> bool:
         """Whether an alarm is in its incident because its way is cut, and it still is."""
@@ -51,8 +51,7 @@ class Symptoms:
     def due(self, now_ns: int) -> Iterator[Incident]:
         """Yield the incidents whose symptoms are to be looked at, each once."""
         while self.due_ns <= now_ns:
-            number = next(iter(self._ended))
-            del self._ended[number]
+            number, _ = self._ended.popitem(last=False)
             if number in self._incidents:
                 yield self._incidents[number]
 
@@ -62,4 +61,4 @@ class Symptoms:
 
     def restore(self, kept: Any) -> None:
         """Take it back."""
-        self._ended = dict(kept)
+        self._ended = OrderedDict(kept)

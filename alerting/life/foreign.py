@@ -17,8 +17,8 @@ import msgspec
 from alerting.config import AlertingSettings
 from alerting.life.flood import collapse
 from alerting.life.storm import KIND as STORM
-from alerting.life.storm import NEVER_NS, Storm, Storms
-from alerting.records.alarm import Alarm
+from alerting.life.storm import Storm, Storms
+from alerting.records.alarm import NEVER_NS, Alarm
 from alerting.words.escape import line
 from runtime.component import Context
 from telemetry.batch import Batch

@@ -271,7 +271,7 @@ def _has_more(claim: Claim, alarm: Alarm) -> bool:
 
 
 def _is_news(claim: Claim, alarm: Alarm) -> bool:
-    """Return whether a claim is larger than what was told, or surer in words: a score alone is no news."""
+    """Whether a claim is larger than what was told, or surer in words: a score alone is no news."""
     told = alarm.explain
     size = abs(told.get("actual", 0.0) - told.get("expected", 0.0))
     return abs(claim.actual - claim.expected) > TREND_RATIO * size or sure(claim) != told.get(

@@ -10,13 +10,13 @@ as another alarm.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from alerting.records.alarm import NEVER_NS
 from telemetry.foreign_alarm import foreign_alarm_id
 
 KIND = "alarm-storm"
 WINDOW_NS = 60_000_000_000
 CLASSES_MAX = 1_000
 NAMED_MAX = 10
-NEVER_NS = (1 << 63) - 1
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from alerting.config import MaintenanceSettings
-from alerting.records.alarm import Alarm
+from alerting.records.alarm import NEVER_NS, Alarm
 from alerting.records.places import Place
 from telemetry.errors import ConfigError
 from telemetry.identity import id_text
@@ -29,7 +29,6 @@ PLANNED_WORK, SILENCE, SHELVED, OUT_OF_SERVICE = (
 )
 CONFIGURATION = "configuration"  # who a window is by that stands there
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-NEVER_NS = (1 << 63) - 1
 MOMENT_NS_MAX = 1 << 62  # in the year 2116
 WEEK_NS = 7 * 86_400_000_000_000
 FORGOTTEN_AFTER_NS = 86_400_000_000_000  # a window that is over is a suspect for so long

@@ -18,11 +18,12 @@ import msgspec
 from alerting.config import AlertingSettings
 from alerting.outbox.audit import Audit
 from alerting.outbox.bodies import Bodies, body_of
-from alerting.outbox.bundles import Groups
+from alerting.outbox.bundles import NEVER_NS, Groups
 from alerting.outbox.routes import Router
 from alerting.outbox.rows import insert
 from alerting.records.alarm import ASKED, OURS, SEVERITIES
 from alerting.words.alert import Alert, Envelope, SealedAlert
+from alerting.words.wording import OVER
 from runtime.component import Context
 from telemetry.identity import id_text, stable_id
 
@@ -39,12 +40,10 @@ TABLES = """
         select distinct delivery.alarm, delivery.sink, alarm.body from delivery
         join alarm on alarm.id = delivery.alarm where alarm.state != 'cleared';
 """
-OVER = ("cleared", "closed")
 MINUTE_NS = 60_000_000_000
 ACTIONS = ("command", "diagnostics")  # kinds of sinks that do something rather than tell it
 UNDOES = ("command",)  # those that undo at the end what a raise had them do
 KINDS_SHOWN = 10
-NEVER_NS = 1 << 62
 
 
 HELD_TABLE = """

@@ -16,6 +16,7 @@ from telemetry.x733 import SEVERITIES as SEVERITIES  # part of this room
 
 ASKED = "acknowledge_asked"  # operator state: its owner system was asked, and has not said yes yet
 OURS = "tocsin"  # who says an alarm: we, or the foreign manager by its name
+NEVER_NS = (1 << 63) - 1  # when what is not due happens
 
 _JSON = msgspec.json.Encoder(order="sorted")
 _entity_id = lru_cache(16_384)(stable_id)

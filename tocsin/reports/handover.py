@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from alerting.life.load import load_of
-from alerting.life.windows import NEVER_NS, PLANNED_WORK, Window
+from alerting.life.windows import PLANNED_WORK, Window
+from alerting.records.alarm import NEVER_NS
 
 SHOWN = 20
 NAMED = 8  # what a window is about, in a list of windows

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from alerting.asked import KINDS, check
 from alerting.config import AlertingSettings, MaintenanceSettings
 from alerting.life.triage import KIND as TRIAGE
-from alerting.life.windows import NEVER_NS, Window
+from alerting.life.windows import Window
+from alerting.records.alarm import NEVER_NS
 from runtime.checkpoint import Snapshot
 from telemetry.batch import batch_from_rows
 from telemetry.errors import ConfigError

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from alerting.config import AlertingSettings, MaintenanceSettings
-from alerting.life.windows import DAYS, NEVER_NS, PLANNED_WORK, Window, Windows, moment_ns
+from alerting.life.windows import DAYS, PLANNED_WORK, Window, Windows, moment_ns
+from alerting.records.alarm import NEVER_NS
 from alerting.words.alert import Alert
 from alerting.words.alerts import alerts_of, notices_of
 from runtime.checkpoint import Snapshot

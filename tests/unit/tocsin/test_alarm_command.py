@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from alerting.asked import check
-from alerting.life.windows import NEVER_NS, OUT_OF_SERVICE, PLANNED_WORK, SHELVED, SILENCE, Window
+from alerting.life.windows import OUT_OF_SERVICE, PLANNED_WORK, SHELVED, SILENCE, Window
+from alerting.records.alarm import NEVER_NS
 from runtime.bus import RequestServer
 from telemetry.errors import ConfigError
 from tests.unit.tocsin.test_doctor import STATUS
